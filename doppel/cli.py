@@ -1,0 +1,124 @@
+"""The `doppel` command: collects the commands that packages offer and runs one.
+
+A command is a function `name(run: Run, *, options...) -> dict | None`, named in the entry-point group
+`doppel.commands`. It prints for people on stderr through `doppel.terminal`; what it returns is printed on
+stdout as one JSON object when `--json` is given.
+"""
+
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from doppel.config import Config, load_config
+from doppel.errors import DoppelError
+from doppel.i18n import set_language, tr
+
+Command = Callable[..., dict[str, Any] | None]
+
+ORDER = ("up", "build", "train", "run", "chat", "adapters", "doctor")
+
+
+class Run:
+    """What a command is given: where its config is, and whether a program rather than a person listens."""
+
+    def __init__(self, config_path: Path, as_json: bool = False, debug: bool = False) -> None:
+        self.config_path = config_path
+        self.as_json = as_json
+        self.debug = debug
+        self._config: Config | None = None
+
+    @property
+    def config(self) -> Config:
+        """The configuration, read on first use. Raises UserError."""
+        if self._config is None:
+            self._config = load_config(self.config_path)
+            set_language(self._config.language)
+        return self._config
+
+
+def app() -> typer.Typer:
+    """The command-line application with every installed command."""
+    cli = typer.Typer(
+        help="Your own archive becomes your own doppelgänger, on your own machine.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    known = {point.name: point for point in entry_points(group="doppel.commands")}
+    for name in sorted(known, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)):
+        command = known[name].load()
+        if isinstance(command, typer.Typer):
+            cli.add_typer(command, name=name)
+        else:
+            cli.command(name)(as_command(command))
+    return cli
+
+
+def as_command(function: Command) -> Callable[..., None]:
+    """Gives a command the options all share: `--config`, `--json`, `--debug`; and the exit codes."""
+
+    def command(config: Path, json: bool, debug: bool, **options: Any) -> None:
+        run = Run(config, json, debug)
+        raise typer.Exit(execute(run, lambda: function(run, **options)))
+
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    shared = [
+        _option("config", Path, Path("config.yaml"), "--config", "The configuration file."),
+        _option("json", bool, False, "--json", "Print one JSON object on stdout."),
+        _option("debug", bool, False, "--debug", "Show tracebacks and debug logs."),
+    ]
+    keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+    command.__signature__ = inspect.Signature(keyword_only + shared)  # type: ignore[attr-defined]
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    return command
+
+
+def execute(run: Run, work: Callable[[], dict[str, Any] | None]) -> int:
+    """Runs a command's work and returns its exit code; a user's mistake becomes one line on stderr."""
+    quiet_libraries(run.debug)
+    try:
+        result = work()
+    except DoppelError as error:
+        if run.debug:
+            raise
+        Console(stderr=True, highlight=False).print(f"doppel: {error}", markup=False, soft_wrap=True, style="red")
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(tr("\nInterrupted."), file=sys.stderr)
+        return 130
+    if run.as_json and result is not None:
+        print(msgspec.json.encode(result).decode())
+    return 0
+
+
+def quiet_libraries(debug: bool) -> None:
+    """Offline unless a model has to be fetched, no telemetry, no progress bars but ours."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "info" if debug else "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if debug else "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    if debug:
+        logging.basicConfig(level=logging.DEBUG)
+
+
+def main() -> None:
+    """Entry point of the `doppel` script."""
+    app()()
+
+
+def _option(name: str, kind: type, default: Any, flag: str, text: str) -> inspect.Parameter:
+    annotation = Annotated[kind, typer.Option(flag, help=text)]  # type: ignore[valid-type]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -1,0 +1,233 @@
+"""config.yaml: what may stand in it, with defaults, and clear errors for what may not.
+
+Every key has a default, so an empty file is a complete configuration. Tokens never stand here: they come
+from the environment (`TELEGRAM_TOKEN`, `DISCORD_TOKEN`).
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from doppel.errors import UserError
+from doppel.i18n import tr
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,64}$")]
+Account = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+
+
+class Section(BaseModel):
+    """A part of config.yaml: unknown keys are errors, values are not changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Persona(Section):
+    """Who is imitated. `me` lists account ids or names, for exports that do not say whose they are."""
+
+    name: Name = "sample"
+    me: tuple[Account, ...] = ()
+
+
+class Model(Section):
+    """The base model: `bundled`, a Hugging Face id or a local folder."""
+
+    base: str = "bundled"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+
+
+class Training(Section):
+    """How the adapter is trained; None means: chosen from the size of archive and model."""
+
+    rank: int | None = Field(default=None, ge=1, le=256)
+    alpha: float = Field(default=32, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, lt=1)
+    epochs: float = Field(default=2, gt=0)
+    sessions_per_step: int = Field(default=16, ge=1)
+    max_length: int = Field(default=512, ge=64, le=32768)
+    minutes: float | None = Field(default=None, gt=0)
+    first_run_minutes: float | None = Field(default=4, gt=0)
+    patience: int = Field(default=3, ge=1)
+    seed: int = 0
+
+
+class Reply(Section):
+    """How replies are sampled and how much of the chat they see."""
+
+    temperature: float = Field(default=0.9, ge=0, le=5)
+    top_k: int = Field(default=64, ge=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    min_p: float = Field(default=0.02, ge=0, lt=1)
+    repetition_penalty: float = Field(default=1.0, ge=1, le=2)
+    max_tokens: int = Field(default=160, ge=1, le=4096)
+    history: int = Field(default=40, ge=1, le=1000)
+    debounce_seconds: float = Field(default=2.0, ge=0)
+    max_bubbles: int = Field(default=6, ge=1)
+
+
+class Telegram(Section):
+    """`allow`: user ids (private chats) and chat ids (groups) that get answers; empty answers nobody."""
+
+    enabled: bool = True
+    allow: tuple[Account, ...] = ()
+    names: tuple[str, ...] = ()
+    api: str = "https://api.telegram.org"
+
+
+class Discord(Section):
+    """`allow`: ids of users (direct messages), channels or servers that get answers."""
+
+    enabled: bool = True
+    allow: tuple[Account, ...] = ()
+
+
+class Web(Section):
+    """The local web chat; always on, on this machine only unless `host` is changed."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=7860, ge=0, le=65535)
+
+
+class Post(Section):
+    """One schedule of autonomous posts: exactly one of `cron` (five fields) and `every` (for example `6h`)."""
+
+    name: Name
+    to: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*:.+$")]
+    cron: str | None = None
+    every: str | None = None
+    jitter_minutes: float = Field(default=0, ge=0)
+
+    @field_validator("every")
+    @classmethod
+    def _duration(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_duration(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_rhythm(self) -> "Post":
+        if (self.cron is None) == (self.every is None):
+            raise ValueError(tr("give either cron or every"))
+        return self
+
+
+class Config(Section):
+    """The whole of config.yaml. Relative paths are relative to the file's folder, `root`."""
+
+    language: Literal["auto", "en", "zh"] = "auto"
+    timezone: str = "auto"
+    persona: Persona = Persona()
+    archive: str | tuple[str, ...] = "sample"
+    model: Model = Model()
+    transcript: Literal["base"] = "base"
+    training: Training = Training()
+    reply: Reply = Reply()
+    telegram: Telegram = Telegram()
+    discord: Discord = Discord()
+    web: Web = Web()
+    posts: tuple[Post, ...] = ()
+    data: str = "data"
+    adapters: str = "adapters"
+    store: str = "data/doppel.db"
+    root: Path = Field(default=Path(), exclude=True)
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        if value != "auto" and value not in available_timezones():
+            raise ValueError(tr("no such time zone; write it like Europe/Berlin or Asia/Shanghai"))
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The owner's time zone; `auto` is the machine's."""
+        return ZoneInfo(self.timezone if self.timezone != "auto" else _local_zone_name())
+
+    @property
+    def data_dir(self) -> Path:
+        """data/<persona>/, what `doppel build` writes and `doppel train` reads."""
+        return self.root / self.data / self.persona.name
+
+    @property
+    def adapters_dir(self) -> Path:
+        """adapters/<persona>/, where versions are published."""
+        return self.root / self.adapters / self.persona.name
+
+    @property
+    def store_url(self) -> str:
+        """SQLAlchemy URL of the daemon's database."""
+        return self.store if "://" in self.store else f"sqlite:///{self.root / self.store}"
+
+    @property
+    def archives(self) -> tuple[str, ...]:
+        """The archives as written: `sample` or paths."""
+        return (self.archive,) if isinstance(self.archive, str) else self.archive
+
+
+def load_config(path: Path) -> Config:
+    """Reads config.yaml.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or has a wrong key or value; the text names it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(
+            tr("{path}: no such file; copy config.yaml from the project or use --config", path=path)
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(tr("{path}: cannot be read: {error}", path=path, error=error)) from None
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise UserError(
+            tr("{path}, line {line}: not valid YAML; check indentation and quotes", path=path, line=line)
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(tr("{path}: must be a list of `key: value` lines", path=path))
+    return parse_config(content, path)
+
+
+def parse_config(content: dict[str, Any], path: Path) -> Config:
+    """Checks the parsed content of a config file at `path`; raises UserError naming the first wrong key."""
+    try:
+        return Config.model_validate({**content, "root": path.resolve().parent})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UserError(
+                tr("{path}: unknown key `{key}`; see the comments in config.yaml", path=path, key=key)
+            ) from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(tr("{path}: `{key}`: {message}", path=path, key=key, message=message)) from None
+
+
+def parse_duration(text: str) -> timedelta:
+    """`90s`, `30m`, `6h` or `2d`; raises ValueError for anything else, and for zero."""
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    number, unit = text[:-1].strip(), text[-1:]
+    if unit not in units or not number.replace(".", "", 1).isdigit() or float(number) <= 0:
+        raise ValueError(tr("write a time like 90s, 30m, 6h or 2d"))
+    return timedelta(**{units[unit]: float(number)})
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: $DOPPEL_CACHE, else $XDG_CACHE_HOME/doppel, else ~/.cache/doppel."""
+    if own := os.environ.get("DOPPEL_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "doppel"
+
+
+def _local_zone_name() -> str:
+    from tzlocal import get_localzone_name
+
+    return get_localzone_name() or "UTC"

@@ -1,0 +1,35 @@
+"""What the user sees in the terminal. Results go to stdout; progress, tables and logs go to stderr."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """One line for the user, on stderr, as it is (no markup)."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(*, counted: bool = True) -> Iterator[Progress]:
+    """A progress display on stderr: description, bar, count, rate text (`task.fields["rate"]`), time left.
+
+    Off a terminal rich draws nothing until the end, so callers also `say` when a stage begins and ends.
+    """
+    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()]
+    if counted:
+        columns.append(MofNCompleteColumn())
+    with Progress(
+        *columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console, transient=False
+    ) as bar:
+        yield bar
+
+
+def is_interactive() -> bool:
+    """Whether a person sits at the terminal."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

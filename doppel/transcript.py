@@ -1,0 +1,296 @@
+"""The transcript: the one text form of a session, used by training and serving alike.
+
+    [2018 Tue evening · telegram dm · en · with Ramito]
+
+    Ramito: hello
+     how are you
+
+    me: fine!
+
+A header in brackets, then turns. Inside a turn one newline and a space start the next bubble; an
+empty line ends the turn. Every piece of somebody's text is tokenized on its own, with its newlines
+replaced by a visible sign and with no special or added token, so no text can end a turn, begin
+another, or pose as a header. Knows nothing of models, platforms or export formats.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = "doppel-1"
+"""Name of this format, written in every manifest; a change of the rules below changes it."""
+
+ME = "me"
+"""The persona's name as a speaker. Contacts have capitalised pseudonyms, so it is never theirs."""
+
+NEWLINE_SIGN = "\u23ce"  # ⏎ stands for a newline inside a bubble
+_SIGN_ALIAS = "\u21b5"  # ↵ replaces a ⏎ that somebody typed, which keeps the sign ours
+_LINE_ENDS = dict.fromkeys((0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x85, 0x2028, 0x2029, 0x0D), "\n")
+_DROPPED = dict.fromkeys((0x00, 0xFEFF, 0xFFFE, 0xFFFF))
+
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The situation of a session. Every field may be absent (None); training drops some at random.
+
+    Attributes:
+        year: for example `2018`.
+        weekday: `Mon` ... `Sun`, in the owner's zone.
+        hour: `night` (0-6), `morning` (6-12), `afternoon` (12-18) or `evening` (18-24), owner's zone.
+        platform: `telegram`, `twitter`, ...
+        kind: `dm`, `group`, `post`, `reply` or `quote`.
+        language: ISO 639-1 code of what the persona writes.
+        contact: pseudonym of the other person, in a conversation of two.
+    """
+
+    year: str | None = None
+    weekday: str | None = None
+    hour: str | None = None
+    platform: str | None = None
+    kind: str | None = None
+    language: str | None = None
+    contact: str | None = None
+
+    def render(self) -> str:
+        """The header line without its line end, for example `[2018 Tue evening · telegram dm]`."""
+        when = " ".join(filter(None, (self.year, self.weekday, self.hour)))
+        where = " ".join(filter(None, (self.platform, self.kind)))
+        who = f"with {self.contact}" if self.contact else ""
+        return "[" + " · ".join(filter(None, (when, where, self.language, who))) + "]"
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One person's consecutive bubbles. `speaker` is `me` for the persona, else a pseudonym."""
+
+    speaker: str
+    bubbles: tuple[str, ...]
+
+    @property
+    def is_mine(self) -> bool:
+        return self.speaker == ME
+
+
+class Encoded(msgspec.Struct, frozen=True):
+    """A session as tokens.
+
+    Attributes:
+        ids: token ids, length T.
+        roles: length T; 0 context (no loss), 1 a token of the persona's text, 2 a bubble or turn end
+            of the persona's (supervised too, but no text: bits per byte counts role 1 only).
+        text_bytes: UTF-8 bytes of the persona's bubbles, the denominator of bits per byte.
+        turn_ends: positions just after each turn, where a long session may be cut.
+    """
+
+    ids: list[int]
+    roles: list[int]
+    text_bytes: int
+    turn_ends: list[int]
+
+
+def normalize(text: str) -> str:
+    """Bubble text in the form the transcript keeps: NFC, `\\n` line ends, valid Unicode, stripped."""
+    text = text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").translate(_LINE_ENDS)
+    text = unicodedata.normalize("NFC", text.translate(_DROPPED))
+    return text.replace(NEWLINE_SIGN, _SIGN_ALIAS).strip()
+
+
+def pseudonym(platform: str, account: str) -> str:
+    """A stable made-up name for an account: capitalised syllables, 2.6e5 of them, same on every machine."""
+    digest = hashlib.sha256(f"{platform}\0{account}".encode()).digest()
+    syllables = ["bdfghjklmnprstvz"[byte & 15] + "aeiou"[(byte >> 4) % 5] for byte in digest[:3]]
+    return "".join(syllables).capitalize()
+
+
+def hour_bucket(hour: int) -> str:
+    """`night`, `morning`, `afternoon` or `evening` for an hour of the day, 0-23."""
+    return ("night", "morning", "afternoon", "evening")[hour // 6]
+
+
+def weekday_name(weekday: int) -> str:
+    """`Mon` ... `Sun` for `datetime.weekday()`."""
+    return _WEEKDAYS[weekday]
+
+
+class Transcript:
+    """Turns sessions into tokens and generated tokens into bubbles, for one tokenizer.
+
+    Args:
+        tokenizer: a fast transformers tokenizer.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self.tokenizer = tokenizer
+        self._added = {
+            token_id: token.content
+            for token_id, token in tokenizer.added_tokens_decoder.items()
+            if token.special or len(token.content) > 1
+        }
+        self._bubble_end = self._structure("\n")
+        self._turn_end = self._structure("\n\n")
+        self._me = self._structure(f"{ME}:")
+        bos = tokenizer.bos_token_id
+        self._start = [bos] if isinstance(bos, int) else []
+        eos = tokenizer.eos_token_id
+        ends = {eos} if isinstance(eos, int) else set()
+        if len(self._turn_end) == 1:
+            ends.add(self._turn_end[0])
+        self.stop_ids: frozenset[int] = frozenset(ends)
+        """Tokens after which a turn is over. `TurnDecoder` also finds an end that needs two tokens."""
+
+    def encode(self, header: Header, turns: Sequence[Turn]) -> Encoded:
+        """A whole session with the roles of its tokens, for training and scoring."""
+        ids = self._opening(header)
+        roles = [0] * len(ids)
+        text_bytes = 0
+        turn_ends = []
+        for turn, texts in zip(turns, self._texts(turns), strict=True):
+            prefix = self._speaker(turn.speaker)
+            ids += prefix
+            roles += [0] * len(prefix)
+            text_role, end_role = (1, 2) if turn.is_mine else (0, 0)
+            last = len(texts) - 1
+            for position, text in enumerate(texts):
+                end = self._turn_end if position == last else self._bubble_end
+                ids += text + end
+                roles += [text_role] * len(text) + [end_role] * len(end)
+            if turn.is_mine:
+                text_bytes += sum(len(normalize(bubble).encode()) for bubble in turn.bubbles)
+            turn_ends.append(len(ids))
+        return Encoded(ids, roles, text_bytes, turn_ends)
+
+    def prompt(self, header: Header, turns: Sequence[Turn]) -> list[int]:
+        """Tokens after which the persona's next turn is generated; no turns: it speaks of its own accord."""
+        return self.encode(header, turns).ids + self._me
+
+    def decode(self, ids: Iterable[int]) -> tuple[str, list[Turn]]:
+        """Reads back the header line and the turns of `encode`d ids. Bubbles come out normalized."""
+        text = self._decode(ids if not self._start else islice(ids, 1, None))
+        header, *blocks = text.removesuffix("\n\n").split("\n\n")
+        turns = []
+        for block in blocks:
+            speaker, bubbles = block.split(":", 1)
+            turns.append(Turn(speaker, tuple(_reveal(bubble) for bubble in bubbles.split("\n"))))
+        return header, turns
+
+    def reply(self, ids: Sequence[int]) -> list[str]:
+        """The bubbles of one generated turn."""
+        decoder = TurnDecoder(self)
+        done = [bubble for token in ids for bubble in decoder.feed(token)]
+        return done + decoder.close()
+
+    def _opening(self, header: Header) -> list[int]:
+        return self._start + self._plain([header.render()])[0] + self._turn_end
+
+    def _speaker(self, speaker: str) -> list[int]:
+        if speaker == ME:
+            return list(self._me)
+        if not speaker or ":" in speaker or "\n" in speaker or speaker != normalize(speaker):
+            raise ValueError(f"not a speaker name: {speaker!r}")
+        return self._plain([f"{speaker}:"])[0]
+
+    def _texts(self, turns: Sequence[Turn]) -> Iterator[list[list[int]]]:
+        """Token ids of the bubbles, a list a turn; one tokenizer call for all of them."""
+        flat = self._plain([_conceal(bubble) for turn in turns for bubble in turn.bubbles])
+        parts = iter(flat)
+        for turn in turns:
+            if not turn.bubbles:
+                raise ValueError("a turn needs a bubble")
+            yield list(islice(parts, len(turn.bubbles)))
+
+    def _plain(self, texts: list[str]) -> list[list[int]]:
+        """Tokenizes texts one by one with no special and no multi-character added token among the ids."""
+        if not texts:
+            return []
+        batch: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [
+            self._without_added(text) if not self._added.keys().isdisjoint(ids) else ids
+            for text, ids in zip(texts, batch, strict=True)
+        ]
+
+    def _without_added(self, text: str) -> list[int]:
+        """Tokenizes text that holds the spelling of an added token: the spelling is cut in two."""
+        if len(text) < 2:
+            found = self.tokenizer.convert_tokens_to_ids(list(text))
+            return [token for token in found if isinstance(token, int)]
+        spellings = [content for content in self._added.values() if content in text]
+        at = min((text.find(content) for content in spellings), default=len(text) // 2 - 1) + 1
+        pieces = (text[:at], text[at:])
+        ids = []
+        for piece in pieces:
+            part = self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            ids += part if self._added.keys().isdisjoint(part) else self._without_added(piece)
+        return ids
+
+    def _structure(self, text: str) -> list[int]:
+        """Ids of our own marks, cut out of a context so that a tokenizer's leading blank stays away."""
+        alone: list[int] = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        joined: list[int] = self.tokenizer("a" + text if text[0] == "\n" else text, add_special_tokens=False)[
+            "input_ids"
+        ]
+        return joined[len(alone) :] if text[0] == "\n" else joined
+
+    def _decode(self, ids: Iterable[int]) -> str:
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+
+class TurnDecoder:
+    """Reads a generated turn token by token: which bubbles are complete, what is being written, is it over."""
+
+    def __init__(self, transcript: Transcript) -> None:
+        self._transcript = transcript
+        self._pending: list[int] = []
+        self.finished = False
+
+    @property
+    def partial(self) -> str:
+        """Text of the bubble being written; a character whose bytes are incomplete is held back."""
+        return _reveal(self._transcript._decode(self._pending).rstrip("\ufffd"))
+
+    def feed(self, token: int) -> list[str]:
+        """Takes the next token and returns the bubbles it completed; sets `finished` at the turn's end."""
+        if self.finished:
+            return []
+        if token in self._transcript.stop_ids:
+            self.finished = True
+            return self.close()
+        self._pending.append(token)
+        text = self._transcript._decode(self._pending)
+        if "\n" not in text:
+            return []
+        whole, _, rest = text.partition("\n\n")
+        if rest or text.endswith("\n\n"):
+            self.finished = True
+            self._pending = []
+            return [bubble for line in whole.split("\n") if (bubble := _reveal(line))]
+        if self._transcript._bubble_end * 2 == self._transcript._turn_end and text.endswith("\n"):
+            return []  # the next token may be the second half of a turn's end
+        *lines, _ = text.split("\n")
+        self._pending = [] if text.endswith("\n") else self._pending[-1:]
+        return [bubble for line in lines if (bubble := _reveal(line))]
+
+    def close(self) -> list[str]:
+        """What is left when generation stops without the turn's end."""
+        text = self._transcript._decode(self._pending).rstrip("\ufffd")
+        self._pending = []
+        return [bubble for line in text.split("\n") if (bubble := _reveal(line))]
+
+
+def _conceal(bubble: str) -> str:
+    text = normalize(bubble)
+    if not text:
+        raise ValueError("an empty bubble")
+    return " " + text.replace("\n", f" {NEWLINE_SIGN} ")
+
+
+def _reveal(text: str) -> str:
+    return text.replace(f" {NEWLINE_SIGN} ", "\n").replace(NEWLINE_SIGN, "\n").strip()
