@@ -218,12 +218,11 @@ class Transcript:
     def _without_added(self, text: str) -> list[int]:
         """Tokenizes text that holds the spelling of an added token: the spelling is cut in two."""
         if len(text) < 2:
-            found = self.tokenizer.convert_tokens_to_ids(list(text))
-            return [token for token in found if isinstance(token, int)]
+            return [int(self.tokenizer.convert_tokens_to_ids(text))]  # type: ignore[arg-type]
         spellings = [content for content in self._added.values() if content in text]
         at = min((text.find(content) for content in spellings), default=len(text) // 2 - 1) + 1
         pieces = (text[:at], text[at:])
-        ids = []
+        ids: list[int] = []
         for piece in pieces:
             part = self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             ids += part if self._added.keys().isdisjoint(part) else self._without_added(piece)

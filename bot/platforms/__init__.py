@@ -1,0 +1,108 @@
+"""Platforms translate between one chat service and `Incoming` / `Outgoing`, and decide nothing.
+
+Third parties add one with an entry point in the group `doppel.platforms`.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Literal, Protocol
+
+import msgspec
+
+from doppel.config import Config
+from doppel.errors import DoppelError
+
+
+class Incoming(msgspec.Struct, frozen=True, kw_only=True):
+    """Something somebody wrote to the persona, whatever the service.
+
+    Attributes:
+        platform: name of the platform.
+        event_id: unique within the platform; the same event seen twice has the same id.
+        chat: where an answer goes, as the platform names it.
+        kind: a conversation of two, or a group.
+        sender: the writer's account id.
+        sender_name: the writer's display name; shown in logs only.
+        text: what was written, mentions of the persona taken out.
+        sent_at: UTC, as the platform says.
+        message_id: the platform's id of the message, for quoting.
+        addressed: the persona is meant: private chat, mention, name, or a reply to it.
+        keys: ids an allow-list entry may name (account, chat, server).
+    """
+
+    platform: str
+    event_id: str
+    chat: str
+    kind: Literal["dm", "group"]
+    sender: str
+    sender_name: str
+    text: str
+    sent_at: datetime
+    message_id: str
+    addressed: bool
+    keys: tuple[str, ...]
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """One bubble to send. `id` is its outbox row: the same row sent twice has the same id."""
+
+    id: int
+    chat: str
+    text: str
+    reply_to: str | None = None
+
+
+class SendFailed(DoppelError):
+    """A bubble was not sent. `permanent`: trying again is useless (blocked, chat gone, text refused).
+
+    `retry_after` is the wait the platform asks for, in seconds. `unknown`: it may have arrived.
+    """
+
+    def __init__(
+        self, text: str, *, permanent: bool = False, retry_after: float | None = None, unknown: bool = False
+    ) -> None:
+        super().__init__(text)
+        self.permanent = permanent
+        self.retry_after = retry_after
+        self.unknown = unknown
+
+
+Receive = Callable[[Incoming], Awaitable[None]]
+"""Commits a message to the inbox; returns once it is on disk. Only then may the platform be told it arrived."""
+
+
+class Platform(Protocol):
+    """One chat service. Built as `Platform(config, environ)`; `missing` tells why it stays off, or None."""
+
+    name: str
+    limit: int
+    """Longest message, in the units of `length`."""
+    resend_is_safe: bool
+    """Whether sending the same `Outgoing.id` twice shows one message (the service drops the second)."""
+
+    def missing(self) -> str | None:
+        """Why this platform cannot run (for example: no token), in one line for the log; None when it can."""
+        ...
+
+    def length(self, text: str) -> int:
+        """Length of a text in the service's units."""
+        ...
+
+    async def run(self, receive: Receive, connected: Callable[[], None]) -> None:
+        """Takes in messages until cancelled; calls `connected` when the first connection stands."""
+        ...
+
+    async def send(self, outgoing: Outgoing) -> str:
+        """Sends one bubble and returns the platform's message id. Raises SendFailed."""
+        ...
+
+    async def typing(self, chat: str) -> None:
+        """Shows "typing" once; it fades by itself. Never raises."""
+        ...
+
+    async def close(self) -> None:
+        """Leaves the service; `run` has been cancelled before."""
+        ...
+
+
+Factory = Callable[[Config, dict[str, str]], Platform]

@@ -1,0 +1,38 @@
+"""Learned timing: how fast the owner types and how bubbles of a burst follow one another."""
+
+from pathlib import Path
+
+import msgspec
+
+FILE = "habits.json"
+
+
+class Habits(msgspec.Struct, frozen=True, kw_only=True):
+    """Timing measured on the owner's own messages; the defaults serve where an export has no times.
+
+    Attributes:
+        seconds_per_character: median over bubbles of a burst of gap / length.
+        bubble_gap_seconds: deciles (10 % ... 90 %) of the gap between bubbles of a burst, seconds.
+        bubbles_per_turn: mean number of bubbles in one of the owner's turns.
+    """
+
+    seconds_per_character: float = 0.12
+    bubble_gap_seconds: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 11.0, 17.0)
+    bubbles_per_turn: float = 1.5
+
+    def typing_seconds(self, text: str) -> float:
+        """How long the owner would type this bubble, in seconds, between 0.4 and 8."""
+        return min(8.0, max(0.4, len(text) * self.seconds_per_character))
+
+
+def read_habits(folder: Path) -> Habits:
+    """The habits in a data or adapter folder; defaults when it has none."""
+    try:
+        return msgspec.json.decode((folder / FILE).read_bytes(), type=Habits)
+    except FileNotFoundError:
+        return Habits()
+
+
+def write_habits(folder: Path, habits: Habits) -> None:
+    """Writes habits.json into the folder."""
+    (folder / FILE).write_bytes(msgspec.json.format(msgspec.json.encode(habits), indent=2))

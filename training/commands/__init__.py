@@ -1,0 +1,1 @@
+"""Commands of the training side: `doppel build`, `doppel train`."""
