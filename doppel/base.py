@@ -97,7 +97,8 @@ def load_model(folder: Path, dtype: "torch.dtype", device: str = "cpu") -> "PreT
             tr("{path}: cannot be loaded: {error}", path=folder, error=str(error).splitlines()[0])
         ) from None
     model.to(device)  # type: ignore[arg-type]
-    return model.eval()
+    model.eval()
+    return model
 
 
 def choose_device(setting: str) -> str:
