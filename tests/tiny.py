@@ -1,0 +1,112 @@
+"""A tiny random base model with a real fast tokenizer, and adapters for it: whole pipelines in milliseconds."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
+
+from doppel.adapter import Manifest, publishing
+from doppel.habits import Habits, write_habits
+from doppel.transcript import Transcript
+
+CONTEXT_LENGTH = 512
+VOCABULARY = {
+    "year": ["2017", "2018"],
+    "platform": ["sample", "telegram"],
+    "kind": ["dm", "group", "post"],
+    "language": ["en"],
+}
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE with a few merges (an empty line is one token), special and plain added tokens."""
+    merges = [("Ċ", "Ċ"), ("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("m", "e"), ("Ġ", "a"), ("l", "l")]
+    spellings = sorted(pre_tokenizers.ByteLevel.alphabet()) + ["".join(pair) for pair in merges]
+    first = ["<pad>", "<eos>", "<bos>"]
+    vocabulary = {spelling: number for number, spelling in enumerate(first + spellings)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([*first, "<start_of_turn>", "<end_of_turn>"])
+    tokenizer.add_tokens([AddedToken(text, special=False) for text in ("<unused0>", "[toxicity=0]", "\n\n\n")])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
+
+
+def build_base(folder: Path, *, seed: int = 0, hidden_size: int = 32) -> Path:
+    """Saves a random Gemma 3 (sliding and full attention layers, as the bundled base has) and its tokenizer."""
+    tokenizer = build_tokenizer()
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        query_pre_attn_scalar=16,
+        max_position_embeddings=CONTEXT_LENGTH,
+        sliding_window=32,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        initializer_range=0.15,
+        tie_word_embeddings=False,  # a tied random head only repeats its input
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        dtype="float32",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Gemma3ForCausalLM(config)
+    _prefer_plain_text(model, tokenizer)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _prefer_plain_text(model: Gemma3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Makes ASCII likely, so that what the model says is visible text and turns end now and then."""
+    texts = [tokenizer.decode(token) for token in range(len(tokenizer))]
+    special = tokenizer.get_added_vocab().keys() - {tokenizer.eos_token}
+    likely = [text.isascii() and (text.isprintable() or text == "\n\n") and text not in special for text in texts]
+    weight = model.lm_head.weight
+    scale = torch.where(torch.tensor(likely), 3.0, 0.25)
+    with torch.no_grad():
+        weight.mul_(scale[:, None])
+
+
+def save_lora(base: Path, folder: Path, *, seed: int = 0, rank: int = 4) -> None:
+    """Writes adapter_model.safetensors and adapter_config.json of a random LoRA that clearly changes the output."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", init_lora_weights=False)
+        get_peft_model(model, settings).save_pretrained(folder)
+
+
+def publish_adapter(
+    base: Path,
+    adapters_dir: Path,
+    *,
+    persona: str = "sample",
+    seed: int = 0,
+    base_id: str | None = None,
+    habits: Habits | None = None,
+) -> Path:
+    """Publishes a random adapter for `base` as training would and returns its folder."""
+    from doppel.base import identify
+
+    manifest = Manifest(
+        persona=persona, base=identify(base, base_id or str(base)), header_vocabulary=VOCABULARY, sampling={}
+    )
+    with publishing(adapters_dir, manifest) as staging:
+        save_lora(base, staging, seed=seed)
+        (staging / "README.md").unlink(missing_ok=True)
+        write_habits(staging, habits or Habits())
+    return adapters_dir / (adapters_dir / "current").read_text(encoding="ascii").strip()
+
+
+def build_transcript() -> Transcript:
+    """The transcript of the tiny tokenizer."""
+    return Transcript(build_tokenizer())
