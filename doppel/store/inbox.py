@@ -1,0 +1,131 @@
+"""What was written to the persona: committed, waiting, answered. Each function is one step of a transaction.
+
+Knows no platform and no engine; the caller says whether a message deserves an answer.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from sqlalchemy import Connection, insert, literal, null, or_, select, union_all, update
+
+from doppel.store.schema import (
+    Chat,
+    InboxMessage,
+    InboxState,
+    OutboxState,
+    Received,
+    TurnKind,
+    chats,
+    inbox,
+    outbox,
+    read,
+)
+
+NOT_ADDRESSED = "not addressed"
+"""Reason of messages in groups that are kept as context only."""
+
+SHOWN: tuple[OutboxState, ...] = ("sending", "sent", "unknown")
+"""States of bubbles that a reader of the chat may have seen."""
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of a chat, whoever wrote it; `sender` is None for the persona. `at` is UTC, by our clock."""
+
+    sender: str | None
+    text: str
+    at: datetime
+    kind: TurnKind | None
+    adapter: str | None
+
+
+def find_chat(connection: Connection, platform: str, chat: str, kind: Literal["dm", "group"], now: datetime) -> Chat:
+    """The row of a conversation, made when it is new."""
+    known = select(chats.c.id, chats.c.platform, chats.c.chat, chats.c.kind)
+    row = connection.execute(known.where(chats.c.platform == platform, chats.c.chat == chat)).one_or_none()
+    if row is None:
+        values = {"platform": platform, "chat": chat, "kind": kind, "created_at": now}
+        row = connection.execute(insert(chats).values(values).returning(*known.selected_columns)).one()
+    return read(row, Chat)
+
+
+def receive(connection: Connection, message: Received, now: datetime) -> Chat | None:
+    """Commits a message as `new`, or as `ignored` context when the persona is not addressed.
+
+    Returns its chat, or None when the event is known already.
+    """
+    seen = select(inbox.c.id).where(inbox.c.platform == message.platform, inbox.c.event_id == message.event_id)
+    if connection.execute(seen).first() is not None:
+        return None
+    chat = find_chat(connection, message.platform, message.chat, message.kind, now)
+    connection.execute(
+        insert(inbox).values(
+            chat_id=chat.id,
+            platform=message.platform,
+            event_id=message.event_id,
+            message_id=message.message_id,
+            sender=message.sender,
+            text=message.text,
+            addressed=message.addressed,
+            sent_at=message.sent_at,
+            received_at=now,
+            state="new" if message.addressed else "ignored",
+            reason=None if message.addressed else NOT_ADDRESSED,
+            attempts=0,
+        )
+    )
+    return chat
+
+
+def waiting(connection: Connection, chat_id: int) -> list[InboxMessage]:
+    """The chat's messages that still need an answer, oldest first."""
+    rows = connection.execute(
+        select(inbox).where(inbox.c.chat_id == chat_id, inbox.c.state == "new").order_by(inbox.c.id)
+    )
+    return [read(row, InboxMessage) for row in rows]
+
+
+def unfinished_chats(connection: Connection) -> list[Chat]:
+    """Chats with a message to answer or a bubble to send."""
+    ids = union_all(
+        select(inbox.c.chat_id).where(inbox.c.state == "new"),
+        select(outbox.c.chat_id).where(outbox.c.state == "pending"),
+    )
+    rows = connection.execute(select(chats).where(chats.c.id.in_(ids)).order_by(chats.c.id))
+    return [read(row, Chat) for row in rows]
+
+
+def settle(connection: Connection, ids: Sequence[int], state: InboxState, reason: str | None = None) -> None:
+    """Ends the waiting of messages."""
+    connection.execute(update(inbox).where(inbox.c.id.in_(ids)).values(state=state, reason=reason))
+
+
+def count_attempt(connection: Connection, ids: Sequence[int], reason: str) -> None:
+    """Notes that an answer was tried and why it failed; the messages keep waiting."""
+    connection.execute(update(inbox).where(inbox.c.id.in_(ids)).values(attempts=inbox.c.attempts + 1, reason=reason))
+
+
+def history(
+    connection: Connection, chat_id: int, limit: int, *, states: Sequence[str] = (*SHOWN, "pending"), new: bool = False
+) -> list[Line]:
+    """The last `limit` messages of a chat, oldest first.
+
+    Args:
+        connection: in a transaction.
+        chat_id: row of the chat.
+        limit: at most so many messages.
+        states: bubbles of the persona in these states count.
+        new: whether messages that still wait for an answer count.
+    """
+    theirs = select(
+        inbox.c.sender, inbox.c.text, inbox.c.received_at.label("at"), literal(0).label("side"), inbox.c.id,
+        null().label("kind"), null().label("adapter"),
+    ).where(inbox.c.chat_id == chat_id, or_(inbox.c.state != "new", literal(new)))  # fmt: skip
+    mine = select(
+        null().label("sender"), outbox.c.text, outbox.c.changed_at.label("at"), literal(1).label("side"), outbox.c.id,
+        outbox.c.kind, outbox.c.adapter,
+    ).where(outbox.c.chat_id == chat_id, outbox.c.state.in_(states))  # fmt: skip
+    both = union_all(theirs, mine).subquery()
+    newest = select(both).order_by(both.c.at.desc(), both.c.side.desc(), both.c.id.desc()).limit(limit)
+    return [read(row, Line) for row in reversed(connection.execute(newest).all())]
