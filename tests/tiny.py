@@ -14,6 +14,8 @@ from doppel.transcript import Transcript
 CONTEXT_LENGTH = 512
 VOCABULARY = {
     "year": ["2017", "2018"],
+    "weekday": ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"],
+    "hour": ["night", "morning", "afternoon", "evening"],
     "platform": ["sample", "telegram"],
     "kind": ["dm", "group", "post"],
     "language": ["en"],

@@ -1,12 +1,13 @@
 """Engines: prompts in, sampled tokens out. Knows tokens and adapters; knows no persona, chat or platform."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from doppel.adapter import BaseIdentity
+from doppel.errors import DoppelError
 from doppel.transcript import Transcript
 
 
@@ -58,13 +59,19 @@ class Health(msgspec.Struct, frozen=True):
     adapters: tuple[str, ...]
 
 
+class EngineError(DoppelError):
+    """A request was not served: the engine is full, closed or failed; the text says which."""
+
+
 class Engine(Protocol):
     """What the daemon, the terminal chat and the reports use; one process may hold several."""
 
     base: BaseIdentity
     transcript: Transcript
+    context_length: int
+    """Most tokens of prompt and reply together."""
 
-    def generate(self, request: Request) -> AsyncIterator[Token]:
+    def generate(self, request: Request) -> AsyncGenerator[Token]:
         """Streams tokens; closing the iterator cancels within one token. Raises EngineError."""
         ...
 
