@@ -85,14 +85,21 @@ class Encoded(msgspec.Struct, frozen=True):
         ids: token ids, length T.
         roles: length T; 0 context (no loss), 1 a token of the persona's text, 2 a bubble or turn end
             of the persona's (supervised too, but no text: bits per byte counts role 1 only).
-        text_bytes: UTF-8 bytes of the persona's bubbles, the denominator of bits per byte.
+        opening: how many tokens the header takes, where the first turn begins.
         turn_ends: positions just after each turn, where a long session may be cut.
+        turn_bytes: UTF-8 bytes of the persona's bubbles in each turn, 0 for other people's turns.
     """
 
     ids: list[int]
     roles: list[int]
-    text_bytes: int
+    opening: int
     turn_ends: list[int]
+    turn_bytes: list[int]
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of everything the persona wrote, the denominator of bits per byte."""
+        return sum(self.turn_bytes)
 
 
 def normalize(text: str) -> str:
@@ -148,9 +155,10 @@ class Transcript:
     def encode(self, header: Header, turns: Sequence[Turn]) -> Encoded:
         """A whole session with the roles of its tokens, for training and scoring."""
         ids = self._opening(header)
-        roles = [0] * len(ids)
-        text_bytes = 0
+        opening = len(ids)
+        roles = [0] * opening
         turn_ends = []
+        turn_bytes = []
         for turn, texts in zip(turns, self._texts(turns), strict=True):
             prefix = self._speaker(turn.speaker)
             ids += prefix
@@ -161,10 +169,10 @@ class Transcript:
                 end = self._turn_end if position == last else self._bubble_end
                 ids += text + end
                 roles += [text_role] * len(text) + [end_role] * len(end)
-            if turn.is_mine:
-                text_bytes += sum(len(normalize(bubble).encode()) for bubble in turn.bubbles)
             turn_ends.append(len(ids))
-        return Encoded(ids, roles, text_bytes, turn_ends)
+            written = turn.bubbles if turn.is_mine else ()
+            turn_bytes.append(sum(len(normalize(bubble).encode()) for bubble in written))
+        return Encoded(ids, roles, opening, turn_ends, turn_bytes)
 
     def prompt(self, header: Header, turns: Sequence[Turn]) -> list[int]:
         """Tokens after which the persona's next turn is generated; no turns: it speaks of its own accord."""
