@@ -1,0 +1,44 @@
+# make run    a doppelgänger you can talk to, from nothing
+# make test   every test
+# make lint   style and types
+
+PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+pip := .venv/bin/python -m pip install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint
+
+help:
+	@echo "make run    install what is missing, then train and run your doppelgänger (about 10 minutes the first time)"
+	@echo "make test   install what the tests need and run them all"
+	@echo "make lint   check style and types"
+
+# `exec` leaves one process, so that Ctrl-C and SIGTERM reach doppel itself.
+run: .venv/.installed
+	@exec .venv/bin/doppel up
+
+test: .venv/.installed-dev
+	@.venv/bin/python -m pytest
+
+lint: .venv/.installed-dev
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+
+# torch comes first and by its exact version alone: the package index then hands a machine with a GPU the CUDA
+# build, and the rest is resolved around it. It brings setuptools, so our own package needs no build environment.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("doppel needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@echo "Making .venv ..."
+	@$(PYTHON) -m venv .venv
+	@echo "Installing dependencies 1/2: PyTorch (a large download, a minute or two) ..."
+	@$(pip) torch==2.13.0
+	@echo "Installing dependencies 2/2: everything else (another minute) ..."
+	@$(pip) --no-build-isolation --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@echo "Installing what the tests need ..."
+	@$(pip) --no-build-isolation --editable '.[dev]'
+	@touch $@
