@@ -23,11 +23,14 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
         kind: a conversation of two, or a group.
         sender: the writer's account id.
         sender_name: the writer's display name; shown in logs only.
-        text: what was written, mentions of the persona taken out.
+        text: what was written, mentions of the persona taken out (a bare mention is read as the persona's name).
+            Empty when somebody only opened the chat (Telegram's Start button): there is nothing to answer or to
+            remember, but the log should say whom to allow.
         sent_at: UTC, as the platform says.
         message_id: the platform's id of the message, for quoting.
         addressed: the persona is meant: private chat, mention, name, or a reply to it.
-        keys: ids an allow-list entry may name (account, chat, server).
+        keys: ids an allow-list entry may name, most specific first: the account in private chats; in groups the
+            chat and its server, never the account, so that allowing a friend does not open every group they are in.
     """
 
     platform: str

@@ -1,0 +1,26 @@
+"""How long to wait after a failure, before trying again. Knows neither clock nor what failed."""
+
+from random import Random
+
+
+class Backoff:
+    """Waits that double from `first` to `longest` seconds, each shortened at random by up to half.
+
+    The random part keeps many daemons that failed together from returning together.
+    """
+
+    def __init__(self, random: Random, first: float = 1.0, longest: float = 60.0) -> None:
+        self._random = random
+        self._first = first
+        self._longest = longest
+        self._failures = 0
+
+    def next(self) -> float:
+        """Seconds to wait after one more failure in a row."""
+        ceiling = min(self._longest, self._first * 2.0 ** min(self._failures, 32))
+        self._failures += 1
+        return ceiling * self._random.uniform(0.5, 1.0)
+
+    def reset(self) -> None:
+        """Something worked: the next failure is a first one."""
+        self._failures = 0

@@ -1,0 +1,435 @@
+"""The real python-telegram-bot against a Bot API whose requests and answers aiogram checks."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+from aiogram import types
+
+from bot.platforms import Incoming, Outgoing, SendFailed
+from bot.platforms.telegram import TelegramPlatform
+from doppel.config import Config
+from doppel.errors import DoppelError
+from tests.bot.fakes.telegram_server import ANNA, BOT, TOKEN, Fault, TelegramServer
+
+
+class Daemon:
+    """A running platform: what it received, how long it wanted to wait, and whether it still runs."""
+
+    def __init__(self, url: str, **settings: object) -> None:
+        self.waits: list[float] = []
+        self.received: asyncio.Queue[Incoming] = asyncio.Queue()
+        self.connected = asyncio.Event()
+        self.platform = TelegramPlatform(
+            Config.model_validate({"telegram": {"api": url, **settings}}),
+            {"TELEGRAM_TOKEN": TOKEN},
+            sleep=self.sleep,
+            random=Random(1),
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        await asyncio.sleep(0)
+
+    async def next(self) -> Incoming:
+        async with asyncio.timeout(10):
+            return await self.received.get()
+
+
+@asynccontextmanager
+async def running(server: TelegramServer, **settings: object) -> AsyncIterator[Daemon]:
+    daemon = Daemon(server.url, **settings)
+    task = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected.set))
+    try:
+        async with asyncio.timeout(20):
+            yield daemon
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await daemon.platform.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[TelegramServer]:
+    async with TelegramServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def daemon(server: TelegramServer) -> AsyncIterator[Daemon]:
+    async with running(server) as daemon:
+        yield daemon
+
+
+def entity(kind: str, text: str, part: str, **fields: object) -> types.MessageEntity:
+    """An entity as Telegram counts it: in UTF-16 units."""
+    before = text[: text.index(part)]
+    return types.MessageEntity(type=kind, offset=len(before.encode("utf-16-le")) // 2, length=units(part), **fields)
+
+
+def units(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2
+
+
+async def test_a_private_message_becomes_incoming(server: TelegramServer, daemon: Daemon) -> None:
+    message = server.user_says("are you there?\nhello 你好 🎈")
+    incoming = await daemon.next()
+    assert incoming == Incoming(
+        platform="telegram",
+        event_id="123456:501",
+        chat="7001",
+        kind="dm",
+        sender="7001",
+        sender_name="Anna Example",
+        text="are you there?\nhello 你好 🎈",
+        sent_at=message.date,
+        message_id="101",
+        addressed=True,
+        keys=("7001",),
+    )
+    assert daemon.connected.is_set()
+
+
+async def test_start_opens_the_chat_with_an_empty_text(server: TelegramServer, daemon: Daemon) -> None:
+    server.user_says("/start")
+    server.user_says("/start from-a-link")
+    server.group_says("/start@MinaPersonaBot")
+    server.user_says("/started early today")
+    assert [(await daemon.next()).text for _ in range(3)] == ["", "", "/started early today"]
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "rest"),
+    [
+        ("@MinaPersonaBot what now?", "@MinaPersonaBot", "what now?"),
+        ("🎈🎈 hey @minapersonabot, look 🎈", "@minapersonabot", "🎈🎈 hey, look 🎈"),
+        ("👨‍👩‍👧‍👦你好 @MINAPERSONABOT", "@MINAPERSONABOT", "👨‍👩‍👧‍👦你好"),
+        ("@MinaPersonaBot", "@MinaPersonaBot", "Mina"),
+    ],
+)
+async def test_a_mention_addresses_and_is_taken_out(
+    server: TelegramServer, daemon: Daemon, text: str, part: str, rest: str
+) -> None:
+    server.group_says(text, entities=[entity("mention", text, part)])
+    incoming = await daemon.next()
+    assert (incoming.kind, incoming.addressed, incoming.text) == ("group", True, rest)
+    assert (incoming.chat, incoming.keys) == ("-200", ("-200",))
+
+
+async def test_mentions_of_others_stay_and_do_not_address(server: TelegramServer, daemon: Daemon) -> None:
+    server.group_says("@bob look", entities=[types.MessageEntity(type="mention", offset=0, length=4)])
+    text = "ask the persona 🎈 about it"
+    server.group_says(text, entities=[entity("text_mention", text, "the persona 🎈", user=ANNA)])
+    server.group_says(text, entities=[entity("text_mention", text, "the persona 🎈", user=BOT)])
+    got = [await daemon.next() for _ in range(3)]
+    assert [one.addressed for one in got] == [False, False, True]
+    assert [one.text for one in got] == ["@bob look", text, "ask about it"]
+
+
+async def test_names_address_in_groups(server: TelegramServer) -> None:
+    async with running(server, names=["小明", "Ming"]) as daemon:
+        for text in ("小明你怎么看", "ming?", "Mina?", "flaming hot", "hi all"):
+            server.group_says(text)
+        assert [(await daemon.next()).addressed for _ in range(5)] == [True, True, False, False, False]
+
+
+async def test_the_accounts_first_name_counts_where_no_names_are_set(server: TelegramServer, daemon: Daemon) -> None:
+    server.group_says("does Mina know?")
+    incoming = await daemon.next()
+    assert (incoming.addressed, incoming.text) == (True, "does Mina know?")
+
+
+async def test_a_reply_to_the_persona_addresses_and_others_do_not(server: TelegramServer, daemon: Daemon) -> None:
+    group = types.Chat(id=-200, type="supergroup", title="Friends")
+    own = types.Message(message_id=5, date=0, chat=group, from_user=BOT, text="hm")
+    other = types.Message(message_id=6, date=0, chat=group, from_user=ANNA, text="hm")
+    topic = types.ForumTopicCreated(name="News", icon_color=1)
+    opening = types.Message(message_id=7, date=0, chat=group, from_user=BOT, forum_topic_created=topic)
+    server.group_says("why?", reply_to_message=own)
+    server.group_says("why?", reply_to_message=other)
+    server.group_says("why?", reply_to_message=opening, message_thread_id=7, is_topic_message=True)
+    assert [(await daemon.next()).addressed for _ in range(3)] == [True, False, False]
+
+
+async def test_a_topic_is_a_chat_of_its_own(server: TelegramServer, daemon: Daemon) -> None:
+    server.group_says("Mina?", message_thread_id=42, is_topic_message=True)
+    server.group_says("Mina?", message_thread_id=43)
+    incoming = await daemon.next()
+    assert (incoming.chat, incoming.keys) == ("-200/42", ("-200",))
+    assert (await daemon.next()).chat == "-200"
+    await daemon.platform.send(Outgoing(id=1, chat=incoming.chat, text="yes"))
+    await daemon.platform.typing(incoming.chat)
+    assert [one.message_thread_id for one in server.of("sendMessage") + server.of("sendChatAction")] == [42, 42]
+
+
+async def test_captions_and_stickers_are_read_and_bare_media_is_not(server: TelegramServer, daemon: Daemon) -> None:
+    chat = types.Chat(id=7001, type="private")
+    photo = [types.PhotoSize(file_id="a", file_unique_id="b", width=1, height=1)]
+    sticker = types.Sticker(
+        file_id="a",
+        file_unique_id="b",
+        type="regular",
+        width=1,
+        height=1,
+        is_animated=False,
+        is_video=False,
+        emoji="🎈",
+    )
+    server.post(chat=chat, from_user=ANNA, photo=photo)
+    server.post(chat=chat, from_user=ANNA, photo=photo, caption="look")
+    server.post(chat=chat, from_user=ANNA, sticker=sticker)
+    assert [(await daemon.next()).text for _ in range(2)] == ["look", "🎈"]
+
+
+async def test_bots_channels_and_edits_are_left_out(server: TelegramServer, daemon: Daemon) -> None:
+    channel = types.Chat(id=-300, type="channel", title="News")
+    other_bot = types.User(id=9, is_bot=True, first_name="Other")
+    server.user_says("from a bot", user=other_bot)
+    server.post(chat=channel, kind="channel_post", text="from a channel")
+    server.group_says("as a channel", sender_chat=channel)
+    server.post(
+        chat=types.Chat(id=7001, type="private"), kind="edited_message", from_user=ANNA, text="edited", edit_date=1
+    )
+    server.user_says("real")
+    assert (await daemon.next()).text == "real"
+    assert {tuple(one.allowed_updates) for one in server.of("getUpdates")} == {("message",)}
+
+
+async def test_telegram_is_told_only_after_the_message_is_on_disk(server: TelegramServer) -> None:
+    daemon = Daemon(server.url)
+    started, on_disk = asyncio.Event(), asyncio.Event()
+
+    async def slowly(_: Incoming) -> None:
+        started.set()
+        await on_disk.wait()
+
+    update_id = 501
+    server.user_says("keep this")
+    task = asyncio.create_task(daemon.platform.run(slowly, daemon.connected.set))
+    async with asyncio.timeout(10):
+        await started.wait()
+        assert [one.offset for one in server.of("getUpdates")] == [None]
+        assert server.pending[0].update_id == update_id
+        on_disk.set()
+        polls = await server.asked("getUpdates", 2)
+    assert polls[1].offset == update_id + 1
+    assert not server.pending
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await daemon.platform.close()
+
+
+async def test_a_crash_while_receiving_loses_nothing(server: TelegramServer) -> None:
+    daemon = Daemon(server.url)
+
+    async def full_disk(_: Incoming) -> None:
+        raise OSError("no space left on device")
+
+    server.user_says("first")
+    server.user_says("second")
+    with pytest.raises(OSError, match="no space left"):
+        await daemon.platform.run(full_disk, daemon.connected.set)
+    await daemon.platform.close()
+    async with running(server) as again:
+        assert [(await again.next()).text for _ in range(2)] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "wait"),
+    [
+        (Fault(429, "Too Many Requests: retry after 7", retry_after=7), 7),
+        (Fault(409, "Conflict: terminated by other getUpdates request"), None),
+        (Fault(500, "Internal Server Error"), None),
+        (Fault(502, body=b"<html>Bad Gateway</html>"), None),
+        (Fault(200, body=b"not json"), None),
+        (Fault(cut="before"), None),
+        (Fault(cut="after"), None),
+    ],
+)
+@pytest.mark.parametrize("method", ["getMe", "deleteWebhook", "getUpdates"])
+async def test_outages_are_waited_out(server: TelegramServer, method: str, fault: Fault, wait: float | None) -> None:
+    server.fail(method, fault, fault)
+    async with running(server) as daemon:
+        server.user_says("still here?")
+        assert (await daemon.next()).text == "still here?"
+    first, second = daemon.waits
+    if wait is not None:
+        assert (first, second) == (wait, wait)
+    else:
+        assert 0.5 <= first <= 1 <= second <= 2
+
+
+async def test_a_webhook_left_behind_is_taken_away(server: TelegramServer) -> None:
+    server.webhook = True
+    server.user_says("hello")
+    async with running(server) as daemon:
+        assert (await daemon.next()).text == "hello"
+
+
+async def test_a_second_program_with_the_same_token_is_named(
+    server: TelegramServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fail("getUpdates", Fault(409, "Conflict: terminated by other getUpdates request"))
+    async with running(server) as daemon:
+        await daemon.connected.wait()
+    assert "another program is using the same TELEGRAM_TOKEN" in caplog.text
+
+
+@pytest.mark.parametrize("status", [401, 404])
+@pytest.mark.parametrize("method", ["getMe", "getUpdates"])
+async def test_a_refused_token_is_a_clear_error(server: TelegramServer, method: str, status: int) -> None:
+    server.fail(method, Fault(status, "Unauthorized"))
+    daemon = Daemon(server.url)
+    with pytest.raises(DoppelError, match="refuses the token") as caught:
+        await daemon.platform.run(daemon.received.put, daemon.connected.set)
+    assert TOKEN not in "".join(traceback.format_exception(caught.value))
+    assert not daemon.connected.is_set()
+    await daemon.platform.close()
+
+
+async def test_a_bubble_is_sent_as_plain_text_without_previews(server: TelegramServer, daemon: Daemon) -> None:
+    message = server.user_says("hi")
+    incoming = await daemon.next()
+    outgoing = Outgoing(id=1, chat=incoming.chat, text="*no* _markup_ <b>here</b> 🎈", reply_to=incoming.message_id)
+    assert await daemon.platform.send(outgoing) == str((await server.next_sent()).message_id)
+    (request,) = server.of("sendMessage")
+    assert request.text == outgoing.text
+    assert request.link_preview_options.is_disabled
+    assert request.reply_parameters.message_id == message.message_id
+    assert request.reply_parameters.allow_sending_without_reply
+    assert request.entities is None
+    assert not isinstance(request.parse_mode, str)
+
+
+async def test_length_is_in_utf16_units_and_the_limit_is_telegrams(server: TelegramServer, daemon: Daemon) -> None:
+    platform = daemon.platform
+    assert [platform.length(text) for text in ("abc", "你好", "🎈", "")] == [3, 2, 2, 0]
+    server.user_says("hi")
+    chat = (await daemon.next()).chat
+    longest = "🎈" * (platform.limit // 2)
+    await platform.send(Outgoing(id=1, chat=chat, text=longest))
+    with pytest.raises(SendFailed, match="too long") as caught:
+        await platform.send(Outgoing(id=2, chat=chat, text=longest + "x"))
+    assert caught.value.permanent
+
+
+@pytest.mark.parametrize(
+    ("fault", "permanent", "retry_after", "unknown"),
+    [
+        (Fault(429, "Too Many Requests: retry after 31", retry_after=31), False, 31, False),
+        (Fault(400, "Bad Request: group chat was upgraded", migrate_to=-1009), True, None, False),
+        (Fault(403, "Forbidden: bot was kicked from the group chat"), True, None, False),
+        (Fault(500, "Internal Server Error"), False, None, False),
+        (Fault(401, "Unauthorized"), False, None, False),
+        (Fault(502, "Bad Gateway"), False, None, True),
+        (Fault(504, body=b""), False, None, True),
+        (Fault(cut="before"), False, None, True),
+        (Fault(cut="after"), False, None, True),
+    ],
+)
+async def test_failures_to_send_say_what_to_do_next(
+    server: TelegramServer, daemon: Daemon, fault: Fault, permanent: bool, retry_after: float | None, unknown: bool
+) -> None:
+    server.user_says("hi")
+    chat = (await daemon.next()).chat
+    server.fail("sendMessage", fault)
+    with pytest.raises(SendFailed) as caught:
+        await daemon.platform.send(Outgoing(id=1, chat=chat, text="hello"))
+    error = caught.value
+    assert (error.permanent, error.retry_after, error.unknown) == (permanent, retry_after, unknown)
+    assert TOKEN not in "".join(traceback.format_exception(error))
+    if fault.migrate_to:
+        assert "-1009" in str(error)
+
+
+async def test_one_chat_that_has_to_wait_does_not_halt_the_others(server: TelegramServer, daemon: Daemon) -> None:
+    other = types.User(id=7002, is_bot=False, first_name="Bob")
+    server.user_says("hi")
+    server.user_says("hi", user=other)
+    chats = [(await daemon.next()).chat for _ in range(2)]
+    server.fail("sendMessage", Fault(429, "Too Many Requests: retry after 3600", retry_after=3600))
+    with pytest.raises(SendFailed):
+        await daemon.platform.send(Outgoing(id=1, chat=chats[0], text="hello"))
+    await daemon.platform.send(Outgoing(id=2, chat=chats[1], text="hello"))
+    assert [one.chat.id for one in server.sent] == [7002]
+
+
+async def test_a_blocked_or_unknown_chat_is_given_up(server: TelegramServer, daemon: Daemon) -> None:
+    server.user_says("hi")
+    chat = (await daemon.next()).chat
+    server.blocked.add(int(chat))
+    for number, target in enumerate((chat, "999", "-200/general")):
+        with pytest.raises(SendFailed) as caught:
+            await daemon.platform.send(Outgoing(id=number, chat=target, text="hello"))
+        assert caught.value.permanent
+
+
+async def test_nothing_has_left_where_nobody_listens() -> None:
+    async with TelegramServer() as gone:
+        url = gone.url
+    daemon = Daemon(url)
+    with pytest.raises(SendFailed) as caught:
+        await daemon.platform.send(Outgoing(id=1, chat="7001", text="hello"))
+    assert not caught.value.permanent
+    assert not caught.value.unknown
+    await daemon.platform.typing("7001")
+    await daemon.platform.close()
+
+
+async def test_typing_is_shown_and_its_failures_are_not(server: TelegramServer, daemon: Daemon) -> None:
+    server.user_says("hi")
+    chat = (await daemon.next()).chat
+    await daemon.platform.typing(chat)
+    assert [one.action for one in server.of("sendChatAction")] == ["typing"]
+    server.fail("sendChatAction", Fault(500, "Internal Server Error"), Fault(cut="before"))
+    for target in (chat, chat, "999", "-1/x"):
+        await daemon.platform.typing(target)
+
+
+async def test_typing_does_not_use_up_a_groups_messages(server: TelegramServer, daemon: Daemon) -> None:
+    server.group_says("Mina?")
+    chat = (await daemon.next()).chat
+    for _ in range(30):
+        await daemon.platform.typing(chat)
+    await daemon.platform.send(Outgoing(id=1, chat=chat, text="yes"))
+    assert len(server.sent) == 1
+
+
+async def test_the_token_is_never_logged(server: TelegramServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.fail("getUpdates", Fault(cut="before"), Fault(502, body=b"x"), Fault(429, "slow", retry_after=1))
+    server.fail("sendMessage", Fault(429, "slow", retry_after=1), Fault(cut="after"))
+    async with running(server) as daemon:
+        server.user_says("hi")
+        chat = (await daemon.next()).chat
+        for number in range(2):
+            with pytest.raises(SendFailed):
+                await daemon.platform.send(Outgoing(id=number, chat=chat, text="hello"))
+        server.fail("getUpdates", Fault(401, "Unauthorized"))
+    assert "cannot be reached" in caplog.text
+    assert "HTTP Request" in caplog.text
+    assert TOKEN not in caplog.text
+    assert TOKEN.partition(":")[2] not in caplog.text
+    assert not [record for record in caplog.records if record.exc_info], "tracebacks for what is handled"
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ", "reason"),
+    [
+        ({"enabled": False}, {"TELEGRAM_TOKEN": TOKEN}, "telegram.enabled is false"),
+        ({}, {}, "set TELEGRAM_TOKEN"),
+        ({}, {"TELEGRAM_TOKEN": "  "}, "set TELEGRAM_TOKEN"),
+        ({}, {"TELEGRAM_TOKEN": "my token"}, "is not a token"),
+        ({}, {"TELEGRAM_TOKEN": "123456:"}, "is not a token"),
+        ({}, {"TELEGRAM_TOKEN": f" {TOKEN}\n"}, None),
+    ],
+)
+async def test_why_it_stays_off(settings: dict[str, object], environ: dict[str, str], reason: str | None) -> None:
+    platform = TelegramPlatform(Config.model_validate({"telegram": settings}), environ)
+    missing = platform.missing()
+    assert missing is None if reason is None else missing is not None and reason in missing
+    await platform.close()
