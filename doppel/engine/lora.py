@@ -1,0 +1,189 @@
+"""Adapters beside one base model: read what was verified, attach, switch, detach.
+
+The last gate before weights are served: PEFT opens no file here (it would fall back to pickle) and is given
+only layers that the base really has, so that a bad adapter is refused before the model is touched. Knows
+nothing of requests and threads; everything but `read_lora` belongs on the thread that runs the model.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from peft import LoraConfig
+from peft.functional import delete_adapter, inject_adapter_in_model, set_adapter, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from doppel.adapter import PEFT_CONFIG, WEIGHTS, AdapterRefused, BaseIdentity, Manifest, check_base, read_manifest
+from doppel.i18n import tr
+
+_KEY = re.compile(r"^base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight$")
+# Settings that mattered in training only, or that PEFT fills in.
+_IRRELEVANT = frozenset(
+    {
+        *("auto_mapping", "base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version"),
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "inference_mode"),
+        *("lora_dropout", "init_lora_weights", "ensure_weight_tying", "runtime_config"),
+    }
+)
+# Starts that leave the base's weights alone; the others (PiSSA and the like) change them too.
+_PLAIN_STARTS = ("gaussian", "orthogonal", "eva")
+
+
+class Scaling(msgspec.Struct, frozen=True):
+    """How a LoRA is weighed against the base: with its layers, taken from the weights, that is all of it."""
+
+    r: int
+    lora_alpha: float
+    use_rslora: bool = False
+
+
+class Lora(msgspec.Struct, frozen=True):
+    """A verified LoRA in memory.
+
+    Attributes:
+        name: unique per content: version and digest, with no character that module names forbid.
+        folder: where it came from, for messages.
+        scaling: rank and weight.
+        weights: by the names PEFT saved them under.
+        layers: name of each adapted layer → its (inputs, outputs).
+    """
+
+    name: str
+    folder: Path
+    scaling: Scaling
+    weights: dict[str, Tensor]
+    layers: dict[str, tuple[int, int]]
+
+
+def read_lora(folder: Path, base: BaseIdentity) -> Lora:
+    """Reads an adapter after every check that needs no model. Blocks on the disk.
+
+    Raises:
+        AdapterRefused: the folder is damaged, of another base, or holds something other than plain LoRA.
+    """
+    manifest = read_manifest(folder)
+    check_base(folder, manifest, base)
+    scaling = _scaling(folder, _verified(folder, PEFT_CONFIG, manifest))
+    try:
+        weights = load(_verified(folder, WEIGHTS, manifest))
+    except (SafetensorError, KeyError) as error:
+        raise AdapterRefused(tr("{path}: {name} cannot be read", path=folder, name=WEIGHTS)) from error
+    version = re.sub(r"[^0-9A-Za-z]", "-", manifest.version)
+    name = f"{version}-{manifest.files[WEIGHTS][:12]}-{manifest.files[PEFT_CONFIG][:4]}"
+    return Lora(name, folder, scaling, weights, _layers(folder, weights, scaling.r))
+
+
+class Adapters:
+    """The LoRAs attached to one base model, of which one or none is in force.
+
+    Args:
+        model: the base; its linear layers are replaced by PEFT's when the first adapter is attached.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._linear = {
+            name: (module.in_features, module.out_features)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear)
+        }
+        self._active: str | None = None
+
+    def attach(self, lora: Lora) -> None:
+        """Adds an adapter without putting it in force. Raises AdapterRefused, the model being as before."""
+        self._check_fits(lora)
+        config = LoraConfig(
+            **msgspec.structs.asdict(lora.scaling), target_modules=list(lora.layers), inference_mode=True
+        )
+        try:
+            # PEFT's note of the adapter before: nothing needs it, and finding it PEFT warns and mixes the two up.
+            vars(self._model).pop("peft_config", None)
+            inject_adapter_in_model(config, self._model, lora.name)
+            set_peft_model_state_dict(self._model, dict(lora.weights), adapter_name=lora.name)
+        except BaseException:
+            self.detach(lora.name)
+            raise
+        finally:
+            self._put_in_force(self._active)  # PEFT puts a new adapter in force by itself
+
+    def activate(self, name: str | None) -> None:
+        """Puts one adapter in force; None leaves the base model alone."""
+        if name != self._active:
+            self._put_in_force(name)
+            self._active = name
+
+    def detach(self, name: str) -> None:
+        """Forgets an adapter and frees its weights, even one that was attached only in part."""
+        if self._active == name:
+            self.activate(None)
+        delete_adapter(self._model, name, "lora_")
+
+    def _put_in_force(self, name: str | None) -> None:
+        set_adapter(self._model, [] if name is None else name, inference_mode=True)
+
+    def _check_fits(self, lora: Lora) -> None:
+        for layer, (inputs, outputs) in lora.layers.items():
+            if layer not in self._linear:
+                raise AdapterRefused(
+                    tr("{path}: adapts {layer}, a layer this base model does not have", path=lora.folder, layer=layer)
+                )
+            if self._linear[layer] != (inputs, outputs):
+                raise AdapterRefused(
+                    tr(
+                        "{path}: {layer} is {theirs} in the adapter but {ours} in this base model",
+                        path=lora.folder,
+                        layer=layer,
+                        theirs=f"{inputs}×{outputs}",
+                        ours="×".join(map(str, self._linear[layer])),
+                    )
+                )
+
+
+def _verified(folder: Path, name: str, manifest: Manifest) -> bytes:
+    """A file's bytes, which are those of the manifest even if the file changes while we look."""
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise AdapterRefused(tr("{path}: {name} cannot be read", path=folder, name=name)) from error
+    if hashlib.sha256(content).hexdigest() != manifest.files[name]:
+        raise AdapterRefused(tr("{path}: {name} is damaged (its digest differs)", path=folder, name=name))
+    return content
+
+
+def _scaling(folder: Path, content: bytes) -> Scaling:
+    """What adapter_config.json says of rank and weight; everything else must be as in a plain LoRA."""
+    try:
+        found = msgspec.json.decode(content, type=dict[str, Any])
+        scaling = msgspec.convert(found, Scaling)
+    except msgspec.MsgspecError:
+        raise AdapterRefused(tr("{path}: {name} cannot be read", path=folder, name=PEFT_CONFIG)) from None
+    plain = LoraConfig().to_dict()
+    own = {*Scaling.__struct_fields__, *_IRRELEVANT}
+    extras = [key for key, value in found.items() if key not in own and value and value != plain.get(key)]
+    if isinstance(start := found.get("init_lora_weights"), str) and start not in _PLAIN_STARTS:
+        extras.append("init_lora_weights")
+    if extras:
+        raise AdapterRefused(tr("{path}: uses {setting}, which doppel does not serve", path=folder, setting=extras[0]))
+    return scaling
+
+
+def _layers(folder: Path, weights: dict[str, Tensor], rank: int) -> dict[str, tuple[int, int]]:
+    """Each adapted layer's (inputs, outputs), from A of shape (rank, inputs) and B of shape (outputs, rank)."""
+    sizes: dict[str, dict[str, int]] = {}
+    for key, tensor in weights.items():
+        match = _KEY.match(key)
+        ranked = 0 if match and match["side"] == "A" else 1
+        if match is None or tensor.dim() != 2 or tensor.shape[ranked] != rank or not tensor.is_floating_point():
+            raise AdapterRefused(tr("{path}: {name} is not part of a plain LoRA", path=folder, name=key))
+        sizes.setdefault(match["layer"], {})[match["side"]] = tensor.shape[1 - ranked]
+    for layer, sides in sizes.items():
+        if len(sides) != 2:
+            raise AdapterRefused(tr("{path}: {name} is not part of a plain LoRA", path=folder, name=layer))
+    if not sizes:
+        raise AdapterRefused(tr("{path}: {name} cannot be read", path=folder, name=WEIGHTS))
+    return {layer: (sides["A"], sides["B"]) for layer, sides in sizes.items()}

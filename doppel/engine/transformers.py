@@ -1,0 +1,135 @@
+"""The default engine: a transformers model on its own thread, spoken to from asyncio.
+
+Requests and results cross between the event loop and the thread through queues, so the loop never waits for
+the model. Knows the asyncio side only; the decoding is `inference`'s, the adapters are `lora`'s.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from doppel.adapter import BaseIdentity
+from doppel.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
+from doppel.config import Config
+from doppel.engine import EngineError, Health, Request, Token
+from doppel.engine.inference import InferenceThread, Job
+from doppel.engine.lora import read_lora
+from doppel.i18n import tr
+from doppel.transcript import Header, Transcript
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class TransformersEngine:
+    """One base model with its adapters; an `Engine`.
+
+    Args:
+        model: a causal language model in evaluation mode; from now on only the engine may touch it.
+        tokenizer: the model's own, fast.
+        base: the identity that adapters must have been trained for.
+        clock: seconds, monotonic; deadlines are kept by it.
+        max_active: requests that take turns; more would make each of them slow.
+        max_waiting: requests that may wait beyond those before the next is refused.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        base: BaseIdentity,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        max_active: int = 4,
+        max_waiting: int = 64,
+    ) -> None:
+        self.base = base
+        self.transcript = Transcript(tokenizer)
+        self.context_length: int = model.config.get_text_config().max_position_embeddings
+        self._clock = clock
+        self._thread = InferenceThread(
+            model,
+            context_length=self.context_length,
+            canary=self.transcript.prompt(Header(), []),
+            clock=clock,
+            max_active=max_active,
+            max_waiting=max_waiting,
+        )
+
+    @classmethod
+    def open(cls, config: Config, report: Callable[[str], None]) -> "TransformersEngine":
+        """The engine for the configured base model; converts or fetches it first if need be. Blocks.
+
+        Args:
+            report: takes one line for the user when something slow begins.
+
+        Raises:
+            UserError: no such model. DoppelError: it cannot be prepared.
+        """
+        folder = prepare_base(config.model, report)
+        device = choose_device(config.model.device)
+        model = load_model(folder, choose_dtype(config.model.dtype, device), device)
+        return cls(model, load_tokenizer(folder), identify(folder, config.model.base))
+
+    def generate(self, request: Request) -> AsyncGenerator[Token]:
+        """Streams tokens until a stop id, `max_tokens`, the context's end or the deadline, which counts from now.
+
+        Closing the generator (or cancelling its task) stops the model within one token.
+
+        Raises:
+            EngineError: on the first step, when the engine is full or closed, the prompt too long or empty
+                or the adapter not loaded; later, when the model fails.
+        """
+        return self._stream(request, self._clock() + request.deadline_seconds)
+
+    async def load_adapter(self, folder: Path) -> str:
+        """Verifies, attaches and tries an adapter; returns its name. The same content has the same name.
+
+        Raises:
+            AdapterRefused: it is damaged, of another base, not plain LoRA, or computes no finite numbers.
+        """
+        lora = await asyncio.to_thread(read_lora, folder, self.base)
+        await asyncio.wrap_future(self._thread.attach(lora))
+        return lora.name
+
+    async def drop_adapter(self, name: str) -> None:
+        """Takes no new request for an adapter, and forgets it once those under way are done."""
+        self._thread.retire(name)
+
+    def health(self) -> Health:
+        """A snapshot; never blocks. `waiting` counts requests that have not begun."""
+        return Health(self._thread.alive, self._thread.waiting, self._thread.adapters)
+
+    def close(self) -> None:
+        """Ends requests with EngineError and stops the thread, within the step it is at."""
+        self._thread.close()
+
+    async def _stream(self, request: Request, deadline: float) -> AsyncGenerator[Token]:
+        if not 0 < len(request.prompt) < self.context_length:
+            raise EngineError(
+                tr(
+                    "a prompt of {count} tokens; this model takes 1 to {most}",
+                    count=len(request.prompt),
+                    most=self.context_length - 1,
+                )
+            )
+        loop = asyncio.get_running_loop()
+        results: asyncio.Queue[Token | Exception | None] = asyncio.Queue()
+
+        def deliver(result: Token | Exception | None) -> None:
+            try:
+                loop.call_soon_threadsafe(results.put_nowait, result)
+            except RuntimeError:  # the loop is closed: nobody is listening
+                job.cancelled = True
+
+        job = Job(request, deadline, deliver)
+        self._thread.submit(job)
+        try:
+            while (result := await results.get()) is not None:
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+        finally:
+            job.cancelled = True
