@@ -55,11 +55,14 @@ class DiscordPlatform:
         self._settings = config.discord
         self._token = environ.get("DISCORD_TOKEN", "").strip()
         # Unlike Telegram's library, this one does not look for a proxy by itself.
-        self._proxy = environ.get("HTTPS_PROXY") or environ.get("https_proxy")
+        proxy = environ.get("HTTPS_PROXY") or environ.get("https_proxy") or ""
+        self._proxy = proxy if proxy.startswith("http") else None
         self._start = start
         self._sleep = sleep
         self._backoff = Backoff(random or Random())
         self._client: discord.Client | None = None
+        self._brief = _Brief()
+        logging.getLogger("discord.client").addFilter(self._brief)
 
     def missing(self) -> str | None:
         """Why Discord stays off, in one line; None when it can run."""
@@ -128,13 +131,12 @@ class DiscordPlatform:
 
     async def close(self) -> None:
         """Leaves the gateway and closes the connections."""
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.close()
+        logging.getLogger("discord.client").removeFilter(self._brief)
+        await self._leave()
 
     async def _listen(self, receive: Receive, ready: Callable[[], None]) -> str:
         """One client's life; returns why it ended, where trying again makes sense."""
-        await self.close()
+        await self._leave()
         arrived: asyncio.Queue[discord.Message | None] = asyncio.Queue()
         client = self._client = _build(arrived, ready, self._proxy)
         connection = asyncio.ensure_future(self._start(client, self._token))
@@ -164,6 +166,11 @@ class DiscordPlatform:
             return str(error) or type(error).__name__
         return tr("the connection was closed")
 
+    async def _leave(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
+
     def _channel(self, chat: str) -> discord.PartialMessageable:
         if self._client is None or not self._client.is_ready():
             raise SendFailed(tr("Discord is not connected"))
@@ -186,6 +193,18 @@ def _build(
     intents.message_content = True
     options: dict[str, Any] = {"proxy": proxy, "max_messages": None, "max_ratelimit_timeout": LONGEST_RATE_LIMIT}
     return _Client(arrived, ready, intents=intents, **options)
+
+
+class _Brief(logging.Filter):
+    """Keeps a line of discord.py's log about a lost connection, which it mends itself, and drops the traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and str(record.msg).startswith("Attempting a reconnect"):
+            error = record.exc_info[1]
+            record.msg = f"{record.getMessage()}: {error or type(error).__name__}"
+            record.args = record.exc_info = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
 
 
 class _Client(discord.Client):

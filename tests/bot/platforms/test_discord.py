@@ -1,6 +1,7 @@
 """The real discord.py client against simcord's offline Discord."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -323,6 +324,19 @@ async def test_outages_are_waited_out_and_connected_is_told_once() -> None:
         assert len(daemon.waits) == 3
         assert daemon.waits[0] <= 1 <= daemon.waits[1] * 2
         assert daemon.connections == 1
+
+
+async def test_a_lost_connection_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    platform = DiscordPlatform(Config(), {"DISCORD_TOKEN": TOKEN})
+    try:
+        raise ConnectionResetError("reset by peer")
+    except OSError:
+        # As discord.client.Client.connect writes it.
+        logging.getLogger("discord.client").exception("Attempting a reconnect in %.2fs", 1.5)
+    assert caplog.messages == ["Attempting a reconnect in 1.50s: reset by peer"]
+    assert "Traceback" not in caplog.text
+    await platform.close()
+    assert not logging.getLogger("discord.client").filters
 
 
 async def test_what_receive_raises_ends_the_run_and_the_run_can_be_repeated() -> None:

@@ -54,7 +54,8 @@ async def running(server: TelegramServer, **settings: object) -> AsyncIterator[D
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[TelegramServer]:
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TelegramServer]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     async with TelegramServer() as server:
         yield server
 
@@ -415,6 +416,16 @@ async def test_the_token_is_never_logged(server: TelegramServer, caplog: pytest.
     assert TOKEN not in caplog.text
     assert TOKEN.partition(":")[2] not in caplog.text
     assert not [record for record in caplog.records if record.exc_info], "tracebacks for what is handled"
+
+
+async def test_a_socks_proxy_in_the_environment_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    platform = Daemon("http://telegram.invalid").platform
+    with pytest.raises(SendFailed) as caught:
+        await platform.send(Outgoing(id=1, chat="7001", text="hello"))
+    assert not caught.value.permanent
+    assert not caught.value.unknown
+    await platform.close()
 
 
 @pytest.mark.parametrize(
