@@ -106,6 +106,15 @@ class TelegramPlatform:
         self._receive = receive
         application = self._connection
         await self._patiently(application.initialize)
+        if not application.bot.bot.can_read_all_group_messages and any(
+            one.startswith("-") for one in self._settings.allow
+        ):
+            log.info(
+                tr(
+                    "Telegram: in groups the bot sees mentions and replies only; to let it hear its name, send "
+                    "@BotFather /setprivacy, Disable, and add the bot to the group again"
+                )
+            )
         # With a webhook set, polling is refused.
         await self._patiently(partial(application.bot.delete_webhook, drop_pending_updates=False))
         offset: int | None = None

@@ -144,6 +144,17 @@ async def test_the_accounts_first_name_counts_where_no_names_are_set(server: Tel
     assert (incoming.addressed, incoming.text) == (True, "does Mina know?")
 
 
+async def test_who_allows_a_group_is_told_that_the_bot_may_not_hear_its_name(
+    server: TelegramServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for allow in ((), ("7001",), ("7001", -200)):
+        assert "/setprivacy" not in caplog.text
+        async with running(server, allow=allow) as daemon:
+            await daemon.connected.wait()
+    assert "/setprivacy" in caplog.text
+
+
 async def test_a_reply_to_the_persona_addresses_and_others_do_not(server: TelegramServer, daemon: Daemon) -> None:
     group = types.Chat(id=-200, type="supergroup", title="Friends")
     own = types.Message(message_id=5, date=0, chat=group, from_user=BOT, text="hm")
