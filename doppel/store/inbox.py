@@ -5,13 +5,13 @@ Knows no platform and no engine; the caller says whether a message deserves an a
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
 
 import msgspec
 from sqlalchemy import Connection, insert, literal, null, or_, select, union_all, update
 
 from doppel.store.schema import (
     Chat,
+    ChatKind,
     InboxMessage,
     InboxState,
     OutboxState,
@@ -30,7 +30,7 @@ SHOWN: tuple[OutboxState, ...] = ("sending", "sent", "unknown")
 """States of bubbles that a reader of the chat may have seen."""
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One message of a chat, whoever wrote it; `sender` is None for the persona. `at` is UTC, by our clock."""
 
     sender: str | None
@@ -40,13 +40,15 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     adapter: str | None
 
 
-def find_chat(connection: Connection, platform: str, chat: str, kind: Literal["dm", "group"], now: datetime) -> Chat:
-    """The row of a conversation, made when it is new."""
-    known = select(chats.c.id, chats.c.platform, chats.c.chat, chats.c.kind)
-    row = connection.execute(known.where(chats.c.platform == platform, chats.c.chat == chat)).one_or_none()
+def find_chat(connection: Connection, platform: str, chat: str, kind: ChatKind | None = None, *, now: datetime) -> Chat:
+    """The row of a conversation, made when it is new. A kind of None stands for "whatever it is"."""
+    mine = (chats.c.platform == platform, chats.c.chat == chat)
+    row = connection.execute(select(chats).where(*mine)).one_or_none()
     if row is None:
-        values = {"platform": platform, "chat": chat, "kind": kind, "created_at": now}
-        row = connection.execute(insert(chats).values(values).returning(*known.selected_columns)).one()
+        values = {"platform": platform, "chat": chat, "kind": kind or "dm", "created_at": now}
+        row = connection.execute(insert(chats).values(values).returning(chats)).one()
+    elif kind is not None and row.kind != kind:  # a post was sent there before anybody wrote
+        row = connection.execute(update(chats).where(*mine).values(kind=kind).returning(chats)).one()
     return read(row, Chat)
 
 
@@ -58,7 +60,7 @@ def receive(connection: Connection, message: Received, now: datetime) -> Chat | 
     seen = select(inbox.c.id).where(inbox.c.platform == message.platform, inbox.c.event_id == message.event_id)
     if connection.execute(seen).first() is not None:
         return None
-    chat = find_chat(connection, message.platform, message.chat, message.kind, now)
+    chat = find_chat(connection, message.platform, message.chat, message.kind, now=now)
     connection.execute(
         insert(inbox).values(
             chat_id=chat.id,
@@ -86,6 +88,19 @@ def waiting(connection: Connection, chat_id: int) -> list[InboxMessage]:
     return [read(row, InboxMessage) for row in rows]
 
 
+def shown(connection: Connection, platform: str, chat: str, limit: int) -> list[Entry]:
+    """The last messages of a chat as somebody in it sees them, oldest first."""
+    query = select(chats.c.id).where(chats.c.platform == platform, chats.c.chat == chat)
+    chat_id = connection.execute(query).scalar_one_or_none()
+    return [] if chat_id is None else history(connection, chat_id, limit, states=SHOWN, new=True)
+
+
+def situation(connection: Connection, chat_id: int, limit: int) -> tuple[list[Entry], list[InboxMessage]]:
+    """What was said before in a chat, and what waits for an answer; `limit` messages together, the last ones."""
+    asked = waiting(connection, chat_id)
+    return history(connection, chat_id, max(0, limit - len(asked))), asked
+
+
 def unfinished_chats(connection: Connection) -> list[Chat]:
     """Chats with a message to answer or a bubble to send."""
     ids = union_all(
@@ -108,7 +123,7 @@ def count_attempt(connection: Connection, ids: Sequence[int], reason: str) -> No
 
 def history(
     connection: Connection, chat_id: int, limit: int, *, states: Sequence[str] = (*SHOWN, "pending"), new: bool = False
-) -> list[Line]:
+) -> list[Entry]:
     """The last `limit` messages of a chat, oldest first.
 
     Args:
@@ -128,4 +143,4 @@ def history(
     ).where(outbox.c.chat_id == chat_id, outbox.c.state.in_(states))  # fmt: skip
     both = union_all(theirs, mine).subquery()
     newest = select(both).order_by(both.c.at.desc(), both.c.side.desc(), both.c.id.desc()).limit(limit)
-    return [read(row, Line) for row in reversed(connection.execute(newest).all())]
+    return [read(row, Entry) for row in reversed(connection.execute(newest).all())]

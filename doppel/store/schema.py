@@ -32,6 +32,8 @@ InboxState = Literal["new", "answered", "ignored", "failed"]
 OutboxState = Literal["pending", "sending", "sent", "failed", "unknown"]
 """`sending` is committed before the platform is asked; `unknown` may or may not have arrived."""
 
+ChatKind = Literal["dm", "group"]
+
 TurnKind = Literal["reply", "post"]
 
 
@@ -133,7 +135,7 @@ class Chat(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     platform: str
     chat: str
-    kind: Literal["dm", "group"]
+    kind: ChatKind
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,7 +144,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     event_id: str
     chat: str
-    kind: Literal["dm", "group"]
+    kind: ChatKind
     sender: str
     text: str
     message_id: str

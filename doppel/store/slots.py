@@ -1,9 +1,10 @@
 """Slots of schedules: each moment a post is due is claimed once, also across restarts. Knows no cron."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from doppel.store.schema import cursors, slots
 
@@ -25,6 +26,28 @@ def claim(
     values = {"schedule": schedule, "due": due, "claimed_at": now, "state": state, "reason": reason}
     slot_id: int = connection.execute(insert(slots).values(values).returning(slots.c.id)).scalar_one()
     return slot_id
+
+
+def unclaimed(connection: Connection, schedule: str, dues: Sequence[datetime]) -> list[datetime]:
+    """Those of the slots nobody has dealt with, oldest first."""
+    if not dues:
+        return []
+    query = select(slots.c.due).where(slots.c.schedule == schedule, slots.c.due >= min(dues))
+    claimed = set(connection.execute(query).scalars())
+    return sorted(due for due in dues if due not in claimed)
+
+
+def skip(connection: Connection, schedule: str, dues: Sequence[datetime], now: datetime) -> None:
+    """Claims slots that came and went."""
+    for due in dues:
+        claim(connection, schedule, due, "skipped", now=now)
+
+
+def last_claimed(connection: Connection, schedule: str) -> datetime | None:
+    """The latest slot that was dealt with."""
+    query = select(func.max(slots.c.due)).where(slots.c.schedule == schedule)
+    last: datetime | None = connection.execute(query).scalar_one()
+    return last
 
 
 def known_since(connection: Connection, schedule: str, rhythm: str, now: datetime) -> datetime:

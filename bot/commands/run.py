@@ -1,0 +1,104 @@
+"""`doppel run`: the daemon in the foreground, until a signal ends it."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from importlib.metadata import EntryPoint, entry_points
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from doppel.cli import Run
+from doppel.errors import DoppelError
+from doppel.i18n import tr
+from doppel.terminal import say
+
+if TYPE_CHECKING:
+    from bot.platforms import Factory
+    from doppel.config import Config
+    from doppel.engine import Engine
+
+STOP_SECONDS = 9.0
+"""An orderly end takes about half of this; then the process ends all the same, for all that matters is stored."""
+
+
+def run(run: Run) -> dict[str, Any]:
+    """The daemon: replies on every platform that is set up, until Ctrl-C."""
+    stop = StopSignal()
+    config = run.config
+    environ = dict(os.environ)
+
+    from bot.log import set_up_log
+
+    set_up_log(config.zone, environ, debug=run.debug)
+
+    from random import Random
+
+    from bot.clock import SystemClock
+    from bot.daemon import Daemon, Surroundings
+
+    async def serve() -> dict[str, Any]:
+        around = Surroundings(environ, platforms(), open_engine, SystemClock(), Random())
+        return await Daemon(config, around).run(stop.listen())
+
+    result = asyncio.run(serve())
+    sys.stdout.flush()
+    return result
+
+
+class StopSignal:
+    """SIGTERM and Ctrl-C: the first asks for an orderly end, the second ends at once.
+
+    Made before anything slow is imported, so that a signal is never met unprepared.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._event: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def listen(self) -> asyncio.Event:
+        """An event of the running loop, set by the first signal (or already, if that has come)."""
+        self._event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self._asked:
+            self._event.set()
+        return self._event
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            os._exit(128 + number)
+        self._asked = True
+        last_resort = threading.Timer(STOP_SECONDS, os._exit, (0,))
+        last_resort.daemon = True
+        last_resort.start()
+        if self._loop is not None and self._event is not None:
+            self._loop.call_soon_threadsafe(self._event.set)
+
+
+def platforms() -> dict[str, "Factory"]:
+    """Every installed platform's constructor; one that cannot be imported is left out with a line that says why."""
+    found: dict[str, Factory] = {}
+    for point in entry_points(group="doppel.platforms"):
+        try:
+            found[point.name] = point.load()
+        except (ImportError, AttributeError) as error:
+            say(tr("{platform} is off: it cannot be loaded: {error}", platform=point.name, error=error))
+    return found
+
+
+def open_engine(config: "Config") -> "Engine":
+    """The engine for the configured model. Blocks; raises DoppelError."""
+    (point,) = _engines("transformers")
+    engine: Engine = point.load().open(config, say)
+    return engine
+
+
+def _engines(name: str) -> list[EntryPoint]:
+    points = list(entry_points(group="doppel.engines", name=name))
+    if not points:
+        raise DoppelError(tr("no engine named {name} is installed", name=name))
+    return points[:1]

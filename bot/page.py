@@ -1,0 +1,187 @@
+"""The page of the local web chat: what stands in the store, shown and kept up to date.
+
+Every browser has a chat of its own, under a number kept in the browser. Knows the web platform and the store; knows
+no engine.
+"""
+
+import html
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import gradio as gr
+import msgspec
+from fastapi import FastAPI
+
+from bot.platforms.web import WebPlatform
+from bot.voice import Voice
+from doppel.config import Config
+from doppel.i18n import tr
+from doppel.store import Store, inbox
+from doppel.store.inbox import Entry
+
+SHOWN = 200
+"""Messages of a chat that the page shows, the last ones."""
+
+TICK_SECONDS = 0.5
+
+_CHAT = re.compile(r"[0-9a-f]{32}")
+_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "PingFang SC", "Microsoft YaHei", "sans-serif")
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a page shows; when it differs from what is, the page is drawn again."""
+
+    chat: str
+    revision: int
+    posts: tuple[int, ...]
+    typing: bool
+    version: str | None
+
+
+class Page:
+    """The page for one persona.
+
+    Args:
+        config: names the persona, the zone and the schedules that post to the page.
+        store: what was said.
+        web: where typed messages go.
+        voice: whether the persona is awake, and with which adapter.
+    """
+
+    def __init__(self, config: Config, store: Store, web: WebPlatform, voice: Voice) -> None:
+        self._config = config
+        self._store = store
+        self._web = web
+        self._voice = voice
+        targets = (post.to.partition(":") for post in config.posts)
+        self._boards = tuple(dict.fromkeys(chat for platform, _, chat in targets if platform == web.name))
+
+    def mount(self, app: FastAPI) -> None:
+        """Puts the page at the root of an application."""
+        gr.mount_gradio_app(
+            app,
+            self._blocks(),
+            path="/",
+            theme=gr.themes.Soft(primary_hue="indigo", font=_FONTS, font_mono=("ui-monospace", "monospace")),
+            css_paths=[Path(__file__).with_name("page.css")],
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            show_error=False,
+        )
+
+    def _blocks(self) -> gr.Blocks:
+        name = self._config.persona.name
+        with gr.Blocks(title=name, analytics_enabled=False, fill_height=True) as blocks:
+            mine = gr.BrowserState("", storage_key="doppel-chat", secret=f"doppel-{name}")
+            seen = gr.State(None)
+            heading = gr.HTML(self._heading(), elem_id="heading", container=False, padding=False)
+            chat = gr.Chatbot(
+                elem_id="chat",
+                show_label=False,
+                container=False,
+                scale=1,
+                height=None,
+                min_height=240,
+                layout="bubble",
+                render_markdown=False,
+                buttons=[],
+                feedback_options=None,
+                placeholder=tr("Say something to {name}.", name=name),
+            )
+            typing = gr.HTML("", elem_id="typing", container=False, padding=False)
+            text = gr.Textbox(
+                elem_id="text",
+                show_label=False,
+                container=False,
+                placeholder=tr("Write a message…"),
+                submit_btn=True,
+                autofocus=True,
+                lines=1,
+                max_lines=6,
+            )
+            with gr.Accordion(tr("Posts"), open=True, visible=bool(self._boards)):
+                posts = gr.HTML("", elem_id="posts", container=False, padding=False)
+            notice = gr.HTML(self._notice(), elem_id="notice", container=False, padding=False)
+            parts = [chat, typing, posts, heading, notice, seen]
+            blocks.load(self._opened, [mine], [mine, *parts], **_QUIET)
+            text.submit(self._typed, [mine, text], [mine, text, *parts], **_QUIET)
+            gr.Timer(TICK_SECONDS).tick(self._ticked, [mine, seen], parts, **_QUIET)
+        page: gr.Blocks = blocks
+        return page
+
+    async def _opened(self, mine: Any) -> tuple[Any, ...]:
+        chat = mine if isinstance(mine, str) and _CHAT.fullmatch(mine) else token_hex(16)
+        return chat, *await self._drawn(chat)
+
+    async def _typed(self, mine: Any, text: str) -> tuple[Any, ...]:
+        chat = mine if isinstance(mine, str) and _CHAT.fullmatch(mine) else token_hex(16)
+        if text.strip():
+            await self._web.submit(chat, text.strip()[: self._web.limit])
+        return chat, "", *await self._drawn(chat)
+
+    async def _ticked(self, mine: Any, seen: Seen | None) -> tuple[Any, ...] | Any:
+        if not isinstance(mine, str) or not _CHAT.fullmatch(mine) or self._look(mine) == seen:
+            return gr.skip()
+        return await self._drawn(mine)
+
+    def _look(self, chat: str) -> Seen:
+        loaded = self._voice.loaded
+        return Seen(
+            chat,
+            self._web.revision(chat),
+            tuple(self._web.revision(board) for board in self._boards),
+            self._web.is_typing(chat),
+            loaded.version if loaded else None,
+        )
+
+    async def _drawn(self, chat: str) -> tuple[Any, ...]:
+        """Values for chat, typing, posts, heading, notice and seen."""
+        seen = self._look(chat)  # before reading: what changes meanwhile is drawn at the next tick
+        said = await self._store.run(inbox.shown, self._web.name, chat, SHOWN)
+        posts = [await self._store.run(inbox.shown, self._web.name, board, SHOWN) for board in self._boards]
+        messages = [{"role": "user" if entry.sender else "assistant", "content": entry.text} for entry in said]
+        return messages, self._typing(seen.typing), self._posts(posts), self._heading(), self._notice(), seen
+
+    def _heading(self) -> str:
+        name = html.escape(self._config.persona.name)
+        awake = self._voice.is_ready()
+        dot, state = ("dot", tr("here")) if awake else ("dot waking", tr("waking up; your messages will be answered"))
+        return (
+            f'<div class="row"><div class="face">{name[:1].upper()}</div><div><div class="name">{name}</div>'
+            f'<div class="state"><span class="{dot}"></span>{html.escape(state)}</div></div></div>'
+        )
+
+    def _typing(self, typing: bool) -> str:
+        if not typing:
+            return ""
+        text = html.escape(tr("{name} is typing", name=self._config.persona.name))
+        return f'<span class="dots"><i></i><i></i><i></i></span><span>{text}</span>'
+
+    def _posts(self, boards: Sequence[Sequence[Entry]]) -> str:
+        entries = sorted((entry for board in boards for entry in board), key=lambda entry: entry.at, reverse=True)
+        if not entries:
+            return f'<div class="none">{html.escape(tr("Nothing yet."))}</div>'
+        return "".join(
+            f'<div class="post"><p>{html.escape(entry.text)}</p>'
+            f"<time>{entry.at.astimezone(self._config.zone):%Y-%m-%d %H:%M}</time></div>"
+            for entry in entries
+        )
+
+    def _notice(self) -> str:
+        loaded = self._voice.loaded
+        local = tr("Imitates a person; what it says was not said by them. Everything stays on this machine.")
+        version = tr("Adapter {version}.", version=loaded.version) if loaded else ""
+        return html.escape(f"{local} {version}".strip())
+
+
+_QUIET: dict[str, Any] = {
+    "show_progress": "hidden",
+    "queue": False,
+    "api_visibility": "private",
+    "concurrency_limit": None,
+}
+"""Events of the page: handled at once, shown by nothing but their result, no part of a public API."""

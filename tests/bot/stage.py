@@ -1,0 +1,292 @@
+"""The daemon's inside on a stage: a clock moved by hand, an engine that says what it is told, a recording platform."""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+from sqlalchemy import select
+
+from bot.admission import Admission
+from bot.conversation import Means
+from bot.delivery import Delivery
+from bot.intake import Intake
+from bot.line import Line
+from bot.platforms import Incoming, Outgoing, Receive, SendFailed
+from bot.schedule import Schedule
+from bot.voice import Loaded, Voice
+from doppel.adapter import PEFT_CONFIG, WEIGHTS, BaseIdentity, Manifest, publishing
+from doppel.config import Config, parse_config
+from doppel.engine import EngineError, Health, Request, Token
+from doppel.habits import Habits, write_habits
+from doppel.persona import open_persona
+from doppel.store import Store
+from doppel.store.schema import inbox, outbox, slots
+from doppel.transcript import ME, Header, Transcript, Turn
+
+START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+BASE = BaseIdentity("fake", "f" * 64)
+TYPING = Habits(seconds_per_character=0.5)
+
+
+class FakeClock:
+    """Time that stands still until `advance`."""
+
+    def __init__(self) -> None:
+        self.time = START
+        self.settle: Callable[[], Awaitable[None]] = self._yield
+        self._sleepers: list[tuple[datetime, int, asyncio.Future[None]]] = []
+        self._numbers = itertools.count()
+
+    def now(self) -> datetime:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        sleeper = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self.time + timedelta(seconds=seconds), next(self._numbers), sleeper))
+        await sleeper
+
+    async def advance(self, seconds: float) -> None:
+        """Moves on, waking every sleeper at its own time and letting what follows happen before the next."""
+        end = self.time + timedelta(seconds=seconds)
+        await self.settle()
+        while self._sleepers and self._sleepers[0][0] <= end:
+            self.time, _, sleeper = heapq.heappop(self._sleepers)
+            if not sleeper.done():
+                sleeper.set_result(None)
+                await self.settle()
+        self.time = end
+        await self.settle()
+
+    async def _yield(self) -> None:
+        await asyncio.sleep(0)
+
+
+class FakeEngine:
+    """Says the next of `turns` (lists of bubbles; an exception is raised); waits for `gate` before it speaks."""
+
+    base = BASE
+    context_length = 4096
+
+    def __init__(self, transcript: Transcript) -> None:
+        self.transcript = transcript
+        self.turns: list[list[str] | Exception] = []
+        self.prompts: list[str] = []
+        self.adapters: list[str | None] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.cancelled = 0
+        self.loaded: list[str] = []
+        self.refuses: Exception | None = None
+        self._numbers = itertools.count(1)
+
+    async def generate(self, request: Request) -> AsyncGenerator[Token]:
+        self.prompts.append(self.transcript.tokenizer.decode(request.prompt))
+        self.adapters.append(request.adapter)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        turn = self.turns.pop(0) if self.turns else EngineError("nothing left to say")
+        if isinstance(turn, Exception):
+            raise turn
+        for token in self._tokens(turn):
+            yield Token(token, -1.0)
+
+    def _tokens(self, bubbles: list[str]) -> list[int]:
+        if not bubbles:
+            return [next(iter(self.transcript.stop_ids))]
+        whole = self.transcript.encode(Header(), [Turn(ME, tuple(bubbles))]).ids
+        return whole[len(self.transcript.prompt(Header(), [])) :]
+
+    async def load_adapter(self, folder: Path) -> str:
+        if self.refuses is not None:
+            raise self.refuses
+        self.loaded.append(f"{folder.name}#{next(self._numbers)}")
+        return self.loaded[-1]
+
+    async def drop_adapter(self, name: str) -> None:
+        self.loaded.remove(name)
+
+    def health(self) -> Health:
+        return Health(ready=True, waiting=0, adapters=tuple(self.loaded))
+
+    def close(self) -> None:
+        pass
+
+
+class FakePlatform:
+    """Records what it is asked to do; `failures` are raised by the next sends, None lets one through."""
+
+    def __init__(self, name: str = "telegram", *, limit: int = 100, resend_is_safe: bool = False) -> None:
+        self.name = name
+        self.limit = limit
+        self.resend_is_safe = resend_is_safe
+        self.sent: list[tuple[float, str]] = []
+        self.outgoing: list[Outgoing] = []
+        self.typed: list[str] = []
+        self.failures: list[SendFailed | Exception | None] = []
+        self.hold: asyncio.Event | None = None
+        self.clock: FakeClock | None = None
+
+    def missing(self) -> str | None:
+        return None
+
+    def length(self, text: str) -> int:
+        return len(text)
+
+    async def run(self, receive: Receive, connected: Callable[[], None]) -> None:
+        connected()
+        await asyncio.Event().wait()
+
+    async def send(self, outgoing: Outgoing) -> str:
+        if self.hold is not None:
+            await self.hold.wait()
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
+        assert self.clock is not None
+        self.sent.append(((self.clock.now() - START).total_seconds(), outgoing.text))
+        self.outgoing.append(outgoing)
+        return f"p{outgoing.id}"
+
+    async def typing(self, chat: str) -> None:
+        self.typed.append(chat)
+
+    async def close(self) -> None:
+        pass
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for _, text in self.sent]
+
+
+def incoming(
+    event: int,
+    text: str = "hello",
+    *,
+    platform: str = "telegram",
+    chat: str = "7",
+    kind: Literal["dm", "group"] = "dm",
+    sender: str = "7",
+    addressed: bool = True,
+    keys: tuple[str, ...] | None = None,
+) -> Incoming:
+    return Incoming(
+        platform=platform,
+        event_id=str(event),
+        chat=chat,
+        kind=kind,
+        sender=sender,
+        sender_name="Ann",
+        text=text,
+        sent_at=START,
+        message_id=f"m{event}",
+        addressed=addressed,
+        keys=keys or ((sender,) if kind == "dm" else (chat,)),
+    )
+
+
+def config_in(folder: Path, **content: Any) -> Config:
+    return parse_config({"timezone": "UTC", "telegram": {"allow": [7, "-100"]}, **content}, folder / "config.yaml")
+
+
+def publish(config: Config, *, base: BaseIdentity = BASE, habits: Habits = TYPING) -> Path:
+    """Publishes an adapter that is well-formed on disk; its weights only mean something to the fake engine."""
+    manifest = Manifest(persona=config.persona.name, base=base, header_vocabulary={"kind": ["dm", "group", "post"]})
+    with publishing(config.adapters_dir, manifest) as staging:
+        (staging / WEIGHTS).write_bytes(b"weights")
+        (staging / PEFT_CONFIG).write_text('{"peft_type": "LORA", "r": 4}')
+        write_habits(staging, habits)
+    return config.adapters_dir / (config.adapters_dir / "current").read_text().strip()
+
+
+class Stage:
+    """Everything but the page, on one database; `restart` leaves it as a crash or an end would and begins anew."""
+
+    def __init__(self, config: Config, transcript: Transcript, *platforms: FakePlatform) -> None:
+        self.config = config
+        self.clock = FakeClock()
+        self.clock.settle = self.settle
+        self.engine = FakeEngine(transcript)
+        self.platforms = {one.name: one for one in platforms}
+        for one in platforms:
+            one.clock = self.clock
+        if not (config.adapters_dir / "current").exists():
+            publish(config)
+
+    @property
+    def platform(self) -> FakePlatform:
+        return next(iter(self.platforms.values()))
+
+    async def start(self, *, awake: bool = True) -> None:
+        random = Random(1)
+        self.store = Store(self.config.store_url)
+        self.voice = Voice(self.config, self.clock)
+        self.lines = {name: Line(one, self.clock, random) for name, one in self.platforms.items()}
+        for line in self.lines.values():
+            line.connected.set()
+        self.delivery = Delivery(self.store, self.lines, self.clock, random, lambda: self.voice.habits)
+        self.means = Means(self.store, self.voice, self.delivery, self.config.reply, self.clock, random)
+        self.intake = Intake(self.means, Admission(self.config), self.lines)
+        self.schedule = Schedule(self.config, self.means, self.intake.look)
+        await self.intake.resume()
+        if awake:
+            await self.wake()
+
+    async def wake(self) -> None:
+        persona = open_persona(self.config)
+        name = await self.engine.load_adapter(persona.folder)
+        self.voice.wake(self.engine, Loaded(persona, name, persona.sampling(self.config.reply)))
+
+    async def stop(self) -> None:
+        await self.intake.close(0)
+        await self.settle()
+        self.store.close()
+
+    async def restart(self) -> None:
+        await self.stop()
+        for one in self.platforms.values():
+            one.hold = None
+        await self.start()
+
+    async def settle(self) -> None:
+        """Lets everything happen that needs no time to pass. The store does one thing after the other."""
+        for _ in range(15):
+            await self.store.run(lambda connection: None)
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    async def hear(self, *messages: Incoming) -> None:
+        for message in messages:
+            await self.intake.receive(message)
+        await self.settle()
+
+    async def inbox_states(self) -> list[tuple[str, str | None]]:
+        return await self.store.run(
+            lambda connection: [
+                (row.state, row.reason) for row in connection.execute(select(inbox).order_by(inbox.c.id))
+            ]
+        )
+
+    async def bubbles(self) -> list[tuple[str, str]]:
+        return await self.store.run(
+            lambda connection: [
+                (row.text, row.state) for row in connection.execute(select(outbox).order_by(outbox.c.id))
+            ]
+        )
+
+    async def outbox_rows(self) -> list[Any]:
+        return await self.store.run(lambda connection: list(connection.execute(select(outbox).order_by(outbox.c.id))))
+
+    async def slot_rows(self) -> list[tuple[datetime, str]]:
+        return await self.store.run(
+            lambda connection: [(row.due, row.state) for row in connection.execute(select(slots).order_by(slots.c.due))]
+        )
