@@ -1,0 +1,254 @@
+"""Builds the data set: archives in, data/<persona>/ out. One pass over the archives, then one over their messages.
+
+Puts the parts together; each of them does its one job elsewhere. Prints nothing: progress goes to `Watcher`.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from doppel.config import Config
+from doppel.errors import UserError
+from doppel.habits import write_habits
+from doppel.i18n import tr
+from doppel.transcript import pseudonym
+from training.archives import Discovery, Reader, discover, installed_readers
+from training.build_report import REPORT, OwnerReport, Report, source_reports
+from training.clean import clean_text, drop_reason
+from training.dataset import SESSIONS, Session, write_sessions
+from training.ledger import Ledger, total
+from training.owner import Owner
+from training.rhythm import Rhythm
+from training.sessions import (
+    Line,
+    cut_at_silences,
+    fit_gap,
+    header_of,
+    join_threads,
+    session_id,
+    thin_header,
+    turns_of,
+    without_repeats,
+)
+from training.splits import Summary, leaks, likeness, split_by_time
+from training.spool import Conversation, Records, Spool
+from training.staging import replacing
+
+STEP = 2000
+"""Messages between two signs of life."""
+
+
+class Watcher(Protocol):
+    """Who is told how far the build is."""
+
+    def reading(self, name: str) -> None:
+        """An archive is opened."""
+        ...
+
+    def grew(self, size: int) -> None:
+        """So many bytes more are to be read."""
+        ...
+
+    def read(self, size: int) -> None:
+        """So many bytes were read."""
+        ...
+
+    def messages(self, count: int) -> None:
+        """So many messages more came of them."""
+        ...
+
+
+class _Draft(msgspec.Struct, array_like=True):
+    """A session before its split is known, and how many of its messages belong to which row of the ledger."""
+
+    session: Session
+    counts: dict[int, int]
+
+
+def build_dataset(config: Config, watcher: Watcher, readers: Sequence[Reader] | None = None) -> Report:
+    """Reads the configured archives and replaces data/<persona>/.
+
+    Args:
+        config: says which archives, who the owner is and where the data goes.
+        watcher: is told how far it is.
+        readers: who can read archives; None for every installed one.
+
+    Raises:
+        UserError: an archive is missing, empty, broken or unknown; the owner cannot be told; nothing is left.
+        DoppelError: the data folder cannot be written.
+    """
+    started = time.monotonic()
+    found = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
+    with replacing(config.data_dir, SESSIONS) as staging:
+        report = _Build(config, found, watcher).run(staging)
+        report = msgspec.structs.replace(
+            report, data=str(config.data_dir), seconds=round(time.monotonic() - started, 2)
+        )
+        (staging / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
+    return report
+
+
+class _Build:
+    """The state of one build."""
+
+    def __init__(self, config: Config, found: Discovery, watcher: Watcher) -> None:
+        self.config = config
+        self.found = found
+        self.watcher = watcher
+        self.ledger = Ledger()
+        self.owner = Owner(config.persona.me)
+        self.rhythm = Rhythm()
+        self.own_kept = 0
+        self.first: datetime | None = None
+        self.last: datetime | None = None
+
+    def run(self, staging: Path) -> Report:
+        spool = Spool(staging / "messages.tmp")
+        drafts = Records(staging / "sessions.tmp")
+        try:
+            self._read(spool)
+            self._require_owner()
+            summaries = [summary for one in spool.conversations() for summary in self._sessions(one, drafts)]
+            counts = self._write(staging / SESSIONS, summaries, drafts)
+        finally:
+            spool.close()
+            drafts.close()
+        write_habits(staging, self.rhythm.habits())
+        return self._report(counts)
+
+    def _read(self, spool: Spool) -> None:
+        """Every message of every archive is counted, cleaned, and spooled or dropped."""
+        for number, source in enumerate(self.found.sources):
+            self.watcher.reading(source.reader.name)
+            source.tree.on_open, source.tree.on_read = self.watcher.grew, self.watcher.read
+            unreported = 0
+            for message in source.reader.read(source.tree):
+                self.owner.saw(number, message)
+                row = self.ledger.read(number, message)
+                text = clean_text(message.text)
+                reason = drop_reason(message, text)
+                if reason is None:
+                    spool.add(number, msgspec.structs.replace(message, text=text))
+                else:
+                    row.dropped[reason] += 1
+                unreported += 1
+                if unreported == STEP:
+                    self.watcher.messages(unreported)
+                    unreported = 0
+            self.watcher.messages(unreported)
+
+    def _require_owner(self) -> None:
+        labels = [source.tree.label for source in self.found.sources]
+        if not total(self.ledger.rows).read:
+            raise UserError(tr("{path}: no messages in it", path=", ".join(labels)))
+        self.owner.settle(labels)
+        if not self.owner.messages:
+            raise UserError(tr("{path}: none of the messages in it are yours", path=", ".join(labels)))
+
+    def _sessions(self, conversation: Conversation, drafts: Records) -> Iterator[Summary]:
+        """The sessions of one conversation that hold words of the owner's, put among the drafts."""
+        lines = self._lines(conversation)
+        if conversation.is_public:
+            sessions = join_threads(lines)
+        else:
+            sessions = cut_at_silences(lines, fit_gap(conversation.times()))
+        contact = self._contact(conversation)
+        for session in sessions:
+            counts: Counter[int] = Counter(self.ledger.number(line.source, line.message) for line in session)
+            if not any(line.is_mine for line in session):
+                self.ledger.drop(counts, "no turn of yours")
+                continue
+            if not conversation.is_public:
+                self.rhythm.listen(session)
+            yield self._draft(session, counts, contact, drafts)
+
+    def _lines(self, conversation: Conversation) -> Iterator[Line]:
+        for is_repeat, source, message in without_repeats(conversation.messages()):
+            if is_repeat:
+                self.ledger.drop({self.ledger.number(source, message): 1}, "duplicate")
+            else:
+                is_mine = self.owner.is_mine(message.platform, message.sender, message.is_owner)
+                yield Line(source, message, is_mine)
+
+    def _contact(self, conversation: Conversation) -> str | None:
+        """The other account of a conversation of two."""
+        others = [
+            account for account in conversation.accounts if (conversation.platform, account) not in self.owner.accounts
+        ]
+        return others[0] if len(others) == 1 else None
+
+    def _draft(self, lines: list[Line], counts: dict[int, int], contact: str | None, drafts: Records) -> Summary:
+        first, last = lines[0].message, lines[-1].message
+        name = session_id(first)
+        header = header_of(lines, self.config.zone, contact)
+        session = Session(
+            id=name,
+            split="train",
+            chat=pseudonym(first.platform, first.chat),
+            started_at=first.sent_at,
+            header=thin_header(header, name),
+            turns=turns_of(lines),
+        )
+        position = drafts.position
+        return Summary(
+            ended_at=last.sent_at.timestamp(),
+            id=name,
+            mine=sum(line.is_mine for line in lines),
+            likeness=likeness(session.turns),
+            position=position,
+            length=drafts.add(_Draft(session, counts)),
+        )
+
+    def _write(self, path: Path, summaries: list[Summary], drafts: Records) -> dict[str, int]:
+        """Splits, drops what would leak into the test, writes the rest; returns sessions by split."""
+        splits = split_by_time(summaries)
+        leaking = leaks(splits)
+        decode = msgspec.msgpack.Decoder(_Draft).decode
+        sessions: Counter[str] = Counter({"train": 0, "validation": 0, "test": 0})
+
+        def kept() -> Iterator[Session]:
+            for split, summary in splits:
+                draft = decode(drafts.read(summary.position, summary.length))
+                if summary.id in leaking:
+                    self.ledger.drop(draft.counts, "also in test")
+                    continue
+                self.ledger.keep(draft.counts)
+                sessions[split] += 1
+                self.own_kept += summary.mine
+                self._stretch(draft.session.started_at, summary.ended_at)
+                yield msgspec.structs.replace(draft.session, split=split)
+
+        if not write_sessions(path, kept()):
+            dropped = total(self.ledger.rows).dropped
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
+            raise UserError(tr("nothing of yours is left to learn from; dropped: {reasons}", reasons=reasons))
+        return dict(sessions)
+
+    def _stretch(self, started_at: datetime, ended_at: float) -> None:
+        end = datetime.fromtimestamp(ended_at, UTC)
+        self.first = min(self.first or started_at, started_at)
+        self.last = max(self.last or end, end)
+
+    def _report(self, sessions: dict[str, int]) -> Report:
+        sums = total(self.ledger.rows)
+        return Report(
+            read=sums.read,
+            kept=sums.kept,
+            dropped=dict(sums.dropped),
+            bad=sum(source.tree.bad_count for source in self.found.sources),
+            sources=source_reports(self.found.sources, self.ledger.rows),
+            unknown=self.found.unknown,
+            sessions=sessions,
+            owner=OwnerReport(
+                accounts=self.owner.names,
+                read=self.owner.messages,
+                kept=self.own_kept,
+                first=self.first,
+                last=self.last,
+            ),
+        )

@@ -1,0 +1,57 @@
+"""A guess at the language of a text from its script and, in Latin script, from common short words.
+
+No model and no dictionary: it tells the languages below apart and says None where it cannot.
+"""
+
+import re
+from collections import Counter
+
+_SCRIPTS = (
+    ("ja", "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9d"),
+    ("ko", "\u1100-\u11ff\u3130-\u318f\uac00-\ud7af"),
+    ("zh", "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"),
+    ("ru", "\u0400-\u04ff"),
+    ("ar", "\u0600-\u06ff\u0750-\u077f"),
+    ("he", "\u0590-\u05ff"),
+    ("el", "\u0370-\u03ff"),
+    ("th", "\u0e00-\u0e7f"),
+    ("hi", "\u0900-\u097f"),
+)
+_SCRIPT = re.compile("|".join(f"(?P<{name}>[{ranges}])" for name, ranges in _SCRIPTS))
+_WORD = re.compile(r"[a-zà-öø-ÿœ']+")
+_URL = re.compile(r"https?://\S+|@\w+")
+
+_COMMON = {
+    "en": "the and you to is it i'm it's that what not just my for have was are this with of yeah how your do",
+    "es": "que de no el la es y los se por qué un una con para pero está me lo muy sí como si",
+    "fr": "que de je le la les et est pas un une c'est pour des ça mais qui sur du en il j'ai oui",
+    "de": "und ich nicht das die der ist du es ein wir mit auch aber zu ja noch was auf mir hab so",
+    "pt": "que não de é o eu um uma para com mas você por se do da os isso muito tá sim",
+    "it": "che di non è il la un per sono una ma mi ho con si anche cosa come lo gli sì",
+    "id": "yang aku di ini itu tidak gak ya saya dan kamu ada mau apa sudah juga bisa udah",
+    "tr": "bir ve bu da de ne için çok ben var mı gibi ama daha yok değil",
+}
+_LANGUAGES_OF = {
+    word: tuple(language for language, words in _COMMON.items() if word in words.split())
+    for word in " ".join(_COMMON.values()).split()
+}
+
+
+def language_of(text: str) -> str | None:
+    """ISO 639-1 code of the language most of the text is in, or None when there is too little to tell by."""
+    text = _URL.sub("", text).casefold()
+    scripts = Counter(match.lastgroup for match in _SCRIPT.finditer(text)) if not text.isascii() else Counter()
+    words = _WORD.findall(text)
+    if scripts and scripts.total() >= len(words):
+        # Japanese mixes kana with Han characters; Chinese has no kana.
+        if scripts["ja"] and scripts["ja"] * 5 >= scripts["zh"]:
+            return "ja"
+        return max(scripts, key=lambda name: scripts[name])
+    votes: Counter[str] = Counter()
+    for word in words:
+        for language in _LANGUAGES_OF.get(word, ()):
+            votes[language] += 1
+    ranked = votes.most_common(2)
+    if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
+        return None
+    return ranked[0][0]

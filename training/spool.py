@@ -1,0 +1,119 @@
+"""Messages on their way from the readers to sessions: kept in a temporary file, handed back chat by chat.
+
+Only times and places stay in memory (20 bytes a message), so an archive may be larger than memory. Judges nothing.
+"""
+
+import mmap
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from doppel.message import Message
+
+Record = TypeVar("Record")
+
+
+class Records:
+    """A file of encoded structs, written once, then read in any order.
+
+    Args:
+        path: the temporary file; its owner removes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("wb")
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._map: mmap.mmap | None = None
+        self.position = 0
+        """Where the next record will lie."""
+
+    def add(self, record: object) -> int:
+        """Writes a record and returns its length in bytes; it lies at the `position` before."""
+        data = self._encode(record)
+        self._file.write(data)
+        self.position += len(data)
+        return len(data)
+
+    def read(self, position: int, length: int) -> memoryview:
+        """The bytes of a record. No record can be added after the first was read."""
+        if self._map is None:
+            self._file.close()
+            with self._path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return memoryview(self._map)[position : position + length]
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+        if self._map is not None:
+            self._map.close()
+
+
+class Conversation:
+    """All kept messages of one chat, of one sort (public ones are no conversation). Filled by `Spool.add`."""
+
+    def __init__(self, records: Records, platform: str, chat: str, name: str, *, is_public: bool) -> None:
+        self.platform = platform
+        self.chat = chat
+        self.name = name
+        self.is_public = is_public
+        self.accounts: set[str] = set()
+        """Who wrote, up to three accounts: enough to know whether there is exactly one other."""
+        self._records = records
+        self._times = array("d")
+        self._positions = array("Q")
+        self._lengths = array("I")
+        self._sources = array("H")
+
+    def add(self, source: int, message: Message) -> None:
+        """Puts a message into the temporary file."""
+        self._times.append(message.sent_at.timestamp())
+        self._positions.append(self._records.position)
+        self._lengths.append(self._records.add(message))
+        self._sources.append(source)
+        if len(self.accounts) < 3:
+            self.accounts.add(message.sender)
+
+    def times(self) -> list[float]:
+        """When the messages were sent, seconds since 1970, in order."""
+        return sorted(self._times)
+
+    def messages(self) -> Iterator[tuple[int, Message]]:
+        """(source, message) in order of time; at the same time in the order of reading."""
+        decode = msgspec.msgpack.Decoder(Message).decode
+        times = self._times
+        for number in sorted(range(len(times)), key=times.__getitem__):
+            data = self._records.read(self._positions[number], self._lengths[number])
+            yield self._sources[number], decode(data)
+
+
+class Spool:
+    """Sorts messages into conversations as they are read."""
+
+    def __init__(self, path: Path) -> None:
+        self._records = Records(path)
+        self._conversations: dict[tuple[str, str, bool], Conversation] = {}
+
+    def add(self, source: int, message: Message) -> None:
+        """Takes one message of the archive with that number."""
+        is_public = message.kind in ("post", "reply", "quote")
+        key = (message.platform, message.chat, is_public)
+        conversation = self._conversations.get(key)
+        if conversation is None:
+            conversation = Conversation(
+                self._records, message.platform, message.chat, message.chat_name, is_public=is_public
+            )
+            self._conversations[key] = conversation
+        conversation.add(source, message)
+
+    def conversations(self) -> list[Conversation]:
+        """Every conversation, in the order in which they were first met."""
+        return list(self._conversations.values())
+
+    def close(self) -> None:
+        """Lets go of the temporary file."""
+        self._records.close()
