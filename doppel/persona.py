@@ -181,8 +181,9 @@ def fit_prompt(transcript: Transcript, header: Header, turns: Sequence[Turn], ro
     alone = transcript.prompt(header, [])
     if not turns:
         return alone
-    ends = transcript.encode(header, turns).turn_ends
-    starts = [len(transcript.encode(header, []).ids), *ends[:-1]]
+    whole = transcript.encode(header, turns)
+    ends = whole.turn_ends
+    starts = [whole.opening, *ends[:-1]]
     kept = [turn for turn, start in zip(turns, starts, strict=True) if len(alone) + ends[-1] - start <= room]
     if kept:
         return transcript.prompt(header, kept)

@@ -1,0 +1,223 @@
+"""`doppel chat`: talk with the persona in the terminal. Knows lines and keys; the speaking is `persona`'s."""
+
+import asyncio
+import sys
+import time
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from getpass import getuser
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+from rich.console import Console
+
+from doppel.cli import Run
+from doppel.config import Config
+from doppel.errors import DoppelError, UserError
+from doppel.i18n import tr
+from doppel.slash import Leave, obey
+from doppel.terminal import is_interactive, say
+
+if TYPE_CHECKING:
+    from doppel.engine import Engine
+    from doppel.persona import Persona
+    from doppel.transcript import Turn
+
+
+def chat(
+    run: Run,
+    *,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Serve this adapter folder for a try, not the current one.")
+    ] = None,
+) -> dict[str, Any] | None:
+    """Talk with the persona in the terminal; ENTER alone makes it speak unprompted."""
+    from doppel.persona import open_persona, read_persona
+
+    config = run.config
+    if adapter is not None and not adapter.is_dir():
+        raise UserError(tr("{path}: no such folder; --adapter takes adapters/<persona>/<version>", path=adapter))
+    persona = open_persona(config) if adapter is None else read_persona(adapter.resolve())
+    say(tr("Loading the base model …"))
+    from doppel.engine.transformers import TransformersEngine
+
+    engine = TransformersEngine.open(config, say)
+    try:
+        with asyncio.Runner() as runner:
+            name = runner.run(engine.load_adapter(persona.folder))
+            conversation = Conversation(config, persona, engine, name, sys.stderr if run.as_json else sys.stdout)
+            return _converse(conversation, runner, prompt=is_interactive() and not run.as_json)
+    finally:
+        engine.close()
+
+
+class Conversation:
+    """What was said, how it is sampled, and where the words appear.
+
+    Args:
+        name: the engine's name for the persona's adapter.
+        out: where the persona's words go; they appear as they are generated.
+    """
+
+    def __init__(self, config: Config, persona: "Persona", engine: "Engine", name: str, out: TextIO) -> None:
+        from doppel.transcript import pseudonym
+
+        self.persona = persona
+        self.sampling = persona.sampling(config.reply)
+        self.turns: list[Turn] = []
+        self._config = config
+        self._engine = engine
+        self._name = name
+        self._you = pseudonym("terminal", getuser())
+        self._screen = Screen(persona.manifest.persona, out)
+        self._tokens = 0
+        self._seconds = 0.0
+
+    def hear(self, text: str) -> None:
+        """Takes what the user wrote; an unanswered turn of theirs goes on."""
+        from doppel.transcript import Turn
+
+        said = self.turns.pop().bubbles if self.turns and self.turns[-1].speaker == self._you else ()
+        self.turns.append(Turn(self._you, (*said, text)))
+
+    async def speak(self) -> None:
+        """Says the persona's next turn on the screen. What appeared counts as said even when cancelled.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        from doppel.persona import Bubble, speak
+        from doppel.transcript import ME, Turn
+
+        reply = self._config.reply
+        header = self.persona.header(
+            kind="dm", now=datetime.now(UTC), zone=self._config.zone, platform="terminal", contact=self._you
+        )
+        words = speak(
+            self._engine,
+            self._name,
+            header,
+            self.turns[-reply.history :],
+            self.sampling,
+            max_bubbles=reply.max_bubbles,
+        )
+        bubbles: list[str] = []
+        partial = ""
+        tokens = 0
+        started = time.perf_counter()
+        try:
+            async with aclosing(words) as events:
+                async for event in events:
+                    tokens = event.tokens
+                    if isinstance(event, Bubble):
+                        bubbles.append(event.text)
+                        partial = ""
+                        self._screen.finish(event.text)
+                    else:
+                        partial = event.text
+                        self._screen.write(partial)
+            if not bubbles:
+                say(tr("({persona} says nothing this time)", persona=self.persona.manifest.persona))
+        finally:
+            self._seconds += time.perf_counter() - started
+            self._tokens += tokens
+            if partial:
+                self._screen.finish(partial)
+                bubbles.append(partial)
+            if bubbles:
+                self.turns.append(Turn(ME, tuple(bubbles)))
+
+    def summary(self) -> dict[str, Any]:
+        """The conversation for `--json`."""
+        turns = [{"speaker": "me" if turn.is_mine else "you", "bubbles": turn.bubbles} for turn in self.turns]
+        return {
+            "adapter": self.persona.manifest.version,
+            "turns": turns,
+            "tokens_per_second": round(self._tokens / self._seconds, 1) if self._tokens else None,
+        }
+
+
+class Screen:
+    """Shows bubbles as they grow, each on a line of its own after the persona's name."""
+
+    def __init__(self, name: str, out: TextIO) -> None:
+        self._name = name
+        self._console = Console(file=out, highlight=False)
+        self._shown: str | None = None
+
+    def write(self, text: str) -> None:
+        """Shows more of the bubble being written."""
+        text = _printable(text)
+        if self._shown is None:
+            self._console.out(f"{self._name}: ", style="bold cyan", end="")
+            self._shown = ""
+        if text.startswith(self._shown):  # otherwise the end of the bubble sets it right
+            self._console.out(text[len(self._shown) :], end="")
+            self._shown = text
+
+    def finish(self, text: str) -> None:
+        """Shows the whole bubble and ends its line."""
+        self.write(text)
+        if self._shown != _printable(text):
+            self._console.out("")
+            self._console.out(_printable(text), end="")
+        self._console.out("")
+        self._shown = None
+
+
+def _converse(conversation: Conversation, runner: asyncio.Runner, *, prompt: bool) -> dict[str, Any]:
+    """Lines in, replies out, until the end of input, Ctrl-C at the prompt or /quit."""
+    persona = conversation.persona.manifest
+    say(
+        tr(
+            "{persona}, adapter {version}. ENTER alone makes it speak; /help lists the commands.",
+            persona=persona.persona,
+            version=persona.version,
+        )
+    )
+    _prepare_input(prompt)
+    while (line := _read_line("> " if prompt else "")) is not None:
+        text = line.strip()
+        if text.startswith("/"):
+            try:
+                say(obey(text, conversation))
+            except UserError as error:
+                say(str(error))
+            except Leave:
+                break
+            continue
+        if text:
+            conversation.hear(text)
+        try:
+            runner.run(conversation.speak())
+        except KeyboardInterrupt:
+            say(tr("(stopped)"))
+        except DoppelError as error:
+            say(str(error))
+    return conversation.summary()
+
+
+def _prepare_input(prompt: bool) -> None:
+    """Line editing and history for a person; from a pipe, bytes that are no text do not end the chat."""
+    if prompt:
+        with suppress(ImportError):  # Windows has none, and edits lines without it
+            import readline  # noqa: F401
+    elif isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+
+
+def _read_line(prompt: str) -> str | None:
+    """The next line; None at the end of input or on Ctrl-C."""
+    try:
+        return input(prompt)
+    except (EOFError, KeyboardInterrupt):
+        if prompt:
+            say("")
+        return None
+
+
+def _printable(text: str) -> str:
+    """Text without control characters, which a terminal would obey."""
+    return "".join(character for character in text if character == "\n" or character.isprintable())
