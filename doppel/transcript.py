@@ -14,12 +14,16 @@ another, or pose as a header. Knows nothing of models, platforms or export forma
 """
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from doppel.errors import UserError
+from doppel.i18n import tr
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +37,9 @@ ME = "me"
 NEWLINE_SIGN = "\u23ce"  # ⏎ stands for a newline inside a bubble
 _SIGN_ALIAS = "\u21b5"  # ↵ replaces a ⏎ that somebody typed, which keeps the sign ours
 _LINE_ENDS = dict.fromkeys((0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x85, 0x2028, 0x2029, 0x0D), "\n")
-_DROPPED = dict.fromkeys((0x00, 0xFEFF, 0xFFFE, 0xFFFF))
+_DROPPED = dict.fromkeys((0x00, 0xFEFF, 0xFFFD, 0xFFFE, 0xFFFF))
+_BLANK_SIGN = "\u2581"  # ▁ is how many tokenizers write a blank, and they read it back as one
+_BYTE = re.compile("<0x[0-9A-F]{2}>")  # how tokenizers spell a bare byte; some read the spelling as the byte
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
@@ -60,7 +66,13 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     contact: str | None = None
 
     def render(self) -> str:
-        """The header line without its line end, for example `[2018 Tue evening · telegram dm]`."""
+        """The header line without its line end, for example `[2018 Tue evening · telegram dm]`.
+
+        Raises:
+            ValueError: a field holds a sign of the header itself.
+        """
+        if not all(_is_field(value) for value in msgspec.structs.astuple(self) if value is not None):
+            raise ValueError(f"not a header: {self!r}")
         when = " ".join(filter(None, (self.year, self.weekday, self.hour)))
         where = " ".join(filter(None, (self.platform, self.kind)))
         who = f"with {self.contact}" if self.contact else ""
@@ -106,7 +118,13 @@ def normalize(text: str) -> str:
     """Bubble text in the form the transcript keeps: NFC, `\\n` line ends, valid Unicode, stripped."""
     text = text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").translate(_LINE_ENDS)
     text = unicodedata.normalize("NFC", text.translate(_DROPPED))
-    return text.replace(NEWLINE_SIGN, _SIGN_ALIAS).strip()
+    return text.replace(NEWLINE_SIGN, _SIGN_ALIAS).replace(_BLANK_SIGN, "_").strip()
+
+
+def render(header: Header, turns: Sequence[Turn]) -> str:
+    """The text form of a session, for people to look at; `Transcript.encode` gives the same text as tokens."""
+    blocks = [f"{turn.speaker}:" + "\n".join(_conceal(bubble) for bubble in turn.bubbles) for turn in turns]
+    return "\n\n".join([header.render(), *blocks])
 
 
 def pseudonym(platform: str, account: str) -> str:
@@ -131,18 +149,17 @@ class Transcript:
 
     Args:
         tokenizer: a fast transformers tokenizer.
+
+    Raises:
+        UserError: the tokenizer loses line breaks, which end bubbles and turns.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
-        self._added = {
-            token_id: token.content
-            for token_id, token in tokenizer.added_tokens_decoder.items()
-            if token.special or len(token.content) > 1
-        }
-        self._bubble_end = self._structure("\n")
-        self._turn_end = self._structure("\n\n")
-        self._me = self._structure(f"{ME}:")
+        self._reserved = _reserved(tokenizer)
+        self._bubble_end = self._line_end("\n")
+        self._turn_end = self._line_end("\n\n")
+        self._me = self._plain([f"{ME}:"])[0]
         bos = tokenizer.bos_token_id
         self._start = [bos] if isinstance(bos, int) else []
         eos = tokenizer.eos_token_id
@@ -185,8 +202,8 @@ class Transcript:
         turns = []
         for block in blocks:
             speaker, bubbles = block.split(":", 1)
-            turns.append(Turn(speaker, tuple(_reveal(bubble) for bubble in bubbles.split("\n"))))
-        return header, turns
+            turns.append(Turn(speaker.strip(), tuple(_reveal(bubble) for bubble in bubbles.split("\n"))))
+        return header.strip(), turns
 
     def reply(self, ids: Sequence[int]) -> list[str]:
         """The bubbles of one generated turn."""
@@ -214,35 +231,48 @@ class Transcript:
             yield list(islice(parts, len(turn.bubbles)))
 
     def _plain(self, texts: list[str]) -> list[list[int]]:
-        """Tokenizes texts one by one with no special and no multi-character added token among the ids."""
+        """Tokenizes texts one by one, with no reserved token among the ids."""
         if not texts:
             return []
-        batch: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [
-            self._without_added(text) if not self._added.keys().isdisjoint(ids) else ids
-            for text, ids in zip(texts, batch, strict=True)
+            ids if self._is_harmless(text, ids) else self._cut(text, "")
+            for text, ids in zip(texts, self._ids(texts), strict=True)
         ]
 
-    def _without_added(self, text: str) -> list[int]:
-        """Tokenizes text that holds the spelling of an added token: the spelling is cut in two."""
+    def _cut(self, text: str, context: str) -> list[int]:
+        """Tokenizes text that may spell a reserved token or a byte: the spelling is cut in two.
+
+        A single character that is itself a reserved token is left out.
+        """
+        ids = self._following(context, text)
+        if self._is_harmless(text, ids):
+            return ids
         if len(text) < 2:
-            return [int(self.tokenizer.convert_tokens_to_ids(text))]  # type: ignore[arg-type]
-        spellings = [content for content in self._added.values() if content in text]
-        at = min((text.find(content) for content in spellings), default=len(text) // 2 - 1) + 1
-        pieces = (text[:at], text[at:])
-        ids: list[int] = []
-        for piece in pieces:
-            part = self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            ids += part if self._added.keys().isdisjoint(part) else self._without_added(piece)
+            return []
+        starts = [
+            text.index(spelling) for spelling in self._reserved.values() if len(spelling) > 1 and spelling in text
+        ]
+        starts += [byte.start() for byte in _BYTE.finditer(text)]
+        at = min(starts) + 1 if starts else len(text) // 2
+        return self._cut(text[:at], context) + self._cut(text[at:], "\n")
+
+    def _is_harmless(self, text: str, ids: list[int]) -> bool:
+        return self._reserved.keys().isdisjoint(ids) and not _BYTE.search(text)
+
+    def _line_end(self, text: str) -> list[int]:
+        ids = self._following("a", text)
+        if self._decode(ids) != text:
+            raise UserError(tr("model.base: this model's tokenizer loses line breaks; choose another base model"))
         return ids
 
-    def _structure(self, text: str) -> list[int]:
-        """Ids of our own marks, cut out of a context so that a tokenizer's leading blank stays away."""
-        alone: list[int] = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        joined: list[int] = self.tokenizer("a" + text if text[0] == "\n" else text, add_special_tokens=False)[
-            "input_ids"
-        ]
-        return joined[len(alone) :] if text[0] == "\n" else joined
+    def _following(self, context: str, text: str) -> list[int]:
+        """Ids of `text` without the blank that many tokenizers begin a text with, if it follows some `context`."""
+        before, both, alone = self._ids([context, context + text, text])
+        return both[len(before) :] if both[: len(before)] == before else alone
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
 
     def _decode(self, ids: Iterable[int]) -> str:
         text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -255,13 +285,15 @@ class TurnDecoder:
 
     def __init__(self, transcript: Transcript) -> None:
         self._transcript = transcript
+        self._carried = ""
         self._pending: list[int] = []
+        self._given = 0
         self.finished = False
 
     @property
     def partial(self) -> str:
         """Text of the bubble being written; a character whose bytes are incomplete is held back."""
-        return _reveal(self._transcript._decode(self._pending).rstrip("\ufffd"))
+        return _reveal(self._text().rpartition("\n")[2])
 
     def feed(self, token: int) -> list[str]:
         """Takes the next token and returns the bubbles it completed; sets `finished` at the turn's end."""
@@ -271,25 +303,37 @@ class TurnDecoder:
             self.finished = True
             return self.close()
         self._pending.append(token)
-        text = self._transcript._decode(self._pending)
-        if "\n" not in text:
-            return []
-        whole, _, rest = text.partition("\n\n")
-        if rest or text.endswith("\n\n"):
+        text = self._text()
+        whole, turn_end, _ = text.partition("\n\n")
+        if turn_end:
             self.finished = True
-            self._pending = []
-            return [bubble for line in whole.split("\n") if (bubble := _reveal(line))]
-        if self._transcript._bubble_end * 2 == self._transcript._turn_end and text.endswith("\n"):
-            return []  # the next token may be the second half of a turn's end
-        *lines, _ = text.split("\n")
-        self._pending = [] if text.endswith("\n") else self._pending[-1:]
-        return [bubble for line in lines if (bubble := _reveal(line))]
+            self._restart("")
+            return _bubbles(whole.split("\n")[self._given :])
+        lines = text.split("\n")[:-1]
+        bubbles = _bubbles(lines[self._given :])
+        self._given = len(lines)
+        if text.endswith("\n"):
+            self._restart("\n")
+        return bubbles
 
     def close(self) -> list[str]:
         """What is left when generation stops without the turn's end."""
-        text = self._transcript._decode(self._pending).rstrip("\ufffd")
+        bubbles = _bubbles(self._text().split("\n")[self._given :])
+        self._restart("")
+        return bubbles
+
+    def _text(self) -> str:
+        return self._carried + self._transcript._decode(self._pending)
+
+    def _restart(self, carried: str) -> None:
+        """Forgets the tokens of finished lines; a newline is carried over, as a second one ends the turn."""
+        self._carried = carried
         self._pending = []
-        return [bubble for line in text.split("\n") if (bubble := _reveal(line))]
+        self._given = len(carried)  # lines of the text so far that were given out; before a newline stands one
+
+
+def _bubbles(lines: list[str]) -> list[str]:
+    return [bubble for line in lines if (bubble := _reveal(line))]
 
 
 def _conceal(bubble: str) -> str:
@@ -300,4 +344,25 @@ def _conceal(bubble: str) -> str:
 
 
 def _reveal(text: str) -> str:
+    text = text.replace("\ufffd", "")  # bytes that are no character, or not yet
     return text.replace(f" {NEWLINE_SIGN} ", "\n").replace(NEWLINE_SIGN, "\n").strip()
+
+
+def _is_field(value: str) -> bool:
+    return bool(value) and value.isprintable() and not any(sign in value for sign in "[]·")
+
+
+def _reserved(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
+    """Tokens that nobody's text may become, with their spellings: all special and added ones.
+
+    Exempt are single characters that a tokenizer adds as plain text, and the token for unknown characters.
+    """
+    reserved = {
+        token_id: token.content
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+        if token.special or len(token.content) > 1
+    }
+    unknown = tokenizer.unk_token_id
+    if isinstance(unknown, int) and unknown not in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        reserved.pop(unknown, None)
+    return reserved

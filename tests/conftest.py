@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from doppel.config import Model
 from doppel.i18n import set_language
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 PublishAdapter = Callable[..., Path]
 
@@ -37,6 +42,16 @@ def isolated(
     set_language("auto")
     yield
     set_language("auto")
+
+
+@pytest.fixture(scope="session")
+def bundled_base(session_cache: Path) -> Path:
+    """Folder of the bundled base model; converting it takes a minute or two, so only slow tests ask for it."""
+    from doppel.base import prepare_base
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOPPEL_CACHE", str(session_cache))
+        return prepare_base(Model(), lambda line: None)
 
 
 @pytest.fixture(scope="session")
