@@ -6,6 +6,7 @@ Puts the parts together; each of them does its one job elsewhere. Prints nothing
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -84,7 +85,7 @@ def build_dataset(config: Config, watcher: Watcher, readers: Sequence[Reader] | 
     """
     started = time.monotonic()
     found = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
-    with replacing(config.data_dir, SESSIONS) as staging:
+    with closing(found), replacing(config.data_dir, SESSIONS) as staging:
         report = _Build(config, found, watcher).run(staging)
         report = msgspec.structs.replace(
             report, data=str(config.data_dir), seconds=round(time.monotonic() - started, 2)

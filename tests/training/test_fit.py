@@ -1,0 +1,149 @@
+"""Training end to end on a tiny random base: it learns, publishes, stops when asked and goes on exactly."""
+
+import os
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from safetensors.torch import load_file
+
+from doppel.adapter import WEIGHTS, current, read_manifest, versions
+from doppel.config import Config, parse_config
+from doppel.errors import UserError
+from doppel.habits import Habits, read_habits, write_habits
+from doppel.transcript import ME, Header, Turn
+from training import fit as fitting
+from training.dataset import SESSIONS, Session, Split, write_sessions
+from training.fit import Interrupted, fit
+from training.work import Work
+
+FAST = {"sessions_per_step": 4, "epochs": 1, "max_length": 128, "learning_rate": 0.01, "rank": 4}
+
+
+@pytest.fixture(autouse=True)
+def _restored_signals() -> Iterator[None]:
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    assert before == {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+
+
+def _sessions(count: int) -> Iterator[Session]:
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    for number in range(count):
+        split: Split = "test" if number >= count * 0.9 else "validation" if number >= count * 0.8 else "train"
+        yield Session(
+            id=f"{number:04}",
+            split=split,
+            chat="Ramito",
+            started_at=start + timedelta(days=number),
+            header=Header(kind="dm", platform="telegram", year="2020", contact="Ramito" if number % 2 else None),
+            turns=(
+                Turn("Ramito", (f"what is {number} plus one", "说吧")),
+                Turn(ME, ("haha haha haha", "no idea, ask somebody else")),
+            ),
+        )
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_base: Path) -> Config:
+    return _config(tmp_path, tiny_base)
+
+
+def _config(root: Path, base: Path, **training: Any) -> Config:
+    root.mkdir(exist_ok=True)
+    content = {"model": {"base": str(base), "dtype": "float32"}, "training": {**FAST, **training}}
+    config = parse_config(content, root / "config.yaml")
+    config.data_dir.mkdir(parents=True)
+    write_sessions(config.data_dir / SESSIONS, _sessions(60))
+    write_habits(config.data_dir, Habits(seconds_per_character=0.3))
+    return config
+
+
+def test_learns_and_publishes_a_verified_adapter(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    result = fit(config)
+    assert result["bits_per_byte_after"] < 0.8 * result["bits_per_byte_before"]
+    assert result["tokens_per_second"] > 0
+    folder = current(config.adapters_dir)
+    assert folder is not None
+    assert str(folder) == result["adapter"]
+    manifest = read_manifest(folder)
+    assert manifest.fidelity["after"]["bits_per_byte"] == result["bits_per_byte_after"]
+    assert manifest.header_vocabulary["contact"] == ["Ramito"]
+    assert manifest.header_vocabulary["weekday"] == []
+    assert manifest.dataset["sessions"] == 48
+    assert manifest.dataset["messages"] == 96
+    assert read_habits(folder).seconds_per_character == 0.3
+    assert {path.name for path in folder.iterdir()} == {*manifest.files, "manifest.json"}
+    assert "README.md" not in manifest.files
+    settings = msgspec.json.decode((folder / "adapter_config.json").read_bytes())
+    assert settings["base_model_name_or_path"] == config.model.base
+    assert not config.data_dir.with_name("sample.training").exists()
+    shown = capsys.readouterr().err
+    assert "bits per byte on messages it has not seen" in shown
+    assert "me: " in shown
+
+
+def test_a_stopped_training_goes_on_exactly_where_it_was(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _config(tmp_path / "whole", tiny_base)
+    fit(whole)
+    stopped = _config(tmp_path / "stopped", tiny_base)
+
+    class PressCtrlC(fitting.Samples):
+        def __call__(self) -> list[str]:
+            os.kill(os.getpid(), signal.SIGINT)
+            return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting, "Samples", PressCtrlC)
+        with pytest.raises(Interrupted, match="goes on from there") as caught:
+            fit(stopped)
+    assert caught.value.exit_code == 130
+    assert versions(stopped.adapters_dir) == []
+    fit(stopped)
+    one, other = current(whole.adapters_dir), current(stopped.adapters_dir)
+    assert one is not None
+    assert other is not None
+    weights, resumed = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
+    assert weights.keys() == resumed.keys()
+    assert all(bool((weights[name] == resumed[name]).all()) for name in weights)
+
+
+def test_no_data_set_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run `doppel build` first"):
+        fit(parse_config({}, tmp_path / "config.yaml"))
+
+
+def test_a_damaged_data_set_names_its_line(config: Config) -> None:
+    path = config.data_dir / SESSIONS
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b'{"id": 3}\n', *lines[3:]]))
+    with pytest.raises(UserError, match="line 3"):
+        fit(config)
+
+
+def test_time_allowed_limits_the_steps(tmp_path: Path, tiny_base: Path) -> None:
+    config = _config(tmp_path / "short", tiny_base, first_run_minutes=1e-4, epochs=50)
+    result = fit(config, first_run=True)
+    assert result["plan"]["epochs"] < 50
+    assert result["plan"]["rank"] == 4
+
+
+def test_a_run_for_other_data_is_not_continued_and_a_cut_checkpoint_is_dropped(tmp_path: Path) -> None:
+    folder = tmp_path / "sample.training"
+    good, cut = folder / "checkpoint-9", folder / "checkpoint-10"
+    for path in (good, cut):
+        path.mkdir(parents=True)
+    (good / "trainer_state.json").write_text("{}")
+    (cut / "trainer_state.json").write_text('{"global_st')
+    work = Work(folder, "purpose")
+    assert work.checkpoint() == good
+    assert not cut.exists()
+    assert work.started() is None
+    (folder / "plan.json").write_text('{"purpose": "other"}')
+    assert work.started() is None

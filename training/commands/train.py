@@ -1,0 +1,26 @@
+"""`doppel train`: data/ → adapters/<persona>/<version>/."""
+
+from typing import Annotated, Any
+
+import typer
+
+from doppel.cli import Run
+
+
+def train(
+    run: Run,
+    *,
+    first_run: Annotated[
+        bool, typer.Option("--first-run", help="Stop after training.first_run_minutes: a first doppelgänger, soon.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew instead of going on with an interrupted training.")
+    ] = False,
+) -> dict[str, Any]:
+    """Train a LoRA on the data set and publish it; Ctrl-C stops, the same command goes on."""
+    config = run.config
+    from training.fit import fit, remove_unfinished  # torch takes seconds to import
+
+    if restart:
+        remove_unfinished(config)
+    return fit(config, first_run=first_run)

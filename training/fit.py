@@ -1,0 +1,280 @@
+"""From a data set to a published adapter: load, score, plan, train, score again, publish."""
+
+import hashlib
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from peft import PeftModel
+
+from doppel.adapter import BaseIdentity, Manifest, current, publishing
+from doppel.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
+from doppel.config import Config
+from doppel.errors import DoppelError, UserError
+from doppel.habits import read_habits, write_habits
+from doppel.i18n import tr
+from doppel.terminal import progress, say
+from doppel.transcript import Header, Transcript
+from training.bits import Bits, score
+from training.dataset import Session, dataset_digest, read_sessions
+from training.examples import Example, examples, spread
+from training.lora import add_lora, check_head
+from training.plan import Plan, choose_learning_rate, choose_rank, make_plan, measure_speed, steps_of, tokens_per_batch
+from training.samples import Samples
+from training.trainer import PersonaTrainer
+from training.watch import Watch, stop_on_signals
+from training.work import Started, Work
+
+_HEADER_VALUES = 1000
+_TEST_TOKENS = 24_000
+
+
+class Interrupted(DoppelError):
+    """The user stopped the run; it can be continued."""
+
+    exit_code = 130
+
+
+class Material(msgspec.Struct, frozen=True):
+    """Everything a run is made of, besides the model.
+
+    Attributes:
+        sessions: the data set by split.
+        transcript: for the base's tokenizer.
+        base: the base's identity, and where it lies.
+        train, validation, test: the same as examples.
+        minutes: training time allowed, or None.
+    """
+
+    sessions: dict[str, list[Session]]
+    transcript: Transcript
+    base: BaseIdentity
+    base_folder: Path
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    minutes: float | None
+    pad_id: int
+
+
+def fit(config: Config, *, first_run: bool = False) -> dict[str, Any]:
+    """Trains on `data/<persona>/` and publishes the adapter; continues an interrupted run.
+
+    Args:
+        config: the configuration.
+        first_run: keep to `training.first_run_minutes`, for a first doppelgänger to talk to.
+
+    Returns:
+        What `doppel train --json` prints.
+
+    Raises:
+        UserError: no data set, or too little in it. Interrupted: stopped by a signal.
+    """
+    began = time.monotonic()
+    settings = config.training
+    material = gather(config, settings.first_run_minutes if first_run else settings.minutes)
+    device = choose_device(config.model.device)
+    dtype = choose_dtype(config.model.dtype, device)
+    base = load_model(material.base_folder, dtype, device)
+    check_head(base)
+    work = Work(config.data_dir.with_name(config.data_dir.name + ".training"), _purpose(config, material))
+    started = work.started()
+    before = started.before if started else _score(base, material, tr("Scoring the untrained base"))
+    torch.manual_seed(settings.seed)
+    messages = sum(len(turn.bubbles) for one in material.sessions["train"] for turn in one.turns if turn.is_mine)
+    rank = started.plan.rank if started else choose_rank(settings, messages, material.minutes)
+    learning_rate = choose_learning_rate(settings, base.num_parameters())
+    model = add_lora(base, rank, settings.alpha)
+    if started is None:
+        speed = measure_speed(model, material.train, material.pad_id, tokens_per_batch(device))
+        plan = make_plan(
+            settings,
+            items=material.train,
+            rank=rank,
+            learning_rate=learning_rate,
+            minutes=material.minutes,
+            tokens_per_second=speed,
+            device=device,
+            dtype=dtype,
+        )
+        started = work.begin(plan, before)
+    _announce(started.plan, material)
+    watch = _train(model, started, material, work)
+    after = _score(model, material, tr("Scoring the adapter"))
+    folder = _publish(config, model, started, material, after)
+    work.finish()
+    return _result(started, after, folder, watch, time.monotonic() - began)
+
+
+def gather(config: Config, minutes: float | None) -> Material:
+    """Reads the data set and turns it into examples for the configured base."""
+    sessions: dict[str, list[Session]] = {"train": [], "validation": [], "test": []}
+    for session in read_sessions(config.data_dir):
+        sessions[session.split].append(session)
+    folder = prepare_base(config.model, say)
+    tokenizer = load_tokenizer(folder)
+    transcript = Transcript(tokenizer)
+    split = {name: examples(some, transcript, config.training.max_length) for name, some in sessions.items()}
+    if not split["train"]:
+        raise UserError(
+            tr("{path}: nothing of yours to train on; give `doppel build` a larger archive", path=config.data_dir)
+        )
+    fallback = split["validation"] or split["test"] or split["train"]
+    return Material(
+        sessions=sessions,
+        transcript=transcript,
+        base=identify(folder, config.model.base),
+        base_folder=folder,
+        train=split["train"],
+        validation=fallback,
+        test=spread(split["test"] or fallback, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
+        minutes=minutes,
+        pad_id=tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0,
+    )
+
+
+def _train(model: PeftModel, started: Started, material: Material, work: Work) -> Watch:
+    plan = started.plan
+    base = model.get_base_model()
+    situations = material.sessions["validation"] or material.sessions["train"]
+    samples = Samples(base, material.transcript, situations, 2, plan.seed)  # type: ignore[arg-type]
+    allowed = None if material.minutes is None else material.minutes * 60 * 1.25
+    with progress() as bar, stop_on_signals() as stop:
+        watch = Watch(bar, samples, stop, allowed)
+        trainer = PersonaTrainer(
+            model,
+            plan,
+            steps=steps_of(plan, material.train),
+            held_out=spread(material.validation, plan.check_tokens),
+            pad_id=material.pad_id,
+            folder=work.folder,
+            callbacks=[watch],
+        )
+        watch.trainer = trainer
+        checkpoint = work.checkpoint()
+        if checkpoint is not None:
+            say(tr("Going on from step {step}.", step=checkpoint.name.rpartition("-")[2]))
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except OSError as error:
+            raise DoppelError(
+                tr("{path}: cannot be written: {error}", path=work.folder, error=error.strerror or error)
+            ) from None
+    if stop.asked and trainer.state.global_step < plan.steps:
+        raise Interrupted(
+            tr(
+                "stopped at step {step} of {steps}; `doppel train` goes on from there",
+                step=trainer.state.global_step,
+                steps=plan.steps,
+            )
+        )
+    return watch
+
+
+def _score(model: torch.nn.Module, material: Material, title: str) -> Bits:
+    device = next(model.parameters()).device.type
+    with progress() as bar:
+        task = bar.add_task(title, total=sum(len(example.ids) for example in material.test), rate="")
+        advance: Callable[[int], None] = lambda tokens: bar.update(task, advance=tokens)  # noqa: E731
+        return score(model, material.test, material.pad_id, tokens_per_batch(device), advance)
+
+
+def _publish(config: Config, model: PeftModel, started: Started, material: Material, after: Bits) -> Path:
+    train = material.sessions["train"]
+    manifest = Manifest(
+        persona=config.persona.name,
+        base=material.base,
+        header_vocabulary=header_vocabulary([session.header for session in train]),
+        dataset={
+            "digest": dataset_digest(config.data_dir),
+            "sessions": len(train),
+            "messages": sum(len(turn.bubbles) for session in train for turn in session.turns if turn.is_mine),
+        },
+        training=msgspec.to_builtins(started.plan),
+        fidelity={"before": msgspec.to_builtins(started.before), "after": msgspec.to_builtins(after)},
+    )
+    # PEFT writes where the base lay on this machine; the id says what it is and tells nothing about the owner
+    model.peft_config["default"].base_model_name_or_path = material.base.id
+    with publishing(config.adapters_dir, manifest) as staging:
+        model.save_pretrained(str(staging), save_embedding_layers=False)
+        (staging / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        write_habits(staging, read_habits(config.data_dir))
+    folder = current(config.adapters_dir)
+    assert folder is not None
+    return folder
+
+
+def header_vocabulary(headers: list[Header]) -> dict[str, list[str]]:
+    """The values each header field took in training, most frequent first; serving uses no others."""
+    vocabulary = {}
+    for field in Header.__struct_fields__:
+        counts = Counter(value for header in headers if (value := getattr(header, field)) is not None)
+        vocabulary[field] = [value for value, _ in counts.most_common(_HEADER_VALUES)]
+    return vocabulary
+
+
+def _purpose(config: Config, material: Material) -> str:
+    parts = (
+        dataset_digest(config.data_dir),
+        material.base.digest,
+        config.training.model_dump_json(),
+        config.model.model_dump_json(),
+        str(material.minutes),
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _announce(plan: Plan, material: Material) -> None:
+    tokens = sum(len(example.ids) for example in material.train)
+    say(
+        tr(
+            "Training a LoRA of rank {rank} on {device} in {dtype}: {steps} steps, {epochs:.2f} of an epoch of "
+            "{tokens} tokens, learning rate {rate:g}, about {minutes:.0f} min",
+            rank=plan.rank,
+            device=plan.device,
+            dtype=plan.dtype,
+            steps=plan.steps,
+            epochs=plan.epochs,
+            tokens=f"{tokens:,}",
+            rate=plan.learning_rate,
+            minutes=max(1.0, tokens * plan.epochs / plan.tokens_per_second / 60),
+        )
+    )
+
+
+def _result(started: Started, after: Bits, folder: Path, watch: Watch, seconds: float) -> dict[str, Any]:
+    before = started.before.bits_per_byte
+    change = after.bits_per_byte / before - 1
+    say(
+        tr(
+            "Bits per byte of your unseen messages: {before:.3f} → {after:.3f} ({change:+.1%}).",
+            before=before,
+            after=after.bits_per_byte,
+            change=change,
+        )
+    )
+    say(tr("Published {path}", path=folder))
+    return {
+        "bits_per_byte_before": before,
+        "bits_per_byte_after": after.bits_per_byte,
+        "change": change,
+        "end_nats_before": started.before.end_nats,
+        "end_nats_after": after.end_nats,
+        "held_out_bytes": after.text_bytes,
+        "tokens_per_second": round(watch.tokens_per_second, 1),
+        "seconds": round(seconds, 1),
+        "training_seconds": round(watch.training_seconds, 1),
+        "adapter": str(folder),
+        "version": folder.name,
+        "plan": msgspec.to_builtins(started.plan),
+    }
+
+
+def remove_unfinished(config: Config) -> None:
+    """Forgets an interrupted run."""
+    shutil.rmtree(config.data_dir.with_name(config.data_dir.name + ".training"), ignore_errors=True)

@@ -1,0 +1,64 @@
+"""The model being trained: a frozen base with a LoRA on every linear layer, its body and its head apart."""
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from doppel.errors import UserError
+from doppel.i18n import tr
+from training.examples import Batch
+from training.head import supervised_losses
+
+_UNKNOWN_HEADS = ("logit_scale", "logits_scaling")
+
+
+def add_lora(base: PreTrainedModel, rank: int, alpha: float) -> PeftModel:
+    """Freezes the base and puts a LoRA of the given rank on all its linear layers, in the base's dtype."""
+    settings = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft computes alpha / r in floats
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    adapted = get_peft_model(base, settings, autocast_adapter_dtype=False)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def check_head(base: PreTrainedModel) -> None:
+    """Raises UserError for a base whose head does more than a matrix product and a soft cap."""
+    for name in _UNKNOWN_HEADS:
+        if getattr(base.config, name, None) not in (None, 1, 1.0):
+            raise UserError(
+                tr(
+                    "model.base: models of type {kind} cannot be trained yet (they scale their logits)",
+                    kind=base.config.model_type,
+                )
+            )
+
+
+def token_losses(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of the supervised tokens of a micro-batch.
+
+    Args:
+        model: a causal language model, bare or with adapters.
+        batch: a padded micro-batch.
+
+    Returns:
+        (N,) float32 losses in nats, differentiable, and (N,) their roles (1 text, 2 end).
+    """
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(causal, PreTrainedModel)
+    device = next(causal.parameters()).device
+    ids, roles = batch.ids.to(device), batch.roles.to(device)
+    mask = None if bool(batch.mask.all()) else batch.mask.to(device)
+    hidden = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    wanted = roles[:, 1:] > 0  # the state at position t predicts the token at t + 1
+    losses = supervised_losses(
+        hidden[:, :-1][wanted],
+        causal.get_output_embeddings().weight,
+        ids[:, 1:][wanted],
+        getattr(causal.config.get_text_config(), "final_logit_softcapping", None),
+    )
+    return losses, roles[:, 1:][wanted]

@@ -1,0 +1,137 @@
+"""What the user sees and may do while a model trains: a progress bar, samples, Ctrl-C. Decides nothing else."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from rich.progress import Progress
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from doppel.i18n import tr
+from doppel.terminal import say
+from training.trainer import METRIC, PersonaTrainer
+
+
+class Watch(TrainerCallback):
+    """Shows a run's progress, prints samples at every validation, and ends it in order when asked to.
+
+    Args:
+        bar: the display to draw in.
+        samples: gives a few lines the model would write now.
+        stop: set by a signal.
+        seconds_allowed: wall-clock time after which the run ends, in case the plan's estimate was wrong.
+    """
+
+    def __init__(
+        self, bar: Progress, samples: Callable[[], list[str]], stop: "StopAsked", seconds_allowed: float | None
+    ) -> None:
+        self._bar = bar
+        self._samples = samples
+        self._stop = stop
+        self._seconds_allowed = seconds_allowed
+        self._started = time.monotonic()
+        self._task = bar.add_task(tr("Training"), total=None, rate="")
+        self._bits = ""
+        self.trainer: PersonaTrainer | None = None
+        self.training_seconds = 0.0
+        self._step_began = 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed of the training steps alone, without validation, checkpoints and samples."""
+        seen = self.trainer.tokens_seen if self.trainer else 0
+        return seen / self.training_seconds if self.training_seconds else 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Draws the bar at the step the run starts from."""
+        self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
+        return control
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Starts the clock of a step."""
+        self._step_began = time.monotonic()
+        return control
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Counts the step; asks for a checkpoint and the end if a signal came or time is up."""
+        now = time.monotonic()
+        self.training_seconds += now - self._step_began
+        overdue = self._seconds_allowed is not None and now - self._started > self._seconds_allowed
+        if self._stop.asked or overdue:
+            control.should_save = True
+            control.should_training_stop = True
+        self._bar.update(self._task, completed=state.global_step)
+        return control
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> TrainerControl:
+        """Shows loss, bits per byte and speed beside the bar."""
+        if logs and "loss" in logs:
+            text = tr("loss {loss:.2f} · {speed:.0f} tokens/s", loss=logs["loss"], speed=self.tokens_per_second)
+            self._bar.update(self._task, rate=f"{text}{self._bits}")
+        return control
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> TrainerControl:
+        """Prints what the persona would say by now."""
+        bits = (metrics or {}).get(METRIC, 0.0)
+        self._bits = tr(" · {bits:.3f} bits per byte", bits=bits)
+        say(
+            tr(
+                "Step {step} of {steps}: {bits:.3f} bits per byte on messages it has not seen",
+                step=state.global_step,
+                steps=state.max_steps,
+                bits=bits,
+            )
+        )
+        if not self._stop.asked:
+            for line in self._samples():
+                say(line)
+        return control
+
+
+class StopAsked:
+    """Whether somebody asked the run to end."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopAsked]:
+    """Turns the first Ctrl-C or SIGTERM into a wish to stop after this step; the second one interrupts at once."""
+    stop = StopAsked()
+
+    def ask(_: int, __: FrameType | None) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+        say(tr("Stopping after this step; press Ctrl-C again to stop at once."))
+
+    before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
