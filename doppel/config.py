@@ -4,6 +4,7 @@ Every key has a default, so an empty file is a complete configuration. Tokens ne
 from the environment (`TELEGRAM_TOKEN`, `DISCORD_TOKEN`).
 """
 
+import hashlib
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -162,6 +163,11 @@ class Config(Section):
     def store_url(self) -> str:
         """SQLAlchemy URL of the daemon's database."""
         return self.store if "://" in self.store else f"sqlite:///{self.root / self.store}"
+
+    @property
+    def archive_digest(self) -> str:
+        """Digest of what a data set is made from, as written here: the archives and the owner's accounts."""
+        return hashlib.sha256("\n".join([*self.archives, "", *self.persona.me]).encode()).hexdigest()[:16]
 
     @property
     def archives(self) -> tuple[str, ...]:

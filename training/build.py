@@ -88,7 +88,10 @@ def build_dataset(config: Config, watcher: Watcher, readers: Sequence[Reader] | 
     with closing(found), replacing(config.data_dir, SESSIONS) as staging:
         report = _Build(config, found, watcher).run(staging)
         report = msgspec.structs.replace(
-            report, data=str(config.data_dir), seconds=round(time.monotonic() - started, 2)
+            report,
+            archive_digest=config.archive_digest,
+            data=str(config.data_dir),
+            seconds=round(time.monotonic() - started, 2),
         )
         (staging / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
     return report

@@ -52,7 +52,10 @@ class OwnerReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole build. `sources` by format, numbered where there are several of one; `sessions` by split."""
+    """A whole build. `sources` by format, numbered where there are several of one; `sessions` by split.
+
+    `archive_digest` is the configuration's: what the data set was made from.
+    """
 
     read: int
     kept: int
@@ -62,6 +65,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     unknown: list[str]
     sessions: dict[str, int]
     owner: OwnerReport
+    archive_digest: str = ""
     data: str = ""
     seconds: float = 0.0
 

@@ -192,6 +192,7 @@ def _publish(config: Config, model: PeftModel, started: Started, material: Mater
         header_vocabulary=header_vocabulary([session.header for session in train]),
         dataset={
             "digest": dataset_digest(config.data_dir),
+            "archive": config.archive_digest,
             "sessions": len(train),
             "messages": sum(len(turn.bubbles) for session in train for turn in session.turns if turn.is_mine),
         },

@@ -120,12 +120,17 @@ class StopAsked:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopAsked]:
-    """Turns the first Ctrl-C or SIGTERM into a wish to stop after this step; the second one interrupts at once."""
+    """Turns Ctrl-C or SIGTERM into a wish to stop after this step; a Ctrl-C after that interrupts at once.
+
+    A second SIGTERM does not: a process started by make gets each one twice, from the group and from make.
+    """
     stop = StopAsked()
 
-    def ask(_: int, __: FrameType | None) -> None:
+    def ask(number: int, _: FrameType | None) -> None:
         if stop.asked:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         stop.asked = True
         say(tr("Stopping after this step; press Ctrl-C again to stop at once."))
 

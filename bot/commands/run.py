@@ -48,8 +48,9 @@ def run(run: Run) -> dict[str, Any]:
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C: the first asks for an orderly end, the second ends at once.
+    """SIGTERM and Ctrl-C: the first asks for an orderly end, a Ctrl-C after that ends at once.
 
+    A second SIGTERM does not: a process started by make gets each one twice, from the group and from make.
     Made before anything slow is imported, so that a signal is never met unprepared.
     """
 
@@ -70,7 +71,9 @@ class StopSignal:
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         if self._asked:
-            os._exit(128 + number)
+            if number == signal.SIGINT:
+                os._exit(128 + number)
+            return
         self._asked = True
         last_resort = threading.Timer(STOP_SECONDS, os._exit, (0,))
         last_resort.daemon = True
