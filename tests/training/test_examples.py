@@ -95,7 +95,7 @@ def test_only_the_personas_turns_carry_loss(tiny_tokenizer: "object") -> None:
     encoded = transcript.encode(Header(kind="dm"), turns)
     learned = [one for one, role in zip(encoded.ids, encoded.roles, strict=True) if role]
     assert transcript.tokenizer.decode(learned) == " fine\n 谢谢\n\n"
-    assert encoded.text_bytes == len("fine".encode() + "谢谢".encode())
+    assert encoded.text_bytes == len(b"fine" + "谢谢".encode())
 
 
 @pytest.mark.parametrize("length", [1, 31, 32, 33])

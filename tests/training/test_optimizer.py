@@ -45,7 +45,7 @@ def test_resumes_bit_for_bit_from_its_state() -> None:
     state: dict[str, Any] = {}
     for number, gradient in enumerate(gradients):
         if number == 5:
-            state = {key: value for key, value in optimizer.state_dict().items()}
+            state = optimizer.state_dict()
             state = torch.utils._pytree.tree_map(lambda one: one.clone() if torch.is_tensor(one) else one, state)
         step(optimizer, whole, gradient)
     resumed = torch.nn.Parameter(torch.zeros(8, dtype=torch.bfloat16))
