@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 from peft import LoraConfig
-from peft.functional import delete_adapter, inject_adapter_in_model, set_adapter, set_peft_model_state_dict
+from peft.functional import delete_adapter, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
@@ -92,6 +93,7 @@ class Adapters:
             for name, module in model.named_modules()
             if isinstance(module, nn.Linear)
         }
+        self._adapted: list[LoraLayer] = []
         self._active: str | None = None
 
     def attach(self, lora: Lora) -> None:
@@ -109,6 +111,7 @@ class Adapters:
             self.detach(lora.name)
             raise
         finally:
+            self._adapted = [module for module in self._model.modules() if isinstance(module, LoraLayer)]
             self._put_in_force(self._active)  # PEFT puts a new adapter in force by itself
 
     def activate(self, name: str | None) -> None:
@@ -124,7 +127,8 @@ class Adapters:
         delete_adapter(self._model, name, "lora_")
 
     def _put_in_force(self, name: str | None) -> None:
-        set_adapter(self._model, [] if name is None else name, inference_mode=True)
+        for layer in self._adapted:
+            layer.set_adapter([] if name is None else name, inference_mode=True)
 
     def _check_fits(self, lora: Lora) -> None:
         for layer, (inputs, outputs) in lora.layers.items():

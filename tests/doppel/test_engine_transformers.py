@@ -75,6 +75,15 @@ async def test_a_prompt_longer_than_a_prefill_step(tiny_base: Path, monkeypatch:
     assert actual == expected[0, len(request.prompt) :].tolist()
 
 
+async def test_the_head_gets_packed_hidden_states(engine: TransformersEngine) -> None:
+    """A slice with the prompt's stride makes torch copy a frozen head: seconds, where 0.2 s are due."""
+    strides = []
+    head = engine._thread._model.get_output_embeddings()
+    head.register_forward_pre_hook(lambda _, inputs: strides.append(inputs[0].stride()))
+    await ids(engine.generate(ask(engine, "longer than one token", sampling=sampled(max_tokens=2))))
+    assert strides == [(32, 32, 1)] * 2
+
+
 async def test_same_seed_same_tokens_also_beside_others(engine: TransformersEngine) -> None:
     alone = await ids(engine.generate(ask(engine, sampling=sampled(5))))
     others = [ids(engine.generate(ask(engine, f"other {n}", sampling=sampled(n)))) for n in range(3)]
