@@ -6,7 +6,6 @@ no engine.
 
 import html
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -16,6 +15,7 @@ import msgspec
 from fastapi import FastAPI
 
 from bot.platforms.web import WebPlatform
+from bot.timeline import timeline
 from bot.voice import Voice
 from doppel.config import Config
 from doppel.i18n import tr
@@ -78,21 +78,8 @@ class Page:
         with gr.Blocks(title=name, analytics_enabled=False, fill_height=True) as blocks:
             mine = gr.BrowserState("", storage_key="doppel-chat", secret=f"doppel-{name}")
             seen = gr.State(None)
-            heading = gr.HTML(self._heading(), elem_id="heading", container=False, padding=False)
-            chat = gr.Chatbot(
-                elem_id="chat",
-                show_label=False,
-                container=False,
-                scale=1,
-                height=None,
-                min_height=240,
-                layout="bubble",
-                render_markdown=False,
-                buttons=[],
-                feedback_options=None,
-                placeholder=tr("Say something to {name}.", name=name),
-            )
-            typing = gr.HTML("", elem_id="typing", container=False, padding=False)
+            heading = gr.HTML(self._heading(), elem_id="heading", js_on_load=None)
+            chat = gr.HTML("", elem_id="chat", scale=1, js_on_load=None)
             text = gr.Textbox(
                 elem_id="text",
                 show_label=False,
@@ -103,10 +90,8 @@ class Page:
                 lines=1,
                 max_lines=6,
             )
-            with gr.Accordion(tr("Posts"), open=True, visible=bool(self._boards)):
-                posts = gr.HTML("", elem_id="posts", container=False, padding=False)
-            notice = gr.HTML(self._notice(), elem_id="notice", container=False, padding=False)
-            parts = [chat, typing, posts, heading, notice, seen]
+            notice = gr.HTML(self._notice(), elem_id="notice", js_on_load=None)
+            parts = [chat, heading, notice, seen]
             blocks.load(self._opened, [mine], [mine, *parts], **_QUIET)
             text.submit(self._typed, [mine, text], [mine, text, *parts], **_QUIET)
             gr.Timer(TICK_SECONDS).tick(self._ticked, [mine, seen], parts, **_QUIET)
@@ -139,12 +124,14 @@ class Page:
         )
 
     async def _drawn(self, chat: str) -> tuple[Any, ...]:
-        """Values for chat, typing, posts, heading, notice and seen."""
+        """Values for chat, heading, notice and seen."""
         seen = self._look(chat)  # before reading: what changes meanwhile is drawn at the next tick
-        said = await self._store.run(inbox.shown, self._web.name, chat, SHOWN)
-        posts = [await self._store.run(inbox.shown, self._web.name, board, SHOWN) for board in self._boards]
-        messages = [{"role": "user" if entry.sender else "assistant", "content": entry.text} for entry in said]
-        return messages, self._typing(seen.typing), self._posts(posts), self._heading(), self._notice(), seen
+        name, zone = self._config.persona.name, self._config.zone
+        entries: list[Entry] = []
+        for source in (chat, *self._boards):
+            entries += await self._store.run(inbox.shown, self._web.name, source, SHOWN)
+        entries.sort(key=lambda entry: entry.at)
+        return timeline(entries[-SHOWN:], zone, name, typing=seen.typing), self._heading(), self._notice(), seen
 
     def _heading(self) -> str:
         name = html.escape(self._config.persona.name)
@@ -155,27 +142,11 @@ class Page:
             f'<div class="state"><span class="{dot}"></span>{html.escape(state)}</div></div></div>'
         )
 
-    def _typing(self, typing: bool) -> str:
-        if not typing:
-            return ""
-        text = html.escape(tr("{name} is typing", name=self._config.persona.name))
-        return f'<span class="dots"><i></i><i></i><i></i></span><span>{text}</span>'
-
-    def _posts(self, boards: Sequence[Sequence[Entry]]) -> str:
-        entries = sorted((entry for board in boards for entry in board), key=lambda entry: entry.at, reverse=True)
-        if not entries:
-            return f'<div class="none">{html.escape(tr("Nothing yet."))}</div>'
-        return "".join(
-            f'<div class="post"><p>{html.escape(entry.text)}</p>'
-            f"<time>{entry.at.astimezone(self._config.zone):%Y-%m-%d %H:%M}</time></div>"
-            for entry in entries
-        )
-
     def _notice(self) -> str:
         loaded = self._voice.loaded
-        local = tr("Imitates a person; what it says was not said by them. Everything stays on this machine.")
+        local = tr("Imitates a person; what it says was not said by them. This chat stays on this machine.")
         version = tr("Adapter {version}.", version=loaded.version) if loaded else ""
-        return html.escape(f"{local} {version}".strip())
+        return f"<p>{html.escape(f'{local} {version}'.strip())}</p>"
 
 
 _QUIET: dict[str, Any] = {
