@@ -47,8 +47,8 @@ STEP = 2000
 class Watcher(Protocol):
     """Who is told how far the build is."""
 
-    def reading(self, name: str) -> None:
-        """An archive is opened."""
+    def stage(self, text: str) -> None:
+        """What is being done from now on."""
         ...
 
     def grew(self, size: int) -> None:
@@ -117,6 +117,7 @@ class _Build:
         try:
             self._read(spool)
             self._require_owner()
+            self.watcher.stage(tr("Making sessions"))
             summaries = [summary for one in spool.conversations() for summary in self._sessions(one, drafts)]
             counts = self._write(staging / SESSIONS, summaries, drafts)
         finally:
@@ -128,7 +129,7 @@ class _Build:
     def _read(self, spool: Spool) -> None:
         """Every message of every archive is counted, cleaned, and spooled or dropped."""
         for number, source in enumerate(self.found.sources):
-            self.watcher.reading(source.reader.name)
+            self.watcher.stage(tr("Reading {name}", name=source.reader.name))
             source.tree.on_open, source.tree.on_read = self.watcher.grew, self.watcher.read
             unreported = 0
             for message in source.reader.read(source.tree):

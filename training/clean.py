@@ -37,7 +37,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
 def clean_text(text: str) -> str:
     """The text as the transcript keeps it, without control characters."""
-    return normalize(_CONTROL.sub("", text) if not text.isprintable() else text)
+    if text.isprintable():
+        return text.strip() if text.isascii() else normalize(text)  # half of all text; nothing to normalize
+    return normalize(_CONTROL.sub("", text))
 
 
 def drop_reason(message: Message, text: str) -> Reason | None:

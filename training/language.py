@@ -21,6 +21,9 @@ _SCRIPT = re.compile("|".join(f"(?P<{name}>[{ranges}])" for name, ranges in _SCR
 _WORD = re.compile(r"[a-zà-öø-ÿœ']+")
 _URL = re.compile(r"https?://\S+|@\w+")
 
+_ENOUGH = 4000
+"""Characters of a text that are looked at."""
+
 _COMMON = {
     "en": "the and you to is it i'm it's that what not just my for have was are this with of yeah how your do",
     "es": "que de no el la es y los se por qué un una con para pero está me lo muy sí como si",
@@ -39,7 +42,7 @@ _LANGUAGES_OF = {
 
 def language_of(text: str) -> str | None:
     """ISO 639-1 code of the language most of the text is in, or None when there is too little to tell by."""
-    text = _URL.sub("", text).casefold()
+    text = _URL.sub("", text[:_ENOUGH]).casefold()
     scripts = Counter(match.lastgroup for match in _SCRIPT.finditer(text)) if not text.isascii() else Counter()
     words = _WORD.findall(text)
     if scripts and scripts.total() >= len(words):

@@ -1,5 +1,6 @@
 """Who is the owner: what the exports say, what `persona.me` says, and a clear question when neither does."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -10,6 +11,8 @@ from doppel.i18n import tr
 from doppel.message import Message
 
 _ASKED = 5
+_EASY = re.compile(r"\w[\w .\-]*")
+"""Names that need no thought between the quotes of a YAML list."""
 
 
 class Writer(msgspec.Struct):
@@ -106,7 +109,8 @@ class Owner:
             )
             for (name, account), count in top
         )
-        example = top[0][0][0] or top[0][0][1]
+        name, account = top[0][0]
+        example = name if _EASY.fullmatch(name) else account
         if self._me:
             return tr(
                 "{source}: nobody called {me} writes there; write one of these into config.yaml as "

@@ -12,8 +12,8 @@ import msgspec
 from doppel.transcript import Turn
 from training.dataset import Split
 
-TEST_SHARE = 0.10
-VALIDATION_SHARE = 0.05
+TEST_PERCENT = 10
+VALIDATION_PERCENT = 5
 
 _SHORT = 8
 """Words (or characters of scripts without spaces) below which a repeated session is style, not a copy."""
@@ -51,9 +51,9 @@ def split_by_time(sessions: Iterable[Summary]) -> list[tuple[Split, Summary]]:
     splits: list[tuple[Split, Summary]] = []
     for number, session in reversed(list(enumerate(ordered))):
         split: Split = "train"
-        if number > 0 and after < TEST_SHARE * total:
+        if number > 0 and after * 100 < TEST_PERCENT * total:
             split = "test"
-        elif number > 0 and after < (TEST_SHARE + VALIDATION_SHARE) * total:
+        elif number > 0 and after * 100 < (TEST_PERCENT + VALIDATION_PERCENT) * total:
             split = "validation"
         splits.append((split, session))
         after += session.mine

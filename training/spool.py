@@ -7,20 +7,17 @@ import mmap
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from doppel.message import Message
-
-Record = TypeVar("Record")
 
 
 class Records:
     """A file of encoded structs, written once, then read in any order.
 
     Args:
-        path: the temporary file; its owner removes it.
+        path: the temporary file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,19 +35,20 @@ class Records:
         self.position += len(data)
         return len(data)
 
-    def read(self, position: int, length: int) -> memoryview:
+    def read(self, position: int, length: int) -> bytes:
         """The bytes of a record. No record can be added after the first was read."""
         if self._map is None:
             self._file.close()
             with self._path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return memoryview(self._map)[position : position + length]
+        return self._map[position : position + length]
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Removes the file."""
         self._file.close()
         if self._map is not None:
             self._map.close()
+        self._path.unlink(missing_ok=True)
 
 
 class Conversation:
@@ -115,5 +113,5 @@ class Spool:
         return list(self._conversations.values())
 
     def close(self) -> None:
-        """Lets go of the temporary file."""
+        """Removes the temporary file."""
         self._records.close()

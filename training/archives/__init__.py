@@ -7,7 +7,7 @@ and zips and asks every reader; it knows no format, and a reader never sees wher
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -62,10 +62,16 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Discovery(msgspec.Struct, frozen=True):
-    """What was found under the configured paths: archives, and files that no reader knows."""
+    """What was found under the configured paths: archives, files that no reader knows, and what holds them."""
 
     sources: list[Source]
     unknown: list[str]
+    stores: list[Store]
+
+    def close(self) -> None:
+        """Lets go of the zips; nothing can be read afterwards."""
+        for store in reversed(self.stores):
+            store.close()
 
 
 def installed_readers() -> list[Reader]:
@@ -87,9 +93,14 @@ def discover(archives: Sequence[str], root: Path, zone: ZoneInfo, readers: Seque
         UserError: a path is missing, empty or a broken zip, or nothing in it is recognised.
     """
     search = _Search(readers, zone)
-    for archive in archives:
-        search.path(sample_path() if archive == SAMPLE else root / Path(archive).expanduser())
-    return Discovery(search.sources, search.unknown)
+    found = Discovery(search.sources, search.unknown, search.stores)
+    try:
+        for archive in archives:
+            search.path(sample_path() if archive == SAMPLE else root / Path(archive).expanduser())
+    except BaseException:
+        found.close()
+        raise
+    return found
 
 
 def sample_path() -> Path:
@@ -110,6 +121,7 @@ class _Search:
         self.zone = zone
         self.sources: list[Source] = []
         self.unknown: list[str] = []
+        self.stores: list[Store] = []
 
     def path(self, path: Path) -> None:
         """Searches one configured path; it must yield at least one archive."""
@@ -119,28 +131,28 @@ class _Search:
         if path.is_dir():
             self._folder(open_folder(path), "", str(path), is_root=True)
         elif path.suffix.lower() == ".zip":
-            self._zip(open_zip(path, str(path)), str(path), depth=1)
+            self._zip(path, str(path), depth=1)
         else:
-            store = open_folder(path)
-            self._file(store, path.name, str(path))
+            self._file(open_folder(path), path.name, str(path), self.readers)
         if len(self.sources) == before:
             self._refuse(path)
 
     def _folder(self, store: Store, prefix: str, label: str, *, is_root: bool = False, depth: int = 0) -> None:
         """Asks about one folder and its files; descends where the folder as a whole is not an archive."""
         tree = Tree(store, prefix, label, self.zone)
-        whole = self._claims(tree)
+        whole = self._claims(tree, self.readers)
+        # Who claimed the folder reads its files too; others may still know single files that lie in it.
+        others = [reader for reader in self.readers if reader not in whole]
         before = len(self.sources)
         unknown_before = len(self.unknown)
         files, folders = store.listing(prefix)
         for name in files:
             if name.lower().endswith(".zip"):
-                inner = open_zip(store.open_seekable(prefix + name), f"{label}/{name}")
-                self._zip(inner, f"{label}/{name}", depth=depth + 1)
+                self._zip(store.open_seekable(prefix + name), f"{label}/{name}", depth=depth + 1)
             elif not name.lower().endswith(_MEDIA) and not name.startswith("."):
-                self._file(store, prefix + name, f"{label}/{name}")
+                self._file(store, prefix + name, f"{label}/{name}", others)
         # Files beside a recognised one in a folder of its own (attachments, pages) are part of that export.
-        own_folder = whole or (not is_root and len(self.sources) > before)
+        own_folder = bool(whole) or (not is_root and len(self.sources) > before)
         if not whole:
             for name in folders:
                 if not name.startswith((".", "__MACOSX")):
@@ -148,7 +160,9 @@ class _Search:
         if own_folder:
             del self.unknown[unknown_before:]
 
-    def _zip(self, store: Store, label: str, depth: int) -> None:
+    def _zip(self, file: Path | IO[bytes], label: str, depth: int) -> None:
+        store = open_zip(file, label)
+        self.stores.append(store)
         if depth > ZIP_DEPTH:
             raise UserError(tr("{path}: zips inside zips inside zips; unpack it first", path=label))
         before, unknown_before = len(self.sources), len(self.unknown)
@@ -157,14 +171,14 @@ class _Search:
         if len(self.sources) == before:
             self.unknown.append(label)
 
-    def _file(self, store: Store, name: str, label: str) -> None:
-        if not self._claims(Tree(store, name, label, self.zone)):
+    def _file(self, store: Store, name: str, label: str, readers: Sequence[Reader]) -> None:
+        if not self._claims(Tree(store, name, label, self.zone), readers):
             self.unknown.append(label)
 
-    def _claims(self, tree: Tree) -> bool:
-        claimed = [Source(reader, tree) for reader in self.readers if reader.sniff(tree)]
-        self.sources += claimed
-        return bool(claimed)
+    def _claims(self, tree: Tree, readers: Sequence[Reader]) -> list[Reader]:
+        claimed = [reader for reader in readers if reader.sniff(tree)]
+        self.sources += [Source(reader, tree) for reader in claimed]
+        return claimed
 
     def _refuse(self, path: Path) -> None:
         supported = "; ".join(tr(reader.accepts) for reader in self.readers if reader.accepts)

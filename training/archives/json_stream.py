@@ -19,6 +19,8 @@ LARGEST_RECORD = 1 << 26
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NEXT_OBJECT = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?=\{)")
 _FIRST_KEY = re.compile(r'\{\s*("[^"\\]*"\s*:)')
+_NUMBER_END = re.compile(r"[-+.eE0-9]*")
+_KEY_REACH = 200
 _BAD_ESCAPE = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|.)", re.DOTALL)
 
 
@@ -102,9 +104,10 @@ class JsonStream:
                     raise DamagedJSON(_explain(error, self._ended)) from None
             except RecursionError:
                 raise DamagedJSON(tr("nested too deeply")) from None
+            except ValueError as error:  # a number of thousands of digits
+                raise DamagedJSON(tr("not valid JSON: {error}", error=error)) from None
             else:
-                # A number at the end of what was read may go on.
-                if end < len(self._text) or not self._fill():
+                if not self._may_go_on(value, end) or not self._fill():
                     self._at = end
                     return value
 
@@ -149,12 +152,11 @@ class JsonStream:
         if self.peek() == "]":
             self._at += 1
             return
-        next_one: re.Pattern[str] | None = None
+        next_one = self._next_like(fence)
         more = True
         while more:
             number += 1
             self.peek()
-            next_one = next_one or self._next_like(fence)
             for record in self._plain_run():
                 yield number, record
                 number += 1
@@ -191,7 +193,7 @@ class JsonStream:
         while True:
             try:
                 record, end = self._scan(self._text, self._at)
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 return
             following = _NEXT_OBJECT.match(self._text, end)
             if following is None:
@@ -210,6 +212,8 @@ class JsonStream:
 
     def _next_like(self, fence: str) -> re.Pattern[str] | None:
         """Finds the next object of the array: it begins with the same key as the one here. Or the fence."""
+        while len(self._text) - self._at < _KEY_REACH and self._fill():
+            pass
         match = _FIRST_KEY.match(self._text, self._at)
         if match is None:
             return None
@@ -244,6 +248,13 @@ class JsonStream:
         self._text = self._text[self._at :] + self._decoder.decode(data)
         self._at = 0
         return True
+
+    def _may_go_on(self, value: object, end: int) -> bool:
+        """Whether a number just before the end of what was read may have more digits."""
+        if not isinstance(value, int | float):
+            return False
+        rest = _NUMBER_END.match(self._text, end)
+        return rest is not None and rest.end() == len(self._text)
 
     def _may_continue(self, error: json.JSONDecodeError) -> bool:
         """Whether the error may only mean that the value is longer than what was read so far."""

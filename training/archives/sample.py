@@ -55,7 +55,8 @@ def _chat(chat: str, content: dict[str, Any], file: str) -> Iterator[Message]:
     bubbles = [bubble for turn in content["messages"] for bubble in turn]
     if not any(bubble["sender"] == SPEAKER for bubble in bubbles):
         return
-    others = sorted({bubble["sender"] for bubble in bubbles} - {SPEAKER})
+    names = {account: pseudonym(PLATFORM, account) for account in {bubble["sender"] for bubble in bubbles}}
+    others = " ".join(sorted(name for account, name in names.items() if account != SPEAKER))
     for number, bubble in enumerate(bubbles, 1):
         sent_at = datetime.fromisoformat(bubble["timestamp"])
         yield Message(
@@ -64,10 +65,10 @@ def _chat(chat: str, content: dict[str, Any], file: str) -> Iterator[Message]:
             chat=chat,
             kind="dm",
             sender=bubble["sender"],
-            sender_name=pseudonym(PLATFORM, bubble["sender"]),
+            sender_name=names[bubble["sender"]],
             sent_at=sent_at.astimezone(UTC) if sent_at.tzinfo else sent_at.replace(tzinfo=UTC),
             text=bubble["text"],
             is_owner=bubble["sender"] == SPEAKER,
-            chat_name=" ".join(pseudonym(PLATFORM, other) for other in others) or "-",
+            chat_name=others or "-",
             origin=f"{file}:{chat}:{number}",
         )

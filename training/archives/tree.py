@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 from zoneinfo import ZoneInfo
@@ -61,7 +61,11 @@ class Store(Protocol):
         ...
 
     def open_seekable(self, name: str) -> Path | IO[bytes]:
-        """A file as something that `zipfile` can read."""
+        """A file as something that `zipfile` can read; `open_zip` closes it."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of files kept open."""
         ...
 
 
@@ -151,7 +155,7 @@ def open_folder(path: Path) -> Store:
 def open_zip(file: Path | IO[bytes], label: str) -> Store:
     """A zip. Raises UserError when it is broken, incomplete or not a zip."""
     try:
-        return _Zip(zipfile.ZipFile(file), label)
+        return _Zip(file, label)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         raise UserError(tr("{path}: a broken or incomplete zip; download it again", path=label)) from None
 
@@ -195,17 +199,24 @@ class _Folder:
     def open_seekable(self, name: str) -> Path | IO[bytes]:
         return self._root / name
 
+    def close(self) -> None:
+        """Nothing is kept open."""
+
 
 class _Zip:
     """Members of a zip, listed once."""
 
-    def __init__(self, archive: zipfile.ZipFile, label: str) -> None:
-        self._archive = archive
+    def __init__(self, file: Path | IO[bytes], label: str) -> None:
         self._label = label
+        with ExitStack() as opened:
+            if not isinstance(file, Path):
+                opened.callback(file.close)
+            self._archive = opened.enter_context(zipfile.ZipFile(file))
+            self._opened = opened.pop_all()
         self._members: dict[str, zipfile.ZipInfo] = {}
         self._files: dict[str, list[str]] = {}
         self._folders: dict[str, set[str]] = {}
-        for member in archive.infolist():
+        for member in self._archive.infolist():
             # Nothing is ever extracted, so a name with `..` is just an odd name.
             if not member.is_dir():
                 self._members[member.filename] = member
@@ -236,6 +247,9 @@ class _Zip:
             while data := member.read(1 << 20):
                 copy.write(data)
         return copy
+
+    def close(self) -> None:
+        self._opened.close()
 
     def _add(self, name: str) -> None:
         folder, _, file = name.rpartition("/")

@@ -52,8 +52,8 @@ class _Watcher:
         self._messages = 0
         self._started = time.monotonic()
 
-    def reading(self, name: str) -> None:
-        self._bar.update(self._task, description=tr("Reading {name}", name=name))
+    def stage(self, text: str) -> None:
+        self._bar.update(self._task, description=text)
 
     def grew(self, size: int) -> None:
         self._size += size

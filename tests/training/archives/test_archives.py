@@ -1,0 +1,104 @@
+"""Discovery: what is recognised, what is reported as unknown, and one clear line when there is nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from doppel.errors import UserError
+from tests.training.exports import (
+    ZONE,
+    telegram_chat,
+    telegram_message,
+    tweet,
+    twitter_files,
+    write_folder,
+    write_zip,
+)
+from training.archives import Discovery, discover, installed_readers, sample_path
+
+CHAT = json.dumps(telegram_chat([telegram_message(1, 1001, "hi")]))
+TWITTER = twitter_files(tweets=[tweet(1, "hello")])
+
+
+def find(*paths: Path) -> Discovery:
+    found = discover([str(path) for path in paths], paths[0].parent, ZONE, installed_readers())
+    found.close()
+    return found
+
+
+def recognised(found: Discovery) -> list[tuple[str, str]]:
+    return sorted((source.reader.name, Path(source.tree.label).name) for source in found.sources)
+
+
+def test_a_folder_may_hold_several_archives(tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    write_folder(folder / "ChatExport_1", {"result.json": CHAT, "photos/a.jpg": "x", "files/odd.txt": "x"})
+    write_folder(folder, {"renamed.txt": CHAT})
+    write_zip(folder / "tweets.zip", TWITTER, "x/")
+    write_folder(folder / "unpacked", TWITTER)
+    found = find(folder)
+    assert recognised(found) == [
+        ("telegram", "renamed.txt"),
+        ("telegram", "result.json"),
+        ("twitter", "unpacked"),
+        ("twitter", "x"),
+    ]
+    assert found.unknown == []
+
+
+def test_two_archives_unpacked_into_one_folder(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "archive", {**TWITTER, "result.json": CHAT})
+    assert recognised(find(folder)) == [("telegram", "result.json"), ("twitter", "archive")]
+
+
+def test_unknown_files_beside_known_ones_are_listed(tmp_path: Path) -> None:
+    folder = write_folder(
+        tmp_path / "archive",
+        {"result.json": CHAT, "diary.txt": "dear diary", "more/data.bin": "x", "photo.jpg": "x", ".hidden": "x"},
+    )
+    write_zip(folder / "odd.zip", {"a.txt": "x", "b.txt": "y"})
+    assert find(folder).unknown == [f"{folder}/{name}" for name in ("diary.txt", "odd.zip", "more/data.bin")]
+
+
+def test_several_paths_and_the_sample(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "a", {"result.json": CHAT})
+    found = discover(["sample", "a"], folder.parent, ZONE, installed_readers())
+    assert recognised(found) == [("sample", "dataset.json"), ("telegram", "result.json")]
+
+
+def test_the_sample_is_recognised_by_content(tmp_path: Path) -> None:
+    with sample_path().open("rb") as file:
+        head = file.read(1000)
+    (tmp_path / "anything").write_bytes(head)
+    assert recognised(find(tmp_path / "anything")) == [("sample", "anything")]
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "expected"),
+    [
+        ("missing", None, "missing: no such file or folder; set `archive` in config.yaml"),
+        ("empty", {}, "empty: nothing to read there; supported: "),
+        ("pictures", {"a.jpg": "x"}, "pictures: nothing to read there; supported: "),
+        ("unknown", {"diary.txt": "x"}, "unknown/diary.txt: not an archive I know; supported: "),
+    ],
+)
+def test_one_clear_line(tmp_path: Path, name: str, files: dict[str, str] | None, expected: str) -> None:
+    if files is not None:
+        (tmp_path / name).mkdir()
+        write_folder(tmp_path / name, files)
+    with pytest.raises(UserError) as raised:
+        find(tmp_path / name)
+    assert str(raised.value).startswith(f"{tmp_path}/{expected}")
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_file_is_told_what_is_supported(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(UserError, match=r"notes\.txt: not an archive I know; supported: .*result\.json.*Twitter"):
+        find(tmp_path / "notes.txt")
+
+
+def test_an_empty_zip(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"empty\.zip: not an archive I know"):
+        find(write_zip(tmp_path / "empty.zip", {}))

@@ -1,0 +1,201 @@
+"""Telegram Desktop's result.json, every fact that the reader knows of it."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doppel.message import Message
+from tests.training.exports import (
+    SECOND,
+    read_all,
+    telegram_account,
+    telegram_chat,
+    telegram_message,
+    write_folder,
+    write_json,
+    write_zip,
+)
+
+OTHER, ME = 2002, 1001
+
+
+def read(tmp_path: Path, content: Any) -> list[Message]:
+    messages, bad = read_all(write_json(tmp_path / "result.json", content))
+    assert bad == []
+    return messages
+
+
+def one(tmp_path: Path, record: dict[str, Any], **chat: Any) -> Message:
+    (message,) = read(tmp_path, telegram_chat([record], **chat))
+    return message
+
+
+def test_a_single_chat(tmp_path: Path) -> None:
+    messages = read(tmp_path, telegram_chat([telegram_message(1, OTHER, "hi"), telegram_message(2, ME, "你好")]))
+    assert [message.text for message in messages] == ["hi", "你好"]
+    assert [message.sender for message in messages] == ["2002", "1001"]  # as in the bot API: plain numbers
+    assert messages[0].sender_name == "Tom Berg"
+    assert {message.chat for message in messages} == {"user2002"}
+    assert messages[0].platform == "telegram"
+    assert messages[0].kind == "dm"
+    assert messages[0].chat_name == "Tom"
+    # The id of a private chat is the other one's: they are known not to be the owner, the rest is asked for.
+    assert [message.is_owner for message in messages] == [False, None]
+
+
+def test_a_whole_account_says_whose_it_is(tmp_path: Path) -> None:
+    group = telegram_chat(
+        [telegram_message(1, 3003, "ah"), telegram_message(2, ME, "oh")], id=5, type="private_group", name="Chess"
+    )
+    left = telegram_chat([telegram_message(1, ME, "bye")], id=6, type="public_supergroup", name="Old")
+    messages = read(tmp_path, telegram_account(telegram_chat([telegram_message(1, ME, "hi")]), group, left=[left]))
+    assert [(message.chat, message.kind, message.is_owner) for message in messages] == [
+        ("user2002", "dm", True),
+        ("chat5", "group", False),
+        ("chat5", "group", True),
+        ("channel6", "group", True),
+    ]
+
+
+def test_date_is_the_exporters_so_unixtime_counts(tmp_path: Path) -> None:
+    message = one(tmp_path, telegram_message(1, ME, "hi", at=5))
+    assert message.sent_at == datetime.fromtimestamp(SECOND + 5, UTC)
+
+
+def test_old_exports_have_local_time_only(tmp_path: Path) -> None:
+    record = telegram_message(1, ME, "hi")
+    del record["date_unixtime"]
+    record["date"] = "2017-07-14T04:40:00"
+    assert one(tmp_path, record).sent_at == datetime(2017, 7, 14, 2, 40, tzinfo=UTC)  # read in the owner's zone
+
+
+def test_text_lists_become_text(tmp_path: Path) -> None:
+    parts = ["see ", {"type": "link", "text": "example.org"}, " and ", {"type": "bold", "text": "this"}]
+    assert one(tmp_path, telegram_message(1, ME, parts)).text == "see example.org and this"
+
+
+def test_text_entities_may_be_absent_or_alone(tmp_path: Path) -> None:
+    record = telegram_message(1, ME, "plain")
+    del record["text_entities"]
+    assert one(tmp_path, record).text == "plain"
+    record = telegram_message(1, ME, None, text_entities=[{"type": "plain", "text": "only here"}])
+    assert one(tmp_path, record).text == "only here"
+
+
+def test_control_characters_come_as_invalid_escapes(tmp_path: Path) -> None:
+    content = json.dumps(telegram_chat([telegram_message(1, ME, "bell MARK slash \\x41")]))
+    path = tmp_path / "result.json"
+    path.write_text(content.replace("MARK", "\\x07"), encoding="utf-8")
+    messages, bad = read_all(path)
+    assert bad == []
+    assert messages[0].text == "bell \x07 slash \\x41"
+
+
+@pytest.mark.parametrize(
+    ("more", "mark"),
+    [
+        ({"forwarded_from": "Somebody"}, "forward"),
+        ({"forwarded_from": None}, "forward"),  # the account is gone
+        ({"saved_from": "Channel"}, "forward"),
+        ({"via_bot": "@gif"}, "bot"),
+        ({"photo": "(File not included. Change data exporting settings to download.)"}, "media"),
+        ({"file": "voice.ogg", "media_type": "voice_message"}, "media"),
+        ({"media_type": "sticker", "sticker_emoji": "😀"}, "sticker"),
+        ({"poll": {"question": "?"}}, "media"),
+        ({"edited": "2017-07-14T04:41:00"}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_a_record_says_about_itself(tmp_path: Path, more: dict[str, Any], mark: str) -> None:
+    assert one(tmp_path, telegram_message(1, ME, "text", **more)).mark == mark
+
+
+def test_service_and_unsupported_records_are_messages_too(tmp_path: Path) -> None:
+    service = telegram_message(2, ME, "", type="service", actor="Mara", actor_id="user1001", action="phone_call")
+    messages = read(tmp_path, telegram_chat([telegram_message(1, ME, "a"), service, {"id": 3, "type": "unsupported"}]))
+    assert [message.mark for message in messages] == ["", "service", "service"]
+    assert messages[2].sent_at == messages[1].sent_at  # it has no time of its own
+
+
+def test_replies_are_linked_unless_they_answer_another_chat(tmp_path: Path) -> None:
+    assert one(tmp_path, telegram_message(9, ME, "yes", reply_to_message_id=4)).reply_to == "4"
+    elsewhere = telegram_message(9, ME, "yes", reply_to_message_id=4, reply_to_peer_id="channel7")
+    assert one(tmp_path, elsewhere).reply_to is None
+
+
+def test_topics_are_chats_of_their_own(tmp_path: Path) -> None:
+    topic = telegram_message(10, ME, "", type="service", action="topic_created", title="Food")
+    messages = read(
+        tmp_path,
+        telegram_chat(
+            [
+                topic,
+                telegram_message(11, ME, "in the topic", reply_to_message_id=10),
+                telegram_message(12, OTHER, "an answer there", reply_to_message_id=11),
+                telegram_message(13, OTHER, "in general"),
+                telegram_message(14, ME, "still the topic", reply_to_message_id=12),
+            ],
+            id=5,
+            type="public_supergroup",
+        ),
+    )
+    assert [message.chat for message in messages] == ["channel5/10"] * 3 + ["channel5", "channel5/10"]
+    assert [message.reply_to for message in messages] == [None, None, "11", None, "12"]
+
+
+def test_chats_with_bots_and_with_oneself(tmp_path: Path) -> None:
+    assert one(tmp_path, telegram_message(1, ME, "/start"), type="bot_chat").mark == "bot"
+    note = one(tmp_path, telegram_message(1, ME, "milk"), type="saved_messages", id=ME, name=None)
+    assert note.is_owner is True
+    assert note.chat_name == "saved messages"
+
+
+def test_a_channel_may_be_the_owners(tmp_path: Path) -> None:
+    post = telegram_message(1, ME, "news", from_id="channel5", **{"from": "My channel"})
+    channel = telegram_chat([post], id=5, type="public_channel", name="My channel")
+    (message,) = read(tmp_path, telegram_account(channel))
+    assert (message.kind, message.sender, message.is_owner) == ("post", "channel5", None)
+
+
+def test_deleted_accounts_and_old_ids(tmp_path: Path) -> None:
+    gone = telegram_message(1, OTHER, "hi", **{"from": None})
+    assert (one(tmp_path, gone).sender, one(tmp_path, gone).sender_name) == ("2002", "")
+    assert one(tmp_path, telegram_message(1, ME, "hi", from_id=4_297_000_000)).sender == "4297000000"
+
+
+def test_bad_records_are_counted_and_named(tmp_path: Path) -> None:
+    records = [
+        telegram_message(1, ME, "a"),
+        {"type": "message", "text": "no id", "date_unixtime": "1500000000"},
+        "nonsense",
+        telegram_message(3, ME, "b", date_unixtime="yesterday"),
+        telegram_message(4, ME, "c"),
+    ]
+    messages, bad = read_all(write_json(tmp_path / "result.json", telegram_chat(records)))
+    assert [message.id for message in messages] == ["1", "4"]
+    assert [(record.file, record.position) for record in bad] == [
+        (str(tmp_path / "result.json"), f"Tom, message {number}") for number in (2, 3, 4)
+    ]
+    assert bad[0].reason == "has no 'id'"
+    assert "yesterday" in bad[2].reason
+
+
+def test_a_cut_off_file_keeps_what_came_before(tmp_path: Path) -> None:
+    text = json.dumps(telegram_chat([telegram_message(1, ME, "a"), telegram_message(2, ME, "b")]))
+    path = tmp_path / "result.json"
+    path.write_text(text[:-60], encoding="utf-8")
+    messages, bad = read_all(path)
+    assert [message.id for message in messages] == ["1"]
+    assert [record.reason for record in bad] == ["it ends in the middle"]
+
+
+def test_found_in_folders_and_zips_under_any_name(tmp_path: Path) -> None:
+    content = json.dumps(telegram_chat([telegram_message(1, ME, "hi")]))
+    files = {"ChatExport/my chat.json": content, "ChatExport/photos/1.jpg": "x", "ChatExport/files/note.txt": "x"}
+    for path in (write_folder(tmp_path / "a", files), write_zip(tmp_path / "b.zip", files, "deep/er/")):
+        messages, bad = read_all(path)
+        assert [message.text for message in messages] == ["hi"]
+        assert bad == []

@@ -1,0 +1,135 @@
+"""`doppel build` as a user runs it: what it prints, the exit codes, and what it leaves behind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from doppel.cli import as_command
+from tests.training.exports import (
+    telegram_account,
+    telegram_chat,
+    telegram_message,
+    tweet,
+    twitter_files,
+    write_folder,
+    write_json,
+    write_zip,
+)
+from training.commands.build import build
+
+
+def run(root: Path, *options: str, config: str = "archive: archive\n") -> Result:
+    """`doppel build` in a folder. The real command line, with this one command."""
+    (root / "config.yaml").write_text(config, encoding="utf-8")
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command("build")(as_command(build))
+    return CliRunner().invoke(app, ["--config", str(root / "config.yaml"), *options], catch_exceptions=False)
+
+
+def account(messages: int = 6, **more: Any) -> Any:
+    rows = [telegram_message(n, 1001 if n % 2 else 2002, f"message {n}", at=n * 4000) for n in range(1, messages + 1)]
+    return telegram_account(telegram_chat([*rows, telegram_message(99, 1001, "x", at=10**6, **more)]))
+
+
+def test_tables_examples_and_what_comes_next(tmp_path: Path) -> None:
+    write_json(tmp_path / "archive" / "result.json", account(forwarded_from="Ana"))
+    write_zip(tmp_path / "archive" / "t.zip", twitter_files(tweets=[tweet(1, "good [bold]morning[/bold]")]))
+    result = run(tmp_path)
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    for part in ("telegram", "twitter", "Tom", "forward 1", "no turn of yours", "An example, as the model sees it"):
+        assert part in result.stderr
+    assert "Your messages: 4 of 5 are in it" in result.stderr
+    assert "me: good [bold]morning[/bold]" in result.stderr
+    assert result.stderr.rstrip().endswith("next: `doppel train`")
+
+
+def test_in_chinese(tmp_path: Path) -> None:
+    write_json(tmp_path / "archive" / "result.json", account())
+    result = run(tmp_path, config="archive: archive\nlanguage: zh\n")
+    assert result.exit_code == 0
+    for part in ("每条消息的去向", "会话里没有你的话", "你的消息：读到 4 条", "下一步：`doppel train`"):
+        assert part in result.stderr
+
+
+def test_json_is_one_object_on_stdout(tmp_path: Path) -> None:
+    write_json(tmp_path / "archive" / "result.json", account(photo="(File not included.)"))
+    (tmp_path / "archive" / "odd.bin").write_text("x")
+    result = run(tmp_path, "--json")
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert report["read"] == 7 == report["kept"] + sum(report["dropped"].values())
+    assert report["bad"] == 0
+    assert report["sources"]["telegram"]["chats"] == 1
+    assert set(report["sessions"]) == {"train", "validation", "test"}
+    assert report["owner"]["accounts"] == ["telegram: Mara Lind"]
+    assert report["data"] == str(tmp_path / "data" / "sample")
+    assert report["unknown"] == [str(tmp_path / "archive" / "odd.bin")]
+    assert "odd.bin" in result.stderr
+
+
+def test_bad_records_are_one_line(tmp_path: Path) -> None:
+    content = account()
+    content["chats"]["list"][0]["messages"].insert(0, {"type": "message"})
+    write_json(tmp_path / "archive" / "result.json", content)
+    result = run(tmp_path)
+    assert result.exit_code == 0
+    assert "1 records could not be read" in result.stderr
+    assert f"{tmp_path}/archive/result.json, Tom, message 1: has no 'id'; all are in report.json" in result.stderr
+
+
+def broken_zip(root: Path) -> None:
+    path = write_zip(root / "archive" / "t.zip", twitter_files(tweets=[tweet(1, "a")]))
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "expected"),
+    [
+        (lambda root: None, "archive: no such file or folder; set `archive` in config.yaml"),
+        (lambda root: (root / "archive").mkdir(), "archive: nothing to read there; supported: "),
+        (lambda root: write_zip(root / "archive" / "a.zip", {}), "archive/a.zip: not an archive I know; supported: "),
+        (broken_zip, "archive/t.zip: a broken or incomplete zip; download it again"),
+        (lambda root: write_folder(root / "archive", {"diary.txt": "x"}), "archive/diary.txt: not an archive I know"),
+        (
+            lambda root: write_json(
+                root / "archive" / "result.json",
+                telegram_chat([telegram_message(1, 3003, "hi")], id=7, type="private_group"),
+            ),
+            "archive/result.json: does not say which messages are yours; write yourself into config.yaml",
+        ),
+        (
+            lambda root: write_json(root / "archive" / "result.json", telegram_chat([])),
+            "archive/result.json: no messages in it",
+        ),
+        (
+            lambda root: write_json(
+                root / "archive" / "result.json",
+                telegram_account(telegram_chat([telegram_message(1, 1001, "x", forwarded_from="Ana")])),
+            ),
+            "nothing of yours is left to learn from; dropped: forward 1",
+        ),
+    ],
+    ids=["missing", "empty folder", "empty zip", "broken zip", "unknown", "no owner", "no messages", "none kept"],
+)
+def test_mistakes_are_one_line_with_exit_code_2(tmp_path: Path, prepare: Any, expected: str) -> None:
+    prepare(tmp_path)
+    result = run(tmp_path, "--json")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("doppel: ")]
+    assert len(errors) == 1
+    assert expected in errors[0]
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_sample_on_the_command_line(tmp_path: Path) -> None:
+    result = run(tmp_path, "--json", config="")
+    report = json.loads(result.stdout)
+    assert report["owner"]["read"] == 25_272
+    assert report["read"] == report["kept"] + sum(report["dropped"].values())

@@ -1,0 +1,32 @@
+"""Messages come back from the temporary file as they went in, in order of time."""
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.training.messages import message
+from training.spool import Spool
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 20), st.text(max_size=9))))
+def test_every_message_comes_back_in_order(rows: list[tuple[str, int, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder) / "spool")
+        sent = [message(number, text, chat=chat, at=at) for number, (chat, at, text) in enumerate(rows)]
+        for number, one in enumerate(sent):
+            spool.add(number % 3, one)
+        back = {one.chat: [item for _, item in one.messages()] for one in spool.conversations()}
+        for chat in {one.chat for one in sent}:
+            expected = sorted((one for one in sent if one.chat == chat), key=lambda one: one.sent_at)
+            assert back[chat] == expected
+        spool.close()
+
+
+def test_public_messages_are_apart_from_conversations(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    for number, kind in enumerate(("dm", "post", "reply", "group", "quote")):
+        spool.add(0, message(number, kind=kind))
+    assert [(one.is_public, len(one.times())) for one in spool.conversations()] == [(False, 2), (True, 3)]
+    spool.close()
