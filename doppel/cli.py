@@ -94,6 +94,8 @@ def execute(run: Run, work: Callable[[], dict[str, Any] | None]) -> int:
         if run.debug:
             raise
         Console(stderr=True, highlight=False).print(f"doppel: {error}", markup=False, soft_wrap=True, style="red")
+        if run.as_json and error.result is not None:
+            print(msgspec.json.encode(error.result).decode())
         return error.exit_code
     except KeyboardInterrupt:
         print(tr("\nInterrupted."), file=sys.stderr)
