@@ -6,11 +6,11 @@ one token, or at most 512 tokens of a prompt; between steps a request may be can
 or an adapter may come or go. Knows nothing of asyncio: results leave through a callback.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,10 +22,11 @@ from doppel.engine.lora import Adapters, Lora
 from doppel.engine.sampling import Sampler, candidates
 from doppel.i18n import tr
 
+_log = logging.getLogger(__name__)
+
 _PREFILL = 512
 _CANARY_TOKENS = 4
 _LAST_STEP_SECONDS = 8.0  # the process may then end all the same: the thread is a daemon
-T = TypeVar("T")
 
 Deliver = Callable[[Token | Exception | None], None]
 """Takes each token; then None for a good end, or what went wrong. Called on the thread; must not block."""
@@ -81,7 +82,7 @@ class InferenceThread:
         self._max_active = max_active
         self._max_waiting = max_waiting
         self._changed = threading.Condition()
-        self._orders: deque[Callable[[], None]] = deque()
+        self._arriving: deque[tuple[Lora, Future[None]]] = deque()
         self._waiting: deque[Job] = deque()
         self._active: list[Job] = []
         self._loaded: list[str] = []
@@ -105,7 +106,14 @@ class InferenceThread:
 
     def attach(self, lora: Lora) -> "Future[None]":
         """Attaches an adapter and tries it with a few tokens; the future fails with AdapterRefused."""
-        return self._order(lambda: self._attach(lora))
+        future: Future[None] = Future()
+        with self._changed:
+            if self._closing:
+                future.set_exception(EngineError(tr("the engine is closed")))
+            else:
+                self._arriving.append((lora, future))
+                self._changed.notify()
+        return future
 
     def retire(self, name: str) -> None:
         """Refuses new requests for an adapter and forgets it once no request uses it."""
@@ -136,46 +144,49 @@ class InferenceThread:
         if threading.current_thread() is not self._thread:
             self._thread.join(_LAST_STEP_SECONDS)
 
-    def _order(self, work: Callable[[], T]) -> "Future[T]":
-        """Has `work` done on the thread between two steps."""
-        future: Future[T] = Future()
-
-        def order() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(work())
-            except BaseException as error:  # noqa: BLE001 whoever waits for the future is told
-                future.set_exception(error)
-
-        with self._changed:
-            if self._closing:
-                future.set_exception(EngineError(tr("the engine is closed")))
-            else:
-                self._orders.append(order)
-                self._changed.notify()
-        return future
-
     def _run(self) -> None:
-        while self._wait_for_work():
-            while self._orders:
-                self._orders.popleft()()
-            self._admit()
-            for job in list(self._active):
-                self._advance(job)
-            self._forget_retired()
-        for job in [*self._active, *self._waiting]:
-            job.deliver(EngineError(tr("the engine is closed")))
-        while self._orders:
-            self._orders.popleft()()
+        try:
+            while self._wait_for_work():
+                self._welcome()
+                self._admit()
+                for job in list(self._active):
+                    self._advance(job)
+                self._forget_retired()
+        except Exception:  # noqa: BLE001 logged; what matters is that nobody waits for a dead thread
+            _log.exception("the inference thread failed")
+        finally:
+            self._end()
 
     def _wait_for_work(self) -> bool:
         """Sleeps while there is nothing to do; False once the engine is closing."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closing or self._orders or self._waiting or self._active or self._retiring
+                lambda: self._closing or self._arriving or self._waiting or self._active or self._retiring
             )
             return not self._closing
+
+    def _welcome(self) -> None:
+        """Attaches the adapters that came since the last step."""
+        while self._arriving:
+            lora, future = self._arriving.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                self._attach(lora)
+            except Exception as error:  # noqa: BLE001 whoever waits for the adapter is told
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+    def _end(self) -> None:
+        """Tells everybody who still waits that nothing will come."""
+        with self._changed:
+            self._closing = True
+        for job in [*self._active, *self._waiting]:
+            job.deliver(EngineError(tr("the engine is closed")))
+        for _, future in self._arriving:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(EngineError(tr("the engine is closed")))
 
     def _admit(self) -> None:
         """Lets waiting requests begin, in order, and ends those that nobody waits for any more."""
@@ -210,8 +221,7 @@ class InferenceThread:
         except EngineError as error:
             self._finish(job, error)
         except Exception as error:  # noqa: BLE001 out of memory, a bug in a kernel, ...
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self._finish(job, EngineError(tr("the model failed: {reason}", reason=reason)))
+            self._finish(job, EngineError(tr("the model failed: {reason}", reason=_first_line(error))))
 
     def _finish(self, job: Job, error: EngineError | None) -> None:
         self._active.remove(job)
@@ -252,13 +262,15 @@ class InferenceThread:
             raise
         except Exception as error:
             raise AdapterRefused(
-                tr("{path}: cannot be attached to the base model: {error}", path=lora.folder, error=error)
+                tr("{path}: cannot be attached to the base model: {error}", path=lora.folder, error=_first_line(error))
             ) from error
         try:
             self._try_out(lora)
         except Exception as error:
             self._adapters.detach(lora.name)
-            raise AdapterRefused(tr("{path}: failed its trial run: {error}", path=lora.folder, error=error)) from error
+            raise AdapterRefused(
+                tr("{path}: failed its trial run: {error}", path=lora.folder, error=_first_line(error))
+            ) from error
         with self._changed:
             self._loaded.append(lora.name)
 
@@ -279,3 +291,7 @@ class InferenceThread:
                 self._loaded.remove(name)
         for name in unused:
             self._adapters.detach(name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -67,21 +67,26 @@ def candidates(logits: Tensor, sampling: Sampling, seen: Sequence[int] = ()) -> 
     scores = logits.float()
     if seen and sampling.repetition_penalty != 1:
         scores = _penalized(scores, torch.tensor(seen, device=scores.device), sampling.repetition_penalty)
+    ids = None
+    if sampling.temperature == 0:
+        ids = scores.argmax()[None]
+        scores = scores[ids]
+    elif 0 < sampling.top_k < len(scores):
+        scores, ids = torch.topk(scores, sampling.top_k)
     best = scores.max()
     if not torch.isfinite(best):  # a NaN anywhere is also the maximum
         raise EngineError(tr("the model computed no usable numbers; the adapter or the base may be damaged"))
-    if sampling.temperature == 0:
-        return scores.argmax().cpu()[None], torch.ones(1)
+    if sampling.temperature == 0 and ids is not None:
+        return ids.cpu(), torch.ones(1)
     # Relative to the best, no temperature however small overflows.
-    scores = (scores - best) / sampling.temperature
-    if sampling.top_k and sampling.top_k < len(scores):
-        scores, ids = torch.topk(scores, sampling.top_k)
-        ids, weights = ids.cpu(), scores.cpu().exp()
+    weights = ((scores - best) / sampling.temperature).exp()
+    if ids is not None:
+        ids, weights = ids.cpu(), weights.cpu()
         ids, weights = _top_p(ids, weights, weights.sum(), sampling.top_p)
     elif sampling.top_p < 1:
-        ids, weights = _top_p_of_all(scores.exp(), sampling.top_p)
+        ids, weights = _top_p_of_all(weights, sampling.top_p)
     else:
-        ids, weights = torch.arange(len(scores)), scores.exp().cpu()
+        ids, weights = torch.arange(len(weights)), weights.cpu()
     if sampling.min_p:
         likely = weights >= sampling.min_p * weights.max()
         ids, weights = ids[likely], weights[likely]
@@ -101,6 +106,7 @@ def _top_p(ids: Tensor, weights: Tensor, total: Tensor, top_p: float) -> tuple[T
         return ids, weights
     before = weights.cumsum(0) - weights
     kept = before < top_p * total
+    kept[0] = True
     return ids[kept], weights[kept]
 
 

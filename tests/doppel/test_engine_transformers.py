@@ -198,6 +198,20 @@ async def test_a_failing_step_ends_its_request_only(
     assert engine.health().ready
 
 
+async def test_a_thread_that_dies_leaves_nobody_waiting(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(engine._thread, "_forget_retired", fail)
+    with pytest.raises(EngineError, match="closed"):
+        await ids(engine.generate(ask(engine)))
+    assert not engine.health().ready
+    with pytest.raises(EngineError, match="closed"):
+        await ids(engine.generate(ask(engine)))
+
+
 async def test_closing_the_engine_ends_requests(open_engine: Open) -> None:
     engine = open_engine(max_active=1)
     tasks = [asyncio.create_task(ids(engine.generate(ask(engine, sampling=sampled(max_tokens=480))))) for _ in "ab"]
