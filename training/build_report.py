@@ -153,8 +153,8 @@ def reason_name(reason: str) -> str:
         "deleted": tr("deleted"),
         "link-only": tr("link-only"),
         "duplicate": tr("duplicate"),
-        "no turn of yours": tr("no turn of yours"),
-        "also in test": tr("also in test"),
+        "no turn of yours": tr("conversation without you"),
+        "also in test": tr("copy of a test session"),
     }
     return names.get(reason, reason)
 

@@ -46,7 +46,7 @@ class Reader(Protocol):
     accepts: str
 
     def sniff(self, tree: Tree) -> bool:
-        """Whether this very place is an archive of the format, judged by content; cheap, never raises."""
+        """Whether this very place is an archive of the format, judged by content and quickly."""
         ...
 
     def read(self, tree: Tree) -> Iterator[Message]:

@@ -109,12 +109,9 @@ class Tree:
         return CountedFile(self._store.open(full), self.on_read)
 
     def head(self, name: str, size: int = 4096) -> bytes:
-        """The first bytes of a file, for sniffing; empty when it cannot be read."""
-        try:
-            with closing(self._store.open(self._full(name))) as file:
-                return file.read(size)
-        except (OSError, UserError):
-            return b""
+        """The first bytes of a file, for sniffing. Raises UserError for a broken or locked zip."""
+        with closing(self._store.open(self._full(name))) as file:
+            return file.read(size)
 
     def bad(self, file: str, position: str, reason: str | Exception) -> None:
         """Notes a record that could not be read: where it is, and why or what it raised."""

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from doppel.cli import Run
 from doppel.i18n import tr
@@ -46,28 +46,34 @@ class _Watcher:
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
-        self._task = bar.add_task(tr("Reading"), total=None, rate="")
+        self._task: TaskID | None = None
         self._size = 0
         self._done = 0
         self._messages = 0
         self._started = time.monotonic()
 
     def stage(self, text: str) -> None:
-        self._bar.update(self._task, description=text)
+        if self._task is None:
+            self._task = self._bar.add_task(text, total=None, rate="")
+        self._update(description=text)
 
     def grew(self, size: int) -> None:
         self._size += size
-        self._bar.update(self._task, total=self._size)
+        self._update(total=self._size)
 
     def read(self, size: int) -> None:
         self._done += size
-        self._bar.update(self._task, completed=self._done)
+        self._update(completed=self._done)
 
     def messages(self, count: int) -> None:
         self._messages += count
         rate = self._messages / max(0.001, time.monotonic() - self._started)
         text = tr("{count} messages, {rate}/s", count=f"{self._messages:,}", rate=f"{rate:,.0f}")
-        self._bar.update(self._task, rate=text)
+        self._update(rate=text)
+
+    def _update(self, **fields: Any) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, **fields)
 
 
 @contextmanager
@@ -105,8 +111,8 @@ def _warn(report: Report) -> None:
         first = next(bad for source in report.sources.values() for bad in source.bad_records)
         say(
             tr(
-                "{count} records could not be read and were left out, the first in {file}, {position}: {reason}; "
-                "all are in report.json",
+                "Records that could not be read and were left out: {count}, all listed in report.json; the first: "
+                "{file}, {position}: {reason}",
                 count=f"{report.bad:,}",
                 file=first.file,
                 position=first.position,

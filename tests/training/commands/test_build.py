@@ -41,7 +41,7 @@ def test_tables_examples_and_what_comes_next(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert result.exit_code == 0
     assert result.stdout == ""
-    for part in ("telegram", "twitter", "Tom", "forward 1", "no turn of yours", "An example, as the model sees it"):
+    for part in ("telegram", "twitter", "Tom", "forward 1", "conversation", "An example, as the model sees it"):
         assert part in result.stderr
     assert "Your messages: 4 of 5 are in it" in result.stderr
     assert "me: good [bold]morning[/bold]" in result.stderr
@@ -52,7 +52,7 @@ def test_in_chinese(tmp_path: Path) -> None:
     write_json(tmp_path / "archive" / "result.json", account())
     result = run(tmp_path, config="archive: archive\nlanguage: zh\n")
     assert result.exit_code == 0
-    for part in ("每条消息的去向", "会话里没有你的话", "你的消息：读到 4 条", "下一步：`doppel train`"):
+    for part in ("每条消息的去向", "没有你的对话", "你的消息：读到 4 条", "下一步：`doppel train`"):
         assert part in result.stderr
 
 
@@ -78,8 +78,8 @@ def test_bad_records_are_one_line(tmp_path: Path) -> None:
     write_json(tmp_path / "archive" / "result.json", content)
     result = run(tmp_path)
     assert result.exit_code == 0
-    assert "1 records could not be read" in result.stderr
-    assert f"{tmp_path}/archive/result.json, Tom, message 1: has no 'id'; all are in report.json" in result.stderr
+    assert "could not be read and were left out: 1," in result.stderr
+    assert f"{tmp_path}/archive/result.json, Tom, message 1: has no 'id'" in result.stderr
 
 
 def broken_zip(root: Path) -> None:
