@@ -58,6 +58,8 @@ class StopSignal:
         self._asked = False
         self._event: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.last_resort = threading.Timer(STOP_SECONDS, os._exit, (0,))
+        self.last_resort.daemon = True
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask)
 
@@ -75,9 +77,7 @@ class StopSignal:
                 os._exit(128 + number)
             return
         self._asked = True
-        last_resort = threading.Timer(STOP_SECONDS, os._exit, (0,))
-        last_resort.daemon = True
-        last_resort.start()
+        self.last_resort.start()
         if self._loop is not None and self._event is not None:
             self._loop.call_soon_threadsafe(self._event.set)
 

@@ -83,6 +83,7 @@ class FakeEngine:
         self.gate.set()
         self.cancelled = 0
         self.loaded: list[str] = []
+        self.dropped = asyncio.Event()
         self.refuses: Exception | None = None
         self._numbers = itertools.count(1)
 
@@ -114,6 +115,7 @@ class FakeEngine:
 
     async def drop_adapter(self, name: str) -> None:
         self.loaded.remove(name)
+        self.dropped.set()
 
     def health(self) -> Health:
         return Health(ready=True, waiting=0, adapters=tuple(self.loaded))

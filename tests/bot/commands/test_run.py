@@ -1,0 +1,131 @@
+"""`doppel run` as a process of its own, with the tiny model: signals and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from bot.http import listen
+from tests.conftest import PublishAdapter
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from bot.commands.run import run
+from doppel.cli import Run, execute
+given = Run(Path("config.yaml"), as_json=True)
+sys.exit(execute(given, lambda: run(given)))
+"""
+
+
+@contextmanager
+def daemon(folder: Path) -> Iterator["subprocess.Popen[str]"]:
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        cwd=folder,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def port() -> int:
+    with listen("127.0.0.1", 0) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_base: Path, publish_tiny_adapter: PublishAdapter, port: int) -> Path:
+    publish_tiny_adapter(tmp_path / "adapters" / "sample")
+    (tmp_path / "config.yaml").write_text(f"model: {{base: {tiny_base}}}\nweb: {{port: {port}}}\n")
+    return tmp_path
+
+
+def read_until(process: "subprocess.Popen[str]", wanted: str) -> None:
+    """Reads the log up to a line; the daemon says what it does, so nothing has to be polled."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if wanted in line:
+            return
+    raise AssertionError("".join(seen))
+
+
+def status(port: int, path: str) -> int:
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            f"http://127.0.0.1:{port}{path}"
+        ) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_it_with_0_within_ten_seconds(folder: Path, port: int, number: signal.Signals) -> None:
+    with daemon(folder) as process:
+        read_until(process, "sample is awake (adapter 0001")
+        assert status(port, "/readyz") == 200
+        asked = monotonic()
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=20)
+        assert monotonic() - asked < 10
+    assert process.returncode == 0, errors
+    report = json.loads(output)
+    assert report["adapter"] == "0001"
+    assert (report["replies"], report["posts"]) == (0, 0)
+    assert "Traceback" not in errors
+
+
+def test_signal_while_the_model_loads(folder: Path, port: int) -> None:
+    with daemon(folder) as process:
+        read_until(process, "chat page: ")
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert json.loads(output)["uptime_seconds"] < 10
+
+
+def test_mistake_is_one_line_and_exit_2(folder: Path, port: int) -> None:
+    with listen("127.0.0.1", port), daemon(folder) as process:
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert output == ""
+    assert errors.splitlines()[-1].startswith(f"doppel: port {port} is in use")
+    assert "Traceback" not in errors
+
+
+def test_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bot.commands.run import StopSignal
+
+    ended: list[int] = []
+    monkeypatch.setattr("bot.commands.run.os._exit", ended.append)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop = StopSignal()
+    handler = signal.getsignal(signal.SIGTERM)
+    for number, other in before.items():
+        signal.signal(number, other)
+    assert callable(handler)
+    handler(signal.SIGTERM, None)
+    assert ended == []
+    handler(signal.SIGTERM, None)
+    assert ended == [128 + signal.SIGTERM]
+    stop.last_resort.cancel()

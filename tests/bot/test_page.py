@@ -1,0 +1,166 @@
+"""The web chat in a real browser: a message is typed, the reply is read. Needs Chromium."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from bot.clock import SystemClock
+from bot.daemon import Daemon, Surroundings
+from bot.http import listen
+from bot.platforms.web import WebPlatform
+from doppel.config import Config
+from doppel.habits import Habits
+from doppel.i18n import set_language
+from doppel.transcript import Transcript
+from tests.bot.stage import FakeEngine, config_in, publish
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="the page is tested in Chromium, which is not installed"),
+]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    with listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    posts = [{"name": "thoughts", "to": "web:posts", "every": "1000d"}]
+    config = config_in(
+        tmp_path, persona={"name": "Mira"}, web={"port": port}, reply={"debounce_seconds": 0}, posts=posts
+    )
+    publish(config, habits=Habits(seconds_per_character=0.05))
+    return config
+
+
+@pytest.fixture
+def engine(tiny_transcript: Transcript) -> FakeEngine:
+    return FakeEngine(tiny_transcript)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def running(config: Config, engine: FakeEngine) -> AsyncIterator[Daemon]:
+    stop = asyncio.Event()
+    around = Surroundings({}, {"web": WebPlatform}, lambda _: engine, SystemClock(), Random(1))
+    daemon = Daemon(config, around)
+    task = asyncio.create_task(daemon.run(stop))
+    try:
+        yield daemon
+    finally:
+        stop.set()
+        await task
+
+
+async def opened(browser: Browser, daemon: Daemon, requests: list[str] | None = None) -> Page:
+    """A browser of its own (other cookies, other storage) with the page open."""
+    page = await (await browser.new_context()).new_page()
+    page.set_default_timeout(30_000)
+    if requests is not None:
+        page.on("request", lambda request: requests.append(request.url))
+    await page.goto(f"http://127.0.0.1:{daemon.port}/")
+    await page.locator("#text textarea").wait_for()
+    return page
+
+
+async def write(page: Page, text: str) -> None:
+    await page.locator("#text textarea").fill(text)
+    await page.locator("#text textarea").press("Enter")
+
+
+async def test_message_is_typed_and_the_reply_is_read(config: Config, engine: FakeEngine, browser: Browser) -> None:
+    expect.set_options(timeout=30_000)
+    engine.gate.clear()
+    engine.turns = [["hi there", "how are you <b>today</b>?"]]
+    requests: list[str] = []
+    async with running(config, engine) as daemon:
+        page = await opened(browser, daemon, requests)
+        await expect(page).to_have_title("Mira")
+        await expect(page.locator("#heading .state")).to_have_text("here")
+        await write(page, "hello ${1+1} {{value}} <img src=x onerror=alert(1)>")
+        await expect(page.locator("#chat .mine")).to_contain_text("hello ${1+1} {{value}} <img src=x onerror=alert(1)>")
+        await expect(page.locator("#text textarea")).to_have_value("")
+        await expect(page.locator("#chat .typing")).to_be_visible()
+        engine.gate.set()
+        theirs = page.locator("#chat .theirs:not(.typing)")
+        await expect(theirs.nth(0)).to_contain_text("hi there")
+        await expect(theirs.nth(1)).to_contain_text("how are you <b>today</b>?")
+        await expect(page.locator("#chat .typing")).to_have_count(0)
+        await expect(page.locator("#notice")).to_contain_text("Adapter 0001.")
+        await page.reload()
+        await expect(theirs.nth(1)).to_contain_text("today")
+        await expect(page.locator("#chat .mine")).to_have_count(1)
+    assert requests
+    assert [
+        one for one in requests if not one.startswith((f"http://127.0.0.1:{config.web.port}/", "data:", "blob:"))
+    ] == []
+
+
+async def test_every_browser_has_its_own_chat_and_all_see_posts(
+    config: Config, engine: FakeEngine, browser: Browser
+) -> None:
+    expect.set_options(timeout=30_000)
+    engine.turns = [["for one"]]
+    async with running(config, engine) as daemon:
+        first, second = await asyncio.gather(opened(browser, daemon), opened(browser, daemon))
+        await write(first, "hello")
+        await expect(first.locator("#chat .theirs")).to_contain_text("for one")
+        await expect(second.locator("#chat .bubble")).to_have_count(0)
+        engine.turns = [["what a day"]]
+        ((post, rhythm),) = daemon._schedule._posts
+        await daemon._schedule._publish(post, next(rhythm.slots(SystemClock().now())))
+        for page in (first, second):
+            await expect(page.locator("#chat .post")).to_contain_text("what a day")
+
+
+async def test_open_page_survives_a_restart_of_the_daemon(config: Config, engine: FakeEngine, browser: Browser) -> None:
+    expect.set_options(timeout=30_000)
+    engine.turns = [["before"], ["after"]]
+    async with running(config, engine) as daemon:
+        page = await opened(browser, daemon)
+        await write(page, "one")
+        await expect(page.locator("#chat .theirs")).to_contain_text("before")
+    async with running(config, engine):
+        await page.reload()
+        await expect(page.locator("#chat .theirs")).to_contain_text("before")
+        await write(page, "two")
+        await expect(page.locator("#chat .theirs").nth(1)).to_contain_text("after")
+
+
+async def test_page_speaks_chinese_and_says_that_the_persona_wakes_up(
+    config: Config, engine: FakeEngine, browser: Browser
+) -> None:
+    expect.set_options(timeout=30_000)
+    set_language("zh")
+    waiting = asyncio.Event()
+    load = engine.load_adapter
+
+    async def load_later(folder: Path) -> str:
+        await waiting.wait()
+        return await load(folder)
+
+    engine.load_adapter = load_later  # type: ignore[method-assign]
+    engine.turns = [["早上好"]]
+    async with running(config, engine) as daemon:
+        page = await opened(browser, daemon)
+        await expect(page.locator("#heading .state")).to_have_text("正在醒来，稍后会回复你的消息")
+        await expect(page.locator("#text textarea")).to_have_attribute("placeholder", "写点什么……")
+        await write(page, "你好")
+        waiting.set()
+        await expect(page.locator("#heading .state")).to_have_text("在线")
+        await expect(page.locator("#chat .theirs:not(.typing)")).to_contain_text("早上好")
