@@ -20,6 +20,7 @@ class DiscordWorld:
         self._options = options
         self._env: simcord.Env | None = None
         self._came = asyncio.Event()
+        self._lost: asyncio.Future[None] | None = None
         self.refusals: list[Exception] = []
         """What the next logins meet, one each."""
 
@@ -35,7 +36,7 @@ class DiscordWorld:
                 self._env.raise_errors()
 
     async def start(self, client: discord.Client, token: str) -> None:
-        """Takes the place of `discord.Client.start`: logs in and stays until cancelled."""
+        """Takes the place of `discord.Client.start`: logs in and stays until cancelled or `lose`."""
         if self.refusals:
             raise self.refusals.pop(0)
         if token != TOKEN:
@@ -46,11 +47,18 @@ class DiscordWorld:
             self._env = env
         else:
             await self._env.restart_bot(client)
+        self._lost = asyncio.get_running_loop().create_future()
         self._came.set()
         try:
-            await asyncio.Event().wait()
+            await self._lost
         finally:
             self._came.clear()
+
+    def lose(self, error: Exception) -> None:
+        """Ends the connection for a reason that discord.py does not mend itself."""
+        assert self._lost is not None
+        self._came.clear()
+        self._lost.set_exception(error)
 
     async def env(self) -> simcord.Env:
         """The environment, when the client is connected."""

@@ -170,8 +170,10 @@ class TelegramServer:
     async def _getme(self, _: aiogram.methods.GetMe) -> types.User:
         return BOT
 
-    async def _deletewebhook(self, _: aiogram.methods.DeleteWebhook) -> bool:
+    async def _deletewebhook(self, call: aiogram.methods.DeleteWebhook) -> bool:
         self.webhook = False
+        if call.drop_pending_updates:
+            self.pending.clear()
         return True
 
     async def _getupdates(self, call: aiogram.methods.GetUpdates) -> list[types.Update]:

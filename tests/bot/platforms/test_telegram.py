@@ -45,8 +45,7 @@ async def running(server: TelegramServer, **settings: object) -> AsyncIterator[D
     daemon = Daemon(server.url, **settings)
     task = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected.set))
     try:
-        async with asyncio.timeout(20):
-            yield daemon
+        yield daemon
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -150,7 +149,7 @@ async def test_who_allows_a_group_is_told_that_the_bot_may_not_hear_its_name(
     caplog.set_level(logging.INFO)
     for allow in ((), ("7001",), ("7001", -200)):
         assert "/setprivacy" not in caplog.text
-        async with running(server, allow=allow) as daemon:
+        async with running(server, allow=allow) as daemon, asyncio.timeout(10):
             await daemon.connected.wait()
     assert "/setprivacy" in caplog.text
 
@@ -244,7 +243,8 @@ async def test_a_crash_while_receiving_loses_nothing(server: TelegramServer) -> 
     server.user_says("first")
     server.user_says("second")
     with pytest.raises(OSError, match="no space left"):
-        await daemon.platform.run(full_disk, daemon.connected.set)
+        async with asyncio.timeout(10):
+            await daemon.platform.run(full_disk, daemon.connected.set)
     await daemon.platform.close()
     async with running(server) as again:
         assert [(await again.next()).text for _ in range(2)] == ["first", "second"]
@@ -286,7 +286,7 @@ async def test_a_second_program_with_the_same_token_is_named(
     server: TelegramServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.fail("getUpdates", Fault(409, "Conflict: terminated by other getUpdates request"))
-    async with running(server) as daemon:
+    async with running(server) as daemon, asyncio.timeout(10):
         await daemon.connected.wait()
     assert "another program is using the same TELEGRAM_TOKEN" in caplog.text
 
@@ -405,9 +405,10 @@ async def test_typing_is_shown_and_its_failures_are_not(server: TelegramServer, 
 async def test_typing_does_not_use_up_a_groups_messages(server: TelegramServer, daemon: Daemon) -> None:
     server.group_says("Mina?")
     chat = (await daemon.next()).chat
-    for _ in range(30):
-        await daemon.platform.typing(chat)
-    await daemon.platform.send(Outgoing(id=1, chat=chat, text="yes"))
+    async with asyncio.timeout(10):
+        for _ in range(30):
+            await daemon.platform.typing(chat)
+        await daemon.platform.send(Outgoing(id=1, chat=chat, text="yes"))
     assert len(server.sent) == 1
 
 
