@@ -1,13 +1,15 @@
 """A tiny random base model with a real fast tokenizer, and adapters for it: whole pipelines in milliseconds."""
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
-from doppel.adapter import Manifest, publishing
+from doppel.adapter import PEFT_CONFIG, WEIGHTS, Manifest, publishing
 from doppel.habits import Habits, write_habits
 from doppel.transcript import Transcript
 
@@ -80,11 +82,19 @@ def _prefer_plain_text(model: Gemma3ForCausalLM, tokenizer: PreTrainedTokenizerF
 
 def save_lora(base: Path, folder: Path, *, seed: int = 0, rank: int = 4) -> None:
     """Writes adapter_model.safetensors and adapter_config.json of a random LoRA that clearly changes the output."""
-    with torch.random.fork_rng():
+    for name, content in _lora_files(base, seed, rank).items():
+        (folder / name).write_bytes(content)
+
+
+@cache
+def _lora_files(base: Path, seed: int, rank: int) -> dict[str, bytes]:
+    """What PEFT saves of a random LoRA; made once, as most tests need the same few."""
+    with torch.random.fork_rng(), TemporaryDirectory() as folder:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", init_lora_weights=False)
         get_peft_model(model, settings).save_pretrained(folder)
+        return {name: (Path(folder) / name).read_bytes() for name in (WEIGHTS, PEFT_CONFIG)}
 
 
 def publish_adapter(
@@ -104,7 +114,6 @@ def publish_adapter(
     )
     with publishing(adapters_dir, manifest) as staging:
         save_lora(base, staging, seed=seed)
-        (staging / "README.md").unlink(missing_ok=True)
         write_habits(staging, habits or Habits())
     return adapters_dir / (adapters_dir / "current").read_text(encoding="ascii").strip()
 
