@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import httpx
-from telegram import LinkPreviewOptions, ReplyParameters, Update
+from telegram import LinkPreviewOptions, ReplyParameters, Update, User
 from telegram.constants import ChatAction, MessageLimit
 from telegram.error import (
     BadRequest,
@@ -106,15 +106,7 @@ class TelegramPlatform:
         self._receive = receive
         application = self._connection
         await self._patiently(application.initialize)
-        if not application.bot.bot.can_read_all_group_messages and any(
-            one.startswith("-") for one in self._settings.allow
-        ):
-            log.info(
-                tr(
-                    "Telegram: in groups the bot sees mentions and replies only; to let it hear its name, send "
-                    "@BotFather /setprivacy, Disable, and add the bot to the group again"
-                )
-            )
+        self._advise(application.bot.bot)
         # With a webhook set, polling is refused.
         await self._patiently(partial(application.bot.delete_webhook, drop_pending_updates=False))
         offset: int | None = None
@@ -184,6 +176,15 @@ class TelegramPlatform:
         application.add_handler(MessageHandler(filters.UpdateType.MESSAGE, self._on_message))
         application.add_error_handler(self._on_error)
         return application
+
+    def _advise(self, me: User) -> None:
+        if not me.can_read_all_group_messages and any(entry.startswith("-") for entry in self._settings.allow):
+            log.info(
+                tr(
+                    "Telegram: in groups the bot sees mentions and replies only; to let it hear its name, send "
+                    "@BotFather /setprivacy, Disable, and add the bot to the group again"
+                )
+            )
 
     async def _take(self, update: Update) -> None:
         # Application.process_update swallows what a handler raises; it must not look as if it had worked.
