@@ -42,12 +42,14 @@ class Intake:
         """Takes up what the last run left: messages to answer and bubbles to send."""
         resendable = {name for name, line in self._lines.items() if line.platform.resend_is_safe}
         for unsure in await self._means.store.run(outbox.recover, resendable):
-            template = (
-                tr("{platform}: doppel ended while a bubble to {chat} was being sent; it is sent again")
+            where = {"platform": unsure.platform, "chat": unsure.chat}
+            log.warning(
+                tr("{platform}: doppel ended while a bubble to {chat} was being sent; it is sent again", **where)
                 if unsure.again
-                else tr("{platform}: doppel ended while a bubble to {chat} was being sent; it may have arrived")
+                else tr(
+                    "{platform}: doppel ended while a bubble to {chat} was being sent; it may have arrived", **where
+                )
             )
-            log.warning(template.format(platform=unsure.platform, chat=unsure.chat))
         for chat in await self._means.store.run(inbox.unfinished_chats):
             self.look(chat)
 

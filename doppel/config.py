@@ -6,6 +6,7 @@ from the environment (`TELEGRAM_TOKEN`, `DISCORD_TOKEN`).
 
 import hashlib
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,64}$")]
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?([smhd])")
 Account = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
 
 
@@ -191,7 +193,7 @@ def load_config(path: Path) -> Config:
         raise UserError(tr("{path}: cannot be read: {error}", path=path, error=error)) from None
     try:
         content = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, endless brackets
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         raise UserError(
@@ -205,11 +207,12 @@ def load_config(path: Path) -> Config:
 def parse_config(content: dict[str, Any], path: Path) -> Config:
     """Checks the parsed content of a config file at `path`; raises UserError naming the first wrong key."""
     try:
-        return Config.model_validate({**content, "root": path.resolve().parent})
+        root = None if "root" in content else path.resolve().parent  # not the file's to say
+        return Config.model_validate({**content, "root": root})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
+        if first["type"] == "extra_forbidden" or key == "root":
             raise UserError(
                 tr("{path}: unknown key `{key}`; see the comments in config.yaml", path=path, key=key)
             ) from None
@@ -220,10 +223,10 @@ def parse_config(content: dict[str, Any], path: Path) -> Config:
 def parse_duration(text: str) -> timedelta:
     """`90s`, `30m`, `6h` or `2d`; raises ValueError for anything else, and for zero."""
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    number, unit = text[:-1].strip(), text[-1:]
-    if unit not in units or not number.replace(".", "", 1).isdigit() or float(number) <= 0:
+    match = _DURATION.fullmatch(text)
+    if match is None or float(match[1]) == 0:
         raise ValueError(tr("write a time like 90s, 30m, 6h or 2d"))
-    return timedelta(**{units[unit]: float(number)})
+    return timedelta(**{units[match[2]]: float(match[1])})
 
 
 def cache_dir() -> Path:

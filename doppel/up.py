@@ -61,7 +61,7 @@ def bring_up(config: Config, commands: Commands) -> None:
         base = identify(prepare_base(config.model, say), config.model.base)
     reason = why_train(config, base)
     stale = reason is not None and data_made_from(config) != config.archive_digest
-    with _stage(2, tr("your messages"), _when(stale, tr("half a minute for the sample"))):
+    with _stage(2, tr("your messages"), _when(stale, tr("10 s; a large archive takes minutes"))):
         if stale:
             _call(commands, "build")
     minutes = config.training.first_run_minutes

@@ -1,0 +1,182 @@
+"""config.yaml: the shipped files say what the defaults are, and mistakes are named in one line."""
+
+import re
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from doppel.config import Config, Section, load_config, parse_config, parse_duration
+from doppel.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ("config.yaml", "config.zh-CN.yaml")
+A_DEFAULT = re.compile(r"^( +)# (?=[a-z_]+: )", re.MULTILINE)
+
+
+def keys(section: type[BaseModel], prefix: str = "") -> set[str]:
+    """Every key that may be written, as `training.rank`."""
+    found: set[str] = set()
+    for name, field in section.model_fields.items():
+        if field.exclude:
+            continue
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            found |= keys(inner, f"{prefix}{name}.")
+        else:
+            found.add(prefix + name)
+    return found
+
+
+def written(content: dict[str, Any], prefix: str = "") -> set[str]:
+    """The keys that a parsed file sets."""
+    found: set[str] = set()
+    for name, value in content.items():
+        found |= written(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name}
+    return found
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+class TestShipped:
+    def test_it_says_the_defaults(self, name: str) -> None:
+        assert load_config(ROOT / name) == Config(root=ROOT)
+
+    def test_it_mentions_every_key_with_its_default(self, name: str) -> None:
+        shown = A_DEFAULT.sub(r"\1", (ROOT / name).read_text(encoding="utf-8").partition("# posts:")[0])
+        rest = (ROOT / name).read_text(encoding="utf-8").rpartition("\nposts:")[2]
+        content = yaml.safe_load(f"{shown}\nposts:{rest}")
+        assert written(content) == keys(Config)
+        assert parse_config(content, ROOT / name) == Config(root=ROOT)
+
+    def test_it_leaves_tuned_sampling_in_force(self, name: str) -> None:
+        config = load_config(ROOT / name)
+        assert config.reply.model_fields_set == {"history", "debounce_seconds", "max_bubbles"}
+
+    def test_its_examples_of_posts_are_right(self, name: str) -> None:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        example = text[text.index("# posts:") : text.index("\nposts: []")]
+        posts = parse_config(yaml.safe_load(re.sub("^# ?", "", example, flags=re.MULTILINE)), ROOT / name).posts
+        assert [(post.to.partition(":")[0], post.cron, post.every) for post in posts] == [
+            ("telegram", "30 8 * * 1-5", None),
+            ("discord", None, "6h"),
+        ]
+
+
+def load(folder: Path, text: str) -> Config:
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    return load_config(folder / "config.yaml")
+
+
+def test_an_empty_file_is_a_complete_configuration(tmp_path: Path) -> None:
+    config = load(tmp_path, "")
+    assert config == Config(root=tmp_path)
+    assert config.data_dir == tmp_path / "data" / "sample"
+    assert config.adapters_dir == tmp_path / "adapters" / "sample"
+    assert config.store_url == f"sqlite:///{tmp_path / 'data' / 'doppel.db'}"
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "config.yaml").write_text("persona: {name: ann}")
+    monkeypatch.chdir(tmp_path)
+    config = load_config(Path("here/config.yaml"))
+    assert config.data_dir == tmp_path / "here" / "data" / "ann"
+
+
+def test_numbers_may_be_written_as_accounts(tmp_path: Path) -> None:
+    config = load(tmp_path, "telegram: {allow: [123, '-1001', name]}\npersona: {me: [42]}")
+    assert config.telegram.allow == ("123", "-1001", "name")
+    assert config.persona.me == ("42",)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("persona: [", "line 1: not valid YAML"),
+        ("a: 1\nb: 2\n  c: 3", "line 3: not valid YAML"),
+        ("- a\n- b", "list of `key: value` lines"),
+        ("just words", "list of `key: value` lines"),
+        ("telegramm: {}", "unknown key `telegramm`"),
+        ("reply: {temprature: 1}", "unknown key `reply.temprature`"),
+        ("reply: {temperature: hot}", "`reply.temperature`"),
+        ("reply: {temperature: 9}", "`reply.temperature`"),
+        ("training: {rank: 0}", "`training.rank`"),
+        ("web: {port: 70000}", "`web.port`"),
+        ("timezone: Berlin", "`timezone`: no such time zone; write it like Europe/Berlin"),
+        ("persona: {name: ../up}", "`persona.name`"),
+        ("root: /tmp", "unknown key `root`"),
+        ("store: 2020-99-99", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+        ("posts: [{name: a, to: 'telegram:1'}]", "`posts.0`: give either cron or every"),
+        ("posts: [{name: a, to: 'telegram:1', every: 1h, cron: '* * * * *'}]", "give either cron or every"),
+        ("posts: [{name: a, to: 'telegram:1', every: soon}]", "`posts.0.every`: write a time like 90s"),
+        ("posts: [{name: a, to: nowhere, every: 1h}]", "`posts.0.to`"),
+        ("model: bundled", "`model`"),
+        ("telegram: {allow: 5}", "`telegram.allow`"),
+        ("1: 2", "`1`"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_place(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text)
+    line = str(caught.value)
+    assert says in line
+    assert str(tmp_path / "config.yaml") in line
+    assert "\n" not in line
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file; copy config"):
+        load_config(tmp_path / "config.yaml")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_config(tmp_path / "config.yaml")
+
+
+@given(st.text(max_size=60))
+def test_whatever_the_file_holds_the_answer_is_a_config_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    with suppress(UserError):
+        assert isinstance(load(folder, text), Config)
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("30m", timedelta(minutes=30)),
+        ("1.5h", timedelta(minutes=90)),
+        ("2d", timedelta(days=2)),
+    ],
+)
+def test_durations(text: str, duration: timedelta) -> None:
+    assert parse_duration(text) == duration
+
+
+@pytest.mark.parametrize("text", ["", "s", "5", "0m", "-1h", "1 week", "h1", "1.2.3s", "²s", "9999999999999d"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="write a time like"):
+        parse_duration(text)
+
+
+def test_the_archive_digest_changes_with_what_a_data_set_is_made_from() -> None:
+    digests = {
+        Config().archive_digest,
+        Config(archive="archive").archive_digest,
+        Config(archive=("archive", "more")).archive_digest,
+        Config(archive="archive", persona={"me": ("1",)}).archive_digest,
+        Config(archive=("archive", "1")).archive_digest,
+    }
+    assert len(digests) == 5
+    assert Config(archive=("sample",), training={"rank": 8}).archive_digest == Config().archive_digest
