@@ -125,16 +125,21 @@ def run_to_end(command: list[str], stdout: TextIO | None = None) -> int:
 
     SIGTERM is passed on. Ctrl-C is not: the terminal gives it to the child as well.
     """
-    child = subprocess.Popen(command, stdout=stdout)  # noqa: S603
     stopped: list[int] = []
+    children: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _: FrameType | None) -> None:
         stopped.append(number)
         if number == signal.SIGTERM:
-            child.terminate()
+            for child in children:
+                child.terminate()
 
     before = {one: signal.signal(one, pass_on) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
+        child = subprocess.Popen(command, stdout=stdout)  # noqa: S603
+        children.append(child)
+        if signal.SIGTERM in stopped:
+            child.terminate()
         code = child.wait()
     finally:
         for one, handler in before.items():
