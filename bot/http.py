@@ -91,12 +91,12 @@ class HttpServer:
 
     def start(self) -> None:
         """Begins to serve; the socket listens already, so no request is refused meanwhile."""
-        # Open pages hold a stream that never ends; that it is cut at the end is not worth an error.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
 
     async def stop(self) -> None:
         """Closes the connections within about a second."""
+        # Open pages hold a stream that never ends; that it is cut now is not worth an error.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._server.should_exit = True
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)

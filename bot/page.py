@@ -90,11 +90,15 @@ class Page:
                 lines=1,
                 max_lines=6,
             )
+            outgoing = gr.Textbox(visible="hidden")
             notice = gr.HTML(self._notice(), elem_id="notice", js_on_load=None)
             parts = [chat, heading, notice, seen]
             blocks.load(self._opened, [mine], [mine, *parts], **_QUIET)
-            text.submit(self._typed, [mine, text], [mine, text, *parts], **_QUIET)
-            gr.Timer(TICK_SECONDS).tick(self._ticked, [mine, seen], parts, **_QUIET)
+            # The browser empties the field itself: what is typed while a message is on its way must not be lost.
+            sent = text.submit(None, [text], [outgoing, text], js="(text) => [text, '']", **_QUIET)
+            taken = sent.then(self._typed, [mine, outgoing], [mine, *parts], **_QUIET)
+            taken.failure(None, [text, outgoing], [text], js="(text, lost) => text || lost", **_QUIET)
+            gr.Timer(TICK_SECONDS).tick(self._ticked, [mine, seen], parts, **{**_QUIET, "trigger_mode": "once"})
         page: gr.Blocks = blocks
         return page
 
@@ -106,7 +110,7 @@ class Page:
         chat = mine if isinstance(mine, str) and _CHAT.fullmatch(mine) else token_hex(16)
         if text.strip():
             await self._web.submit(chat, text.strip()[: self._web.limit])
-        return chat, "", *await self._drawn(chat)
+        return chat, *await self._drawn(chat)
 
     async def _ticked(self, mine: Any, seen: Seen | None) -> tuple[Any, ...] | Any:
         if not isinstance(mine, str) or not _CHAT.fullmatch(mine) or self._look(mine) == seen:
@@ -154,5 +158,6 @@ _QUIET: dict[str, Any] = {
     "queue": False,
     "api_visibility": "private",
     "concurrency_limit": None,
+    "trigger_mode": "multiple",
 }
 """Events of the page: handled at once, shown by nothing but their result, no part of a public API."""

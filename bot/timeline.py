@@ -34,9 +34,9 @@ def _messages(entries: Sequence[Entry], zone: ZoneInfo) -> Iterator[str]:
             day = at.date()
             yield f'<p class="day">{day.isoformat()}</p>'
         text = escape(entry.text)
-        time = f"<time>{at:%H:%M}</time>"
+        time = f" <time>{at:%H:%M}</time>"
         if entry.kind == "post":
-            yield f'<div class="post"><span>{escape(tr("post"))}</span>{text} {time}</div>'
+            yield f'<div class="post"><span>{escape(tr("post"))}</span>{text}{time}</div>'
             continue
         following = entries[position + 1] if position + 1 < len(entries) else None
         last = following is None or following.kind == "post" or (following.sender is None) != (entry.sender is None)

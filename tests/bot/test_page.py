@@ -111,6 +111,18 @@ async def test_message_is_typed_and_the_reply_is_read(config: Config, engine: Fa
     ] == []
 
 
+async def test_messages_in_quick_succession_all_arrive(config: Config, engine: FakeEngine, browser: Browser) -> None:
+    expect.set_options(timeout=30_000)
+    engine.turns = [["first"], ["second"], ["third"]]
+    async with running(config, engine) as daemon:
+        page = await opened(browser, daemon)
+        for text in ("one", "two", "three", "three"):
+            await write(page, text)
+        await expect(page.locator("#chat .mine")).to_have_count(4)
+        texts = await page.locator("#chat .mine").all_inner_texts()
+    assert sorted(text.split()[0] for text in texts) == ["one", "three", "three", "two"]
+
+
 async def test_every_browser_has_its_own_chat_and_all_see_posts(
     config: Config, engine: FakeEngine, browser: Browser
 ) -> None:
@@ -128,16 +140,18 @@ async def test_every_browser_has_its_own_chat_and_all_see_posts(
             await expect(page.locator("#chat .post")).to_contain_text("what a day")
 
 
-async def test_open_page_survives_a_restart_of_the_daemon(config: Config, engine: FakeEngine, browser: Browser) -> None:
+async def test_what_is_typed_while_the_daemon_is_away_stays_in_the_field(config: Config, engine: FakeEngine, browser: Browser) -> None:
     expect.set_options(timeout=30_000)
     engine.turns = [["before"], ["after"]]
     async with running(config, engine) as daemon:
         page = await opened(browser, daemon)
         await write(page, "one")
         await expect(page.locator("#chat .theirs")).to_contain_text("before")
+    await write(page, "two")
+    await expect(page.locator("#text textarea")).to_have_value("two")  # it was not taken, so it is not lost
     async with running(config, engine):
         await page.reload()
-        await expect(page.locator("#chat .theirs")).to_contain_text("before")
+        await expect(page.locator("#heading .state")).to_have_text("here")
         await write(page, "two")
         await expect(page.locator("#chat .theirs").nth(1)).to_contain_text("after")
 

@@ -28,8 +28,8 @@ def test_nothing_written_can_be_markup() -> None:
 
 def test_sides_ends_of_turns_and_times() -> None:
     page = drawn(said("a", mine=True), said("b"), said("c", minutes=1))
-    assert '<div class="bubble mine last">a<time>22:30</time></div>' in page
-    assert '<div class="bubble theirs">b</div><div class="bubble theirs last">c<time>22:31</time></div>' in page
+    assert '<div class="bubble mine last">a <time>22:30</time></div>' in page
+    assert '<div class="bubble theirs">b</div><div class="bubble theirs last">c <time>22:31</time></div>' in page
 
 
 def test_new_days_are_marked_in_the_owners_zone() -> None:

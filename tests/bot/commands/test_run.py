@@ -113,7 +113,7 @@ def test_mistake_is_one_line_and_exit_2(folder: Path, port: int) -> None:
     assert "Traceback" not in errors
 
 
-def test_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_after_a_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from bot.commands.run import StopSignal
 
     ended: list[int] = []
@@ -125,7 +125,8 @@ def test_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         signal.signal(number, other)
     assert callable(handler)
     handler(signal.SIGTERM, None)
-    assert ended == []
     handler(signal.SIGTERM, None)
-    assert ended == [128 + signal.SIGTERM]
+    assert ended == []
+    handler(signal.SIGINT, None)
+    assert ended == [128 + signal.SIGINT]
     stop.last_resort.cancel()

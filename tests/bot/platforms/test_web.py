@@ -1,0 +1,70 @@
+"""The web chat's mailbox."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bot.platforms import Incoming, Outgoing
+from bot.platforms import web as web_module
+from bot.platforms.web import WebPlatform
+from tests.bot.stage import config_in
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> WebPlatform:
+    return WebPlatform(config_in(tmp_path), {})
+
+
+async def test_message_typed_before_the_daemon_listens_waits(web: WebPlatform) -> None:
+    received: list[Incoming] = []
+
+    async def receive(incoming: Incoming) -> None:
+        assert web.revision("a") == 0  # pages are told only after the message is safe
+        received.append(incoming)
+
+    typed = asyncio.create_task(web.submit("a", "hello"))
+    await asyncio.sleep(0)
+    assert received == []
+    connected = asyncio.Event()
+    listening = asyncio.create_task(web.run(receive, connected.set))
+    await typed
+    assert connected.is_set()
+    (message,) = received
+    assert (message.platform, message.chat, message.kind, message.text) == ("web", "a", "dm", "hello")
+    assert message.addressed
+    assert web.revision("a") == 1
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    await web.close()
+
+
+async def test_same_text_twice_is_two_messages(web: WebPlatform) -> None:
+    received: list[str] = []
+
+    async def receive(incoming: Incoming) -> None:
+        received.append(incoming.event_id)
+
+    listening = asyncio.create_task(web.run(receive, lambda: None))
+    for _ in range(2):
+        await web.submit("a", "ok")
+    assert len(set(received)) == 2
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_typing_ends_with_the_bubble_or_fades(web: WebPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    await web.typing("a")
+    assert web.is_typing("a")
+    assert not web.is_typing("b")
+    assert await web.send(Outgoing(id=5, chat="a", text="hi")) == "5"
+    assert not web.is_typing("a")
+    assert web.revision("a") == 1
+    monkeypatch.setattr(web_module, "TYPING_FADES_SECONDS", 0.0)
+    await web.typing("a")
+    assert not web.is_typing("a")
+
+
+def test_needs_no_account_and_counts_characters(web: WebPlatform) -> None:
+    assert web.missing() is None
+    assert web.length("😀a") == 2
