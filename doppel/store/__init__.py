@@ -81,7 +81,9 @@ def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            path = Path(parsed.database)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # it holds conversations: nobody else's business on this machine
         engine = create_engine(parsed, poolclass=NullPool)
     except (ArgumentError, ImportError) as error:
         raise UserError(tr("config.yaml: `store`: {error}", error=error)) from None

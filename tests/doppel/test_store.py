@@ -134,6 +134,10 @@ def test_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
         Store(f"sqlite:///{tmp_path / 'file' / 'doppel.db'}")
 
 
+def test_only_its_owner_may_read_it(store: Store, path: Path) -> None:
+    assert path.stat().st_mode & 0o077 == 0
+
+
 async def test_sqlite_is_durable(store: Store) -> None:
     def settings(connection: object) -> list[object]:
         names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
