@@ -145,6 +145,20 @@ class TestProcesses:
         assert "nowhere: no such file or folder" in printed.err
         assert printed.out == ""
 
+    @pytest.mark.skipif(os.name == "nt", reason="Windows cannot replace a process")
+    def test_the_last_command_takes_the_place_of_this_process(self, tmp_path: Path) -> None:
+        (tmp_path / "config.yaml").write_text("archiv: nowhere")
+        arguments = f"Path({str(tmp_path / 'config.yaml')!r}), as_json=True"
+        code = (
+            "from pathlib import Path; from doppel.cli import Run; from doppel.up import Processes\n"
+            f"Processes(Run({arguments})).become('doctor')"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            checks = json.loads(process.stdout.read())["checks"]
+        assert process.returncode == 1
+        assert "unknown key `archiv`" in checks[-1]["hint"]
+
     def test_results_of_a_child_do_not_mix_with_ours(self, capfd: pytest.CaptureFixture[str]) -> None:
         assert run_to_end([sys.executable, "-c", "print('result')"], stdout=sys.stderr) == 0
         printed = capfd.readouterr()
