@@ -4,7 +4,10 @@
 
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-pip := .venv/bin/python -m pip install --quiet --constraint constraints.txt
+pip := .venv/bin/python -m pip install --quiet --no-compile --constraint constraints.txt
+
+# Python compiles what it imports, once, which is a third of what pip would compile.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint
@@ -28,16 +31,14 @@ lint: .venv/.installed-dev
 
 # torch comes first and by its exact version alone: the package index then hands a machine with a GPU the CUDA
 # build, and the rest is resolved around it. It brings setuptools, so our own package needs no build environment.
-# Compiling after pip uses every core where pip uses one; it may fail on the templates some packages carry.
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("doppel needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@echo "Making .venv ..."
 	@$(PYTHON) -m venv .venv
 	@echo "Installing dependencies 1/2: PyTorch (a large download, a minute or two) ..."
-	@$(pip) --no-compile torch==2.13.0
+	@$(pip) torch==2.13.0
 	@echo "Installing dependencies 2/2: everything else (another minute) ..."
-	@$(pip) --no-compile --no-build-isolation --editable .
-	@.venv/bin/python -m compileall -qq -j 0 .venv/lib || true
+	@$(pip) --no-build-isolation --editable .
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed
