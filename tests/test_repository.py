@@ -4,7 +4,7 @@ import ast
 import re
 import subprocess
 import tomllib
-from importlib.metadata import distribution, distributions
+from importlib.metadata import distribution, distributions, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from doppel.cli import app
 from doppel.config import parse_config
+from tests.doppel.test_layers import imported
 
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "README.zh-CN.md")
@@ -126,3 +127,21 @@ def test_nothing_of_the_owners_is_in_the_repository() -> None:
     texts = [one for one in files if not one.endswith(".png")]
     token = re.compile(rb"\b\d{8,10}:AA[\w-]{33}\b|\b[MN][\w-]{23}\.[\w-]{6}\.[\w-]{27,}\b")
     assert [one for one in texts if (ROOT / one).is_file() and token.search((ROOT / one).read_bytes())] == []
+
+
+@pytest.mark.parametrize(
+    ("folders", "extras"), [(("doppel", "training", "bot"), ()), (("tests", "benchmarks"), ("dev",))]
+)
+def test_every_library_that_is_imported_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines} | {"doppel"}
+    owners = packages_distributions()
+    undeclared = {
+        name
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        for name in imported(path)
+        if name in owners and declared.isdisjoint(canonicalize_name(owner) for owner in owners[name])
+    }
+    assert undeclared == set()
