@@ -1,14 +1,13 @@
 """The web chat in a real browser: a message is typed, the reply is read. Needs Chromium."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, expect
 
 from bot.clock import SystemClock
 from bot.daemon import Daemon, Surroundings
@@ -18,13 +17,12 @@ from doppel.config import Config
 from doppel.habits import Habits
 from doppel.i18n import set_language
 from doppel.transcript import Transcript
+from tests.bot.browser import CHROMIUM, NO_CHROMIUM, chromium, opened, write
 from tests.bot.stage import FakeEngine, config_in, publish
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="the page is tested in Chromium, which is not installed"),
+    pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
 ]
 
 
@@ -47,11 +45,8 @@ def engine(tiny_transcript: Transcript) -> FakeEngine:
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    async with chromium() as browser:
         yield browser
-        await browser.close()
 
 
 @asynccontextmanager
@@ -67,29 +62,13 @@ async def running(config: Config, engine: FakeEngine) -> AsyncIterator[Daemon]:
         await task
 
 
-async def opened(browser: Browser, daemon: Daemon, requests: list[str] | None = None) -> Page:
-    """A browser of its own (other cookies, other storage) with the page open."""
-    page = await (await browser.new_context()).new_page()
-    page.set_default_timeout(30_000)
-    if requests is not None:
-        page.on("request", lambda request: requests.append(request.url))
-    await page.goto(f"http://127.0.0.1:{daemon.port}/")
-    await page.locator("#text textarea").wait_for()
-    return page
-
-
-async def write(page: Page, text: str) -> None:
-    await page.locator("#text textarea").fill(text)
-    await page.locator("#text textarea").press("Enter")
-
-
 async def test_message_is_typed_and_the_reply_is_read(config: Config, engine: FakeEngine, browser: Browser) -> None:
     expect.set_options(timeout=30_000)
     engine.gate.clear()
     engine.turns = [["hi there", "how are you <b>today</b>?"]]
     requests: list[str] = []
     async with running(config, engine) as daemon:
-        page = await opened(browser, daemon, requests)
+        page = await opened(browser, daemon.port, requests)
         await expect(page).to_have_title("Mira")
         await expect(page.locator("#heading .state")).to_have_text("here")
         await write(page, "hello ${1+1} {{value}} <img src=x onerror=alert(1)>")
@@ -115,7 +94,7 @@ async def test_messages_in_quick_succession_all_arrive(config: Config, engine: F
     expect.set_options(timeout=30_000)
     engine.turns = [["first"], ["second"], ["third"]]
     async with running(config, engine) as daemon:
-        page = await opened(browser, daemon)
+        page = await opened(browser, daemon.port)
         for text in ("one", "two", "three", "three"):
             await write(page, text)
         await expect(page.locator("#chat .mine")).to_have_count(4)
@@ -129,7 +108,7 @@ async def test_every_browser_has_its_own_chat_and_all_see_posts(
     expect.set_options(timeout=30_000)
     engine.turns = [["for one"]]
     async with running(config, engine) as daemon:
-        first, second = await asyncio.gather(opened(browser, daemon), opened(browser, daemon))
+        first, second = await asyncio.gather(opened(browser, daemon.port), opened(browser, daemon.port))
         await write(first, "hello")
         await expect(first.locator("#chat .theirs")).to_contain_text("for one")
         await expect(second.locator("#chat .bubble")).to_have_count(0)
@@ -140,11 +119,13 @@ async def test_every_browser_has_its_own_chat_and_all_see_posts(
             await expect(page.locator("#chat .post")).to_contain_text("what a day")
 
 
-async def test_what_is_typed_while_the_daemon_is_away_stays_in_the_field(config: Config, engine: FakeEngine, browser: Browser) -> None:
+async def test_what_is_typed_while_the_daemon_is_away_stays_in_the_field(
+    config: Config, engine: FakeEngine, browser: Browser
+) -> None:
     expect.set_options(timeout=30_000)
     engine.turns = [["before"], ["after"]]
     async with running(config, engine) as daemon:
-        page = await opened(browser, daemon)
+        page = await opened(browser, daemon.port)
         await write(page, "one")
         await expect(page.locator("#chat .theirs")).to_contain_text("before")
     await write(page, "two")
@@ -171,7 +152,7 @@ async def test_page_speaks_chinese_and_says_that_the_persona_wakes_up(
     engine.load_adapter = load_later  # type: ignore[method-assign]
     engine.turns = [["早上好"]]
     async with running(config, engine) as daemon:
-        page = await opened(browser, daemon)
+        page = await opened(browser, daemon.port)
         await expect(page.locator("#heading .state")).to_have_text("正在醒来，稍后会回复你的消息")
         await expect(page.locator("#text textarea")).to_have_attribute("placeholder", "写点什么……")
         await write(page, "你好")

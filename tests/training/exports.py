@@ -33,7 +33,13 @@ def telegram_message(number: int, sender: int, text: Any, *, at: int | None = No
     }
 
 
-def telegram_chat(messages: Sequence[Any], *, id: int = 2002, type: str = "personal_chat", name: str = "Tom") -> Any:
+def telegram_chat(  # the names are the export's own
+    messages: Sequence[Any],
+    *,
+    id: int = 2002,  # noqa: A002
+    type: str = "personal_chat",  # noqa: A002
+    name: str = "Tom",
+) -> Any:
     """One chat, as it stands alone in result.json or in the list of an account."""
     return {"name": name, "type": type, "id": id, "messages": list(messages)}
 
