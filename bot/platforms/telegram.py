@@ -5,6 +5,7 @@ that a message arrived (the next `offset`) only after `receive` has returned, so
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
@@ -170,7 +171,7 @@ class TelegramPlatform:
             .updater(None)
             .rate_limiter(_Pace())
             .request(_Requests(connection_pool_size=16, connect_timeout=10, read_timeout=20, pool_timeout=10))
-            .get_updates_request(_Requests(connection_pool_size=1, connect_timeout=10, read_timeout=10))
+            .get_updates_request(_Polls(connection_pool_size=1, connect_timeout=10, read_timeout=10))
             .build()
         )
         application.add_handler(MessageHandler(filters.UpdateType.MESSAGE, self._on_message))
@@ -194,7 +195,11 @@ class TelegramPlatform:
             raise self._failure
 
     async def _on_message(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
-        incoming = translate(update, context.bot.bot, self._settings.names)
+        try:
+            incoming = translate(update, context.bot.bot, self._settings.names)
+        except Exception as error:  # noqa: BLE001 - raised, it would make this message come again for ever
+            _left_out(error)
+            return
         if incoming is not None and self._receive is not None:
             await self._receive(incoming)
 
@@ -291,6 +296,33 @@ class _Requests(HTTPXRequest):
         if code in (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT):
             raise _AnswerLost(f"{HTTPStatus(code).phrase} ({code})")
         return code, payload
+
+
+class _Polls(_Requests):
+    """Empties updates that python-telegram-bot cannot read: it would throw away all that came with them, for ever."""
+
+    async def do_request(self, *args: Any, **kwargs: Any) -> tuple[int, bytes]:
+        code, payload = await super().do_request(*args, **kwargs)
+        try:
+            answer = json.loads(payload)
+            answer["result"] = [_readable(update) for update in answer["result"]]
+        except (ValueError, TypeError, KeyError):
+            return code, payload  # no list of updates
+        return code, json.dumps(answer).encode()
+
+
+def _readable(update: dict[str, Any]) -> dict[str, Any]:
+    """The update itself, or only its number, which tells Telegram to go on to the next."""
+    try:
+        Update.de_json(update, None)
+    except Exception as error:  # noqa: BLE001 - whatever a new kind of message does to the library
+        _left_out(error)
+        return {"update_id": update["update_id"]}
+    return update
+
+
+def _left_out(error: Exception) -> None:
+    log.warning(tr("Telegram: one message could not be read and is left out: {error}", error=repr(error)))
 
 
 def _address(chat: str) -> tuple[str, int | None]:

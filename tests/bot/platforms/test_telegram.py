@@ -1,17 +1,20 @@
 """The real python-telegram-bot against a Bot API whose requests and answers aiogram checks."""
 
 import asyncio
+import json
 import logging
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Any
 
 import pytest
 from aiogram import types
 
-from bot.platforms import Incoming, Outgoing, SendFailed
+from bot.platforms import Incoming, Outgoing, SendFailed, telegram
 from bot.platforms.telegram import TelegramPlatform
+from bot.platforms.telegram_messages import translate
 from doppel.config import Config
 from doppel.errors import DoppelError
 from tests.bot.fakes.telegram_server import ANNA, BOT, TOKEN, Fault, TelegramServer
@@ -456,3 +459,37 @@ async def test_why_it_stays_off(settings: dict[str, object], environ: dict[str, 
     missing = platform.missing()
     assert missing is None if reason is None else missing is not None and reason in missing
     await platform.close()
+
+
+async def test_an_update_that_cannot_be_read_is_left_out_and_the_others_are_not(
+    server: TelegramServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = {"message_id": 9, "date": 1767323045, "chat": {"id": 7001, "type": "private"}, "text": "still there?"}
+    sender = {"id": 7001, "is_bot": False, "first_name": "Anna"}
+    updates = [
+        {"update_id": 900, "message": {"text": "without a chat"}},
+        {"update_id": 901, "message": {**good, "from": sender}},
+        {"update_id": 902, "message": "not even a message"},
+    ]
+    server.fail("getUpdates", Fault(status=200, body=json.dumps({"ok": True, "result": updates}).encode()))
+    async with running(server) as daemon, asyncio.timeout(10):
+        assert (await daemon.next()).text == "still there?"
+        first, second = await server.asked("getUpdates", 2)
+    assert (first.offset, second.offset) == (None, 903)
+    assert caplog.text.count("could not be read and is left out") == 2
+    assert "without a chat" not in caplog.text
+    assert daemon.waits == []
+
+
+async def test_a_message_that_cannot_be_translated_does_not_come_again(
+    server: TelegramServer, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails_once(*args: Any) -> Incoming | None:
+        monkeypatch.setattr(telegram, "translate", translate)
+        raise ValueError("odd")
+
+    monkeypatch.setattr(telegram, "translate", fails_once)
+    server.user_says("odd")
+    server.user_says("even")
+    assert (await daemon.next()).text == "even"
+    assert caplog.text.count("could not be read and is left out") == 1
