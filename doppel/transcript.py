@@ -164,6 +164,8 @@ class Transcript:
         self._start = [bos] if isinstance(bos, int) else []
         eos = tokenizer.eos_token_id
         ends = {eos} if isinstance(eos, int) else set()
+        # No text holds a special token: one that comes out ends the turn, rather than stand there as `<bos>`.
+        ends |= {token_id for token_id in self._reserved if tokenizer.added_tokens_decoder[token_id].special}
         if len(self._turn_end) == 1:
             ends.add(self._turn_end[0])
         self.stop_ids: frozenset[int] = frozenset(ends)
@@ -355,14 +357,11 @@ def _is_field(value: str) -> bool:
 def _reserved(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
     """Tokens that nobody's text may become, with their spellings: all special and added ones.
 
-    Exempt are single characters that a tokenizer adds as plain text, and the token for unknown characters.
+    Exempt are single characters that a tokenizer adds as plain text. The token for unknown characters is reserved
+    too: such a character is left out, as it could not be read back.
     """
-    reserved = {
+    return {
         token_id: token.content
         for token_id, token in tokenizer.added_tokens_decoder.items()
         if token.special or len(token.content) > 1
     }
-    unknown = tokenizer.unk_token_id
-    if isinstance(unknown, int) and unknown not in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        reserved.pop(unknown, None)
-    return reserved

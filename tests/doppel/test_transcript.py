@@ -306,6 +306,13 @@ class TestTurnDecoder:
         hi = transcript.tokenizer("hi", add_special_tokens=False)["input_ids"]
         assert transcript.reply([*hi, stop, *hi]) == ["hi"]
 
+    def test_a_special_token_ends_the_turn_and_is_never_text(self, transcript: Transcript) -> None:
+        hi = transcript.tokenizer("hi", add_special_tokens=False)["input_ids"]
+        for special in transcript.tokenizer.all_special_ids + transcript.tokenizer.convert_tokens_to_ids(
+            list(tokenizers.SPECIAL)
+        ):
+            assert transcript.reply([*hi, special, *hi]) == ["hi"]
+
     def test_text_and_turn_end_in_one_token(self, byte_level: Transcript) -> None:
         ids = byte_level.tokenizer("hi.\n.\n\n", add_special_tokens=False)["input_ids"]
         assert byte_level.reply([*ids, *ids]) == ["hi.", "."]
