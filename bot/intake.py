@@ -41,7 +41,7 @@ class Intake:
     async def resume(self) -> None:
         """Takes up what the last run left: messages to answer and bubbles to send."""
         resendable = {name for name, line in self._lines.items() if line.platform.resend_is_safe}
-        for unsure in await self._means.store.run(outbox.recover, resendable):
+        for unsure in await self._means.store.run(outbox.recover, resendable, self._means.clock.now()):
             where = {"platform": unsure.platform, "chat": unsure.chat}
             log.warning(
                 tr("{platform}: doppel ended while a bubble to {chat} was being sent; it is sent again", **where)

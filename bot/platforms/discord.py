@@ -40,7 +40,7 @@ class DiscordPlatform:
 
     name = "discord"
     limit = MESSAGE_LIMIT
-    # Discord remembers a nonce for some minutes; a resend after a longer stop may show twice.
+    # Discord remembers a nonce for some minutes; the outbox resends no later than that after a stop.
     resend_is_safe = True
 
     def __init__(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
+from doppel.lock import hold
 from doppel.store.migrations import migrate
 
 P = ParamSpec("P")
@@ -31,17 +32,20 @@ class Store:
         url: SQLAlchemy URL; a SQLite file and its folder are made when missing.
 
     Raises:
-        UserError: the place cannot be written, is no database, or was written by a newer doppel.
+        UserError: the place cannot be written, is no database, was written by a newer doppel, or is in use by
+            another process.
     """
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
         self._place = self._engine.url.database or url
+        self._lock = _lock(self._engine)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         try:
             self._connection = self._thread.submit(self._open).result()
         except BaseException:
             self._thread.shutdown()
+            self._unlock()
             raise
 
     async def run(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -57,6 +61,11 @@ class Store:
         self._thread.submit(self._connection.close).result()
         self._thread.shutdown()
         self._engine.dispose()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def _open(self) -> Connection:
         try:
@@ -93,6 +102,22 @@ def _engine(url: str) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _lock(engine: Engine) -> BinaryIO | None:
+    """Keeps a second daemon off a SQLite file: both would send the same bubbles. None: there is no file to lock."""
+    place = engine.url.database
+    if engine.dialect.name != "sqlite" or not place or place == ":memory:":
+        return None
+    try:
+        lock = hold(Path(f"{place}.lock"))
+    except OSError as error:
+        raise UserError(tr("{path}: cannot be written: {error}", path=place, error=error.strerror)) from None
+    if lock is None:
+        raise UserError(
+            tr("{path}: another `doppel run` is using this database; stop it, or choose another `store`", path=place)
+        )
+    return lock
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

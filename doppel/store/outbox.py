@@ -4,7 +4,7 @@ Knows states, not platforms: whether a bubble may be sent again is the caller's 
 """
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 from sqlalchemy import Connection, func, insert, select, update
@@ -17,6 +17,10 @@ INTERRUPTED = "a new message came before it was sent"
 
 CUT_SHORT = "doppel ended while this was being sent"
 """Error of bubbles whose sending nobody saw the end of."""
+
+
+RESEND_WITHIN = timedelta(minutes=2)
+"""A service that drops a second sending remembers the first for some minutes only."""
 
 
 class Unsure(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,19 +119,27 @@ def drop_unsent(connection: Connection, chat_id: int, now: datetime) -> int:
     ).rowcount
 
 
-def recover(connection: Connection, resendable: Collection[str]) -> list[Unsure]:
+def recover(connection: Connection, resendable: Collection[str], now: datetime) -> list[Unsure]:
     """Sorts out bubbles that were being sent when the daemon ended without knowing the outcome.
 
-    Where the platform drops a second sending (`resendable`) they wait to be sent again, elsewhere they
-    become `unknown`.
+    Where the platform drops a second sending (`resendable`) and the first was just now, they wait to be sent again;
+    the others become `unknown`.
     """
     rows = connection.execute(
-        select(outbox.c.id, chats.c.platform, chats.c.chat)
+        select(outbox.c.id, outbox.c.changed_at, chats.c.platform, chats.c.chat)
         .join(chats, outbox.c.chat_id == chats.c.id)
         .where(outbox.c.state == "sending")
         .order_by(outbox.c.id)
     ).all()
-    unsure = [Unsure(id=row.id, platform=row.platform, chat=row.chat, again=row.platform in resendable) for row in rows]
+    unsure = [
+        Unsure(
+            id=row.id,
+            platform=row.platform,
+            chat=row.chat,
+            again=row.platform in resendable and row.changed_at >= now - RESEND_WITHIN,
+        )
+        for row in rows
+    ]
     for one in unsure:
         state = "pending" if one.again else "unknown"
         connection.execute(update(outbox).where(outbox.c.id == one.id).values(state=state, error=CUT_SHORT))

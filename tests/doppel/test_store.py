@@ -1,6 +1,9 @@
 """The store: migrations, the inbox, the outbox and slots, on real SQLite files."""
 
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -224,9 +227,37 @@ async def test_recovery_resends_only_where_it_is_safe(store: Store) -> None:
         await store.run(outbox.put_turn, chat.id, "reply", ["a"], adapter=None, now=START)
     for bubble_id in (1, 2):
         await store.run(outbox.begin_sending, bubble_id, START)
-    unsure = await store.run(outbox.recover, {"discord"})
+    unsure = await store.run(outbox.recover, {"discord"}, START)
     assert [(one.platform, one.again) for one in unsure] == [("telegram", False), ("discord", True)]
     assert await states(store) == ["unknown", "pending"]
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(120, True), (121, False)])
+async def test_recovery_resends_only_while_the_first_sending_is_remembered(
+    store: Store, seconds: float, again: bool
+) -> None:
+    chat = await chat_with(store, "one")
+    await store.run(outbox.put_turn, chat.id, "reply", ["a"], adapter=None, now=START - timedelta(days=1))
+    await store.run(outbox.begin_sending, 1, START)
+    unsure = await store.run(outbox.recover, {"telegram"}, START + timedelta(seconds=seconds))
+    assert [one.again for one in unsure] == [again]
+    assert await states(store) == ["pending" if again else "unknown"]
+
+
+def test_a_second_daemon_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "doppel.db"
+    first = Store(f"sqlite:///{path}")
+    with pytest.raises(UserError, match=r"another `doppel run` is using this database"):
+        Store(f"sqlite:///{path}")
+    first.close()
+    Store(f"sqlite:///{path}").close()
+
+
+def test_a_killed_daemon_leaves_no_lock(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'doppel.db'}"
+    holding = f"import os, signal; from doppel.store import Store; Store({url!r}); os.kill(os.getpid(), signal.SIGKILL)"
+    assert subprocess.run([sys.executable, "-c", holding], check=False).returncode == -signal.SIGKILL
+    Store(url).close()
 
 
 async def test_history_is_in_order_and_ends_where_asked(store: Store) -> None:
