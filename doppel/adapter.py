@@ -22,11 +22,14 @@ import msgspec
 
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
+from doppel.leftovers import remove_leftovers
 from doppel.transcript import FORMAT
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 CURRENT = "current"
+_STAGING = ".publishing-"
+_POINTER = ".current-"
 WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 RANK_CAP = 512
@@ -73,7 +76,9 @@ def publishing(adapters_dir: Path, manifest: Manifest) -> Iterator[Path]:
     """
     try:
         adapters_dir.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=adapters_dir))
+        for prefix in (_STAGING, _POINTER):
+            remove_leftovers(adapters_dir, prefix, datetime.now(UTC))
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=adapters_dir))
     except OSError as error:
         raise DoppelError(tr("{path}: cannot be written: {error}", path=adapters_dir, error=error.strerror)) from None
     try:
@@ -211,7 +216,7 @@ def _next_version(adapters_dir: Path) -> str:
 
 def _point_to(adapters_dir: Path, version: str) -> None:
     """Swaps the file `current` in one step. A file and not a symlink: it works on every system."""
-    handle, name = tempfile.mkstemp(prefix=".current-", dir=adapters_dir)
+    handle, name = tempfile.mkstemp(prefix=_POINTER, dir=adapters_dir)
     with os.fdopen(handle, "w", encoding="ascii") as file:
         file.write(version + "\n")
         file.flush()

