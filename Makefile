@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-pip := .venv/bin/python -m pip install --quiet --no-compile --constraint constraints.txt
+pip := .venv/bin/python -m pip install --no-compile --constraint constraints.txt
 
 # Python compiles what it imports, once, which is a third of what pip would compile.
 unexport PYTHONDONTWRITEBYTECODE

@@ -24,7 +24,16 @@ from training.bits import Bits, score
 from training.dataset import Session, dataset_digest, read_sessions
 from training.examples import Example, examples, spread
 from training.lora import add_lora, check_head
-from training.plan import Plan, choose_learning_rate, choose_rank, make_plan, measure_speed, steps_of, tokens_per_batch
+from training.plan import (
+    Plan,
+    choose_learning_rate,
+    choose_length,
+    choose_rank,
+    make_plan,
+    measure_speed,
+    steps_of,
+    tokens_per_batch,
+)
 from training.samples import Samples
 from training.trainer import PersonaTrainer
 from training.watch import Watch, stop_on_signals
@@ -88,7 +97,7 @@ def fit(config: Config, *, first_run: bool = False) -> dict[str, Any]:
     torch.manual_seed(settings.seed)
     messages = sum(len(turn.bubbles) for one in material.sessions["train"] for turn in one.turns if turn.is_mine)
     rank = started.plan.rank if started else choose_rank(settings, messages, material.minutes)
-    learning_rate = choose_learning_rate(settings, base.num_parameters())
+    learning_rate = choose_learning_rate(settings, base.num_parameters(), material.minutes)
     model = add_lora(base, rank, settings.alpha)
     if started is None:
         speed = measure_speed(model, material.train, material.pad_id, tokens_per_batch(device))
@@ -119,7 +128,8 @@ def gather(config: Config, minutes: float | None) -> Material:
     folder = prepare_base(config.model, say)
     tokenizer = load_tokenizer(folder)
     transcript = Transcript(tokenizer)
-    split = {name: examples(some, transcript, config.training.max_length) for name, some in sessions.items()}
+    length = choose_length(config.training, minutes)
+    split = {name: examples(some, transcript, length) for name, some in sessions.items()}
     if not split["train"]:
         raise UserError(
             tr("{path}: nothing of yours to train on; give `doppel build` a larger archive", path=config.data_dir)
@@ -143,7 +153,7 @@ def _train(model: PeftModel, started: Started, material: Material, work: Work) -
     base = model.get_base_model()
     situations = material.sessions["validation"] or material.sessions["train"]
     samples = Samples(base, material.transcript, situations, 2, plan.seed)  # type: ignore[arg-type]
-    allowed = None if material.minutes is None else material.minutes * 60 * 1.25
+    allowed = None if material.minutes is None else material.minutes * 60
     with progress() as bar, stop_on_signals() as stop:
         watch = Watch(bar, samples, stop, allowed)
         trainer = PersonaTrainer(
@@ -259,6 +269,8 @@ def _result(started: Started, after: Bits, folder: Path, watch: Watch, seconds: 
             change=change,
         )
     )
+    if change >= 0:
+        say(tr("That is no better than the untrained base: train longer, or build from a larger archive."))
     say(tr("Published {path}", path=folder))
     return {
         "bits_per_byte_before": before,
