@@ -26,7 +26,8 @@ TYPING_SECONDS = 4.0
 """How often "typing" is shown anew; services let it fade after five seconds or more."""
 
 ATTEMPTS = 8
-"""A bubble that failed so often is given up."""
+PATIENCE = timedelta(hours=1)
+"""A bubble that failed so often and is so old is given up; an outage of some minutes costs nothing."""
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Delivery:
         self._random = random
         self._habits = habits
         self._sending: set[asyncio.Task[bool]] = set()
+        self._unsure_since: dict[int, datetime] = {}
         self.sent = {"reply": 0, "post": 0}
         """Turns sent since the start, by kind."""
 
@@ -135,18 +137,23 @@ class Delivery:
             await self._failed(platform, bubble, SendFailed(repr(error), unknown=True), backoff)
             return False
         await self._store.run(outbox.mark_sent, bubble.id, message_id, self._clock.now())
+        self._unsure_since.pop(bubble.id, None)
         backoff.reset()
         return True
 
     async def _failed(self, platform: Platform, bubble: Bubble, failure: SendFailed, backoff: Backoff) -> None:
         now, values = self._clock.now(), {"platform": platform.name, "error": failure}
-        if failure.unknown and not platform.resend_is_safe:
+        seconds = backoff.next() if failure.retry_after is None else failure.retry_after
+        if failure.unknown:
+            self._unsure_since.setdefault(bubble.id, now)
+        unsure_since = self._unsure_since.get(bubble.id)
+        forgotten = unsure_since is not None and now + timedelta(seconds=seconds) > unsure_since + outbox.RESEND_WITHIN
+        if unsure_since is not None and (forgotten or not platform.resend_is_safe):
             log.warning(tr("{platform}: a bubble may not have arrived; it is not sent again: {error}", **values))
             await self._store.run(outbox.mark_unknown, bubble.id, str(failure), now)
-        elif failure.permanent or bubble.attempts + 1 >= ATTEMPTS:
+        elif failure.permanent or (bubble.attempts + 1 >= ATTEMPTS and now - bubble.created_at >= PATIENCE):
             log.warning(tr("{platform}: a bubble was given up: {error}", **values))
             await self._store.run(outbox.mark_failed, bubble.id, str(failure), now)
         else:
-            seconds = backoff.next() if failure.retry_after is None else failure.retry_after
             log.info(tr("{platform}: sent again in {seconds} s: {error}", seconds=round(seconds, 1), **values))
             await self._store.run(outbox.postpone, bubble.id, str(failure), now + timedelta(seconds=seconds), now)

@@ -80,12 +80,33 @@ async def test_permanent_failure_is_final_and_says_why(stage: Stage, caplog: pyt
 
 
 async def test_failing_for_ever_is_given_up(stage: Stage) -> None:
-    stage.platform.failures = [SendFailed("busy")] * 20
+    stage.platform.failures = [SendFailed("busy")] * 100
+    stage.engine.turns = [["aa"]]
+    await stage.hear(incoming(1))
+    await stage.clock.advance(3000)
+    assert await stage.bubbles() == [("aa", "pending")]
+    await stage.clock.advance(1200)
+    (row,) = await stage.outbox_rows()
+    assert row.state == "failed"
+    assert 8 < row.attempts < 40
+
+
+async def test_an_outage_of_some_minutes_costs_no_reply(stage: Stage) -> None:
+    stage.platform.failures = [SendFailed("no network")] * 10
+    stage.engine.turns = [["aa"]]
+    await stage.hear(incoming(1))
+    await stage.clock.advance(1800)
+    assert await stage.bubbles() == [("aa", "sent")]
+
+
+async def test_what_may_have_arrived_is_not_sent_again_once_the_service_has_forgotten_it(make_stage: MakeStage) -> None:
+    stage = await make_stage(FakePlatform(resend_is_safe=True))
+    stage.platform.failures = [SendFailed("no answer", unknown=True)] + [SendFailed("no network")] * 10
     stage.engine.turns = [["aa"]]
     await stage.hear(incoming(1))
     await stage.clock.advance(3600)
-    (row,) = await stage.outbox_rows()
-    assert (row.state, row.attempts) == ("failed", 8)
+    assert await stage.bubbles() == [("aa", "unknown")]
+    assert stage.platform.texts == []
 
 
 @pytest.mark.parametrize(("safe", "state"), [(False, "unknown"), (True, "sent")])
