@@ -139,6 +139,21 @@ class Config(Section):
     store: str = "data/doppel.db"
     root: Path = Field(default=Path(), exclude=True)
 
+    @field_validator("archive")
+    @classmethod
+    def _some_archive(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not value or (isinstance(value, tuple) and not all(value)):
+            raise ValueError(tr("name at least one path, or sample"))
+        return value
+
+    @field_validator("posts")
+    @classmethod
+    def _names_differ(cls, value: tuple[Post, ...]) -> tuple[Post, ...]:
+        names = [post.name for post in value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(tr("two posts are named {name}; each needs its own name", name=twice))
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _zone(cls, value: str) -> str:

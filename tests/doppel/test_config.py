@@ -113,6 +113,12 @@ def test_numbers_may_be_written_as_accounts(tmp_path: Path) -> None:
         ("root: /tmp", "unknown key `root`"),
         ("store: 2020-99-99", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
+        ("archive: []", "`archive`: name at least one path"),
+        ("archive: ['']", "`archive`: name at least one path"),
+        (
+            "posts: [{name: a, to: 'web:1', every: 1h}, {name: a, to: 'web:2', every: 2h}]",
+            "`posts`: two posts are named a; each needs its own name",
+        ),
         ("posts: [{name: a, to: 'telegram:1'}]", "`posts.0`: give either cron or every"),
         ("posts: [{name: a, to: 'telegram:1', every: 1h, cron: '* * * * *'}]", "give either cron or every"),
         ("posts: [{name: a, to: 'telegram:1', every: soon}]", "`posts.0.every`: write a time like 90s"),
