@@ -150,6 +150,16 @@ class _Build:
     def _require_owner(self) -> None:
         labels = [source.tree.label for source in self.found.sources]
         if not total(self.ledger.rows).read:
+            broken = next((bad for source in self.found.sources for bad in source.tree.bad_records), None)
+            if broken is not None:
+                raise UserError(
+                    tr(
+                        "{file}, {position}: {reason}; not one message could be read",
+                        file=broken.file,
+                        position=broken.position,
+                        reason=broken.reason,
+                    )
+                )
             raise UserError(tr("{path}: no messages in it", path=", ".join(labels)))
         self.owner.settle(labels)
         if not self.owner.messages:

@@ -5,6 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from doppel.cli import Run
+from doppel.diagnosis import data_made_from
+from doppel.errors import UserError
+from doppel.i18n import tr
 
 
 def train(
@@ -19,6 +22,13 @@ def train(
 ) -> dict[str, Any]:
     """Train a LoRA on the data set and publish it; Ctrl-C stops, the same command goes on."""
     config = run.config
+    if data_made_from(config) not in (None, config.archive_digest):
+        raise UserError(
+            tr(
+                "{path}: made from other archives than config.yaml names now; run `doppel build` first",
+                path=config.data_dir,
+            )
+        )
     from training.fit import fit, remove_unfinished  # torch takes seconds to import
 
     if restart:

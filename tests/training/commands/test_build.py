@@ -107,6 +107,10 @@ def broken_zip(root: Path) -> None:
             "archive/result.json: no messages in it",
         ),
         (
+            lambda root: write_folder(root / "archive", {"data/tweets.js": "window.YTD.tweets.part0 = [ {"}),
+            "archive/data/tweets.js, record 1: it ends in the middle; not one message could be read",
+        ),
+        (
             lambda root: write_json(
                 root / "archive" / "result.json",
                 telegram_account(telegram_chat([telegram_message(1, 1001, "x", forwarded_from="Ana")])),
@@ -114,7 +118,17 @@ def broken_zip(root: Path) -> None:
             "nothing of yours is left to learn from; dropped: forward 1",
         ),
     ],
-    ids=["missing", "empty folder", "empty zip", "broken zip", "unknown", "no owner", "no messages", "none kept"],
+    ids=[
+        "missing",
+        "empty folder",
+        "empty zip",
+        "broken zip",
+        "unknown",
+        "no owner",
+        "no messages",
+        "cut short",
+        "none kept",
+    ],
 )
 def test_mistakes_are_one_line_with_exit_code_2(tmp_path: Path, prepare: Any, expected: str) -> None:
     prepare(tmp_path)
