@@ -165,7 +165,8 @@ class Transcript:
         eos = tokenizer.eos_token_id
         ends = {eos} if isinstance(eos, int) else set()
         # No text holds a special token: one that comes out ends the turn, rather than stand there as `<bos>`.
-        ends |= {token_id for token_id in self._reserved if tokenizer.added_tokens_decoder[token_id].special}
+        added = tokenizer.added_tokens_decoder  # a property that builds its dictionary anew: asked for once
+        ends |= {token_id for token_id in self._reserved if added[token_id].special}
         if len(self._turn_end) == 1:
             ends.add(self._turn_end[0])
         self.stop_ids: frozenset[int] = frozenset(ends)
