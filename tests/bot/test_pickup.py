@@ -86,5 +86,6 @@ async def test_looks_once_a_second(stage: Stage, pickup: Pickup) -> None:
     async with asyncio.timeout(10):
         while stage.voice.loaded is None or stage.voice.loaded.version != "0002":
             await stage.clock.advance(1)
+    assert stage.voice.loaded.version == "0002"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -36,6 +36,7 @@ def test_only_old_ones_of_the_name_go(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
     remove_leftovers(tmp_path / "nowhere", ".half-", NOW)
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_an_old_conversion_is_removed_when_the_base_is_next_asked_for(
