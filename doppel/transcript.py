@@ -172,8 +172,12 @@ class Transcript:
         self.stop_ids: frozenset[int] = frozenset(ends)
         """Tokens after which a turn is over. `TurnDecoder` also finds an end that needs two tokens."""
 
-    def encode(self, header: Header, turns: Sequence[Turn]) -> Encoded:
-        """A whole session with the roles of its tokens, for training and scoring."""
+    def encode(self, header: Header, turns: Sequence[Turn], learned: str = ME) -> Encoded:
+        """A whole session with the roles of its tokens, for training and scoring.
+
+        Args:
+            learned: the speaker whose words carry loss, in place of the persona's.
+        """
         ids = self._opening(header)
         opening = len(ids)
         roles = [0] * opening
@@ -183,14 +187,14 @@ class Transcript:
             prefix = self._speaker(turn.speaker)
             ids += prefix
             roles += [0] * len(prefix)
-            text_role, end_role = (1, 2) if turn.is_mine else (0, 0)
+            text_role, end_role = (1, 2) if turn.speaker == learned else (0, 0)
             last = len(texts) - 1
             for position, text in enumerate(texts):
                 end = self._turn_end if position == last else self._bubble_end
                 ids += text + end
                 roles += [text_role] * len(text) + [end_role] * len(end)
             turn_ends.append(len(ids))
-            written = turn.bubbles if turn.is_mine else ()
+            written = turn.bubbles if turn.speaker == learned else ()
             turn_bytes.append(sum(len(normalize(bubble).encode()) for bubble in written))
         return Encoded(ids, roles, opening, turn_ends, turn_bytes)
 

@@ -214,6 +214,15 @@ def test_the_format_is_what_its_documentation_shows(byte_level: Transcript) -> N
     assert encoded.text_bytes == len("fine!")
 
 
+def test_another_speaker_than_the_persona_may_be_learned(byte_level: Transcript) -> None:
+    turns = [Turn("User", ("2 + 2?",)), Turn(ME, ("no idea",)), Turn("Assistant", ("four",))]
+    usual, other = byte_level.encode(HEADER, turns), byte_level.encode(HEADER, turns, "Assistant")
+    assert other.ids == usual.ids
+    assert other.turn_bytes == [0, 0, 4]
+    learned = [one for one, role in zip(other.ids, other.roles, strict=True) if role]
+    assert byte_level.tokenizer.decode(learned) == " four\n\n"
+
+
 def test_with_nothing_said_the_persona_speaks_first(byte_level: Transcript) -> None:
     prompt = byte_level.prompt(Header(kind="post"), [])
     assert byte_level.tokenizer.decode(prompt) == "[post]\n\nme:"
