@@ -48,15 +48,16 @@ class Training(Section):
     """How the adapter is trained; None means: chosen from the size of archive and model."""
 
     rank: int | None = Field(default=None, ge=1, le=256)
-    alpha: float = Field(default=32, gt=0)
+    alpha: float | None = Field(default=None, gt=0)
     learning_rate: float | None = Field(default=None, gt=0, lt=1)
-    epochs: float = Field(default=2, gt=0)
-    sessions_per_step: int = Field(default=16, ge=1)
-    max_length: int = Field(default=512, ge=64, le=32768)
+    epochs: float | None = Field(default=None, gt=0)
+    sessions_per_step: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=64, le=32768)
     minutes: float | None = Field(default=None, gt=0)
     first_run_minutes: float | None = Field(default=4, gt=0)
     patience: int = Field(default=3, ge=1)
     seed: int = 0
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
 
 
 class Reply(Section):

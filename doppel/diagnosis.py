@@ -23,6 +23,7 @@ from doppel.base import BUNDLED, choose_device, choose_dtype, identify, is_prepa
 from doppel.config import Config, cache_dir, load_config
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import set_language, tr
+from doppel.memory import memory_of
 
 Level = Literal["needed", "optional"]
 
@@ -72,9 +73,8 @@ def check_python() -> Check:
 
 def check_memory() -> Check:
     """Memory of the machine; unknown counts as enough."""
-    try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
+    size = memory_of()
+    if size is None:
         return Check(name="memory", ok=True, hint=tr("unknown on this system"), level="optional")
     found = tr("{size:.1f} GB", size=size / _GIB)
     if size >= _MEMORY:

@@ -1,8 +1,6 @@
 """From a data set to a published adapter: load, score, plan, train, score again, publish."""
 
-import hashlib
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,63 +10,32 @@ import msgspec
 import torch
 from peft import PeftModel
 
-from doppel.adapter import BaseIdentity, Manifest, current, publishing
-from doppel.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
+from doppel.adapter import Manifest, current, publishing
 from doppel.config import Config
-from doppel.errors import DoppelError, UserError
+from doppel.errors import DoppelError
 from doppel.habits import read_habits, write_habits
 from doppel.i18n import tr
+from doppel.memory import peak_memory
 from doppel.terminal import progress, say
-from doppel.transcript import Header, Transcript
+from doppel.transcript import Header
 from training.bits import Bits, score
-from training.dataset import Session, dataset_digest, read_sessions
-from training.examples import Example, examples, spread
-from training.lora import add_lora, check_head
-from training.plan import (
-    Plan,
-    choose_learning_rate,
-    choose_length,
-    choose_rank,
-    make_plan,
-    measure_speed,
-    steps_of,
-    tokens_per_batch,
-)
+from training.dataset import dataset_digest
+from training.examples import spread
+from training.parts import Parts
+from training.plan import Plan, steps_of, tokens_per_batch
+from training.prepare import Material, adapted, draw_up, gather, load_base, settings_for, work_folder, work_of
 from training.samples import Samples
 from training.trainer import PersonaTrainer
 from training.watch import Watch, stop_on_signals
 from training.work import Started, Work
 
 _HEADER_VALUES = 1000
-_TEST_TOKENS = 24_000
 
 
 class Interrupted(DoppelError):
     """The user stopped the run; it can be continued."""
 
     exit_code = 130
-
-
-class Material(msgspec.Struct, frozen=True):
-    """Everything a run is made of, besides the model.
-
-    Attributes:
-        sessions: the data set by split.
-        transcript: for the base's tokenizer.
-        base: the base's identity, and where it lies.
-        train, validation, test: the same as examples.
-        minutes: training time allowed, or None.
-    """
-
-    sessions: dict[str, list[Session]]
-    transcript: Transcript
-    base: BaseIdentity
-    base_folder: Path
-    train: list[Example]
-    validation: list[Example]
-    test: list[Example]
-    minutes: float | None
-    pad_id: int
 
 
 def fit(config: Config, *, first_run: bool = False) -> dict[str, Any]:
@@ -84,78 +51,39 @@ def fit(config: Config, *, first_run: bool = False) -> dict[str, Any]:
     Raises:
         UserError: no data set, or too little in it. Interrupted: stopped by a signal.
     """
-    began = time.monotonic()
-    settings = config.training
-    material = gather(config, settings.first_run_minutes if first_run else settings.minutes)
-    device = choose_device(config.model.device)
-    dtype = choose_dtype(config.model.dtype, device)
-    base = load_model(material.base_folder, dtype, device)
-    check_head(base)
-    work = Work(config.data_dir.with_name(config.data_dir.name + ".training"), _purpose(config, material))
+    parts = Parts()
+    with parts("load"):
+        material = gather(config, config.training.first_run_minutes if first_run else config.training.minutes)
+        base = load_base(config, material)
+        work = work_of(config, material)
     started = work.started()
-    before = started.before if started else _score(base, material, tr("Scoring the untrained base"))
-    torch.manual_seed(settings.seed)
-    messages = sum(len(turn.bubbles) for one in material.sessions["train"] for turn in one.turns if turn.is_mine)
-    rank = started.plan.rank if started else choose_rank(settings, messages, material.minutes)
-    learning_rate = choose_learning_rate(settings, base.num_parameters(), material.minutes)
-    model = add_lora(base, rank, settings.alpha)
-    if started is None:
-        speed = measure_speed(model, material.train, material.pad_id, tokens_per_batch(device))
-        plan = make_plan(
-            settings,
-            items=material.train,
-            rank=rank,
-            learning_rate=learning_rate,
-            minutes=material.minutes,
-            tokens_per_second=speed,
-            device=device,
-            dtype=dtype,
-        )
-        started = work.begin(plan, before)
+    with parts("score_before"):
+        before = started.before if started else _score(base, material, tr("Scoring the untrained base"))
+    with parts("measure"):
+        if started:
+            model = adapted(config, base, started.plan.rank, started.plan.alpha)
+        else:
+            settings = settings_for(config, material, base)
+            model = adapted(config, base, settings.rank.value, settings.alpha.value)
+            started = work.begin(draw_up(config, settings, material, model), before)
     _announce(started.plan, material)
-    watch = _train(model, started, material, work)
-    after = _score(model, material, tr("Scoring the adapter"))
-    folder = _publish(config, model, started, material, after)
-    work.finish()
-    return _result(started, after, folder, watch, time.monotonic() - began)
+    watch = _train(model, started, material, work, parts)
+    with parts("score_after"):
+        after = _score(model, material, tr("Scoring the adapter"))
+    with parts("publish"):
+        folder = _publish(config, model, started, material, after)
+        work.finish()
+    return _result(started, after, folder, watch, parts)
 
 
-def gather(config: Config, minutes: float | None) -> Material:
-    """Reads the data set and turns it into examples for the configured base."""
-    sessions: dict[str, list[Session]] = {"train": [], "validation": [], "test": []}
-    for session in read_sessions(config.data_dir):
-        sessions[session.split].append(session)
-    folder = prepare_base(config.model, say)
-    tokenizer = load_tokenizer(folder)
-    transcript = Transcript(tokenizer)
-    length = choose_length(config.training, minutes)
-    split = {name: examples(some, transcript, length) for name, some in sessions.items()}
-    if not split["train"]:
-        raise UserError(
-            tr("{path}: nothing of yours to train on; give `doppel build` a larger archive", path=config.data_dir)
-        )
-    fallback = split["validation"] or split["test"] or split["train"]
-    return Material(
-        sessions=sessions,
-        transcript=transcript,
-        base=identify(folder, config.model.base),
-        base_folder=folder,
-        train=split["train"],
-        validation=fallback,
-        test=spread(split["test"] or fallback, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
-        minutes=minutes,
-        pad_id=tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0,
-    )
-
-
-def _train(model: PeftModel, started: Started, material: Material, work: Work) -> Watch:
+def _train(model: PeftModel, started: Started, material: Material, work: Work, parts: Parts) -> Watch:
     plan = started.plan
     base = model.get_base_model()
     situations = material.sessions["validation"] or material.sessions["train"]
     samples = Samples(base, material.transcript, situations, 2, plan.seed)  # type: ignore[arg-type]
     allowed = None if material.minutes is None else material.minutes * 60
-    with progress() as bar, stop_on_signals() as stop:
-        watch = Watch(bar, samples, stop, allowed)
+    with parts("checkpoints"), progress() as bar, stop_on_signals() as stop:
+        watch = Watch(bar, samples, stop, allowed, parts)
         trainer = PersonaTrainer(
             model,
             plan,
@@ -164,6 +92,7 @@ def _train(model: PeftModel, started: Started, material: Material, work: Work) -
             pad_id=material.pad_id,
             folder=work.folder,
             callbacks=[watch],
+            parts=parts,
         )
         watch.trainer = trainer
         checkpoint = work.checkpoint()
@@ -204,7 +133,7 @@ def _publish(config: Config, model: PeftModel, started: Started, material: Mater
             "digest": dataset_digest(config.data_dir),
             "archive": config.archive_digest,
             "sessions": len(train),
-            "messages": sum(len(turn.bubbles) for session in train for turn in session.turns if turn.is_mine),
+            "messages": material.messages,
         },
         training=msgspec.to_builtins(started.plan),
         fidelity={"before": msgspec.to_builtins(started.before), "after": msgspec.to_builtins(after)},
@@ -229,17 +158,6 @@ def header_vocabulary(headers: list[Header]) -> dict[str, list[str]]:
     return vocabulary
 
 
-def _purpose(config: Config, material: Material) -> str:
-    parts = (
-        dataset_digest(config.data_dir),
-        material.base.digest,
-        config.training.model_dump_json(),
-        config.model.model_dump_json(),
-        str(material.minutes),
-    )
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
 def _announce(plan: Plan, material: Material) -> None:
     tokens = sum(len(example.ids) for example in material.train)
     say(
@@ -258,7 +176,7 @@ def _announce(plan: Plan, material: Material) -> None:
     )
 
 
-def _result(started: Started, after: Bits, folder: Path, watch: Watch, seconds: float) -> dict[str, Any]:
+def _result(started: Started, after: Bits, folder: Path, watch: Watch, parts: Parts) -> dict[str, Any]:
     before = started.before.bits_per_byte
     change = after.bits_per_byte / before - 1
     say(
@@ -280,8 +198,10 @@ def _result(started: Started, after: Bits, folder: Path, watch: Watch, seconds: 
         "end_nats_after": after.end_nats,
         "held_out_bytes": after.text_bytes,
         "tokens_per_second": round(watch.tokens_per_second, 1),
-        "seconds": round(seconds, 1),
-        "training_seconds": round(watch.training_seconds, 1),
+        "seconds": round(sum(parts.seconds.values()), 1),
+        "training_seconds": round(parts.seconds["steps"], 1),
+        "parts": {name: round(seconds, 2) for name, seconds in parts.seconds.items()},
+        "peak_memory_bytes": peak_memory(started.plan.device),
         "adapter": str(folder),
         "version": folder.name,
         "plan": msgspec.to_builtins(started.plan),
@@ -290,4 +210,4 @@ def _result(started: Started, after: Bits, folder: Path, watch: Watch, seconds: 
 
 def remove_unfinished(config: Config) -> None:
     """Forgets an interrupted run."""
-    shutil.rmtree(config.data_dir.with_name(config.data_dir.name + ".training"), ignore_errors=True)
+    shutil.rmtree(work_folder(config), ignore_errors=True)

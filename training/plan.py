@@ -5,18 +5,18 @@ one, whatever the machine measures then.
 """
 
 import math
-import time
 from collections.abc import Sequence
 
 import msgspec
 import torch
 
 from doppel.config import Training
-from training.examples import Example, Step, collate, micro_batches, plan_steps
-from training.lora import token_losses
+from doppel.i18n import tr
+from training.examples import Example, Step, plan_steps
+from training.measure import effort
+from training.recommend import Settings
 
 _FEWEST_STEPS = 45  # below this a cosine schedule has no room: smaller steps teach more than fewer
-_SHORT_LENGTH = 256  # of examples when time is short: more conversations seen, and cheaper attention
 _SHARE_FOR_STEPS = 0.8  # of the time allowed; the rest goes to validation, samples and checkpoints
 _TOKENS_PER_BATCH = {"cpu": 2048}
 _CHECK_TOKENS = 16_000
@@ -39,6 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         device, dtype: where and in what the model computes.
         tokens_per_second: training speed measured before the first step.
         epochs: passes over the training examples that `steps` amount to.
+        reasons: for people, why each setting that config.yaml leaves open has its value.
     """
 
     rank: int
@@ -57,85 +58,71 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     tokens_per_second: float
     epochs: float
-
-
-def choose_rank(settings: Training, messages: int, minutes: float | None) -> int:
-    """As set; else 16 to 128 by the owner's messages, and 16 where time allows only part of them."""
-    if settings.rank is not None:
-        return settings.rank
-    if minutes is not None:
-        return 16
-    return next((rank for most, rank in ((5_000, 16), (20_000, 32), (200_000, 64)) if messages < most), 128)
-
-
-def choose_learning_rate(settings: Training, parameters: int, minutes: float | None) -> float:
-    """As set; else 5e-4 up to a billion parameters, 3e-4 up to five, 2e-4 above; twice that for a short run."""
-    if settings.learning_rate is not None:
-        return settings.learning_rate
-    rate = next((rate for most, rate in ((1e9, 5e-4), (5e9, 3e-4)) if parameters <= most), 2e-4)
-    return rate if minutes is None else 2 * rate
-
-
-def choose_length(settings: Training, minutes: float | None) -> int:
-    """Tokens of the longest example: as set, and at most 256 where time allows only part of the data."""
-    return settings.max_length if minutes is None else min(settings.max_length, _SHORT_LENGTH)
-
-
-def measure_speed(model: torch.nn.Module, items: Sequence[Example], pad_id: int, tokens_per_batch: int) -> float:
-    """Training speed in tokens a second: forward and backward of one typical micro-batch, the second time.
-
-    Leaves no gradients behind.
-    """
-    middle = sorted(items, key=lambda example: len(example.ids))[len(items) // 3 :]
-    group = micro_batches(middle[: max(1, tokens_per_batch // len(middle[0].ids))], tokens_per_batch)[0]
-    seconds = math.inf
-    for _ in range(2):  # the first time kernels are chosen and memory is taken
-        started = time.perf_counter()
-        losses, _ = token_losses(model, collate(group, pad_id))
-        losses.mean().backward()
-        seconds = min(seconds, time.perf_counter() - started)
-        model.zero_grad(set_to_none=True)
-    return sum(len(example.ids) for example in group) / seconds
+    reasons: dict[str, str] = {}
 
 
 def make_plan(
-    settings: Training,
+    training: Training,
+    settings: Settings,
     *,
     items: Sequence[Example],
-    rank: int,
-    learning_rate: float,
-    minutes: float | None,
+    most_tokens: float,
+    is_short: bool,
     tokens_per_second: float,
     device: str,
     dtype: torch.dtype,
 ) -> Plan:
-    """The plan for training on `items`, within `minutes` of training time if given."""
+    """The plan for training on `items`.
+
+    Args:
+        training: config.yaml's section, for what has no recommendation.
+        settings: what was chosen.
+        items: the training examples.
+        most_tokens: where to stop, `math.inf` to train all the epochs.
+        is_short: check on less, as there is little time.
+        tokens_per_second: training speed of this machine.
+        device, dtype: where and in what the model computes.
+    """
     epoch_tokens = sum(len(example.ids) for example in items)
-    tokens = epoch_tokens * settings.epochs
-    if minutes is not None:
-        tokens = min(tokens, minutes * 60 * _SHARE_FOR_STEPS * tokens_per_second)
+    tokens = min(epoch_tokens * settings.epochs.value, most_tokens)
     count = max(1, round(len(items) * tokens / epoch_tokens))
-    per_step = max(1, min(settings.sessions_per_step, count // _FEWEST_STEPS))
+    per_step, reasons = settings.sessions_per_step.value, settings.reasons()
+    if settings.sessions_per_step.reason is not None and count // per_step < _FEWEST_STEPS:
+        per_step = max(1, count // _FEWEST_STEPS)
+        reasons["sessions_per_step"] = tr("few conversations: smaller steps, so that there are enough of them")
+    if tokens < epoch_tokens * settings.epochs.value:
+        reasons["epochs"] = tr("as far as the time allowed goes")
     steps = max(1, math.ceil(count / per_step))
     checks = 3 if steps < 200 else 10
     return Plan(
-        rank=rank,
-        alpha=settings.alpha,
-        learning_rate=learning_rate,
+        rank=settings.rank.value,
+        alpha=settings.alpha.value,
+        learning_rate=settings.learning_rate.value,
         sessions_per_step=per_step,
         tokens_per_batch=tokens_per_batch(device),
-        max_length=choose_length(settings, minutes),
+        max_length=settings.max_length.value,
         steps=steps,
         warmup_steps=max(1, round(steps * 0.03)),
         steps_between_checks=max(1, math.ceil(steps / checks)),
-        check_tokens=_CHECK_TOKENS // 4 if minutes is not None else _CHECK_TOKENS,
-        patience=settings.patience,
-        seed=settings.seed,
+        check_tokens=_CHECK_TOKENS // 4 if is_short else _CHECK_TOKENS,
+        patience=training.patience,
+        seed=training.seed,
         device=device,
         dtype=str(dtype).removeprefix("torch."),
         tokens_per_second=tokens_per_second,
         epochs=count / len(items),
+        reasons=reasons,
     )
+
+
+def tokens_per_second(model: torch.nn.Module, items: Sequence[Example], seconds: float) -> float:
+    """Training speed over all of `items`, from the seconds that a multiply-add takes (`training.measure`)."""
+    return sum(len(example.ids) for example in items) / (effort(model).of(items) * seconds)
+
+
+def tokens_within(minutes: float | None, speed: float) -> float:
+    """Training tokens that fit into the time allowed, validation and checkpoints beside them; infinite without one."""
+    return math.inf if minutes is None else minutes * 60 * _SHARE_FOR_STEPS * speed
 
 
 def tokens_per_batch(device: str) -> int:

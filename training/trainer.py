@@ -18,6 +18,7 @@ from training.bits import score
 from training.examples import Example, Step, collate
 from training.lora import token_losses
 from training.optimizer import MasterAdamW
+from training.parts import Parts
 from training.plan import Plan
 
 METRIC = "eval_bits_per_byte"
@@ -34,6 +35,7 @@ class PersonaTrainer(Trainer):
         pad_id: token id to pad with.
         folder: where checkpoints go.
         callbacks: progress, samples, interruption.
+        parts: counts the seconds of validations.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class PersonaTrainer(Trainer):
         pad_id: int,
         folder: Path,
         callbacks: Sequence[TrainerCallback],
+        parts: Parts,
     ) -> None:
         self.plan = plan
         self.adapted = model
         self.pad_id = pad_id
+        self.parts = parts
         super().__init__(
             model=model,
             args=_arguments(plan, folder),
@@ -90,7 +94,8 @@ class PersonaTrainer(Trainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Bits per byte on the held-out examples, logged and given to the callbacks."""
         assert isinstance(self.eval_dataset, list)
-        bits = score(self.adapted, self.eval_dataset, self.pad_id, self.plan.tokens_per_batch)
+        with self.parts("validations"):
+            bits = score(self.adapted, self.eval_dataset, self.pad_id, self.plan.tokens_per_batch)
         metrics = {METRIC: bits.bits_per_byte, "eval_end_nats": bits.end_nats}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from doppel.i18n import tr
 from doppel.terminal import say
+from training.parts import Parts
 from training.trainer import METRIC, PersonaTrainer
 
 
@@ -23,10 +24,16 @@ class Watch(TrainerCallback):
         samples: gives a few lines the model would write now.
         stop: set by a signal.
         seconds_allowed: wall-clock time after which the run ends, in case the plan's estimate was wrong.
+        parts: counts the seconds of steps and samples, and what is left as checkpoints.
     """
 
     def __init__(
-        self, bar: Progress, samples: Callable[[], list[str]], stop: "StopAsked", seconds_allowed: float | None
+        self,
+        bar: Progress,
+        samples: Callable[[], list[str]],
+        stop: "StopAsked",
+        seconds_allowed: float | None,
+        parts: Parts,
     ) -> None:
         self._bar = bar
         self._samples = samples
@@ -36,14 +43,14 @@ class Watch(TrainerCallback):
         self._task = bar.add_task(tr("Training"), total=None, rate="")
         self._bits = ""
         self.trainer: PersonaTrainer | None = None
-        self.training_seconds = 0.0
-        self._step_began = 0.0
+        self._parts = parts
 
     @property
     def tokens_per_second(self) -> float:
         """Speed of the training steps alone, without validation, checkpoints and samples."""
         seen = self.trainer.tokens_seen if self.trainer else 0
-        return seen / self.training_seconds if self.training_seconds else 0.0
+        seconds = self._parts.seconds["steps"]
+        return seen / seconds if seconds else 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -56,16 +63,15 @@ class Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         """Starts the clock of a step."""
-        self._step_began = time.monotonic()
+        self._parts.enter("steps")
         return control
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         """Counts the step; asks for a checkpoint and the end if a signal came or time is up."""
-        now = time.monotonic()
-        self.training_seconds += now - self._step_began
-        overdue = self._seconds_allowed is not None and now - self._started > self._seconds_allowed
+        self._parts.enter("checkpoints")
+        overdue = self._seconds_allowed is not None and time.monotonic() - self._started > self._seconds_allowed
         if self._stop.asked or overdue:
             control.should_save = True
             control.should_training_stop = True
@@ -106,8 +112,9 @@ class Watch(TrainerCallback):
             )
         )
         if not self._stop.asked:
-            for line in self._samples():
-                say(line)
+            with self._parts("samples"):
+                for line in self._samples():
+                    say(line)
         return control
 
 

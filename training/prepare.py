@@ -1,0 +1,160 @@
+"""A training before its first step: the data set as examples, the base model, and the plan for this machine."""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, PreTrainedModel
+
+from doppel.adapter import BaseIdentity
+from doppel.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
+from doppel.config import Config
+from doppel.errors import UserError
+from doppel.i18n import tr
+from doppel.terminal import say
+from doppel.transcript import Transcript
+from training.dataset import Session, dataset_digest, read_sessions
+from training.examples import Example, examples, plan_steps, spread
+from training.lora import add_lora, check_head
+from training.measure import Clock, training_speed
+from training.plan import Plan, make_plan, tokens_per_batch, tokens_per_second, tokens_within
+from training.recommend import Choice, Settings, Size, choose_length, recommend
+from training.work import Work
+
+_TEST_TOKENS = 24_000
+_ANY_CONTEXT = 32_768  # for the few models whose configuration does not say what they take
+
+
+class Material(msgspec.Struct, frozen=True):
+    """Everything a run is made of, besides the model.
+
+    Attributes:
+        sessions: the data set by split.
+        transcript: for the base's tokenizer.
+        base: the base's identity, and where it lies.
+        train, validation, test: the same as examples.
+        minutes: training time allowed, or None.
+        pad_id: token id to pad with.
+        device: where the model computes.
+        max_length: tokens of the longest example.
+    """
+
+    sessions: dict[str, list[Session]]
+    transcript: Transcript
+    base: BaseIdentity
+    base_folder: Path
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    minutes: float | None
+    pad_id: int
+    device: str
+    max_length: Choice[int]
+
+    @property
+    def messages(self) -> int:
+        """How many of the persona's messages there are to train on."""
+        return sum(len(turn.bubbles) for one in self.sessions["train"] for turn in one.turns if turn.is_mine)
+
+
+def gather(config: Config, minutes: float | None) -> Material:
+    """Reads the data set and turns it into examples for the configured base.
+
+    Raises:
+        UserError: no data set, nothing of the persona's in it, or longer examples wanted than the base takes.
+    """
+    sessions: dict[str, list[Session]] = {"train": [], "validation": [], "test": []}
+    for session in read_sessions(config.data_dir):
+        sessions[session.split].append(session)
+    folder = prepare_base(config.model, say)
+    tokenizer = load_tokenizer(folder)
+    transcript = Transcript(tokenizer)
+    device = choose_device(config.model.device)
+    shape = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    context = getattr(shape, "max_position_embeddings", None) or _ANY_CONTEXT
+    length = choose_length(config.training, minutes, device, context)
+    split = {name: examples(some, transcript, length.value) for name, some in sessions.items()}
+    if not split["train"]:
+        raise UserError(
+            tr("{path}: nothing of yours to train on; give `doppel build` a larger archive", path=config.data_dir)
+        )
+    fallback = split["validation"] or split["test"] or split["train"]
+    return Material(
+        sessions=sessions,
+        transcript=transcript,
+        base=identify(folder, config.model.base),
+        base_folder=folder,
+        train=split["train"],
+        validation=fallback,
+        test=spread(split["test"] or fallback, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
+        minutes=minutes,
+        pad_id=tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0,
+        device=device,
+        max_length=length,
+    )
+
+
+def load_base(config: Config, material: Material) -> PreTrainedModel:
+    """The base model where and in what it trains. Raises UserError for one that cannot be trained."""
+    dtype = choose_dtype(config.model.dtype, material.device)
+    base = load_model(material.base_folder, dtype, material.device)
+    check_head(base)
+    return base
+
+
+def work_of(config: Config, material: Material) -> Work:
+    """The folder of the unfinished training for this material."""
+    return Work(work_folder(config), _purpose(config, material))
+
+
+def settings_for(config: Config, material: Material, base: PreTrainedModel) -> Settings:
+    """What to train with: as config.yaml has it, else as recommended for this material and base."""
+    size = Size(
+        messages=material.messages,
+        examples=len(material.train),
+        parameters=base.num_parameters(),
+        minutes=material.minutes,
+    )
+    return recommend(config.training, size, material.max_length)
+
+
+def adapted(config: Config, base: PreTrainedModel, rank: int, alpha: float) -> PeftModel:
+    """The base with a new LoRA; the same seed gives the same one."""
+    torch.manual_seed(config.training.seed)
+    return add_lora(base, rank, alpha)
+
+
+def draw_up(config: Config, settings: Settings, material: Material, model: PeftModel) -> Plan:
+    """The plan of a new run, after a measurement of how fast this machine trains on this material."""
+    size = tokens_per_batch(material.device)
+    steps = plan_steps(material.train, settings.sessions_per_step.value, size, config.training.seed)
+    seconds = training_speed(model, steps, material.pad_id, Clock(material.device))
+    speed = tokens_per_second(model, material.train, seconds)
+    return make_plan(
+        config.training,
+        settings,
+        items=material.train,
+        most_tokens=tokens_within(material.minutes, speed),
+        is_short=material.minutes is not None,
+        tokens_per_second=speed,
+        device=material.device,
+        dtype=model.dtype,
+    )
+
+
+def work_folder(config: Config) -> Path:
+    """Where an unfinished training of the persona lies."""
+    return config.data_dir.with_name(config.data_dir.name + ".training")
+
+
+def _purpose(config: Config, material: Material) -> str:
+    parts = (
+        dataset_digest(config.data_dir),
+        material.base.digest,
+        config.training.model_dump_json(exclude={"track"}),
+        config.model.model_dump_json(),
+        str(material.minutes),
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
