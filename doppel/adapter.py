@@ -90,9 +90,9 @@ def publishing(adapters_dir: Path, manifest: Manifest) -> Iterator[Path]:
         )
         (staging / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2))
         for path in _regular_files(staging):
-            _sync(path)
+            sync(path)
         staging.chmod(0o755)
-        _sync(staging)
+        sync(staging)
         staging.rename(adapters_dir / version)
     except OSError as error:
         raise DoppelError(tr("{path}: cannot be written: {error}", path=adapters_dir, error=error.strerror)) from None
@@ -223,10 +223,10 @@ def _point_to(adapters_dir: Path, version: str) -> None:
         os.fsync(file.fileno())
     Path(name).chmod(0o644)
     Path(name).replace(adapters_dir / CURRENT)
-    _sync(adapters_dir)
+    sync(adapters_dir)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Makes a file's content, or a folder's entries, survive a power cut (folders: where the system can)."""
     try:
         handle = os.open(path, os.O_RDONLY)

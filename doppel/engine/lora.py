@@ -42,6 +42,11 @@ class Scaling(msgspec.Struct, frozen=True):
     lora_alpha: float
     use_rslora: bool = False
 
+    @property
+    def factor(self) -> float:
+        """What the product of B and A is multiplied by."""
+        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
+
 
 class Lora(msgspec.Struct, frozen=True):
     """A verified LoRA in memory.
@@ -69,14 +74,42 @@ def read_lora(folder: Path, base: BaseIdentity) -> Lora:
     """
     manifest = read_manifest(folder)
     check_base(folder, manifest, base)
-    scaling = _scaling(folder, _verified(folder, PEFT_CONFIG, manifest))
+    scaling = scaling_of(folder, _verified(folder, PEFT_CONFIG, manifest))
     try:
         weights = load(_verified(folder, WEIGHTS, manifest))
     except (SafetensorError, KeyError) as error:
         raise AdapterRefused(tr("{path}: {name} cannot be read", path=folder, name=WEIGHTS)) from error
     version = re.sub(r"[^0-9A-Za-z]", "-", manifest.version)
     name = f"{version}-{manifest.files[WEIGHTS][:12]}-{manifest.files[PEFT_CONFIG][:4]}"
-    return Lora(name, folder, scaling, weights, _layers(folder, weights, scaling.r))
+    return Lora(name, folder, scaling, weights, layers_of(folder, weights, scaling.r))
+
+
+def linear_layers(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
+    """Name of each linear layer of a model that has no adapters → its (inputs, outputs)."""
+    return {
+        name: (module.in_features, module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+
+
+def check_fits(lora: Lora, linear: dict[str, tuple[int, int]]) -> None:
+    """Raises AdapterRefused when a LoRA adapts a layer that the base does not have, or has in another size."""
+    for layer, (inputs, outputs) in lora.layers.items():
+        if layer not in linear:
+            raise AdapterRefused(
+                tr("{path}: adapts {layer}, a layer this base model does not have", path=lora.folder, layer=layer)
+            )
+        if linear[layer] != (inputs, outputs):
+            raise AdapterRefused(
+                tr(
+                    "{path}: {layer} is {theirs} in the adapter but {ours} in this base model",
+                    path=lora.folder,
+                    layer=layer,
+                    theirs=f"{inputs}×{outputs}",
+                    ours="×".join(map(str, linear[layer])),
+                )
+            )
 
 
 class Adapters:
@@ -88,17 +121,13 @@ class Adapters:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._linear = {
-            name: (module.in_features, module.out_features)
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear)
-        }
+        self._linear = linear_layers(model)
         self._adapted: list[LoraLayer] = []
         self._active: str | None = None
 
     def attach(self, lora: Lora) -> None:
         """Adds an adapter without putting it in force. Raises AdapterRefused, the model being as before."""
-        self._check_fits(lora)
+        check_fits(lora, self._linear)
         config = LoraConfig(
             **msgspec.structs.asdict(lora.scaling), target_modules=list(lora.layers), inference_mode=True
         )
@@ -130,23 +159,6 @@ class Adapters:
         for layer in self._adapted:
             layer.set_adapter([] if name is None else name, inference_mode=True)
 
-    def _check_fits(self, lora: Lora) -> None:
-        for layer, (inputs, outputs) in lora.layers.items():
-            if layer not in self._linear:
-                raise AdapterRefused(
-                    tr("{path}: adapts {layer}, a layer this base model does not have", path=lora.folder, layer=layer)
-                )
-            if self._linear[layer] != (inputs, outputs):
-                raise AdapterRefused(
-                    tr(
-                        "{path}: {layer} is {theirs} in the adapter but {ours} in this base model",
-                        path=lora.folder,
-                        layer=layer,
-                        theirs=f"{inputs}×{outputs}",
-                        ours="×".join(map(str, self._linear[layer])),
-                    )
-                )
-
 
 def _verified(folder: Path, name: str, manifest: Manifest) -> bytes:
     """A file's bytes, which are those of the manifest even if the file changes while we look."""
@@ -159,8 +171,12 @@ def _verified(folder: Path, name: str, manifest: Manifest) -> bytes:
     return content
 
 
-def _scaling(folder: Path, content: bytes) -> Scaling:
-    """What adapter_config.json says of rank and weight; everything else must be as in a plain LoRA."""
+def scaling_of(folder: Path, content: bytes) -> Scaling:
+    """What adapter_config.json says of rank and weight; everything else must be as in a plain LoRA.
+
+    Raises:
+        AdapterRefused: it is not, or cannot be read.
+    """
     try:
         found = msgspec.json.decode(content, type=dict[str, Any])
         scaling = msgspec.convert(found, Scaling)
@@ -176,8 +192,12 @@ def _scaling(folder: Path, content: bytes) -> Scaling:
     return scaling
 
 
-def _layers(folder: Path, weights: dict[str, Tensor], rank: int) -> dict[str, tuple[int, int]]:
-    """Each adapted layer's (inputs, outputs), from A of shape (rank, inputs) and B of shape (outputs, rank)."""
+def layers_of(folder: Path, weights: dict[str, Tensor], rank: int) -> dict[str, tuple[int, int]]:
+    """Each adapted layer's (inputs, outputs), from A of shape (rank, inputs) and B of shape (outputs, rank).
+
+    Raises:
+        AdapterRefused: these are not the weights of a plain LoRA of that rank.
+    """
     sizes: dict[str, dict[str, int]] = {}
     for key, tensor in weights.items():
         match = _KEY.match(key)
