@@ -23,7 +23,7 @@ import msgspec
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.leftovers import remove_leftovers
-from doppel.transcript import FORMAT
+from doppel.transcript import FORMAT, FORMATS
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -44,7 +44,10 @@ class BaseIdentity(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter is, what it was trained on and how to serve it."""
+    """What an adapter is, what it was trained on and how to serve it.
+
+    `transcript` is the name of its format, and `template` the digest of what the base's chat template gave to it.
+    """
 
     persona: str
     base: BaseIdentity
@@ -52,6 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     created_at: str = ""
     transcript: str = FORMAT
+    template: str = ""
     header_vocabulary: dict[str, list[str]] = {}
     sampling: dict[str, float] = {}
     dataset: dict[str, Any] = {}
@@ -150,7 +154,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise AdapterRefused(tr("{path}: has no manifest.json", path=folder)) from None
     except (OSError, msgspec.MsgspecError) as error:
         raise AdapterRefused(tr("{path}: manifest.json cannot be read: {error}", path=folder, error=error)) from None
-    if manifest.schema != SCHEMA or manifest.transcript != FORMAT:
+    if manifest.schema != SCHEMA or manifest.transcript not in FORMATS.values():
         raise AdapterRefused(
             tr(
                 "{path}: made for another version of doppel ({format}); train it again",

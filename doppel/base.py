@@ -6,6 +6,7 @@ pickled weights are never read.
 """
 
 import hashlib
+import json
 import shutil
 import tempfile
 import time
@@ -83,6 +84,17 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     if not tokenizer.is_fast:
         raise UserError(tr("{path}: has no fast tokenizer (tokenizer.json); doppel needs one", path=folder))
     return tokenizer
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a prepared base comes with a chat template; looks at files only."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_bytes())
+        return bool(settings.get("chat_template"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def load_model(folder: Path, dtype: "torch.dtype", device: str = "cpu") -> "PreTrainedModel":

@@ -128,7 +128,7 @@ class Config(Section):
     persona: Persona = Persona()
     archive: str | tuple[str, ...] = "sample"
     model: Model = Model()
-    transcript: Literal["base"] = "base"
+    transcript: Literal["base", "chat"] = "base"
     training: Training = Training()
     reply: Reply = Reply()
     telegram: Telegram = Telegram()

@@ -5,6 +5,7 @@ Each check ends in one line that says what to do. Nothing is changed, and no che
 
 import json
 import os
+import re
 import shutil
 import sys
 import urllib.error
@@ -19,10 +20,20 @@ from typing import Literal
 import msgspec
 
 from doppel.adapter import check_base, current, read_manifest
-from doppel.base import BUNDLED, choose_device, choose_dtype, identify, is_prepared, prepare_base
+from doppel.base import (
+    BUNDLED,
+    choose_device,
+    choose_dtype,
+    has_chat_template,
+    identify,
+    is_prepared,
+    load_tokenizer,
+    prepare_base,
+)
 from doppel.config import Config, cache_dir, load_config
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import set_language, tr
+from doppel.transcript import FORMATS, open_transcript
 from doppel.memory import memory_of
 
 Level = Literal["needed", "optional"]
@@ -31,6 +42,9 @@ _GIB = 2**30
 _MEMORY = 3 * _GIB  # the bundled model in training
 _DISK = 2 * _GIB  # the converted base, checkpoints, adapters
 _OLDEST_PYTHON = (3, 11)
+# What models' names say of them. A chat template says less: many pretrained models come with one.
+_INSTRUCT = re.compile(r"(?i)(?:^|[-_.])(?:instruct|chat|it|sft|dpo|rlhf)(?:$|[-_.])")
+_PRETRAINED = re.compile(r"(?i)(?:^|[-_.])(?:base|pt|pretrained?)(?:$|[-_.])")
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +73,7 @@ def examine(config_path: Path, environ: Mapping[str, str]) -> list[Check]:
     set_language(config.language)
     checks += [check_memory(), check_disk(config), Check(name="config", ok=True, hint=str(config_path))]
     looks: list[Callable[[Config], Check]] = [check_time_zone, check_archive, check_data, check_device]
-    checks += [look(config) for look in (*looks, check_base_model, check_adapter, check_page)]
+    checks += [look(config) for look in (*looks, check_base_model, check_transcript, check_adapter, check_page)]
     return [*checks, check_telegram(config, environ), check_discord(config, environ)]
 
 
@@ -161,6 +175,30 @@ def check_base_model(config: Config) -> Check:
         return Check(name="base model", ok=False, hint=hint)
     hint = tr("the bundled model is converted at the first `doppel up`, in two minutes")
     return Check(name="base model", ok=False, hint=hint, level="optional")
+
+
+def check_transcript(config: Config) -> Check:
+    """Whether conversations are written in a form that the base model knows."""
+    kind, base = config.transcript, config.model.base
+    if not is_prepared(config.model):
+        return Check(name="transcript", ok=True, hint=kind, level="optional")
+    try:
+        folder = prepare_base(config.model, lambda _: None)
+        if kind == "chat":
+            open_transcript(load_tokenizer(folder), FORMATS[kind])
+    except DoppelError as error:
+        return Check(name="transcript", ok=False, hint=str(error))
+    name = Path(base).name
+    if kind == "chat" and _PRETRAINED.search(name):
+        hint = tr("chat, though {base} sounds like a pretrained model; those imitate best with base", base=base)
+        return Check(name="transcript", ok=False, hint=hint, level="optional")
+    if kind == "base" and _INSTRUCT.search(name):
+        hint = tr("base, though {base} sounds like an instruct model; set `transcript: chat`", base=base)
+        return Check(name="transcript", ok=False, hint=hint, level="optional")
+    if kind == "base" and has_chat_template(folder) and not _PRETRAINED.search(name):
+        hint = tr("base; if {base} is an instruct model, `transcript: chat` suits it", base=base)
+        return Check(name="transcript", ok=True, hint=hint, level="optional")
+    return Check(name="transcript", ok=True, hint=kind, level="optional")
 
 
 def check_adapter(config: Config) -> Check:

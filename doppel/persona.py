@@ -145,15 +145,16 @@ async def speak(
     Raises:
         EngineError: the engine is full, closed or failed.
     """
+    transcript = engine.transcript_of(adapter)
     max_tokens = min(sampling.max_tokens, engine.context_length // 2)
     request = Request(
-        prompt=fit_prompt(engine.transcript, header, turns, engine.context_length - max_tokens),
+        prompt=fit_prompt(transcript, header, turns, engine.context_length - max_tokens),
         sampling=msgspec.structs.replace(sampling, max_tokens=max_tokens),
-        stop_ids=engine.transcript.stop_ids,
+        stop_ids=transcript.stop_ids,
         adapter=adapter,
         deadline_seconds=deadline_seconds,
     )
-    decoder = TurnDecoder(engine.transcript)
+    decoder = TurnDecoder(transcript)
     tokens = said = 0
     partial = ""
     async with aclosing(engine.generate(request)) as stream:

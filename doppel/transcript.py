@@ -14,7 +14,6 @@ another, or pose as a header. Knows nothing of models, platforms or export forma
 """
 
 import hashlib
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -22,14 +21,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from doppel.errors import UserError
-from doppel.i18n import tr
+from doppel.pieces import Pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FORMAT = "doppel-1"
-"""Name of this format, written in every manifest; a change of the rules below changes it."""
+"""Name of this format, written in the manifest; a change of the rules below changes it."""
+
+FORMATS = {"base": FORMAT, "chat": "doppel-chat-1"}
+"""Name of each format by what `transcript` in config.yaml calls it."""
 
 ME = "me"
 """The persona's name as a speaker. Contacts have capitalised pseudonyms, so it is never theirs."""
@@ -39,7 +40,6 @@ _SIGN_ALIAS = "\u21b5"  # ↵ replaces a ⏎ that somebody typed, which keeps th
 _LINE_ENDS = dict.fromkeys((0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x85, 0x2028, 0x2029, 0x0D), "\n")
 _DROPPED = dict.fromkeys((0x00, 0xFEFF, 0xFFFD, 0xFFFE, 0xFFFF))
 _BLANK_SIGN = "\u2581"  # ▁ is how many tokenizers write a blank, and they read it back as one
-_BYTE = re.compile("<0x[0-9A-F]{2}>")  # how tokenizers spell a bare byte; some read the spelling as the byte
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
@@ -123,7 +123,7 @@ def normalize(text: str) -> str:
 
 def render(header: Header, turns: Sequence[Turn]) -> str:
     """The text form of a session, for people to look at; `Transcript.encode` gives the same text as tokens."""
-    blocks = [f"{turn.speaker}:" + "\n".join(_conceal(bubble) for bubble in turn.bubbles) for turn in turns]
+    blocks = [f"{turn.speaker}:" + "\n".join(f" {conceal(bubble)}" for bubble in turn.bubbles) for turn in turns]
     return "\n\n".join([header.render(), *blocks])
 
 
@@ -144,8 +144,22 @@ def weekday_name(weekday: int) -> str:
     return _WEEKDAYS[weekday]
 
 
+def open_transcript(tokenizer: "PreTrainedTokenizerBase", name: str = FORMAT) -> "Transcript":
+    """The transcript of one of the `FORMATS`, by its name in the manifest, for a base's tokenizer.
+
+    Raises:
+        UserError: the tokenizer cannot be used for it.
+    """
+    from doppel.transcript_chat import ChatTranscript
+
+    return {FORMATS["base"]: Transcript, FORMATS["chat"]: ChatTranscript}[name](tokenizer)
+
+
 class Transcript:
     """Turns sessions into tokens and generated tokens into bubbles, for one tokenizer.
+
+    Every turn's tokens depend on nothing before them, so a session may be cut at any turn's end and its rest
+    put after the header's tokens again.
 
     Args:
         tokenizer: a fast transformers tokenizer.
@@ -154,22 +168,23 @@ class Transcript:
         UserError: the tokenizer loses line breaks, which end bubbles and turns.
     """
 
+    format = FORMAT
+    """The name in the manifest."""
+    template = ""
+    """Digest of what the base's own template contributed, for the manifest; this format uses none."""
+    ends_at_empty_line = True
+    """Whether an empty line ends a turn, as one token of `stop_ids` does."""
+
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
-        self._reserved = _reserved(tokenizer)
-        self._bubble_end = self._line_end("\n")
-        self._turn_end = self._line_end("\n\n")
-        self._me = self._plain([f"{ME}:"])[0]
+        self.pieces = Pieces(tokenizer)
+        self._bubble_end = self.pieces.line_end("\n")
+        self._turn_end = self.pieces.line_end("\n\n")
+        self._me = self.pieces.plain([f"{ME}:"])[0]
         bos = tokenizer.bos_token_id
         self._start = [bos] if isinstance(bos, int) else []
-        eos = tokenizer.eos_token_id
-        ends = {eos} if isinstance(eos, int) else set()
-        # No text holds a special token: one that comes out ends the turn, rather than stand there as `<bos>`.
-        added = tokenizer.added_tokens_decoder  # a property that builds its dictionary anew: asked for once
-        ends |= {token_id for token_id in self._reserved if added[token_id].special}
-        if len(self._turn_end) == 1:
-            ends.add(self._turn_end[0])
-        self.stop_ids: frozenset[int] = frozenset(ends)
+        ends = self._turn_end if len(self._turn_end) == 1 else []
+        self.stop_ids: frozenset[int] = self.pieces.special.union(ends)
         """Tokens after which a turn is over. `TurnDecoder` also finds an end that needs two tokens."""
 
     def encode(self, header: Header, turns: Sequence[Turn], learned: str = ME) -> Encoded:
@@ -183,16 +198,9 @@ class Transcript:
         roles = [0] * opening
         turn_ends = []
         turn_bytes = []
-        for turn, texts in zip(turns, self._texts(turns), strict=True):
-            prefix = self._speaker(turn.speaker)
-            ids += prefix
-            roles += [0] * len(prefix)
-            text_role, end_role = (1, 2) if turn.speaker == learned else (0, 0)
-            last = len(texts) - 1
-            for position, text in enumerate(texts):
-                end = self._turn_end if position == last else self._bubble_end
-                ids += text + end
-                roles += [text_role] * len(text) + [end_role] * len(end)
+        for turn, (block, block_roles) in zip(turns, self._blocks(header, turns, learned), strict=True):
+            ids += block
+            roles += block_roles
             turn_ends.append(len(ids))
             written = turn.bubbles if turn.speaker == learned else ()
             turn_bytes.append(sum(len(normalize(bubble).encode()) for bubble in written))
@@ -204,12 +212,12 @@ class Transcript:
 
     def decode(self, ids: Iterable[int]) -> tuple[str, list[Turn]]:
         """Reads back the header line and the turns of `encode`d ids. Bubbles come out normalized."""
-        text = self._decode(ids if not self._start else islice(ids, 1, None))
+        text = self.pieces.decode(ids if not self._start else islice(ids, 1, None))
         header, *blocks = text.removesuffix("\n\n").split("\n\n")
         turns = []
         for block in blocks:
             speaker, bubbles = block.split(":", 1)
-            turns.append(Turn(speaker.strip(), tuple(_reveal(bubble) for bubble in bubbles.split("\n"))))
+            turns.append(Turn(speaker.strip(), tuple(reveal(bubble) for bubble in bubbles.split("\n"))))
         return header.strip(), turns
 
     def reply(self, ids: Sequence[int]) -> list[str]:
@@ -219,72 +227,21 @@ class Transcript:
         return done + decoder.close()
 
     def _opening(self, header: Header) -> list[int]:
-        return self._start + self._plain([header.render()])[0] + self._turn_end
+        return self._start + self.pieces.plain([header.render()])[0] + self._turn_end
 
-    def _speaker(self, speaker: str) -> list[int]:
-        if speaker == ME:
-            return list(self._me)
-        if not speaker or ":" in speaker or "\n" in speaker or speaker != normalize(speaker):
-            raise ValueError(f"not a speaker name: {speaker!r}")
-        return self._plain([f"{speaker}:"])[0]
-
-    def _texts(self, turns: Sequence[Turn]) -> Iterator[list[list[int]]]:
-        """Token ids of the bubbles, a list a turn; one tokenizer call for all of them."""
-        flat = self._plain([_conceal(bubble) for turn in turns for bubble in turn.bubbles])
-        parts = iter(flat)
+    def _blocks(self, header: Header, turns: Sequence[Turn], learned: str) -> Iterator[tuple[list[int], list[int]]]:
+        """Tokens and roles of each turn."""
+        texts = iter(self.pieces.plain([f" {conceal(bubble)}" for turn in turns for bubble in bubbles_of(turn)]))
         for turn in turns:
-            if not turn.bubbles:
-                raise ValueError("a turn needs a bubble")
-            yield list(islice(parts, len(turn.bubbles)))
-
-    def _plain(self, texts: list[str]) -> list[list[int]]:
-        """Tokenizes texts one by one, with no reserved token among the ids."""
-        if not texts:
-            return []
-        return [
-            ids if self._is_harmless(text, ids) else self._cut(text, "")
-            for text, ids in zip(texts, self._ids(texts), strict=True)
-        ]
-
-    def _cut(self, text: str, context: str) -> list[int]:
-        """Tokenizes text that may spell a reserved token or a byte: the spelling is cut in two.
-
-        A single character that is itself a reserved token is left out.
-        """
-        ids = self._following(context, text)
-        if self._is_harmless(text, ids):
-            return ids
-        if len(text) < 2:
-            return []
-        starts = [
-            text.index(spelling) for spelling in self._reserved.values() if len(spelling) > 1 and spelling in text
-        ]
-        starts += [byte.start() for byte in _BYTE.finditer(text)]
-        at = min(starts) + 1 if starts else len(text) // 2
-        return self._cut(text[:at], context) + self._cut(text[at:], "\n")
-
-    def _is_harmless(self, text: str, ids: list[int]) -> bool:
-        return self._reserved.keys().isdisjoint(ids) and not _BYTE.search(text)
-
-    def _line_end(self, text: str) -> list[int]:
-        ids = self._following("a", text)
-        if self._decode(ids) != text:
-            raise UserError(tr("model.base: this model's tokenizer loses line breaks; choose another base model"))
-        return ids
-
-    def _following(self, context: str, text: str) -> list[int]:
-        """Ids of `text` without the blank that many tokenizers begin a text with, if it follows some `context`."""
-        before, both, alone = self._ids([context, context + text, text])
-        return both[len(before) :] if both[: len(before)] == before else alone
-
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return ids
-
-    def _decode(self, ids: Iterable[int]) -> str:
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text
+            ids = list(self._me) if turn.is_mine else self.pieces.plain([f"{speaker_of(turn)}:"])[0]
+            roles = [0] * len(ids)
+            text_role, end_role = (1, 2) if turn.speaker == learned else (0, 0)
+            last = len(turn.bubbles) - 1
+            for position, text in enumerate(islice(texts, len(turn.bubbles))):
+                end = self._turn_end if position == last else self._bubble_end
+                ids += text + end
+                roles += [text_role] * len(text) + [end_role] * len(end)
+            yield ids, roles
 
 
 class TurnDecoder:
@@ -300,7 +257,7 @@ class TurnDecoder:
     @property
     def partial(self) -> str:
         """Text of the bubble being written; a character whose bytes are incomplete is held back."""
-        return _reveal(self._text().rpartition("\n")[2])
+        return reveal(self._text().rpartition("\n")[2])
 
     def feed(self, token: int) -> list[str]:
         """Takes the next token and returns the bubbles it completed; sets `finished` at the turn's end."""
@@ -311,8 +268,8 @@ class TurnDecoder:
             return self.close()
         self._pending.append(token)
         text = self._text()
-        whole, turn_end, _ = text.partition("\n\n")
-        if turn_end:
+        whole, empty_line, _ = text.partition("\n\n")
+        if empty_line and self._transcript.ends_at_empty_line:
             self.finished = True
             self._restart("")
             return _bubbles(whole.split("\n")[self._given :])
@@ -330,43 +287,47 @@ class TurnDecoder:
         return bubbles
 
     def _text(self) -> str:
-        return self._carried + self._transcript._decode(self._pending)
+        return self._carried + self._transcript.pieces.decode(self._pending)
 
     def _restart(self, carried: str) -> None:
-        """Forgets the tokens of finished lines; a newline is carried over, as a second one ends the turn."""
+        """Forgets the tokens of finished lines; a newline is carried over, as a second one may end the turn."""
         self._carried = carried
         self._pending = []
         self._given = len(carried)  # lines of the text so far that were given out; before a newline stands one
 
 
 def _bubbles(lines: list[str]) -> list[str]:
-    return [bubble for line in lines if (bubble := _reveal(line))]
+    return [bubble for line in lines if (bubble := reveal(line))]
 
 
-def _conceal(bubble: str) -> str:
+def conceal(bubble: str) -> str:
+    """A bubble as one line of a transcript. Raises ValueError when there is no text in it."""
     text = normalize(bubble)
     if not text:
         raise ValueError("an empty bubble")
-    return " " + text.replace("\n", f" {NEWLINE_SIGN} ")
+    return text.replace("\n", f" {NEWLINE_SIGN} ")
 
 
-def _reveal(text: str) -> str:
-    text = text.replace("\ufffd", "")  # bytes that are no character, or not yet
+def reveal(line: str) -> str:
+    """The bubble that a line of a transcript stands for."""
+    text = line.replace("\ufffd", "")  # bytes that are no character, or not yet
     return text.replace(f" {NEWLINE_SIGN} ", "\n").replace(NEWLINE_SIGN, "\n").strip()
+
+
+def bubbles_of(turn: Turn) -> tuple[str, ...]:
+    """The turn's bubbles. Raises ValueError when there are none."""
+    if not turn.bubbles:
+        raise ValueError("a turn needs a bubble")
+    return turn.bubbles
+
+
+def speaker_of(turn: Turn) -> str:
+    """The turn's speaker. Raises ValueError for a name that holds a sign of the transcript."""
+    name = turn.speaker
+    if not name or ":" in name or "\n" in name or name != normalize(name):
+        raise ValueError(f"not a speaker name: {name!r}")
+    return name
 
 
 def _is_field(value: str) -> bool:
     return bool(value) and value.isprintable() and not any(sign in value for sign in "[]·")
-
-
-def _reserved(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
-    """Tokens that nobody's text may become, with their spellings: all special and added ones.
-
-    Exempt are single characters that a tokenizer adds as plain text. The token for unknown characters is reserved
-    too: such a character is left out, as it could not be read back.
-    """
-    return {
-        token_id: token.content
-        for token_id, token in tokenizer.added_tokens_decoder.items()
-        if token.special or len(token.content) > 1
-    }

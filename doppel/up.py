@@ -22,6 +22,7 @@ from doppel.diagnosis import data_made_from
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.terminal import say
+from doppel.transcript import FORMATS
 
 STAGES = 4
 
@@ -93,6 +94,8 @@ def why_train(config: Config, base: BaseIdentity) -> str | None:
     has_data = data_made_from(config) is not None
     if has_data and manifest.dataset.get("archive", config.archive_digest) != config.archive_digest:
         return tr("The adapter was trained on other archives than config.yaml names now.")
+    if has_data and manifest.transcript != FORMATS[config.transcript]:
+        return tr("The adapter was trained with another `transcript` than config.yaml names now.")
     return None
 
 

@@ -128,6 +128,8 @@ def _publish(config: Config, model: PeftModel, started: Started, material: Mater
     manifest = Manifest(
         persona=config.persona.name,
         base=material.base,
+        transcript=material.transcript.format,
+        template=material.transcript.template,
         header_vocabulary=header_vocabulary([session.header for session in train]),
         dataset={
             "digest": dataset_digest(config.data_dir),

@@ -14,7 +14,7 @@ from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.terminal import say
-from doppel.transcript import Transcript
+from doppel.transcript import FORMATS, Transcript, open_transcript
 from training.dataset import Session, dataset_digest, read_sessions
 from training.examples import Example, examples, plan_steps, spread
 from training.lora import add_lora, check_head
@@ -70,7 +70,7 @@ def gather(config: Config, minutes: float | None) -> Material:
         sessions[session.split].append(session)
     folder = prepare_base(config.model, say)
     tokenizer = load_tokenizer(folder)
-    transcript = Transcript(tokenizer)
+    transcript = open_transcript(tokenizer, FORMATS[config.transcript])
     device = choose_device(config.model.device)
     shape = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
     context = getattr(shape, "max_position_embeddings", None) or _ANY_CONTEXT
@@ -153,6 +153,8 @@ def _purpose(config: Config, material: Material) -> str:
     parts = (
         dataset_digest(config.data_dir),
         material.base.digest,
+        material.transcript.format,
+        material.transcript.template,
         config.training.model_dump_json(exclude={"track"}),
         config.model.model_dump_json(),
         str(material.minutes),

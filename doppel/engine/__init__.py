@@ -67,9 +67,12 @@ class Engine(Protocol):
     """What the daemon, the terminal chat and the reports use; one process may hold several."""
 
     base: BaseIdentity
-    transcript: Transcript
     context_length: int
     """Most tokens of prompt and reply together."""
+
+    def transcript_of(self, adapter: str | None) -> Transcript:
+        """The transcript that an adapter was trained with; None: the one to use with the base model alone."""
+        ...
 
     def generate(self, request: Request) -> AsyncGenerator[Token]:
         """Streams tokens; closing the iterator cancels within one token. Raises EngineError."""

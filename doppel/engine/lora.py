@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from doppel.adapter import PEFT_CONFIG, WEIGHTS, AdapterRefused, BaseIdentity, Manifest, check_base, read_manifest
 from doppel.i18n import tr
+from doppel.transcript import FORMAT
 
 _KEY = re.compile(r"^base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight$")
 # Settings that mattered in training only, or that PEFT fills in.
@@ -57,6 +58,7 @@ class Lora(msgspec.Struct, frozen=True):
         scaling: rank and weight.
         weights: by the names PEFT saved them under.
         layers: name of each adapted layer → its (inputs, outputs).
+        transcript, template: as in its manifest.
     """
 
     name: str
@@ -64,6 +66,8 @@ class Lora(msgspec.Struct, frozen=True):
     scaling: Scaling
     weights: dict[str, Tensor]
     layers: dict[str, tuple[int, int]]
+    transcript: str = FORMAT
+    template: str = ""
 
 
 def read_lora(folder: Path, base: BaseIdentity) -> Lora:
@@ -81,7 +85,8 @@ def read_lora(folder: Path, base: BaseIdentity) -> Lora:
         raise AdapterRefused(tr("{path}: {name} cannot be read", path=folder, name=WEIGHTS)) from error
     version = re.sub(r"[^0-9A-Za-z]", "-", manifest.version)
     name = f"{version}-{manifest.files[WEIGHTS][:12]}-{manifest.files[PEFT_CONFIG][:4]}"
-    return Lora(name, folder, scaling, weights, layers_of(folder, weights, scaling.r))
+    layers = layers_of(folder, weights, scaling.r)
+    return Lora(name, folder, scaling, weights, layers, manifest.transcript, manifest.template)
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, tuple[int, int]]:

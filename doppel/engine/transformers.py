@@ -10,14 +10,15 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from doppel.adapter import BaseIdentity
+from doppel.adapter import AdapterRefused, BaseIdentity
 from doppel.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
 from doppel.config import Config
 from doppel.engine import EngineError, Health, Request, Token
 from doppel.engine.inference import InferenceThread, Job
-from doppel.engine.lora import read_lora
+from doppel.engine.lora import Lora, read_lora
+from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.transcript import Header, Transcript
+from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcript
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,6 +31,7 @@ class TransformersEngine:
         model: a causal language model in evaluation mode; from now on only the engine may touch it.
         tokenizer: the model's own, fast.
         base: the identity that adapters must have been trained for.
+        transcript: name of the transcript's format for the base model alone; an adapter's is in its manifest.
         clock: seconds, monotonic; deadlines are kept by it.
         max_active: requests that take turns; more would make each of them slow.
         max_waiting: requests that may wait beyond those before the next is refused.
@@ -41,12 +43,15 @@ class TransformersEngine:
         tokenizer: "PreTrainedTokenizerBase",
         base: BaseIdentity,
         *,
+        transcript: str = FORMAT,
         clock: Callable[[], float] = time.monotonic,
         max_active: int = 4,
         max_waiting: int = 64,
     ) -> None:
         self.base = base
-        self.transcript = Transcript(tokenizer)
+        self.transcript = open_transcript(tokenizer, transcript)
+        """The transcript for the base model alone."""
+        self._transcripts: dict[str, Transcript] = {}
         self.context_length: int = model.config.get_text_config().max_position_embeddings
         self._clock = clock
         self._thread = InferenceThread(
@@ -71,7 +76,12 @@ class TransformersEngine:
         folder = prepare_base(config.model, report)
         device = choose_device(config.model.device)
         model = load_model(folder, choose_dtype(config.model.dtype, device), device)
-        return cls(model, load_tokenizer(folder), identify(folder, config.model.base))
+        identity = identify(folder, config.model.base)
+        return cls(model, load_tokenizer(folder), identity, transcript=FORMATS[config.transcript])
+
+    def transcript_of(self, adapter: str | None) -> Transcript:
+        """The transcript that an adapter was trained with; None: the one to use with the base model alone."""
+        return self._transcripts.get(adapter or "", self.transcript)  # `generate` refuses a name it does not know
 
     def generate(self, request: Request) -> AsyncGenerator[Token]:
         """Streams tokens until a stop id, `max_tokens`, the context's end or the deadline, which counts from now.
@@ -88,10 +98,13 @@ class TransformersEngine:
         """Verifies, attaches and tries an adapter; returns its name. The same content has the same name.
 
         Raises:
-            AdapterRefused: it is damaged, of another base, not plain LoRA, or computes no finite numbers.
+            AdapterRefused: it is damaged, of another base, not plain LoRA, computes no finite numbers, or was
+                trained with a chat template that the base has no more.
         """
         lora = await asyncio.to_thread(read_lora, folder, self.base)
+        transcript = self._open_transcript(lora)
         await asyncio.wrap_future(self._thread.attach(lora))
+        self._transcripts[lora.name] = transcript
         return lora.name
 
     async def drop_adapter(self, name: str) -> None:
@@ -105,6 +118,19 @@ class TransformersEngine:
     def close(self) -> None:
         """Ends requests with EngineError and stops the thread, within the step it is at."""
         self._thread.close()
+
+    def _open_transcript(self, lora: Lora) -> Transcript:
+        opened = (self.transcript, *self._transcripts.values())
+        transcript = next((one for one in opened if one.format == lora.transcript), None)
+        try:
+            transcript = transcript or open_transcript(self.transcript.tokenizer, lora.transcript)
+        except UserError as error:
+            raise AdapterRefused(f"{lora.folder}: {error}") from None
+        if lora.template and lora.template != transcript.template:  # one made elsewhere does not say
+            raise AdapterRefused(
+                tr("{path}: the base model's chat template has changed since; train it again", path=lora.folder)
+            )
+        return transcript
 
     async def _stream(self, request: Request, deadline: float) -> AsyncGenerator[Token]:
         if not 0 < len(request.prompt) < self.context_length:

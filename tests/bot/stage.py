@@ -87,6 +87,9 @@ class FakeEngine:
         self.refuses: Exception | None = None
         self._numbers = itertools.count(1)
 
+    def transcript_of(self, adapter: str | None) -> Transcript:
+        return self.transcript
+
     async def generate(self, request: Request) -> AsyncGenerator[Token]:
         self.prompts.append(self.transcript.tokenizer.decode(request.prompt))
         self.adapters.append(request.adapter)

@@ -1,6 +1,8 @@
 """What `doppel doctor` finds, and whether it says what to do."""
 
 import json
+import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,10 +14,11 @@ from doppel import diagnosis
 from doppel.config import Config, load_config
 from doppel.diagnosis import Check, data_made_from, examine
 from tests.conftest import PublishAdapter
+from tests.doppel.chat_templates import GEMMA
 
 ALL = [
-    *("python", "memory", "disk", "config", "time zone", "archive", "data", "device", "base model", "adapter"),
-    *("page", "telegram", "discord"),
+    *("python", "memory", "disk", "config", "time zone", "archive", "data", "device", "base model", "transcript"),
+    *("adapter", "page", "telegram", "discord"),
 ]
 
 
@@ -190,3 +193,30 @@ def test_a_taken_port_is_fine_if_doppel_has_it(folder: Path, server: tuple[int, 
     check = diagnosis.check_page(add(folder, "").model_copy(update={"web": Config(web={"port": port}).web}))
     assert check.ok == is_doppel
     assert ("doppel is running" if is_doppel else "set another web.port") in check.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "kind", "ok", "hint"),
+    [
+        ("Tiny-Base", None, "base", True, "base"),
+        ("Tiny-Base", GEMMA, "base", True, "base"),
+        ("Tiny", GEMMA, "base", True, "if .* is an instruct model"),
+        ("Tiny-Instruct", GEMMA, "base", False, "sounds like an instruct model; set `transcript: chat`"),
+        ("tiny-it", GEMMA, "chat", True, "chat"),
+        ("tiny-pt", GEMMA, "chat", False, "sounds like a pretrained model"),
+        ("tiny-it", None, "chat", False, "this one has none: use transcript: base"),
+        ("tiny-it", "{{ messages | nothing }}", "chat", False, "does not write messages one after the other"),
+    ],
+)
+def test_the_transcript_suits_the_base(
+    tmp_path: Path, tiny_base: Path, name: str, template: str | None, kind: str, ok: bool, hint: str
+) -> None:
+    base = tmp_path / name
+    shutil.copytree(tiny_base, base)
+    if template is not None:
+        (base / "chat_template.jinja").write_text(template)
+    write(tmp_path, f"model: {{base: {base}, dtype: float32}}\nweb: {{port: 0}}\ntranscript: {kind}")
+    check = look(tmp_path)["transcript"]
+    assert check.ok == ok
+    assert re.search(hint, check.hint)
+    assert (check.level == "needed") == ("use transcript: base" in check.hint)

@@ -124,6 +124,9 @@ class Spoken:
         self.given = 0
         self.closed = False
 
+    def transcript_of(self, adapter: str | None) -> Transcript:
+        return self.transcript
+
     async def generate(self, request: Request) -> AsyncGenerator[Token]:
         self.requests.append(request)
         try:

@@ -104,6 +104,17 @@ def test_an_adapter_copied_from_another_machine_will_do(
     assert bring_up_all(elsewhere, publish_tiny_adapter) == ["run"]
 
 
+def test_another_transcript_is_trained_again(
+    config: Config, publish_tiny_adapter: PublishAdapter, tmp_path: Path, tiny_base: Path
+) -> None:
+    bring_up_all(config, publish_tiny_adapter)
+    chat = configure(tmp_path, f"model: {{base: {tiny_base}}}\ntranscript: chat")
+    interrupted = FakeCommands(chat, publish_tiny_adapter, {"train": 130})
+    with pytest.raises(StageFailed):
+        bring_up(chat, interrupted)
+    assert interrupted.said == ["train --first-run"]
+
+
 def test_another_base_or_a_damaged_adapter_is_trained_again(
     config: Config, publish_tiny_adapter: PublishAdapter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

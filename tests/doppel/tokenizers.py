@@ -1,14 +1,16 @@
 """Small real tokenizers of the kinds base models have: byte-level BPE, and SentencePiece with a leading blank."""
 
+from collections.abc import Sequence
+
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "\u203b")
-ADDED = ("<tool>", "[INST]", "  ", "\n\n\n", "me:")
+ADDED = ("<tool>", "[TOOL]", "  ", "\n\n\n", "me:")
 _BYTES = [f"<0x{number:02X}>" for number in range(256)]
 
 
-def byte_level() -> PreTrainedTokenizerFast:
+def byte_level(special: Sequence[str] = SPECIAL) -> PreTrainedTokenizerFast:
     """As Qwen, Llama 3 or GPT-NeoX: text becomes bytes, a few of which are merged; no BOS; NFC first."""
     merges = [("Ċ", "Ċ"), (".", "Ċ"), (".Ċ", "Ċ"), ("h", "i"), ("Ġ", "h"), ("Ġ", "Ġ"), ("m", "e"), ("Ġ", "me")]
     spellings = sorted(pre_tokenizers.ByteLevel.alphabet()) + ["".join(pair) for pair in merges]
@@ -17,10 +19,10 @@ def byte_level() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_tokens(["\u3042"])  # a letter that the vocabulary lacked
-    return _finished(tokenizer, eos_token="</s>")
+    return _finished(tokenizer, special, eos_token="</s>")
 
 
-def blank_first_bpe() -> PreTrainedTokenizerFast:
+def blank_first_bpe(special: Sequence[str] = SPECIAL) -> PreTrainedTokenizerFast:
     """As Llama 2 or Mistral: every text begins with a blank, unknown characters fall back to bytes."""
     letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz:[]<>|_/.", "hi", "\u2581h", "\u2581hi", "me", "\u2581me"]
     merges = [("h", "i"), ("\u2581", "h"), ("\u2581", "hi"), ("m", "e"), ("\u2581", "me")]
@@ -30,10 +32,10 @@ def blank_first_bpe() -> PreTrainedTokenizerFast:
     )
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
     tokenizer.decoder = _byte_fallback_decoder()
-    return _finished(tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return _finished(tokenizer, special, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
-def blank_first_unigram() -> PreTrainedTokenizerFast:
+def blank_first_unigram(special: Sequence[str] = SPECIAL) -> PreTrainedTokenizerFast:
     """As SentencePiece's Unigram models: any entry of the vocabulary is matched in text, control tokens too."""
     letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz:[]<>|_/.", "hi", "\u2581me", "\u2581hi"]
     vocabulary = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((text, -9.0) for text in _BYTES)]
@@ -41,7 +43,7 @@ def blank_first_unigram() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.decoder = _byte_fallback_decoder()
-    return _finished(tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return _finished(tokenizer, special, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def line_losing() -> PreTrainedTokenizerFast:
@@ -58,7 +60,7 @@ def _byte_fallback_decoder() -> decoders.Sequence:
     )
 
 
-def _finished(tokenizer: Tokenizer, **roles: str) -> PreTrainedTokenizerFast:
-    tokenizer.add_special_tokens(list(SPECIAL))
+def _finished(tokenizer: Tokenizer, special: Sequence[str], **roles: str) -> PreTrainedTokenizerFast:
+    tokenizer.add_special_tokens(list(special))
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ADDED])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)

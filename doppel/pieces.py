@@ -1,0 +1,107 @@
+"""Text to token ids and back, piece by piece, such that no piece of text can become a special or added token.
+
+Transcripts are put together from pieces: their own marks, and what people wrote. Knows one tokenizer; knows
+no transcript.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from doppel.errors import UserError
+from doppel.i18n import tr
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BYTE = re.compile("<0x[0-9A-F]{2}>")  # how tokenizers spell a bare byte; some read the spelling as the byte
+
+
+class Pieces:
+    """Tokenizes what people wrote with no reserved token among the ids.
+
+    Args:
+        tokenizer: a fast transformers tokenizer.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self.tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder  # a property that builds its dictionary anew: asked for once
+        # Exempt are single characters that a tokenizer adds as plain text. The token for unknown characters is
+        # reserved too: such a character is left out, as it could not be read back.
+        self.reserved: dict[int, str] = {
+            token_id: token.content for token_id, token in added.items() if token.special or len(token.content) > 1
+        }
+        """Tokens that nobody's text may become, with their spellings: all special and added ones."""
+        eos = tokenizer.eos_token_id
+        ends = {eos} if isinstance(eos, int) else set()
+        self.special: frozenset[int] = frozenset(ends | {one for one in self.reserved if added[one].special})
+        """Tokens that stand for no text: one that is generated ends the turn."""
+
+    def plain(self, texts: list[str], context: str = "") -> list[list[int]]:
+        """Tokenizes texts one by one, with no reserved token among the ids.
+
+        Args:
+            texts: what people wrote.
+            context: text that each of them follows, such that a tokenizer adds no blank; none: it may.
+        """
+        if not texts:
+            return []
+        before, *found = self._ids([context, *(context + text for text in texts)])
+        return [
+            ids[len(before) :]
+            if ids[: len(before)] == before and self._is_harmless(text, ids)
+            else self._cut(text, context)
+            for text, ids in zip(texts, found, strict=True)
+        ]
+
+    def marks(self, text: str, context: str = "") -> list[int]:
+        """Tokenizes a text of our own between some `context` and a word; special tokens spelled in it become those."""
+        forms = [context, context + text, text, context + text + "a"]
+        before, both, alone, followed = self._ids(forms, split_special=False)
+        word = self.plain(["a"], "\n")[0]
+        if followed[: len(before)] == before and followed[-len(word) :] == word:
+            return followed[len(before) : -len(word)]
+        return both[len(before) :] if both[: len(before)] == before else alone
+
+    def line_end(self, text: str) -> list[int]:
+        """Ids of one or two line breaks. Raises UserError for a tokenizer that loses them."""
+        ids = self._following("a", text)
+        if self.decode(ids) != text:
+            raise UserError(tr("model.base: this model's tokenizer loses line breaks; choose another base model"))
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids as it is, special tokens spelled out."""
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+    def _cut(self, text: str, context: str) -> list[int]:
+        """Tokenizes text that may spell a reserved token or a byte: the spelling is cut in two.
+
+        A single character that is itself a reserved token is left out.
+        """
+        ids = self._following(context, text)
+        if self._is_harmless(text, ids):
+            return ids
+        if len(text) < 2:
+            return []
+        starts = [text.index(spelling) for spelling in self.reserved.values() if len(spelling) > 1 and spelling in text]
+        starts += [byte.start() for byte in _BYTE.finditer(text)]
+        at = min(starts) + 1 if starts else len(text) // 2
+        return self._cut(text[:at], context) + self._cut(text[at:], "\n")
+
+    def _is_harmless(self, text: str, ids: list[int]) -> bool:
+        return self.reserved.keys().isdisjoint(ids) and not _BYTE.search(text)
+
+    def _following(self, context: str, text: str) -> list[int]:
+        """Ids of `text` without the blank that many tokenizers begin a text with, if it follows some `context`."""
+        before, both, alone = self._ids([context, context + text, text])
+        return both[len(before) :] if both[: len(before)] == before else alone
+
+    def _ids(self, texts: list[str], *, split_special: bool = True) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=split_special)[
+            "input_ids"
+        ]
+        return ids
