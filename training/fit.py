@@ -24,7 +24,10 @@ from training.examples import spread
 from training.parts import Parts
 from training.plan import Plan, steps_of, tokens_per_batch
 from training.prepare import Material, adapted, draw_up, gather, load_base, settings_for, work_folder, work_of
+from training.record import publish_record, recording
+from training.run_report import run_sections
 from training.samples import Samples
+from training.track import check_trackers
 from training.trainer import PersonaTrainer
 from training.watch import Watch, stop_on_signals
 from training.work import Started, Work
@@ -52,6 +55,7 @@ def fit(config: Config, *, first_run: bool = False) -> dict[str, Any]:
         UserError: no data set, or too little in it. Interrupted: stopped by a signal.
     """
     parts = Parts()
+    check_trackers(config.training.track)
     with parts("load"):
         material = gather(config, config.training.first_run_minutes if first_run else config.training.minutes)
         base = load_base(config, material)
@@ -67,22 +71,30 @@ def fit(config: Config, *, first_run: bool = False) -> dict[str, Any]:
             model = adapted(config, base, settings.rank.value, settings.alpha.value)
             started = work.begin(draw_up(config, settings, material, model), before)
     _announce(started.plan, material)
-    watch = _train(model, started, material, work, parts)
+    watch = _train(config, model, started, material, work=work, parts=parts)
     with parts("score_after"):
         after = _score(model, material, tr("Scoring the adapter"))
     with parts("publish"):
-        folder = _publish(config, model, started, material, after)
+        folder = _publish(config, model, started, material, after, parts=parts)
         work.finish()
     return _result(started, after, folder, watch, parts)
 
 
-def _train(model: PeftModel, started: Started, material: Material, work: Work, parts: Parts) -> Watch:
-    plan = started.plan
+def _train(
+    config: Config, model: PeftModel, started: Started, material: Material, *, work: Work, parts: Parts
+) -> Watch:
+    plan, checkpoint = started.plan, work.checkpoint()
+    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     base = model.get_base_model()
     situations = material.sessions["validation"] or material.sessions["train"]
     samples = Samples(base, material.transcript, situations, 2, plan.seed)  # type: ignore[arg-type]
     allowed = None if material.minutes is None else material.minutes * 60
-    with parts("checkpoints"), progress() as bar, stop_on_signals() as stop:
+    with (
+        parts("checkpoints"),
+        recording(config, plan, work.folder, step) as record,
+        progress() as bar,
+        stop_on_signals() as stop,
+    ):
         watch = Watch(bar, samples, stop, allowed, parts)
         trainer = PersonaTrainer(
             model,
@@ -91,13 +103,12 @@ def _train(model: PeftModel, started: Started, material: Material, work: Work, p
             held_out=spread(material.validation, plan.check_tokens),
             pad_id=material.pad_id,
             folder=work.folder,
-            callbacks=[watch],
+            callbacks=[record, watch],
             parts=parts,
         )
-        watch.trainer = trainer
-        checkpoint = work.checkpoint()
+        watch.trainer = record.trainer = trainer
         if checkpoint is not None:
-            say(tr("Going on from step {step}.", step=checkpoint.name.rpartition("-")[2]))
+            say(tr("Going on from step {step}.", step=step))
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except OSError as error:
@@ -123,7 +134,9 @@ def _score(model: torch.nn.Module, material: Material, title: str) -> Bits:
         return score(model, material.test, material.pad_id, tokens_per_batch(device), advance)
 
 
-def _publish(config: Config, model: PeftModel, started: Started, material: Material, after: Bits) -> Path:
+def _publish(
+    config: Config, model: PeftModel, started: Started, material: Material, after: Bits, *, parts: Parts
+) -> Path:
     train = material.sessions["train"]
     manifest = Manifest(
         persona=config.persona.name,
@@ -146,6 +159,7 @@ def _publish(config: Config, model: PeftModel, started: Started, material: Mater
         model.save_pretrained(str(staging), save_embedding_layers=False)
         (staging / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         write_habits(staging, read_habits(config.data_dir))
+        publish_record(staging, work_folder(config), manifest, run_sections(started, after, work_folder(config), parts))
     folder = current(config.adapters_dir)
     assert folder is not None
     return folder

@@ -6,6 +6,7 @@ one, whatever the machine measures then.
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
 import torch
@@ -39,6 +40,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         device, dtype: where and in what the model computes.
         tokens_per_second: training speed measured before the first step.
         epochs: passes over the training examples that `steps` amount to.
+        began_at: when the plan was made, UTC, ISO 8601; it names the run.
         reasons: for people, why each setting that config.yaml leaves open has its value.
     """
 
@@ -58,6 +60,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     tokens_per_second: float
     epochs: float
+    began_at: str = ""
     reasons: dict[str, str] = {}
 
 
@@ -71,6 +74,7 @@ def make_plan(
     tokens_per_second: float,
     device: str,
     dtype: torch.dtype,
+    now: datetime,
 ) -> Plan:
     """The plan for training on `items`.
 
@@ -82,6 +86,7 @@ def make_plan(
         is_short: check on less, as there is little time.
         tokens_per_second: training speed of this machine.
         device, dtype: where and in what the model computes.
+        now: the time, UTC.
     """
     epoch_tokens = sum(len(example.ids) for example in items)
     tokens = min(epoch_tokens * settings.epochs.value, most_tokens)
@@ -111,6 +116,7 @@ def make_plan(
         dtype=str(dtype).removeprefix("torch."),
         tokens_per_second=tokens_per_second,
         epochs=count / len(items),
+        began_at=now.isoformat(timespec="seconds"),
         reasons=reasons,
     )
 

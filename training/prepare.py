@@ -1,6 +1,7 @@
 """A training before its first step: the data set as examples, the base model, and the plan for this machine."""
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -141,6 +142,7 @@ def draw_up(config: Config, settings: Settings, material: Material, model: PeftM
         tokens_per_second=speed,
         device=material.device,
         dtype=model.dtype,
+        now=datetime.now(UTC),
     )
 
 

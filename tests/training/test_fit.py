@@ -19,6 +19,7 @@ from doppel.transcript import ME, Header, Turn
 from training import fit as fitting
 from training.dataset import SESSIONS, Session, Split, write_sessions
 from training.fit import Interrupted, fit
+from training.metrics import read_metrics
 from training.work import Work
 
 FAST = {"sessions_per_step": 4, "epochs": 1, "max_length": 128, "learning_rate": 0.01, "rank": 4}
@@ -83,6 +84,14 @@ def test_learns_and_publishes_a_verified_adapter(config: Config, capsys: pytest.
     assert settings["base_model_name_or_path"] == config.model.base
     assert not config.data_dir.with_name("sample.training").exists()
     shown = capsys.readouterr().err
+    metrics = list(read_metrics(folder / "metrics.jsonl"))
+    assert [one.step for one in metrics if one.loss is not None] == list(range(1, result["plan"]["steps"] + 1))
+    assert metrics[-1].bits_per_byte == min(one.bits_per_byte for one in metrics if one.bits_per_byte is not None)
+    assert metrics[-1].epoch == pytest.approx(1)
+    assert metrics[-1].tokens > 1000
+    assert (folder / "report.html").read_text(encoding="utf-8").count("<svg") == 4
+    assert sum(result["parts"].values()) == pytest.approx(result["seconds"], abs=0.2)
+    assert result["peak_memory_bytes"] > 2**20
     assert "bits per byte on messages it has not seen" in shown
     assert "me: " in shown
 
@@ -109,6 +118,9 @@ def test_a_stopped_training_goes_on_exactly_where_it_was(
     one, other = current(whole.adapters_dir), current(stopped.adapters_dir)
     assert one is not None
     assert other is not None
+    lines = [read_metrics(folder / "metrics.jsonl") for folder in (one, other)]
+    whole_steps, resumed_steps = ([(line.step, line.loss, line.bits_per_byte) for line in some] for some in lines)
+    assert whole_steps == resumed_steps
     weights, resumed = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
     assert weights.keys() == resumed.keys()
     assert all(bool((weights[name] == resumed[name]).all()) for name in weights)

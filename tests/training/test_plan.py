@@ -1,6 +1,7 @@
 """The plan of a run: enough steps, within the time allowed, and the user's own settings kept."""
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ def plan(items: list[Example], most_tokens: float = math.inf, **training: Any) -
         tokens_per_second=100.0,
         device="cpu",
         dtype=torch.float32,
+        now=datetime(2026, 1, 1, tzinfo=UTC),
     )
 
 
