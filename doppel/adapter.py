@@ -121,14 +121,25 @@ def current(adapters_dir: Path) -> Path | None:
     return adapters_dir / version if _VERSION.match(version) else None
 
 
-def use(adapters_dir: Path, version: str) -> Path:
-    """Makes a published version the current one, after checking it. Raises UserError, AdapterRefused."""
+def published(adapters_dir: Path, version: str | None = None) -> Path:
+    """Folder of a version, unread; None is the current one. Raises UserError when there is no such version."""
+    if version is None:
+        folder = current(adapters_dir)
+        if folder is None:
+            raise UserError(tr("{path}: no adapter yet; run `doppel train` (or `doppel up`) first", path=adapters_dir))
+        return folder
     if version not in versions(adapters_dir):
         known = ", ".join(versions(adapters_dir)) or tr("none")
         raise UserError(tr("no adapter version {version}; published: {known}", version=version, known=known))
-    read_manifest(adapters_dir / version)
-    _point_to(adapters_dir, version)
     return adapters_dir / version
+
+
+def use(adapters_dir: Path, version: str) -> Path:
+    """Makes a published version the current one, after checking it. Raises UserError, AdapterRefused."""
+    folder = published(adapters_dir, version)
+    read_manifest(folder)
+    _point_to(adapters_dir, version)
+    return folder
 
 
 def rollback(adapters_dir: Path) -> Path:

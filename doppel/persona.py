@@ -21,10 +21,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 from pydantic import ValidationError
 
-from doppel.adapter import AdapterRefused, Manifest, current, read_manifest
+from doppel.adapter import AdapterRefused, Manifest, published, read_manifest
 from doppel.config import Config, Reply
 from doppel.engine import Engine, Request, Sampling
-from doppel.errors import UserError
 from doppel.habits import Habits, read_habits
 from doppel.i18n import tr
 from doppel.transcript import Header, Transcript, Turn, TurnDecoder, hour_bucket, normalize, weekday_name
@@ -105,12 +104,7 @@ class Persona(msgspec.Struct, frozen=True):
 
 def open_persona(config: Config) -> Persona:
     """The persona's adapter in use. Raises UserError when there is none yet, AdapterRefused when it is damaged."""
-    folder = current(config.adapters_dir)
-    if folder is None:
-        raise UserError(
-            tr("{path}: no adapter yet; run `doppel train` (or `doppel up`) first", path=config.adapters_dir)
-        )
-    return read_persona(folder)
+    return read_persona(published(config.adapters_dir))
 
 
 def read_persona(folder: Path) -> Persona:

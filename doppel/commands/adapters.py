@@ -1,5 +1,6 @@
 """`doppel adapters`: which versions are published, and which one speaks."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,6 +8,7 @@ from rich.table import Table
 
 from doppel.adapter import AdapterRefused, Manifest, current, read_manifest, rollback, use, versions
 from doppel.cli import Run, as_command
+from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.terminal import console, say
 
@@ -37,6 +39,44 @@ def use_version(
 def roll_back(run: Run) -> dict[str, Any]:
     """Go back to the version before the current one."""
     return _chosen(rollback(run.config.adapters_dir).name)
+
+
+def import_version(
+    run: Run,
+    *,
+    path: Annotated[Path, typer.Argument(help="Folder with adapter_config.json and the weights, as PEFT saves them.")],
+    force: Annotated[bool, typer.Option("--force", help="Take it although it names another base model.")] = False,
+) -> dict[str, Any]:
+    """Make an adapter from elsewhere the persona's next version, if it fits the base model."""
+    from doppel.adapter_import import import_adapter  # torch takes seconds to import
+
+    return import_adapter(run.config, path.expanduser(), force=force)
+
+
+def export_version(
+    run: Run,
+    *,
+    version: Annotated[str | None, typer.Argument(help="The version; the current one if none is named.")] = None,
+    merged: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write base and adapter as one Hugging Face model.")
+    ] = None,
+    gguf: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a LoRA for llama.cpp, Ollama or LM Studio.")
+    ] = None,
+    base_gguf: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --gguf: write the bundled base for them, too.")
+    ] = None,
+) -> dict[str, Any]:
+    """Write a version as other programs take it: --merged DIR or --gguf FILE."""
+    if (merged is None) == (gguf is None) or (gguf is None and base_gguf is not None):
+        raise UserError(tr("say what to write: --merged DIR, or --gguf FILE [--base-gguf FILE]"))
+    from doppel.export.version import export_gguf, export_merged  # torch takes seconds to import
+
+    chosen = None if version is None else version.zfill(4)
+    if merged is not None:
+        return export_merged(run.config, chosen, merged)
+    assert gguf is not None
+    return export_gguf(run.config, chosen, gguf, base_gguf)
 
 
 def _chosen(version: str) -> dict[str, Any]:
@@ -87,3 +127,5 @@ def _mark(row: dict[str, Any]) -> str:
 adapters.command("list")(as_command(list_versions))
 adapters.command("use")(as_command(use_version))
 adapters.command("rollback")(as_command(roll_back))
+adapters.command("import")(as_command(import_version))
+adapters.command("export")(as_command(export_version))

@@ -30,16 +30,23 @@ def chat(
     run: Run,
     *,
     adapter: Annotated[
-        Path | None, typer.Option(help="Serve this adapter folder for a try, not the current one.")
+        Path | None,
+        typer.Option(help="Try this adapter, not the current one: a version's folder or a training's checkpoint."),
     ] = None,
 ) -> dict[str, Any] | None:
     """Talk with the persona in the terminal; ENTER alone makes it speak unprompted."""
-    from doppel.persona import open_persona, read_persona
+    if adapter is None:
+        from doppel.persona import open_persona
 
+        return _serve(run, open_persona(run.config))
+    from doppel.checkpoint import open_adapter
+
+    with open_adapter(adapter, run.config) as persona:
+        return _serve(run, persona)
+
+
+def _serve(run: Run, persona: "Persona") -> dict[str, Any]:
     config = run.config
-    if adapter is not None and not adapter.is_dir():
-        raise UserError(tr("{path}: no such folder; --adapter takes adapters/<persona>/<version>", path=adapter))
-    persona = open_persona(config) if adapter is None else read_persona(adapter.resolve())
     say(tr("Loading the base model …"))
     from doppel.engine.transformers import TransformersEngine
 

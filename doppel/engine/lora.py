@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from peft import LoraConfig
 from peft.functional import delete_adapter, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from doppel.adapter import PEFT_CONFIG, WEIGHTS, AdapterRefused, BaseIdentity, Manifest, check_base, read_manifest
 from doppel.i18n import tr
@@ -96,6 +97,13 @@ def linear_layers(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
     }
+
+
+def base_layers(folder: Path) -> dict[str, tuple[int, int]]:
+    """The linear layers of a prepared base, as `linear_layers`, without reading its weights."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):
+        return linear_layers(AutoModelForCausalLM.from_config(config))
 
 
 def check_fits(lora: Lora, linear: dict[str, tuple[int, int]]) -> None:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from doppel.adapter import PEFT_CONFIG, WEIGHTS, BaseIdentity, Manifest, current, publishing
 from doppel.cli import app
+from tests.conftest import PublishAdapter
 
 
 @pytest.fixture
@@ -79,3 +80,57 @@ def test_an_unknown_version_is_a_mistake_of_the_user(folder: Path) -> None:
     result = invoke(folder, "use", "7")
     assert result.exit_code == 2
     assert "no adapter version 0007; published: 0001" in result.stderr
+
+
+class TestExport:
+    @pytest.fixture
+    def ready(self, tmp_path: Path, tiny_base: Path, publish_tiny_adapter: PublishAdapter) -> Path:
+        (tmp_path / "config.yaml").write_text(f"persona: {{name: ann}}\nmodel: {{base: {tiny_base}, dtype: float32}}\n")
+        for seed in range(2):
+            publish_tiny_adapter(tmp_path / "adapters" / "ann", persona="ann", seed=seed)
+        return tmp_path
+
+    def test_a_merged_model_of_a_version(self, ready: Path) -> None:
+        result = invoke(ready, "export", "--merged", str(ready / "out" / "model"), "1", "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout) == {"version": "0001", "merged": str(ready / "out" / "model")}
+        assert (ready / "out" / "model" / "model.safetensors").is_file()
+        again = invoke(ready, "export", "--merged", str(ready / "out" / "model"))
+        assert again.exit_code == 2
+        assert "is not empty; name a new or an empty folder" in again.stderr
+
+    def test_a_gguf_of_the_current_version(self, ready: Path) -> None:
+        result = invoke(ready, "export", "--gguf", str(ready / "ann.gguf"), "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout) == {"version": "0002", "gguf": str(ready / "ann.gguf")}
+        assert (ready / "ann.gguf").read_bytes()[:4] == b"GGUF"
+        assert f"llama-cli -m BASE.gguf --lora {ready / 'ann.gguf'}" in result.stderr
+
+    @pytest.mark.parametrize(
+        "options", [(), ("--merged", "a", "--gguf", "b"), ("--base-gguf", "b"), ("--merged", "a", "--base-gguf", "b")]
+    )
+    def test_one_thing_at_a_time(self, ready: Path, options: tuple[str, ...]) -> None:
+        result = invoke(ready, "export", *options)
+        assert result.exit_code == 2
+        assert "say what to write: --merged DIR, or --gguf FILE [--base-gguf FILE]" in result.stderr
+
+    def test_only_the_bundled_base_comes_along(self, ready: Path) -> None:
+        result = invoke(ready, "export", "--gguf", str(ready / "a.gguf"), "--base-gguf", str(ready / "b.gguf"))
+        assert result.exit_code == 2
+        assert "only the bundled base comes as GGUF" in result.stderr
+        assert list(ready.glob("*.gguf")) == []
+
+    def test_mistakes_are_one_line(self, ready: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+        unknown = invoke(ready, "export", "--gguf", str(ready / "a.gguf"), "7")
+        assert unknown.exit_code == 2
+        assert unknown.stderr == "doppel: no adapter version 0007; published: 0001, 0002\n"
+        (ready / "adapters" / "ann" / "0002" / WEIGHTS).write_bytes(b"broken")
+        damaged = invoke(ready, "export", "--gguf", str(ready / "a.gguf"))
+        assert damaged.exit_code == 1
+        assert damaged.stderr.endswith("is damaged (its digest differs)\n")
+        assert not (ready / "a.gguf").exists()
+        nowhere = tmp_path_factory.mktemp("empty")
+        (nowhere / "config.yaml").write_text("persona: {name: ann}")
+        none = invoke(nowhere, "export", "--merged", "there")
+        assert none.exit_code == 2
+        assert "no adapter yet" in none.stderr

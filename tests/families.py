@@ -1,0 +1,97 @@
+"""Tiny random models of the families that people train, with the tiny tokenizer, and LoRAs for them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    Glm4Config,
+    GlmConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from doppel.adapter import Manifest, publishing
+from doppel.base import identify, load_model
+from doppel.engine.lora import Lora, read_lora
+from tests.tiny import CONTEXT_LENGTH, build_tokenizer
+
+# Of each: a head size that is not hidden size / heads where the family allows it, so that a mix-up shows.
+_FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
+    "gemma3": (
+        Gemma3TextConfig,
+        {"num_hidden_layers": 6, "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 32},
+    ),
+    "glm": (GlmConfig, {"num_hidden_layers": 2, "head_dim": 32}),
+    "glm4": (Glm4Config, {"num_hidden_layers": 2, "head_dim": 32}),
+    "llama": (LlamaConfig, {"num_hidden_layers": 2}),
+    "mistral": (MistralConfig, {"num_hidden_layers": 2, "head_dim": 32}),
+    "qwen2": (Qwen2Config, {"num_hidden_layers": 2}),
+    "qwen3": (Qwen3Config, {"num_hidden_layers": 2, "head_dim": 32}),
+}
+FAMILIES = tuple(family for family in _FAMILIES if family != "glm")
+"""Those that llama.cpp has too."""
+
+
+def save_family(
+    family: str,
+    folder: Path,
+    *,
+    tied: bool = False,
+    dtype: torch.dtype = torch.float32,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    **changes: Any,
+) -> Path:
+    """Saves a random model of a family and its tokenizer; norms and biases are random too.
+
+    Args:
+        tokenizer: the tiny one, unless another is given.
+        changes: settings of the model that differ from the usual.
+    """
+    tokenizer = tokenizer or build_tokenizer()
+    kind, settings = _FAMILIES[family]
+    usual = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": CONTEXT_LENGTH,
+        "initializer_range": 0.2,
+        "tie_word_embeddings": tied,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    config = kind(**{**usual, **settings, **changes})
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def random_lora(base: Path, adapters: Path, **settings: Any) -> Lora:
+    """Publishes a random LoRA on all linear layers, or as `settings` say, and reads it back verified."""
+    identity = identify(base, "tiny")
+    config = LoraConfig(
+        **{"r": 4, "lora_alpha": 6, "target_modules": "all-linear", **settings}, init_lora_weights=False
+    )
+    with torch.random.fork_rng(), publishing(adapters, Manifest(persona="ann", base=identity)) as staging:
+        torch.manual_seed(2)
+        model = get_peft_model(load_model(base, torch.float32), config)
+        model.save_pretrained(str(staging), save_embedding_layers=False)
+        (staging / "README.md").unlink()
+    return read_lora(adapters / "0001", identity)

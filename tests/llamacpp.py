@@ -1,0 +1,129 @@
+"""llama.cpp in this process, and base models in its format to try GGUF LoRAs on.
+
+The bases carry a stand-in vocabulary: llama.cpp is only ever given token ids here, and asked for token ids.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gguf
+import torch
+import xllamacpp
+from gguf import GGUFWriter
+from gguf.constants import MODEL_ARCH_NAMES
+from transformers import PreTrainedModel
+
+from doppel.export.gguf import FAMILIES, pair_rows, tensor_name
+
+TYPES = {
+    "f32": gguf.GGMLQuantizationType.F32,
+    "f16": gguf.GGMLQuantizationType.F16,
+    "bf16": gguf.GGMLQuantizationType.BF16,
+}
+
+
+def write_base(model: PreTrainedModel, file: Path, dtype: str, *, end: int) -> Path:
+    """Writes a model of a known family as GGUF, matrices in `dtype`.
+
+    Args:
+        end: the token id at which llama.cpp may stop; take one that is not expected.
+    """
+    config = model.config
+    family = FAMILIES[config.model_type]
+    writer = GGUFWriter(file, MODEL_ARCH_NAMES[family.architecture])
+    _add_sizes(writer, config)
+    _add_vocabulary(writer, config.vocab_size, end)
+    names = gguf.get_tensor_name_map(family.architecture, config.num_hidden_layers)
+    for full_name, tensor in model.state_dict().items():
+        layer, _, kind = full_name.rpartition(".")
+        if layer == "lm_head" and config.tie_word_embeddings:
+            continue
+        name = tensor_name(names, layer)
+        assert name is not None, full_name
+        values = tensor.float()
+        if family.paired:
+            values = pair_rows(values, layer, config)
+        if config.model_type == "gemma3_text" and layer.endswith("norm"):
+            values = values + 1  # transformers adds it when it runs
+        stored = TYPES["f32" if values.dim() == 1 else dtype]
+        data = gguf.quants.quantize(values.contiguous().numpy(), stored)
+        writer.add_tensor(f"{name.removesuffix('.weight')}.{kind}", data, raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+class LlamaCpp:
+    """A base model, perhaps with a LoRA, in llama.cpp on the CPU.
+
+    Args:
+        base: the model as GGUF.
+        lora: the adapter as GGUF.
+        threads: to compute with.
+    """
+
+    def __init__(self, base: Path, lora: Path | None = None, *, threads: int = 1, context: int = 512) -> None:
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(base)
+        if lora is not None:
+            parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)]
+        parameters.n_ctx = context
+        parameters.n_parallel = 1
+        parameters.cpuparams.n_threads = threads
+        parameters.cpuparams_batch.n_threads = threads
+        parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        parameters.warmup = False
+        parameters.verbosity = -1
+        parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        self._server = xllamacpp.Server(parameters)
+
+    def greedy(self, prompt: Sequence[int], tokens: int) -> list[int]:
+        """The likeliest continuation, token by token."""
+        return [step["id"] for step in self._complete(prompt, tokens, 1)]
+
+    def log_probabilities(self, prompt: Sequence[int], vocabulary: int) -> torch.Tensor:
+        """(vocabulary,) log-probabilities of the next token, in nats."""
+        (step,) = self._complete(prompt, 1, vocabulary)
+        found = torch.full((vocabulary,), -torch.inf)
+        for one in step["top_logprobs"]:
+            found[one["id"]] = one["logprob"]
+        return found
+
+    def _complete(self, prompt: Sequence[int], tokens: int, alternatives: int) -> list[dict[str, Any]]:
+        answer = self._server.handle_completions(
+            {"prompt": list(prompt), "max_tokens": tokens, "temperature": 0.0, "logprobs": alternatives, "seed": 0}
+        )
+        steps: list[dict[str, Any]] = answer["choices"][0]["logprobs"]["content"]
+        return steps
+
+
+def _add_sizes(writer: GGUFWriter, config: Any) -> None:
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_rope_dimension_count(int(head * rope.get("partial_rotary_factor", 1.0)))
+    if config.model_type == "gemma3_text":
+        writer.add_sliding_window(config.sliding_window)
+
+
+def _add_vocabulary(writer: GGUFWriter, size: int, end: int) -> None:
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([f"t{number}" for number in range(size)])
+    writer.add_token_scores([0.0] * size)
+    writer.add_token_types([gguf.TokenType.NORMAL] * size)
+    writer.add_bos_token_id(end)
+    writer.add_eos_token_id(end)
+    writer.add_unk_token_id(end)
+    writer.add_add_bos_token(False)
