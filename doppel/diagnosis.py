@@ -186,8 +186,8 @@ def check_transcript(config: Config) -> Check:
         folder = prepare_base(config.model, lambda _: None)
         if kind == "chat":
             open_transcript(load_tokenizer(folder), FORMATS[kind])
-    except DoppelError as error:
-        return Check(name="transcript", ok=False, hint=str(error))
+    except (DoppelError, OSError, ValueError) as error:  # a tokenizer may be damaged in many ways
+        return Check(name="transcript", ok=False, hint=str(error).partition("\n")[0])
     name = Path(base).name
     if kind == "chat" and _PRETRAINED.search(name):
         hint = tr("chat, though {base} sounds like a pretrained model; those imitate best with base", base=base)
