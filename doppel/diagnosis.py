@@ -33,8 +33,8 @@ from doppel.base import (
 from doppel.config import Config, cache_dir, load_config
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import set_language, tr
-from doppel.transcript import FORMATS, open_transcript
 from doppel.memory import memory_of
+from doppel.transcript import FORMATS, open_transcript
 
 Level = Literal["needed", "optional"]
 
