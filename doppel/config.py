@@ -44,6 +44,13 @@ class Model(Section):
     device: str = "auto"
 
 
+class Ingredient(Section):
+    """A file of instruction data, and the share of the training tokens that is taken from it."""
+
+    path: str = Field(min_length=1)
+    share: float = Field(gt=0, lt=1)
+
+
 class Training(Section):
     """How the adapter is trained; None means: chosen from the size of archive and model."""
 
@@ -57,7 +64,15 @@ class Training(Section):
     first_run_minutes: float | None = Field(default=4, gt=0)
     patience: int = Field(default=3, ge=1)
     seed: int = 0
+    mix: tuple[Ingredient, ...] = ()
+    replay: float = Field(default=0, ge=0, lt=1)
     track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+
+    @model_validator(mode="after")
+    def _room_for_the_owner(self) -> "Training":
+        if sum(one.share for one in self.mix) + self.replay > 0.9:
+            raise ValueError(tr("mix and replay together leave less than a tenth for your own messages"))
+        return self
 
 
 class Reply(Section):

@@ -23,10 +23,21 @@ from training.dataset import dataset_digest
 from training.examples import spread
 from training.parts import Parts
 from training.plan import Plan, steps_of, tokens_per_batch
-from training.prepare import Material, adapted, draw_up, gather, load_base, settings_for, work_folder, work_of
+from training.prepare import (
+    Material,
+    adapted,
+    draw_up,
+    gather,
+    load_base,
+    settings_for,
+    with_replay,
+    work_folder,
+    work_of,
+)
 from training.record import publish_record, recording
 from training.run_report import run_sections
 from training.samples import Samples
+from training.start import choose_start
 from training.track import check_trackers
 from training.trainer import PersonaTrainer
 from training.watch import Watch, stop_on_signals
@@ -41,35 +52,44 @@ class Interrupted(DoppelError):
     exit_code = 130
 
 
-def fit(config: Config, *, first_run: bool = False) -> dict[str, Any]:
+def fit(config: Config, *, first_run: bool = False, origin: str | None = None) -> dict[str, Any]:
     """Trains on `data/<persona>/` and publishes the adapter; continues an interrupted run.
 
     Args:
         config: the configuration.
         first_run: keep to `training.first_run_minutes`, for a first doppelgänger to talk to.
+        origin: the version or folder of an adapter to train on from.
 
     Returns:
         What `doppel train --json` prints.
 
     Raises:
-        UserError: no data set, or too little in it. Interrupted: stopped by a signal.
+        UserError: no data set, or too little in it. AdapterRefused: `origin` cannot be trained on.
+        Interrupted: stopped by a signal.
     """
     parts = Parts()
     check_trackers(config.training.track)
     with parts("load"):
         material = gather(config, config.training.first_run_minutes if first_run else config.training.minutes)
-        base = load_base(config, material)
         work = work_of(config, material)
-    started = work.started()
+        start, started = choose_start(config, origin, work, material.base)
+        base = load_base(config, material)
+        if not first_run:
+            material = with_replay(config, material, base)
     with parts("score_before"):
         before = started.before if started else _score(base, material, tr("Scoring the untrained base"))
     with parts("measure"):
         if started:
-            model = adapted(config, base, started.plan.rank, started.plan.alpha)
+            model = adapted(config, base, started.plan.rank, started.plan.alpha, start)
         else:
-            settings = settings_for(config, material, base)
-            model = adapted(config, base, settings.rank.value, settings.alpha.value)
-            started = work.begin(draw_up(config, settings, material, model), before)
+            settings = settings_for(config, material, base, start)
+            model = adapted(config, base, settings.rank.value, settings.alpha.value, start)
+    if started is None:
+        with parts("score_before"):
+            at_start = _score(model, material, tr("Scoring the adapter to start from")) if start else None
+        with parts("measure"):
+            plan = draw_up(config, settings, material, model)
+            started = work.begin(plan, before, start.parent if start else None, at_start)
     _announce(started.plan, material)
     watch = _train(config, model, started, material, work=work, parts=parts)
     with parts("score_after"):
@@ -149,8 +169,9 @@ def _publish(
             "archive": config.archive_digest,
             "sessions": len(train),
             "messages": material.messages,
+            **_beside(config, material),
         },
-        training=msgspec.to_builtins(started.plan),
+        training={**msgspec.to_builtins(started.plan), **_parent(started)},
         fidelity={"before": msgspec.to_builtins(started.before), "after": msgspec.to_builtins(after)},
     )
     # PEFT writes where the base lay on this machine; the id says what it is and tells nothing about the owner
@@ -163,6 +184,18 @@ def _publish(
     folder = current(config.adapters_dir)
     assert folder is not None
     return folder
+
+
+def _beside(config: Config, material: Material) -> dict[str, Any]:
+    """What was trained on beside the owner's messages, for the manifest."""
+    replayed = {"replay": config.training.replay} if config.training.replay else {}
+    return {**({"mix": msgspec.to_builtins(material.sources)} if material.sources else {}), **replayed}
+
+
+def _parent(started: Started) -> dict[str, Any]:
+    """The adapter that this one was trained on from, for the manifest; not where it lay."""
+    parent = started.parent
+    return {} if parent is None else {"parent": {"name": parent.name, "weights": parent.weights}}
 
 
 def header_vocabulary(headers: list[Header]) -> dict[str, list[str]]:
@@ -205,8 +238,14 @@ def _result(started: Started, after: Bits, folder: Path, watch: Watch, parts: Pa
     )
     if change >= 0:
         say(tr("That is no better than the untrained base: train longer, or build from a larger archive."))
+    at_start = started.parent_score.bits_per_byte if started.parent_score else None
+    if at_start is not None:
+        say(tr("The adapter it started from: {bits:.3f}.", bits=at_start))
+        if after.bits_per_byte >= at_start:
+            say(tr("That is no better than the adapter it started from, which stays published."))
     say(tr("Published {path}", path=folder))
     return {
+        **({} if at_start is None else {"bits_per_byte_start": at_start}),
         "bits_per_byte_before": before,
         "bits_per_byte_after": after.bits_per_byte,
         "change": change,

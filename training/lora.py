@@ -1,5 +1,7 @@
 """The model being trained: a frozen base with a LoRA on every linear layer, its body and its head apart."""
 
+from collections.abc import Sequence
+
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
@@ -12,13 +14,17 @@ from training.head import supervised_losses
 _UNKNOWN_HEADS = ("logit_scale", "logits_scaling")
 
 
-def add_lora(base: PreTrainedModel, rank: int, alpha: float) -> PeftModel:
-    """Freezes the base and puts a LoRA of the given rank on all its linear layers, in the base's dtype."""
+def add_lora(base: PreTrainedModel, rank: int, alpha: float, layers: Sequence[str] | None = None) -> PeftModel:
+    """Freezes the base and puts a LoRA of the given rank on its linear layers, in the base's dtype.
+
+    Args:
+        layers: names of those that get one; None: all but the head.
+    """
     settings = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft computes alpha / r in floats
         lora_dropout=0.0,
-        target_modules="all-linear",
+        target_modules="all-linear" if layers is None else list(layers),
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(base, settings, autocast_adapter_dtype=False)

@@ -20,8 +20,11 @@ from training.dataset import Session, dataset_digest, read_sessions
 from training.examples import Example, examples, plan_steps, spread
 from training.lora import add_lora, check_head
 from training.measure import Clock, training_speed
+from training.mix import Source, count_tokens, mix
 from training.plan import Plan, make_plan, tokens_per_batch, tokens_per_second, tokens_within
 from training.recommend import Choice, Settings, Size, choose_length, recommend
+from training.replay import likely_tokens, replay
+from training.start import Start, start_from
 from training.work import Work
 
 _TEST_TOKENS = 24_000
@@ -40,6 +43,7 @@ class Material(msgspec.Struct, frozen=True):
         pad_id: token id to pad with.
         device: where the model computes.
         max_length: tokens of the longest example.
+        sources: what `train` holds of instruction data, beside the owner's messages.
     """
 
     sessions: dict[str, list[Session]]
@@ -53,6 +57,7 @@ class Material(msgspec.Struct, frozen=True):
     pad_id: int
     device: str
     max_length: Choice[int]
+    sources: list[Source] = []
 
     @property
     def messages(self) -> int:
@@ -82,18 +87,20 @@ def gather(config: Config, minutes: float | None) -> Material:
             tr("{path}: nothing of yours to train on; give `doppel build` a larger archive", path=config.data_dir)
         )
     fallback = split["validation"] or split["test"] or split["train"]
+    mixed = mix(config.training, config.root, split["train"], transcript, length.value)
     return Material(
         sessions=sessions,
         transcript=transcript,
         base=identify(folder, config.model.base),
         base_folder=folder,
-        train=split["train"],
+        train=[*split["train"], *mixed.items],
         validation=fallback,
         test=spread(split["test"] or fallback, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
         minutes=minutes,
         pad_id=tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0,
         device=device,
         max_length=length,
+        sources=mixed.sources,
     )
 
 
@@ -105,26 +112,50 @@ def load_base(config: Config, material: Material) -> PreTrainedModel:
     return base
 
 
+def with_replay(config: Config, material: Material, base: PreTrainedModel) -> Material:
+    """The material with `training.replay` of its tokens from the base itself, which is sampled first if need be."""
+    share = config.training.replay
+    if not share:
+        return material
+    tokens = round(count_tokens(material.train) * share / (1 - share))
+    seen = likely_tokens(material.minutes, material.device)
+    items = replay(
+        base,
+        material.transcript,
+        material.base,
+        tokens=tokens,
+        distinct=tokens if seen is None else round(seen * share),
+        length=material.max_length.value,
+        seed=config.training.seed,
+    )
+    return msgspec.structs.replace(material, train=[*material.train, *items])
+
+
 def work_of(config: Config, material: Material) -> Work:
     """The folder of the unfinished training for this material."""
     return Work(work_folder(config), _purpose(config, material))
 
 
-def settings_for(config: Config, material: Material, base: PreTrainedModel) -> Settings:
-    """What to train with: as config.yaml has it, else as recommended for this material and base."""
+def settings_for(config: Config, material: Material, base: PreTrainedModel, start: Start | None = None) -> Settings:
+    """What to train with: as in the adapter to start from, else in config.yaml, else as recommended."""
     size = Size(
         messages=material.messages,
         examples=len(material.train),
         parameters=base.num_parameters(),
         minutes=material.minutes,
     )
-    return recommend(config.training, size, material.max_length)
+    settings = recommend(config.training, size, material.max_length)
+    if start is None:
+        return settings
+    reason = tr("as in the adapter to start from")
+    rank, alpha = Choice(start.lora.scaling.r, reason), Choice(start.alpha, reason)
+    return msgspec.structs.replace(settings, rank=rank, alpha=alpha)
 
 
-def adapted(config: Config, base: PreTrainedModel, rank: int, alpha: float) -> PeftModel:
-    """The base with a new LoRA; the same seed gives the same one."""
+def adapted(config: Config, base: PreTrainedModel, rank: int, alpha: float, start: Start | None = None) -> PeftModel:
+    """The base with a LoRA: the one to start from, else a new one; the same seed gives the same."""
     torch.manual_seed(config.training.seed)
-    return add_lora(base, rank, alpha)
+    return add_lora(base, rank, alpha) if start is None else start_from(start, base)
 
 
 def draw_up(config: Config, settings: Settings, material: Material, model: PeftModel) -> Plan:
@@ -160,5 +191,6 @@ def _purpose(config: Config, material: Material) -> str:
         config.training.model_dump_json(exclude={"track"}),
         config.model.model_dump_json(),
         str(material.minutes),
+        *(source.digest for source in material.sources),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

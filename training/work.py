@@ -19,12 +19,31 @@ _STATE = "trainer_state.json"  # the last file the library writes into a checkpo
 _FILE = "plan.json"
 
 
+class Parent(msgspec.Struct, frozen=True):
+    """The adapter that a run started from.
+
+    Attributes:
+        folder: where it lies, absolute.
+        name: its version, or the name of its folder.
+        weights: SHA-256 of its weights.
+    """
+
+    folder: str
+    name: str
+    weights: str
+
+
 class Started(msgspec.Struct, frozen=True):
-    """A run that has begun: what it was made for, its plan, and the untrained base's score."""
+    """A run that has begun: what it was made for, its plan, and the untrained base's score.
+
+    Where it started from an adapter: which one, and that one's score.
+    """
 
     purpose: str
     plan: Plan
     before: Bits
+    parent: Parent | None = None
+    parent_score: Bits | None = None
 
 
 class Work:
@@ -47,9 +66,11 @@ class Work:
             return None
         return started if started.purpose == self._purpose else None
 
-    def begin(self, plan: Plan, before: Bits) -> Started:
+    def begin(
+        self, plan: Plan, before: Bits, parent: Parent | None = None, parent_score: Bits | None = None
+    ) -> Started:
         """Clears what other runs left and notes this one. Raises DoppelError if the folder cannot be written."""
-        started = Started(self._purpose, plan, before)
+        started = Started(self._purpose, plan, before, parent, parent_score)
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)

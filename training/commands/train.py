@@ -16,6 +16,12 @@ def train(
     first_run: Annotated[
         bool, typer.Option("--first-run", help="Stop after training.first_run_minutes: a first doppelgänger, soon.")
     ] = False,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="VERSION|PATH", help="Train on from an adapter: a version, or a folder with one."
+        ),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew instead of going on with an interrupted training.")
     ] = False,
@@ -33,4 +39,4 @@ def train(
 
     if restart:
         remove_unfinished(config)
-    return fit(config, first_run=first_run)
+    return fit(config, first_run=first_run, origin=origin)
