@@ -180,7 +180,9 @@ async def test_what_was_trained_is_what_is_served(
     adapters.attach(lora)
     adapters.activate(lora.name)
     after = logits(reloaded, whole.ids)
-    torch.testing.assert_close(after, logits(model, whole.ids), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        after, logits(model, whole.ids), rtol=1e-4, atol=1e-4
+    )  # training may sum in another order
     assert (after - before).abs().max() > 0.1
 
 
