@@ -34,7 +34,6 @@ class Bits(msgspec.Struct, frozen=True):
 def score(
     model: torch.nn.Module,
     items: Sequence[Example],
-    pad_id: int,
     tokens_per_batch: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Bits:
@@ -47,7 +46,7 @@ def score(
     text = ends = 0.0
     tokens = end_tokens = 0
     for group in micro_batches(items, tokens_per_batch):
-        losses, roles = token_losses(model, collate(group, pad_id))
+        losses, roles = token_losses(model, collate(group))
         is_text = roles == 1
         text += float(losses[is_text].double().sum())
         ends += float(losses[~is_text].double().sum())

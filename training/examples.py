@@ -17,8 +17,6 @@ from training.dataset import Session
 CONTEXT_SHARE = 0.25
 """Largest part of a piece's length given to repeated context."""
 
-_ROUND = 32  # lengths are padded to a multiple: fewer shapes, so the CPU's matrix kernels are prepared once
-
 
 class Example(msgspec.Struct, frozen=True):
     """A sequence to train or score on.
@@ -40,17 +38,21 @@ class Example(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """A padded micro-batch of B sequences of length T.
+    """A micro-batch: sequences laid end to end, N tokens in all.
 
     Attributes:
-        ids: (B, T) int64, padded on the right.
-        mask: (B, T) int64, 1 for real tokens.
-        roles: (B, T) int64, 0 where padded.
+        ids: (N,) int64.
+        positions: (N,) int64, counted from the start of each sequence.
+        targets: (S,) int64, positions in the row of the tokens that carry loss.
+        roles: (S,) int64, their roles.
+        lengths: of the sequences.
     """
 
     ids: torch.Tensor
-    mask: torch.Tensor
+    positions: torch.Tensor
+    targets: torch.Tensor
     roles: torch.Tensor
+    lengths: list[int]
 
 
 Step = list[list[Example]]
@@ -94,30 +96,34 @@ def plan_steps(items: Sequence[Example], per_step: int, tokens_per_batch: int, s
 
 
 def micro_batches(items: Sequence[Example], tokens_per_batch: int) -> list[list[Example]]:
-    """Examples grouped by length so that no padded group exceeds `tokens_per_batch` (one example always fits)."""
-    groups: list[list[Example]] = []
+    """Examples in groups of at most `tokens_per_batch` tokens, about equally full (one example always fits)."""
+    total = sum(len(example.ids) for example in items)
+    groups: list[list[Example]] = [[] for _ in range(max(1, -(-total // tokens_per_batch)))]
+    sizes = [0] * len(groups)
     for example in sorted(items, key=lambda example: len(example.ids), reverse=True):
-        # sorted from the longest down, so a group's first member sets its padded length
-        if groups and (len(groups[-1]) + 1) * len(groups[-1][0].ids) <= tokens_per_batch:
-            groups[-1].append(example)
-        else:
-            groups.append([example])
-    return groups
+        # from the longest down, each to the emptiest group: the classic of even loads (Graham 1969)
+        place = sizes.index(min(sizes))
+        if sizes[place] and sizes[place] + len(example.ids) > tokens_per_batch:
+            groups.append([])
+            sizes.append(0)
+            place = len(groups) - 1
+        groups[place].append(example)
+        sizes[place] += len(example.ids)
+    return [group for group in groups if group]
 
 
-def collate(group: Sequence[Example], pad_id: int) -> Batch:
-    """Pads a micro-batch to its longest sequence, rounded up to a multiple of 32 when that is needed at all."""
-    longest = max(len(example.ids) for example in group)
-    length = longest if len(group) == 1 else -(-longest // _ROUND) * _ROUND
-    ids = torch.full((len(group), length), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(group), length), dtype=torch.long)
-    roles = torch.zeros((len(group), length), dtype=torch.long)
-    for row, example in enumerate(group):
-        size = len(example.ids)
-        ids[row, :size] = torch.tensor(example.ids)
-        mask[row, :size] = 1
-        roles[row, :size] = torch.tensor(example.roles)
-    return Batch(ids, mask, roles)
+def collate(group: Sequence[Example]) -> Batch:
+    """Lays the examples of a micro-batch end to end."""
+    lengths = [len(example.ids) for example in group]
+    roles = torch.tensor([role for example in group for role in (0, *example.roles[1:])])
+    targets = roles.nonzero()[:, 0]
+    return Batch(
+        ids=torch.tensor([token for example in group for token in example.ids]),
+        positions=torch.cat([torch.arange(length) for length in lengths]),
+        targets=targets,
+        roles=roles[targets],
+        lengths=lengths,
+    )
 
 
 def spread(items: Sequence[Example], tokens: int) -> list[Example]:

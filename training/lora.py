@@ -10,6 +10,7 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 from training.examples import Batch
 from training.head import supervised_losses
+from training.packing import hidden_states
 
 _UNKNOWN_HEADS = ("logit_scale", "logits_scaling")
 
@@ -49,22 +50,19 @@ def token_losses(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, to
 
     Args:
         model: a causal language model, bare or with adapters.
-        batch: a padded micro-batch.
+        batch: a micro-batch; of one sequence if the model must not be packed.
 
     Returns:
         (N,) float32 losses in nats, differentiable, and (N,) their roles (1 text, 2 end).
     """
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
-    device = next(causal.parameters()).device
-    ids, roles = batch.ids.to(device), batch.roles.to(device)
-    mask = None if bool(batch.mask.all()) else batch.mask.to(device)
-    hidden = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    wanted = roles[:, 1:] > 0  # the state at position t predicts the token at t + 1
+    hidden = hidden_states(causal, batch)
+    targets = batch.targets.to(hidden.device)
     losses = supervised_losses(
-        hidden[:, :-1][wanted],
+        hidden[targets - 1],  # the state at a position predicts the token at the next
         causal.get_output_embeddings().weight,
-        ids[:, 1:][wanted],
+        batch.ids.to(hidden.device)[targets],
         getattr(causal.config.get_text_config(), "final_logit_softcapping", None),
     )
-    return losses, roles[:, 1:][wanted]
+    return losses, batch.roles.to(hidden.device)

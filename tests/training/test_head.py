@@ -26,19 +26,20 @@ def _relative(one: torch.Tensor, other: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("softcap", [None, 30.0, 2.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-@pytest.mark.parametrize("rows_in_a_tile", [1, 3, 1000])
+@pytest.mark.parametrize("columns", [1, 7, 1000])
 def test_equals_plain_cross_entropy(
     dtype: torch.dtype,
     tolerance: float,
     softcap: float | None,
-    rows_in_a_tile: int,
+    columns: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(10, 16, dtype=dtype, requires_grad=True)
     weight = torch.randn(50, 16).to(dtype) * 0.5
     targets = torch.randint(50, (10,))
-    monkeypatch.setattr(head, "TILE_BYTES", rows_in_a_tile * 50 * weight.element_size())
+    monkeypatch.setattr(head, "FEWEST_COLUMNS", columns)
+    monkeypatch.setattr(head, "BLOCK_BYTES", 1)
     losses = supervised_losses(hidden, weight, targets, softcap)
     losses.sum().backward()
     expected, gradient = _plain(hidden, weight, targets, softcap)

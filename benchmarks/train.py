@@ -1,0 +1,269 @@
+"""Training speed on this machine's CPU against TRL, on the same base, LoRA, and messages.
+
+    pip install trl==1.16.0 datasets==5.2.0
+    python benchmarks/train.py [--quick]
+
+Three contenders, each in a process of its own, taking turns, three times over; medians are reported:
+
+- `doppel`: what `doppel train` does, without its validations, checkpoints and samples.
+- `trl_packed`: TRL's SFTTrainer on the same token sequences and labels, packed into rows of the same length.
+- `trl_pairs`: SFTTrainer as the tools of this field feed it: each of the owner's turns is an example of its own, with
+  the turn it answers as the prompt, padded, loss on the answer.
+
+The base is the bundled one in bfloat16, the LoRA rank 16 on all linear layers without dropout, the messages are the
+sample persona's. Each times whole optimizer steps after two that do not count. `seconds_per_1000` is the time for an
+epoch of 1,000 of the owner's messages: seconds a token, times the tokens that this contender feeds for them.
+`gemm_share` is the part of what one matrix product of the model's usual shape reaches in the same minute, counting
+the multiplications a step needs at least (frozen weights need no gradient; the head at supervised positions only).
+Prints one JSON object last.
+"""
+
+import argparse
+import contextlib
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+
+from doppel.config import Config, load_config
+from doppel.memory import peak_memory
+from doppel.transcript import render
+from training.examples import Example, collate, plan_steps
+from training.lora import token_losses
+from training.measure import effort
+from training.optimizer import MasterAdamW
+from training.prepare import Material, adapted, gather, load_base
+
+RANK, ALPHA, PER_STEP, LEARNING_RATE = 16, 32, 16, 5e-4
+WARM_UP = 2
+CONTENDERS = ("doppel", "trl_packed", "trl_pairs")
+GEMM = (2048, 640, 2048)
+
+
+def main() -> None:
+    """Runs the comparison, or, inside it, one contender."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one repetition of few steps")
+    parser.add_argument("--json", action="store_true", help="as ever: the last line is the JSON object")
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.contender:
+        print(json.dumps(_run(arguments.contender, load_config(arguments.config), steps=2 if arguments.quick else 4)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text("archive: sample\n", encoding="utf-8")
+        doppel = Path(sys.executable).with_name("doppel")
+        subprocess.run([doppel, "build", "--config", config], check=True)
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+        for repetition in range(1 if arguments.quick else 3):
+            for name in CONTENDERS:
+                command = [sys.executable, __file__, "--contender", name, "--config", str(config)]
+                command += ["--quick"] * arguments.quick
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                runs[name].append(json.loads(done.stdout.splitlines()[-1]))
+                print(repetition + 1, name, runs[name][-1], file=sys.stderr, flush=True)
+    print(json.dumps(_report(runs)))
+
+
+def _report(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    figures = {
+        name: {key: round(statistics.median(run[key] for run in some), 4) for key in some[0]}
+        for name, some in runs.items()
+    }
+    ours, packed, pairs = (figures[name] for name in CONTENDERS)
+    ratios = {
+        "epoch_against_trl_packed": packed["seconds_per_1000"] / ours["seconds_per_1000"],
+        "epoch_against_trl_pairs": pairs["seconds_per_1000"] / ours["seconds_per_1000"],
+        "memory_against_trl_packed": ours["peak_memory_bytes"] / packed["peak_memory_bytes"],
+    }
+    checks = [
+        ("epoch of the same messages, times faster than TRL packed", ratios["epoch_against_trl_packed"], ">= 6"),
+        ("epoch of the same messages, times faster than TRL on pairs", ratios["epoch_against_trl_pairs"], ">= 10"),
+        ("peak memory, share of TRL packed", ratios["memory_against_trl_packed"], "< 1"),
+        ("tokens per second", ours["tokens_per_second"], ">= 150"),
+    ]
+    return {
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "figures": figures,
+        "ratios": {name: round(value, 3) for name, value in ratios.items()},
+        "checks": [
+            {"name": name, "value": round(value, 3), "goal": goal, "ok": _holds(value, goal)}
+            for name, value, goal in checks
+        ],
+    }
+
+
+def _holds(value: float, goal: str) -> bool:
+    sign, bound = goal.split()
+    return value >= float(bound) if sign == ">=" else value < float(bound)
+
+
+def _run(contender: str, config: Config, steps: int) -> dict[str, float]:
+    material = gather(config, None)
+    base = load_base(config, material) if contender == "doppel" else _plain_base(material)
+    work = effort(base)
+    run = {"doppel": _doppel, "trl_packed": _trl_packed, "trl_pairs": _trl_pairs}[contender]
+    fed, timed, seconds = run(config, material, base, steps)
+    peak = _gemm_rate()  # in the same minute: the machine is not always equally fast
+    tokens, supervised = (sum(count(one) for one in timed) for count in (_tokens, _supervised))
+    operations = 2 * 2 * work.of(timed)  # a multiplication and an addition, forward and back to the input
+    return {
+        "tokens_per_second": tokens / seconds,
+        "supervised_per_second": supervised / seconds,
+        "seconds_per_1000": seconds / tokens * sum(map(_tokens, fed)) / material.messages * 1000,
+        "tokens_per_1000": sum(map(_tokens, fed)) / material.messages * 1000,
+        "peak_memory_bytes": peak_memory("cpu"),
+        "gemm_share": operations / seconds / peak,
+        "gemm_gflops": peak / 1e9,
+    }
+
+
+def _doppel(config: Config, material: Material, base: Any, steps: int) -> tuple[list[Example], list[Example], float]:
+    model = adapted(config, base, RANK, ALPHA)
+    model.train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = MasterAdamW(trained, lr=LEARNING_RATE)
+    planned = plan_steps(material.train, PER_STEP, 2048, seed=0)[: WARM_UP + steps]
+    seconds = 0.0
+    for number, step in enumerate(planned):
+        started = time.perf_counter()
+        supervised = sum(example.supervised for group in step for example in group)
+        for group in step:
+            losses, _ = token_losses(model, collate(group))
+            (losses.sum() / supervised).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds += (time.perf_counter() - started) * (number >= WARM_UP)
+    return material.train, [one for step in planned[WARM_UP:] for group in step for one in group], seconds
+
+
+def _plain_base(material: Material) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(material.base_folder, dtype=torch.bfloat16)
+
+
+def _trl_packed(
+    config: Config, material: Material, base: Any, steps: int
+) -> tuple[list[Example], list[Example], float]:
+    length = max(_tokens(one) for one in material.train)
+    return _trl(material.train, base, steps, material, packing=True, max_length=length)
+
+
+def _trl_pairs(config: Config, material: Material, base: Any, steps: int) -> tuple[list[Example], list[Example], float]:
+    """Question and answer, as text; the base's own end token ends the answer."""
+    tokenizer = material.transcript.tokenizer
+    pairs = []
+    for session in material.sessions["train"]:
+        for number, turn in enumerate(session.turns):
+            if turn.is_mine:
+                before = session.turns[number - 1 : number] if number else []
+                prompt = tokenizer(render(session.header, before) + "\n\nme:")["input_ids"]
+                answer = [*tokenizer(" " + "\n ".join(turn.bubbles), add_special_tokens=False)["input_ids"]]
+                answer.append(tokenizer.eos_token_id)
+                pairs.append(Example(prompt + answer, [0] * len(prompt) + [1] * len(answer), 1))
+    return _trl(pairs, base, steps, material, packing=False, max_length=1024)
+
+
+def _trl(
+    items: list[Example], base: Any, steps: int, material: Material, *, packing: bool, max_length: int
+) -> tuple[list[Example], list[Example], float]:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    chosen = list(items)
+    random.Random(0).shuffle(chosen)
+    per_batch, accumulation = 4, 4
+    wanted = (WARM_UP + steps) * per_batch * accumulation
+    chosen = chosen[: wanted * (4 if packing else 1)]  # several make a row
+    rows = {
+        "input_ids": [one.ids for one in chosen],
+        "labels": [[token if role else -100 for token, role in zip(one.ids, one.roles, strict=True)] for one in chosen],
+    }
+    clock: dict[str, float] = {"seconds": 0.0, "tokens": 0.0, "supervised": 0.0}
+
+    class Watch(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            clock["began"] = time.perf_counter()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step > WARM_UP:
+                clock["seconds"] += time.perf_counter() - clock["began"]
+
+    class Counted(SFTTrainer):
+        def compute_loss(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+            if self.state.global_step >= WARM_UP:
+                mask = inputs.get("attention_mask")
+                clock["tokens"] += float(inputs["input_ids"].numel() if mask is None else mask.sum())
+                clock["supervised"] += float((inputs["labels"] != -100).sum())
+            return super().compute_loss(model, inputs, *rest, **named)
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        trainer = Counted(
+            model=base,
+            args=SFTConfig(
+                output_dir=folder,
+                max_length=max_length,
+                packing=packing,
+                per_device_train_batch_size=1 if packing else per_batch,
+                gradient_accumulation_steps=per_batch * accumulation if packing else accumulation,
+                max_steps=WARM_UP + steps,
+                learning_rate=LEARNING_RATE,
+                bf16=True,
+                use_cpu=True,
+                gradient_checkpointing=False,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                dataloader_pin_memory=False,
+                pad_token=material.transcript.tokenizer.pad_token,
+            ),
+            train_dataset=Dataset.from_dict(rows),
+            processing_class=material.transcript.tokenizer,
+            peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear"),
+            callbacks=[Watch()],
+        )
+        trainer.train()
+    tokens, supervised = int(clock["tokens"]), int(clock["supervised"])
+    timed = [Example([0] * tokens, [0] * (tokens - supervised) + [1] * supervised, 1)]
+    return items, timed, clock["seconds"]
+
+
+def _tokens(example: Example) -> int:
+    return len(example.ids)
+
+
+def _supervised(example: Example) -> int:
+    return example.supervised
+
+
+def _gemm_rate() -> float:
+    """Floating-point operations a second of one bfloat16 matrix product, the best of ten."""
+    rows, inner, columns = GEMM
+    left, right = torch.ones(rows, inner, dtype=torch.bfloat16), torch.ones(inner, columns, dtype=torch.bfloat16)
+    best = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        torch.mm(left, right)
+        best = min(best, time.perf_counter() - started)
+    return 2 * rows * inner * columns / best
+
+
+if __name__ == "__main__":
+    main()

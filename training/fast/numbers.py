@@ -1,0 +1,80 @@
+"""Reading and writing bfloat16 and float32 inside compiled loops, and exp and tanh that vectorize.
+
+numba knows no bfloat16: such tensors come as uint16 arrays of the same bits, are widened on reading and
+rounded to nearest even on writing, so that every loop computes in float32 whatever it reads.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload, register_jitable
+
+_LOG2E = np.float32(1.4426950408889634)
+_LN2_HIGH = np.float32(0.693359375)
+_LN2_LOW = np.float32(-2.12194440e-4)
+_LOWEST = np.float32(-87.0)
+_HIGHEST = np.float32(88.0)
+_HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
+_EXP = tuple(
+    np.float32(c) for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1)
+)
+_BIAS, _MANTISSA = np.int32(127), np.int32(23)
+_SHIFT, _CARRY, _LAST = np.uint32(16), np.uint32(0x7FFF), np.uint32(1)
+
+
+def load(stored: Any) -> Any:
+    """The float32 that an array's element stands for. Only inside compiled code."""
+    raise NotImplementedError
+
+
+def pack(array: Any, value: Any) -> Any:
+    """A float32 as an element of `array`, rounded to nearest even if that holds bfloat16. Only inside compiled code."""
+    raise NotImplementedError
+
+
+@overload(load, inline="always")
+def _load(stored):  # type: ignore[no-untyped-def]  # numba compares the argument lists, annotations included
+    if stored == types.uint16:
+        return lambda stored: np.uint32(np.uint32(stored) << _SHIFT).view(np.float32)
+    return lambda stored: np.float32(stored)  # noqa: PLW0108  # numba compiles a function, not a type
+
+
+@overload(pack, inline="always")
+def _pack(array, value):  # type: ignore[no-untyped-def]
+    if array.dtype == types.uint16:
+
+        def rounded(array, value):  # type: ignore[no-untyped-def]
+            bits = np.float32(value).view(np.uint32)
+            return np.uint16((bits + _CARRY + ((bits >> _SHIFT) & _LAST)) >> _SHIFT)
+
+        return rounded
+    return lambda array, value: np.float32(value)
+
+
+@register_jitable(inline="always")
+def exp(x: Any) -> Any:
+    """e^x in float32, to about 1e-7 relative; the polynomial is Cephes' expf. Below -87 it is about 1e-38."""
+    x = min(max(x, _LOWEST), _HIGHEST)
+    n = np.floor(x * _LOG2E + _HALF)
+    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
+    p = _EXP[0]
+    p = p * r + _EXP[1]
+    p = p * r + _EXP[2]
+    p = p * r + _EXP[3]
+    p = p * r + _EXP[4]
+    p = p * r + _HALF
+    p = p * r * r + r + _ONE
+    return p * np.int32((np.int32(n) + _BIAS) << _MANTISSA).view(np.float32)
+
+
+@register_jitable(inline="always")
+def tanh(x: Any) -> Any:
+    """The hyperbolic tangent in float32, to about 1e-7 absolute."""
+    return _ONE - _TWO / (exp(_TWO * x) + _ONE)
+
+
+@register_jitable(inline="always")
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + e^-x) in float32."""
+    return _ONE / (_ONE + exp(-x))
