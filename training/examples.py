@@ -126,6 +126,16 @@ def collate(group: Sequence[Example]) -> Batch:
     )
 
 
+def first(items: Sequence[Example], tokens: int) -> list[Example]:
+    """The first examples that hold as many tokens together, at least one."""
+    chosen: list[Example] = []
+    for example in items:
+        if chosen and sum(len(one.ids) for one in chosen) >= tokens:
+            break
+        chosen.append(example)
+    return chosen
+
+
 def spread(items: Sequence[Example], tokens: int) -> list[Example]:
     """A fixed sample of about `tokens` tokens, taken evenly over the whole sequence (all, if it is smaller)."""
     total = sum(len(example.ids) for example in items)

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import torch
 from peft.tuners.lora import Linear as PeftLinear
 from torch import nn
 
 from training.fast.functions import GatedProduct, LoraLinear, RMSNorm, Rotation
+from training.threads import use_threads
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _ROTARY, _MARK = "apply_rotary_pos_emb", "is_fast"
@@ -28,7 +28,7 @@ def accelerate(model: nn.Module) -> None:
     first = next(model.parameters())
     if first.device.type != "cpu" or first.dtype not in _DTYPES:
         return
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    use_threads(torch.get_num_threads())
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if "forward" not in vars(module):
