@@ -71,9 +71,11 @@ class LlamaCpp:
         if lora is not None:
             parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)]
         parameters.n_ctx = context
+        parameters.swa_full = True  # a prompt that goes on from the one before is not computed again
         parameters.n_parallel = 1
         parameters.cpuparams.n_threads = threads
         parameters.cpuparams_batch.n_threads = threads
+        # Nothing but the weights in 16 bits: neither attention nor what it remembers.
         parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.warmup = False
         parameters.verbosity = -1

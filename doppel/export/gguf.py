@@ -1,4 +1,4 @@
-"""An adapter as a GGUF LoRA, which llama.cpp and what is built on it (Ollama, LM Studio) lay over a base in GGUF.
+"""An adapter as a GGUF LoRA, which llama.cpp and what is built on it (Ollama) lay over a base in GGUF.
 
 Says where each family's layers are in llama.cpp and how their rows are ordered there, after its
 `convert_lora_to_gguf.py`. Knows nothing of the base's weights; only their names and sizes matter.

@@ -72,7 +72,7 @@ def export_gguf(config: Config, version: str | None, target: Path, base_target: 
         _write_bundled(base_target)
         result["base_gguf"] = str(base_target)
     base = tr("BASE.gguf") if base_target is None else str(base_target)
-    say(tr("Written: {path}. For example: llama-cli -m {base} --lora {path}", path=target, base=base))
+    say(tr("Written: {path}. For example: llama-server -m {base} --lora {path}", path=target, base=base))
     return result
 
 

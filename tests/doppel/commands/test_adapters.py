@@ -104,7 +104,7 @@ class TestExport:
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout) == {"version": "0002", "gguf": str(ready / "ann.gguf")}
         assert (ready / "ann.gguf").read_bytes()[:4] == b"GGUF"
-        assert f"llama-cli -m BASE.gguf --lora {ready / 'ann.gguf'}" in result.stderr
+        assert f"llama-server -m BASE.gguf --lora {ready / 'ann.gguf'}" in result.stderr
 
     @pytest.mark.parametrize(
         "options", [(), ("--merged", "a", "--gguf", "b"), ("--base-gguf", "b"), ("--merged", "a", "--base-gguf", "b")]
