@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from doppel.adapter import BaseIdentity
@@ -111,10 +111,7 @@ class _Writer:
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         self._ends = {one for one in ends if one is not None}
         self._settings = GenerationConfig(
-            do_sample=True,
-            temperature=1.0,  # the base's own distribution: this and the next three say "no filter"
-            top_k=0,
-            top_p=1.0,
+            do_sample=False,  # `_Draw` has chosen, and what it chose is the likeliest
             repetition_penalty=1.0,
             max_new_tokens=length - 1,
             eos_token_id=sorted(self._ends) or None,
@@ -129,21 +126,39 @@ class _Writer:
             number: of the batch; the same one gives the same texts.
             advance: hears how many tokens each step gave.
         """
-        device = self._base.device
-        ids = torch.full((_ROWS, 1), self._begin, device=device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(random.Random(f"{self._seed} {number}").getrandbits(63))
-            made = self._base.generate(  # type: ignore[operator]
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                generation_config=self._settings,
-                streamer=_Steps(advance),
-            )
+        ids = torch.full((_ROWS, 1), self._begin, device=self._base.device)
+        made = self._base.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=self._settings,
+            logits_processor=[_Draw(random.Random(f"{self._seed} {number}").getrandbits(63))],
+            streamer=_Steps(advance),
+        )
         return [text for row in made.tolist() if len(text := self._until_end(row)) > 1]
 
     def _until_end(self, row: list[int]) -> list[int]:
         last = next((at for at, token in enumerate(row) if at and token in self._ends), len(row))
         return row[: last + 1]
+
+
+class _Draw(LogitsProcessor):
+    """Draws every next token from the base's own distribution: temperature 1, nothing filtered.
+
+    One random number and a running sum do it. The library's own draw takes a random number for each token of the
+    vocabulary: with 262,144 of them more than the model's time.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = torch.Generator().manual_seed(seed)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (B, V) in which the token drawn for each row is the only one possible."""
+        below = scores.float().softmax(-1).cumsum(-1)
+        chances = torch.rand((len(scores), 1), generator=self._random).to(scores.device) * below[:, -1:]
+        drawn = torch.searchsorted(below, chances, right=True).clamp(
+            max=scores.shape[-1] - 1
+        )  # the product may round up
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0)
 
 
 class _Steps(BaseStreamer):

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from doppel.config import Ingredient, Training
 from doppel.errors import UserError
 from doppel.transcript import ME, Header, Transcript, Turn
+from doppel.transcript_chat import ChatTranscript
+from tests.doppel.chat_templates import KINDS
 from tests.tiny import build_transcript
 from training.examples import Example
 from training.instructions import Dialogue, Said
@@ -57,6 +59,17 @@ def test_only_the_assistant_is_learned_under_a_name_and_a_header_that_are_not_th
         "<bos>[instruction]\n\nSystem: Be brief.\n\nUser: 2 + 2?\n\nAssistant: "
     )
     assert "me:" not in text(transcript, example.ids)
+
+
+def test_in_a_chat_template_the_assistant_has_the_place_of_the_assistant() -> None:
+    chatml = ChatTranscript(KINDS["chatml"].build())
+    dialogue = Dialogue("record 1", (Said("user", "two and two?"), Said("assistant", "four")))
+    (example,) = dialogue_examples(dialogue, chatml, LENGTH)
+    decoded = text(chatml, example.ids)
+    assert "system\n[instruction]<|im_end|>" in decoded
+    assert "<|im_start|>assistant\nfour<|im_end|>" in decoded
+    learned = [token for token, role in zip(example.ids, example.roles, strict=True) if role]
+    assert text(chatml, learned) == "four<|im_end|>"
 
 
 def test_long_dialogues_are_cut_and_learned_whole(transcript: Transcript) -> None:
