@@ -1,6 +1,6 @@
 """Training speed on this machine's CPU against TRL, on the same base, LoRA, and messages.
 
-    pip install trl==1.16.0 datasets==5.2.0
+    pip install --constraint constraints.txt -e '.[bench]'
     python benchmarks/train.py [--quick]
 
 Three contenders, each in a process of its own, taking turns, three times over; medians are reported:
