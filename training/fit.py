@@ -67,6 +67,8 @@ def fit(config: Config, *, first_run: bool = False, origin: str | None = None) -
         UserError: no data set, or too little in it. AdapterRefused: `origin` cannot be trained on.
         Interrupted: stopped by a signal.
     """
+    if first_run:
+        config = _without_replay(config)
     parts = Parts()
     check_trackers(config.training.track)
     with parts("load"):
@@ -74,8 +76,7 @@ def fit(config: Config, *, first_run: bool = False, origin: str | None = None) -
         work = work_of(config, material)
         start, started = choose_start(config, origin, work, material.base)
         base = load_base(config, material)
-        if not first_run:
-            material = with_replay(config, material, base)
+        material = with_replay(config, material, base)
     with parts("score_before"):
         before = started.before if started else _score(base, material, tr("Scoring the untrained base"))
     with parts("measure"):
@@ -184,6 +185,11 @@ def _publish(
     folder = current(config.adapters_dir)
     assert folder is not None
     return folder
+
+
+def _without_replay(config: Config) -> Config:
+    """The configuration of a first run: its minutes are for the owner's messages, not for sampling."""
+    return config.model_copy(update={"training": config.training.model_copy(update={"replay": 0})})
 
 
 def _beside(config: Config, material: Material) -> dict[str, Any]:

@@ -48,9 +48,11 @@ def test_mixed_data_and_replay_are_trained_on_and_recorded(tmp_path: Path, tiny_
     assert "instruction" not in read_manifest(folder_of(config)).header_vocabulary["kind"]
 
 
-def test_a_first_run_replays_nothing(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "with_replay", None)
-    fit(small_run(tmp_path / "first", tiny_base, replay=0.1), first_run=True)
+def test_a_first_run_replays_nothing(tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = small_run(tmp_path / "first", tiny_base, replay=0.1)
+    fit(config, first_run=True)
+    assert "replay" not in read_manifest(folder_of(config)).dataset
+    assert "to replay, once" not in capsys.readouterr().err
 
 
 def test_a_stopped_training_with_other_mixed_data_begins_anew(
