@@ -1,11 +1,13 @@
 """`doppel train` as a command: what it refuses before anything is loaded."""
 
+import json
 from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
-from doppel.cli import Run
+from doppel.cli import Run, app
 from doppel.config import load_config
 from doppel.errors import UserError
 from training.commands.train import train
@@ -20,3 +22,11 @@ def test_a_data_set_of_other_archives_is_not_trained_on(tmp_path: Path) -> None:
     path.write_text("persona: {name: ann}\narchive: mine.zip\n")
     with pytest.raises(UserError, match=r"made from other archives .* run `doppel build` first"):
         train(Run(path))
+
+
+def test_the_adapter_to_start_from_is_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    monkeypatch.setattr("training.fit.fit", lambda config, **options: {"origin": options["origin"]})
+    command = ["train", "--from", "0003", "--json", "--config", str(tmp_path / "config.yaml")]
+    result = CliRunner().invoke(app(), command, catch_exceptions=False)
+    assert json.loads(result.stdout) == {"origin": "0003"}
