@@ -11,7 +11,7 @@ Three contenders, each in a process of its own, taking turns, three times over; 
   the turn it answers as the prompt, padded, loss on the answer.
 
 The base is the bundled one in bfloat16, the LoRA rank 16 on all linear layers without dropout, the messages are the
-sample persona's. Each times whole optimizer steps after two that do not count. `seconds_per_1000` is the time for an
+sample persona's. Each times whole optimizer steps after one that does not count. `seconds_per_1000` is the time for an
 epoch of 1,000 of the owner's messages: seconds a token, times the tokens that this contender feeds for them.
 `gemm_share` is the part of what one matrix product of the model's usual shape reaches in the same minute, counting
 the multiplications a step needs at least (frozen weights need no gradient; the head at supervised positions only).
@@ -44,7 +44,7 @@ from training.optimizer import MasterAdamW
 from training.prepare import Material, adapted, gather, load_base
 
 RANK, ALPHA, PER_STEP, LEARNING_RATE = 16, 32, 16, 5e-4
-WARM_UP = 2
+WARM_UP = 1
 CONTENDERS = ("doppel", "trl_packed", "trl_pairs")
 GEMM = (2048, 640, 2048)
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contender:
-        print(json.dumps(_run(arguments.contender, load_config(arguments.config), steps=2 if arguments.quick else 4)))
+        print(json.dumps(_run(arguments.contender, load_config(arguments.config), steps=2 if arguments.quick else 3)))
         return
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
@@ -222,7 +222,7 @@ def _trl(
                 max_length=max_length,
                 packing=packing,
                 per_device_train_batch_size=1 if packing else per_batch,
-                gradient_accumulation_steps=per_batch * accumulation if packing else accumulation,
+                gradient_accumulation_steps=accumulation,
                 max_steps=WARM_UP + steps,
                 learning_rate=LEARNING_RATE,
                 bf16=True,
