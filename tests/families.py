@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3Config,
     Gemma3TextConfig,
     Glm4Config,
     GlmConfig,
@@ -17,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    SiglipVisionConfig,
 )
 
 from doppel.adapter import Manifest, publishing
@@ -80,6 +82,19 @@ def save_family(
                 parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_seeing(folder: Path) -> Path:
+    """Saves a random Gemma 3 that also takes pictures, as the larger ones do, and its tokenizer."""
+    save_family("gemma3", folder, tied=True)
+    text = Gemma3TextConfig.from_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    eyes = SiglipVisionConfig(**sizes, image_size=28, patch_size=14)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = Gemma3Config(text_config=text, vision_config=eyes, mm_tokens_per_image=4, tie_word_embeddings=True)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 

@@ -29,7 +29,7 @@ def write_base(model: PreTrainedModel, file: Path, dtype: str, *, end: int) -> P
     Args:
         end: the token id at which llama.cpp may stop; take one that is not expected.
     """
-    config = model.config
+    config = model.config.get_text_config()
     family = FAMILIES[config.model_type]
     writer = GGUFWriter(file, MODEL_ARCH_NAMES[family.architecture])
     _add_sizes(writer, config)
@@ -37,7 +37,7 @@ def write_base(model: PreTrainedModel, file: Path, dtype: str, *, end: int) -> P
     names = gguf.get_tensor_name_map(family.architecture, config.num_hidden_layers)
     for full_name, tensor in model.state_dict().items():
         layer, _, kind = full_name.rpartition(".")
-        if layer == "lm_head" and config.tie_word_embeddings:
+        if (layer == "lm_head" and config.tie_word_embeddings) or "vision" in layer or "projector" in layer:
             continue
         name = tensor_name(names, layer)
         assert name is not None, full_name

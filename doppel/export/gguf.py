@@ -33,6 +33,7 @@ class Family(NamedTuple):
 
 
 FAMILIES = {
+    "gemma3": Family(MODEL_ARCH.GEMMA3, paired=False),
     "gemma3_text": Family(MODEL_ARCH.GEMMA3, paired=False),
     "glm4": Family(MODEL_ARCH.GLM4, paired=False),
     "llama": Family(MODEL_ARCH.LLAMA, paired=True),
@@ -91,6 +92,7 @@ def write_gguf(lora: Lora, base_folder: Path, target: Path) -> Path:
 
 def tensor_name(names: TensorNameMap, layer: str) -> str | None:
     """llama.cpp's name for the weight of a layer; None where it has none."""
+    layer = layer.replace("model.language_model.", "model.", 1)  # of a model that also sees
     found: str | None = names.get_name(f"{layer}.weight", try_suffixes=(".weight",))
     return found
 
@@ -120,13 +122,16 @@ def _reads_back(path: Path, tensors: dict[str, Tensor]) -> bool:
 
 
 def _tensors(lora: Lora, config: PretrainedConfig, family: Family) -> Iterator[tuple[str, Tensor]]:
-    names = get_tensor_name_map(family.architecture, config.num_hidden_layers)
+    text = config.get_text_config()
+    names = get_tensor_name_map(family.architecture, text.num_hidden_layers)
     for layer in lora.layers:
+        inward, outward = (lora.weights[f"base_model.model.{layer}.lora_{side}.weight"] for side in "AB")
         name = tensor_name(names, layer)
+        if name is None and not outward.any():
+            continue  # as of the eyes of a model that was trained on text: it changes nothing
         if name is None or (layer == "lm_head" and config.tie_word_embeddings):
             raise UserError(
                 tr("{path}: adapts {layer}, which llama.cpp cannot; use --merged", path=lora.folder, layer=layer)
             )
-        outward = lora.weights[f"base_model.model.{layer}.lora_B.weight"]
-        yield f"{name}.lora_a", lora.weights[f"base_model.model.{layer}.lora_A.weight"]
-        yield f"{name}.lora_b", pair_rows(outward, layer, config) if family.paired else outward
+        yield f"{name}.lora_a", inward
+        yield f"{name}.lora_b", pair_rows(outward, layer, text) if family.paired else outward

@@ -25,6 +25,7 @@ _GENERATION = "generation_config.json"
 _KEPT = (
     *("tokenizer*", "*.model", "*.jinja", "vocab.json", "vocab.txt", "merges.txt"),
     *("special_tokens_map.json", "added_tokens.json", "chat_template.json"),
+    *("preprocessor_config.json", "processor_config.json"),
     *("LICENSE*", "NOTICE*", "*TERMS*", "USE_POLICY*"),
 )
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -62,18 +63,18 @@ def write_merged(lora: Lora, base_folder: Path, target: Path) -> Path:
 def merge(model: PreTrainedModel, lora: Lora) -> None:
     """Adds a LoRA to a model's weights in place. Raises AdapterRefused, the model being as before."""
     check_fits(lora, linear_layers(model))
-    head = model.get_output_embeddings()
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     for layer in lora.layers:
         module = model.get_submodule(layer)
         assert isinstance(module, nn.Linear)
         weight = module.weight.detach()
         product = _side(lora, layer, "B") @ _side(lora, layer, "A")
-        merged = nn.Parameter((weight.float() + lora.scaling.factor * product).to(weight.dtype), requires_grad=False)
-        if module is head and model.config.get_text_config().tie_word_embeddings:
+        if module is head and module.weight is embeddings.weight:
             # The adapter changed the head and not the embeddings: from now on they are two matrices.
             model.config.tie_word_embeddings = False
             model.config.get_text_config().tie_word_embeddings = False
-        module.weight = merged
+        merged = (weight.float() + lora.scaling.factor * product).to(weight.dtype)
+        module.weight = nn.Parameter(merged, requires_grad=False)
 
 
 def stored_dtype(base_folder: Path) -> torch.dtype:

@@ -26,12 +26,13 @@ def check_free(target: Path, *, folder: bool) -> Path:
     Raises:
         UserError: there is something.
     """
-    target = target.expanduser().resolve()
-    if folder and target.is_dir():
-        if any(target.iterdir()):
-            raise UserError(tr("{path}: is not empty; name a new or an empty folder", path=target))
-    elif target.exists():
-        raise UserError(tr("{path}: exists already; remove it or name another", path=target))
+    with writing(target):  # a folder that may not even be looked into
+        target = target.expanduser().resolve()
+        if folder and target.is_dir():
+            if any(target.iterdir()):
+                raise UserError(tr("{path}: is not empty; name a new or an empty folder", path=target))
+        elif target.exists():
+            raise UserError(tr("{path}: exists already; remove it or name another", path=target))
     return target
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from doppel.base import identify
+from doppel.checkpoint import open_adapter
 from doppel.cli import app
 from doppel.config import load_config
 from doppel.habits import Habits, write_habits
@@ -53,6 +55,10 @@ def test_a_checkpoint_answers(tmp_path: Path, tiny_base: Path, monkeypatch: pyte
         fit(config)
     checkpoints = sorted((tmp_path / "data" / "sample.training").glob("checkpoint-*"))
     assert checkpoints
+    with open_adapter(checkpoints[0], config) as persona:
+        assert persona.manifest.header_vocabulary["year"] == ["2020"]
+        assert persona.manifest.base.digest == identify(tiny_base, "").digest
+        assert persona.habits.bubbles_per_turn == 2.5
     arguments = ["chat", "--adapter", str(checkpoints[0]), "--json", "--config", str(tmp_path / "config.yaml")]
     result = CliRunner().invoke(app(), arguments, input="hello\n\n")
     assert result.exit_code == 0, result.output

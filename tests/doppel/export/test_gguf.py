@@ -14,7 +14,7 @@ from doppel.base import load_model
 from doppel.engine.lora import Lora
 from doppel.errors import DoppelError, UserError
 from doppel.export.gguf import write_gguf
-from tests.families import FAMILIES, random_lora, save_family
+from tests.families import FAMILIES, random_lora, save_family, save_seeing
 from tests.llamacpp import LlamaCpp, write_base
 
 PROMPT = [7 * number % 250 + 3 for number in range(60)]  # longer than the tiny Gemma's window
@@ -43,6 +43,23 @@ def test_llama_cpp_computes_what_peft_computes(family: str, rslora: bool, tmp_pa
     assert torch.allclose(found, expected, atol=close)
 
 
+def test_of_a_model_that_also_sees_the_text_is_exported(tmp_path: Path) -> None:
+    base = save_seeing(tmp_path / "base")
+    lora = random_lora(base, tmp_path / "adapters")
+    with pytest.raises(UserError, match=r"adapts model\.vision_tower"):
+        write_gguf(lora, base, tmp_path / "lora.gguf")
+    for name, weight in lora.weights.items():
+        if "vision" in name and "lora_B" in name:
+            weight.zero_()  # what training on text leaves
+    file = write_gguf(lora, base, tmp_path / "lora.gguf")
+    model = load_model(base, torch.float32)
+    size = model.config.get_text_config().vocab_size
+    base_file = write_base(model, tmp_path / "base.gguf", "f32", end=size - 1)
+    expected = log_probabilities(PeftModel.from_pretrained(model, str(lora.folder)))
+    found = LlamaCpp(base_file, file).log_probabilities(PROMPT, size)
+    assert torch.allclose(found, expected, atol=2e-2)
+
+
 def test_says_what_it_is(tmp_path: Path) -> None:
     base = save_family("llama", tmp_path / "base")
     file = write_gguf(random_lora(base, tmp_path / "adapters"), base, tmp_path / "lora.gguf")
@@ -63,7 +80,9 @@ def test_another_family_is_refused(tmp_path: Path) -> None:
     base = tmp_path / "base"
     GPT2LMHeadModel(GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=20)).save_pretrained(base)
     lora = random_lora(save_family("llama", tmp_path / "other"), tmp_path / "adapters")
-    with pytest.raises(UserError, match="a gpt2 model cannot be exported as GGUF, only gemma3_text, glm4, llama"):
+    with pytest.raises(
+        UserError, match="a gpt2 model cannot be exported as GGUF, only gemma3, gemma3_text, glm4, llama"
+    ):
         write_gguf(lora, base, tmp_path / "lora.gguf")
     assert not (tmp_path / "lora.gguf").exists()
 

@@ -18,8 +18,8 @@ from doppel.engine.lora import Lora
 from doppel.errors import DoppelError, UserError
 from doppel.export.gguf import write_gguf
 from doppel.export.merged import write_merged
-from doppel.export.target import exporting
-from tests.families import FAMILIES, random_lora, save_family
+from doppel.export.target import check_free, exporting
+from tests.families import FAMILIES, random_lora, save_family, save_seeing
 
 IDS = torch.tensor([[7 * number % 250 + 3 for number in range(40)]])
 
@@ -79,6 +79,23 @@ def test_half_precision_is_rounded_once(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     expected = adapted(base, lora)
     assert (logits(model) - expected).abs().max() < 2**-6 * expected.abs().max()
+
+
+def test_a_model_that_also_sees(tmp_path: Path) -> None:
+    base = save_seeing(tmp_path / "base")
+    lora = random_lora(base, tmp_path / "adapters")
+    folder = write_merged(lora, base, tmp_path / "merged")
+    assert load_file(folder / "model.safetensors").keys() == load_file(base / "model.safetensors").keys()
+    assert torch.allclose(logits(AutoModelForCausalLM.from_pretrained(folder)), adapted(base, lora), atol=1e-3)
+
+
+def test_a_folder_that_may_not_be_entered_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    with pytest.raises(DoppelError, match="cannot be written: Permission denied"):
+        check_free(tmp_path / "out", folder=True)
 
 
 def test_a_base_in_several_files(tmp_path: Path) -> None:
