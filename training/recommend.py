@@ -123,10 +123,7 @@ def _rank(size: Size) -> Choice[int]:
 
 def _learning_rate(size: Size) -> Choice[float]:
     rate = next((rate for most, rate in _RATES if size.parameters <= most), _SMALLEST_RATE)
-    base = tr("a base of {billions:.2g} billion parameters", billions=size.parameters / 1e9)
-    if size.minutes is None:
-        return Choice(rate, base)
-    return Choice(2 * rate, tr("{reason}, doubled as there is little time", reason=base))
+    return Choice(rate, tr("a base of {billions:.2g} billion parameters", billions=size.parameters / 1e9))
 
 
 def _epochs(size: Size) -> Choice[float]:
@@ -135,7 +132,7 @@ def _epochs(size: Size) -> Choice[float]:
 
 def _sessions_per_step(size: Size) -> Choice[int]:
     value = 32 if size.examples >= _MANY_SESSIONS else 16
-    return Choice(value, tr("{count} conversations to learn from", count=f"{size.examples:,}"))
+    return Choice(value, tr("{count} pieces of conversation to learn from", count=f"{size.examples:,}"))
 
 
 def _messages(size: Size) -> str:
