@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from doppel.disk import writing
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.leftovers import remove_leftovers
@@ -73,36 +74,34 @@ def publishing(adapters_dir: Path, manifest: Manifest) -> Iterator[Path]:
     """A folder to write the adapter's files into; on success it becomes the next version and `current`.
 
     The folder is a sibling under a temporary name. When the block ends, every file is digested and synced,
-    the manifest is written, the folder renamed and `current` swapped. If the block raises, nothing changes.
+    the manifest is written, the folder renamed and `current` swapped. If the block raises, or the disk is full,
+    nothing changes.
 
     Raises:
         DoppelError: the adapters folder cannot be written.
     """
-    try:
+    with writing(adapters_dir):
         adapters_dir.mkdir(parents=True, exist_ok=True)
         for prefix in (_STAGING, _POINTER):
             remove_leftovers(adapters_dir, prefix, datetime.now(UTC))
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=adapters_dir))
-    except OSError as error:
-        raise DoppelError(tr("{path}: cannot be written: {error}", path=adapters_dir, error=error.strerror)) from None
-    try:
-        yield staging
-        files = {str(path.relative_to(staging)): file_digest(path) for path in _regular_files(staging)}
-        version = _next_version(adapters_dir)
-        complete = msgspec.structs.replace(
-            manifest, version=version, created_at=datetime.now(UTC).isoformat(timespec="seconds"), files=files
-        )
-        (staging / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2))
-        for path in _regular_files(staging):
-            sync(path)
-        staging.chmod(0o755)
-        sync(staging)
-        staging.rename(adapters_dir / version)
-    except OSError as error:
-        raise DoppelError(tr("{path}: cannot be written: {error}", path=adapters_dir, error=error.strerror)) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    _point_to(adapters_dir, version)
+        try:
+            yield staging
+            files = {str(path.relative_to(staging)): file_digest(path) for path in _regular_files(staging)}
+            version = _next_version(adapters_dir)
+            complete = msgspec.structs.replace(
+                manifest, version=version, created_at=datetime.now(UTC).isoformat(timespec="seconds"), files=files
+            )
+            (staging / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2))
+            for path in _regular_files(staging):
+                sync(path)
+            staging.chmod(0o755)
+            sync(staging)
+            with _pointer(adapters_dir, version) as pointer:  # written before anything can be seen
+                staging.rename(adapters_dir / version)
+                _swap(pointer, adapters_dir)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def versions(adapters_dir: Path) -> list[str]:
@@ -138,7 +137,8 @@ def use(adapters_dir: Path, version: str) -> Path:
     """Makes a published version the current one, after checking it. Raises UserError, AdapterRefused."""
     folder = published(adapters_dir, version)
     read_manifest(folder)
-    _point_to(adapters_dir, version)
+    with writing(adapters_dir), _pointer(adapters_dir, version) as pointer:
+        _swap(pointer, adapters_dir)
     return folder
 
 
@@ -229,15 +229,24 @@ def _next_version(adapters_dir: Path) -> str:
     return f"{max((int(version) for version in versions(adapters_dir)), default=0) + 1:04d}"
 
 
-def _point_to(adapters_dir: Path, version: str) -> None:
-    """Swaps the file `current` in one step. A file and not a symlink: it works on every system."""
+@contextmanager
+def _pointer(adapters_dir: Path, version: str) -> Iterator[Path]:
+    """A file to become `current`, on the disk already. A file and not a symlink: it works on every system."""
     handle, name = tempfile.mkstemp(prefix=_POINTER, dir=adapters_dir)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(version + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).chmod(0o644)
-    Path(name).replace(adapters_dir / CURRENT)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(version + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _swap(pointer: Path, adapters_dir: Path) -> None:
+    """Makes it `current`, in one step."""
+    pointer.replace(adapters_dir / CURRENT)
     sync(adapters_dir)
 
 

@@ -26,7 +26,7 @@ from doppel.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 BUNDLED = "bundled"
 _BUNDLED_FOLDER = "gemma-3-270m-bf16-1"  # the last number changes when the conversion does
@@ -97,21 +97,29 @@ def has_chat_template(folder: Path) -> bool:
         return False
 
 
-def load_model(folder: Path, dtype: "torch.dtype", device: str = "cpu") -> "PreTrainedModel":
-    """The base's causal language model in evaluation mode, weights in `dtype` on `device`."""
+def load_model(
+    folder: Path, dtype: "torch.dtype", device: str = "cpu", quantization: "BitsAndBytesConfig | None" = None
+) -> "PreTrainedModel":
+    """The base's causal language model in evaluation mode, weights in `dtype` on `device`, quantised if asked for."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            **({} if quantization is None else {"quantization_config": quantization, "device_map": {"": device}}),
         )
     except (OSError, ValueError) as error:
         raise UserError(
             tr("{path}: cannot be loaded: {error}", path=folder, error=str(error).splitlines()[0])
         ) from None
-    model.to(device)  # type: ignore[arg-type]
+    if quantization is None:  # else it was quantised where it lies, and does not move
+        model.to(device)  # type: ignore[arg-type]
     model.eval()
     model.get_output_embeddings().register_forward_pre_hook(_pack)
     return model

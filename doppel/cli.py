@@ -25,7 +25,7 @@ from doppel.i18n import set_language, tr
 
 Command = Callable[..., dict[str, Any] | None]
 
-ORDER = ("up", "build", "train", "run", "chat", "adapters", "doctor")
+ORDER = ("up", "build", "train", "tune", "run", "chat", "adapters", "doctor")
 
 
 class Run:
@@ -116,6 +116,7 @@ def quiet_libraries(debug: bool) -> None:
     if debug:
         logging.basicConfig(level=logging.DEBUG)
     else:  # libraries warn each other about their next versions; that is nothing a user can act on
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of every matrix that it rounds
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
 

@@ -64,9 +64,17 @@ class Training(Section):
     first_run_minutes: float | None = Field(default=4, gt=0)
     patience: int = Field(default=3, ge=1)
     seed: int = 0
+    quantize: Literal["nf4", "int8"] | None = None
+    split: bool | None = None
     mix: tuple[Ingredient, ...] = ()
     replay: float = Field(default=0, ge=0, lt=1)
     track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+
+    @model_validator(mode="after")
+    def _small_or_split(self) -> "Training":
+        if self.quantize is not None and self.split:
+            raise ValueError(tr("a quantised base is not split over GPUs; leave out quantize or split"))
+        return self
 
     @model_validator(mode="after")
     def _room_for_the_owner(self) -> "Training":

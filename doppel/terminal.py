@@ -15,6 +15,11 @@ def say(text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
+def silence() -> None:
+    """Says and shows nothing from here on: for the copies of a process of which another one speaks."""
+    console.quiet = True
+
+
 @contextmanager
 def progress(*, counted: bool = True) -> Iterator[Progress]:
     """A progress display on stderr: description, bar, count, rate text (`task.fields["rate"]`), time left.

@@ -3,6 +3,8 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +13,29 @@ import torch
 from peft import PeftModel
 
 from doppel.adapter import Manifest, current, publishing
+from doppel.base import choose_device
+from doppel.checkpoint import describe_checkpoints
 from doppel.config import Config
+from doppel.disk import writing
 from doppel.errors import DoppelError
 from doppel.habits import read_habits, write_habits
 from doppel.i18n import tr
 from doppel.memory import peak_memory
-from doppel.terminal import progress, say
+from doppel.terminal import progress, say, silence
 from doppel.transcript import Header
 from training.bits import Bits, score
 from training.dataset import dataset_digest
 from training.examples import spread
+from training.packing import tokens_per_batch
 from training.parts import Parts
-from training.plan import Plan, steps_of, tokens_per_batch
-from training.prepare import (
-    Material,
-    adapted,
-    draw_up,
-    gather,
-    load_base,
-    settings_for,
-    with_replay,
-    work_folder,
-    work_of,
-)
+from training.plan import Plan, steps_of
+from training.prepare import Material, adapted, draw_up, open_run, settings_for, with_replay, work_folder
+from training.ranks import Ranks, joined
 from training.record import publish_record, recording
 from training.run_report import run_sections
 from training.samples import Samples
-from training.start import choose_start
+from training.shard import is_split
+from training.shares import score_together
 from training.track import check_trackers
 from training.trainer import PersonaTrainer
 from training.watch import Watch, stop_on_signals
@@ -61,7 +59,7 @@ def fit(config: Config, *, first_run: bool = False, origin: str | None = None) -
         origin: the version or folder of an adapter to train on from.
 
     Returns:
-        What `doppel train --json` prints.
+        What `doppel train --json` prints; nothing in a process of several that does not lead.
 
     Raises:
         UserError: no data set, or too little in it. AdapterRefused: `origin` cannot be trained on.
@@ -69,14 +67,19 @@ def fit(config: Config, *, first_run: bool = False, origin: str | None = None) -
     """
     if first_run:
         config = _without_replay(config)
+    with joined(choose_device(config.model.device)) as ranks:
+        if not ranks.leads:
+            silence()
+        return _fit(config, first_run, origin, ranks)
+
+
+def _fit(config: Config, first_run: bool, origin: str | None, ranks: Ranks) -> dict[str, Any]:
     parts = Parts()
     check_trackers(config.training.track)
     with parts("load"):
-        material = gather(config, config.training.first_run_minutes if first_run else config.training.minutes)
-        work = work_of(config, material)
-        start, started = choose_start(config, origin, work, material.base)
-        base = load_base(config, material)
-        material = with_replay(config, material, base)
+        opened = open_run(config, first_run=first_run, origin=origin, ranks=ranks)
+        base, work, start, started = opened.base, opened.work, opened.start, opened.started
+        material = with_replay(config, opened.material, base)
     with parts("score_before"):
         before = started.before if started else _score(base, material, tr("Scoring the untrained base"))
     with parts("measure"):
@@ -89,12 +92,16 @@ def fit(config: Config, *, first_run: bool = False, origin: str | None = None) -
         with parts("score_before"):
             at_start = _score(model, material, tr("Scoring the adapter to start from")) if start else None
         with parts("measure"):
-            plan = draw_up(config, settings, material, model)
-            started = work.begin(plan, before, start.parent if start else None, at_start)
+            plan = ranks.tell(draw_up(config, settings, material, model))
+            parent = start.parent if start else None
+            started = ranks.tell(work.begin(plan, before, parent, at_start) if ranks.leads else None)
+            assert started is not None
     _announce(started.plan, material)
     watch = _train(config, model, started, material, work=work, parts=parts)
     with parts("score_after"):
         after = _score(model, material, tr("Scoring the adapter"))
+    if not ranks.leads:
+        return {}
     with parts("publish"):
         folder = _publish(config, model, started, material, after, parts=parts)
         work.finish()
@@ -104,39 +111,42 @@ def fit(config: Config, *, first_run: bool = False, origin: str | None = None) -
 def _train(
     config: Config, model: PeftModel, started: Started, material: Material, *, work: Work, parts: Parts
 ) -> Watch:
-    plan, checkpoint = started.plan, work.checkpoint()
+    plan, ranks = started.plan, material.ranks
+    checkpoint = ranks.tell(work.checkpoint() if ranks.leads else None)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     base = model.get_base_model()
     situations = material.sessions["validation"] or material.sessions["train"]
-    samples = Samples(base, material.transcript, situations, 2, plan.seed)  # type: ignore[arg-type]
+    samples: Callable[[], list[str]] = Samples(base, material.transcript, situations, 2, plan.seed)  # type: ignore[arg-type]
+    if not ranks.leads or is_split(base):  # a base that is split writes only if all processes do
+        samples = list
     allowed = None if material.minutes is None else material.minutes * 60
     with (
         parts("checkpoints"),
-        recording(config, plan, work.folder, step) as record,
+        recording(config, plan, work.folder, step) if ranks.leads else nullcontext() as record,
         progress() as bar,
         stop_on_signals() as stop,
+        writing(work.folder),
     ):
-        watch = Watch(bar, samples, stop, allowed, parts)
+        watch = Watch(bar, samples, stop, allowed, parts, agree=lambda wish: max(ranks.collect(wish)))
         trainer = PersonaTrainer(
             model,
             plan,
             steps=steps_of(plan, material.train),
             held_out=spread(material.validation, plan.check_tokens),
-            pad_id=material.pad_id,
             folder=work.folder,
-            callbacks=[record, watch],
+            callbacks=[watch] if record is None else [record, watch],
             parts=parts,
+            ranks=ranks,
         )
-        watch.trainer = record.trainer = trainer
+        watch.trainer = trainer
+        if record is not None:
+            record.trainer = trainer
+        if ranks.leads:
+            describe_checkpoints(work.folder, _manifest(config, started, material), read_habits(config.data_dir))
         if checkpoint is not None:
             say(tr("Going on from step {step}.", step=step))
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except OSError as error:
-            raise DoppelError(
-                tr("{path}: cannot be written: {error}", path=work.folder, error=error.strerror or error)
-            ) from None
-    if stop.asked and trainer.state.global_step < plan.steps:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if watch.stopped and trainer.state.global_step < plan.steps:
         raise Interrupted(
             tr(
                 "stopped at step {step} of {steps}; `doppel train` goes on from there",
@@ -148,33 +158,22 @@ def _train(
 
 
 def _score(model: torch.nn.Module, material: Material, title: str) -> Bits:
-    device = next(model.parameters()).device.type
+    tokens = sum(len(example.ids) for example in material.test)
+    mine = tokens if is_split(model) else tokens // material.ranks.count
     with progress() as bar:
-        task = bar.add_task(title, total=sum(len(example.ids) for example in material.test), rate="")
-        advance: Callable[[int], None] = lambda tokens: bar.update(task, advance=tokens)  # noqa: E731
-        return score(model, material.test, material.pad_id, tokens_per_batch(device), advance)
+        task = bar.add_task(title, total=mine, rate="")
+        advance: Callable[[int], None] = lambda count: bar.update(task, advance=count)  # noqa: E731
+        score_share = partial(score, model, tokens_per_batch=tokens_per_batch(model), advance=advance)
+        bits = score_together(material.ranks, model, material.test, score_share)
+        bar.update(task, completed=mine)
+        return bits
 
 
 def _publish(
     config: Config, model: PeftModel, started: Started, material: Material, after: Bits, *, parts: Parts
 ) -> Path:
-    train = material.sessions["train"]
-    manifest = Manifest(
-        persona=config.persona.name,
-        base=material.base,
-        transcript=material.transcript.format,
-        template=material.transcript.template,
-        header_vocabulary=header_vocabulary([session.header for session in train]),
-        dataset={
-            "digest": dataset_digest(config.data_dir),
-            "archive": config.archive_digest,
-            "sessions": len(train),
-            "messages": material.messages,
-            **_beside(config, material),
-        },
-        training={**msgspec.to_builtins(started.plan), **_parent(started)},
-        fidelity={"before": msgspec.to_builtins(started.before), "after": msgspec.to_builtins(after)},
-    )
+    manifest = _manifest(config, started, material)
+    manifest = msgspec.structs.replace(manifest, fidelity={**manifest.fidelity, "after": msgspec.to_builtins(after)})
     # PEFT writes where the base lay on this machine; the id says what it is and tells nothing about the owner
     model.peft_config["default"].base_model_name_or_path = material.base.id
     with publishing(config.adapters_dir, manifest) as staging:
@@ -202,6 +201,27 @@ def _parent(started: Started) -> dict[str, Any]:
     """The adapter that this one was trained on from, for the manifest; not where it lay."""
     parent = started.parent
     return {} if parent is None else {"parent": {"name": parent.name, "weights": parent.weights}}
+
+
+def _manifest(config: Config, started: Started, material: Material) -> Manifest:
+    """What is known of the adapter before it is trained, and of each of its checkpoints."""
+    train = material.sessions["train"]
+    return Manifest(
+        persona=config.persona.name,
+        base=material.base,
+        transcript=material.transcript.format,
+        template=material.transcript.template,
+        header_vocabulary=header_vocabulary([session.header for session in train]),
+        dataset={
+            "digest": dataset_digest(config.data_dir),
+            "archive": config.archive_digest,
+            "sessions": len(train),
+            "messages": material.messages,
+            **_beside(config, material),
+        },
+        training={**msgspec.to_builtins(started.plan), **_parent(started)},
+        fidelity={"before": msgspec.to_builtins(started.before)},
+    )
 
 
 def header_vocabulary(headers: list[Header]) -> dict[str, list[str]]:

@@ -23,7 +23,6 @@ from training.optimizer import MasterAdamW
 
 _SECONDS = 12.0  # after which no further batch is measured
 _QUANTILES = (0.5, 0.85, 0.15)  # of all the work, in the order in which they are measured
-_NEW_TOKENS = 8
 
 
 class Effort(msgspec.Struct, frozen=True):
@@ -54,18 +53,17 @@ def effort(model: torch.nn.Module) -> Effort:
     return Effort(float(max(1, body)), float(head.numel()))
 
 
-def training_speed(model: torch.nn.Module, steps: Sequence[Step], pad_id: int, clock: "Clock") -> float:
+def training_speed(model: torch.nn.Module, steps: Sequence[Step], clock: "Clock") -> float:
     """Seconds a multiply-add of forward takes in training, backward included.
 
     Args:
         model: with its LoRA.
         steps: of one epoch; representative batches are chosen among theirs.
-        pad_id: token id to pad with.
         clock: tells the time.
     """
 
     def train(group: Sequence[Example]) -> None:
-        losses, _ = token_losses(model, collate(group, pad_id))
+        losses, _ = token_losses(model, collate(group))
         losses.mean().backward()
         model.zero_grad(set_to_none=True)
 
@@ -73,33 +71,29 @@ def training_speed(model: torch.nn.Module, steps: Sequence[Step], pad_id: int, c
 
 
 @torch.no_grad()
-def scoring_speed(model: torch.nn.Module, groups: Sequence[Sequence[Example]], pad_id: int, clock: "Clock") -> float:
+def scoring_speed(model: torch.nn.Module, groups: Sequence[Sequence[Example]], clock: "Clock") -> float:
     """Seconds a multiply-add of forward takes in scoring; `groups` are the micro-batches to be scored."""
 
     def scored(group: Sequence[Example]) -> None:
-        token_losses(model, collate(group, pad_id))
+        token_losses(model, collate(group))
 
     return _seconds_a_unit(effort(model), groups, scored, clock)
 
 
-def largest_batch(model: torch.nn.Module, steps: Sequence[Step], pad_id: int) -> None:
-    """Trains on the micro-batch with the most work, so that the peak of memory is what a whole run's will be."""
-    work = effort(model)
-    group = max((group for step in steps for group in step), key=work.of)
-    losses, _ = token_losses(model, collate(group, pad_id))
-    losses.mean().backward()
-
-
-def optimizer_step(model: PeftModel, clock: "Clock") -> tuple[float, float]:
+def rehearse(model: PeftModel, steps: Sequence[Step], clock: "Clock") -> tuple[float, float]:
     """Seconds of one optimizer step, and of writing one checkpoint.
 
-    The step is real, with the gradients the model holds (see `largest_batch`), and at a learning rate of 0: it takes
-    the memory of AdamW's state and changes nothing.
+    Everything that takes memory in training is taken at once: gradients, AdamW's state, and what the micro-batch with
+    the most work needs. The optimizer's steps are real and at a learning rate of 0, so they change nothing.
     """
+    work = effort(model)
+    groups = sorted((group for step in steps for group in step), key=work.of)
     optimizer = MasterAdamW([one for one in model.parameters() if one.requires_grad], lr=0.0)
-    optimizer.step()  # the first one makes the state
-    seconds = clock.time(optimizer.step)
-    optimizer.zero_grad()
+    for group in (groups[0], groups[-1]):  # the state is made by the first
+        losses, _ = token_losses(model, collate(group))
+        losses.mean().backward()
+        seconds = clock.time(optimizer.step)
+        optimizer.zero_grad()
 
     def write() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -107,20 +101,6 @@ def optimizer_step(model: PeftModel, clock: "Clock") -> tuple[float, float]:
             torch.save(optimizer.state_dict(), Path(folder) / "optimizer.pt")
 
     return seconds, clock.time(write)
-
-
-@torch.no_grad()
-def generated_token(model: PeftModel, prompt: Sequence[int], clock: "Clock") -> float:
-    """Seconds a generated token takes, the reading of the prompt included."""
-    base = model.get_base_model()
-    device = next(base.parameters()).device
-    was_training = model.training
-    model.eval()
-    ids = torch.tensor([list(prompt)], device=device)
-    settings = {"max_new_tokens": _NEW_TOKENS, "min_new_tokens": _NEW_TOKENS, "do_sample": False, "pad_token_id": 0}
-    seconds = clock.time(lambda: base.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **settings))  # type: ignore[operator]
-    model.train(was_training)
-    return seconds / _NEW_TOKENS
 
 
 class Clock:

@@ -19,7 +19,6 @@ from training.recommend import Settings
 
 _FEWEST_STEPS = 45  # below this a cosine schedule has no room: smaller steps teach more than fewer
 _SHARE_FOR_STEPS = 0.8  # of the time allowed; the rest goes to validation, samples and checkpoints
-_TOKENS_PER_BATCH = {"cpu": 2048}
 _CHECK_TOKENS = 16_000
 
 
@@ -29,7 +28,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rank, alpha, learning_rate: of the LoRA and its optimizer.
         sessions_per_step: examples in one optimizer step.
-        tokens_per_batch: padded tokens in one micro-batch.
+        tokens_per_batch: tokens in one micro-batch.
         max_length: tokens of the longest example.
         steps: optimizer steps of the whole run.
         warmup_steps: steps of linear warm-up.
@@ -40,6 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         device, dtype: where and in what the model computes.
         tokens_per_second: training speed measured before the first step.
         epochs: passes over the training examples that `steps` amount to.
+        quantize: how the base was quantised, None for not at all.
         began_at: when the plan was made, UTC, ISO 8601; it names the run.
         reasons: for people, why each setting that config.yaml leaves open has its value.
     """
@@ -60,6 +60,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     tokens_per_second: float
     epochs: float
+    threads: int = 1
+    quantize: str | None = None
     began_at: str = ""
     reasons: dict[str, str] = {}
 
@@ -72,6 +74,7 @@ def make_plan(
     most_tokens: float,
     is_short: bool,
     tokens_per_second: float,
+    tokens_per_batch: int,
     device: str,
     dtype: torch.dtype,
     now: datetime,
@@ -85,6 +88,7 @@ def make_plan(
         most_tokens: where to stop, `math.inf` to train all the epochs.
         is_short: check on less, as there is little time.
         tokens_per_second: training speed of this machine.
+        tokens_per_batch: tokens of one micro-batch.
         device, dtype: where and in what the model computes.
         now: the time, UTC.
     """
@@ -104,7 +108,7 @@ def make_plan(
         alpha=settings.alpha.value,
         learning_rate=settings.learning_rate.value,
         sessions_per_step=per_step,
-        tokens_per_batch=tokens_per_batch(device),
+        tokens_per_batch=tokens_per_batch,
         max_length=settings.max_length.value,
         steps=steps,
         warmup_steps=max(1, round(steps * 0.03)),
@@ -116,6 +120,8 @@ def make_plan(
         dtype=str(dtype).removeprefix("torch."),
         tokens_per_second=tokens_per_second,
         epochs=count / len(items),
+        threads=torch.get_num_threads(),
+        quantize=training.quantize,
         began_at=now.isoformat(timespec="seconds"),
         reasons=reasons,
     )
@@ -129,11 +135,6 @@ def tokens_per_second(model: torch.nn.Module, items: Sequence[Example], seconds:
 def tokens_within(minutes: float | None, speed: float) -> float:
     """Training tokens that fit into the time allowed, validation and checkpoints beside them; infinite without one."""
     return math.inf if minutes is None else minutes * 60 * _SHARE_FOR_STEPS * speed
-
-
-def tokens_per_batch(device: str) -> int:
-    """Padded tokens in one micro-batch: what keeps a CPU's caches, or a GPU's units, busy."""
-    return _TOKENS_PER_BATCH.get(device, 8192)
 
 
 def steps_of(plan: Plan, items: Sequence[Example]) -> list[Step]:

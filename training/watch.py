@@ -9,22 +9,31 @@ from typing import Any
 
 from rich.progress import Progress
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from doppel.i18n import tr
 from doppel.terminal import say
 from training.parts import Parts
 from training.trainer import METRIC, PersonaTrainer
 
+_GO_ON, _OVERDUE, _STOP = range(3)
 
-class Watch(TrainerCallback):
+
+class Watch(TrainerCallback, ExportableState):
     """Shows a run's progress, prints samples at every validation, and ends it in order when asked to.
 
     Args:
         bar: the display to draw in.
         samples: gives a few lines the model would write now.
         stop: set by a signal.
-        seconds_allowed: wall-clock time after which the run ends, in case the plan's estimate was wrong.
+        seconds_allowed: wall-clock time after which the run ends, in case the plan's estimate was wrong; what an
+            interrupted run used up to its last checkpoint counts.
         parts: counts the seconds of steps and samples, and what is left as checkpoints.
+        agree: makes the largest of all processes' wishes everybody's, so that all end after the same step.
+
+    Attributes:
+        stopped: whether the run was ended by a signal.
+        seconds_before: used by the processes that this one goes on from.
     """
 
     def __init__(
@@ -34,6 +43,8 @@ class Watch(TrainerCallback):
         stop: "StopAsked",
         seconds_allowed: float | None,
         parts: Parts,
+        *,
+        agree: Callable[[int], int] = int,
     ) -> None:
         self._bar = bar
         self._samples = samples
@@ -44,6 +55,9 @@ class Watch(TrainerCallback):
         self._bits = ""
         self.trainer: PersonaTrainer | None = None
         self._parts = parts
+        self._agree = agree
+        self.stopped = False
+        self.seconds_before = 0.0
 
     @property
     def tokens_per_second(self) -> float:
@@ -55,8 +69,10 @@ class Watch(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Draws the bar at the step the run starts from."""
+        """Draws the bar at the step the run starts from; ends it there if its time had been used up."""
         self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
+        if self._agree(self._wish()) == _OVERDUE:
+            control.should_training_stop = True
         return control
 
     def on_step_begin(
@@ -71,8 +87,9 @@ class Watch(TrainerCallback):
     ) -> TrainerControl:
         """Counts the step; asks for a checkpoint and the end if a signal came or time is up."""
         self._parts.enter("checkpoints")
-        overdue = self._seconds_allowed is not None and time.monotonic() - self._started > self._seconds_allowed
-        if self._stop.asked or overdue:
+        wish = self._agree(self._wish())
+        self.stopped = wish == _STOP
+        if wish != _GO_ON:
             control.should_save = True
             control.should_training_stop = True
         self._bar.update(self._task, completed=state.global_step)
@@ -116,6 +133,19 @@ class Watch(TrainerCallback):
                 for line in self._samples():
                     say(line)
         return control
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the time used so far."""
+        return {"args": {}, "attributes": {"seconds_before": self._seconds_used()}}
+
+    def _wish(self) -> int:
+        if self._stop.asked:
+            return _STOP
+        overdue = self._seconds_allowed is not None and self._seconds_used() > self._seconds_allowed
+        return _OVERDUE if overdue else _GO_ON
+
+    def _seconds_used(self) -> float:
+        return self.seconds_before + time.monotonic() - self._started
 
 
 class StopAsked:

@@ -4,18 +4,20 @@
 adapter is published. A folder made for other data, another base or other settings is not continued.
 """
 
-import json
+import re
 import shutil
 from pathlib import Path
 
 import msgspec
 
-from doppel.errors import DoppelError
-from doppel.i18n import tr
+from doppel.adapter import sync
+from doppel.disk import writing
 from training.bits import Bits
 from training.plan import Plan
+from training.seal import is_whole
 
-_STATE = "trainer_state.json"  # the last file the library writes into a checkpoint
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_STATE = "trainer_state.json"
 _FILE = "plan.json"
 
 
@@ -46,6 +48,12 @@ class Started(msgspec.Struct, frozen=True):
     parent_score: Bits | None = None
 
 
+class _State(msgspec.Struct, frozen=True):
+    """What matters here of the library's state: the step of the best checkpoint so far."""
+
+    best_global_step: int | None = None
+
+
 class Work:
     """The folder of one persona's unfinished training.
 
@@ -71,31 +79,38 @@ class Work:
     ) -> Started:
         """Clears what other runs left and notes this one. Raises DoppelError if the folder cannot be written."""
         started = Started(self._purpose, plan, before, parent, parent_score)
-        try:
+        with writing(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             part = self.folder / f".{_FILE}"
             part.write_bytes(msgspec.json.encode(started))
+            sync(part)
             part.replace(self.folder / _FILE)
-        except OSError as error:
-            raise DoppelError(
-                tr("{path}: cannot be written: {error}", path=self.folder, error=error.strerror or error)
-            ) from None
+            sync(self.folder)
         return started
 
     def checkpoint(self) -> Path | None:
-        """The newest complete checkpoint; one that a kill cut short is removed."""
-        found = sorted(self.folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        """The newest checkpoint that is whole, as is the best one, which it names; any that is not is removed."""
+        found = checkpoints(self.folder)
+        for step, path in [*found.items()]:
+            if not is_whole(path):
+                shutil.rmtree(path, ignore_errors=True)
+                del found[step]
         while found:
-            newest = found.pop()
-            try:
-                json.loads((newest / _STATE).read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                shutil.rmtree(newest, ignore_errors=True)
-            else:
+            _, newest = found.popitem()
+            best = msgspec.json.decode((newest / _STATE).read_bytes(), type=_State).best_global_step
+            if best is None or (newest.parent / f"checkpoint-{best}").is_dir():
                 return newest
+            shutil.rmtree(newest, ignore_errors=True)
         return None
 
     def finish(self) -> None:
-        """Removes the folder."""
+        """Removes the folder; from the first moment on there is nothing to go on with."""
+        (self.folder / _FILE).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder by their step, the earliest first, whole or not."""
+    found = {int(match[1]): path for path in folder.glob("*") if (match := _CHECKPOINT.fullmatch(path.name))}
+    return dict(sorted(found.items()))

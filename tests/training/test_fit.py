@@ -3,9 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -14,15 +12,14 @@ from safetensors.torch import load_file
 from doppel.adapter import WEIGHTS, current, read_manifest, versions
 from doppel.config import Config, parse_config
 from doppel.errors import UserError
-from doppel.habits import Habits, read_habits, write_habits
-from doppel.transcript import ME, Header, Turn
+from doppel.habits import read_habits
+from tests.training.runs import small_run
 from training import fit as fitting
-from training.dataset import SESSIONS, Session, Split, write_sessions
+from training.dataset import SESSIONS
 from training.fit import Interrupted, fit
 from training.metrics import read_metrics
+from training.seal import seal
 from training.work import Work
-
-FAST = {"sessions_per_step": 4, "epochs": 1, "max_length": 128, "learning_rate": 0.01, "rank": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -32,36 +29,9 @@ def _restored_signals() -> Iterator[None]:
     assert before == {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
 
 
-def _sessions(count: int) -> Iterator[Session]:
-    start = datetime(2020, 1, 1, tzinfo=UTC)
-    for number in range(count):
-        split: Split = "test" if number >= count * 0.9 else "validation" if number >= count * 0.8 else "train"
-        yield Session(
-            id=f"{number:04}",
-            split=split,
-            chat="Ramito",
-            started_at=start + timedelta(days=number),
-            header=Header(kind="dm", platform="telegram", year="2020", contact="Ramito" if number % 2 else None),
-            turns=(
-                Turn("Ramito", (f"what is {number} plus one", "说吧")),
-                Turn(ME, ("haha haha haha", "no idea, ask somebody else")),
-            ),
-        )
-
-
 @pytest.fixture
 def config(tmp_path: Path, tiny_base: Path) -> Config:
-    return _config(tmp_path, tiny_base)
-
-
-def _config(root: Path, base: Path, **training: Any) -> Config:
-    root.mkdir(exist_ok=True)
-    content = {"model": {"base": str(base), "dtype": "float32"}, "training": {**FAST, **training}}
-    config = parse_config(content, root / "config.yaml")
-    config.data_dir.mkdir(parents=True)
-    write_sessions(config.data_dir / SESSIONS, _sessions(60))
-    write_habits(config.data_dir, Habits(seconds_per_character=0.3))
-    return config
+    return small_run(tmp_path, tiny_base)
 
 
 def test_learns_and_publishes_a_verified_adapter(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,9 +69,9 @@ def test_learns_and_publishes_a_verified_adapter(config: Config, capsys: pytest.
 def test_a_stopped_training_goes_on_exactly_where_it_was(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = _config(tmp_path / "whole", tiny_base)
+    whole = small_run(tmp_path / "whole", tiny_base)
     fit(whole)
-    stopped = _config(tmp_path / "stopped", tiny_base)
+    stopped = small_run(tmp_path / "stopped", tiny_base)
 
     class PressCtrlC(fitting.Samples):
         def __call__(self) -> list[str]:
@@ -140,7 +110,7 @@ def test_a_damaged_data_set_names_its_line(config: Config) -> None:
 
 
 def test_time_allowed_limits_the_steps(tmp_path: Path, tiny_base: Path) -> None:
-    config = _config(tmp_path / "short", tiny_base, first_run_minutes=1e-4, epochs=50)
+    config = small_run(tmp_path / "short", tiny_base, first_run_minutes=1e-4, epochs=50)
     result = fit(config, first_run=True)
     assert result["plan"]["epochs"] < 50
     assert result["plan"]["rank"] == 4
@@ -152,6 +122,7 @@ def test_a_run_for_other_data_is_not_continued_and_a_cut_checkpoint_is_dropped(t
     for path in (good, cut):
         path.mkdir(parents=True)
     (good / "trainer_state.json").write_text("{}")
+    seal(good)
     (cut / "trainer_state.json").write_text('{"global_st')
     work = Work(folder, "purpose")
     assert work.checkpoint() == good

@@ -27,6 +27,7 @@ def plan(items: list[Example], most_tokens: float = math.inf, **training: Any) -
         most_tokens=most_tokens,
         is_short=most_tokens < math.inf,
         tokens_per_second=100.0,
+        tokens_per_batch=2048,
         device="cpu",
         dtype=torch.float32,
         now=datetime(2026, 1, 1, tzinfo=UTC),

@@ -25,7 +25,7 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew instead of going on with an interrupted training.")
     ] = False,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Train a LoRA on the data set and publish it; Ctrl-C stops, the same command goes on."""
     config = run.config
     if data_made_from(config) not in (None, config.archive_digest):
@@ -39,4 +39,4 @@ def train(
 
     if restart:
         remove_unfinished(config)
-    return fit(config, first_run=first_run, origin=origin)
+    return fit(config, first_run=first_run, origin=origin) or None  # of several processes one answers

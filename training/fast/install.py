@@ -60,7 +60,10 @@ def _gated(module: nn.Module, generator: torch.Generator) -> Callable[..., torch
     gate, up, down, activation = parts
     if gate is None or up is None or down is None or activation is None:
         return None
-    x = torch.randn(2, 64, generator=generator).to(next(module.parameters()).dtype)
+    dtype = next(module.parameters()).dtype
+    if dtype not in _DTYPES:  # quantised
+        return None
+    x = torch.randn(2, 64, generator=generator).to(dtype)
     for name in ("gelu", "silu"):
         if _alike(GatedProduct.apply(x, x, name), activation(x) * x):  # type: ignore[no-untyped-call]
 
