@@ -9,17 +9,18 @@ from collections.abc import Callable
 
 import numba
 import torch
+from numba.core import config
 
 _MARGIN = 0.95  # more threads must be this much faster than fewer: they also take from whoever else computes here
 
 
 def use_threads(count: int) -> None:
     """Lets torch and the compiled loops of `training.fast` use this many threads."""
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(count, config.NUMBA_NUM_THREADS))
     torch.set_num_threads(count)  # the second: numba's first call sets the number of the OpenMP that both may share
 
 
-def choose_threads(work: Callable[[], None], clock: Callable[[], float] = time.perf_counter) -> int:
+def choose_threads(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> int:
     """Tries all of torch's threads, half of them, and so on to one, and leaves the fastest number in use.
 
     Args:
@@ -38,7 +39,7 @@ def choose_threads(work: Callable[[], None], clock: Callable[[], float] = time.p
     return best
 
 
-def _timed(work: Callable[[], None], clock: Callable[[], float]) -> float:
+def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
     began = clock()
     work()
     return clock() - began
