@@ -9,14 +9,13 @@ from collections.abc import Callable
 
 import numba
 import torch
-from numba.core import config
 
 _MARGIN = 0.95  # more threads must be this much faster than fewer: they also take from whoever else computes here
 
 
 def use_threads(count: int) -> None:
     """Lets torch and the compiled loops of `training.fast` use this many threads."""
-    numba.set_num_threads(min(count, config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     torch.set_num_threads(count)  # the second: numba's first call sets the number of the OpenMP that both may share
 
 
