@@ -132,7 +132,8 @@ def test_nothing_of_the_owners_is_in_the_repository() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folders", "extras"), [(("doppel", "training", "bot"), ()), (("tests", "benchmarks"), ("dev",))]
+    ("folders", "extras"),
+    [(("doppel", "training", "bot"), ("track", "tune")), (("tests", "benchmarks"), ("dev", "bench"))],
 )
 def test_every_library_that_is_imported_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     project = tomllib.loads(read("pyproject.toml"))["project"]

@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from doppel.config import Config
+from doppel.diagnosis import data_made_from
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.transcript import Header, Turn
@@ -68,6 +70,17 @@ def read_sessions(folder: Path) -> Iterator[Session]:
                 raise UserError(
                     tr("{path}, line {line}: {error}; run `doppel build` again", path=path, line=number, error=error)
                 ) from None
+
+
+def check_archives(config: Config) -> None:
+    """Raises UserError for a data set that was made from other archives than config.yaml names now."""
+    if data_made_from(config) not in (None, config.archive_digest):
+        raise UserError(
+            tr(
+                "{path}: made from other archives than config.yaml names now; run `doppel build` first",
+                path=config.data_dir,
+            )
+        )
 
 
 def dataset_digest(folder: Path) -> str:

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from doppel.cli import Run
-from doppel.diagnosis import data_made_from
-from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.terminal import console, say
+from training.dataset import check_archives
 
 
 def train(
@@ -25,18 +25,35 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew instead of going on with an interrupted training.")
     ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show settings, time and memory of the training, and do not train.")
+    ] = False,
 ) -> dict[str, Any] | None:
     """Train a LoRA on the data set and publish it; Ctrl-C stops, the same command goes on."""
     config = run.config
-    if data_made_from(config) not in (None, config.archive_digest):
-        raise UserError(
-            tr(
-                "{path}: made from other archives than config.yaml names now; run `doppel build` first",
-                path=config.data_dir,
-            )
-        )
+    check_archives(config)
+    if plan:
+        return _plan(run, first_run=first_run, origin=origin, restart=restart)
     from training.fit import fit, remove_unfinished  # torch takes seconds to import
 
     if restart:
         remove_unfinished(config)
     return fit(config, first_run=first_run, origin=origin) or None  # of several processes one answers
+
+
+def _plan(run: Run, *, first_run: bool, origin: str | None, restart: bool) -> dict[str, Any] | None:
+    from training.forecast import forecast
+    from training.forecast_table import lines, settings_table, time_table
+
+    say(tr("Measuring this machine …"))
+    made = forecast(run.config, first_run=first_run, origin=origin, restart=restart)
+    if made is None:
+        return None
+    if not run.as_json:
+        for table in (settings_table(made), time_table(made)):
+            console.print()
+            console.print(table)
+        console.print()
+        for line in lines(made):
+            say(line)
+    return made.result()
