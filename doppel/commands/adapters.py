@@ -60,9 +60,7 @@ def export_version(
     merged: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write base and adapter as one Hugging Face model.")
     ] = None,
-    gguf: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a LoRA for llama.cpp or Ollama.")
-    ] = None,
+    gguf: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a LoRA for llama.cpp or Ollama.")] = None,
     base_gguf: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --gguf: write the bundled base for them, too.")
     ] = None,

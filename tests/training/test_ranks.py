@@ -126,8 +126,7 @@ def _split_like_whole(base: Path, ranks: Ranks) -> dict[str, Any]:
     items = _examples(6)
     held = sum(one.to_local().numel() for one in parted.parameters() if hasattr(one, "to_local"))
     bits = [
-        score_together(ranks, one, items, lambda share, model=one: score(model, share, 64))
-        for one in (whole, parted)
+        score_together(ranks, one, items, lambda share, model=one: score(model, share, 64)) for one in (whole, parted)
     ]
     alone = score(whole, items, 64)
     one, other = (_gradients(model, items) for model in (whole, parted))
