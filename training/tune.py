@@ -141,8 +141,10 @@ class _Bench:
         self.epoch_tokens = sum(len(example.ids) for example in material.train)
         whole = self.epoch_tokens * _MOST_EPOCHS
         self.most_tokens = self.study.kept("tokens", lambda: min(whole, tokens_within(minutes, self._speed)))
-        self.study.search(self._space(), {name: getattr(self._settings, name).value for name in _SEARCHED})
-        self._held_out = spread(material.validation, self._plan({}).check_tokens)
+        present = self._plan({})
+        first = {name: getattr(self._settings, name).value for name in _SEARCHED}
+        self.study.search(self._space(), {**first, "sessions_per_step": present.sessions_per_step})
+        self._held_out = spread(material.validation, present.check_tokens)
 
     def count(self) -> int:
         """Trials that have ended."""
