@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from peft import PeftModel
 
+import training.trainer  # noqa: F401  # a training has it in memory: a tenth of a gigabyte
 from doppel.base import choose_device
 from doppel.config import Config
 from doppel.memory import memory_of, peak_memory
