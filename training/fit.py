@@ -3,7 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from training.shares import score_together
 from training.track import check_trackers
 from training.trainer import PersonaTrainer
 from training.watch import Watch, stop_on_signals
-from training.work import Started, Work
+from training.work import Started, Work, only_here
 
 _HEADER_VALUES = 1000
 
@@ -50,27 +50,35 @@ class Interrupted(DoppelError):
     exit_code = 130
 
 
-def fit(config: Config, *, first_run: bool = False, origin: str | None = None) -> dict[str, Any]:
+def fit(config: Config, *, first_run: bool = False, origin: str | None = None, restart: bool = False) -> dict[str, Any]:
     """Trains on `data/<persona>/` and publishes the adapter; continues an interrupted run.
 
     Args:
         config: the configuration.
         first_run: keep to `training.first_run_minutes`, for a first doppelgänger to talk to.
         origin: the version or folder of an adapter to train on from.
+        restart: forget an interrupted run instead.
 
     Returns:
         What `doppel train --json` prints; nothing in a process of several that does not lead.
 
     Raises:
         UserError: no data set, or too little in it. AdapterRefused: `origin` cannot be trained on.
-        Interrupted: stopped by a signal.
+        DoppelError: another process trains there, or nothing can be written. Interrupted: stopped by a signal.
     """
     if first_run:
         config = _without_replay(config)
+    folder = work_folder(config)
     with joined(choose_device(config.model.device)) as ranks:
-        if not ranks.leads:
-            silence()
-        return _fit(config, first_run, origin, ranks)
+        if ranks.leads:
+            with only_here(folder):
+                if restart:
+                    shutil.rmtree(folder, ignore_errors=True)
+                return _fit(config, first_run, origin, ranks)
+        silence()
+        with suppress(Interrupted):  # the leader says so
+            _fit(config, first_run, origin, ranks)
+        return {}
 
 
 def _fit(config: Config, first_run: bool, origin: str | None, ranks: Ranks) -> dict[str, Any]:
@@ -287,8 +295,3 @@ def _result(started: Started, after: Bits, folder: Path, watch: Watch, parts: Pa
         "version": folder.name,
         "plan": msgspec.to_builtins(started.plan),
     }
-
-
-def remove_unfinished(config: Config) -> None:
-    """Forgets an interrupted run."""
-    shutil.rmtree(work_folder(config), ignore_errors=True)

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from doppel.base import choose_dtype, load_model
-from doppel.errors import UserError
+from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 
 Method = Literal["nf4", "int8"]
@@ -54,10 +54,14 @@ def quantization(method: Method, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def load_quantized(folder: Path, method: Method, dtype: torch.dtype, device: str) -> PreTrainedModel:
-    """The base with its linear layers quantised, on `device`. Raises UserError where that cannot be."""
+    """The base with its linear layers quantised, on `device`. Raises UserError or DoppelError where that cannot be."""
     check_quantization(device)
     place = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
-    base = load_model(folder, dtype, place, quantization(method, dtype))
+    try:
+        base = load_model(folder, dtype, place, quantization(method, dtype))
+    except (ImportError, RuntimeError) as error:  # too old, or not made for this machine's CUDA
+        reason = str(error).partition("\n")[0]
+        raise DoppelError(tr("training.quantize: the base cannot be quantised here: {reason}", reason=reason)) from None
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # It repacks the weights when it is first evaluated, into a form that rounds them and has no gradient.

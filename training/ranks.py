@@ -105,14 +105,18 @@ class Ranks(msgspec.Struct, frozen=True):
                 if one.grad is not None:
                     one.grad /= tokens
             return loss / tokens
-        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        message = torch.cat([one.float().flatten() for one in (*gradients, loss)])
+        sizes = [one.numel() for one in (*parameters, loss)]
+        message = torch.zeros(sum(sizes), device=loss.device)
+        *sums, total = message.split(sizes)
+        for one, added in zip(parameters, sums, strict=True):
+            if one.grad is not None:
+                added.copy_(one.grad.flatten())
+        total.copy_(loss)
         distributed.all_reduce(message)
         message /= tokens
-        *sums, total = message.split([one.numel() for one in (*gradients, loss)])
-        for parameter, gradient, added in zip(parameters, gradients, sums, strict=True):
-            parameter.grad = gradient.copy_(added.view_as(gradient))
-        mean: torch.Tensor = total.reshape(())
+        for one, added in zip(parameters, sums, strict=True):
+            one.grad = added.view_as(one).to(one.dtype)
+        mean: torch.Tensor = total[0]
         return mean
 
 

@@ -6,12 +6,17 @@ adapter is published. A folder made for other data, another base or other settin
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from doppel.adapter import sync
 from doppel.disk import writing
+from doppel.errors import DoppelError
+from doppel.i18n import tr
+from doppel.lock import hold
 from training.bits import Bits
 from training.plan import Plan
 from training.seal import is_whole
@@ -108,6 +113,24 @@ class Work:
         """Removes the folder; from the first moment on there is nothing to go on with."""
         (self.folder / _FILE).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def only_here(folder: Path) -> Iterator[None]:
+    """Keeps every other process from training in `folder` while the block runs.
+
+    Raises:
+        DoppelError: one is at it, or nothing can be written there.
+    """
+    if not folder.parent.is_dir():  # nothing to train on, as will be said
+        yield
+        return
+    with writing(folder.parent):
+        lock = hold(folder.with_name(f".{folder.name}.lock"))
+    if lock is None:
+        raise DoppelError(tr("{path}: another `doppel train` is at work there", path=folder))
+    with lock:
+        yield
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:

@@ -16,6 +16,7 @@ import torch
 
 from doppel import adapter
 from doppel.adapter import versions
+from doppel.errors import DoppelError
 from tests.processes import Child, Died
 from tests.training.runs import metrics_of, small_config, small_run, weights_of
 from training import fit as fitting
@@ -25,7 +26,7 @@ from training.fit import fit
 from training.prepare import work_folder
 from training.trainer import PersonaTrainer
 from training.watch import Watch
-from training.work import Work, checkpoints
+from training.work import Work, checkpoints, only_here
 
 
 def _die(*_: Any, **__: Any) -> None:
@@ -249,3 +250,14 @@ class TestCheckpoints:
         (work.folder / "checkpoint-of-mine").mkdir()
         assert work.checkpoint() is not None
         assert (work.folder / "checkpoint-of-mine").is_dir()
+
+
+def test_two_trainings_of_one_persona_do_not_get_into_each_others_way(tmp_path: Path, tiny_base: Path) -> None:
+    config = small_run(tmp_path, tiny_base)
+    with only_here(work_folder(config)), pytest.raises(DoppelError, match="another `doppel train` is at work there"):
+        fit(config)
+    Work(work_folder(config), "").folder.mkdir()
+    (work_folder(config) / "checkpoint-3").mkdir()
+    with only_here(work_folder(config)), pytest.raises(DoppelError, match="at work there"):
+        fit(config, restart=True)
+    assert (work_folder(config) / "checkpoint-3").is_dir()

@@ -34,11 +34,10 @@ def train(
     check_archives(config)
     if plan:
         return _plan(run, first_run=first_run, origin=origin, restart=restart)
-    from training.fit import fit, remove_unfinished  # torch takes seconds to import
+    from training.fit import fit  # torch takes seconds to import
 
-    if restart:
-        remove_unfinished(config)
-    return fit(config, first_run=first_run, origin=origin) or None  # of several processes one answers
+    # of several processes one answers
+    return fit(config, first_run=first_run, origin=origin, restart=restart) or None
 
 
 def _plan(run: Run, *, first_run: bool, origin: str | None, restart: bool) -> dict[str, Any] | None:

@@ -1,0 +1,186 @@
+"""Speed of two processes that train together, on a CPU: does sharing a step cost more than it brings?
+
+    python benchmarks/ddp.py [--quick] [--base bundled]
+
+Three contenders, each started anew and taking turns, three times over; medians are reported:
+
+- `one_thread`: one process with one thread.
+- `two_threads`: one process with two.
+- `two_processes`: two processes with one thread each, started by torchrun, their gradients summed over gloo.
+
+All train the same steps of the same messages (the sample persona's) with the trainer of `doppel train`, and whole
+optimizer steps are timed after one that does not count. `loss_apart` is the largest relative difference between the
+losses of two processes and of one; a test holds it to 1e-3 in float32. Prints one JSON object last.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+import yaml
+from transformers import TrainerCallback
+
+from doppel.config import Config, load_config
+from doppel.terminal import silence
+from training.examples import plan_steps
+from training.packing import tokens_per_batch
+from training.parts import Parts
+from training.plan import Plan
+from training.prepare import adapted, gather, load_base
+from training.ranks import joined
+from training.threads import use_threads
+from training.trainer import PersonaTrainer
+
+RANK, ALPHA, PER_STEP, WARM_UP = 16, 32.0, 16, 1
+CONTENDERS = {"one_thread": (1, 1), "two_threads": (1, 2), "two_processes": (2, 1)}
+"""Processes, and threads of each."""
+
+
+def main() -> None:
+    """Runs the comparison, or, inside it, one process of a contender."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one repetition of few steps")
+    parser.add_argument("--base", default="bundled", help="another base than the bundled one")
+    parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    steps = WARM_UP + (2 if arguments.quick else 5)
+    if arguments.config:
+        _worker(load_config(arguments.config), steps)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text(yaml.safe_dump({"archive": "sample", "model": {"base": arguments.base}}), encoding="utf-8")
+        doppel = Path(sys.executable).with_name("doppel")
+        subprocess.run([doppel, "build", "--config", config], check=True)
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
+        for repetition in range(1 if arguments.quick else 3):
+            for name in CONTENDERS:
+                runs[name].append(_run(name, config, quick=arguments.quick))
+                print(repetition + 1, name, runs[name][-1], file=sys.stderr, flush=True)
+    print(json.dumps(_report(runs)))
+
+
+def _run(contender: str, config: Path, *, quick: bool) -> dict[str, Any]:
+    processes, threads = CONTENDERS[contender]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), __file__, "--config", str(config)]
+    done = subprocess.run(
+        command + ["--quick"] * quick,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _report(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    speeds = {name: statistics.median(run["tokens_per_second"] for run in some) for name, some in runs.items()}
+    one, two = (runs[name][0]["losses"] for name in ("one_thread", "two_processes"))
+    ratios = {name: speeds["two_processes"] / speeds[name] for name in ("one_thread", "two_threads")}
+    return {
+        "device": "cpu",
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "tokens_per_second": {name: round(speed, 1) for name, speed in speeds.items()},
+        "loss_apart": max(abs(a / b - 1) for a, b in zip(one, two, strict=True)),
+        "checks": [
+            {
+                "name": f"two processes of one thread, times the speed of {name.replace('_', ' ')} in one process",
+                "value": round(ratio, 3),
+                "goal": ">= 1.0",
+                "ok": ratio >= 1.0,
+            }
+            for name, ratio in ratios.items()
+        ],
+    }
+
+
+def _worker(config: Config, steps: int) -> None:
+    with joined("cpu") as ranks:
+        if not ranks.leads:
+            silence()
+        with ranks.leader_first():
+            material = gather(config, None, ranks)
+        base = load_base(config, material)
+        use_threads(int(os.environ["OMP_NUM_THREADS"]))
+        model = adapted(config, base, RANK, ALPHA)
+        size = tokens_per_batch(model)
+        clock = _Clock()
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = PersonaTrainer(
+                model,
+                _plan(steps, size, model.dtype),
+                steps=plan_steps(material.train, PER_STEP, size, seed=0)[:steps],
+                held_out=material.validation,
+                folder=Path(folder),
+                callbacks=[clock],
+                parts=Parts(),
+                ranks=ranks,
+            )
+            clock.trainer = trainer
+            trainer.train()
+        if ranks.leads:
+            print(json.dumps({"tokens_per_second": clock.tokens / clock.seconds, "losses": clock.losses}))
+
+
+def _plan(steps: int, size: int, dtype: torch.dtype) -> Plan:
+    return Plan(
+        rank=RANK,
+        alpha=ALPHA,
+        learning_rate=5e-4,
+        sessions_per_step=PER_STEP,
+        tokens_per_batch=size,
+        max_length=512,
+        steps=steps,
+        warmup_steps=1,
+        steps_between_checks=steps + 1,  # no check
+        check_tokens=0,
+        patience=1,
+        seed=0,
+        device="cpu",
+        dtype=str(dtype).removeprefix("torch."),
+        tokens_per_second=0.0,
+        epochs=0.0,
+    )
+
+
+class _Clock(TrainerCallback):
+    """Times whole steps, the first ones left out, and keeps the losses of all."""
+
+    def __init__(self) -> None:
+        self.trainer: PersonaTrainer | None = None
+        self.losses: list[float] = []
+        self.seconds, self.tokens, self._began, self._seen = 0.0, 0, 0.0, 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Starts the clock."""
+        assert self.trainer is not None
+        self._began, self._seen = time.perf_counter(), self.trainer.tokens_seen
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stops the clock."""
+        assert self.trainer is not None
+        if state.global_step > WARM_UP:
+            self.seconds += time.perf_counter() - self._began
+            self.tokens += self.trainer.tokens_seen - self._seen
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Notes a step's loss."""
+        if logs and "loss" in logs:
+            self.losses.append(logs["loss"])
+
+
+if __name__ == "__main__":
+    main()
