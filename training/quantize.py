@@ -15,6 +15,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from doppel.base import choose_dtype, load_model
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
+from doppel.terminal import say
 
 Method = Literal["nf4", "int8"]
 
@@ -56,6 +57,8 @@ def quantization(method: Method, dtype: torch.dtype) -> BitsAndBytesConfig:
 def load_quantized(folder: Path, method: Method, dtype: torch.dtype, device: str) -> PreTrainedModel:
     """The base with its linear layers quantised, on `device`. Raises UserError or DoppelError where that cannot be."""
     check_quantization(device)
+    if device == "cpu":
+        say(tr("On a CPU a quantised base takes less memory, and more time."))
     place = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
     try:
         base = load_model(folder, dtype, place, quantization(method, dtype))
