@@ -1,4 +1,4 @@
-"""`doppel adapters`: which versions are published, and which one speaks."""
+"""`doppel adapters`: which versions are published, which one speaks, and their way in from and out to elsewhere."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,8 @@ from doppel.i18n import tr
 from doppel.terminal import console, say
 
 adapters = typer.Typer(
-    help="Published adapters: list them, choose one, go back to the one before.", no_args_is_help=True
+    help="Published adapters: list them, choose one, go back to the one before, import and export.",
+    no_args_is_help=True,
 )
 
 
