@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from doppel.transcript import Header, Transcript, Turn
 from training.dataset import Session
+from training.threads import one_thread
 
 _CONTEXT_TURNS = 4
 _NEW_TOKENS = 40
@@ -38,7 +39,7 @@ class Samples:
         """One line a situation: what was said, and what the persona answers."""
         was_training = self._model.training
         self._model.eval()
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(self._seed)
             lines = [self._line(header, turns) for header, turns in self._situations]
         self._model.train(was_training)

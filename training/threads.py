@@ -5,7 +5,8 @@ another program can make two threads several times slower than one.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numba
 import torch
@@ -17,6 +18,17 @@ def use_threads(count: int) -> None:
     """Lets torch and the compiled loops of `training.fast` use this many threads."""
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     torch.set_num_threads(count)  # the second: numba's first call sets the number of the OpenMP that both may share
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it torch uses one thread: a token at a time has too little work for the waiting of several."""
+    before = torch.get_num_threads()
+    use_threads(1)
+    try:
+        yield
+    finally:
+        use_threads(before)
 
 
 def choose_threads(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from training.threads import choose_threads, use_threads
+from training.threads import choose_threads, one_thread, use_threads
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +52,10 @@ def test_one_thread_stays_one() -> None:
     torch.set_num_threads(1)
     machine = Machine({1: 1.0})
     assert choose_threads(machine.work, machine.clock) == 1
+
+
+def test_one_thread_for_a_while() -> None:
+    use_threads(2)
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
