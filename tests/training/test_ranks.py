@@ -8,13 +8,15 @@ import torch
 from transformers import PreTrainedModel
 
 from doppel.base import load_model
+from doppel.config import Training
 from doppel.errors import DoppelError, UserError
 from tests.processes import Child, free_port, ranks_environment, together
+from training import shard
 from training.bits import score
 from training.examples import Example, collate
 from training.lora import add_lora, token_losses
 from training.ranks import ALONE, Ranks, joined
-from training.shard import is_split, layer_mesh, split
+from training.shard import is_split, layer_mesh, should_split, split
 from training.shares import score_together, shares, step_shares
 
 
@@ -87,6 +89,24 @@ def test_what_cannot_be_shared_is_one_clear_line(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=text), joined(device):
         pass
+
+
+@pytest.mark.parametrize(
+    ("training", "count", "most", "expected"),
+    [
+        ({}, 2, 14e9, False),
+        ({}, 2, 1000.0, True),
+        ({}, 1, 1000.0, False),
+        ({"quantize": "nf4"}, 2, 1000.0, False),
+        ({"split": False}, 2, 1000.0, False),
+        ({"split": True}, 2, 14e9, True),
+    ],
+)
+def test_a_large_base_is_split(
+    training: dict[str, Any], count: int, most: float, expected: bool, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "SPLIT_ABOVE", most)
+    assert should_split(Training(**training), tiny_base, Ranks(0, count)) is expected
 
 
 def _agree(base: Path) -> dict[str, Any]:

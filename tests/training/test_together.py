@@ -17,6 +17,7 @@ from doppel.adapter import versions
 from tests.processes import Child, together
 from tests.training.runs import FAST, metrics_of, small_config, small_run, weights_of
 from training import fit as fitting
+from training.__main__ import main as start
 from training.fit import Interrupted, fit
 from training.prepare import work_folder
 from training.trainer import PersonaTrainer
@@ -123,6 +124,18 @@ def test_a_step_of_one_example_leaves_the_other_process_without_work(tmp_path: P
     Child(_train, (root, tiny_base, lonely)).result()
     for number in range(2):
         assert _losses(tmp_path / str(number), tiny_base) == pytest.approx(_losses(root, tiny_base), rel=1e-3)
+
+
+@pytest.mark.parametrize("word", [[], ["train"]])
+def test_it_takes_the_options_of_doppel_train(
+    word: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["training", *word, "--help"])
+    with pytest.raises(SystemExit) as caught:
+        start()
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(option in shown for option in ("--config", "--first-run", "--from", "--restart", "--json"))
 
 
 def test_torchrun_starts_it_and_one_of_them_answers(tmp_path: Path, tiny_base: Path) -> None:
