@@ -11,6 +11,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
+import pytest
+
 _SECONDS = 270.0
 
 
@@ -26,11 +28,12 @@ class Child:
     ) -> None:
         context = get_context("forkserver")
         context.set_forkserver_preload(["training.fit"])
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the server reads it once, for all who are forked off it
         self._answer, theirs = context.Pipe(duplex=False)
-        full = {**os.environ, **(environment or {})}
+        full = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
         self.process = context.Process(target=_run, args=(theirs, full, target, tuple(arguments)))
-        self.process.start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OMP_NUM_THREADS", "1")  # the server reads it once, for all who are forked off it
+            self.process.start()
         theirs.close()
 
     def result(self) -> Any:
