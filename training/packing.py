@@ -119,7 +119,7 @@ def packed_attention(
     Returns:
         (1, N, H, D), and no weights.
     """
-    if query.device.type == "cuda" and query.dtype != torch.float32 and query.shape[-1] <= _FLASH_WIDTH:
+    if _has_flash(query):
         q, k, v = (one[0].transpose(0, 1) for one in (query, key, value))
         window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
         out = varlen_attn(
@@ -143,6 +143,13 @@ def packed_attention(
     sequences = zip(*(one.split(lengths, dim=2) for one in (query, key, value)), strict=True)
     parts = [_alone(q, k, v, scaling, sliding_window) for q, k, v in sequences]
     return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+def _has_flash(query: torch.Tensor) -> bool:
+    """Whether torch's flash attention takes these heads: half precision, on Ampere or newer."""
+    if query.device.type != "cuda" or query.dtype == torch.float32 or query.shape[-1] > _FLASH_WIDTH:
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _alone(
