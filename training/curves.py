@@ -76,8 +76,10 @@ class _Scale:
 
     def __init__(self, values: Sequence[float], start: float, end: float, *, whole: bool) -> None:
         low, high = min(values), max(values)
-        if low == high:
-            low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
+        size = max(abs(low), abs(high))
+        if high - low <= 1e-9 * max(size, 1e-9):  # all the same, as far as a drawing shows: room on both sides
+            margin = size / 10 if size > 1e-9 else 0.1
+            low, high = low - margin, high + margin
         step = _nice_step((high - low) / _TICKS)
         if whole:  # counts: ticks at whole numbers, the axis ends with the last value
             step = max(1.0, math.ceil(step))

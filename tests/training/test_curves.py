@@ -5,7 +5,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from training.curves import Curve, draw
@@ -39,6 +39,7 @@ def test_points_lie_where_the_axes_say() -> None:
     st.booleans(),
     st.booleans(),
 )
+@example([5e-324], False, False)
 def test_whatever_the_numbers_the_drawing_stays_in_its_frame(values: list[float], noisy: bool, marked: bool) -> None:
     points = list(enumerate(values))
     drawn = draw(Curve(title="t", across="step", points=points, noisy=noisy, marked=marked))
