@@ -1,0 +1,124 @@
+"""Training speed on a GPU: randomly initialised Llama-3-8B and Qwen3-8B shapes, short chats end to end, bfloat16.
+
+    python benchmarks/train_gpu.py [--quick] [--shape llama-3-8b] [--device cuda]
+
+The chats are made up: sessions of 60 to 500 random tokens, four tenths of them supervised, which is what the lengths of
+real ones look like. The LoRA is rank 16 on all linear layers. Each timing is a whole optimizer step of 16,384 tokens;
+medians are reported. `--device cpu --shape tiny` only shows that the script works. Prints one JSON object last.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen3Config
+
+from training.examples import Example, collate, micro_batches
+from training.lora import add_lora, token_losses
+from training.measure import Clock
+from training.optimizer import MasterAdamW
+from training.packing import tokens_per_batch
+
+SHAPES: dict[str, PreTrainedConfig] = {
+    "llama-3-8b": LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+    ),
+    "qwen3-8b": Qwen3Config(
+        vocab_size=151_936,
+        hidden_size=4096,
+        intermediate_size=12_288,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=8192,
+    ),
+    "tiny": LlamaConfig(
+        vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4
+    ),
+}
+GOAL = 18_000
+STEP_TOKENS = 16_384
+
+
+def main() -> None:
+    """Measures every shape asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three steps instead of ten")
+    parser.add_argument("--json", action="store_true", help="as ever: the last line is the JSON object")
+    parser.add_argument("--shape", choices=SHAPES, action="append")
+    parser.add_argument("--device", default="cuda")
+    arguments = parser.parse_args()
+    shapes = arguments.shape or ["llama-3-8b", "qwen3-8b"]
+    figures = {shape: _measure(shape, arguments.device, 3 if arguments.quick else 10) for shape in shapes}
+    on_gpu = arguments.device.startswith("cuda")
+    report = {
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "torch": torch.__version__,
+        "figures": figures,
+        "checks": [
+            {
+                "name": f"{shape}, tokens per second",
+                "value": round(some["tokens_per_second"]),
+                "goal": f">= {GOAL}",
+                "ok": some["tokens_per_second"] >= GOAL,
+            }
+            for shape, some in figures.items()
+        ],
+    }
+    print(json.dumps(report))
+
+
+def _measure(shape: str, device: str, steps: int) -> dict[str, float]:
+    torch.manual_seed(0)
+    with torch.device(device):
+        base = AutoModelForCausalLM.from_config(SHAPES[shape], dtype=torch.bfloat16, attn_implementation="sdpa")
+    model = add_lora(base, 16, 32).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = MasterAdamW(trained, lr=1e-4)
+    clock = Clock(device, time.perf_counter)
+    seconds = []
+    for number in range(steps + 2):  # the first two choose kernels and take memory
+        step = _chats(SHAPES[shape].vocab_size, seed=number)
+        supervised = sum(one.supervised for one in step)
+        groups = micro_batches(step, tokens_per_batch(model))
+
+        def train(groups: list[list[Example]] = groups, supervised: int = supervised) -> None:
+            for group in groups:
+                losses, _ = token_losses(model, collate(group))
+                (losses.sum() / supervised).backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        seconds.append(clock.time(train) / sum(len(one.ids) for one in step))
+    peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else 0
+    return {"tokens_per_second": 1 / statistics.median(seconds[2:]), "peak_memory_bytes": peak}
+
+
+def _chats(vocabulary: int, seed: int) -> list[Example]:
+    """One step's sessions, `STEP_TOKENS` tokens or a little more."""
+    source = random.Random(seed)
+    items: list[Example] = []
+    while sum(len(one.ids) for one in items) < STEP_TOKENS:
+        length = source.randint(60, 500)
+        ids = source.choices(range(vocabulary), k=length)
+        items.append(Example(ids, source.choices((0, 1), (6, 4), k=length), length))
+    return items
+
+
+if __name__ == "__main__":
+    main()
