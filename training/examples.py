@@ -5,8 +5,9 @@ ends; each piece carries the header and the turns before it as context without l
 truncated and nothing is learned twice. Knows token ids; knows no model.
 """
 
+import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import torch
@@ -98,18 +99,32 @@ def plan_steps(items: Sequence[Example], per_step: int, tokens_per_batch: int, s
 def micro_batches(items: Sequence[Example], tokens_per_batch: int) -> list[list[Example]]:
     """Examples in groups of at most `tokens_per_batch` tokens, about equally full (one example always fits)."""
     total = sum(len(example.ids) for example in items)
-    groups: list[list[Example]] = [[] for _ in range(max(1, -(-total // tokens_per_batch)))]
-    sizes = [0] * len(groups)
-    for example in sorted(items, key=lambda example: len(example.ids), reverse=True):
-        # from the longest down, each to the emptiest group: the classic of even loads (Graham 1969)
-        place = sizes.index(min(sizes))
-        if sizes[place] and sizes[place] + len(example.ids) > tokens_per_batch:
-            groups.append([])
-            sizes.append(0)
-            place = len(groups) - 1
-        groups[place].append(example)
-        sizes[place] += len(example.ids)
+    groups = even_loads(items, max(1, -(-total // tokens_per_batch)), most=tokens_per_batch)
     return [group for group in groups if group]
+
+
+def even_loads(
+    items: Sequence[Example],
+    count: int,
+    weigh: Callable[[Example], float] = lambda example: len(example.ids),
+    most: float = math.inf,
+) -> list[list[Example]]:
+    """`count` lists of about the same weight that hold every example once; some stay empty if there are too few.
+
+    Where an example would make a list heavier than `most`, a further list begins, however heavy the example.
+    """
+    loads: list[list[Example]] = [[] for _ in range(count)]
+    weights = [0.0] * count
+    for example in sorted(items, key=weigh, reverse=True):
+        # the heaviest first, each to whoever has the least: the classic of even loads (Graham 1969)
+        place = weights.index(min(weights))
+        if weights[place] and weights[place] + weigh(example) > most:
+            place = len(loads)
+            loads.append([])
+            weights.append(0.0)
+        loads[place].append(example)
+        weights[place] += weigh(example)
+    return loads
 
 
 def collate(group: Sequence[Example]) -> Batch:

@@ -105,7 +105,7 @@ def open_run(config: Config, *, first_run: bool, origin: str | None, ranks: Rank
     with ranks.leader_first():  # the others find in the cache what it fetches or converts
         minutes = config.training.first_run_minutes if first_run else config.training.minutes
         material = gather(config, minutes, ranks)
-    work = Work(work_folder(config), _purpose(config, material))
+    work = Work(work_folder(config), purpose(config, material, minutes, regardless_of={"track"}))
     start, started = choose_start(config, origin, work, material.base)
     base = load_base(config, material, started.plan if started else None)
     if material.device == "cpu":
@@ -187,9 +187,7 @@ def load_base(config: Config, material: Material, plan: Plan | None = None) -> P
     else:
         base = load_model(folder, dtype, device)
     check_head(base)
-    threads = torch.get_num_threads()
     accelerate(base)
-    torch.set_num_threads(threads)  # numba begins by giving torch, too, as many as there are cores
     if ranks.leads and (reason := why_not_packed(base)) is not None:
         say(tr("One conversation at a time, which is slower: {reason}.", reason=reason))
     return base
@@ -279,15 +277,16 @@ def work_folder(config: Config) -> Path:
     return config.data_dir.with_name(config.data_dir.name + ".training")
 
 
-def _purpose(config: Config, material: Material) -> str:
+def purpose(config: Config, material: Material, minutes: float | None, *, regardless_of: set[str]) -> str:
+    """Digest of all that a run depends on: data, base, and settings but those of `training` that are named."""
     parts = (
         dataset_digest(config.data_dir),
         material.base.digest,
         material.transcript.format,
         material.transcript.template,
-        config.training.model_dump_json(exclude={"track"}),
+        config.training.model_dump_json(exclude=regardless_of),
         config.model.model_dump_json(),
-        str(material.minutes),
+        str(minutes),
         *(source.digest for source in material.sources),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -8,23 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from training.bits import Bits
-from training.examples import Example, Step, micro_batches
+from training.examples import Example, Step, even_loads, micro_batches
 from training.ranks import Ranks
 from training.shard import is_split
-
-
-def shares(
-    items: Sequence[Example], count: int, weigh: Callable[[Example], float] = lambda example: len(example.ids)
-) -> list[list[Example]]:
-    """`count` lists of about the same weight that hold every example once; some stay empty if there are too few."""
-    divided: list[list[Example]] = [[] for _ in range(count)]
-    loads = [0.0] * count
-    for example in sorted(items, key=weigh, reverse=True):
-        # the heaviest first, each to whoever has the least: the classic of even loads (Graham 1969)
-        least = loads.index(min(loads))
-        divided[least].append(example)
-        loads[least] += weigh(example)
-    return divided
 
 
 def step_shares(step: Step, count: int, tokens_per_batch: int, weigh: Callable[[Example], float]) -> list[Step]:
@@ -32,7 +18,7 @@ def step_shares(step: Step, count: int, tokens_per_batch: int, weigh: Callable[[
     if count == 1:
         return [step]
     examples = [example for group in step for example in group]
-    return [micro_batches(share, tokens_per_batch) if share else [] for share in shares(examples, count, weigh)]
+    return [micro_batches(share, tokens_per_batch) if share else [] for share in even_loads(examples, count, weigh)]
 
 
 def score_together(
@@ -44,7 +30,7 @@ def score_together(
     """
     if is_split(model):
         return ranks.tell(score(items))
-    mine = shares(items, ranks.count)[ranks.number]
+    mine = even_loads(items, ranks.count)[ranks.number]
     ends = sum(role == 2 for example in mine for role in example.roles[1:])
     parts = ranks.collect((score(mine), ends))
     total_bytes = sum(bits.text_bytes for bits, _ in parts)

@@ -4,7 +4,6 @@ The data set is read and the base loaded once; each trial puts a new LoRA on the
 would, for a limited time, and takes it off again. Judged is on the validation split and never on the test split.
 """
 
-import hashlib
 import math
 import time
 from datetime import UTC, datetime
@@ -24,12 +23,11 @@ from doppel.i18n import tr
 from doppel.lock import hold
 from doppel.terminal import progress, say
 from training.bits import score
-from training.dataset import dataset_digest
 from training.examples import spread
 from training.packing import tokens_per_batch
 from training.parts import Parts
 from training.plan import Plan, make_plan, steps_of, tokens_within
-from training.prepare import Material, adapted, draw_up, gather, load_base, settings_for, size_of, with_replay
+from training.prepare import Material, adapted, draw_up, gather, load_base, purpose, settings_for, size_of, with_replay
 from training.ranks import ALONE
 from training.recommend import Choice, Settings, recommend
 from training.study import Attempt, Dimension, Study, Trial, Values
@@ -39,6 +37,7 @@ from training.watch import StopAsked, stop_on_signals
 _MINUTES_ON_CPU = 10.0
 _MOST_EPOCHS = 4.0
 _SEARCHED = ("learning_rate", "rank", "epochs", "sessions_per_step")
+_NO_MATTER = {*_SEARCHED, "track", "minutes", "first_run_minutes"}  # trials can be compared all the same
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -135,7 +134,7 @@ class _Bench:
         if minutes is None and not material.device.startswith("cuda"):
             minutes = _MINUTES_ON_CPU
         self._is_short = minutes is not None
-        self.study = Study(folder, _purpose(config, material, minutes), config.training.seed)
+        self.study = Study(folder, purpose(config, material, minutes, regardless_of=_NO_MATTER), config.training.seed)
         # both stay as they are, however busy the machine is when the search goes on
         self._speed = self.study.kept("tokens_per_second", self._measured)
         self.epoch_tokens = sum(len(example.ids) for example in material.train)
@@ -278,19 +277,3 @@ def shown(plan: Plan) -> str:
         epochs=plan.epochs,
         sessions=plan.sessions_per_step,
     )
-
-
-def _purpose(config: Config, material: Material, minutes: float | None) -> str:
-    """Digest of what makes trials comparable; what is searched for is not part of it."""
-    fixed = config.training.model_dump_json(exclude={*_SEARCHED, "track", "minutes", "first_run_minutes"})
-    parts = (
-        dataset_digest(config.data_dir),
-        material.base.digest,
-        material.transcript.format,
-        material.transcript.template,
-        fixed,
-        config.model.model_dump_json(),
-        str(minutes),
-        *(source.digest for source in material.sources),
-    )
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

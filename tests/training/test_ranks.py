@@ -13,11 +13,11 @@ from doppel.errors import DoppelError, UserError
 from tests.processes import Child, free_port, ranks_environment, together
 from training import shard
 from training.bits import score
-from training.examples import Example, collate
+from training.examples import Example, collate, even_loads
 from training.lora import add_lora, token_losses
 from training.ranks import ALONE, Ranks, joined
 from training.shard import is_split, layer_mesh, should_split, split
-from training.shares import score_together, shares, step_shares
+from training.shares import score_together, step_shares
 
 
 def _examples(count: int, seed: int = 0) -> list[Example]:
@@ -36,13 +36,13 @@ def _examples(count: int, seed: int = 0) -> list[Example]:
 class TestShares:
     def test_every_example_is_in_one_share_and_the_shares_are_even(self) -> None:
         items = _examples(50)
-        divided = shares(items, 4)
+        divided = even_loads(items, 4)
         assert sorted(id(one) for share in divided for one in share) == sorted(map(id, items))
         loads = [sum(len(one.ids) for one in share) for share in divided]
         assert max(loads) < 1.1 * min(loads)
 
     def test_the_same_items_are_divided_alike_everywhere(self) -> None:
-        assert shares(_examples(20), 3) == shares(_examples(20), 3)
+        assert even_loads(_examples(20), 3) == even_loads(_examples(20), 3)
 
     def test_fewer_examples_than_processes_leave_some_without(self) -> None:
         divided = step_shares([_examples(2)], 3, 2048, lambda example: len(example.ids))
