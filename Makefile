@@ -21,8 +21,9 @@ help:
 run: .venv/.installed
 	@exec .venv/bin/doppel up
 
+# Each process computes with one thread: tiny models gain nothing from more, and the processes would wait for each other.
 test: .venv/.installed-dev
-	@.venv/bin/python -m pytest
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope
 
 lint: .venv/.installed-dev
 	@.venv/bin/ruff check

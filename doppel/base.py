@@ -195,7 +195,7 @@ def _bundled(report: Callable[[str], None]) -> Path:
         for notice in ("GEMMA_TERMS.html", "NOTICE.md"):
             shutil.copyfile(str(files(carrier).joinpath("data", notice)), staging / notice)
         staging.chmod(0o755)
-        staging.rename(folder)
+        _appear(staging, folder)
     except (OSError, ValueError) as error:
         raise DoppelError(
             tr("{path}: the bundled model cannot be converted: {error}", path=folder, error=error)
@@ -204,6 +204,15 @@ def _bundled(report: Callable[[str], None]) -> Path:
         shutil.rmtree(staging, ignore_errors=True)
     report(tr("Gemma is provided under the Gemma Terms of Use: {path}", path=folder / "GEMMA_TERMS.html"))
     return folder
+
+
+def _appear(staging: Path, folder: Path) -> None:
+    """Renames; where another process was there first, what it made serves as well."""
+    try:
+        staging.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
 
 
 def _convert_weights(folder: Path, name: str) -> None:

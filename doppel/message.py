@@ -11,7 +11,7 @@ Kind = Literal["dm", "group", "post", "reply", "quote"]
 Mark = Literal["", "forward", "retweet", "service", "bot", "media", "sticker", "superseded", "deleted"]
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One sent message (a bubble).
 
     Attributes:

@@ -116,8 +116,14 @@ class Encoded(msgspec.Struct, frozen=True):
 
 def normalize(text: str) -> str:
     """Bubble text in the form the transcript keeps: NFC, `\\n` line ends, valid Unicode, stripped."""
-    text = text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").translate(_LINE_ENDS)
-    text = unicodedata.normalize("NFC", text.translate(_DROPPED))
+    if not text.isprintable():  # line ends, controls and lone surrogates are not, and nearly all text is
+        text = text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").translate(_LINE_ENDS)
+        text = text.translate(_DROPPED)
+    elif text.isascii():
+        return text.strip()
+    else:
+        text = text.replace("\ufffd", "")
+    text = unicodedata.normalize("NFC", text)
     return text.replace(NEWLINE_SIGN, _SIGN_ALIAS).replace(_BLANK_SIGN, "_").strip()
 
 

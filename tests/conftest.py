@@ -1,5 +1,6 @@
 """What every test gets: folders of its own instead of the user's, no tokens, and a tiny base model on request."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +22,11 @@ PublishAdapter = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the whole run, so that a converted model is converted once."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache for the whole run, also of several processes, so that a converted model is converted once."""
+    run = tmp_path_factory.getbasetemp()
+    cache = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "cache"
+    cache.mkdir(exist_ok=True)
+    return cache
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ REACH = 64
 """Sessions back to which a reply can still bring a message home."""
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, gc=False):
     """A kept message on its way into a session: which archive it came from, and whether it is the owner's."""
 
     source: int
