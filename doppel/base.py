@@ -7,6 +7,7 @@ pickled weights are never read.
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 import time
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 BUNDLED = "bundled"
 _BUNDLED_FOLDER = "gemma-3-270m-bf16-1"  # the last number changes when the conversion does
 _STAGING = ".converting-"
+_HOPELESS = 20  # times slower in bfloat16, kernel set-up included: not worth timing again
 _WANTED = ("*.json", "*.safetensors", "tokenizer*", "*.model", "*.jinja", "*.txt")
 
 
@@ -149,7 +151,8 @@ def choose_device(setting: str) -> str:
 def choose_dtype(setting: str, device: str) -> "torch.dtype":
     """The dtype for frozen weights: as set, else bfloat16 where this machine multiplies faster in it.
 
-    On a CPU both are timed on one matrix product (about 0.1 s): some have no bfloat16 units and are slower.
+    On a CPU both are timed on one matrix product (about 0.1 s): some have no bfloat16 units and are up to a hundred
+    times slower, where one product tells enough.
     """
     import torch
 
@@ -157,18 +160,22 @@ def choose_dtype(setting: str, device: str) -> "torch.dtype":
         return torch.float32 if setting == "float32" else torch.bfloat16
     if device != "cpu":
         return torch.bfloat16
-    return min((torch.bfloat16, torch.float32), key=_gemm_seconds)
+    usual = _gemm_seconds(torch.float32)
+    return torch.bfloat16 if _gemm_seconds(torch.bfloat16, hopeless=_HOPELESS * usual) < usual else torch.float32
 
 
-def _gemm_seconds(dtype: "torch.dtype") -> float:
+def _gemm_seconds(dtype: "torch.dtype", hopeless: float = math.inf) -> float:
+    """Seconds of one matrix product, the best of four; a first one that takes `hopeless` seconds is not repeated."""
     import torch
 
     left, right = torch.ones(512, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
-    best = float("inf")
+    best = math.inf
     for _ in range(4):  # the first round sets up the kernel
         started = time.perf_counter()
         torch.mm(left, right)
         best = min(best, time.perf_counter() - started)
+        if best > hopeless:
+            break
     return best
 
 
