@@ -1,0 +1,124 @@
+"""Discord's data package and DiscordChatExporter's files."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.training.exports import read_all, write_folder, write_json, write_zip
+from training.archives.discord import DiscordReader
+from training.archives.discord_exporter import DiscordExporterReader
+
+CHANNEL, DIRECT = "111111111111111111", "222222222222222222"
+CSV = (
+    "ID,Timestamp,Contents,Attachments\n"
+    '3,2021-03-14 09:00:00.123000+00:00,"hi, there\nsecond line",\n'
+    "2,2021-03-14 08:00:00+00:00,,https://cdn.example/x.png\n"
+)
+
+
+def package(folder: str = "messages") -> dict[str, str]:
+    records = [{"ID": 9, "Timestamp": "2023-01-02 03:04:05", "Contents": "moin", "Attachments": ""}]
+    return {
+        f"{folder}/index.json": json.dumps({CHANNEL: "general in Home", DIRECT: "Direct Message with tom#0"}),
+        f"{folder}/c{CHANNEL}/channel.json": json.dumps(
+            {"id": CHANNEL, "type": 0, "guild": {"id": "1", "name": "Home"}}
+        ),
+        f"{folder}/c{CHANNEL}/messages.csv": CSV,
+        f"{folder}/c{DIRECT}/channel.json": json.dumps({"id": DIRECT, "type": "DM"}),
+        f"{folder}/c{DIRECT}/messages.json": json.dumps(records),
+        "account/user.json": json.dumps({"id": "7", "username": "mara"}),
+    }
+
+
+@pytest.mark.parametrize("folder", ["messages", "Messages"])
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_package_of_either_age(tmp_path: Path, folder: str, as_zip: bool) -> None:
+    path = tmp_path / ("package.zip" if as_zip else "package")
+    (write_zip if as_zip else write_folder)(path, package(folder))
+    messages, bad = read_all(path, [DiscordReader()])
+    assert bad == []
+    assert [(one.id, one.chat, one.kind, one.text, one.mark) for one in messages] == [
+        ("3", CHANNEL, "group", "hi, there\nsecond line", ""),
+        ("2", CHANNEL, "group", "", "media"),
+        ("9", DIRECT, "dm", "moin", ""),
+    ]
+    assert all(one.is_owner for one in messages)
+    assert messages[0].sent_at == datetime(2021, 3, 14, 9, 0, 0, 123000, tzinfo=UTC)
+    assert messages[2].sent_at == datetime(2023, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert messages[0].chat_name == "general in Home"
+
+
+def test_a_damaged_record_of_a_package_is_counted(tmp_path: Path) -> None:
+    files = package()
+    files[f"messages/c{DIRECT}/messages.json"] = (
+        '[{"ID": 1, "Timestamp": "yesterday"}, {"ID": 2, "Timestamp": "2023-01-02 03:04:05", "Contents": "ok"}]'
+    )
+    messages, bad = read_all(write_folder(tmp_path / "package", files), [DiscordReader()])
+    assert [one.text for one in messages if one.chat == DIRECT] == ["ok"]
+    assert [one.position for one in bad] == ["message 1"]
+
+
+def said(number: int, text: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": str(number),
+        "type": "Default",
+        "timestamp": f"2021-03-14T09:00:{number:02}.5+01:00",
+        "content": text,
+        "author": {"id": "7", "name": "mara", "nickname": "Mara", "isBot": False},
+        **more,
+    }
+
+
+def exported(*messages: Any, kind: str = "GuildTextChat") -> dict[str, Any]:
+    return {
+        "guild": {"id": "1", "name": "Home"},
+        "channel": {"id": CHANNEL, "type": kind, "name": "general"},
+        "dateRange": {"after": None, "before": None},
+        "messages": list(messages),
+        "messageCount": len(messages),
+    }
+
+
+def test_an_export_of_a_channel(tmp_path: Path) -> None:
+    bot = {"id": "8", "name": "b", "isBot": True}
+    path = write_json(
+        tmp_path / "general.json",
+        exported(
+            said(1, "hello"),
+            said(2, "yes", type="Reply", reference={"messageId": "1", "channelId": CHANNEL}),
+            said(3, "elsewhere", reference={"messageId": "1", "channelId": "5"}),
+            said(4, "", forwardedMessage={"content": "x"}),
+            said(5, "beep", author=bot),
+            said(6, "pinned", type="ChannelPinnedMessage"),
+            said(7, "", stickers=[{"name": "wave"}]),
+            said(8, "look", attachments=[{"url": "x"}]),
+        ),
+    )
+    messages, bad = read_all(path, [DiscordExporterReader()])
+    assert bad == []
+    assert [one.mark for one in messages] == ["", "", "", "forward", "bot", "service", "sticker", "media"]
+    assert [one.reply_to for one in messages][:3] == [None, "1", None]
+    assert messages[0].sent_at == datetime(2021, 3, 14, 8, 0, 1, 500000, tzinfo=UTC)
+    assert (messages[0].chat_name, messages[0].sender_name, messages[0].is_owner) == ("Home #general", "Mara", None)
+
+
+def test_a_private_channel_is_a_conversation_of_two(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "x.json", exported(said(1, "hello"), kind="DirectTextChat"))
+    messages, _ = read_all(path, [DiscordExporterReader()])
+    assert [one.kind for one in messages] == ["dm"]
+
+
+@given(st.integers(0, 600), st.binary(max_size=4))
+def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory, at: int, damage: bytes) -> None:
+    whole = json.dumps(exported(*(said(number, f"text {number}") for number in range(1, 5)))).encode()
+    start = whole.index(b'"messages"') + 14
+    data = whole[: start + at] + damage + whole[start + at :]
+    path = tmp_path_factory.mktemp("any") / "x.json"
+    path.write_bytes(data)
+    messages, bad = read_all(path, [DiscordExporterReader()])
+    assert len(messages) == 4 or bad

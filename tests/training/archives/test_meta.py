@@ -1,0 +1,93 @@
+"""Instagram's and Messenger's download."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.training.exports import read_all, write_json
+from training.archives.meta import MetaReader, mended
+
+
+def spoiled(text: str) -> str:
+    """As Meta writes it."""
+    return text.encode().decode("latin-1")
+
+
+def said(number: int, sender: str, text: str | None, **more: Any) -> dict[str, Any]:
+    record = {"sender_name": spoiled(sender), "timestamp_ms": 1_600_000_000_000 + number * 1000, **more}
+    return record if text is None else {**record, "content": spoiled(text)}
+
+
+def conversation(*messages: Any, people: tuple[str, ...] = ("Tom", "Zoë")) -> dict[str, Any]:
+    return {
+        "participants": [{"name": spoiled(name)} for name in people],
+        "messages": list(messages),
+        "title": spoiled("Zoë"),
+        "thread_path": "inbox/zoe_1",
+    }
+
+
+def test_parts_come_oldest_first_and_text_is_mended(tmp_path: Path) -> None:
+    inbox = tmp_path / "your_instagram_activity" / "messages" / "inbox" / "zoe_1"
+    write_json(inbox / "message_1.json", conversation(said(4, "Zoë", "tschüß 😀"), said(3, "Tom", "ok")))
+    write_json(inbox / "message_2.json", conversation(said(2, "Zoë", "你好"), said(1, "Tom", "hi")))
+    messages, bad = read_all(tmp_path, [MetaReader()])
+    assert bad == []
+    assert [(one.sender, one.text) for one in messages] == [
+        ("Tom", "hi"),
+        ("Zoë", "你好"),
+        ("Tom", "ok"),
+        ("Zoë", "tschüß 😀"),
+    ]
+    assert messages[0].sent_at == datetime.fromtimestamp(1_600_000_001, UTC)
+    assert {(one.kind, one.chat, one.chat_name) for one in messages} == {("dm", "inbox/zoe_1", "Zoë")}
+
+
+def test_what_is_no_text_is_marked(tmp_path: Path) -> None:
+    records = [
+        said(5, "Tom", "Liked a message"),
+        said(4, "Tom", None, photos=[{"uri": "x"}]),
+        said(3, "Tom", None, sticker={"uri": "x"}),
+        said(2, "Tom", "gone", is_unsent=True),
+        said(1, "Tom", "Tom named the group.", type="Subscribe"),
+    ]
+    write_json(tmp_path / "inbox" / "x" / "message_1.json", conversation(*records, people=("Tom", "Zoë", "Kim")))
+    messages, _ = read_all(tmp_path, [MetaReader()])
+    assert [one.mark for one in messages] == ["service", "deleted", "sticker", "media", "service"]
+    assert {one.kind for one in messages} == {"group"}
+
+
+def test_the_encrypted_form_is_clean_already(tmp_path: Path) -> None:
+    record = {"senderName": "Zoë", "text": "schön", "timestamp": 1_600_000_000_000, "isUnsent": False, "media": []}
+    content = {"participants": ["Tom", "Zoë"], "threadName": "Zoë_7", "messages": [record]}
+    messages, bad = read_all(write_json(tmp_path / "Zoe_7.json", content), [MetaReader()])
+    assert bad == []
+    assert [(one.sender, one.text, one.mark) for one in messages] == [("Zoë", "schön", "")]
+
+
+def test_a_record_without_a_time_is_counted(tmp_path: Path) -> None:
+    write_json(tmp_path / "inbox" / "x" / "message_1.json", conversation({"sender_name": "Tom"}, said(1, "Tom", "hi")))
+    messages, bad = read_all(tmp_path, [MetaReader()])
+    assert [one.text for one in messages] == ["hi"]
+    assert [one.position for one in bad] == ["message 1"]
+
+
+@given(st.text())
+def test_mending_undoes_the_damage_and_leaves_other_text(text: str) -> None:
+    if text.isascii():
+        assert mended(text) == text
+    else:
+        try:
+            whole = spoiled(text)
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return
+        assert mended(whole) == text
+
+
+@pytest.mark.parametrize("text", ["schön", "你好"])
+def test_sound_text_stays(text: str) -> None:
+    assert mended(text) == text
