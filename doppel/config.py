@@ -7,9 +7,9 @@ from the environment (`TELEGRAM_TOKEN`, `DISCORD_TOKEN`).
 import hashlib
 import os
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
@@ -21,6 +21,8 @@ from doppel.i18n import tr
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,64}$")]
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?([smhd])")
 Account = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
+PrivateKind = Literal["email", "phone", "id", "card", "iban", "ip", "token", "password", "url", "address"]
+"""What is replaced in messages."""
 
 
 class Section(BaseModel):
@@ -34,6 +36,23 @@ class Persona(Section):
 
     name: Name = "sample"
     me: tuple[Account, ...] = ()
+
+
+class Privacy(Section):
+    """Whether secrets and personal data in messages are replaced by made-up ones, and which kinds."""
+
+    scrub: bool = True
+    kinds: tuple[PrivateKind, ...] = get_args(PrivateKind)
+
+
+class Exclude(Section):
+    """Messages that are left out: of people and chats (ids or names), with words, before or after a day."""
+
+    people: tuple[Account, ...] = ()
+    chats: tuple[Account, ...] = ()
+    words: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    before: date | None = None
+    after: date | None = None
 
 
 class Model(Section):
@@ -150,6 +169,8 @@ class Config(Section):
     timezone: str = "auto"
     persona: Persona = Persona()
     archive: str | tuple[str, ...] = "sample"
+    privacy: Privacy = Privacy()
+    exclude: Exclude = Exclude()
     model: Model = Model()
     transcript: Literal["base", "chat"] = "base"
     training: Training = Training()
@@ -207,8 +228,9 @@ class Config(Section):
 
     @property
     def archive_digest(self) -> str:
-        """Digest of what a data set is made from, as written here: the archives and the owner's accounts."""
-        return hashlib.sha256("\n".join([*self.archives, "", *self.persona.me]).encode()).hexdigest()[:16]
+        """Digest of what a data set is made from, as written here: archives, the owner's accounts, what is left out."""
+        rules = (self.privacy.model_dump_json(), self.exclude.model_dump_json())
+        return hashlib.sha256("\n".join([*self.archives, "", *self.persona.me, *rules]).encode()).hexdigest()[:16]
 
     @property
     def archives(self) -> tuple[str, ...]:

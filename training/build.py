@@ -25,6 +25,7 @@ from training.dataset import SESSIONS, Session, write_sessions
 from training.ledger import Ledger, total
 from training.owner import Owner
 from training.rhythm import Rhythm
+from training.scrub import Exclusion, Scrubber
 from training.sessions import (
     Line,
     cut_at_silences,
@@ -107,6 +108,8 @@ class _Build:
         self.ledger = Ledger()
         self.owner = Owner(config.persona.me)
         self.rhythm = Rhythm()
+        self.exclusion = Exclusion(config.exclude, config.zone)
+        self.scrubber: Scrubber | None = None
         self.own_kept = 0
         self.first: datetime | None = None
         self.last: datetime | None = None
@@ -114,6 +117,8 @@ class _Build:
     def run(self, staging: Path) -> Report:
         spool = Spool(staging / "messages.tmp")
         drafts = Records(staging / "sessions.tmp")
+        if self.config.privacy.scrub:
+            self.scrubber = Scrubber(staging, self.config.data_dir, self.config.privacy.kinds)
         try:
             self._read(spool)
             self._require_owner()
@@ -123,6 +128,8 @@ class _Build:
         finally:
             spool.close()
             drafts.close()
+            if self.scrubber is not None:
+                self.scrubber.close()
         write_habits(staging, self.rhythm.habits())
         return self._report(counts)
 
@@ -136,8 +143,10 @@ class _Build:
                 self.owner.saw(number, message)
                 row = self.ledger.read(number, message)
                 text = clean_text(message.text)
-                reason = drop_reason(message, text)
+                reason = "excluded" if self.exclusion.covers(message) else drop_reason(message, text)
                 if reason is None:
+                    if self.scrubber is not None:
+                        text = self.scrubber.scrub(text, message.origin)
                     spool.add(number, msgspec.structs.replace(message, text=text))
                 else:
                     row.dropped[reason] += 1
@@ -259,6 +268,7 @@ class _Build:
             sources=source_reports(self.found.sources, self.ledger.rows),
             unknown=self.found.unknown,
             sessions=sessions,
+            scrubbed=dict(self.scrubber.counts) if self.scrubber is not None else {},
             owner=OwnerReport(
                 accounts=self.owner.names,
                 read=self.owner.messages,

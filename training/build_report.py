@@ -54,7 +54,7 @@ class OwnerReport(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A whole build. `sources` by format, numbered where there are several of one; `sessions` by split.
 
-    `archive_digest` is the configuration's: what the data set was made from.
+    `archive_digest` is the configuration's: what the data set was made from. `scrubbed`: replaced secrets by kind.
     """
 
     read: int
@@ -65,6 +65,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     unknown: list[str]
     sessions: dict[str, int]
     owner: OwnerReport
+    scrubbed: dict[str, int] = {}
     archive_digest: str = ""
     data: str = ""
     seconds: float = 0.0
@@ -153,6 +154,7 @@ def reason_name(reason: str) -> str:
         "deleted": tr("deleted"),
         "link-only": tr("link-only"),
         "duplicate": tr("duplicate"),
+        "excluded": tr("excluded"),
         "no turn of yours": tr("conversation without you"),
         "also in test": tr("copy of a test session"),
     }

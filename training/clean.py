@@ -16,6 +16,7 @@ Reason = Literal[
     "superseded",
     "deleted",
     "link-only",
+    "excluded",
     "duplicate",
     "no turn of yours",
     "also in test",
