@@ -4,23 +4,19 @@ It holds the owner's messages only, so that every session of it is one person ta
 come from other exports. Streams channel by channel. Does not decide what is worth keeping.
 """
 
-import csv
-import json
 import re
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from doppel.i18n import tr
 from doppel.message import Kind, Message
-from training.archives.json_stream import DamagedJSON, JsonStream
-from training.archives.text_lines import text_lines
+from training.archives.reading import as_object, csv_rows, json_array, messages_of, to_utc, whole_json
 from training.archives.tree import Tree
 
 _CHANNEL = re.compile(r"^c?(\d{15,20})/$")
 _HEAD = re.compile(r'^\ufeff?"?ID"?,"?Timestamp"?,"?Contents"?', re.IGNORECASE)
 _OWNER = "owner"
-_SMALL = 1 << 24
+_ZONE = ZoneInfo("UTC")
 _GROUPS = frozenset(("GUILD_TEXT", "GUILD_VOICE", "GROUP_DM", "PUBLIC_THREAD", "PRIVATE_THREAD", "GUILD_ANNOUNCEMENT"))
 
 
@@ -38,21 +34,25 @@ class DiscordReader:
 
     def read(self, tree: Tree) -> Iterator[Message]:
         """Every message of every channel."""
-        names = _object(tree, "index.json") if "index.json" in tree.files() else {}
+        names = as_object(whole_json(tree, "index.json")) if "index.json" in tree.files() else {}
         for folder in tree.folders():
             match = _CHANNEL.match(folder)
             file = _messages_file(tree, folder) if match else None
             if match is None or file is None:
                 continue
-            channel = _object(tree, f"{folder}channel.json") if f"{folder}channel.json" in tree.files(folder) else {}
+            about = f"{folder}channel.json"
+            channel = as_object(whole_json(tree, about)) if about in tree.files(folder) else {}
             chat = match[1]
             title = str(names.get(chat) or channel.get("name") or chat)
             kind = _kind(channel, title)
-            for position, record in _records(tree, file):
-                try:
-                    yield _message(record, chat, title, kind, f"{file}:{position}")
-                except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-                    tree.bad(file, tr("message {number}", number=position), error)
+            records = json_array(tree, file) if file.lower().endswith(".json") else csv_rows(tree, file)
+
+            def convert(
+                record: Mapping[str, Any], origin: str, chat: str = chat, title: str = title, kind: Kind = kind
+            ) -> Message:
+                return _message(record, chat, title, kind, origin)
+
+            yield from messages_of(tree, file, records, convert)
 
 
 def _messages_file(tree: Tree, folder: str) -> str | None:
@@ -66,72 +66,25 @@ def _messages_file(tree: Tree, folder: str) -> str | None:
     return None
 
 
-def _kind(channel: dict[str, Any], title: str) -> Kind:
+def _kind(channel: Mapping[str, Any], title: str) -> Kind:
     if channel.get("guild") or str(channel.get("type")) in _GROUPS:
         return "group"
     return "dm" if title.startswith("Direct Message with") or str(channel.get("type")) in ("1", "DM") else "group"
 
 
-def _object(tree: Tree, name: str) -> dict[str, Any]:
-    """A small JSON object; {} and a bad record where it is none."""
-    with tree.open(name) as file:
-        try:
-            content = json.loads(file.read(_SMALL))
-        except (ValueError, RecursionError) as error:
-            tree.bad(name, tr("end"), error)
-            return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _records(tree: Tree, file: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    if file.lower().endswith(".json"):
-        yield from _json_records(tree, file)
-    else:
-        yield from _csv_records(tree, file)
-
-
-def _json_records(tree: Tree, file: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    with tree.open(file) as stream_of_bytes:
-        stream = JsonStream(stream_of_bytes)
-        try:
-            yield from stream.records(
-                lambda number, reason: tree.bad(file, tr("message {number}", number=number), reason)
-            )
-        except DamagedJSON as damage:
-            if not stream.lost:
-                tree.bad(file, tr("end"), str(damage))
-
-
-def _csv_records(tree: Tree, file: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    with tree.open(file) as stream:
-        lines = (line + "\n" for _, line in text_lines(stream, tree.head(file)))
-        rows = csv.DictReader(lines)
-        number = 0
-        while True:
-            number += 1
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                tree.bad(file, tr("message {number}", number=number), error)
-                continue
-            yield number, row
-
-
-def _message(record: dict[str, Any], chat: str, title: str, kind: Kind, origin: str) -> Message:
-    sent_at = datetime.fromisoformat(record["Timestamp"])
+def _message(record: Mapping[str, Any], chat: str, title: str, kind: Kind, origin: str) -> Message:
+    fields = {key.lower(): value for key, value in record.items()}
     return Message(
-        id=str(record["ID"]),
+        id=str(fields["id"]),
         platform="discord",
         chat=chat,
         kind=kind,
         sender=_OWNER,
         sender_name=_OWNER,
-        sent_at=(sent_at if sent_at.tzinfo else sent_at.replace(tzinfo=UTC)).astimezone(UTC),
-        text=str(record.get("Contents") or ""),
+        sent_at=to_utc(fields["timestamp"], _ZONE),
+        text=str(fields.get("contents") or ""),
         is_owner=True,
         chat_name=title,
-        mark="media" if record.get("Attachments") else "",
+        mark="media" if fields.get("attachments") else "",
         origin=origin,
     )

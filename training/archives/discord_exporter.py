@@ -5,16 +5,17 @@ Streams message by message. Does not decide what is worth keeping.
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from doppel.i18n import tr
 from doppel.message import Kind, Mark, Message
-from training.archives.json_stream import DamagedJSON, JsonStream
+from training.archives.json_stream import JsonStream
+from training.archives.reading import array_records, json_stream, messages_of, to_utc
 from training.archives.tree import Tree
 
 _BEGINNING = re.compile(rb'^\s*\{\s*"guild"\s*:\s*\{')
 _CHANNEL = re.compile(rb'"channel"\s*:\s*\{')
+_ZONE = ZoneInfo("UTC")
 _SAID = frozenset(("Default", "Reply", "0", "19"))
 _PRIVATE = frozenset(("DirectTextChat", "1"))
 
@@ -37,20 +38,15 @@ class DiscordExporterReader:
         name = tree.files()[0]
         guild: dict[str, Any] = {}
         channel: dict[str, Any] = {}
-        with tree.open(name) as file:
-            stream = JsonStream(file)
-            try:
-                for key in stream.members():
-                    if key == "messages" and stream.peek() == "[":
-                        yield from _messages(tree, name, stream, guild, channel)
-                    elif key in ("guild", "channel") and stream.peek() == "{":
-                        value = stream.value()
-                        guild, channel = (value, channel) if key == "guild" else (guild, value)
-                    else:
-                        stream.skip()
-            except DamagedJSON as damage:
-                if not stream.lost:
-                    tree.bad(name, tr("end"), str(damage))
+        with json_stream(tree, name) as stream:
+            for key in stream.members():
+                if key == "messages" and stream.peek() == "[":
+                    yield from _messages(tree, name, stream, guild, channel)
+                elif key in ("guild", "channel") and stream.peek() == "{":
+                    value = stream.value()
+                    guild, channel = (value, channel) if key == "guild" else (guild, value)
+                else:
+                    stream.skip()
 
 
 def _messages(
@@ -61,14 +57,10 @@ def _messages(
     kind: Kind = "dm" if str(channel.get("type")) in _PRIVATE else "group"
     chat_name = title if kind == "dm" or not guild.get("name") else f"{guild['name']} #{title}"
 
-    def bad(number: int, reason: str | Exception) -> None:
-        tree.bad(file, tr("message {number}", number=number), reason)
+    def convert(record: dict[str, Any], origin: str) -> Message:
+        return _message(record, chat, chat_name, kind, origin)
 
-    for number, record in stream.records(bad, fence='"messageCount"'):
-        try:
-            yield _message(record, chat, chat_name, kind, f"{file}:{number}")
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            bad(number, error)
+    yield from messages_of(tree, file, array_records(tree, file, stream, fence='"messageCount"'), convert)
 
 
 def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, origin: str) -> Message:
@@ -76,7 +68,6 @@ def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, orig
     reference = record.get("reference") or {}
     # A reference to another channel is a forward or a crosspost, and an id there means nothing here.
     answered = reference.get("messageId") if str(reference.get("channelId") or chat) == chat else None
-    sent_at = datetime.fromisoformat(record["timestamp"])
     return Message(
         id=str(record["id"]),
         platform="discord",
@@ -84,7 +75,7 @@ def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, orig
         kind=kind,
         sender=str(author["id"]),
         sender_name=str(author.get("nickname") or author.get("name") or author["id"]),
-        sent_at=(sent_at if sent_at.tzinfo else sent_at.replace(tzinfo=UTC)).astimezone(UTC),
+        sent_at=to_utc(record["timestamp"], _ZONE),
         text=str(record.get("content") or ""),
         reply_to=None if answered is None else str(answered),
         chat_name=chat_name or chat,

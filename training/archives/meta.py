@@ -5,15 +5,15 @@ form. Keeps one file in memory at a time, 10,000 messages at most as Meta cuts t
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from doppel.i18n import tr
 from doppel.message import Kind, Mark, Message
-from training.archives.json_stream import DamagedJSON, JsonStream
+from training.archives.reading import array_records, json_stream, messages_of
 from training.archives.tree import Tree
 
 _FILE = re.compile(r"(?:^|/)message_(\d+)\.json$")
@@ -38,15 +38,16 @@ class MetaReader:
         return bool(files) and bool(_HEAD.match(tree.head(files[0])))
 
     def read(self, tree: Tree) -> Iterator[Message]:
-        """Every message, oldest first within each file."""
+        """Every message, oldest first."""
+        seen: Counter[str] = Counter()
         for name in [tree.files()[0]] if tree.is_file else _files(tree):
             conversation, records = _load(tree, name)
-            thread = conversation.thread(tree.label)
-            for position, record in reversed(records):
-                try:
-                    yield _message(record, conversation, thread, f"{name}:{position}")
-                except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
-                    tree.bad(name, tr("message {number}", number=position), error)
+            conversation.settle(tree.label)
+
+            def convert(record: dict[str, Any], origin: str, conversation: _Conversation = conversation) -> Message:
+                return _message(record, conversation, seen, origin)
+
+            yield from messages_of(tree, name, reversed(records), convert)
 
 
 class _Conversation(msgspec.Struct):
@@ -55,14 +56,16 @@ class _Conversation(msgspec.Struct):
     participants: list[str] = []
     title: str = ""
     path: str = ""
+    is_instagram: bool = False
 
-    def thread(self, label: str) -> str:
-        """A stable id: the path within the download, which every part has."""
-        return self.path or self.title or label
+    def settle(self, label: str) -> None:
+        """Says where the conversation is. Only the folders of a download tell Instagram from Messenger."""
+        self.is_instagram = "instagram" in f"{label}/{self.path}".lower()
+        self.path = self.path or self.title or label
 
     @property
     def platform(self) -> str:
-        return "instagram" if "instagram" in self.path else "messenger"
+        return "instagram" if self.is_instagram else "messenger"
 
     @property
     def kind(self) -> Kind:
@@ -78,21 +81,14 @@ def _files(tree: Tree) -> list[str]:
 def _load(tree: Tree, name: str) -> tuple[_Conversation, list[tuple[int, dict[str, Any]]]]:
     conversation = _Conversation()
     records: list[tuple[int, dict[str, Any]]] = []
-    with tree.open(name) as file:
-        stream = JsonStream(file)
-        try:
-            for key in stream.members():
-                if key == "messages" and stream.peek() == "[":
-                    records += stream.records(
-                        lambda number, reason: tree.bad(name, tr("message {number}", number=number), reason)
-                    )
-                elif key in ("participants", "title", "thread_path", "threadName"):
-                    _note(conversation, key, stream.value())
-                else:
-                    stream.skip()
-        except DamagedJSON as damage:
-            if not stream.lost:
-                tree.bad(name, tr("end"), str(damage))
+    with json_stream(tree, name) as stream:
+        for key in stream.members():
+            if key == "messages" and stream.peek() == "[":
+                records += array_records(tree, name, stream)
+            elif key in ("participants", "title", "thread_path", "threadName"):
+                _note(conversation, key, stream.value())
+            else:
+                stream.skip()
     return conversation, records
 
 
@@ -106,21 +102,24 @@ def _note(conversation: _Conversation, key: str, value: Any) -> None:
         conversation.title = mended(value)
 
 
-def _message(record: dict[str, Any], conversation: _Conversation, thread: str, origin: str) -> Message:
-    milliseconds = record.get("timestamp_ms", record.get("timestamp"))
-    sender = mended(str(record.get("sender_name") or record["senderName"]))
-    text = mended(str(record.get("content") or record.get("text") or ""))
-    sent_at = datetime.fromtimestamp(int(milliseconds) / 1000, UTC)  # type: ignore[arg-type]
+def _message(record: dict[str, Any], conversation: _Conversation, seen: Counter[str], origin: str) -> Message:
+    is_clean = "senderName" in record  # the encrypted form
+    milliseconds = int(record["timestamp"] if is_clean else record["timestamp_ms"])
+    mend = str if is_clean else mended
+    sender = mend(str(record["senderName"] if is_clean else record["sender_name"]))
+    text = mend(str(record.get("text" if is_clean else "content") or ""))
+    key = f"{milliseconds}-{sender}"
+    seen[key] += 1  # a burst may share a millisecond
     return Message(
-        id=f"{milliseconds}-{sender}",
+        id=f"{key}-{seen[key]}",
         platform=conversation.platform,
-        chat=thread,
+        chat=conversation.path,
         kind=conversation.kind,
         sender=sender,
         sender_name=sender,
-        sent_at=sent_at,
+        sent_at=datetime.fromtimestamp(milliseconds / 1000, UTC),
         text=text,
-        chat_name=conversation.title or thread,
+        chat_name=conversation.title or conversation.path,
         mark=_mark(record, text),
         origin=origin,
     )

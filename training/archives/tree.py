@@ -121,6 +121,10 @@ class Tree:
             text = _explain(reason) if isinstance(reason, Exception) else reason
             self.bad_records.append(BadRecord(name, position, text))
 
+    def unheard(self) -> "Tree":
+        """The same place for a pass before the real one: bytes read and bad records are told only once."""
+        return Tree(self._store, self._place, self.label, self.zone)
+
     def _full(self, name: str) -> str:
         return self._place if self.is_file else self._place + name
 

@@ -171,7 +171,7 @@ def _survey(tree: Tree, file: str) -> _Survey:
     backward = dict.fromkeys(_ORDERS, 0)
     last: dict[tuple[int, int, int], tuple[int, ...]] = {}
     has_halves = False
-    for _, match, text in _records(tree, file, form):
+    for _, match, text in _records(tree.unheard(), file, form):
         numbers = tuple(int(match[name]) for name in "abc")
         largest = [max(pair) for pair in zip(largest, numbers, strict=True)]
         has_halves = has_halves or bool(match["after"])

@@ -60,7 +60,7 @@ def test_a_damaged_record_of_a_package_is_counted(tmp_path: Path) -> None:
     )
     messages, bad = read_all(write_folder(tmp_path / "package", files), [DiscordReader()])
     assert [one.text for one in messages if one.chat == DIRECT] == ["ok"]
-    assert [one.position for one in bad] == ["message 1"]
+    assert [one.position for one in bad] == ["record 1"]
 
 
 def said(number: int, text: str, **more: Any) -> dict[str, Any]:

@@ -45,6 +45,14 @@ def test_parts_come_oldest_first_and_text_is_mended(tmp_path: Path) -> None:
     ]
     assert messages[0].sent_at == datetime.fromtimestamp(1_600_000_001, UTC)
     assert {(one.kind, one.chat, one.chat_name) for one in messages} == {("dm", "inbox/zoe_1", "Zoë")}
+    assert {one.platform for one in messages} == {"instagram"}
+
+
+def test_a_burst_within_a_millisecond_is_several_messages(tmp_path: Path) -> None:
+    write_json(tmp_path / "inbox" / "x" / "message_1.json", conversation(said(1, "Tom", "b"), said(1, "Tom", "a")))
+    messages, _ = read_all(tmp_path, [MetaReader()])
+    assert len({one.id for one in messages}) == 2
+    assert {one.platform for one in messages} == {"messenger"}
 
 
 def test_what_is_no_text_is_marked(tmp_path: Path) -> None:
@@ -62,18 +70,18 @@ def test_what_is_no_text_is_marked(tmp_path: Path) -> None:
 
 
 def test_the_encrypted_form_is_clean_already(tmp_path: Path) -> None:
-    record = {"senderName": "Zoë", "text": "schön", "timestamp": 1_600_000_000_000, "isUnsent": False, "media": []}
+    record = {"senderName": "Zoë", "text": "schön Ã¤", "timestamp": 1_600_000_000_000, "isUnsent": False, "media": []}
     content = {"participants": ["Tom", "Zoë"], "threadName": "Zoë_7", "messages": [record]}
     messages, bad = read_all(write_json(tmp_path / "Zoe_7.json", content), [MetaReader()])
     assert bad == []
-    assert [(one.sender, one.text, one.mark) for one in messages] == [("Zoë", "schön", "")]
+    assert [(one.sender, one.text, one.mark) for one in messages] == [("Zoë", "schön Ã¤", "")]
 
 
 def test_a_record_without_a_time_is_counted(tmp_path: Path) -> None:
     write_json(tmp_path / "inbox" / "x" / "message_1.json", conversation({"sender_name": "Tom"}, said(1, "Tom", "hi")))
     messages, bad = read_all(tmp_path, [MetaReader()])
     assert [one.text for one in messages] == ["hi"]
-    assert [one.position for one in bad] == ["message 1"]
+    assert [one.position for one in bad] == ["record 1"]
 
 
 @given(st.text())

@@ -1,0 +1,123 @@
+"""Google Takeout: Chat and Hangouts."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.exports import read_all, write_folder, write_json
+from training.archives.google_chat import GoogleChatReader, parse_time
+
+MARA, TOM = {"name": "Mara", "email": "mara@a.example", "user_type": "Human"}, {"name": "Tom", "user_type": "Human"}
+
+
+def said(number: int, creator: dict[str, str], text: str, **more: Any) -> dict[str, Any]:
+    return {
+        "creator": creator,
+        "created_date": f"Tuesday, March 3, 2020 at 4:05:{number:02}\u202fPM UTC",
+        "text": text,
+        "topic_id": "t",
+        "message_id": f"m{number}",
+        **more,
+    }
+
+
+def takeout(*records: Any) -> dict[str, str]:
+    folder = "Takeout/Google Chat/"
+    return {
+        f"{folder}Users/User 1/user_info.json": json.dumps({"user": MARA}),
+        f"{folder}Groups/DM abc/group_info.json": json.dumps({"members": [MARA, TOM]}),
+        f"{folder}Groups/DM abc/messages.json": json.dumps({"messages": list(records)}),
+    }
+
+
+def test_chat(tmp_path: Path) -> None:
+    quoted = {"quoted_message_metadata": {"quoted_message_id": {"message_id": "m1"}}}
+    files = takeout(
+        said(1, MARA, "hi"),
+        said(2, TOM, "yes", **quoted),
+        said(3, TOM, "", attached_files=[{"original_name": "x"}]),
+        said(4, TOM, "gone", message_state="DELETED"),
+        {"creator": MARA, "created_date": "someday", "text": "x"},
+    )
+    messages, bad = read_all(write_folder(tmp_path / "t", files), [GoogleChatReader()])
+    assert [one.position for one in bad] == ["record 5"]
+    assert [(one.sender_name, one.text, one.is_owner, one.mark) for one in messages] == [
+        ("Mara", "hi", True, ""),
+        ("Tom", "yes", False, ""),
+        ("Tom", "", False, "media"),
+        ("Tom", "gone", False, "deleted"),
+    ]
+    assert messages[1].reply_to == "m1"
+    assert messages[0].sent_at == datetime(2020, 3, 3, 16, 5, 1, tzinfo=UTC)
+    assert {one.kind for one in messages} == {"dm"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Tuesday, March 3, 2020 at 4:05:06 PM UTC",
+        "Dienstag, 3. März 2020 um 16:05:06 UTC",
+        "mardi 3 mars 2020 à 16:05:06 UTC",
+        "martes, 3 de marzo de 2020, 16:05:06 UTC",
+        "2020年3月3日星期二 UTC 下午4:05:06",
+        "2020年3月3日火曜日 16:05:06 UTC",
+    ],
+)
+def test_times_in_many_languages(text: str) -> None:
+    assert parse_time(text) == datetime(2020, 3, 3, 16, 5, 6, tzinfo=UTC)
+
+
+def test_what_is_no_time_is_refused() -> None:
+    for text in ("", "4:05", "March 3, 2020"):
+        with pytest.raises(ValueError, match="not a time"):
+            parse_time(text)
+
+
+def hangout(*events: Any) -> dict[str, Any]:
+    about = {
+        "id": {"id": "c1"},
+        "type": "STICKY_ONE_TO_ONE",
+        "self_conversation_state": {"self_read_state": {"participant_id": {"gaia_id": "1"}}},
+        "participant_data": [
+            {"id": {"gaia_id": "1"}, "fallback_name": "Mara"},
+            {"id": {"gaia_id": "2"}, "fallback_name": "Tom"},
+        ],
+    }
+    return {"conversation": {"conversation_id": {"id": "c1"}, "conversation": about}, "events": list(events)}
+
+
+def test_hangouts(tmp_path: Path) -> None:
+    segments = [{"type": "TEXT", "text": "hi"}, {"type": "LINE_BREAK"}, {"type": "LINK", "text": "a.example"}]
+    spoken = {
+        "sender_id": {"gaia_id": "1"},
+        "timestamp": "1600000000123456",
+        "chat_message": {"message_content": {"segment": segments}},
+        "event_id": "e1",
+    }
+    called = {"sender_id": {"gaia_id": "2"}, "timestamp": "1600000001000000", "event_id": "e2", "hangout_event": {}}
+    path = write_json(tmp_path / "Hangouts.json", {"conversations": [hangout(spoken, called, {"event_id": "e3"})]})
+    messages, bad = read_all(path, [GoogleChatReader()])
+    assert [(one.text, one.is_owner, one.mark, one.kind) for one in messages] == [
+        ("hi\na.example", True, "", "dm"),
+        ("", False, "service", "dm"),
+    ]
+    assert len(bad) == 1
+    assert messages[0].chat_name == "Tom"
+
+
+def test_hangouts_of_old(tmp_path: Path) -> None:
+    inner = hangout()["conversation"]["conversation"]
+    spoken = {
+        "sender_id": {"gaia_id": "2"},
+        "timestamp": "1500000000000000",
+        "chat_message": {"message_content": {"segment": [{"type": "TEXT", "text": "old"}]}},
+        "event_id": "e1",
+    }
+    state = {"conversation_id": {"id": "c1"}, "conversation": inner, "event": [spoken]}
+    content = {"continuation_end_timestamp": "0", "conversation_state": [{"conversation_state": state}]}
+    messages, bad = read_all(write_json(tmp_path / "Hangouts.json", content), [GoogleChatReader()])
+    assert bad == []
+    assert [(one.text, one.chat, one.is_owner) for one in messages] == [("old", "c1", False)]

@@ -1,0 +1,62 @@
+"""A room exported by Element."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.training.exports import read_all, write_json
+from training.archives.matrix import MatrixReader
+
+
+def event(number: int, body: str, sender: str = "@mara:example.org", **more: Any) -> dict[str, Any]:
+    content = {"msgtype": "m.text", "body": body, **more.pop("content", {})}
+    return {
+        "type": "m.room.message",
+        "sender": sender,
+        "content": content,
+        "origin_server_ts": 1_600_000_000_000 + number * 1000,
+        "event_id": f"${number}",
+        "room_id": "!r:example.org",
+        **more,
+    }
+
+
+def room(*events: Any) -> dict[str, Any]:
+    return {
+        "room_name": "Kitchen",
+        "room_creator": "Tom",
+        "topic": "",
+        "export_date": "1/2/2021",
+        "exported_by": "Mara (@mara:example.org)",
+        "messages": list(events),
+    }
+
+
+def test_a_room(tmp_path: Path) -> None:
+    reply = {"m.relates_to": {"m.in_reply_to": {"event_id": "$1"}}}
+    edit = {"m.relates_to": {"rel_type": "m.replace", "event_id": "$1"}, "m.new_content": {"body": "hello all"}}
+    path = write_json(
+        tmp_path / "export.json",
+        room(
+            event(1, "hello"),
+            event(2, "> <@mara:example.org> hello\n\nhi", "@tom:example.org", content=reply),
+            event(3, "* hello all", content=edit),
+            event(4, "", unsigned={"redacted_because": {"type": "m.room.redaction"}}),
+            event(5, "x.png", content={"msgtype": "m.image"}),
+            event(6, "beep", content={"msgtype": "m.notice"}),
+            event(7, "", type="m.room.member"),
+        ),
+    )
+    messages, bad = read_all(path, [MatrixReader()])
+    assert bad == []
+    assert [one.text for one in messages][:2] == ["hello all", "hi"]
+    assert [one.mark for one in messages] == ["", "", "superseded", "deleted", "media", "bot", "service"]
+    assert messages[1].reply_to == "$1"
+    assert [one.is_owner for one in messages][:2] == [True, False]
+    assert {one.chat_name for one in messages} == {"Kitchen"}
+
+
+def test_damage_is_counted_once(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "export.json", room(event(1, "hello"), {"type": "m.room.message"}))
+    messages, bad = read_all(path, [MatrixReader()])
+    assert [one.text for one in messages] == ["hello"]
+    assert [one.position for one in bad] == ["record 2"]

@@ -1,0 +1,58 @@
+"""Slack's workspace export."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.training.exports import read_all, write_folder, write_zip
+from training.archives.slack import SlackReader
+
+USERS = [
+    {"id": "U1", "team_id": "T1", "name": "mara", "profile": {"display_name": "Mara"}},
+    {"id": "U2", "team_id": "T1", "name": "tom", "real_name": "Tom Berg", "profile": {"display_name": ""}},
+    {"id": "U3", "team_id": "T1", "name": "robot", "is_bot": True, "profile": {}},
+]
+
+
+def said(second: int, user: str, text: str, **more: Any) -> dict[str, Any]:
+    return {"type": "message", "user": user, "text": text, "ts": f"{1_600_000_000 + second}.000200", **more}
+
+
+def workspace(*records: Any) -> dict[str, str]:
+    return {
+        "users.json": json.dumps(USERS),
+        "channels.json": json.dumps([{"id": "C1", "name": "general"}]),
+        "dms.json": json.dumps([{"id": "D1", "members": ["U1", "U2"]}]),
+        "general/2020-09-13.json": json.dumps(records),
+        "D1/2020-09-13.json": json.dumps([said(50, "U2", "psst")]),
+    }
+
+
+def test_a_workspace(tmp_path: Path) -> None:
+    files = workspace(
+        said(1, "U1", "hi <@U2>, see <#C1|general> &amp; <https://a.example/x|this> <!here>"),
+        said(2, "U2", "yes", thread_ts="1600000001.000200"),
+        said(3, "U2", "joined", subtype="channel_join"),
+        said(4, "U3", "beep"),
+        said(5, "U1", "look", files=[{"id": "F1"}]),
+        said(6, "U1", "", subtype="tombstone"),
+    )
+    messages, bad = read_all(write_zip(tmp_path / "export.zip", files), [SlackReader()])
+    assert bad == []
+    general = [one for one in messages if one.chat == "general"]
+    assert general[0].text == "hi @Tom Berg, see #general & this https://a.example/x @here"
+    assert [one.mark for one in general] == ["", "", "service", "bot", "media", "deleted"]
+    assert [one.reply_to for one in general][:2] == [None, general[0].id]
+    assert general[0].sent_at == datetime.fromtimestamp(1_600_000_001.0002, UTC)
+    assert [(one.kind, one.text, one.sender_name) for one in messages if one.chat == "D1"] == [
+        ("dm", "psst", "Tom Berg")
+    ]
+
+
+def test_a_damaged_day_and_a_record_without_time_are_counted(tmp_path: Path) -> None:
+    files = workspace({"type": "message", "user": "U1", "text": "when?"}, said(2, "U1", "ok"))
+    files["general/2020-09-14.json"] = '[{"type": "message", "user": "U1", "text": "half'
+    messages, bad = read_all(write_folder(tmp_path / "export", files), [SlackReader()])
+    assert [one.text for one in messages if one.chat == "general"] == ["ok"]
+    assert len(bad) == 2

@@ -1,0 +1,223 @@
+"""Google Takeout: Chat (`Groups/<group>/messages.json`) and Hangouts (`Hangouts.json`).
+
+Chat writes its times in the account's language, which is read for the usual ones. Judges nothing.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from doppel.message import Kind, Mark, Message
+from training.archives.json_stream import JsonStream
+from training.archives.reading import array_records, as_object, json_stream, messages_of, whole_json
+from training.archives.tree import Tree
+
+_CHAT_HEAD = re.compile(rb'^\s*\{\s*"messages"\s*:\s*\[\s*\{\s*"creator"\s*:')
+_HANGOUTS_HEAD = re.compile(
+    rb'^\s*\{\s*(?:"continuation_end_timestamp"\s*:\s*"?\d+"?\s*,\s*)?"conversation(?:s|_state)"\s*:\s*\['
+)
+_GROUPS, _USERS = "Groups/", "Users/"
+
+_MONTHS = {
+    start: number
+    for number, starts in enumerate(
+        (
+            "jan ene gen",
+            "feb fév fev",
+            "mar mär mrt maa",
+            "apr avr abr",
+            "may mai mag mei",
+            "jun juin giu",
+            "jul juil lug",
+            "aug aoû ago",
+            "sep set",
+            "oct okt ott out",
+            "nov",
+            "dec dez déc dic",
+        ),
+        1,
+    )
+    for start in starts.split()
+}
+_CLOCK = re.compile(r"(\d{1,2})[:.](\d\d)(?:[:.](\d\d))?(?:\s*([ap])\.?\s?m\b)?", re.IGNORECASE)
+_EASTERN = re.compile(r"(\d{4})\s?[年년]\s?(\d{1,2})\s?[月월]\s?(\d{1,2})")
+_LATE = re.compile("下午|晚上|午後|오후")
+_YEAR, _DAY, _WORD = re.compile(r"\b(\d{4})\b"), re.compile(r"\b(\d{1,2})\b"), re.compile(r"[^\W\d_]+")
+
+
+class GoogleChatReader:
+    """Reads the folder of Google Chat, which says whose it is, or one group's file, or Hangouts' file."""
+
+    name = "google-chat"
+    accepts = "Google Takeout: Google Chat or Hangouts"
+
+    def sniff(self, tree: Tree) -> bool:
+        """Whether this folder has groups with messages, or this file is one of theirs or Hangouts'."""
+        if not tree.is_file:
+            return _GROUPS in tree.folders() and any(True for _ in _group_files(tree))
+        head = tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf")
+        return bool(_CHAT_HEAD.match(head) or _HANGOUTS_HEAD.match(head))
+
+    def read(self, tree: Tree) -> Iterator[Message]:
+        """Every message of every group, or of every conversation."""
+        if not tree.is_file:
+            owner = _owner(tree)
+            for folder, file in _group_files(tree):
+                yield from _group(tree, folder, file, owner)
+        elif _CHAT_HEAD.match(tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf")):
+            yield from _group(tree, "", tree.files()[0], None)
+        else:
+            yield from _hangouts(tree, tree.files()[0])
+
+
+def _group_files(tree: Tree) -> Iterator[tuple[str, str]]:
+    for folder in tree.folders(_GROUPS):
+        file = f"{folder}messages.json"
+        if file in tree.files(folder) and _CHAT_HEAD.match(tree.head(file)):
+            yield folder, file
+
+
+def _owner(tree: Tree) -> str | None:
+    """The address of the account; the folder of users has the owner's alone."""
+    for folder in tree.folders(_USERS) if _USERS in tree.folders() else ():
+        file = f"{folder}user_info.json"
+        if file in tree.files(folder) and (user := as_object(as_object(whole_json(tree, file)).get("user"))):
+            return str(user.get("email") or user.get("name") or "") or None
+    return None
+
+
+def _group(tree: Tree, folder: str, file: str, owner: str | None) -> Iterator[Message]:
+    about = (
+        as_object(whole_json(tree, f"{folder}group_info.json"))
+        if f"{folder}group_info.json" in tree.files(folder)
+        else {}
+    )
+    members = about.get("members")
+    count = len(members) if isinstance(members, list) else 0
+    chat = folder.removeprefix(_GROUPS).removesuffix("/") or tree.label
+    kind: Kind = "dm" if count == 2 or chat.startswith("DM ") else "group"
+
+    def convert(record: Mapping[str, Any], origin: str) -> Message:
+        creator = as_object(record["creator"])
+        sender = str(creator.get("email") or creator["name"])
+        name = str(creator.get("name") or sender)
+        quoted = as_object(record.get("quoted_message_metadata"))
+        answered = as_object(quoted.get("quoted_message_id") or quoted).get("message_id")
+        return Message(
+            id=str(record.get("message_id") or record["created_date"] + sender),
+            platform="google-chat",
+            chat=chat,
+            kind=kind,
+            sender=sender,
+            sender_name=name,
+            sent_at=parse_time(str(record["created_date"])),
+            text=str(record.get("text") or ""),
+            is_owner=None if owner is None else sender == owner,
+            reply_to=None if answered is None else str(answered),
+            chat_name=str(about.get("name") or chat),
+            mark=_chat_mark(record, creator),
+            origin=origin,
+        )
+
+    with json_stream(tree, file) as stream:
+        for key in stream.members():
+            if key == "messages" and stream.peek() == "[":
+                yield from messages_of(tree, file, array_records(tree, file, stream), convert)
+            else:
+                stream.skip()
+
+
+def _chat_mark(record: Mapping[str, Any], creator: Mapping[str, Any]) -> Mark:
+    if str(record.get("message_state")) == "DELETED":
+        return "deleted"
+    if str(creator.get("user_type", "Human")).lower() == "bot":
+        return "bot"
+    return "media" if record.get("attached_files") else ""
+
+
+def parse_time(text: str) -> datetime:
+    """A time as Chat writes it, such as `Tuesday, March 3, 2020 at 4:05:06 PM UTC`. Raises ValueError."""
+    text = text.replace("\u202f", " ").replace("\xa0", " ")
+    clock = _CLOCK.search(text)
+    if clock is None:
+        raise ValueError(f"not a time: {text}")
+    hour, minute, second = (int(part or 0) for part in clock.groups()[:3])
+    if clock[4] or _LATE.search(text) or "上午" in text or "오전" in text:
+        hour = hour % 12 + 12 * bool((clock[4] or "").lower() == "p" or _LATE.search(text))
+    if eastern := _EASTERN.search(text):
+        year, month, day = map(int, eastern.groups())
+    else:
+        date = text[: clock.start()]
+        found = [_MONTHS[start] for word in _WORD.findall(date.lower()) if (start := _month_start(word))]
+        year_match, day_match = _YEAR.search(date), _DAY.search(date)
+        if not found or year_match is None or day_match is None:
+            raise ValueError(f"not a time: {text}")
+        year, month, day = int(year_match[1]), found[-1], int(day_match[1])
+    return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+
+
+def _month_start(word: str) -> str | None:
+    return next((start for start in (word[:4], word[:3]) if start in _MONTHS), None)
+
+
+def _hangouts(tree: Tree, file: str) -> Iterator[Message]:
+    with json_stream(tree, file) as stream:
+        for key in stream.members():
+            if key in ("conversations", "conversation_state") and stream.peek() == "[":
+                yield from _conversations(tree, file, stream)
+            else:
+                stream.skip()
+
+
+def _conversations(tree: Tree, file: str, stream: JsonStream) -> Iterator[Message]:
+    for number, record in array_records(tree, file, stream):
+        outer = as_object(as_object(record).get("conversation_state")) or as_object(record)
+        about = as_object(outer.get("conversation"))
+        about = as_object(about.get("conversation")) or about
+        events = outer.get("events") or outer.get("event") or []
+        if isinstance(events, list):
+            place = f"{file}:{number}"
+            yield from messages_of(tree, place, enumerate(events, 1), _Hangout(about, outer, tree.label))
+
+
+class _Hangout:
+    """Turns the events of one conversation of Hangouts into messages."""
+
+    def __init__(self, about: Mapping[str, Any], outer: Mapping[str, Any], label: str) -> None:
+        people = [as_object(one) for one in about.get("participant_data") or ()]
+        self._names = {_gaia(one.get("id")): str(one.get("fallback_name") or _gaia(one.get("id"))) for one in people}
+        state = as_object(as_object(about.get("self_conversation_state")).get("self_read_state"))
+        self._owner = _gaia(state.get("participant_id"))
+        identity = as_object(outer.get("conversation_id")) or as_object(about.get("id"))
+        inner = as_object(as_object(outer.get("conversation")).get("conversation_id"))
+        self._chat = str(identity.get("id") or inner.get("id") or label)
+        self._kind: Kind = "dm" if about.get("type") == "STICKY_ONE_TO_ONE" or len(people) == 2 else "group"
+        others = [name for account, name in self._names.items() if account != self._owner]
+        self._title = str(about.get("name") or ", ".join(others[:4]) or self._chat)
+
+    def __call__(self, event: Mapping[str, Any], origin: str) -> Message:
+        sender = _gaia(event["sender_id"])
+        content = as_object(as_object(event.get("chat_message")).get("message_content"))
+        parts = [as_object(one) for one in content.get("segment") or ()]
+        text = "".join("\n" if one.get("type") == "LINE_BREAK" else str(one.get("text") or "") for one in parts)
+        mark: Mark = "media" if content.get("attachment") else ""
+        return Message(
+            id=str(event["event_id"]),
+            platform="hangouts",
+            chat=self._chat,
+            kind=self._kind,
+            sender=sender,
+            sender_name=self._names.get(sender, sender),
+            sent_at=datetime.fromtimestamp(int(event["timestamp"]) / 1e6, UTC),
+            text=text,
+            is_owner=sender == self._owner if self._owner else None,
+            chat_name=self._title,
+            mark=mark if "chat_message" in event else "service",
+            origin=origin,
+        )
+
+
+def _gaia(identity: Any) -> str:
+    found = as_object(identity)
+    return str(found.get("gaia_id") or found.get("chat_id") or "")

@@ -1,0 +1,52 @@
+"""The plain text of a piece of HTML, as a person reads it. Knows no format."""
+
+from html.parser import HTMLParser
+
+_BLOCKS = frozenset(("p", "div", "li", "blockquote", "tr", "ul", "ol", "table", "h1", "h2", "h3", "h4"))
+_UNSEEN = frozenset(("script", "style", "head", "title"))
+
+
+def html_text(html: str) -> str:
+    """Text with line breaks where tags make them; `alt` texts of small pictures (emoji) count as text."""
+    if "<" not in html and "&" not in html:
+        return html
+    parser = _Text()
+    parser.feed(html)
+    parser.close()
+    lines = [" ".join(line.split(" ")).strip() for line in "".join(parser.parts).split("\n")]
+    return "\n".join(lines).strip("\n")
+
+
+class _Text(HTMLParser):
+    """Collects text and line breaks."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._unseen = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _UNSEEN:
+            self._unseen += 1
+        elif tag == "br":
+            self.parts.append("\n")
+        elif tag == "img" and not self._unseen:
+            self.parts.append(dict(attrs).get("alt") or "")
+        elif tag in _BLOCKS:
+            self._new_line()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in _UNSEEN:
+            self._unseen = max(0, self._unseen - 1)
+        elif tag == "p":
+            self.parts.append("\n\n")
+        elif tag in _BLOCKS:
+            self._new_line()
+
+    def handle_data(self, data: str) -> None:
+        if not self._unseen:
+            self.parts.append(data.replace("\r", "").replace("\n", " ") if data.strip() else data.replace("\n", ""))
+
+    def _new_line(self) -> None:
+        if self.parts and not self.parts[-1].endswith("\n"):
+            self.parts.append("\n")

@@ -1,0 +1,94 @@
+"""Mastodon's archive: `outbox.json` with what one account posted, replied, boosted and wrote privately.
+
+Private posts are in it too and are conversations, not posts. Other people's posts are not in it, and a boost is
+only an address. Judges nothing.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from doppel.message import Kind, Mark, Message
+from training.archives.html_text import html_text
+from training.archives.reading import array_records, as_object, json_stream, messages_of, to_utc
+from training.archives.tree import Tree
+
+_HEAD = re.compile(rb'"type"\s*:\s*"OrderedCollection"')
+_CONTEXT = re.compile(rb'^\s*\{\s*"@context"')
+_PUBLIC = ("https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public")
+_MENTIONS = re.compile(r"^(?:@[\w.\-]+(?:@[\w.\-]+)?\s+)+")
+_ZONE = ZoneInfo("UTC")
+
+
+class MastodonReader:
+    """Reads one outbox."""
+
+    name = "mastodon"
+    accepts = "Mastodon archive (outbox.json)"
+
+    def sniff(self, tree: Tree) -> bool:
+        """Whether the file begins as a collection of activities."""
+        if not tree.is_file:
+            return False
+        head = tree.head(tree.files()[0])
+        return bool(_CONTEXT.match(head) and _HEAD.search(head) and b"ordereditems" in head.lower())
+
+    def read(self, tree: Tree) -> Iterator[Message]:
+        """Every activity of the outbox."""
+        file = tree.files()[0]
+        with json_stream(tree, file) as stream:
+            for key in stream.members():
+                if key == "orderedItems" and stream.peek() == "[":
+                    yield from messages_of(tree, file, array_records(tree, file, stream), _message)
+                else:
+                    stream.skip()
+
+
+def _message(activity: Mapping[str, Any], origin: str) -> Message:
+    note = as_object(activity.get("object"))
+    actor = str(activity["actor"])
+    name = actor.rstrip("/").rpartition("/")[2]
+    kind, chat = _kind(activity, note, actor)
+    answered = note.get("inReplyTo")
+    text = html_text(str(note.get("content") or ""))
+    if answered or kind == "dm":
+        text = _MENTIONS.sub("", text)
+    if summary := str(note.get("summary") or "").strip():
+        text = f"{summary}\n{text}"
+    return Message(
+        id=str(note.get("id") or activity["id"]),
+        platform="mastodon",
+        chat=chat,
+        kind=kind,
+        sender=actor,
+        sender_name=name,
+        sent_at=to_utc(str(note.get("published") or activity["published"]), _ZONE),
+        text=text,
+        is_owner=True,
+        reply_to=str(answered) if isinstance(answered, str) else None,
+        chat_name=name,
+        mark=_mark(activity, note),
+        origin=origin,
+    )
+
+
+def _kind(activity: Mapping[str, Any], note: Mapping[str, Any], actor: str) -> tuple[Kind, str]:
+    """Neither public nor to followers is private: a conversation with those it is addressed to."""
+    to = [address for holder in (activity, note) for key in ("to", "cc") for address in _list(holder.get(key))]
+    if note and to and not any(address in _PUBLIC or address.endswith("/followers") for address in to):
+        others = sorted({address for address in to if address != actor})
+        return ("dm" if len(others) <= 1 else "group"), " ".join(others) or actor
+    return ("reply" if note.get("inReplyTo") else "post"), actor
+
+
+def _list(value: Any) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else [str(value)] if value else []
+
+
+def _mark(activity: Mapping[str, Any], note: Mapping[str, Any]) -> Mark:
+    if activity.get("type") == "Announce":
+        return "retweet"
+    if activity.get("type") != "Create" or note.get("type") not in ("Note", "Question", "Article"):
+        return "service"
+    return "media" if note.get("attachment") else ""
