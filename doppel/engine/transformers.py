@@ -156,6 +156,7 @@ class TransformersEngine:
             while (result := await results.get()) is not None:
                 if isinstance(result, Exception):
                     raise result
+                await asyncio.sleep(0)  # a cancelled task notices only where it waits, and `get` need not
                 yield result
         finally:
             job.cancelled = True

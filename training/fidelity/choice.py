@@ -1,0 +1,190 @@
+"""Which reply is theirs? The adapter chooses among the owner's reply and others of about the same length.
+
+One distractor is the owner's own from elsewhere, two are other people's: to find the reply, voice and situation both
+count. Judged by the adapter's likelihood, by how much more than the base it likes a reply, and by a combination of
+both, with and without the context, that is fitted on other conversations than those it is tried on.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from doppel.transcript import ME, Header, Transcript, Turn
+from training.fidelity.figures import Figure
+from training.fidelity.heldout import HeldOut, Situation, evenly, texts_of_others
+from training.fidelity.intervals import Estimate, mean
+from training.fidelity.subject import Question, Subject
+
+OTHERS = 2
+_SHORTEST = 12
+"""Characters of a reply below which it could be anybody's: "ok" has no author."""
+_NEAREST = 30
+_FOLDS = 5
+_PENALTY = 1e-2
+Array = NDArray[np.float64]
+Advance = Callable[[int], None]
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """One question. The first of `candidates` is the reply, the second the owner's from elsewhere, then others'."""
+
+    situation: Situation
+    candidates: list[Turn]
+
+
+def choice(subject: Subject, held: HeldOut, count: int, advance: Advance, seed: int = 0) -> list[Figure]:
+    """Figure 2 of a report: shares of questions answered right.
+
+    Args:
+        subject: the adapter.
+        held: what it has not seen.
+        count: questions at most.
+        advance: hears how many tokens were read.
+        seed: of the choice of distractors.
+    """
+    choices = make_choices(held, count, seed)
+    if not choices:
+        return []
+    features = _features(subject, choices, advance)
+    groups = [one.situation.session for one in choices]
+    only_others = features[:, [0, *range(2, 2 + OTHERS)]]
+    asked = float(len(choices))
+    return [
+        *_figures("choice", features, groups),
+        *_figures("choice_others", only_others, groups),
+        Figure(name="choice_questions", value=Estimate(asked, asked, asked), unit="count"),
+    ]
+
+
+def _figures(name: str, features: Array, groups: Sequence[str]) -> list[Figure]:
+    """The combined way under `name` itself, above what the base alone gets; the simple ways above chance."""
+    adapter, base = features[:, :, 0], features[:, :, 1]
+    chance = Estimate(*[1 / features.shape[1]] * 3)
+    return [
+        Figure(name=name, value=_share(combined(features, groups), groups), floor=_share(base, groups), unit="share"),
+        Figure(name=f"{name}_adapter", value=_share(adapter, groups), floor=chance, unit="share"),
+        Figure(name=f"{name}_difference", value=_share(adapter - base, groups), floor=chance, unit="share"),
+    ]
+
+
+def make_choices(held: HeldOut, count: int, seed: int = 0) -> list[Choice]:
+    """Questions with distractors of about the reply's length, all different from it and from each other."""
+    rng = random.Random(seed)
+    usable = [one for one in held.situations if len(one.text) >= _SHORTEST]
+    own = _by_length([(one.text, one.session, one.reply) for one in usable])
+    others = _by_length(
+        [
+            (text, session.id, Turn(ME, turn.bubbles))
+            for session in held.future
+            for turn, text in zip(
+                (turn for turn in session.turns if not turn.is_mine), texts_of_others([session]), strict=True
+            )
+            if len(text) >= _SHORTEST
+        ]
+    )
+    choices = []
+    for situation in evenly(usable, count):
+        taken = {situation.text.casefold()}
+        found = [_draw(own, situation, taken, rng), *(_draw(others, situation, taken, rng) for _ in range(OTHERS))]
+        if None not in found:
+            choices.append(Choice(situation, [situation.reply, *(turn for turn in found if turn is not None)]))
+    return choices
+
+
+def combined(features: Array, groups: Sequence[str]) -> Array:
+    """Scores (questions, candidates) of a conditional logit, each from a fit on the other folds of conversations.
+
+    McFadden, Conditional logit analysis of qualitative choice behavior, 1974. The first candidate is the right one.
+
+    Args:
+        features: (questions, candidates, features).
+        groups: conversation of each question.
+    """
+    spread = features.reshape(-1, features.shape[-1]).std(0)
+    scaled = (features - features.mean(1, keepdims=True)) / np.where(spread > 0, spread, 1)
+    names = sorted(set(groups))
+    fold_of = {name: place % _FOLDS for place, name in enumerate(names)}
+    folds = np.array([fold_of[group] for group in groups])
+    scores = np.zeros(features.shape[:2])
+    for fold in range(_FOLDS):
+        inside = folds == fold
+        if inside.any() and not inside.all():
+            scores[inside] = scaled[inside] @ _fit(scaled[~inside])
+        elif inside.all():  # one conversation: nothing to learn the weights from
+            scores = scaled[:, :, 0]
+    return scores
+
+
+def _fit(features: Array) -> Array:
+    """Weights of a conditional logit with a quadratic penalty."""
+
+    def loss(weights: Array) -> tuple[float, Array]:
+        logits = features @ weights
+        logits -= logits.max(1, keepdims=True)
+        chances = np.exp(logits)
+        chances /= chances.sum(1, keepdims=True)
+        value = -np.log(chances[:, 0] + 1e-300).mean() + _PENALTY * weights @ weights
+        expected = (chances[:, :, None] * features).sum(1)
+        return float(value), (expected - features[:, 0]).mean(0) + 2 * _PENALTY * weights
+
+    weights: Array = minimize(loss, np.zeros(features.shape[-1]), jac=True, method="L-BFGS-B").x
+    return weights
+
+
+def _features(subject: Subject, choices: Sequence[Choice], advance: Advance) -> Array:
+    """(questions, candidates, 6): log p by adapter and base, with context; without; and both a byte, with context."""
+    transcript = subject.transcript
+    told = [_question(transcript, one.situation.header, one.situation.context, one.candidates) for one in choices]
+    untold = [_question(transcript, one.situation.header, (), one.candidates) for one in choices]
+    adapter = [np.array(subject.answer(questions, advance)) for questions in (told, untold)]
+    with subject.base_alone():
+        base = [np.array(subject.answer(questions, advance)) for questions in (told, untold)]
+    sizes = np.array(
+        [[sum(len(bubble.encode()) for bubble in turn.bubbles) for turn in one.candidates] for one in choices]
+    )
+    return np.stack([adapter[0], base[0], adapter[1], base[1], adapter[0] / sizes, base[0] / sizes], axis=-1)
+
+
+def _question(
+    transcript: Transcript, header: Header, context: tuple[Turn, ...], candidates: Sequence[Turn]
+) -> Question:
+    prompt = transcript.prompt(header, context)
+    answers = [transcript.encode(header, (*context, turn)).ids[len(prompt) :] for turn in candidates]
+    return Question(prompt, answers)
+
+
+Pool = list[tuple[int, str, str, Turn]]
+
+
+def _by_length(entries: Sequence[tuple[str, str, Turn]]) -> Pool:
+    return sorted(((len(text), text, session, turn) for text, session, turn in entries), key=lambda entry: entry[:3])
+
+
+def _draw(pool: Pool, situation: Situation, taken: set[str], rng: random.Random) -> Turn | None:
+    """One of the nearest in length from another conversation, and its text is taken."""
+    wanted = len(situation.text)
+    usable = [
+        entry
+        for entry in pool
+        if entry[2] != situation.session
+        and entry[1].casefold() not in taken
+        and 0.6 * wanted <= entry[0] <= 1.6 * wanted + 4
+    ]
+    if not usable:
+        return None
+    nearest = sorted(usable, key=lambda entry: abs(entry[0] - wanted))[:_NEAREST]
+    _, text, _, turn = rng.choice(nearest)
+    taken.add(text.casefold())
+    return turn
+
+
+def _share(scores: Array, groups: Sequence[str]) -> Estimate:
+    """Share of questions whose first candidate has the best score; ties count by chance."""
+    best = scores.max(1, keepdims=True)
+    tied = (scores == best).sum(1)
+    right = np.where(scores[:, 0] == best[:, 0], 1 / tied, 0.0)
+    return mean(right.tolist(), groups)
