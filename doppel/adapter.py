@@ -31,6 +31,7 @@ MANIFEST = "manifest.json"
 CURRENT = "current"
 _STAGING = ".publishing-"
 _POINTER = ".current-"
+_ASIDE = ".amended-"
 WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 RANK_CAP = 512
@@ -70,8 +71,8 @@ class AdapterRefused(DoppelError):
 
 
 @contextmanager
-def publishing(adapters_dir: Path, manifest: Manifest) -> Iterator[Path]:
-    """A folder to write the adapter's files into; on success it becomes the next version and `current`.
+def publishing(adapters_dir: Path, manifest: Manifest, *, in_use: bool = True) -> Iterator[Path]:
+    """A folder to write the adapter's files into; on success it becomes the next version and, if `in_use`, `current`.
 
     The folder is a sibling under a temporary name. When the block ends, every file is digested and synced,
     the manifest is written, the folder renamed and `current` swapped. If the block raises, or the disk is full,
@@ -87,19 +88,20 @@ def publishing(adapters_dir: Path, manifest: Manifest) -> Iterator[Path]:
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=adapters_dir))
         try:
             yield staging
-            files = {str(path.relative_to(staging)): file_digest(path) for path in _regular_files(staging)}
+            files = {str(path.relative_to(staging)): file_digest(path) for path in regular_files(staging)}
             version = _next_version(adapters_dir)
             complete = msgspec.structs.replace(
                 manifest, version=version, created_at=datetime.now(UTC).isoformat(timespec="seconds"), files=files
             )
             (staging / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2))
-            for path in _regular_files(staging):
+            for path in regular_files(staging):
                 sync(path)
             staging.chmod(0o755)
             sync(staging)
             with _pointer(adapters_dir, version) as pointer:  # written before anything can be seen
                 staging.rename(adapters_dir / version)
-                _swap(pointer, adapters_dir)
+                if in_use:
+                    _swap(pointer, adapters_dir)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -126,11 +128,23 @@ def published(adapters_dir: Path, version: str | None = None) -> Path:
         folder = current(adapters_dir)
         if folder is None:
             raise UserError(tr("{path}: no adapter yet; run `doppel train` (or `doppel up`) first", path=adapters_dir))
+        bring_back(folder)
         return folder
     if version not in versions(adapters_dir):
         known = ", ".join(versions(adapters_dir)) or tr("none")
         raise UserError(tr("no adapter version {version}; published: {known}", version=version, known=known))
     return adapters_dir / version
+
+
+def aside(folder: Path) -> Path:
+    """Where a version lies for the moment in which another takes its place (`doppel.amend`)."""
+    return folder.with_name(f"{_ASIDE}{folder.name}")
+
+
+def bring_back(folder: Path) -> None:
+    """Puts back a version that a crash in that moment left aside."""
+    if aside(folder).is_dir() and not folder.exists():
+        aside(folder).rename(folder)
 
 
 def use(adapters_dir: Path, version: str) -> Path:
@@ -221,7 +235,8 @@ def _check_peft_config(folder: Path, manifest: Manifest) -> None:
         raise AdapterRefused(tr("{path}: not a LoRA of rank 1 to {cap}", path=folder, cap=RANK_CAP))
 
 
-def _regular_files(folder: Path) -> list[Path]:
+def regular_files(folder: Path) -> list[Path]:
+    """Every file of a folder that is no link, sorted."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 

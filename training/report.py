@@ -9,6 +9,7 @@ from doppel.i18n import language
 from training.curves import STYLE as CURVES_STYLE
 
 FILE = "report.html"
+_ADDED, _ADDED_END = "<!-- added -->", "<!-- added end -->"
 
 _STYLE = (
     """
@@ -53,6 +54,24 @@ def page(title: str, subtitle: str, sections: Iterable[Section]) -> str:
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
         f"<body><h1>{escape(title)}</h1><p>{escape(subtitle)}</p>\n{body}</body>\n</html>\n"
     )
+
+
+def with_sections(before: str, title: str, sections: Iterable[Section], style: str = "") -> str:
+    """An older page with sections added at its end, in place of those added earlier; a new page if there is none.
+
+    Args:
+        before: the page as `page` made it, or nothing.
+        title: above the added sections.
+        sections: to add.
+        style: further rules for them.
+    """
+    added = "".join(f"<section><h2>{escape(one.title)}</h2>{one.body}</section>\n" for one in sections)
+    block = f"{_ADDED}<style>{style}</style><h1>{escape(title)}</h1>\n{added}{_ADDED_END}"
+    if _ADDED in before and _ADDED_END in before:
+        return before[: before.index(_ADDED)] + block + before[before.index(_ADDED_END) + len(_ADDED_END) :]
+    if "</body>" in before:
+        return before.replace("</body>", f"{block}</body>", 1)
+    return page(title, "", []).replace(f"<h1>{escape(title)}</h1>", "", 1).replace("</body>", f"{block}</body>", 1)
 
 
 def figures(values: Sequence[tuple[str, str]]) -> str:

@@ -1,0 +1,28 @@
+"""`doppel evaluate`: how much an adapter is like its owner, in figures with a floor and a ceiling."""
+
+from typing import Annotated, Any
+
+import typer
+
+from doppel.cli import Run
+from doppel.terminal import console
+
+
+def evaluate(
+    run: Run,
+    versions: Annotated[
+        list[str] | None, typer.Argument(help="A version, or two to compare; nothing: the one in use.")
+    ] = None,
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A rough report in about three minutes.")] = False,
+) -> dict[str, Any]:
+    """Measure how much an adapter is like its owner, on messages it has never seen."""
+    from training.fidelity.evaluate import compare, evaluate_version  # torch takes seconds to import
+    from training.fidelity.table import comparison_table, report_table
+
+    chosen: list[str | None] = [*(versions or [None])]
+    reports = [evaluate_version(run.config, version, quick=quick) for version in chosen[:2]]
+    if not run.as_json:
+        console.print()
+        console.print(report_table(reports[0]) if len(reports) == 1 else comparison_table(*reports))
+    return reports[0].result() if len(reports) == 1 else compare(*reports)

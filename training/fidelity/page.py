@@ -1,0 +1,175 @@
+"""The outcome of an examination as sections of report.html: bars, distributions, and replies to look at."""
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+
+from doppel.i18n import tr
+from training.fidelity.examination import Examination
+from training.fidelity.figures import Check, Figure
+from training.fidelity.replies import Reply
+from training.fidelity.table import shown, title_of
+from training.fidelity.writing import words
+from training.report import Section, table
+
+_SHOWN_REPLIES = 10
+_BINS = 12
+_WIDTH, _HEIGHT = 640, 180
+
+STYLE = """
+.span { position: relative; height: .5rem; background: var(--rule); border-radius: 1rem; width: 14rem; }
+.span i { position: absolute; top: -.2rem; width: .9rem; height: .9rem; border-radius: 1rem; background: var(--accent);
+  transform: translateX(-50%); }
+.pairs { display: grid; gap: 1.25rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+.chat { border: 1px solid var(--rule); border-radius: .6rem; padding: .75rem 1rem; font-size: .92rem; }
+.chat p { margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.chat .them { color: var(--faint); }
+.chat .it { color: var(--accent); }
+.bars rect.you { fill: var(--faint); } .bars rect.it { fill: var(--accent); }
+.bars text { fill: var(--faint); font-size: 12px; } .bars text.it { fill: var(--accent); }
+"""
+
+
+def fidelity_sections(examination: Examination, checks: Sequence[Check]) -> list[Section]:
+    """Sections with every figure, the distributions and the ten best and ten worst replies."""
+    ranked = ranked_replies(examination)
+    best, worst = ranked[:_SHOWN_REPLIES], ranked[-_SHOWN_REPLIES:][::-1]
+    return [
+        Section(tr("Between a stranger and you"), _bars(examination.figures)),
+        Section(tr("How it writes, and how you write"), _distributions(examination)),
+        Section(tr("Ten replies most like you"), _chats(best)),
+        Section(tr("Ten replies least like you"), _chats(worst)),
+        Section(tr("Every figure"), _figures(examination.figures)),
+        Section(tr("Goals"), _checks(checks)),
+    ]
+
+
+def ranked_replies(examination: Examination) -> list[tuple[Reply, Reply]]:
+    """(written, actual) pairs, from what is most like the owner's words to what is least, by shared habits.
+
+    A reply counts as like the owner's when its words are those the owner uses more often than the prompted base does.
+    """
+    own, base = _counts(examination.actual), _counts(examination.prompted)
+    total_own, total_base = sum(own.values()) + 1, sum(base.values()) + 1
+
+    def likeness(reply: Reply) -> float:
+        found = words(reply.text) or [""]
+        score = sum(
+            math.log((own.get(word, 0) + 0.5) / total_own) - math.log((base.get(word, 0) + 0.5) / total_base)
+            for word in found
+        )
+        return score / math.sqrt(len(found))
+
+    pairs = [
+        (reply, real) for reply, real in zip(examination.written, examination.actual, strict=True) if reply.bubbles
+    ]
+    return sorted(pairs, key=lambda pair: likeness(pair[0]), reverse=True)
+
+
+def _counts(replies: Sequence[Reply]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for reply in replies:
+        for word in words(reply.text):
+            counts[word] = counts.get(word, 0) + 1
+    return counts
+
+
+def _bars(figures: Sequence[Figure]) -> str:
+    rows = []
+    for figure in figures:
+        likeness = figure.likeness
+        if likeness is None or not math.isfinite(likeness):
+            continue
+        place = 100 * max(0.0, min(1.0, likeness))
+        bar = f'<div class="span"><i style="left:{place:.0f}%"></i></div>'
+        cells = (escape(title_of(figure.name)), shown(figure, figure.floor), bar, shown(figure, figure.ceiling))
+        value = shown(figure, figure.value, with_interval=True)
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in (*cells, escape(value)))}</tr>")
+    head = "".join(
+        f"<th>{escape(title)}</th>" for title in (tr("figure"), tr("floor"), "", tr("ceiling (you)"), tr("value"))
+    )
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _distributions(examination: Examination) -> str:
+    measures: list[tuple[str, Callable[[Reply], float]]] = [
+        (tr("Characters of a reply (doubling)"), lambda reply: math.log2(1 + len(reply.text))),
+        (tr("Messages in a row"), lambda reply: float(len(reply.bubbles))),
+    ]
+    drawn = []
+    for title, measure in measures:
+        you = [measure(one) for one in examination.actual if one.bubbles]
+        it = [measure(one) for one in examination.written if one.bubbles]
+        if you and it:
+            drawn.append(_histogram(title, you, it))
+    return f'<div class="charts">{"".join(drawn)}</div>'
+
+
+def _histogram(title: str, you: Sequence[float], it: Sequence[float]) -> str:
+    most = max(*you, *it)
+    bins = min(_BINS, max(1, math.ceil(most)))
+    step = most / bins or 1.0
+    heights = []
+    for values in (you, it):
+        counts = [0] * bins
+        for value in values:
+            counts[min(bins - 1, max(0, math.ceil(value / step) - 1))] += 1
+        heights.append([count / len(values) for count in counts])
+    tallest = max(max(side) for side in heights) or 1.0
+    slot = (_WIDTH - 40) / bins
+    marks = []
+    for side, (name, values) in enumerate(zip(("you", "it"), heights, strict=True)):
+        for place, share in enumerate(values):
+            height = share / tallest * (_HEIGHT - 50)
+            x = 20 + place * slot + side * slot * 0.4 + slot * 0.1
+            marks.append(
+                f'<rect class="{name}" x="{x:.1f}" y="{_HEIGHT - 30 - height:.1f}" width="{slot * 0.38:.1f}" '
+                f'height="{height:.1f}"><title>{share:.0%}</title></rect>'
+            )
+    ticks = "".join(
+        _label(20 + (place + 0.5) * slot, _HEIGHT - 12, f"{(place + 1) * step:.0f}") for place in range(bins)
+    )
+    label = escape(title)
+    legend = _label(40, 14, f"■ {tr('you')}") + _label(100, 14, f"■ {tr('it')}", "it")
+    return (
+        f'<figure><figcaption>{label}</figcaption><svg class="bars" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{label}">{"".join(marks)}{ticks}{legend}</svg></figure>'
+    )
+
+
+def _label(x: float, y: float, text: str, name: str = "") -> str:
+    return f'<text class="{name}" x="{x:.1f}" y="{y}" text-anchor="middle">{escape(text)}</text>'
+
+
+def _chats(pairs: Sequence[tuple[Reply, Reply]]) -> str:
+    return f'<div class="pairs">{"".join(_chat(written, actual) for written, actual in pairs)}</div>'
+
+
+def _chat(written: Reply, actual: Reply) -> str:
+    heard = "".join(
+        f'<p class="them"><b>{escape(turn.speaker)}</b> {escape(" / ".join(turn.bubbles))}</p>'
+        for turn in written.situation.context[-3:]
+    )
+    it, you = (escape(" / ".join(reply.bubbles)) for reply in (written, actual))
+    return (
+        f'<div class="chat">{heard}<p class="it"><b>{escape(tr("it"))}</b> {it}</p>'
+        f"<p><b>{escape(tr('you'))}</b> {you}</p></div>"
+    )
+
+
+def _figures(figures: Sequence[Figure]) -> str:
+    rows = [
+        (
+            title_of(figure.name),
+            shown(figure, figure.value, with_interval=True),
+            shown(figure, figure.floor),
+            shown(figure, figure.ceiling),
+        )
+        for figure in figures
+    ]
+    return table((tr("figure"), tr("value"), tr("floor"), tr("ceiling (you)")), rows)
+
+
+def _checks(checks: Sequence[Check]) -> str:
+    rows = [(check.name, f"{check.value:.3f}", check.goal, "✓" if check.ok else "–") for check in checks]
+    return table((tr("goal"), tr("value"), tr("asked"), ""), rows)
