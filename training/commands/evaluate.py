@@ -17,11 +17,12 @@ def evaluate(
     quick: Annotated[bool, typer.Option("--quick", help="A rough report in about three minutes.")] = False,
 ) -> dict[str, Any]:
     """Measure how much an adapter is like its owner, on messages it has never seen."""
-    from training.fidelity.evaluate import compare, evaluate_version  # torch takes seconds to import
+    from training.fidelity.evaluate import evaluate_version  # torch takes seconds to import
+    from training.fidelity.outcome import compare
     from training.fidelity.table import comparison_table, report_table
 
-    chosen: list[str | None] = [*(versions or [None])]
-    reports = [evaluate_version(run.config, version, quick=quick) for version in chosen[:2]]
+    chosen = versions[:2] if versions else [None]
+    reports = [evaluate_version(run.config, version, quick=quick) for version in chosen]
     if not run.as_json:
         console.print()
         console.print(report_table(reports[0]) if len(reports) == 1 else comparison_table(*reports))

@@ -20,8 +20,8 @@ from training.fidelity.intervals import Estimate, mean
 from training.fidelity.subject import Question, Subject
 
 OTHERS = 2
-_SHORTEST = 12
-"""Characters of a reply below which it could be anybody's: "ok" has no author."""
+_SHORTEST, _LONGEST = 12, 100
+"""Characters of a reply: a shorter one could be anybody's ("ok" has no author), a longer one gives itself away."""
 _NEAREST = 30
 _FOLDS = 5
 _PENALTY = 1e-2
@@ -74,7 +74,7 @@ def _figures(name: str, features: Array, groups: Sequence[str]) -> list[Figure]:
 def make_choices(held: HeldOut, count: int, seed: int = 0) -> list[Choice]:
     """Questions with distractors of about the reply's length, all different from it and from each other."""
     rng = random.Random(seed)
-    usable = [one for one in held.situations if len(one.text) >= _SHORTEST]
+    usable = [one for one in held.situations if _SHORTEST <= len(one.text) <= _LONGEST]
     own = _by_length([(one.text, one.session, one.reply) for one in usable])
     others = _by_length(
         [
@@ -83,7 +83,7 @@ def make_choices(held: HeldOut, count: int, seed: int = 0) -> list[Choice]:
             for turn, text in zip(
                 (turn for turn in session.turns if not turn.is_mine), texts_of_others([session]), strict=True
             )
-            if len(text) >= _SHORTEST
+            if _SHORTEST <= len(text) <= 2 * _LONGEST
         ]
     )
     choices = []
@@ -136,17 +136,17 @@ def _fit(features: Array) -> Array:
 
 
 def _features(subject: Subject, choices: Sequence[Choice], advance: Advance) -> Array:
-    """(questions, candidates, 6): log p by adapter and base, with context; without; and both a byte, with context."""
+    """(questions, candidates, 5): log p by adapter and base; by the adapter without context; and the first two a byte."""
     transcript = subject.transcript
     told = [_question(transcript, one.situation.header, one.situation.context, one.candidates) for one in choices]
     untold = [_question(transcript, one.situation.header, (), one.candidates) for one in choices]
-    adapter = [np.array(subject.answer(questions, advance)) for questions in (told, untold)]
+    adapter, alone = np.array(subject.answer(told, advance)), np.array(subject.answer(untold, advance))
     with subject.base_alone():
-        base = [np.array(subject.answer(questions, advance)) for questions in (told, untold)]
+        base = np.array(subject.answer(told, advance))
     sizes = np.array(
         [[sum(len(bubble.encode()) for bubble in turn.bubbles) for turn in one.candidates] for one in choices]
     )
-    return np.stack([adapter[0], base[0], adapter[1], base[1], adapter[0] / sizes, base[0] / sizes], axis=-1)
+    return np.stack([adapter, base, alone, adapter / sizes, base / sizes], axis=-1)
 
 
 def _question(

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -14,43 +13,12 @@ from doppel.persona import read_persona
 from doppel.terminal import say
 from training.dataset import dataset_digest, read_sessions
 from training.fidelity.checks import gate, goals
-from training.fidelity.examination import FULL, QUICK, Examination, examine
-from training.fidelity.figures import Check, as_json, by_name
+from training.fidelity.examination import FULL, QUICK, examine
+from training.fidelity.outcome import FILE, Fidelity
 from training.fidelity.page import STYLE, fidelity_sections
 from training.fidelity.subject import open_subject
 from training.report import FILE as REPORT
 from training.report import with_sections
-
-FIDELITY = "fidelity.json"
-
-
-class Fidelity(msgspec.Struct, frozen=True):
-    """The outcome for one version."""
-
-    version: str
-    folder: Path
-    is_quick: bool
-    examination: Examination
-    checks: list[Check]
-    gate: list[Check]
-    created_at: str
-
-    @property
-    def passed(self) -> bool:
-        """Whether the version may come into use by itself."""
-        return all(check.ok for check in self.gate)
-
-    def result(self) -> dict[str, Any]:
-        """What `--json` prints, and fidelity.json holds."""
-        return {
-            "version": self.version,
-            "created_at": self.created_at,
-            "quick": self.is_quick,
-            "figures": as_json(self.examination.figures),
-            "checks": [msgspec.structs.asdict(check) for check in self.checks],
-            "gate": [msgspec.structs.asdict(check) for check in self.gate],
-            "seconds": self.examination.seconds,
-        }
 
 
 def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fidelity:
@@ -85,23 +53,9 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
     return outcome
 
 
-def compare(first: Fidelity, second: Fidelity) -> dict[str, Any]:
-    """Two outcomes beside each other, and which of the two is better in each figure beyond both intervals."""
-    better: dict[str, str | None] = {}
-    others = by_name(second.examination.figures)
-    for figure in first.examination.figures:
-        other = others.get(figure.name)
-        if other is not None:
-            left, right = figure.value, other.value
-            apart = left.high < right.low or right.high < left.low
-            is_first = (left.value < right.value) == figure.lower_is_better
-            better[figure.name] = (first.version if is_first else second.version) if apart else None
-    return {"versions": [first.result(), second.result()], "better": better}
-
-
 def _written(staging: Path, manifest: Manifest, outcome: Fidelity) -> Manifest:
     content = msgspec.json.format(msgspec.json.encode(outcome.result()), indent=2)
-    replace_file(staging / FIDELITY, content)
+    replace_file(staging / FILE, content)
     title = tr("{persona}: how much it is like you", persona=manifest.persona)
     page = staging / REPORT
     before = page.read_text(encoding="utf-8") if page.is_file() else ""

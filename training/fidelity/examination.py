@@ -43,8 +43,8 @@ class Effort(msgspec.Struct, frozen=True):
     replies: int
 
 
-FULL = Effort(tokens=16_000, questions=600, replies=240)
-QUICK = Effort(tokens=4_000, questions=120, replies=64)
+FULL = Effort(tokens=8_000, questions=520, replies=160)
+QUICK = Effort(tokens=2_000, questions=60, replies=40)
 
 
 class Examination(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ LEAST_TURNS = 30
 """Turns of the owner's, with something said before, below which no figure means anything."""
 
 _CONTEXT_TURNS = 6
-_CONTEXT_TOKENS = 160
+_CONTEXT_TOKENS = 64
 
 
 class Situation(msgspec.Struct, frozen=True):

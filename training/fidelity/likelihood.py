@@ -13,7 +13,7 @@ from training.fidelity.intervals import Estimate, change, difference, ratio
 from training.fidelity.neutral import neutral_examples
 from training.fidelity.subject import Scored, Subject
 
-_PROMPT_TOKENS = 384
+_PROMPT_TOKENS = 256
 _LENGTH = 512
 Advance = Callable[[int], None]
 

@@ -5,6 +5,7 @@ one (pointwise mutual information). The owner's real replies give the ceiling, r
 floor. Also counts what no person says of themselves.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -35,42 +36,45 @@ def relevance(
 ) -> list[Figure]:
     """Figure 6 of a report: how often a reply fits its own context better than another, and slips out of character."""
     with subject.base_alone():
-        value, floor, ceiling = (_fits(subject, replies, advance) for replies in (written, prompted, actual))
+        value, prompted_value, ceiling = _fits(subject, (written, prompted, actual), advance)
     return [
         Figure(name="relevance", value=value, floor=Estimate(0.5, 0.5, 0.5), ceiling=ceiling, unit="share"),
-        Figure(name="relevance_prompted", value=floor, unit="share"),
+        Figure(name="relevance_prompted", value=prompted_value, unit="share"),
         Figure(
             name="out_of_character", value=_slips(written), floor=_slips(prompted), lower_is_better=True, unit="share"
         ),
     ]
 
 
-def information(
-    subject: Subject, replies: Sequence[Reply], contexts: Sequence[Situation], advance: Advance
-) -> list[float]:
-    """log p(reply | context) in nats by whatever is in force; the contexts need not be the replies' own."""
-    questions = [
-        _question(subject.transcript, context, reply) for reply, context in zip(replies, contexts, strict=True)
-    ]
-    return [float(values[0]) for values in subject.answer(questions, advance)]
+def _fits(subject: Subject, sides: Sequence[Sequence[Reply]], advance: Advance) -> list[Estimate]:
+    """Of each side, all to the same situations: the share that fits its own context better than one far away."""
+    places = [place for place in range(len(sides[0])) if all(side[place].bubbles for side in sides)]
+    if len(places) < 2:
+        return [Estimate(math.nan, math.nan, math.nan)] * len(sides)
+    half = len(places) // 2
+    away = dict(zip(places, [*places[half:], *places[:half]], strict=True))
+    questions = []
+    for place in places:  # each context is read once, for the replies to it and for those from far away
+        replies = [side[at] for side in sides for at in (place, away[place])]
+        questions.append(_question(subject.transcript, sides[0][place].situation, replies))
+    values = dict(zip(places, subject.answer(questions, advance), strict=True))
+    back = {there: here for here, there in away.items()}
+    groups = [sides[0][place].situation.session for place in places]
+    estimates = []
+    for number in range(len(sides)):
+        wins = []
+        for place in places:
+            here, elsewhere = values[place][2 * number], values[back[place]][2 * number + 1]
+            wins.append(float(here > elsewhere) + 0.5 * float(here == elsewhere))
+        estimates.append(mean(wins, groups))
+    return estimates
 
 
-def _fits(subject: Subject, replies: Sequence[Reply], advance: Advance) -> Estimate:
-    said = [one for one in replies if one.bubbles]
-    if len(said) < 2:
-        return Estimate(float("nan"), float("nan"), float("nan"))
-    own = [one.situation for one in said]
-    half = len(own) // 2
-    others = [*own[half:], *own[:half]]  # far away in time, and never the same
-    fitting, elsewhere = information(subject, said, own, advance), information(subject, said, others, advance)
-    wins = [float(here > there) + 0.5 * (here == there) for here, there in zip(fitting, elsewhere, strict=True)]
-    return mean(wins, [one.session for one in own])
-
-
-def _question(transcript: Transcript, context: Situation, reply: Reply) -> Question:
+def _question(transcript: Transcript, context: Situation, replies: Sequence[Reply]) -> Question:
     prompt = transcript.prompt(context.header, context.context)
-    turn = Turn(ME, reply.bubbles)
-    return Question(prompt, [transcript.encode(context.header, (*context.context, turn)).ids[len(prompt) :]])
+    turns = [Turn(ME, reply.bubbles) for reply in replies]
+    answers = [transcript.encode(context.header, (*context.context, turn)).ids[len(prompt) :] for turn in turns]
+    return Question(prompt, answers)
 
 
 def _slips(replies: Sequence[Reply]) -> Estimate:

@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 import torch
-from transformers import GenerationConfig, LogitsProcessor
+from transformers import DynamicCache
 
 from doppel.engine import Sampling
 from doppel.engine.sampling import Sampler
-from doppel.transcript import TurnDecoder
+from doppel.transcript import Transcript, TurnDecoder
 from training.fidelity.heldout import Situation
 from training.fidelity.subject import Subject
 
 _ROWS = 16
-_MOST_TOKENS = 80
+_MOST_TOKENS = 64
 Advance = Callable[[int], None]
 
 
@@ -50,79 +50,81 @@ def write(
     Args:
         subject: who writes: with the adapter in force, or the base alone.
         situations: to answer.
-        sampling: how words are chosen; `max_tokens` counts up to 80.
+        sampling: how words are chosen; `max_tokens` counts up to 64.
         advance: hears how many situations were answered.
         prompt: token ids put before every situation.
         seed: of the sampling.
     """
-    order = sorted(range(len(situations)), key=lambda place: len(situations[place].context))
+    transcript = subject.transcript
+    prompts = [transcript.prompt(one.header, one.context) for one in situations]
+    order = sorted(range(len(situations)), key=lambda place: len(prompts[place]))  # like lengths need little padding
     replies: dict[int, Reply] = {}
     for start in range(0, len(order), _ROWS):
         places = order[start : start + _ROWS]
-        prompts = [
-            [*prompt, *subject.transcript.prompt(situations[place].header, situations[place].context)]
+        rows = [
+            _Row(subject.transcript, prompts[place], msgspec.structs.replace(sampling, seed=_seed(seed, place)))
             for place in places
         ]
-        seeds = [f"{seed} {place}" for place in places]
-        for place, ids in zip(places, _generate(subject, prompts, sampling, seeds), strict=True):
-            replies[place] = Reply(situations[place], tuple(subject.transcript.reply(ids)))
+        _generate(subject, prompt, rows, min(sampling.max_tokens, _MOST_TOKENS))
+        for place, row in zip(places, rows, strict=True):
+            replies[place] = Reply(situations[place], tuple(row.bubbles()))
         advance(len(places))
     return [replies[place] for place in range(len(situations))]
 
 
-def _generate(subject: Subject, prompts: list[list[int]], sampling: Sampling, seeds: list[str]) -> list[list[int]]:
-    """New tokens of each prompt, in one batch padded on the left."""
-    transcript = subject.transcript
-    longest = max(map(len, prompts))
-    stops = sorted(transcript.stop_ids)
-    padding = stops[0]
-    device = subject.model.device
-    ids = torch.tensor([[padding] * (longest - len(one)) + one for one in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts], device=device)
-    samplers = [
-        Sampler(msgspec.structs.replace(sampling, seed=random.Random(seed).getrandbits(63)), one)
-        for seed, one in zip(seeds, prompts, strict=True)
-    ]
-    decoders = [TurnDecoder(transcript) for _ in prompts]
-    made = subject.model.generate(  # type: ignore[operator]
-        input_ids=ids,
-        attention_mask=mask,
-        generation_config=GenerationConfig(
-            do_sample=False,  # `_Draw` has chosen
-            max_new_tokens=min(sampling.max_tokens, _MOST_TOKENS),
-            eos_token_id=stops,
-            pad_token_id=padding,
-        ),
-        logits_processor=[_Draw(samplers)],
-        stopping_criteria=[_TurnsOver(decoders, longest)],
-    )
-    return made[:, longest:].tolist()  # type: ignore[no-any-return]
+class _Row:
+    """One reply being written."""
+
+    def __init__(self, transcript: Transcript, prompt: list[int], sampling: Sampling) -> None:
+        self.prompt = prompt
+        self._decoder = TurnDecoder(transcript)
+        self._sampler = Sampler(sampling, prompt)
+        self._done: list[str] = []
+
+    def draw(self, logits: torch.Tensor) -> int:
+        """The next token, given the logits (V,)."""
+        token = self._sampler.draw(logits).id
+        self._done += self._decoder.feed(token)
+        return token
+
+    @property
+    def is_over(self) -> bool:
+        return self._decoder.finished
+
+    def bubbles(self) -> list[str]:
+        """What was written."""
+        return self._done + self._decoder.close()
 
 
-class _Draw(LogitsProcessor):
-    """Draws each row's next token as the engine does, and leaves it as the only one possible."""
+def _generate(subject: Subject, prefix: Sequence[int], rows: Sequence[_Row], most: int) -> None:
+    """Writes all rows in one batch, padded on the left; a row that is over leaves it, and a prefix is read once."""
+    model, device = subject.model, subject.model.device
+    cache = DynamicCache(config=model.config.get_text_config())
+    if prefix:
+        model(input_ids=torch.tensor([list(prefix)], device=device), past_key_values=cache, logits_to_keep=1)
+        cache.batch_repeat_interleave(len(rows))
+    longest = max(len(row.prompt) for row in rows)
+    padding = rows[0].prompt[0]
+    ids = torch.tensor([[padding] * (longest - len(row.prompt)) + row.prompt for row in rows], device=device)
+    seen = [[1] * len(prefix) + [0] * (longest - len(row.prompt)) + [1] * len(row.prompt) for row in rows]
+    mask = torch.tensor(seen, device=device)
+    active = list(rows)
+    for _ in range(most):
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        logits = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
+        ).logits[:, -1]
+        tokens = [row.draw(scores) for row, scores in zip(active, logits, strict=True)]
+        kept = [place for place, row in enumerate(active) if not row.is_over]
+        if not kept:
+            return
+        if len(kept) < len(active):
+            chosen = torch.tensor(kept, device=device)
+            cache.batch_select_indices(chosen)
+            mask, active = mask[chosen], [active[place] for place in kept]
+        ids = torch.tensor([[tokens[place]] for place in kept], device=device)
+        mask = torch.cat([mask, mask.new_ones(len(kept), 1)], dim=1)
 
-    def __init__(self, samplers: Sequence[Sampler]) -> None:
-        self._samplers = samplers
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (B, V)."""
-        drawn = [sampler.draw(row).id for sampler, row in zip(self._samplers, scores, strict=True)]
-        places = torch.tensor(drawn, device=scores.device)[:, None]
-        return torch.full_like(scores, -torch.inf).scatter(-1, places, 0)
-
-
-class _TurnsOver:
-    """Ends a row where its turn is over, also where an empty line ends it that is no token of its own."""
-
-    def __init__(self, decoders: Sequence[TurnDecoder], begin: int) -> None:
-        self._decoders = decoders
-        self._read = begin
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
-        """Which rows (B,) are done."""
-        for column in input_ids[:, self._read :].T.tolist():
-            for decoder, token in zip(self._decoders, column, strict=True):
-                decoder.feed(token)
-        self._read = input_ids.shape[1]
-        return torch.tensor([decoder.finished for decoder in self._decoders], device=input_ids.device)
+def _seed(seed: int, place: int) -> int:
+    return random.Random(f"{seed} {place}").getrandbits(63)

@@ -3,9 +3,9 @@
 from rich.table import Table
 
 from doppel.i18n import tr
-from training.fidelity.evaluate import Fidelity
 from training.fidelity.figures import Figure, by_name
 from training.fidelity.intervals import Estimate
+from training.fidelity.outcome import Fidelity
 
 SHOWN = (
     *("bits_per_byte", "bits_per_byte_prompted", "bits_change", "specificity", "choice", "choice_others"),
