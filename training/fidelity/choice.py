@@ -136,7 +136,7 @@ def _fit(features: Array) -> Array:
 
 
 def _features(subject: Subject, choices: Sequence[Choice], advance: Advance) -> Array:
-    """(questions, candidates, 5): log p by adapter and base; by the adapter without context; and the first two a byte."""
+    """(questions, candidates, 5): log p by adapter, base, adapter without context; the first two also a byte."""
     transcript = subject.transcript
     told = [_question(transcript, one.situation.header, one.situation.context, one.candidates) for one in choices]
     untold = [_question(transcript, one.situation.header, (), one.candidates) for one in choices]

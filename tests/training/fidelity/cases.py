@@ -1,0 +1,36 @@
+"""Made-up authors for tests: one writes short lower-case bursts with emoji, the other long careful sentences."""
+
+import random
+
+from doppel.transcript import ME, Header, Turn
+from training.fidelity.heldout import Situation
+from training.fidelity.replies import Reply
+
+_SHORT = ("haha", "ok", "yes lol", "no way", "brb", "idk", "omg", "sure thing", "wanna go", "tbh same")
+_LONG = (
+    "I suppose that we ought to leave before noon.",
+    "Would you kindly send me the document again?",
+    "It was, all things considered, a splendid evening.",
+    "Nevertheless, I shall think about it carefully.",
+    "There is nothing quite like a walk by the river.",
+)
+
+
+def situation(number: int, heard: str = "what now?") -> Situation:
+    """One of a conversation of its own."""
+    return Situation(f"s{number // 3}", Header(kind="dm"), (Turn("Ramito", (heard,)),), Turn(ME, ("yes",)))
+
+
+def casual(count: int, seed: int = 0) -> list[Reply]:
+    """Replies of the first author."""
+    rng = random.Random(seed)
+    return [
+        Reply(situation(number), tuple(f"{rng.choice(_SHORT)} 😀" for _ in range(rng.randint(1, 3))))
+        for number in range(count)
+    ]
+
+
+def formal(count: int, seed: int = 0) -> list[Reply]:
+    """Replies of the second."""
+    rng = random.Random(seed)
+    return [Reply(situation(number), (rng.choice(_LONG),)) for number in range(count)]

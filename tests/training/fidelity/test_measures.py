@@ -1,0 +1,158 @@
+"""The measures on cases whose answer is known: the same author, another one, a parrot, one who always says the same."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tests.training.fidelity.cases import casual, formal, situation
+from training.fidelity.authorship import authorship
+from training.fidelity.choice import combined
+from training.fidelity.figures import Figure, by_name, check
+from training.fidelity.heldout import HeldOut
+from training.fidelity.intervals import Estimate, change, difference, mean, ratio, resampled
+from training.fidelity.memorisation import LONG_RUN, Runs, memorisation
+from training.fidelity.replies import Reply
+from training.fidelity.twosample import two_sample
+from training.fidelity.writing import distinct, jensen_shannon, self_bleu, words, writing
+
+
+class TestIntervals:
+    def test_a_ratio_is_of_sums_and_its_interval_holds_it(self) -> None:
+        estimate = ratio([1.0, 3.0, 2.0, 2.0] * 20, [1.0, 1.0, 1.0, 1.0] * 20)
+        assert estimate.value == 2.0
+        assert estimate.low < 2.0 < estimate.high
+
+    def test_more_data_narrows_it(self) -> None:
+        few, many = (mean([0.0, 1.0] * count) for count in (10, 1000))
+        assert many.high - many.low < few.high - few.low
+
+    def test_groups_that_agree_within_widen_it(self) -> None:
+        values = [0.0] * 50 + [1.0] * 50
+        alone, grouped = mean(values), mean(values, [number // 25 for number in range(100)])
+        assert grouped.high - grouped.low > alone.high - alone.low
+
+    def test_changes(self) -> None:
+        assert change([1.0, 1.0], [2.0, 2.0]).value == -0.5
+        assert difference(([3.0] * 9, [4.0] * 9), ([2.0] * 9, [4.0] * 9)).value == pytest.approx(0.25)
+
+    def test_nothing_is_not_a_number(self) -> None:
+        assert np.isnan(mean([]).value)
+
+    def test_any_statistic(self) -> None:
+        values = np.arange(50.0)
+        estimate = resampled(list(range(50)), lambda rows: float(np.median(values[rows])))
+        assert estimate.low < 24.5 < estimate.high
+
+
+class TestFigures:
+    def test_likeness_is_the_place_between_floor_and_ceiling(self) -> None:
+        one, two, three = (Estimate(value, value, value) for value in (1.0, 2.0, 3.0))
+        assert Figure(name="x", value=two, floor=one, ceiling=three).likeness == 0.5
+        assert Figure(name="x", value=two, floor=three, ceiling=one).likeness == 0.5
+        assert Figure(name="x", value=two).likeness is None
+
+    def test_what_could_not_be_measured_fails(self) -> None:
+        assert check("x", 0.5, ">= 0.5").ok
+        assert not check("x", 0.5, "> 0.5").ok
+        assert not check("x", float("nan"), "<= 1").ok
+
+
+class TestTwoSample:
+    def test_the_same_author_is_the_ceiling_and_another_the_floor(self) -> None:
+        figures = by_name(two_sample(casual(90, 1), formal(90), casual(90, 2), casual(90, 3)))
+        found = figures["two_sample_auc"]
+        assert found.floor is not None
+        assert found.ceiling is not None
+        assert found.value.value < 0.65
+        assert found.ceiling.value < 0.65
+        assert found.floor.value > 0.95
+
+    def test_at_equal_lengths_length_gives_nothing_away(self) -> None:
+        short = [Reply(one.situation, (word,)) for one, word in zip(casual(90), ["ab", "ab ab"] * 45, strict=True)]
+        long = [
+            Reply(one.situation, (word,)) for one, word in zip(casual(90), ["ab", "ab ab ab ab ab"] * 45, strict=True)
+        ]
+        figures = by_name(two_sample(long, long, short, short))
+        assert figures["two_sample_auc_matched"].value.value < figures["two_sample_auc"].value.value
+
+
+class TestWriting:
+    def test_the_same_author_is_near_and_another_far(self) -> None:
+        figures = by_name(writing(casual(90, 1), formal(90), casual(90, 2), casual(90, 3)))
+        found = figures["habits_distance"]
+        assert found.floor is not None
+        assert found.likeness is not None
+        assert found.value.value < 0.35 * found.floor.value
+        assert found.likeness > 0.8
+        for name in ("habit_emoji", "habit_opening_words", "habit_length"):
+            one = figures[name]
+            assert one.floor is not None
+            assert one.value.value < one.floor.value
+
+    def test_one_who_always_says_the_same_shows_it(self) -> None:
+        constant = [Reply(one.situation, ("sounds good to me",)) for one in casual(90)]
+        figures = by_name(writing(constant, formal(90), casual(90, 2), casual(90, 3)))
+        assert figures["distinct_2"].value.value < 0.5
+        assert figures["length_spread"].value.value == 0
+        assert figures["self_bleu"].value.value > 1
+
+    def test_divergence(self) -> None:
+        assert jensen_shannon(Counter("ab"), Counter("ab")) == 0
+        assert jensen_shannon(Counter("a"), Counter("b")) == 1
+
+    def test_words_of_several_scripts(self) -> None:
+        assert words("Don't, 你好 OK_2!") == ["don't", "你", "好", "ok", "2"]
+        assert distinct(["a b a b"]) == pytest.approx(2 / 3)
+        assert self_bleu(["a b", "a b", "c d"]) == pytest.approx(2 / 3)
+
+
+class TestMemorisation:
+    def test_the_longest_run_is_found_and_goes_over_no_message(self) -> None:
+        runs = Runs(["one two three four five", "six seven"])
+        assert runs.longest("then two three four came") == 3
+        assert runs.longest("five six seven") == 2
+        assert runs.longest("nothing") == 0
+        assert runs.longest("") == 0
+
+    def test_a_parrot_is_heard(self) -> None:
+        verse = "the quick brown fox jumps over the lazy dog and runs far away"
+        parrot = [Reply(situation(number), (verse,)) for number in range(40)]
+        figures = by_name(memorisation(parrot, casual(40), [verse]))
+        assert figures["recited"].value.value == 1
+        assert figures["verbatim_run"].value.value > LONG_RUN
+        assert figures["recited"].ceiling is not None
+        assert figures["recited"].ceiling.value == 0
+
+
+def test_authorship_knows_the_author() -> None:
+    from datetime import UTC, datetime
+
+    from doppel.transcript import ME, Header, Turn
+    from training.dataset import Session
+
+    def session(number: int, mine: Reply, theirs: Reply) -> Session:
+        return Session(
+            id=str(number),
+            split="train",
+            chat="c",
+            started_at=datetime(2020, 1, 1, tzinfo=UTC),
+            header=Header(),
+            turns=(Turn("Ramito", theirs.bubbles), Turn(ME, mine.bubbles)),
+        )
+
+    sessions = [session(number, *pair) for number, pair in enumerate(zip(casual(300), formal(300), strict=True))]
+    held = HeldOut(sessions[:200], sessions[200:], [])
+    good = by_name(authorship(casual(90, 5), formal(90, 6), held))
+    assert good["authorship"].value.value > 0.8
+    assert good["authorship_prompted"].value.value < 0.2
+
+
+def test_the_combination_finds_the_feature_that_tells() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 4, 3))
+    features[:, 0, 1] -= 2.0  # the right one is low in the second
+    groups = [str(number // 4) for number in range(200)]
+    scores = combined(features, groups)
+    assert (scores.argmax(1) == 0).mean() > 0.7
+    assert (combined(rng.normal(size=(200, 4, 3)), groups).argmax(1) == 0).mean() < 0.45
