@@ -1,29 +1,60 @@
-"""`doppel build`: archives in, data set out, and a table that says what became of every message."""
+"""`doppel build`: archives in, data set out, with a table and a page that say what became of every message.
+
+Also lists what archives can be read, and writes the data set in the formats of other trainers.
+"""
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+import typer
 from rich.progress import Progress, TaskID
+from rich.table import Table
 
 from doppel.cli import Run
+from doppel.config import Config
+from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.terminal import console, progress, say
 from doppel.transcript import render
+from training.archives import Reader, installed_readers
 from training.build import build_dataset
+from training.build_page import measure_for, write_page
 from training.build_report import Report, chats_table, sessions_table
-from training.dataset import Session, read_sessions
+from training.data_export import check_target, export_dataset
+from training.dataset import SESSIONS, Session, check_archives, read_sessions
 
 EXAMPLES = 2
 LOOKED_AT = 5000
 """Sessions among which the examples are chosen."""
 
 
-def build(run: Run) -> dict[str, Any]:
+def build(
+    run: Run,
+    *,
+    export: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(
+            "--export",
+            metavar="FORMAT FILE",
+            help="Write the data set for another trainer: alpaca, sharegpt, openai or transcript; builds if need be.",
+        ),
+    ] = None,
+    list_formats: Annotated[bool, typer.Option("--list-formats", help="List the archives that can be read.")] = False,
+) -> dict[str, Any]:
     """Turn the archives into a data set: data/<persona>/ and a report."""
+    if list_formats:
+        return _list_formats(run)
+    if export is not None:
+        return _export(run, *export)
+    return _build(run).summary()
+
+
+def _build(run: Run) -> Report:
     config = run.config
     say(tr("Reading {archives} …", archives=", ".join(config.archives)))
     with _watched() as watcher:
@@ -31,6 +62,8 @@ def build(run: Run) -> dict[str, Any]:
     if not run.as_json:
         _show(report, config.data_dir)
     _warn(report)
+    page = write_page(config, report, measure_for(config))
+    say(tr("What is in it, in pictures: {path}", path=page))
     say(
         tr(
             "Data set in {path} after {seconds} s; next: `doppel train`",
@@ -38,7 +71,38 @@ def build(run: Run) -> dict[str, Any]:
             seconds=f"{report.seconds:.1f}",
         )
     )
-    return report.summary()
+    return report
+
+
+def _export(run: Run, form: str, path: Path) -> dict[str, Any]:
+    """Writes the data set for another trainer, having built it where there is none."""
+    config: Config = run.config
+    check_target(config.data_dir, form, path)  # before a build that may take long
+    if not (config.data_dir / SESSIONS).is_file():
+        _build(run)
+    check_archives(config)
+    exported = export_dataset(config.data_dir, form, path)
+    counts = ", ".join(f"{category} {count:,}" for category, count in exported.categories.items())
+    say(tr("{path}: {records} records ({counts})", path=path, records=f"{exported.records:,}", counts=counts))
+    return dict(msgspec.to_builtins(exported))
+
+
+def _list_formats(run: Run) -> dict[str, Any]:
+    with suppress(UserError):  # only for the language: what can be read depends on no configuration
+        _ = run.config
+    listed = [reader for reader in installed_readers() if reader.accepts]
+    if not run.as_json:
+        console.print(_formats_table(listed))
+    return {"formats": [{"name": reader.name, "accepts": tr(reader.accepts)} for reader in listed]}
+
+
+def _formats_table(readers: list[Reader]) -> Table:
+    table = Table(title=tr("Archives that can be read"), title_justify="left")
+    table.add_column(tr("format"))
+    table.add_column(tr("what to hand over"), overflow="fold")
+    for reader in readers:
+        table.add_row(reader.name, tr(reader.accepts))
+    return table
 
 
 class _Watcher:

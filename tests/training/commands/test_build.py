@@ -82,6 +82,70 @@ def test_bad_records_are_one_line(tmp_path: Path) -> None:
     assert f"{tmp_path}/archive/result.json, Tom, message 1: has no 'id'" in result.stderr
 
 
+def test_the_page_lies_in_the_data_set(tmp_path: Path) -> None:
+    write_json(tmp_path / "archive" / "result.json", account())
+    result = run(tmp_path, config="archive: archive\nlanguage: zh\nmodel: {device: cpu}\n")
+    assert result.exit_code == 0
+    page = tmp_path / "data" / "sample" / "report.html"
+    assert str(page) in result.stderr
+    text = page.read_text(encoding="utf-8")
+    assert '<html lang="zh">' in text
+    assert "message 1" in text
+
+
+@pytest.mark.parametrize("form", ["alpaca", "sharegpt", "openai", "transcript"])
+def test_export_builds_first_and_then_only_writes(tmp_path: Path, form: str) -> None:
+    write_json(tmp_path / "archive" / "result.json", account())
+    target = tmp_path / "out" / "mine.jsonl"
+    result = run(tmp_path, "--export", form, str(target), "--json")
+    assert result.exit_code == 0
+    told = json.loads(result.stdout)
+    lines = target.read_text(encoding="utf-8").splitlines()
+    assert told == {
+        "path": str(target),
+        "format": form,
+        "records": len(lines),
+        "categories": {"dialogue": len(lines)},
+    }
+    assert len(lines) > 0
+    assert "Making sessions" in result.stderr
+    again = run(tmp_path, "--export", form, str(target))
+    assert again.exit_code == 0
+    assert again.stdout == ""
+    assert f"mine.jsonl: {len(lines)} records (dialogue {len(lines)})" in again.stderr
+    assert "Making sessions" not in again.stderr
+
+
+def test_export_says_what_is_wrong_before_it_builds(tmp_path: Path) -> None:
+    write_json(tmp_path / "archive" / "result.json", account())
+    result = run(tmp_path, "--export", "csv", str(tmp_path / "x.csv"))
+    assert result.exit_code == 2
+    assert "--export csv: no such format; there are alpaca, sharegpt, openai, transcript" in result.stderr
+    assert run(tmp_path, "--export", "openai", str(tmp_path)).exit_code == 2
+    assert not (tmp_path / "data").exists()
+
+
+def test_export_of_a_data_set_made_from_other_archives(tmp_path: Path) -> None:
+    write_json(tmp_path / "archive" / "result.json", account())
+    assert run(tmp_path).exit_code == 0
+    result = run(tmp_path, "--export", "openai", str(tmp_path / "x.jsonl"), config="archive: elsewhere\n")
+    assert result.exit_code == 2
+    assert "made from other archives than config.yaml names now" in result.stderr
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_formats_are_listed_whatever_the_configuration(tmp_path: Path) -> None:
+    result = run(tmp_path, "--list-formats", "--json", config="archive: [nowhere\n")
+    assert result.exit_code == 0
+    formats = {one["name"]: one["accepts"] for one in json.loads(result.stdout)["formats"]}
+    assert formats["twitter"] == "Twitter / X archive (zip or folder)"
+    assert "sample" not in formats
+    shown = run(tmp_path, "--list-formats", config="language: zh\n")
+    assert shown.stdout == ""
+    assert "Twitter / X 存档（zip 或文件夹）" in shown.stderr
+    assert not (tmp_path / "data").exists()
+
+
 def broken_zip(root: Path) -> None:
     path = write_zip(root / "archive" / "t.zip", twitter_files(tweets=[tweet(1, "a")]))
     path.write_bytes(path.read_bytes()[:-100])

@@ -1,0 +1,391 @@
+"""report.html of `doppel build`: what became of the messages, a portrait of the owner's writing, and ten sessions.
+
+Draws what `training.portrait` counted and what the build's report says. Names of people and chats stay out of it,
+only pseudonyms are in; the examples hold the owner's own words and those of others, as the data set does.
+"""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from html import escape
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import msgspec
+
+from doppel.config import Config
+from doppel.disk import writing
+from doppel.errors import DoppelError
+from doppel.i18n import tr
+from doppel.transcript import render
+from training.build_report import Report, reason_name
+from training.curves import Curve, draw
+from training.dataset import read_sessions
+from training.portrait import MOST_BUBBLES, CountTokens, Portrait, estimated_tokens, portray
+from training.recommend import Choice, choose_length
+from training.report import FILE, Section, charts, figures, page, table
+
+CONTACTS_SHOWN = 12
+LANGUAGES_SHOWN = 8
+
+_GAP_STEP = 30  # minutes
+_MOST_MONTHS = 240  # more are drawn as years
+_WIDTH, _HEIGHT = 640, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 18, 14, 48
+_CELL_LEFT, _CELL_WIDTH, _CELL_HEIGHT = 56, 24, 24
+
+_STYLE = """<style>
+table.bars { width: 100%; } table.bars td { padding-right: 1rem; white-space: nowrap; }
+table.bars td:nth-child(2) { text-align: right; color: var(--ink); }
+table.bars td:last-child { width: 70%; min-width: 10rem; padding-right: 0; vertical-align: middle; }
+table.bars i { display: block; height: .8rem; min-width: 1px; border-radius: .15rem; background: var(--accent); }
+table.bars tr.lost i { background: var(--faint); opacity: .6; }
+svg .bar { fill: var(--accent); } svg .bar.other { opacity: .4; } svg .none { fill: var(--rule); opacity: .5; }
+.charts { margin-top: .75rem; } .charts figure { max-width: 40rem; }
+.note { color: var(--faint); font-size: .9rem; margin: .75rem 0; }
+.session { margin: 0 0 1rem; padding: .75rem 1rem; border: 1px solid var(--rule); border-radius: .5rem;
+  font: .9rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "Noto Sans Mono CJK SC", monospace;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+</style>"""
+
+
+class Measure(msgspec.Struct, frozen=True, kw_only=True):
+    """How sessions are measured: what counts their tokens, what people call that, and how long a session may be."""
+
+    count_tokens: CountTokens
+    counted_by: str
+    max_length: Choice[int]
+
+
+def measure_for(config: Config) -> Measure:
+    """With the base model's own tokenizer where it is on this machine already, else by bytes; nothing is fetched."""
+    from doppel.base import choose_device, is_prepared, prepare_base
+
+    training = config.training
+    context = training.max_length or 2**31  # what the base takes, `doppel train` checks
+    length = choose_length(training, training.minutes, choose_device(config.model.device), context)
+    if is_prepared(config.model):
+        with suppress(DoppelError):  # a base that is damaged is not the data set's trouble; `doppel train` says so
+            counter = _counter(prepare_base(config.model, lambda _: None) / "tokenizer.json")
+            if counter is not None:
+                name = tr("counted with the tokenizer of the base model, {base}", base=config.model.base)
+                return Measure(count_tokens=counter, counted_by=name, max_length=length)
+    name = tr("estimated from the bytes of the text, as there is no tokenizer of the base model here yet")
+    return Measure(count_tokens=estimated_tokens, counted_by=name, max_length=length)
+
+
+def write_page(config: Config, report: Report, measure: Measure) -> Path:
+    """Puts report.html into the data folder and returns its path.
+
+    Raises:
+        DoppelError: it cannot be written.
+    """
+    portrait = portray(read_sessions(config.data_dir), config.zone, measure.count_tokens)
+    path = config.data_dir / FILE
+    staging = path.with_name(f".{FILE}.{os.getpid()}")
+    with writing(path):
+        try:
+            staging.write_text(build_page(config.persona.name, report, portrait, measure), encoding="utf-8")
+            staging.replace(path)
+        finally:
+            staging.unlink(missing_ok=True)
+    return path
+
+
+def build_page(persona: str, report: Report, portrait: Portrait, measure: Measure) -> str:
+    """The whole page."""
+    owner = report.owner
+    stretch = f"{owner.first:%Y-%m-%d} – {owner.last:%Y-%m-%d}" if owner.first and owner.last else ""
+    sections = [
+        Section(tr("In figures"), _STYLE + _figures(report, portrait)),
+        Section(tr("What became of the messages"), _funnel(report) + _sources(report)),
+        Section(tr("When you write"), _when(portrait)),
+        Section(tr("How you write"), _how(portrait)),
+        Section(tr("Whom you write with"), _contacts(portrait)),
+        Section(tr("Length of sessions"), _lengths(portrait, measure)),
+    ]
+    if gaps := _gaps(report):
+        sections.append(Section(tr("Silences that end a session"), gaps))
+    examples = "".join(
+        f'<pre class="session">{escape(render(one.header, one.turns))}</pre>' for one in portrait.examples
+    )
+    sections.append(Section(tr("Examples, as the model sees them"), examples))
+    return page(tr("The data set of {persona}", persona=persona), stretch, sections)
+
+
+def _counter(path: Path) -> CountTokens | None:
+    """Counts with a tokenizer's file, if it can be read."""
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path)).backend_tokenizer
+    except Exception:  # noqa: BLE001  the library raises nothing more definite
+        return None
+    return lambda texts: [len(one.ids) for one in tokenizer.encode_batch(list(texts))]
+
+
+def _figures(report: Report, portrait: Portrait) -> str:
+    return figures(
+        [
+            (tr("messages of yours"), f"{portrait.mine:,}"),
+            (tr("messages of others"), f"{portrait.others:,}"),
+            (tr("sessions"), f"{portrait.sessions:,}"),
+            *((title, f"{report.sessions.get(split, 0):,}") for split, title in _splits()),
+            (tr("people"), f"{len(portrait.contacts):,}"),
+        ]
+    )
+
+
+def _splits() -> list[tuple[str, str]]:
+    return [("train", tr("for training")), ("validation", tr("to watch the training")), ("test", tr("for the test"))]
+
+
+def _funnel(report: Report) -> str:
+    """Read, then every reason with what it took away, then kept."""
+    rows = [_bar_row(tr("read"), report.read, report.read)]
+    left = report.read
+    for reason, count in sorted(report.dropped.items(), key=lambda item: -item[1]):
+        left -= count
+        rows.append(_bar_row(reason_name(reason), count, report.read, before=left, is_lost=True))
+    return _bar_table([*rows, _bar_row(tr("kept"), report.kept, report.read)])
+
+
+def _sources(report: Report) -> str:
+    if len(report.sources) < 2 and not report.bad:
+        return ""
+    rows = [(name, *(f"{n:,}" for n in (one.read, one.kept, one.bad))) for name, one in report.sources.items()]
+    return table((tr("source"), tr("read"), tr("kept"), tr("could not be read")), rows)
+
+
+def _when(portrait: Portrait) -> str:
+    note = tr("Every message counts at the time at which its session began.")
+    drawn = charts([_columns(tr("Messages by month"), _months(portrait.months)), _heat_map(portrait)])
+    return f'{drawn}<p class="note">{escape(note)}</p>'
+
+
+def _months(months: Counter[tuple[int, int]]) -> list[tuple[str, str, int]]:
+    """What stands below each column, what it tells, and its height; months without messages too, years named once."""
+    if not months:
+        return []
+    numbers = [year * 12 + month - 1 for year, month in months]
+    first, last = min(numbers), max(numbers)
+    if last - first >= _MOST_MONTHS:
+        years: Counter[int] = Counter()
+        for (year, _), count in months.items():
+            years[year] += count
+        span = range(min(years), max(years) + 1)
+        every = math.ceil(len(span) / 10)
+        return [(str(year) if not year % every else "", str(year), years[year]) for year in span]
+    length = last - first + 1
+    months_named = 1 if length <= 8 else 3 if length <= 20 else 12 * math.ceil(length / 120)
+    columns = []
+    for number in range(first, last + 1):
+        year, month = divmod(number, 12)
+        full = f"{year}-{month + 1:02}"
+        name = str(year) if months_named >= 12 else full
+        columns.append((name if number % months_named == 0 else "", full, months[year, month + 1]))
+    return columns
+
+
+def _heat_map(portrait: Portrait) -> str:
+    """Your messages by weekday and hour."""
+    days = (tr("Mon"), tr("Tue"), tr("Wed"), tr("Thu"), tr("Fri"), tr("Sat"), tr("Sun"))
+    most = max(portrait.hours.values(), default=0) or 1
+    parts = []
+    for day, name in enumerate(days):
+        y = day * _CELL_HEIGHT
+        parts.append(f'<text x="{_CELL_LEFT - 8}" y="{y + 17}" text-anchor="end">{escape(name)}</text>')
+        for hour in range(24):
+            count = portrait.hours[day, hour]
+            look = f'class="bar" opacity="{0.08 + 0.92 * count / most:.2f}"' if count else 'class="none"'
+            parts.append(
+                f'<rect {look} x="{_CELL_LEFT + hour * _CELL_WIDTH}" y="{y}" width="{_CELL_WIDTH - 2}" '
+                f'height="{_CELL_HEIGHT - 2}" rx="3"><title>{escape(name)} {hour:02}:00 · {count:,}</title></rect>'
+            )
+    y = len(days) * _CELL_HEIGHT + 16
+    parts += [
+        f'<text x="{_CELL_LEFT + (hour + 0.5) * _CELL_WIDTH:.0f}" y="{y}" text-anchor="middle">{hour}</text>'
+        for hour in range(0, 24, 3)
+    ]
+    return _figure(tr("Your messages by weekday and hour"), "".join(parts), y + 8)
+
+
+def _how(portrait: Portrait) -> str:
+    top = max(portrait.lengths, default=0)
+    lengths = [(_power(size), _doubling(size), portrait.lengths[size]) for size in range(top + 1)]
+    bubbles = [
+        (name := str(size) if size < MOST_BUBBLES else f"{size}+", name, portrait.bubbles[size])
+        for size in range(1, max(portrait.bubbles, default=1) + 1)
+    ]
+    drawn = charts(
+        [
+            _columns(tr("Characters of a message of yours"), lengths, tr("characters and more")),
+            _columns(tr("Messages that you send in a row"), bubbles, tr("messages")),
+        ]
+    )
+    return drawn + _languages(portrait)
+
+
+def _power(size: int) -> str:
+    """A power of two, short enough to stand below a column."""
+    return f"{1 << size}" if size < 10 else f"{1 << (size - 10)}k" if size < 20 else f"{1 << (size - 20)}M"
+
+
+def _doubling(size: int) -> str:
+    low, high = 1 << size, (2 << size) - 1
+    return str(low) if low == high else f"{low:,}–{high:,}"
+
+
+def _languages(portrait: Portrait) -> str:
+    ranked = portrait.languages.most_common()
+    told = [(name or tr("cannot be told"), count) for name, count in ranked[:LANGUAGES_SHOWN] if count]
+    if rest := sum(count for _, count in ranked[LANGUAGES_SHOWN:]):
+        told.append((tr("others"), rest))
+    return f"<h3>{escape(tr('Languages of your messages'))}</h3>{_share_table(told, portrait.mine)}"
+
+
+def _contacts(portrait: Portrait) -> str:
+    ranked = portrait.contacts.most_common(CONTACTS_SHOWN)
+    if not ranked:
+        return f'<p class="note">{escape(tr("There is nobody else in this data set."))}</p>'
+    note = tr("Messages of the others, under the made-up names by which the model knows them.")
+    return f'{_share_table(ranked, ranked[0][1])}<p class="note">{escape(note)}</p>'
+
+
+def _lengths(portrait: Portrait, measure: Measure) -> str:
+    if not portrait.tokens:
+        return ""
+    longest = max(portrait.tokens)
+    sizes: Counter[int] = Counter()
+    for tokens, count in portrait.tokens.items():
+        sizes[tokens.bit_length() - 1] += count
+    shortest = min(sizes)
+    columns = [(_power(size), _doubling(size), sizes[size]) for size in range(shortest, max(sizes) + 1)]
+    limit = measure.max_length
+    last_within = (limit.value - 1).bit_length() - 1 - shortest
+    told = figures(
+        [
+            (tr("half have at most"), _tokens(portrait.tokens_at(0.5))),
+            (tr("95 % have at most"), _tokens(portrait.tokens_at(0.95))),
+            (tr("the longest"), _tokens(longest)),
+            (tr("max_length in training"), _tokens(limit.value)),
+            (tr("sessions that fit it whole"), f"{portrait.fitting(limit.value):.1%}"),
+        ]
+    )
+    end = max(portrait.tokens_at(0.99), min(limit.value, longest), 1)
+    points = [(end * place / 100, 100 * portrait.fitting(end * place // 100)) for place in range(101)]
+    drawn = charts(
+        [
+            _columns(
+                tr("Sessions by length (pale: longer than max_length)"), columns, tr("tokens and more"), last_within
+            ),
+            draw(Curve(title=tr("Sessions that fit, in percent"), across="max_length", points=points)),
+        ]
+    )
+    why = limit.reason or tr("set in config.yaml")
+    note = tr(
+        "Tokens: {counted}. max_length: {why}; longer sessions are cut, and nothing of yours is lost.",
+        counted=measure.counted_by,
+        why=why,
+    )
+    return f'{told}<p class="note">{escape(note)}</p>{drawn}'
+
+
+def _tokens(count: int) -> str:
+    return tr("{count} tokens", count=f"{count:,}")
+
+
+def _gaps(report: Report) -> str:
+    """How long the silences are that were found to end the sessions of each chat; empty where the report has none."""
+    minutes = sorted(seconds / 60 for seconds in fitted_gaps(msgspec.to_builtins(getattr(report, "gaps", None))))
+    if not minutes:
+        return ""
+    counts = Counter(math.ceil(one / _GAP_STEP) * _GAP_STEP for one in minutes)
+    columns = [
+        (str(end) if len(counts) < 12 or not end % (4 * _GAP_STEP) else "", f"{end - _GAP_STEP}–{end}", counts[end])
+        for end in range(min(counts), max(counts) + 1, _GAP_STEP)
+    ]
+    told = [
+        (tr("the shortest"), tr("{minutes:.0f} min", minutes=minutes[0])),
+        (tr("in the middle"), tr("{minutes:.0f} min", minutes=median(minutes))),
+        (tr("the longest"), tr("{minutes:.0f} min", minutes=minutes[-1])),
+    ]
+    return figures(told) + charts([_columns(tr("Chats by silence"), columns, tr("minutes, at most"))])
+
+
+def fitted_gaps(gaps: Any) -> list[float]:
+    """The seconds in a report's `gaps`: by chat, or in a list; alone, or each in an object with other figures."""
+    values = gaps.values() if isinstance(gaps, dict) else gaps if isinstance(gaps, list) else ()
+    found = []
+    for value in values:
+        named = (value.get(name) for name in ("seconds", "gap", "gap_seconds")) if isinstance(value, dict) else (value,)
+        found += [float(one) for one in named if isinstance(one, int | float) and math.isfinite(one) and one > 0]
+    return found
+
+
+def _share_table(rows: Sequence[tuple[str, int]], whole: int) -> str:
+    return _bar_table(_bar_row(name, count, whole) for name, count in rows)
+
+
+def _bar_table(rows: Iterable[str]) -> str:
+    return f'<div class="wide"><table class="bars"><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _bar_row(name: str, count: int, whole: int, *, before: int = 0, is_lost: bool = False) -> str:
+    """A bar beside its name and number; `before` leaves room on its left."""
+    start, width = (100 * part / max(1, whole) for part in (before, count))
+    kind = ' class="lost"' if is_lost else ""
+    return (
+        f"<tr{kind}><td>{escape(name)}</td><td>{count:,}</td>"
+        f'<td><i style="margin-left:{start:.2f}%;width:{width:.2f}%"></i></td></tr>'
+    )
+
+
+def _columns(title: str, columns: Sequence[tuple[str, str, int]], across: str = "", limit: int | None = None) -> str:
+    """A column chart.
+
+    Args:
+        title: above it.
+        columns: the name below, what the column tells when pointed at, and its height.
+        across: what the names count.
+        limit: number of the last column that is wholly or partly within a limit; the ones after it are fainter.
+    """
+    if not columns:
+        return ""
+    top = _round_up(max(count for *_, count in columns))
+    slot = (_WIDTH - _LEFT - _RIGHT) / len(columns)
+    tall = _HEIGHT - _TOP - _BOTTOM
+    parts = []
+    for value in (0, top // 2, top) if top > 1 else (0, top):
+        y = _HEIGHT - _BOTTOM - tall * value / top
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 5:.1f}" text-anchor="end">{value:,}</text>')
+    for place, (name, told, count) in enumerate(columns):
+        x, height = _LEFT + place * slot, tall * count / top
+        kind = "bar other" if limit is not None and place > limit else "bar"
+        parts.append(
+            f'<rect class="{kind}" x="{x + slot * 0.08:.2f}" y="{_HEIGHT - _BOTTOM - height:.1f}" '
+            f'width="{slot * 0.84:.2f}" height="{height:.1f}"><title>{escape(told)}: {count:,}</title></rect>'
+        )
+        if name:
+            y = _HEIGHT - _BOTTOM + 20
+            parts.append(f'<text x="{x + slot / 2:.1f}" y="{y}" text-anchor="middle">{escape(name)}</text>')
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{escape(across)}</text>')
+    return _figure(title, "".join(parts), _HEIGHT)
+
+
+def _round_up(count: int) -> int:
+    """The next of 1, 2, 4, 6, 10 times a power of ten: the height of a chart, whose half is whole too."""
+    power = int("1" + "0" * (len(str(count)) - 1))
+    return next(factor * power for factor in (1, 2, 4, 6, 10) if factor * power >= count)
+
+
+def _figure(title: str, drawing: str, height: int) -> str:
+    label = escape(title)
+    return (
+        f'<figure><figcaption>{label}</figcaption><svg viewBox="0 0 {_WIDTH} {height}" role="img" '
+        f'aria-label="{label}">{drawing}</svg></figure>'
+    )
