@@ -55,6 +55,21 @@ class Exclude(Section):
     after: date | None = None
 
 
+class Cleaning(Section):
+    """What is left out because there is too much of it: pasted texts, short repeats, one contact's conversations."""
+
+    near_duplicates: bool = True
+    repeats: float = Field(default=0.01, gt=0, le=1)
+    contact_share: float = Field(default=0.5, gt=0, le=1)
+
+
+class Person(Section):
+    """One person with several accounts: ids or names, each with its platform before a colon, or without."""
+
+    name: str = Field(min_length=1)
+    accounts: tuple[Account, ...] = Field(min_length=1)
+
+
 class Model(Section):
     """The base model: `bundled`, a Hugging Face id or a local folder."""
 
@@ -88,6 +103,7 @@ class Training(Section):
     mix: tuple[Ingredient, ...] = ()
     replay: float = Field(default=0, ge=0, lt=1)
     track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    gate: bool = True
 
     @model_validator(mode="after")
     def _small_or_split(self) -> "Training":
@@ -171,6 +187,8 @@ class Config(Section):
     archive: str | tuple[str, ...] = "sample"
     privacy: Privacy = Privacy()
     exclude: Exclude = Exclude()
+    cleaning: Cleaning = Cleaning()
+    people: tuple[Person, ...] = ()
     model: Model = Model()
     transcript: Literal["base", "chat"] = "base"
     training: Training = Training()
@@ -197,6 +215,14 @@ class Config(Section):
         names = [post.name for post in value]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(tr("two posts are named {name}; each needs its own name", name=twice))
+        return value
+
+    @field_validator("people")
+    @classmethod
+    def _people_differ(cls, value: tuple[Person, ...]) -> tuple[Person, ...]:
+        names = [person.name.casefold() for person in value]
+        if twice := next((person.name for person in value if names.count(person.name.casefold()) > 1), None):
+            raise ValueError(tr("two people are named {name}; put all accounts of one person together", name=twice))
         return value
 
     @field_validator("timezone")
@@ -229,7 +255,8 @@ class Config(Section):
     @property
     def archive_digest(self) -> str:
         """Digest of what a data set is made from, as written here: archives, the owner's accounts, what is left out."""
-        rules = (self.privacy.model_dump_json(), self.exclude.model_dump_json())
+        parts: tuple[Section, ...] = (self.privacy, self.exclude, self.cleaning, *self.people)
+        rules = [part.model_dump_json() for part in parts]
         return hashlib.sha256("\n".join([*self.archives, "", *self.persona.me, *rules]).encode()).hexdigest()[:16]
 
     @property

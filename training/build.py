@@ -5,7 +5,7 @@ Puts the parts together; each of them does its one job elsewhere. Prints nothing
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +19,16 @@ from doppel.habits import write_habits
 from doppel.i18n import tr
 from doppel.transcript import pseudonym
 from training.archives import Discovery, Reader, discover, installed_readers
+from training.balance import over_share
 from training.build_report import REPORT, OwnerReport, Report, source_reports
-from training.clean import clean_text, drop_reason
+from training.clean import Reason, clean_text, drop_reason
+from training.cuts import broken_at, trimmed
 from training.dataset import SESSIONS, Session, write_sessions
+from training.forgotten import Forgotten
 from training.ledger import Ledger, total
 from training.owner import Owner
+from training.people import Contacts, People
+from training.repeats import Repeats
 from training.rhythm import Rhythm
 from training.scrub import Exclusion, Scrubber
 from training.sessions import (
@@ -109,6 +114,12 @@ class _Build:
         self.owner = Owner(config.persona.me)
         self.rhythm = Rhythm()
         self.exclusion = Exclusion(config.exclude, config.zone)
+        self.repeats = Repeats(config.cleaning)
+        self.forgotten = Forgotten(config.data_dir)
+        self.people = People(config.people)
+        self.contacts = Contacts(self.people)
+        self.with_whom: dict[str, str] = {}
+        self.gaps: dict[str, float] = {}
         self.scrubber: Scrubber | None = None
         self.own_kept = 0
         self.first: datetime | None = None
@@ -122,6 +133,7 @@ class _Build:
         try:
             self._read(spool)
             self._require_owner()
+            self.repeats.settle(self.owner.is_mine)
             self.watcher.stage(tr("Making sessions"))
             summaries = [summary for one in spool.conversations() for summary in self._sessions(one, drafts)]
             counts = self._write(staging / SESSIONS, summaries, drafts)
@@ -131,6 +143,7 @@ class _Build:
             if self.scrubber is not None:
                 self.scrubber.close()
         write_habits(staging, self.rhythm.habits())
+        self.contacts.write(staging)
         return self._report(counts)
 
     def _read(self, spool: Spool) -> None:
@@ -141,13 +154,16 @@ class _Build:
             unreported = 0
             for message in source.reader.read(source.tree):
                 self.owner.saw(number, message)
+                self.people.saw(message)
                 row = self.ledger.read(number, message)
                 text = clean_text(message.text)
                 reason = "excluded" if self.exclusion.covers(message) else drop_reason(message, text)
                 if reason is None:
                     if self.scrubber is not None:
                         text = self.scrubber.scrub(text, message.origin)
-                    spool.add(number, msgspec.structs.replace(message, text=text))
+                    cleaned = msgspec.structs.replace(message, text=text)
+                    self.repeats.saw(cleaned)
+                    spool.add(number, cleaned)
                 else:
                     row.dropped[reason] += 1
                 unreported += 1
@@ -177,19 +193,68 @@ class _Build:
     def _sessions(self, conversation: Conversation, drafts: Records) -> Iterator[Summary]:
         """The sessions of one conversation that hold words of the owner's, put among the drafts."""
         lines = self._lines(conversation)
+        contact = self._contact(conversation)
+        if self._is_forgotten(conversation, contact):
+            self._drop(lines, "forgotten")
+            return
         if conversation.is_public:
             sessions = join_threads(lines)
         else:
-            sessions = cut_at_silences(lines, fit_gap(conversation.times()))
-        contact = self._contact(conversation)
+            gap = fit_gap(conversation.times())
+            self.gaps[f"{conversation.platform}:{conversation.chat}"] = round(gap, 1)
+            sessions = cut_at_silences(lines, gap)
         for session in sessions:
-            counts: Counter[int] = Counter(self.ledger.number(line.source, line.message) for line in session)
-            if not any(line.is_mine for line in session):
-                self.ledger.drop(counts, "no turn of yours")
-                continue
-            if not conversation.is_public:
-                self.rhythm.listen(session)
-            yield self._draft(session, counts, contact, drafts)
+            for part in self._parts(session):
+                if not conversation.is_public:
+                    self.rhythm.listen(part)
+                yield self._draft(part, contact, drafts)
+
+    def _parts(self, session: list[Line]) -> Iterator[list[Line]]:
+        """What of a session is to be learned from; the rest is dropped."""
+        for stretch in self._stretches(session):
+            part, gone = trimmed(stretch, lambda line: self.repeats.verdict(line.message))
+            for line, reason in gone:
+                self._drop([line], reason)
+            if any(line.is_mine for line in part):
+                yield part
+            else:
+                self._drop(part, "no turn of yours")
+
+    def _stretches(self, session: list[Line]) -> Iterator[list[Line]]:
+        """The session, or what the messages of those who are forgotten leave of it."""
+        ids = {line.message.id for line in session if self._is_of_forgotten(line)}
+        if not ids:
+            yield session
+            return
+        stretches = broken_at(
+            session,
+            lambda line: line.message.id in ids or (line.is_mine and line.message.reply_to in ids),
+            lambda line: line.is_mine,
+        )
+        done = 0
+        for start, stop in stretches:
+            self._drop(session[done:start], "forgotten")
+            yield session[start:stop]
+            done = stop
+        self._drop(session[done:], "forgotten")
+
+    def _is_forgotten(self, conversation: Conversation, contact: str | None) -> bool:
+        """Whether a conversation is with somebody who is forgotten, who may never have written in it."""
+        platform, chat = conversation.platform, conversation.chat
+        if self.forgotten.covers(platform, chat, "chat"):
+            return True
+        if contact is not None:
+            return self.forgotten.covers(platform, contact)
+        return not conversation.is_public and len(conversation.accounts) < 2 and self.forgotten.covers(platform, chat)
+
+    def _is_of_forgotten(self, line: Line) -> bool:
+        return not line.is_mine and self.forgotten.covers(line.message.platform, line.message.sender)
+
+    def _drop(self, lines: Iterable[Line], reason: Reason) -> None:
+        self.ledger.drop(self._counts(lines), reason)
+
+    def _counts(self, lines: Iterable[Line]) -> Counter[int]:
+        return Counter(self.ledger.number(line.source, line.message) for line in lines)
 
     def _lines(self, conversation: Conversation) -> Iterator[Line]:
         for is_repeat, source, message in without_repeats(conversation.messages()):
@@ -206,17 +271,24 @@ class _Build:
         ]
         return others[0] if len(others) == 1 else None
 
-    def _draft(self, lines: list[Line], counts: dict[int, int], contact: str | None, drafts: Records) -> Summary:
+    def _draft(self, lines: list[Line], contact: str | None, drafts: Records) -> Summary:
         first, last = lines[0].message, lines[-1].message
         name = session_id(first)
-        header = header_of(lines, self.config.zone, contact)
+        header = header_of(lines, self.config.zone, contact, self.people.pseudonym)
+        for platform, account, called in {
+            (line.message.platform, line.message.sender, line.message.sender_name) for line in lines if not line.is_mine
+        }:
+            self.contacts.saw(platform, account, called)
+        if contact is not None and header.contact is not None:
+            self.contacts.saw(first.platform, contact, "", first.chat)
+            self.with_whom[name] = header.contact
         session = Session(
             id=name,
             split="train",
             chat=pseudonym(first.platform, first.chat),
             started_at=first.sent_at,
             header=thin_header(header, name),
-            turns=turns_of(lines),
+            turns=turns_of(lines, self.people.pseudonym),
         )
         position = drafts.position
         return Summary(
@@ -225,14 +297,18 @@ class _Build:
             mine=sum(line.is_mine for line in lines),
             likeness=likeness(session.turns),
             position=position,
-            length=drafts.add(_Draft(session, counts)),
+            length=drafts.add(_Draft(session, self._counts(lines))),
         )
 
     def _write(self, path: Path, summaries: list[Summary], drafts: Records) -> dict[str, int]:
         """Splits, drops what would leak into the test, writes the rest; returns sessions by split."""
-        splits = split_by_time(summaries)
-        leaking = leaks(splits)
         decode = msgspec.msgpack.Decoder(_Draft).decode
+        too_many = over_share(summaries, self.with_whom, self.config.cleaning.contact_share)
+        for summary in summaries:
+            if summary.id in too_many:
+                self.ledger.drop(decode(drafts.read(summary.position, summary.length)).counts, "contact cap")
+        splits = split_by_time(summary for summary in summaries if summary.id not in too_many)
+        leaking = leaks(splits)
         sessions: Counter[str] = Counter({"train": 0, "validation": 0, "test": 0})
 
         def kept() -> Iterator[Session]:
@@ -268,6 +344,7 @@ class _Build:
             sources=source_reports(self.found.sources, self.ledger.rows),
             unknown=self.found.unknown,
             sessions=sessions,
+            gaps=self.gaps,
             scrubbed=dict(self.scrubber.counts) if self.scrubber is not None else {},
             owner=OwnerReport(
                 accounts=self.owner.names,

@@ -55,6 +55,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A whole build. `sources` by format, numbered where there are several of one; `sessions` by split.
 
     `archive_digest` is the configuration's: what the data set was made from. `scrubbed`: replaced secrets by kind.
+    `gaps`: the silence in seconds that ends a session, by `platform:chat`, for every conversation.
     """
 
     read: int
@@ -66,13 +67,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     sessions: dict[str, int]
     owner: OwnerReport
     scrubbed: dict[str, int] = {}
+    gaps: dict[str, float] = {}
     archive_digest: str = ""
     data: str = ""
     seconds: float = 0.0
 
     def summary(self) -> dict[str, Any]:
-        """For `--json`: everything but the single chats and bad records, which stand in report.json."""
+        """For `--json`: everything but the single chats, their gaps and bad records, which stand in report.json."""
         summary: dict[str, Any] = msgspec.to_builtins(self)
+        del summary["gaps"]
         for source in summary["sources"].values():
             source["chats"] = len(source["chats"])
             del source["bad_records"]
@@ -155,6 +158,10 @@ def reason_name(reason: str) -> str:
         "link-only": tr("link-only"),
         "duplicate": tr("duplicate"),
         "excluded": tr("excluded"),
+        "forgotten": tr("forgotten"),
+        "near-duplicate": tr("nearly the same again"),
+        "repeat": tr("said too often"),
+        "contact cap": tr("too much with one contact"),
         "no turn of yours": tr("conversation without you"),
         "also in test": tr("copy of a test session"),
     }

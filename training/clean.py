@@ -18,10 +18,14 @@ Reason = Literal[
     "link-only",
     "excluded",
     "duplicate",
+    "forgotten",
+    "near-duplicate",
+    "repeat",
+    "contact cap",
     "no turn of yours",
     "also in test",
 ]
-"""Why a message is not in the data set; the last three are about its whole session or another copy of it."""
+"""Why a message is not in the data set; those from `duplicate` on are about its session or other messages too."""
 
 _BY_MARK: dict[Mark, Reason] = {
     "service": "service",

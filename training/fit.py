@@ -12,7 +12,7 @@ import msgspec
 import torch
 from peft import PeftModel
 
-from doppel.adapter import Manifest, current, publishing
+from doppel.adapter import Manifest, publishing, versions
 from doppel.base import choose_device
 from doppel.checkpoint import describe_checkpoints
 from doppel.config import Config
@@ -50,7 +50,14 @@ class Interrupted(DoppelError):
     exit_code = 130
 
 
-def fit(config: Config, *, first_run: bool = False, origin: str | None = None, restart: bool = False) -> dict[str, Any]:
+def fit(
+    config: Config,
+    *,
+    first_run: bool = False,
+    origin: str | None = None,
+    restart: bool = False,
+    in_use: bool = True,
+) -> dict[str, Any]:
     """Trains on `data/<persona>/` and publishes the adapter; continues an interrupted run.
 
     Args:
@@ -58,6 +65,7 @@ def fit(config: Config, *, first_run: bool = False, origin: str | None = None, r
         first_run: keep to `training.first_run_minutes`, for a first doppelgänger to talk to.
         origin: the version or folder of an adapter to train on from.
         restart: forget an interrupted run instead.
+        in_use: whether the adapter comes into use at once, or is published only.
 
     Returns:
         What `doppel train --json` prints; nothing in a process of several that does not lead.
@@ -74,14 +82,14 @@ def fit(config: Config, *, first_run: bool = False, origin: str | None = None, r
             with only_here(folder):
                 if restart:
                     shutil.rmtree(folder, ignore_errors=True)
-                return _fit(config, first_run, origin, ranks)
+                return _fit(config, first_run, origin, ranks, in_use=in_use)
         silence()
         with suppress(Interrupted):  # the leader says so
-            _fit(config, first_run, origin, ranks)
+            _fit(config, first_run, origin, ranks, in_use=in_use)
         return {}
 
 
-def _fit(config: Config, first_run: bool, origin: str | None, ranks: Ranks) -> dict[str, Any]:
+def _fit(config: Config, first_run: bool, origin: str | None, ranks: Ranks, *, in_use: bool) -> dict[str, Any]:
     parts = Parts()
     check_trackers(config.training.track)
     with parts("load"):
@@ -111,7 +119,7 @@ def _fit(config: Config, first_run: bool, origin: str | None, ranks: Ranks) -> d
     if not ranks.leads:
         return {}
     with parts("publish"):
-        folder = _publish(config, model, started, material, after, parts=parts)
+        folder = _publish(config, model, started, material, after, parts=parts, in_use=in_use)
         work.finish()
     return _result(started, after, folder, watch, parts)
 
@@ -178,20 +186,25 @@ def _score(model: torch.nn.Module, material: Material, title: str) -> Bits:
 
 
 def _publish(
-    config: Config, model: PeftModel, started: Started, material: Material, after: Bits, *, parts: Parts
+    config: Config,
+    model: PeftModel,
+    started: Started,
+    material: Material,
+    after: Bits,
+    *,
+    parts: Parts,
+    in_use: bool,
 ) -> Path:
     manifest = _manifest(config, started, material)
     manifest = msgspec.structs.replace(manifest, fidelity={**manifest.fidelity, "after": msgspec.to_builtins(after)})
     # PEFT writes where the base lay on this machine; the id says what it is and tells nothing about the owner
     model.peft_config["default"].base_model_name_or_path = material.base.id
-    with publishing(config.adapters_dir, manifest) as staging:
+    with publishing(config.adapters_dir, manifest, in_use=in_use) as staging:
         model.save_pretrained(str(staging), save_embedding_layers=False)
         (staging / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         write_habits(staging, read_habits(config.data_dir))
         publish_record(staging, work_folder(config), manifest, run_sections(started, after, work_folder(config), parts))
-    folder = current(config.adapters_dir)
-    assert folder is not None
-    return folder
+    return config.adapters_dir / versions(config.adapters_dir)[-1]
 
 
 def _without_replay(config: Config) -> Config:

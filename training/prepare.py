@@ -105,7 +105,7 @@ def open_run(config: Config, *, first_run: bool, origin: str | None, ranks: Rank
     with ranks.leader_first():  # the others find in the cache what it fetches or converts
         minutes = config.training.first_run_minutes if first_run else config.training.minutes
         material = gather(config, minutes, ranks)
-    work = Work(work_folder(config), purpose(config, material, minutes, regardless_of={"track"}))
+    work = Work(work_folder(config), purpose(config, material, minutes, regardless_of={"track", "gate"}))
     start, started = choose_start(config, origin, work, material.base)
     base = load_base(config, material, started.plan if started else None)
     if material.device == "cpu":

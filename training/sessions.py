@@ -6,7 +6,7 @@ Decides nothing about splits or which fields a header loses; knows no export for
 import hashlib
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -29,6 +29,9 @@ LARGEST_SESSION = 1000
 
 REACH = 64
 """Sessions back to which a reply can still bring a message home."""
+
+Naming = Callable[[str, str], str]
+"""The pseudonym of an account, given its platform and id."""
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -103,9 +106,9 @@ def join_threads(lines: Iterable[Line]) -> Iterator[list[Line]]:
     yield from threads
 
 
-def turns_of(lines: Sequence[Line]) -> tuple[Turn, ...]:
+def turns_of(lines: Sequence[Line], naming: Naming | None = None) -> tuple[Turn, ...]:
     """Consecutive messages of one person become the bubbles of one turn."""
-    speakers = speakers_of(lines)
+    speakers = speakers_of(lines, naming)
     turns: list[tuple[str, list[str]]] = []
     for line in lines:
         speaker = ME if line.is_mine else speakers[line.message.sender]
@@ -115,11 +118,17 @@ def turns_of(lines: Sequence[Line]) -> tuple[Turn, ...]:
     return tuple(Turn(speaker, tuple(bubbles)) for speaker, bubbles in turns)
 
 
-def speakers_of(lines: Iterable[Line]) -> dict[str, str]:
-    """Pseudonyms of the others in a session, by account; two accounts never share one."""
+def speakers_of(lines: Iterable[Line], naming: Naming | None = None) -> dict[str, str]:
+    """Pseudonyms of the others in a session, by account; two accounts share one only where `naming` joins them."""
     others = sorted({(line.message.sender, line.message.platform) for line in lines if not line.is_mine})
-    names: dict[str, str] = {}
+    names = {
+        account: name
+        for account, platform in others
+        if naming is not None and (name := naming(platform, account)) != pseudonym(platform, account)
+    }
     for account, platform in others:
+        if account in names:
+            continue
         attempt, name = 1, pseudonym(platform, account)
         while name in names.values():
             attempt += 1
@@ -128,13 +137,14 @@ def speakers_of(lines: Iterable[Line]) -> dict[str, str]:
     return names
 
 
-def header_of(lines: Sequence[Line], zone: ZoneInfo, contact: str | None) -> Header:
+def header_of(lines: Sequence[Line], zone: ZoneInfo, contact: str | None, naming: Naming | None = None) -> Header:
     """The situation of a session, complete. Times are those of its first message, in the owner's zone.
 
     Args:
         lines: the session, with at least one message of the owner's.
         zone: the owner's.
         contact: account of the other person, in a conversation of two.
+        naming: gives an account its pseudonym; None where nobody has several accounts.
     """
     first = lines[0].message
     local = first.sent_at.astimezone(zone)
@@ -146,7 +156,7 @@ def header_of(lines: Sequence[Line], zone: ZoneInfo, contact: str | None) -> Hea
         platform=first.platform,
         kind=first.kind,
         language=language_of(own_text),
-        contact=pseudonym(first.platform, contact) if contact and first.kind == "dm" else None,
+        contact=(naming or pseudonym)(first.platform, contact) if contact and first.kind == "dm" else None,
     )
 
 

@@ -37,7 +37,7 @@ from training.watch import StopAsked, stop_on_signals
 _MINUTES_ON_CPU = 10.0
 _MOST_EPOCHS = 4.0
 _SEARCHED = ("learning_rate", "rank", "epochs", "sessions_per_step")
-_NO_MATTER = {*_SEARCHED, "track", "minutes", "first_run_minutes"}  # trials can be compared all the same
+_NO_MATTER = {*_SEARCHED, "track", "gate", "minutes", "first_run_minutes"}  # trials can be compared all the same
 
 
 class Limits(msgspec.Struct, frozen=True):

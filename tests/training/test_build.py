@@ -210,7 +210,7 @@ def test_a_session_like_one_in_the_test_leaves_training(tmp_path: Path) -> None:
     day = 24 * 60
     messages = [message(number, f"something new {number}", at=number * day) for number in range(9)]
     messages += [message(20, said, at=3.5 * day), message(21, said, at=50 * day)]
-    report = build_messages(tmp_path, messages)
+    report = build_messages(tmp_path, messages, cleaning={"near_duplicates": False})
     assert_accounted(report)
     assert report.dropped == {"also in test": 1}
     assert Counter(one.split for one in sessions_of(tmp_path) if one.turns[0].bubbles == (said,)) == {"test": 1}

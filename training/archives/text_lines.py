@@ -13,19 +13,21 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_DAMAGED_IN = 5
 _LINE_ENDS = "\r\n"
 
 
 def encoding_of(head: bytes) -> str:
-    """The encoding of a text that begins with these bytes: what its mark says, else UTF-8, else GB18030."""
+    """The encoding of a text that begins with these bytes: what its mark says, else UTF-8, else GB18030.
+
+    A damaged byte here and there does not make UTF-8 something else.
+    """
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # the end may be cut within a character
-    except UnicodeDecodeError:
-        return "gb18030"
-    return "utf-8"
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)  # the end may be cut within a character
+    damaged = text.count("\ufffd")
+    return "gb18030" if damaged and damaged * _DAMAGED_IN >= sum(not char.isascii() for char in text) else "utf-8"
 
 
 def decode_head(head: bytes) -> str:

@@ -4,59 +4,94 @@ Two passes over the file: the first learns who speaks and whether the day or the
 yields messages. Does not know which of the speakers is the owner, only whom a private chat is with.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from doppel.i18n import tr
-from doppel.message import Kind, Mark, Message
+from doppel.message import Mark, Message
+from training.archives.chat_text import HALF, Conversation, hour_of
+from training.archives.signal import is_chat_text
 from training.archives.text_lines import decode_head, text_lines
 from training.archives.tree import Tree
 
-_DATE = r"(?P<a>\d{1,4})(?P<sep>[/.\-年])\s?(?P<b>\d{1,2})[/.\-月]\s?(?P<c>\d{1,4})[.日]?"
-_HALF = r"上午|下午|凌晨|早上|中午|晚上|午前|午後|오전|오후"
+_DATE = r"(?P<a>\d{1,4})(?P<sep>[/.\-년年])\s?(?P<b>\d{1,2})[/.\-월月]\s?(?P<c>\d{1,4})(?:[.日일]|\sг\.)?"
 _TIME = (
-    rf"(?:klo\s)?(?P<before>{_HALF})?\s?(?P<hour>\d{{1,2}})[:.](?P<minute>\d\d)(?:[:.](?P<second>\d\d))?"
-    r"(?:\s?(?P<after>[aApP]\.?\s?[mM]\.?))?"
+    rf"(?:(?!\d)(?:klo\s|kl\.?\s|lúc\s|um\s|at\s))?(?:(?!\d)(?P<before>{HALF}))?\s?(?P<hour>\d{{1,2}})[:.](?P<minute>\d\d)"
+    rf"(?:[:.](?P<second>\d\d))?(?:\s?(?P<after>{HALF}))?"
 )
-_STAMP = rf"{_DATE},?\s+{_TIME}"
+_STAMP = rf"{_DATE}[,،]?\s+{_TIME}"
 _HEADS = {
-    "ios": re.compile(rf"[\u200e\u200f]*\[{_STAMP}\]\s"),
-    "android": re.compile(rf"[\u200e\u200f]*{_STAMP}\s[-\u2013]\s"),
+    "ios": re.compile(rf"[\u200e\u200f]*\[{_STAMP}\]\s", re.IGNORECASE),
+    "android": re.compile(rf"[\u200e\u200f]*{_STAMP}\s[-\u2013]\s", re.IGNORECASE),
 }
 _SENDER = re.compile(r"(?P<name>[^:\n]{1,80}?):(?: |$)")
-_AFTERNOON = re.compile(r"[pP]\.?\s?[mM]|下午|晚上|午後|오후")
+_END = r"(?: ?\(\d+\))?(?:\.txt|\.zip)?$"
+_WITH = r"with|mit|con|avec|com|met|med|z|s|dengan|kanssa|с контактом|с|-"
 _TITLES = (
-    re.compile(r"WhatsApp Chat (?:with|-) (?P<name>.+?)(?:\.txt|\.zip)?$", re.IGNORECASE),
-    re.compile(r"(?:与|與)(?P<name>.+?)的 ?WhatsApp ?(?:聊天|對話).*$"),
-    re.compile(r"WhatsApp(?:-Chat mit| 聊天 -|聊天 -| - | Chat - )\s?(?P<name>.+?)(?:\.txt|\.zip)?$"),
+    re.compile(rf"(?:与|與)\s?(?P<name>.+?)\s?的\s?WhatsApp\s?(?:聊天|對話).*?{_END}"),
+    re.compile(rf"(?P<name>.+?)\s?(?:님과의|との) ?WhatsApp ?(?:대화|トーク|チャット).*?{_END}"),
+    re.compile(rf"WhatsApp\s?の?\s?(?P<name>.+?)\s?との(?:トーク|チャット).*?{_END}"),
+    re.compile(rf"(?P<name>.+?) ile WhatsApp Sohbeti{_END}", re.IGNORECASE),
+    re.compile(rf"WhatsApp\s?聊天\s?-\s?(?P<name>.+?){_END}"),
+    re.compile(rf"WhatsApp(?:[ -]?(?:chat|keskustelu))? (?:{_WITH}) (?P<name>.+?){_END}", re.IGNORECASE),
 )
 
+# What stands for a file that was not exported, by the word that says so; and a file that was.
+_ABSENT = (
+    r"omitted|weggelassen|ausgeschlossen|omis|omit|omessi|omesso|oculta|ocult|não revelad|weggelaten|без медиа|пропущ|"
+    r"pominięt|dahil edilmedi|disertakan|略去|忽略|省略|含まれて|メディア(?:無|な)し|생략|استبعاد|لم يتم|לא נכלל|השמט|"
+    r"jätetty pois|utelämna|udeladt|utelatt|vynechán|hiányz|παραλ|bỏ qua|ไม่รวม|शामिल नहीं|छोड़"
+)
+_ATTACHED = (
+    r"attached|anexo|adjunto|angehängt|joint|allegato|bijgevoegd|anexad|добавлен|вложен|załącz|ekli|terlampir|"
+    r"附件|附檔|添付|첨부"
+)
 _MEDIA = re.compile(
-    r"^<[^<>\n]*(?:omitted|weggelassen|ausgeschlossen|omis|omitido|omesso|略去|忽略|省略|생략|attached|anexo|adjunto|附件|附檔)"
-    r"[^<>\n]*>"
-    r"|^(?:image|video|audio|sticker|gif|document|contact card|bild|imagen|imagem|图像|圖片|影片|视频|音频|貼圖|贴图)"
-    r"\s?(?:omitted|weggelassen|omitida?|omis|已?忽略|已?略去)\.?$"
-    r"|\.(?:jpe?g|png|webp|mp4|opus|m4a|pdf|vcf|gif|docx?) \([^()\n]+\)$",
+    rf"<[^<>\n]*(?:{_ABSENT}|{_ATTACHED})[^<>\n]*>"
+    r"|(?:image|video|audio|sticker|gif|document|contact card|bild|imagen|imagem|figurinha|документ|图像|圖片|影片|"
+    rf"视频|音频|貼圖|贴图|画像|動画|사진|동영상)\s?(?:已|를|을|は)?\s?(?:{_ABSENT})\w*\.?"
+    rf"|[A-Z]{{3}}-\d{{8}}-WA\d+\.\w+ \([^()\n]+\)|[^\n]+\.\w{{2,4}} \([^()\n]*(?:{_ATTACHED})[^()\n]*\)",
     re.IGNORECASE,
 )
+_STICKER = re.compile(r"(?:sticker|figurinha|貼圖|贴图|スタンプ|스티커)\b|[^\n]*(?:\.webp \(|-STICKER-)", re.IGNORECASE)
 _DELETED = re.compile(
-    r"^(?:this message was deleted|you deleted this message|diese nachricht wurde gelöscht|"
-    r"du hast diese nachricht gelöscht|se eliminó este mensaje|eliminaste este mensaje|ce message a été supprimé|"
-    r"此消息已删除|此消息已被删除|您已删除这条消息|此訊息已刪除|已刪除此訊息|你已刪除此訊息)\.?$",
+    r"(?:this message was deleted|you deleted this message|(?:diese nachricht wurde|du hast diese nachricht) gelöscht|"
+    r"se eliminó este mensaje|eliminaste este mensaje|ce message a été supprimé|vous avez supprimé ce message|"
+    r"(?:essa|esta) mensagem foi (?:apagada|eliminada)|mensagem apagada|você apagou esta mensagem|apagou esta mensagem|"
+    r"questo messaggio è stato eliminato|hai eliminato questo messaggio|dit bericht is verwijderd|"
+    r"u hebt dit bericht verwijderd|je hebt dit bericht verwijderd|данное сообщение удалено|сообщение удалено|"
+    r"вы удалили (?:данное|это) сообщение|wiadomość została usunięta|usunięto tę wiadomość|bu mesaj silindi|"
+    r"bu mesajı sildiniz|pesan ini (?:telah )?dihapus|anda (?:telah )?menghapus pesan ini|tämä viesti poistettiin|"
+    r"det här meddelandet raderades|denne (?:besked|melding(?:en)?) (?:blev|ble) slettet|تم حذف هذه الرسالة|"
+    r"لقد حذفت هذه الرسالة|ההודעה (?:הזו )?נמחקה|このメッセージは削除されました|このメッセージを削除しました|"
+    r"メッセージを削除しました|삭제된 메시지입니다|(?:이 메시지는|메시지를) 삭제(?:되었습니다|했습니다)|此消息已删除|"
+    r"此消息已被删除|您已?删除(?:了)?(?:这条|此)消息|此訊息已(?:被)?刪除|已刪除此訊息|[你您]已刪除(?:此|這則)訊息)[.。]?",
     re.IGNORECASE,
 )
 _EDITED = re.compile(
-    r"\s*[\u200e\u200f]*<(?:this message was edited|diese nachricht wurde bearbeitet|此消息已编辑)>$", re.I
+    r"<[^<>\n]{0,40}(?:edited|bearbeitet|editó|editad|modifi|modificato|bewerkt|изменено|edytowan|"
+    r"düzenlendi|diedit|muokat|redigera|redigeret|redigert|编辑|編輯|編集|수정|편집|تعديل|נערכה|"
+    r"chỉnh sửa)[^<>\n]{0,20}>$",
+    re.IGNORECASE,
 )
-_ENCRYPTED = re.compile(r"end-to-end|ende-zu-ende|端到端|端對端|extremo a extremo|bout en bout", re.IGNORECASE)
-_CLEAN = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202c\ufeff"))
+# On an iPhone whatever the app writes into a message itself begins with U+200E, in every language.
+_BY_APP = re.compile(r"\u200e<(?P<what>[^<>\n]{1,200})>$")
+_ENCRYPTED = re.compile(
+    r"end-to-end|ende-zu-ende|端到端|端對端|extremo a extremo|ponta a ponta|bout en bout|crittografat|сквозн|uçtan uca|"
+    r"エンドツーエンド|종단간|종단 간|تمامًا بين الطرفين|מקצה לקצה|päästä päähän|kompleksowo",
+    re.IGNORECASE,
+)
+_CLEAN = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u2066\u2067\u2068\u2069\ufeff"))
 _BLANKS = {0x202F: " ", 0xA0: " "}
+_QUOTES = ('"“”„', "«»", "「」")
+_ANGLED = re.compile(r"<[^<>\n]{3,60}>")
+_OFTEN = 3
+_MOST_ANGLED = 1000
 _SNIFFED = 4096
 _LONGEST = 1 << 20
 """Characters of one message; what goes on beyond is no message that WhatsApp would have sent."""
@@ -68,12 +103,14 @@ class _Survey(msgspec.Struct):
     Attributes:
         form: `ios` or `android`.
         order: places of year, month and day among the three numbers of a date.
-        names: messages by sender.
+        names: who speaks.
+        placeholders: what stands in place of files, in a language that we need not know.
     """
 
     form: str
     order: tuple[int, int, int]
-    names: Counter[str]
+    names: frozenset[str]
+    placeholders: frozenset[str]
 
 
 class WhatsAppReader:
@@ -83,50 +120,31 @@ class WhatsAppReader:
     accepts = "WhatsApp chat export (the zip, or its _chat.txt)"
 
     def sniff(self, tree: Tree) -> bool:
-        """Whether one of the first lines begins like a message of either form, and none like another log."""
+        """Whether the first line begins like a message of either form, and somebody or the app speaks in the next."""
         if not tree.is_file:
             return False
-        lines = decode_head(tree.head(tree.files()[0], _SNIFFED)).translate(_BLANKS).splitlines()
-        return bool(lines) and _form(lines[0]) is not None
+        head = decode_head(tree.head(tree.files()[0], _SNIFFED))
+        lines = head.translate(_BLANKS).splitlines()
+        if not lines or (form := _form(lines[0])) is None or is_chat_text(head):
+            return False
+        begun = [line[match.end() :] for line in lines if (match := _HEADS[form].match(line))]
+        return any(_split(text)[0] or _ENCRYPTED.search(text) for text in begun)
 
     def read(self, tree: Tree) -> Iterator[Message]:
         """Every message and system line of the chat."""
         file = tree.files()[0]
         survey = _survey(tree, file)
-        title = _title(tree.label)
-        kind: Kind = "dm" if len(survey.names) <= 2 else "group"
-        partner = title if kind == "dm" and title in survey.names else None
-        chat = " & ".join(sorted(survey.names)) if kind == "dm" else title or " & ".join(sorted(survey.names))[:200]
-        repeats: Counter[tuple[datetime, str]] = Counter()
-        moment: datetime | None = None
+        chat = Conversation("whatsapp", _title(tree.label), survey.names)
         for number, match, text in _records(tree, file, survey.form):
+            sender, body = _split(text)
+            mark, body = _mark(sender, body, survey.placeholders)
             try:
-                sent_at = _time(match, survey.order, tree.zone).astimezone(UTC)
+                sent_at = _time(match, survey.order, tree.zone)
+                message = chat.message(sent_at, sender, body, mark, f"{file}:{number}")
             except (ValueError, OverflowError) as error:
                 tree.bad(file, tr("line {number}", number=number), error)
                 continue
-            if sent_at != moment:  # only messages of one moment can be taken for each other
-                moment = sent_at
-                repeats.clear()
-            sender, body = _split(text)
-            mark, body = _mark(sender, body)
-            author = sender or title or chat
-            digest = hashlib.sha256(f"{sender}\0{body}".encode("utf-8", "replace")).hexdigest()[:16]
-            repeats[sent_at, digest] += 1
-            yield Message(
-                id=f"{int(sent_at.timestamp())}-{digest}-{repeats[sent_at, digest]}",
-                platform="whatsapp",
-                chat=chat,
-                kind=kind,
-                sender=author,
-                sender_name=author,
-                sent_at=sent_at,
-                text=body,
-                is_owner=False if author == partner else None,
-                chat_name=title or chat,
-                mark=mark,
-                origin=f"{file}:{number}",
-            )
+            yield message
 
 
 def _form(line: str) -> str | None:
@@ -166,23 +184,29 @@ def _survey(tree: Tree, file: str) -> _Survey:
     """Reads the file once for its speakers and for the order of day and month."""
     head = decode_head(tree.head(file, _SNIFFED)).translate(_BLANKS)
     form = _form(head.splitlines()[0]) or "android"
-    names: Counter[str] = Counter()
+    names: set[str] = set()
+    angled: Counter[str] = Counter()
     largest = [0, 0, 0]
     backward = dict.fromkeys(_ORDERS, 0)
     last: dict[tuple[int, int, int], tuple[int, ...]] = {}
-    has_halves = False
+    writes_halves = False
     for _, match, text in _records(tree.unheard(), file, form):
         numbers = tuple(int(match[name]) for name in "abc")
         largest = [max(pair) for pair in zip(largest, numbers, strict=True)]
-        has_halves = has_halves or bool(match["after"])
+        writes_halves = writes_halves or match["after"] in ("AM", "PM")
         for order in _ORDERS:
             date = tuple(numbers[place] for place in order)
             backward[order] += date < last.get(order, date)
             last[order] = date
-        sender, _ = _split(text)
-        if sender and not (_ENCRYPTED.search(text) or (form == "ios" and text[len(sender) + 2 :].startswith("\u200e"))):
-            names[sender] += 1
-    return _Survey(form, _order(largest, backward, is_american=has_halves and "/" in head[:40]), names)
+        sender, body = _split(text)
+        # The app writes in the name of a group or of its members, too; that alone makes nobody a speaker.
+        if sender and not _is_notice(body):
+            names.add(sender)
+        if _ANGLED.fullmatch(body) and (body in angled or len(angled) < _MOST_ANGLED):
+            angled[body] += 1
+    placeholders = frozenset(text for text, count in angled.items() if count >= _OFTEN)
+    is_american = writes_halves and "/" in head[:40]
+    return _Survey(form, _order(largest, backward, is_american=is_american), frozenset(names), placeholders)
 
 
 _DAY_FIRST, _MONTH_FIRST, _YEAR_FIRST = (2, 1, 0), (2, 0, 1), (0, 1, 2)
@@ -206,35 +230,45 @@ def _time(match: re.Match[str], order: tuple[int, int, int], zone: ZoneInfo) -> 
     """The stamp as a time. Raises ValueError for a day that no calendar has."""
     numbers = [int(match[name]) for name in "abc"]
     year, month, day = (numbers[place] for place in order)
-    hour, minute, second = (int(match[name] or 0) for name in ("hour", "minute", "second"))
-    half = match["after"] or match["before"]
-    if half and hour <= 12:
-        is_late = bool(_AFTERNOON.search(half)) or (half == "中午" and hour != 11)
-        hour = hour % 12 + 12 * is_late
+    minute, second = int(match["minute"]), int(match["second"] or 0)
+    hour = hour_of(int(match["hour"]), match["after"] or match["before"])
     return datetime(year if year > 99 else 2000 + year, month, day, hour, minute, second, tzinfo=zone)
 
 
 def _split(text: str) -> tuple[str, str]:
     """Sender and body; a system line has no sender."""
-    match = _SENDER.match(text.lstrip("\u200e\u200f"))
-    if match is None:
-        return "", text
     stripped = text.lstrip("\u200e\u200f")
-    return match["name"].translate(_CLEAN).removeprefix("~").strip(), stripped[match.end() :]
+    match = _SENDER.match(stripped)
+    # `Tom changed the subject to "a: b"`: what ends within quotation marks is no name.
+    if match is None or any(sum(map(match["name"].count, pair)) % 2 for pair in _QUOTES):
+        return "", text
+    return match["name"].translate(_CLEAN).strip().removeprefix("~").strip(), stripped[match.end() :]
 
 
-def _mark(sender: str, body: str) -> tuple[Mark, str]:
+def _is_notice(body: str) -> bool:
+    """Whether the app wrote the body of its own accord, not in place of something that was sent."""
+    text = body.translate(_CLEAN).strip()
+    if not body.startswith("\u200e") or _DELETED.fullmatch(text):
+        return False
+    return bool(_ENCRYPTED.search(text)) or not (_MEDIA.match(text) or _BY_APP.match(body))
+
+
+def _mark(sender: str, body: str, placeholders: frozenset[str]) -> tuple[Mark, str]:
     """What the app wrote itself is no text of anybody's; and the body without the app's additions."""
-    by_app = body.startswith("\u200e")
-    text = _EDITED.sub("", body).translate(_CLEAN).strip()
-    if not sender or (by_app and _ENCRYPTED.search(text)):
-        return "service", text
-    if _DELETED.match(text):
-        return "deleted", text
-    if by_app or _MEDIA.search(text.partition("\n")[0]):
-        caption = text.partition("\n")[2] if _MEDIA.search(text.partition("\n")[0]) else ""
-        return "media", caption
-    return "", text
+    text = _EDITED.sub("", body)
+    first, _, rest = text.translate(_CLEAN).strip().partition("\n")
+    clean = f"{first}\n{rest}".strip()
+    if not sender:
+        return "service", clean
+    if _DELETED.fullmatch(clean):
+        return "deleted", clean
+    if _MEDIA.fullmatch(first.strip()) or body.strip() in placeholders:
+        return "sticker" if _STICKER.match(first) and not rest else "media", rest.strip()
+    if attached := _BY_APP.search(text):
+        return "media", text[: attached.start()].translate(_CLEAN).strip()
+    if _is_notice(body):
+        return "service", clean
+    return "", clean
 
 
 def _title(label: str) -> str:

@@ -25,6 +25,9 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew instead of going on with an interrupted training.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Put the adapter in use even if it fails its examination.")
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show settings, time and memory of the training, and do not train.")
     ] = False,
@@ -36,8 +39,15 @@ def train(
         return _plan(run, first_run=first_run, origin=origin, restart=restart)
     from training.fit import fit  # torch takes seconds to import
 
-    # of several processes one answers
-    return fit(config, first_run=first_run, origin=origin, restart=restart) or None
+    is_examined = config.training.gate and not first_run  # a first run has no time for it
+    result = fit(config, first_run=first_run, origin=origin, restart=restart, in_use=not is_examined)
+    if not result:  # of several processes one answers
+        return None
+    if is_examined:
+        from training.fidelity.admission import admit
+
+        result |= admit(config, result["version"], force=force)
+    return result
 
 
 def _plan(run: Run, *, first_run: bool, origin: str | None, restart: bool) -> dict[str, Any] | None:

@@ -72,6 +72,14 @@ def test_iphone_month_first_and_halves_of_the_day(tmp_path: Path) -> None:
         ("13.03.21, 21:05 - Tom: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
         ("13/3/21 9:05 p. m. - Ana: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
         ("2021-03-13, 9:05 p.m. - Kim: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
+        ("2021. 3. 13. 오후 9:05 - 지우: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
+        ("[2021/3/13 午後9:05:10] 葵: 你好", datetime(2021, 3, 13, 20, 5, 10, tzinfo=UTC)),
+        ("13/3/21 9:05 μ.μ. - Nikos: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
+        ("13/3/2021، 9:05 م - Omar: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
+        ("13.03.2021 ÖS 9:05 - Ayse: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
+        ("13/03/2021, 9:05 pm - Ravi: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
+        ("[13-03-21 21:05:10] Joost: 你好", datetime(2021, 3, 13, 20, 5, 10, tzinfo=UTC)),
+        ("2021/3/13 中午12:05 - 小明: 你好", datetime(2021, 3, 13, 11, 5, tzinfo=UTC)),
     ],
 )
 def test_stamps_of_many_places(tmp_path: Path, line: str, expected: datetime) -> None:
@@ -98,6 +106,86 @@ def test_the_same_message_twice_in_a_minute_is_two_and_ids_stay_the_same(tmp_pat
     again, _ = read(written(tmp_path, text + "13/03/2021, 21:06 - Tom: more\n", "later.txt"))
     assert len({one.id for one in first}) == 2
     assert [one.id for one in again][:2] == [one.id for one in first]
+
+
+@pytest.mark.parametrize(
+    ("body", "mark", "text"),
+    [
+        ("<Medien ausgeschlossen>", "media", ""),
+        ("<Multimedia omitido>", "media", ""),
+        ("<Без медиафайлов>", "media", ""),
+        ("<已略去多媒體檔案>", "media", ""),
+        ("IMG-20210313-WA0001.jpg (file attached)\nlook", "media", "look"),
+        ("My report.pdf (Datei angehängt)", "media", ""),
+        ("\u200eimage omitted", "media", ""),
+        ("\u200e圖片已略去", "media", ""),
+        ("\u200esticker omitted", "sticker", ""),
+        ("look at this \u200e<attached: 00000012-PHOTO-2021-03-13.jpg>", "media", "look at this"),
+        ("\u200eMissed voice call", "service", "Missed voice call"),
+        ("Diese Nachricht wurde gelöscht.", "deleted", "Diese Nachricht wurde gelöscht."),
+        ("此訊息已刪除", "deleted", "此訊息已刪除"),
+        ("You deleted", "", "You deleted"),
+        ("corrected <Se editó este mensaje.>", "", "corrected"),
+        ("corrected \u200e<This message was edited>", "", "corrected"),
+        ("@\u2068Kim Lee\u2069 come", "", "@Kim Lee come"),
+        ("I <3 this", "", "I <3 this"),
+        ("page 3 of book.pdf (the blue one)", "", "page 3 of book.pdf (the blue one)"),
+    ],
+)
+def test_what_the_app_puts_in_place_of_text(tmp_path: Path, body: str, mark: str, text: str) -> None:
+    messages, bad = read(written(tmp_path, f"13/03/2021, 21:05 - Tom: {body}\n"))
+    assert bad == []
+    assert [(one.sender, one.mark, one.text) for one in messages] == [("Tom", mark, text)]
+
+
+def test_a_placeholder_in_any_language_is_known_by_its_repetition(tmp_path: Path) -> None:
+    text = "".join(f"13/03/2021, 21:0{n} - Tom: <ingen fil her>\n" for n in range(3))
+    messages, _ = read(written(tmp_path, text + "13/03/2021, 21:05 - Tom: <aha>\n"))
+    assert [one.mark for one in messages] == ["media", "media", "media", ""]
+
+
+def test_system_lines_name_no_speaker(tmp_path: Path) -> None:
+    text = (
+        "13/03/2021, 21:05 - Mara: hi\n13/03/2021, 21:06 - Tom: hi\n"
+        '13/03/2021, 21:07 - Mara changed the subject to "plan: b"\n'
+    )
+    messages, _ = read(written(tmp_path, text))
+    assert [(one.kind, one.mark) for one in messages] == [("dm", ""), ("dm", ""), ("dm", "service")]
+
+
+def test_who_sends_only_pictures_is_there_too(tmp_path: Path) -> None:
+    text = "".join(
+        f"[13/03/2021, 21:05:0{n}] {who}: {body}\n"
+        for n, (who, body) in enumerate([("Mara", "a"), ("Tom", "b"), ("~\u202fKim", "\u200eimage omitted")])
+    )
+    messages, _ = read(written(tmp_path, text))
+    assert [(one.kind, one.sender) for one in messages] == [("group", "Mara"), ("group", "Tom"), ("group", "Kim")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "WhatsApp Chat with Tom.txt",
+        "WhatsApp Chat mit Tom.txt",
+        "WhatsApp Chat - Tom (1).txt",
+        "Chat de WhatsApp con Tom.txt",
+        "Discussion WhatsApp avec Tom.txt",
+        "Conversa do WhatsApp com Tom.txt",
+        "Чат WhatsApp с контактом Tom.txt",
+        "与Tom的WhatsApp聊天.txt",
+        "Tom ile WhatsApp Sohbeti.txt",
+    ],
+)
+def test_the_file_name_tells_whom_the_chat_is_with(tmp_path: Path, name: str) -> None:
+    text = "13/03/2021, 21:05 - Mara: hi\n13/03/2021, 21:06 - Tom: hi\n"
+    messages, _ = read(written(tmp_path, text, name))
+    assert [(one.chat_name, one.is_owner) for one in messages] == [("Tom", None), ("Tom", False)]
+
+
+@pytest.mark.parametrize(("half", "month"), [("PM", 2), ("pm", 3)])
+def test_where_nothing_tells_the_custom_does(tmp_path: Path, half: str, month: int) -> None:
+    messages, _ = read(written(tmp_path, f"02/03/2021, 9:05 {half} - Tom: x\n"))
+    assert messages[0].sent_at.month == month
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
@@ -128,3 +216,10 @@ def test_no_bytes_stop_it(tmp_path_factory: pytest.TempPathFactory, data: bytes)
     path.write_bytes(ANDROID.encode() + data)
     messages, _ = read(path)
     assert len(messages) >= 5
+
+
+def test_a_damaged_byte_does_not_change_the_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "chat.txt"
+    path.write_bytes("13/03/2021, 21:05 - Кира: привет как дела\n".encode() + b"13/03/2021, 21:06 - Tom: \x80\n")
+    messages, _ = read(path)
+    assert [one.text for one in messages] == ["привет как дела", "\ufffd"]

@@ -1,0 +1,251 @@
+"""iMessage, as imessage-exporter writes it as text: date, sender, body and an empty line for every message.
+
+An answer stands twice in the export: indented beneath what it answers, and at its own time. A first pass learns from
+the indented ones what is answered; the second yields every message once. Knows no ids but what it makes itself.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from doppel.i18n import tr
+from doppel.message import Kind, Mark, Message
+from training.archives.reading import MALFORMED
+from training.archives.text_logs import (
+    MONTHS,
+    MessageIds,
+    file_title,
+    first_lines,
+    hour_of_day,
+    log_records,
+    month_number,
+)
+from training.archives.tree import Tree
+
+_STAMP = (
+    rf"(?P<month>{'|'.join(month.title() for month in MONTHS)}) (?P<day>\d{{1,2}}), (?P<year>\d{{4}})"
+    r" {1,2}(?P<hour>\d{1,2}):(?P<minute>\d\d):(?P<second>\d\d)\s(?P<half>[AP]M)"
+)
+_HEAD = re.compile(rf"(?P<indent> *){_STAMP}(?: \(Read by .*\))?$")
+_NOTICE = re.compile(rf"(?P<indent> *){_STAMP} (?P<text>\S.*)$")
+_ANSWER = "This message responded to an earlier message."
+_DELETED = "This message was deleted from the conversation!"
+_OWNER = "Me"
+
+_TAPBACKS = ("Tapbacks:", "Reactions:")
+_TAPBACK = re.compile(r".+ by .+|.*[Ss]ticker from .+")
+_EDITED = re.compile(r"Edited .{1,60} later: ?")
+_UNSENT = re.compile(r".{1,60} unsent this message part.*!$|.{1,60} unsent a message!$")
+_EXPRESSIVE = re.compile(
+    r"Sent with (?:Confetti|Echo|Fireworks|Balloons|Heart|Lasers|Shooting Start?|Sparkles|Spotlight|Slam|Loud|Gentle"
+    r"|Invisible Ink)$"
+)
+_ATTACHMENT = re.compile(
+    r"(?:~?/|[A-Za-z]:\\|attachments/)\S.*\.\w{2,5}$|(?:~/Library|/Users|/var)/.+/Attachments/.+"
+    r"|Attachment missing!$|Digital Touch Message: .*|Unable to format app message: .*"
+)
+_STICKER = re.compile(r"(?:\w+ )?Sticker from .+: .+")
+_TRANSCRIPT = "Transcription: "
+_SERVICE = re.compile(r"SharePlay Message\nEnded|(?:Started|Stopped) sharing location!|Shared location!")
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """The date that begins a message, or a line that the app wrote itself (`notice`)."""
+
+    match: re.Match[str]
+    is_indented: bool = False
+    notice: str = ""
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """One message or notice, its body without what the exporter adds."""
+
+    number: int
+    sent_at: datetime
+    sender: str
+    text: str
+    mark: Mark
+    is_indented: bool = False
+    is_answer: bool = False
+
+    def key(self) -> bytes:
+        """The same for an answer at its own time and beneath what it answers, where lines are indented."""
+        words = "\0".join((self.sender, *self.text.split()))
+        return hashlib.sha256(f"{int(self.sent_at.timestamp())}\0{words}".encode("utf-8", "replace")).digest()[:12]
+
+
+class _Survey(msgspec.Struct):
+    """What the first pass learned: who speaks, what each answer answers, and the answers at their own time."""
+
+    senders: Counter[str] = msgspec.field(default_factory=Counter)
+    answered: dict[bytes, str] = msgspec.field(default_factory=dict)
+    answers: set[bytes] = msgspec.field(default_factory=set)
+
+
+class IMessageReader:
+    """Reads one chat."""
+
+    name = "imessage"
+    accepts = "iMessage chats exported by imessage-exporter as txt"
+
+    def sniff(self, tree: Tree) -> bool:
+        """Whether the file begins with a date as the exporter writes it."""
+        if not tree.is_file:
+            return False
+        lines = first_lines(tree, tree.files()[0])[:2]
+        first = lines[0].removeprefix("\ufeff") if lines else ""
+        return bool(_NOTICE.match(first) or (_HEAD.match(first) and len(lines) > 1 and not _HEAD.match(lines[1])))
+
+    def read(self, tree: Tree) -> Iterator[Message]:
+        """Every message and notice, answers once."""
+        file = tree.files()[0]
+        survey = _survey(tree, file)
+        others = survey.senders.keys() - {_OWNER}
+        kind: Kind = "dm" if len(others) <= 1 else "group"
+        chat = file_title(tree.label)
+        ids, answer_ids = MessageIds(), MessageIds()
+        for record in _records(tree, file):
+            key = record.key() if record.is_indented or record.is_answer else b""
+            if record.is_indented and key in survey.answers:
+                continue  # it comes again at its own time
+            author = record.sender or chat
+            number = (answer_ids if record.is_indented else ids).of(record.sent_at, record.sender, record.text)
+            yield Message(
+                id=f"{number}-answer" if record.is_indented else number,
+                platform="imessage",
+                chat=chat,
+                kind=kind,
+                sender=author,
+                sender_name=author,
+                sent_at=record.sent_at,
+                text=record.text,
+                is_owner=record.sender == _OWNER if record.sender and _OWNER in survey.senders else None,
+                reply_to=survey.answered.get(key),
+                chat_name=chat,
+                mark=record.mark,
+                origin=f"{file}:{record.number}",
+            )
+
+
+def _survey(tree: Tree, file: str) -> _Survey:
+    """Reads the file once. An indented answer belongs to the last message that is not indented."""
+    survey = _Survey()
+    ids = MessageIds()
+    above = ""
+    for record in _records(tree.unheard(), file):
+        survey.senders.update([record.sender] if record.sender else [])
+        if record.is_indented:
+            survey.answered.setdefault(record.key(), above)
+            continue
+        above = ids.of(record.sent_at, record.sender, record.text)
+        if record.is_answer:
+            survey.answers.add(record.key())
+    return survey
+
+
+def _records(tree: Tree, file: str) -> Iterator[_Record]:
+    """The messages and notices of the file, in its order."""
+    begin: Callable[[str], _Head | None] = _Beginnings()
+    for number, head, lines in log_records(tree, file, begin):
+        try:
+            sent_at = _time(head.match, tree.zone)
+            if head.notice:
+                yield _Record(number, sent_at, "", "\n".join([head.notice, *lines]).strip(), "service")
+                continue
+            if not lines or not lines[0].strip():
+                raise ValueError(tr("no sender beneath it"))
+        except MALFORMED as error:
+            tree.bad(file, tr("line {number}", number=number), error)
+            continue
+        body = [line.strip() for line in lines[1:]] if head.is_indented else lines[1:]
+        is_answer = _ANSWER in body
+        mark, text = _body([line for line in body if line != _ANSWER])
+        yield _Record(number, sent_at, lines[0].strip(), text, mark, head.is_indented, is_answer)
+
+
+class _Beginnings:
+    """Which lines begin something. A date with words is a notice only beneath an empty line: else it is an edit."""
+
+    def __init__(self) -> None:
+        self._is_after_blank = True
+
+    def __call__(self, line: str) -> _Head | None:
+        line = line.removeprefix("\ufeff")
+        is_after_blank, self._is_after_blank = self._is_after_blank, not line.strip()
+        if match := _HEAD.match(line):
+            return _Head(match, is_indented=bool(match["indent"]))
+        match = _NOTICE.match(line) if is_after_blank else None
+        return _Head(match, notice=match["text"]) if match else None
+
+
+def _time(match: re.Match[str], zone: ZoneInfo) -> datetime:
+    """Raises ValueError for a day that no calendar has."""
+    hour = hour_of_day(int(match["hour"]), match["half"])
+    clock = (hour, int(match["minute"]), int(match["second"]))
+    return datetime(
+        int(match["year"]), month_number(match["month"]), int(match["day"]), *clock, tzinfo=zone
+    ).astimezone(UTC)
+
+
+def _body(lines: list[str]) -> tuple[Mark, str]:
+    """What was written, and what sort of message it is."""
+    kept, has_file, has_sticker, is_unsent, is_deleted = list[str](), False, False, False, False
+    for line in _last_edits(_without_tapbacks(lines)):
+        if line == _DELETED and not kept:
+            is_deleted = True
+        elif _EXPRESSIVE.match(line) and kept:
+            continue
+        elif _STICKER.match(line):
+            has_sticker = True
+        elif _ATTACHMENT.match(line) or (has_file and line.startswith(_TRANSCRIPT)):
+            has_file = True
+        elif _UNSENT.match(line):
+            is_unsent = True
+        else:
+            kept.append(line)
+    text = "\n".join(kept).replace("\ufffc", "").strip()
+    if is_deleted or (is_unsent and not text):
+        return "deleted", text
+    if _SERVICE.fullmatch(text):
+        return "service", text
+    if has_file:
+        return "media", text
+    return ("sticker" if has_sticker and not text else ""), text
+
+
+def _without_tapbacks(lines: list[str]) -> list[str]:
+    """The lines without the list of reactions, which an empty line ends."""
+    kept: list[str] = []
+    is_listing = False
+    for number, line in enumerate(lines):
+        following = lines[number + 1] if number + 1 < len(lines) else ""
+        if line in _TAPBACKS and _TAPBACK.match(following):
+            is_listing = True
+        elif is_listing and _TAPBACK.match(line):
+            continue
+        else:
+            is_listing = False
+            kept.append(line)
+    return kept
+
+
+def _last_edits(lines: list[str]) -> list[str]:
+    """Of a text that was edited only the last form, without the times of the edits."""
+    kept: list[str] = []
+    begun: int | None = None  # where in `kept` the edited text begins
+    for line in lines:
+        match = _NOTICE.match(line)
+        if match:
+            begun = len(kept)
+            kept.append(match["text"])
+        elif begun is not None and (edit := _EDITED.match(line)):
+            del kept[begun:]
+            kept.append(line[edit.end() :])
+        else:
+            kept.append(line)
+    return kept

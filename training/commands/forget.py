@@ -1,0 +1,38 @@
+"""`doppel forget`: takes one contact out of the data set, and has every later build leave them out."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from doppel.cli import Run
+from doppel.i18n import tr
+from doppel.terminal import say
+from training.forgetting import forget as forget_contact
+
+
+def forget(
+    run: Run,
+    *,
+    name: Annotated[str, typer.Argument(help="Whom: an account's id or name, or the pseudonym, as in contacts.json.")],
+) -> dict[str, Any]:
+    """Take one person out of the data set, for good."""
+    config = run.config
+    gone = forget_contact(config, name)
+    say(
+        tr(
+            "{name} is forgotten: {messages} messages left the data set, {sessions} conversations are shorter or gone.",
+            name=name,
+            messages=f"{gone.messages:,}",
+            sessions=f"{gone.sessions:,}",
+        )
+    )
+    say(tr("No `doppel build` will take them in again: {path} says so, without their name.", path=gone.path))
+    if config.adapters_dir.is_dir():
+        say(
+            tr(
+                "What was trained before still knows them: run `doppel train`, then remove the older folders in {path}",
+                path=config.adapters_dir,
+            )
+        )
+    return dict(msgspec.to_builtins(gone))
