@@ -130,6 +130,5 @@ def called(platform: str, account: str, name: str) -> set[str]:
 
 
 def plain(name: str) -> str:
-    """A name without case and without the `@` before it."""
-    platform, colon, rest = name.strip().casefold().partition(":")
-    return f"{platform.strip()}:{rest.strip().removeprefix('@')}" if colon else platform.removeprefix("@")
+    """A name without case and without the `@` before it; the same with a platform before the name or not."""
+    return ":".join(part.strip().removeprefix("@") for part in name.casefold().split(":"))
