@@ -241,11 +241,13 @@ class _Build:
     def _is_forgotten(self, conversation: Conversation, contact: str | None) -> bool:
         """Whether a conversation is with somebody who is forgotten, who may never have written in it."""
         platform, chat = conversation.platform, conversation.chat
+        if not conversation.is_of_two:
+            return False  # a group or a feed has other people in it, though only one of them may have written
         if self.forgotten.covers(platform, chat, "chat"):
             return True
         if contact is not None:
             return self.forgotten.covers(platform, contact)
-        return not conversation.is_public and len(conversation.accounts) < 2 and self.forgotten.covers(platform, chat)
+        return len(conversation.accounts) < 2 and self.forgotten.covers(platform, chat)
 
     def _is_of_forgotten(self, line: Line) -> bool:
         return not line.is_mine and self.forgotten.covers(line.message.platform, line.message.sender)
@@ -275,10 +277,9 @@ class _Build:
         first, last = lines[0].message, lines[-1].message
         name = session_id(first)
         header = header_of(lines, self.config.zone, contact, self.people.pseudonym)
-        for platform, account, called in {
-            (line.message.platform, line.message.sender, line.message.sender_name) for line in lines if not line.is_mine
-        }:
-            self.contacts.saw(platform, account, called)
+        others = [line.message for line in lines if not line.is_mine]
+        for one in dict.fromkeys((other.platform, other.sender, other.sender_name) for other in others):
+            self.contacts.saw(*one)
         if contact is not None and header.contact is not None:
             self.contacts.saw(first.platform, contact, "", first.chat)
             self.with_whom[name] = header.contact

@@ -21,9 +21,8 @@ from training.cuts import broken_at
 from training.dataset import SESSIONS, Session, read_sessions, write_sessions
 from training.forgotten import Forgotten
 from training.people import CONTACTS, Contact, called, joined_pseudonym, plain, read_contacts, write_contacts
+from training.report import FILE
 from training.staging import replacing
-
-PAGE = "report.html"
 
 _NAMED = 5
 """Contacts that are named where several are meant."""
@@ -54,7 +53,7 @@ def forget(config: Config, name: str) -> Gone:
         raise UserError(tr("{path}: no data set yet; run `doppel build` first", path=folder))
     contacts = read_contacts(folder)
     theirs = _find(config, contacts, name)
-    report = _read_report(folder)
+    report = read_report(folder)
     forgotten = Forgotten(folder)
     with replacing(folder, SESSIONS) as staging:
         _copy(folder, staging)
@@ -113,7 +112,8 @@ def _find(config: Config, contacts: list[Contact], name: str) -> list[Contact]:
     return [one for one in contacts if one.is_joined and one.pseudonym == found[0].pseudonym]
 
 
-def _read_report(folder: Path) -> Report:
+def read_report(folder: Path) -> Report:
+    """What the build, or whoever was forgotten since, left of it. Raises UserError when it cannot be read."""
     path = folder / REPORT
     try:
         return msgspec.json.decode(path.read_bytes(), type=Report)
@@ -124,11 +124,11 @@ def _read_report(folder: Path) -> Report:
 
 
 def _copy(folder: Path, staging: Path) -> None:
-    """What of a data set does not depend on who is in it. The page is drawn anew."""
+    """What of a data set does not depend on who is in it. The page can only be drawn anew."""
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             shutil.copytree(path, staging / path.name)
-        elif path.name not in (SESSIONS, REPORT, CONTACTS, PAGE):
+        elif path.name not in (SESSIONS, REPORT, CONTACTS, FILE):
             shutil.copy2(path, staging / path.name)
 
 
@@ -144,6 +144,7 @@ class _Removal:
         """That went, by the pseudonym of their chat."""
         self.own = 0
         self.sessions = 0
+        self._unsettled: Counter[str] = Counter()
         self._splits: Counter[str] = Counter()
         self._platforms = {one.platform for one in contacts}
         self._chats = {(one.platform, chat) for one in contacts for chat in one.chats}
@@ -180,6 +181,7 @@ class _Removal:
 
     def amended(self, report: Report) -> Report:
         """The report on the data set as it is now: what went is dropped, and no chat is named after the person."""
+        self._unsettled = self.messages.copy()
         sources = {name: self._source(source) for name, source in report.sources.items()}
         dropped: Counter[str] = Counter()
         for source in sources.values():
@@ -208,19 +210,18 @@ class _Removal:
         """The report does not tell a chat's platform, so the chat is found by its pseudonym on any of the person's."""
         for platform in sorted(self._platforms):
             name = pseudonym(platform, chat.chat)
-            count = min(chat.kept, self.messages[name])
+            count = min(chat.kept, self._unsettled[name])
             is_theirs = (platform, chat.chat) in self._chats
             if not count and not is_theirs:
                 continue
             # Exports that overlap share a chat: each gives up at most what it gave.
-            chat = msgspec.structs.replace(
+            self._unsettled[name] -= count
+            return msgspec.structs.replace(
                 chat,
                 kept=chat.kept - count,
-                dropped={**chat.dropped, "forgotten": chat.dropped.get("forgotten", 0) + count},
+                dropped=dict(Counter(chat.dropped) + Counter(forgotten=count)),  # without zeros
                 **({"chat": name, "name": ""} if is_theirs else {}),
             )
-            self.messages[name] -= count
-            break
         return chat
 
 

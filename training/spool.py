@@ -54,11 +54,12 @@ class Records:
 class Conversation:
     """All kept messages of one chat, of one sort (public ones are no conversation). Filled by `Spool.add`."""
 
-    def __init__(self, records: Records, platform: str, chat: str, name: str, *, is_public: bool) -> None:
-        self.platform = platform
-        self.chat = chat
-        self.name = name
+    def __init__(self, records: Records, first: Message, *, is_public: bool) -> None:
+        self.platform = first.platform
+        self.chat = first.chat
+        self.name = first.chat_name
         self.is_public = is_public
+        self.is_of_two = first.kind == "dm"
         self.accounts: set[str] = set()
         """Who wrote, up to three accounts: enough to know whether there is exactly one other."""
         self._records = records
@@ -102,10 +103,7 @@ class Spool:
         key = (message.platform, message.chat, is_public)
         conversation = self._conversations.get(key)
         if conversation is None:
-            conversation = Conversation(
-                self._records, message.platform, message.chat, message.chat_name, is_public=is_public
-            )
-            self._conversations[key] = conversation
+            conversation = self._conversations[key] = Conversation(self._records, message, is_public=is_public)
         conversation.add(source, message)
 
     def conversations(self) -> list[Conversation]:
