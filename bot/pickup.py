@@ -29,8 +29,9 @@ async def load(engine: Engine, persona: Persona, config: Config) -> Loaded:
         EngineError: the engine is closed or failed.
     """
     check_base(persona.folder, persona.manifest, engine.base)
-    sampling = persona.sampling(config.reply)
-    return Loaded(persona, await engine.load_adapter(persona.folder), sampling)
+    persona.sampling(config.reply)  # what is out of range is found before anything is loaded
+    name = await engine.load_adapter(persona.folder)
+    return Loaded(persona, name, persona.sampling(config.reply, engine.transcript_of(name)))
 
 
 class Pickup:

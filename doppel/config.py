@@ -118,6 +118,13 @@ class Training(Section):
         return self
 
 
+class Bias(Section):
+    """How much likelier (above 0) or rarer (below) a word is made."""
+
+    word: str = Field(min_length=1)
+    bias: float = Field(ge=-100, le=100)
+
+
 class Reply(Section):
     """How replies are sampled and how much of the chat they see."""
 
@@ -125,7 +132,16 @@ class Reply(Section):
     top_k: int = Field(default=64, ge=0)
     top_p: float = Field(default=0.95, gt=0, le=1)
     min_p: float = Field(default=0.02, ge=0, lt=1)
+    typical_p: float = Field(default=1.0, gt=0, le=1)
     repetition_penalty: float = Field(default=1.0, ge=1, le=2)
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    no_repeat_ngram: int = Field(default=0, ge=0, le=64)
+    dry_multiplier: float = Field(default=0.0, ge=0, le=10)
+    dry_base: float = Field(default=1.75, ge=1, le=4)
+    dry_allowed_length: int = Field(default=2, ge=1, le=64)
+    logit_bias: tuple[Bias, ...] = ()
+    bad_words: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     max_tokens: int = Field(default=160, ge=1, le=4096)
     history: int = Field(default=40, ge=1, le=1000)
     debounce_seconds: float = Field(default=2.0, ge=0)

@@ -85,13 +85,17 @@ class Persona(msgspec.Struct, frozen=True):
         }
         return Header(**{field: value for field, value in wanted.items() if value in vocabulary.get(field, ())})
 
-    def sampling(self, reply: Reply) -> Sampling:
+    def sampling(self, reply: Reply, transcript: Transcript | None = None) -> Sampling:
         """How to sample: what config.yaml sets, else what was tuned for this adapter, else the defaults.
+
+        Args:
+            reply: what config.yaml sets.
+            transcript: of the adapter; without it the words of config.yaml have no tokens, and are left out.
 
         Raises:
             AdapterRefused: the manifest's values are out of range.
         """
-        fields = set(Sampling.__struct_fields__) & set(Reply.model_fields)
+        fields = (set(Sampling.__struct_fields__) & set(Reply.model_fields)) - {"logit_bias", "bad_words"}
         tuned = {name: value for name, value in self.manifest.sampling.items() if name in fields}
         chosen = {name: getattr(reply, name) for name in fields & reply.model_fields_set}
         try:
@@ -99,7 +103,25 @@ class Persona(msgspec.Struct, frozen=True):
         except ValidationError as error:
             key = error.errors()[0]["loc"][0]
             raise AdapterRefused(tr("{path}: sampling.{key} is out of range", path=self.folder, key=key)) from None
-        return Sampling(**{name: getattr(checked, name) for name in fields})
+        sampling = Sampling(**{name: getattr(checked, name) for name in fields})
+        return sampling if transcript is None else _with_words(sampling, reply, transcript)
+
+
+def _with_words(sampling: Sampling, reply: Reply, transcript: Transcript) -> Sampling:
+    """The sampling with the words of config.yaml as tokens, and the ends of bubbles and turns free to recur."""
+
+    def forms(word: str) -> list[tuple[int, ...]]:
+        """A word at the beginning of a bubble, and after a blank."""
+        return list(dict.fromkeys(tuple(ids) for ids in transcript.pieces.plain([word, f" {word}"], "\n") if ids))
+
+    biases = {ids[0]: one.bias for one in reply.logit_bias for ids in forms(one.word)}
+    ends = {ids[-1] for ids in transcript.pieces.plain(["\n", "\n\n", ":"]) if ids}
+    return msgspec.structs.replace(
+        sampling,
+        logit_bias=tuple(biases.items()),
+        bad_words=tuple(dict.fromkeys(ids for word in reply.bad_words for ids in forms(word))),
+        breakers=transcript.stop_ids | ends if sampling.no_repeat_ngram or sampling.dry_multiplier else frozenset(),
+    )
 
 
 def open_persona(config: Config) -> Persona:

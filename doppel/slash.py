@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from doppel.transcript import Turn
 
 SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
+RARE = (
+    *("typical_p", "presence_penalty", "frequency_penalty", "no_repeat_ngram"),
+    *("dry_multiplier", "dry_base", "dry_allowed_length"),
+)
 
 
 class Talk(Protocol):
@@ -37,13 +41,14 @@ def obey(line: str, talk: Talk) -> str:
     """
     name, _, value = line.removeprefix("/").partition(" ")
     value = value.strip()
-    if name in SETTINGS:
+    if name in SETTINGS or name in RARE:
         if value:
             talk.sampling = change(talk.sampling, name, value)
         return _shown(talk.sampling, [name])
     match name:
         case "settings":
-            return _shown(talk.sampling, SETTINGS)
+            changed = [one for one in RARE if getattr(talk.sampling, one) != Reply.model_fields[one].default]
+            return _shown(talk.sampling, [*SETTINGS, *changed])
         case "reset":
             talk.turns.clear()
             return tr("The conversation begins anew.")
@@ -100,6 +105,7 @@ def _help() -> str:
         (
             tr("ENTER alone      it speaks unprompted, or goes on"),
             tr("/temperature 0.9 how daring it is; also /top_p /top_k /min_p /repetition_penalty /max_tokens /seed"),
+            "                 /" + " /".join(RARE),
             tr("/settings        shows all of them"),
             tr("/reset           forgets this conversation"),
             tr("/quit            leaves (so does Ctrl-D); Ctrl-C stops a reply"),

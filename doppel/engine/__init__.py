@@ -12,16 +12,45 @@ from doppel.transcript import Transcript
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """How the next token is drawn. Zero (or 1 for top_p and the penalty) switches a filter off.
+    """How the next token is drawn. The same names and meaning on every engine; one that lacks a setting says so.
 
-    `temperature` 0 takes the likeliest token. `seed` None draws a fresh one.
+    Applied from top to bottom as `generate` of transformers does: first what changes single tokens, then
+    temperature and the filters. Zero (or 1 for top_p, typical_p and repetition_penalty) switches a setting off.
+
+    Attributes:
+        temperature: 0 takes the likeliest token.
+        top_k: the so many likeliest tokens.
+        top_p: the fewest tokens that are together so likely.
+        min_p: tokens at least so likely, compared with the likeliest.
+        typical_p: the fewest tokens, nearest to the expected surprise first, that are together so likely.
+        repetition_penalty: divides (multiplies, if negative) the logits of tokens in prompt and reply.
+        presence_penalty: taken from the logits of tokens in the reply.
+        frequency_penalty: taken from the logits of tokens in the reply, as often as they are in it.
+        no_repeat_ngram: no so many tokens in a row occur twice in prompt and reply.
+        dry_multiplier, dry_base, dry_allowed_length: a token that would go on with a repetition of n tokens, n at
+            least the allowed length, loses multiplier · base ** (n - allowed length) (DRY, "don't repeat yourself").
+        breakers: tokens that no_repeat_ngram and DRY never forbid; DRY looks for no repetition across them.
+        logit_bias: pairs of a token id and what is added to its logit.
+        bad_words: sequences of token ids that never occur.
+        max_tokens: the longest reply.
+        seed: None draws a fresh one.
     """
 
     temperature: float = 0.9
     top_k: int = 64
     top_p: float = 0.95
     min_p: float = 0.02
+    typical_p: float = 1.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram: int = 0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    breakers: frozenset[int] = frozenset()
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
     max_tokens: int = 160
     seed: int | None = None
 
@@ -45,10 +74,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """One generated token and its log-probability (nats) under the distribution it was drawn from."""
+    """One generated token.
+
+    Attributes:
+        id: of the token.
+        logprob: its log-probability (nats) under the distribution it was drawn from.
+        model_logprob: its log-probability under the model's own distribution, before any setting: comparable
+            between replies however they were sampled. None where the engine does not know it.
+    """
 
     id: int
     logprob: float
+    model_logprob: float | None = None
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -1,8 +1,9 @@
-"""Draws the next token from logits: penalty, temperature, top-k, top-p, min-p, in this order.
+"""Draws the next token from logits, for all rows of a batch at once.
 
-The order and the meaning are those of transformers' `generate` (a test compares them), except that exactly
-`top_k` candidates are kept when several share the last place. Nothing is sorted but the candidates: on a
-vocabulary of 262k a full sort costs more than a small model's layers. Knows no model and no thread.
+The order and the meaning of the settings are those of transformers' `generate` (a test compares them), except
+that exactly `top_k` candidates are kept when several share the last place, and that words and repetitions are
+not forbidden where nothing else would be left. Nothing is sorted but the candidates: on a vocabulary of 262k a
+full sort costs more than a small model's layers. Knows no model and no thread.
 """
 
 import random
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor
 
 from doppel.engine import EngineError, Sampling, Token
+from doppel.engine.said import Said, matters
 from doppel.i18n import tr
 
-_FIRST_GUESS = 256  # candidates that usually hold top_p of the mass; eight times as many are tried next
+_FIRST_GUESS = 256  # candidates that usually hold the mass; eight times as many are tried next
 
 
 class Sampler:
-    """The draws of one generation: remembers what was said for the penalty, and owns its random numbers.
+    """The draws of one generation: remembers what was said for the penalties, and owns its random numbers.
 
     Each token takes exactly one random number, so that the n-th token depends on the seed and n alone.
 
@@ -27,9 +29,10 @@ class Sampler:
     """
 
     def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
-        self._sampling = sampling
+        self.sampling = sampling
         self._random = random.Random(sampling.seed)
-        self._seen = set(prompt) if sampling.repetition_penalty != 1 else None
+        self.said = Said(sampling, prompt) if matters(sampling) else None
+        """What was said, if that changes anything."""
 
     def draw(self, logits: Tensor) -> Token:
         """The next token, given the logits of the last position, shape (vocabulary,).
@@ -37,26 +40,63 @@ class Sampler:
         Raises:
             EngineError: the logits are not finite numbers.
         """
-        chance = self._random.random()
-        ids, weights = candidates(logits, self._sampling, sorted(self._seen or ()))
-        cumulative = weights.double().cumsum(0)
-        total = cumulative[-1]
-        # The product may round to the total itself; the last token with any weight is where that falls.
-        place = min(
-            int(torch.searchsorted(cumulative, chance * total, right=True)), int(torch.searchsorted(cumulative, total))
-        )
-        token = int(ids[place])
-        if self._seen is not None:
-            self._seen.add(token)
-        return Token(token, float(torch.log(weights[place].double() / total)))
+        token = draw([self], logits[None])[0]
+        if isinstance(token, EngineError):
+            raise token
+        return token
+
+    def chance(self) -> float:
+        """The random number of the next token."""
+        return self._random.random()
+
+    def take(self, token: int) -> None:
+        """Remembers what was drawn."""
+        if self.said is not None:
+            self.said.add(token)
 
 
-def candidates(logits: Tensor, sampling: Sampling, seen: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[Token | EngineError]:
+    """The next token of each row, or why there is none.
+
+    Args:
+        samplers: one for each row.
+        logits: shape (rows, vocabulary), any float type and device.
+    """
+    scores = plain = logits.float()
+    if any(sampler.said is not None for sampler in samplers):
+        scores = plain.clone()
+        for sampler, row in zip(samplers, scores, strict=True):
+            if sampler.said is not None:
+                sampler.said.edit(row)
+    ids, weights = _candidates(scores, [sampler.sampling for sampler in samplers])
+    chances = torch.tensor([[sampler.chance()] for sampler in samplers], dtype=torch.float64)
+    cumulative = weights.double().cumsum(-1)
+    mass = cumulative[:, -1:].contiguous()
+    # The product may round to the total itself; the last token with any weight is where that falls.
+    last = torch.searchsorted(cumulative, mass)
+    places = torch.minimum(torch.searchsorted(cumulative, chances * mass, right=True), last)
+    places = places.clamp(max=weights.shape[1] - 1)  # where nothing is a number, neither is the place
+    drawn = ids.gather(1, places)
+    logprobs = (weights.gather(1, places).double() / mass).log()[:, 0].tolist()
+    own = (plain.gather(1, drawn.to(plain.device))[:, 0] - plain.logsumexp(-1)).tolist()
+    tokens: list[Token | EngineError] = []
+    for sampler, token, logprob, model_logprob, whole in zip(
+        samplers, drawn[:, 0].tolist(), logprobs, own, mass[:, 0].tolist(), strict=True
+    ):
+        if not 0 < whole < torch.inf:
+            reason = tr("the model computed no usable numbers; the adapter or the base may be damaged")
+            tokens.append(EngineError(reason))
+            continue
+        sampler.take(token)
+        tokens.append(Token(token, logprob, min(model_logprob, 0.0)))
+    return tokens
+
+
+def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """The tokens that may come next and their weights (probabilities up to a common factor).
 
     Args:
         logits: shape (vocabulary,), any float type and device.
-        seen: distinct token ids the repetition penalty applies to.
 
     Returns:
         ids, shape (n,), and weights, shape (n,), float32, on the CPU; n is at least 1.
@@ -64,58 +104,104 @@ def candidates(logits: Tensor, sampling: Sampling, seen: Sequence[int] = ()) -> 
     Raises:
         EngineError: the logits are not finite numbers.
     """
-    scores = logits.float()
-    if seen and sampling.repetition_penalty != 1:
-        scores = _penalized(scores, torch.tensor(seen, device=scores.device), sampling.repetition_penalty)
-    ids = None
-    if sampling.temperature == 0:
-        ids = scores.argmax()[None]
-        scores = scores[ids]
-    elif 0 < sampling.top_k < len(scores):
-        scores, ids = torch.topk(scores, sampling.top_k)
-    best = scores.max()
-    if not torch.isfinite(best):  # a NaN anywhere is also the maximum
+    ids, weights = _candidates(logits.float()[None], [sampling])
+    kept = weights[0] > 0
+    if not kept.any():
         raise EngineError(tr("the model computed no usable numbers; the adapter or the base may be damaged"))
-    if sampling.temperature == 0 and ids is not None:
-        return ids.cpu(), torch.ones(1)
-    # Relative to the best, no temperature however small overflows.
-    weights = ((scores - best) / sampling.temperature).exp()
-    if ids is not None:
-        ids, weights = ids.cpu(), weights.cpu()
-        ids, weights = _top_p(ids, weights, weights.sum(), sampling.top_p)
-    elif sampling.top_p < 1:
-        ids, weights = _top_p_of_all(weights, sampling.top_p)
-    else:
-        ids, weights = torch.arange(len(weights)), weights.cpu()
-    if sampling.min_p:
-        likely = weights >= sampling.min_p * weights.max()
-        ids, weights = ids[likely], weights[likely]
+    return ids[0][kept], weights[0][kept]
+
+
+def _candidates(scores: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor]:
+    """Ids and weights of each row's candidates, both (rows, n), on the CPU; weights of no candidate are zero.
+
+    A row whose scores are no finite numbers has only weights that are zero or no numbers.
+    """
+    size = scores.shape[1]
+    counts = [1 if one.temperature == 0 else one.top_k if 0 < one.top_k < size else 0 for one in samplings]
+    few = [place for place, count in enumerate(counts) if count]
+    if len(few) == len(counts):
+        return _of_few(scores, samplings, counts)
+    parts: dict[int, tuple[Tensor, Tensor]] = {}
+    if few:
+        ids, weights = _of_few(scores[few], [samplings[place] for place in few], [counts[place] for place in few])
+        parts |= {place: (ids[row], weights[row]) for row, place in enumerate(few)}
+    for place, count in enumerate(counts):
+        if not count:
+            parts[place] = _of_all(scores[place], samplings[place])
+    width = max(len(ids) for ids, _ in parts.values())
+    padded = [
+        (torch.nn.functional.pad(one, (0, width - len(one))) for one in parts[place]) for place in range(len(counts))
+    ]
+    all_ids, all_weights = zip(*padded, strict=True)
+    return torch.stack(all_ids), torch.stack(all_weights)
+
+
+def _of_few(scores: Tensor, samplings: Sequence[Sampling], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """`_candidates` of rows that all have a bound: top-k first, the rest on what it leaves, vectorised."""
+    most = max(counts)
+    best, ids = (part.cpu() for part in scores.topk(most))
+    allowed = torch.arange(most) < torch.tensor(counts)[:, None]
+    # Relative to the best, no temperature however small overflows. Greedy rows have one candidate: any will do.
+    temperatures = torch.tensor([[one.temperature or 1.0] for one in samplings])
+    weights = ((best - best[:, :1]) / temperatures).exp() * allowed
+    if any(one.top_p < 1 for one in samplings):
+        weights = _top_p(weights, weights.sum(-1, keepdim=True), torch.tensor([[one.top_p] for one in samplings]))
+    if any(one.min_p for one in samplings):
+        weights = weights * (weights >= torch.tensor([[one.min_p] for one in samplings]) * weights[:, :1])
+    if any(one.typical_p < 1 for one in samplings):
+        weights = _typical(weights, torch.tensor([[one.typical_p] for one in samplings]))
     return ids, weights
 
 
-def _penalized(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Makes tokens less likely that were said: their logit is divided if positive, multiplied if negative."""
-    seen = seen[seen < len(scores)]
-    before = scores[seen]
-    return scores.index_copy(0, seen, torch.where(before < 0, before * penalty, before / penalty))
+def _of_all(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """`_candidates` of one row without a bound."""
+    weights = ((scores - scores.max()) / sampling.temperature).exp()
+    ids = torch.arange(len(weights), device=weights.device)
+    if sampling.top_p < 1:
+        weights, ids = _top_p_of_all(weights, sampling.top_p)
+    if sampling.min_p:
+        kept = weights >= sampling.min_p  # the best weighs 1
+        ids, weights = ids[kept], weights[kept]
+    if not len(weights):  # no numbers are not at least anything
+        return torch.zeros(1, dtype=torch.long), torch.zeros(1)
+    if sampling.typical_p < 1:
+        weights = _typical(weights[None], torch.tensor([[sampling.typical_p]], device=weights.device))[0]
+    return ids.cpu(), weights.cpu()
 
 
-def _top_p(ids: Tensor, weights: Tensor, total: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """The fewest of the descending `weights` that make up at least `top_p` of `total`."""
-    if top_p >= 1:
-        return ids, weights
-    before = weights.cumsum(0) - weights
-    kept = before < top_p * total
-    kept[0] = True
-    return ids[kept], weights[kept]
+def _top_p(weights: Tensor, total: Tensor, top_p: Tensor) -> Tensor:
+    """Rows of descending weights with zero after the fewest that make up at least `top_p` of `total`."""
+    kept = weights.cumsum(-1) - weights < top_p * total
+    kept[:, 0] = True
+    return weights * (kept | (top_p >= 1))
 
 
 def _top_p_of_all(weights: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Top-p over a whole vocabulary, looking at ever more of the likeliest until they are enough."""
+    """Top-p over a whole vocabulary: looks at ever more of the likeliest until they are enough."""
     total = weights.sum()
     count = min(_FIRST_GUESS, len(weights))
     while True:
-        likeliest, ids = torch.topk(weights, count)
+        likeliest, ids = weights.topk(count)
         if count == len(weights) or likeliest.sum() >= top_p * total:
-            return _top_p(ids.cpu(), likeliest.cpu(), total.cpu(), top_p)
+            break
         count = min(8 * count, len(weights))
+    likeliest = _top_p(likeliest[None], total, torch.tensor([[top_p]], device=weights.device))[0]
+    kept = likeliest != 0  # what is no number stays, to be found
+    return likeliest[kept], ids[kept]
+
+
+def _typical(weights: Tensor, typical_p: Tensor) -> Tensor:
+    """Rows of weights with zero for all but the most typical tokens that make up at least `typical_p`, (rows, 1)."""
+    chances = weights / weights.sum(-1, keepdim=True)
+    entropy = -torch.special.xlogy(chances, chances).sum(-1, keepdim=True)
+    distance = (-chances.log() - entropy).abs()
+    count = min(_FIRST_GUESS, weights.shape[1])
+    while True:
+        nearest, order = distance.topk(count, largest=False)
+        mass = chances.gather(1, order).cumsum(-1)
+        if count == weights.shape[1] or bool((mass[:, -1:] >= typical_p).all()):
+            break
+        count = min(8 * count, weights.shape[1])
+    last = (mass < typical_p).sum(-1, keepdim=True).clamp(max=count - 1)
+    kept: Tensor = (distance <= nearest.gather(1, last)) | (typical_p >= 1)
+    return weights * kept

@@ -85,6 +85,18 @@ def test_settings_are_checked_in_one_line(chat_with: Chat) -> None:
     assert lines.count("temperature 0.5") == 2
 
 
+@pytest.mark.usefixtures("published")
+def test_rare_settings_are_shown_once_they_are_set(chat_with: Chat) -> None:
+    result = chat_with(
+        "/dry_multiplier 0.8", "/presence_penalty 9", "/no_repeat_ngram 4", "hello", "/settings", "/help"
+    )
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert "/presence_penalty takes a number, -2 ≤ presence_penalty ≤ 2" in lines
+    assert any(line.endswith("seed none · no_repeat_ngram 4 · dry_multiplier 0.8") for line in lines)
+    assert any("/typical_p" in line for line in lines)
+
+
 def test_without_an_adapter_it_says_what_to_do(chat_with: Chat) -> None:
     result = chat_with("hello")
     assert result.exit_code == 2

@@ -58,6 +58,20 @@ def test_sampling_is_the_users_then_the_adapters_then_the_default() -> None:
         persona(sampling={"temperature": 99}).sampling(Reply())
 
 
+def test_words_of_the_configuration_become_tokens() -> None:
+    one = transcript()
+    reply = Reply(logit_bias=[{"word": "the", "bias": -2}], bad_words=["the", "haha"], dry_multiplier=0.8)
+    assert persona().sampling(reply).bad_words == ()
+    sampling = persona().sampling(reply, one)
+    spelled = [one.pieces.decode(word) for word in sampling.bad_words]
+    assert spelled == ["the", " the", "haha", " haha"]
+    assert [one.pieces.decode([token]) for token, _ in sampling.logit_bias] == ["the", " the"]
+    assert {bias for _, bias in sampling.logit_bias} == {-2}
+    assert sampling.dry_multiplier == 0.8
+    assert one.stop_ids < sampling.breakers
+    assert persona().sampling(Reply(), one) == Sampling()
+
+
 def test_open_persona(publish_tiny_adapter: PublishAdapter, tmp_path: Path) -> None:
     config = parse_config({"persona": {"name": "ann"}}, tmp_path / "config.yaml")
     with pytest.raises(UserError, match="no adapter yet"):
