@@ -25,7 +25,7 @@ from doppel.i18n import set_language, tr
 
 Command = Callable[..., dict[str, Any] | None]
 
-ORDER = ("up", "build", "train", "evaluate", "tune", "run", "chat", "adapters", "forget", "doctor")
+ORDER = ("up", "build", "train", "evaluate", "quiz", "tune", "run", "chat", "adapters", "forget", "doctor")
 
 
 class Run:

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -38,3 +39,27 @@ def progress(*, counted: bool = True) -> Iterator[Progress]:
 def is_interactive() -> bool:
     """Whether a person sits at the terminal."""
     return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def prepare_input(prompt: bool) -> None:
+    """Line editing and history for a person; from a pipe, bytes that are no text do not end the reading."""
+    if prompt:
+        with suppress(ImportError):  # Windows has none, and edits lines without it
+            import readline  # noqa: F401
+    elif isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+
+
+def read_line(prompt: str) -> str | None:
+    """The next line; None at the end of input or on Ctrl-C."""
+    try:
+        return input(prompt)
+    except (EOFError, KeyboardInterrupt):
+        if prompt:
+            say("")
+        return None
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which a terminal would obey."""
+    return "".join(character for character in text if character == "\n" or character.isprintable())

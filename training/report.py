@@ -9,7 +9,6 @@ from doppel.i18n import language
 from training.curves import STYLE as CURVES_STYLE
 
 FILE = "report.html"
-_ADDED, _ADDED_END = "<!-- added -->", "<!-- added end -->"
 
 _STYLE = (
     """
@@ -56,7 +55,7 @@ def page(title: str, subtitle: str, sections: Iterable[Section]) -> str:
     )
 
 
-def with_sections(before: str, title: str, sections: Iterable[Section], style: str = "") -> str:
+def with_sections(before: str, title: str, sections: Iterable[Section], style: str = "", *, mark: str = "added") -> str:
     """An older page with sections added at its end, in place of those added earlier; a new page if there is none.
 
     Args:
@@ -64,11 +63,13 @@ def with_sections(before: str, title: str, sections: Iterable[Section], style: s
         title: above the added sections.
         sections: to add.
         style: further rules for them.
+        mark: a word for these; only what was added with the same is replaced.
     """
+    begin, end = f"<!-- {mark} -->", f"<!-- {mark} end -->"
     added = "".join(f"<section><h2>{escape(one.title)}</h2>{one.body}</section>\n" for one in sections)
-    block = f"{_ADDED}<style>{style}</style><h1>{escape(title)}</h1>\n{added}{_ADDED_END}"
-    if _ADDED in before and _ADDED_END in before:
-        return before[: before.index(_ADDED)] + block + before[before.index(_ADDED_END) + len(_ADDED_END) :]
+    block = f"{begin}<style>{style}</style><h1>{escape(title)}</h1>\n{added}{end}"
+    if begin in before and end in before:
+        return before[: before.index(begin)] + block + before[before.index(end) + len(end) :]
     if "</body>" in before:
         return before.replace("</body>", f"{block}</body>", 1)
     return page(title, "", []).replace(f"<h1>{escape(title)}</h1>", "", 1).replace("</body>", f"{block}</body>", 1)

@@ -3,10 +3,9 @@
 import asyncio
 import sys
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from datetime import UTC, datetime
 from getpass import getuser
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -18,7 +17,7 @@ from doppel.config import Config
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.slash import Leave, obey
-from doppel.terminal import is_interactive, say
+from doppel.terminal import is_interactive, prepare_input, printable, read_line, say
 
 if TYPE_CHECKING:
     from doppel.engine import Engine
@@ -72,7 +71,7 @@ class Conversation:
         from doppel.transcript import pseudonym
 
         self.persona = persona
-        self.sampling = persona.sampling(config.reply)
+        self.sampling = persona.sampling(config.reply, engine.transcript_of(name))
         self.turns: list[Turn] = []
         self._config = config
         self._engine = engine
@@ -156,7 +155,7 @@ class Screen:
 
     def write(self, text: str) -> None:
         """Shows more of the bubble being written."""
-        text = _printable(text)
+        text = printable(text)
         if self._shown is None:
             self._console.out(f"{self._name}: ", style="bold cyan", end="")
             self._shown = ""
@@ -167,9 +166,9 @@ class Screen:
     def finish(self, text: str) -> None:
         """Shows the whole bubble and ends its line."""
         self.write(text)
-        if self._shown != _printable(text):
+        if self._shown != printable(text):
             self._console.out("")
-            self._console.out(_printable(text), end="")
+            self._console.out(printable(text), end="")
         self._console.out("")
         self._shown = None
 
@@ -184,8 +183,8 @@ def _converse(conversation: Conversation, runner: asyncio.Runner, *, prompt: boo
             version=persona.version,
         )
     )
-    _prepare_input(prompt)
-    while (line := _read_line("> " if prompt else "")) is not None:
+    prepare_input(prompt)
+    while (line := read_line("> " if prompt else "")) is not None:
         text = line.strip()
         if text.startswith("/"):
             try:
@@ -204,27 +203,3 @@ def _converse(conversation: Conversation, runner: asyncio.Runner, *, prompt: boo
         except DoppelError as error:
             say(str(error))
     return conversation.summary()
-
-
-def _prepare_input(prompt: bool) -> None:
-    """Line editing and history for a person; from a pipe, bytes that are no text do not end the chat."""
-    if prompt:
-        with suppress(ImportError):  # Windows has none, and edits lines without it
-            import readline  # noqa: F401
-    elif isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")
-
-
-def _read_line(prompt: str) -> str | None:
-    """The next line; None at the end of input or on Ctrl-C."""
-    try:
-        return input(prompt)
-    except (EOFError, KeyboardInterrupt):
-        if prompt:
-            say("")
-        return None
-
-
-def _printable(text: str) -> str:
-    """Text without control characters, which a terminal would obey."""
-    return "".join(character for character in text if character == "\n" or character.isprintable())

@@ -14,7 +14,8 @@ from doppel.terminal import say
 from training.dataset import dataset_digest, read_sessions
 from training.fidelity.checks import gate, goals
 from training.fidelity.examination import FULL, QUICK, examine
-from training.fidelity.outcome import FILE, Fidelity
+from training.fidelity.kept import FILE, Kept, quiz_figures, read_kept, to_keep
+from training.fidelity.outcome import Fidelity
 from training.fidelity.page import STYLE, fidelity_sections
 from training.fidelity.subject import open_subject
 from training.report import FILE as REPORT
@@ -45,7 +46,8 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
     sampling = read_persona(folder).sampling(config.reply)
     subject = open_subject(config, folder)
     examination = examine(subject, sessions, sampling, QUICK if quick else FULL)
-    figures = examination.figures
+    figures = [*examination.figures, *quiz_figures(read_kept(folder).quizzes)]
+    examination = msgspec.structs.replace(examination, figures=figures)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     outcome = Fidelity(folder.name, folder, quick, examination, goals(figures), gate(figures), now)
     amend(folder, lambda staging, before: _written(staging, before, outcome))
@@ -54,8 +56,9 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
 
 
 def _written(staging: Path, manifest: Manifest, outcome: Fidelity) -> Manifest:
-    content = msgspec.json.format(msgspec.json.encode(outcome.result()), indent=2)
-    replace_file(staging / FILE, content)
+    kept = Kept(to_keep(outcome.examination.written), read_kept(staging).quizzes)
+    content = {**outcome.result(), **msgspec.to_builtins(kept)}
+    replace_file(staging / FILE, msgspec.json.format(msgspec.json.encode(content), indent=2))
     title = tr("{persona}: how much it is like you", persona=manifest.persona)
     page = staging / REPORT
     before = page.read_text(encoding="utf-8") if page.is_file() else ""

@@ -8,8 +8,6 @@ import msgspec
 from training.fidelity.examination import Examination
 from training.fidelity.figures import Check, as_json, by_name
 
-FILE = "fidelity.json"
-
 
 class Fidelity(msgspec.Struct, frozen=True):
     """The outcome for one version."""

@@ -11,6 +11,7 @@ SHOWN = (
     *("bits_per_byte", "bits_per_byte_prompted", "bits_change", "specificity", "choice", "choice_others"),
     *("two_sample_auc", "two_sample_auc_matched", "habits_distance", "distinct_2", "length_spread"),
     *("authorship", "relevance", "out_of_character", "verbatim_run", "recited", "forgetting"),
+    "quiz",
 )
 _BAR = 12
 
@@ -35,6 +36,7 @@ def title_of(name: str) -> str:
         "verbatim_run": tr("words repeated from training, longest run"),
         "recited": tr("replies that recite eight words or more"),
         "forgetting": tr("neutral text: change in bits"),
+        "quiz": tr("people tell it from you (50 %: they guess)"),
     }.get(name, name)
 
 
@@ -77,6 +79,11 @@ def shown(figure: Figure, estimate: Estimate | None, *, with_interval: bool = Fa
     if with_interval and estimate.low == estimate.low:
         text += f" [{_number(figure, estimate.low)}, {_number(figure, estimate.high)}]"
     return text
+
+
+def share_of(estimate: Estimate) -> str:
+    """A share and its interval for people."""
+    return shown(Figure(name="", value=estimate, unit="share"), estimate, with_interval=True)
 
 
 def _number(figure: Figure, value: float) -> str:

@@ -18,7 +18,7 @@ from tests.training.runs import small_config
 from training.dataset import SESSIONS, Session, write_sessions
 from training.fidelity.admission import admit
 from training.fidelity.evaluate import evaluate_version
-from training.fidelity.outcome import FILE
+from training.fidelity.kept import FILE
 
 WORDS = ("haha", "no idea", "ask tom", "later then", "brb", "sounds fine to me", "what a day that was", "see you soon")
 
