@@ -9,6 +9,7 @@ import msgspec
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.message import Message
+from training.people import called, plain
 
 _ASKED = 5
 _EASY = re.compile(r"\w[\w .\-]*")
@@ -24,17 +25,40 @@ class Writer(msgspec.Struct):
     name: str
     verdict: bool | None
     messages: int = 0
+    names: set[str] = msgspec.field(default_factory=set)
+    """What the account was called besides `name`."""
+    chats: set[str] = msgspec.field(default_factory=set)
+    """Where it wrote, if nobody says whose it is."""
+
+
+class Candidate(msgspec.Struct, kw_only=True):
+    """One account that may be the owner's, over all archives whose owner cannot be told."""
+
+    platform: str
+    account: str
+    name: str
+    messages: int = 0
+    chats: int = 0
+
+
+class UnknownOwner(UserError):
+    """Nobody says who the owner is; `candidates` are all who may be, the likeliest first."""
+
+    def __init__(self, text: str, candidates: list[Candidate]) -> None:
+        super().__init__(text)
+        self.candidates = candidates
 
 
 class Owner:
     """Collects who wrote what, then knows which accounts are the owner's.
 
     Args:
-        me: `persona.me`: account ids or names, compared without case and without a leading `@`.
+        me: `persona.me`: account ids or names, with the platform before a colon or not; compared without case and
+            without a leading `@`.
     """
 
     def __init__(self, me: Iterable[str]) -> None:
-        self._me = {_plain(name) for name in me}
+        self._me = {plain(name) for name in me}
         self._writers: dict[tuple[int, str, str, bool | None], Writer] = {}
         self._pairs: dict[tuple[int, str, str], set[tuple[str, bool | None]]] = {}
         self.accounts: set[tuple[str, str]] = set()
@@ -47,21 +71,33 @@ class Owner:
         if writer is None:
             writer = Writer(source, message.platform, message.sender, message.sender_name, message.is_owner)
             self._writers[key] = writer
+        elif message.sender_name != writer.name:
+            writer.names.add(message.sender_name)
         writer.messages += 1
+        if message.is_owner is None:
+            writer.chats.add(message.chat)
         if message.kind == "dm" and message.mark != "service":
             self._pairs.setdefault((source, message.platform, message.chat), set()).add(key[2:])
 
     def settle(self, sources: list[str]) -> None:
-        """Decides. Raises UserError naming the archive in `sources` whose owner cannot be told."""
+        """Decides. Raises UnknownOwner naming the first archive in `sources` whose owner cannot be told."""
         writers = self._writers.values()
         self.accounts = {(one.platform, one.account) for one in writers if one.verdict is True}
         self.accounts |= {(one.platform, one.account) for one in writers if one.verdict is None and self._is_me(one)}
         self.accounts |= set(self._left_over())
+        asked: list[tuple[str, list[Writer]]] = []
         for number, source in enumerate(sources):
             mine = [one for one in writers if one.source == number]
             # An archive that tells its owner may hold none of their messages; that is no reason to ask.
             if any(one.verdict is None for one in mine) and not any(self.wrote(one) for one in mine):
-                raise UserError(self._question(source, mine))
+                asked.append((source, [one for one in mine if one.verdict is None]))
+        if not asked:
+            return
+        source, first = asked[0]
+        candidates = _candidates([one for _, unknown in asked for one in unknown])
+        there = {(one.platform, one.account) for one in first}
+        likely = [one for one in candidates if (one.platform, one.account) in there]
+        raise UnknownOwner(self._question(source, likely), candidates)
 
     def wrote(self, writer: Writer) -> bool:
         """Whether this writer is the owner."""
@@ -86,7 +122,10 @@ class Owner:
         return [name for name, _ in counts.most_common()]
 
     def _is_me(self, writer: Writer) -> bool:
-        return _plain(writer.account) in self._me or _plain(writer.name) in self._me
+        return any(
+            not self._me.isdisjoint(called(writer.platform, writer.account, name))
+            for name in (writer.name, *writer.names)
+        )
 
     def _left_over(self) -> Iterable[tuple[str, str]]:
         """In a chat of two of whom one is known to be the contact, the other is the owner."""
@@ -95,22 +134,19 @@ class Owner:
             if len(people) == 2 and len(unknown) == 1 and any(verdict is False for _, verdict in people):
                 yield platform, unknown[0]
 
-    def _question(self, source: str, writers: list[Writer]) -> str:
-        counts: Counter[tuple[str, str]] = Counter()
-        for one in writers:
-            counts[(one.name, one.account)] += one.messages
-        top = counts.most_common(_ASKED)
+    def _question(self, source: str, likely: list[Candidate]) -> str:
         candidates = ", ".join(
             tr(
                 "{name} ({account}, {count} messages)",
-                name=" ".join(name.split()) or "?",
-                account=account,
-                count=f"{count:,}",
+                name=" ".join(one.name.split()) or "?",
+                account=one.account,
+                count=f"{one.messages:,}",
             )
-            for (name, account), count in top
+            for one in likely[:_ASKED]
         )
-        name, account = top[0][0]
-        example = name if _EASY.fullmatch(name) else account
+        first = likely[0]
+        is_clear = _EASY.fullmatch(first.name) and [plain(one.name) for one in likely].count(plain(first.name)) == 1
+        example = first.name if is_clear else first.account
         if self._me:
             return tr(
                 "{source}: nobody called {me} writes there; write one of these into config.yaml as "
@@ -129,5 +165,15 @@ class Owner:
         )
 
 
-def _plain(name: str) -> str:
-    return name.strip().removeprefix("@").casefold()
+def _candidates(writers: list[Writer]) -> list[Candidate]:
+    """Those who wrote in most chats first, as the owner writes in all of them; then by messages."""
+    found: dict[tuple[str, str], Candidate] = {}
+    chats: dict[tuple[str, str], set[tuple[int, str]]] = {}
+    for one in writers:
+        key = (one.platform, one.account)
+        candidate = found.setdefault(key, Candidate(platform=one.platform, account=one.account, name=one.name))
+        candidate.messages += one.messages
+        chats.setdefault(key, set()).update((one.source, chat) for chat in one.chats)
+    for key, candidate in found.items():
+        candidate.chats = len(chats[key])
+    return sorted(found.values(), key=lambda one: (-one.chats, -one.messages, one.platform, one.account))

@@ -7,7 +7,7 @@ import pytest
 from doppel.errors import UserError
 from doppel.message import Message
 from tests.training.messages import message
-from training.owner import Owner
+from training.owner import Owner, UnknownOwner
 
 
 def settled(messages: Iterable[tuple[int, Message]], me: Iterable[str] = (), sources: int = 1) -> Owner:
@@ -84,3 +84,49 @@ def test_strange_names_stay_on_one_line() -> None:
         settled([(0, message(1, sender="x", sender_name="a\nb {c}", is_owner=None))])
     assert "\n" not in str(raised.value)
     assert 'me: ["x"]' in str(raised.value)
+
+
+def test_an_account_that_changed_its_name_is_found_by_either() -> None:
+    rows = [message(n, sender="1", sender_name=name, is_owner=None) for n, name in enumerate(("Old", "New", "New"))]
+    for me in ("old", "New", "test:1", "test: @New"):
+        assert settled([(0, one) for one in rows], [me]).messages == 3
+
+
+def test_an_empty_name_is_nobodys() -> None:
+    with pytest.raises(UserError):
+        settled([(0, message(1, sender="x", sender_name="", is_owner=None))], [""])
+
+
+def chat(source: int, *senders: str) -> list[tuple[int, Message]]:
+    return [
+        (source, message(number, sender=sender, sender_name=sender.title(), is_owner=None, chat=f"chat {source}"))
+        for number, sender in enumerate(senders)
+    ]
+
+
+def test_who_writes_in_most_chats_is_asked_about_first() -> None:
+    rows = [*chat(0, "ana", "ana", "ana", "mara"), *chat(1, "tom", "tom", "mara", "mara")]
+    with pytest.raises(UnknownOwner) as raised:
+        settled(rows, sources=2)
+    assert [(one.name, one.account, one.chats, one.messages) for one in raised.value.candidates] == [
+        ("Mara", "mara", 2, 3),
+        ("Ana", "ana", 1, 3),
+        ("Tom", "tom", 1, 2),
+    ]
+    assert str(raised.value).startswith("archive 0: ")
+    assert '`persona: {me: ["Mara"]}`; who writes there: Mara (mara, 3 messages), Ana' in str(raised.value)
+    assert "Tom" not in str(raised.value)
+    assert settled(rows, ["Mara"], sources=2).messages == 3
+
+
+def test_a_name_that_two_have_is_no_example() -> None:
+    rows = [message(n, sender=account, sender_name="Sam", is_owner=None) for n, account in enumerate(("u1", "u2"))]
+    with pytest.raises(UserError, match=r'me: \["u1"\]'):
+        settled([(0, one) for one in rows])
+
+
+def test_those_known_to_be_others_are_not_asked_about() -> None:
+    rows = [(0, message(1, sender="ana", kind="group")), (0, message(2, sender="x", is_owner=None, kind="group"))]
+    with pytest.raises(UnknownOwner) as raised:
+        settled(rows)
+    assert [one.account for one in raised.value.candidates] == ["x"]

@@ -14,6 +14,7 @@ import msgspec
 import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
+from rich.text import Text
 
 from doppel.cli import Run
 from doppel.config import Config
@@ -27,7 +28,9 @@ from training.build_page import measure_for, write_page
 from training.build_report import Report, chats_table, sessions_table
 from training.data_export import check_target, export_dataset
 from training.dataset import SESSIONS, Session, check_archives, read_sessions
+from training.owner import Candidate, UnknownOwner
 
+CANDIDATES_SHOWN = 12
 EXAMPLES = 2
 LOOKED_AT = 5000
 """Sessions among which the examples are chosen."""
@@ -57,8 +60,13 @@ def build(
 def _build(run: Run) -> Report:
     config = run.config
     say(tr("Reading {archives} …", archives=", ".join(config.archives)))
-    with _watched() as watcher:
-        report = build_dataset(config, watcher)
+    try:
+        with _watched() as watcher:
+            report = build_dataset(config, watcher)
+    except UnknownOwner as error:
+        if not run.as_json:
+            console.print(_candidates_table(error.candidates))
+        raise
     if not run.as_json:
         _show(report, config.data_dir)
     _warn(report)
@@ -102,6 +110,22 @@ def _formats_table(readers: list[Reader]) -> Table:
     table.add_column(tr("what to hand over"), overflow="fold")
     for reader in readers:
         table.add_row(reader.name, tr(reader.accepts))
+    return table
+
+
+def _candidates_table(candidates: list[Candidate]) -> Table:
+    """Who may be the owner. The error says what to write into config.yaml."""
+    table = Table(title=tr("Which of these are you?"), title_justify="left")
+    table.add_column(tr("name"), overflow="fold")
+    table.add_column(tr("account"), overflow="fold")
+    table.add_column(tr("platform"))
+    table.add_column(tr("chats"), justify="right")
+    table.add_column(tr("messages"), justify="right")
+    for one in candidates[:CANDIDATES_SHOWN]:
+        row = (one.name, one.account, one.platform, f"{one.chats:,}", f"{one.messages:,}")
+        table.add_row(*(Text(" ".join(cell.split())) for cell in row))
+    if (more := len(candidates) - CANDIDATES_SHOWN) > 0:
+        table.caption = tr("and {count} more, in fewer chats or with fewer messages", count=f"{more:,}")
     return table
 
 

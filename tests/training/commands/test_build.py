@@ -211,3 +211,30 @@ def test_the_sample_on_the_command_line(tmp_path: Path) -> None:
     report = json.loads(result.stdout)
     assert report["owner"]["read"] == 25_272
     assert report["read"] == report["kept"] + sum(report["dropped"].values())
+
+
+def test_who_may_be_the_owner_is_listed_over_all_archives(tmp_path: Path) -> None:
+    for number, (people, name) in enumerate((((1001, 2002, 2002), "One"), ((1001, 3003), "Two"))):
+        rows = [telegram_message(n, person, "hi") for n, person in enumerate(people, 1)]
+        chat = telegram_chat(rows, id=7 + number, type="private_group", name=name)
+        write_json(tmp_path / "archive" / str(number) / "result.json", chat)
+    result = run(tmp_path)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    listed = [line.split("│")[1:-1] for line in result.stderr.splitlines() if "│" in line and "telegram" in line]
+    assert [[cell.strip() for cell in row] for row in listed] == [
+        ["Mara Lind", "1001", "telegram", "2", "2"],
+        ["Tom Berg", "2002", "telegram", "1", "2"],
+        ["User 3003", "3003", "telegram", "1", "1"],
+    ]
+    assert '`persona: {me: ["Mara Lind"]}`' in result.stderr
+    assert run(tmp_path, config='archive: archive\npersona: {me: ["Mara Lind"]}\n').exit_code == 0
+
+
+def test_of_many_who_may_be_the_owner_the_likeliest_are_listed(tmp_path: Path) -> None:
+    rows = [telegram_message(n, 3000 + n % 20, "hi") for n in range(1, 100)]
+    write_json(tmp_path / "archive" / "result.json", telegram_chat(rows, id=7, type="private_group"))
+    result = run(tmp_path)
+    assert result.exit_code == 2
+    assert sum("│ telegram │" in line for line in result.stderr.splitlines()) == 12
+    assert "and 8 more, in fewer chats or with fewer messages" in result.stderr
