@@ -12,7 +12,6 @@ from contextlib import suppress
 from html import escape
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import msgspec
 
@@ -21,7 +20,7 @@ from doppel.disk import writing
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.transcript import render
-from training.build_report import Report, reason_name
+from training.build_report import REPORT, LengthReport, Report, reason_name
 from training.curves import Curve, draw
 from training.dataset import read_sessions
 from training.portrait import MOST_BUBBLES, CountTokens, Portrait, estimated_tokens, portray
@@ -77,22 +76,48 @@ def measure_for(config: Config) -> Measure:
     return Measure(count_tokens=estimated_tokens, counted_by=name, max_length=length)
 
 
-def write_page(config: Config, report: Report, measure: Measure) -> Path:
-    """Puts report.html into the data folder and returns its path.
+def write_page(config: Config, report: Report, measure: Measure) -> Report:
+    """Puts report.html into the data folder, and how long sessions are into its report.json.
+
+    Returns:
+        The report with these lengths.
 
     Raises:
-        DoppelError: it cannot be written.
+        DoppelError: one of them cannot be written.
     """
     portrait = portray(read_sessions(config.data_dir), config.zone, measure.count_tokens)
-    path = config.data_dir / FILE
-    staging = path.with_name(f".{FILE}.{os.getpid()}")
+    report = msgspec.structs.replace(report, lengths=lengths_of(portrait, measure))
+    page = build_page(config.persona.name, report, portrait, measure)
+    _put(config.data_dir / FILE, page.encode())
+    _put(config.data_dir / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2))
+    return report
+
+
+def lengths_of(portrait: Portrait, measure: Measure) -> LengthReport | None:
+    """The lengths of sessions, and how long a session may be; None where nothing was counted."""
+    if not portrait.tokens:
+        return None
+    limit = measure.max_length
+    return LengthReport(
+        half=portrait.tokens_at(0.5),
+        most=portrait.tokens_at(0.95),
+        longest=max(portrait.tokens),
+        max_length=limit.value,
+        why=limit.reason or tr("set in config.yaml"),
+        fitting=round(portrait.fitting(limit.value), 4),
+        counted_by=measure.counted_by,
+    )
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all."""
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         try:
-            staging.write_text(build_page(config.persona.name, report, portrait, measure), encoding="utf-8")
+            staging.write_bytes(content)
             staging.replace(path)
         finally:
             staging.unlink(missing_ok=True)
-    return path
 
 
 def build_page(persona: str, report: Report, portrait: Portrait, measure: Measure) -> str:
@@ -256,26 +281,25 @@ def _contacts(portrait: Portrait) -> str:
 
 
 def _lengths(portrait: Portrait, measure: Measure) -> str:
-    if not portrait.tokens:
+    lengths = lengths_of(portrait, measure)
+    if lengths is None:
         return ""
-    longest = max(portrait.tokens)
     sizes: Counter[int] = Counter()
     for tokens, count in portrait.tokens.items():
         sizes[tokens.bit_length() - 1] += count
     shortest = min(sizes)
     columns = [(_power(size), _doubling(size), sizes[size]) for size in range(shortest, max(sizes) + 1)]
-    limit = measure.max_length
-    last_within = (limit.value - 1).bit_length() - 1 - shortest
+    last_within = (lengths.max_length - 1).bit_length() - 1 - shortest
     told = figures(
         [
-            (tr("half have at most"), _tokens(portrait.tokens_at(0.5))),
-            (tr("95 % have at most"), _tokens(portrait.tokens_at(0.95))),
-            (tr("the longest"), _tokens(longest)),
-            (tr("max_length in training"), _tokens(limit.value)),
-            (tr("sessions that fit it whole"), f"{portrait.fitting(limit.value):.1%}"),
+            (tr("half have at most"), _tokens(lengths.half)),
+            (tr("95 % have at most"), _tokens(lengths.most)),
+            (tr("the longest"), _tokens(lengths.longest)),
+            (tr("max_length in training"), _tokens(lengths.max_length)),
+            (tr("sessions that fit it whole"), f"{lengths.fitting:.1%}"),
         ]
     )
-    end = max(portrait.tokens_at(0.99), min(limit.value, longest), 1)
+    end = max(portrait.tokens_at(0.99), min(lengths.max_length, lengths.longest), 1)
     points = [(end * place / 100, 100 * portrait.fitting(end * place // 100)) for place in range(101)]
     drawn = charts(
         [
@@ -285,11 +309,10 @@ def _lengths(portrait: Portrait, measure: Measure) -> str:
             draw(Curve(title=tr("Sessions that fit, in percent"), across="max_length", points=points)),
         ]
     )
-    why = limit.reason or tr("set in config.yaml")
     note = tr(
         "Tokens: {counted}. max_length: {why}; longer sessions are cut, and nothing of yours is lost.",
-        counted=measure.counted_by,
-        why=why,
+        counted=lengths.counted_by,
+        why=lengths.why,
     )
     return f'{told}<p class="note">{escape(note)}</p>{drawn}'
 
@@ -300,7 +323,7 @@ def _tokens(count: int) -> str:
 
 def _gaps(report: Report) -> str:
     """How long the silences are that were found to end the sessions of each chat; empty where the report has none."""
-    minutes = sorted(seconds / 60 for seconds in fitted_gaps(msgspec.to_builtins(getattr(report, "gaps", None))))
+    minutes = sorted(seconds / 60 for seconds in report.gaps.values())
     if not minutes:
         return ""
     counts = Counter(math.ceil(one / _GAP_STEP) * _GAP_STEP for one in minutes)
@@ -314,16 +337,6 @@ def _gaps(report: Report) -> str:
         (tr("the longest"), tr("{minutes:.0f} min", minutes=minutes[-1])),
     ]
     return figures(told) + charts([_columns(tr("Chats by silence"), columns, tr("minutes, at most"))])
-
-
-def fitted_gaps(gaps: Any) -> list[float]:
-    """The seconds in a report's `gaps`: by chat, or in a list; alone, or each in an object with other figures."""
-    values = gaps.values() if isinstance(gaps, dict) else gaps if isinstance(gaps, list) else ()
-    found = []
-    for value in values:
-        named = (value.get(name) for name in ("seconds", "gap", "gap_seconds")) if isinstance(value, dict) else (value,)
-        found += [float(one) for one in named if isinstance(one, int | float) and math.isfinite(one) and one > 0]
-    return found
 
 
 def _share_table(rows: Sequence[tuple[str, int]], whole: int) -> str:

@@ -51,11 +51,27 @@ class OwnerReport(msgspec.Struct, frozen=True, kw_only=True):
     last: datetime | None
 
 
+class LengthReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How long sessions are, in tokens: half have at most `half`, 95 % at most `most`, one has `longest`.
+
+    `max_length` is what training takes whole, `why` the reason for it, and `fitting` the share of sessions that do.
+    """
+
+    half: int
+    most: int
+    longest: int
+    max_length: int
+    why: str
+    fitting: float
+    counted_by: str
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A whole build. `sources` by format, numbered where there are several of one; `sessions` by split.
 
     `archive_digest` is the configuration's: what the data set was made from. `scrubbed`: replaced secrets by kind.
-    `gaps`: the silence in seconds that ends a session, by `platform:chat`, for every conversation.
+    `gaps`: the silence in seconds that ends a session, by `platform:chat`, for every conversation. `lengths` is None
+    until the data set was measured.
     """
 
     read: int
@@ -68,6 +84,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     owner: OwnerReport
     scrubbed: dict[str, int] = {}
     gaps: dict[str, float] = {}
+    lengths: LengthReport | None = None
     archive_digest: str = ""
     data: str = ""
     seconds: float = 0.0

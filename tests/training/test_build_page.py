@@ -19,8 +19,8 @@ from doppel.config import parse_config
 from doppel.errors import DoppelError
 from doppel.i18n import set_language
 from doppel.transcript import Header, Turn, normalize, render
-from training.build_page import Measure, build_page, fitted_gaps, measure_for, write_page
-from training.build_report import OwnerReport, Report, SourceReport
+from training.build_page import Measure, build_page, lengths_of, measure_for, write_page
+from training.build_report import LengthReport, OwnerReport, Report, SourceReport
 from training.dataset import SESSIONS, Session, write_sessions
 from training.portrait import EXAMPLES, MOST_BUBBLES, Portrait, estimated_tokens, portray
 from training.recommend import Choice
@@ -233,30 +233,10 @@ def test_every_month_has_its_column_until_there_are_too_many(hours: list[int]) -
     assert {columns[0][0], columns[-1][0]} == {str(first.year), str(last.year)}
 
 
-@pytest.mark.parametrize(
-    ("gaps", "expected"),
-    [
-        (None, []),
-        ({"a": 3600.0, "b": 1800}, [3600.0, 1800.0]),
-        ([{"chat": "a", "seconds": 3600.0, "messages": 900}], [3600.0]),
-        ({"a": {"gap": 1800.0}}, [1800.0]),
-        ({"a": None, "b": "x", "c": float("nan"), "d": -1}, []),
-        ("odd", []),
-    ],
-)
-def test_gaps_of_the_report(gaps: Any, expected: list[float]) -> None:
-    assert fitted_gaps(gaps) == expected
-
-
 def test_gaps_are_shown_where_the_report_has_them() -> None:
-    class WithGaps(Report, frozen=True, kw_only=True):
-        gaps: dict[str, float] = msgspec.field(default_factory=dict)
-
     found = portray([session(1, ("me", "x"))], BERLIN, estimated_tokens)
-    plain = msgspec.structs.asdict(report(found))
-    plain.pop("gaps", None)
-    text = build_page("me", WithGaps(**plain, gaps={"a": 1800.0, "b": 5400.0, "c": 5460.0}), found, MEASURE)
-    section = body(text, "Silences that end a session")
+    gaps = {"telegram:a": 1800.0, "telegram:b": 5400.0, "twitter:c": 5460.0}
+    section = body(build_page("me", report(found, gaps=gaps), found, MEASURE), "Silences that end a session")
     assert re.findall(r"<dd>(\d+) min</dd>", section) == ["30", "90", "91"]
     assert re.findall(r"<title>(\S+): (\d+)</title>", section) == [
         ("0–30", "1"),
@@ -264,6 +244,19 @@ def test_gaps_are_shown_where_the_report_has_them() -> None:
         ("60–90", "1"),
         ("90–120", "1"),
     ]
+
+
+def test_lengths_and_what_is_chosen_for_them() -> None:
+    found = Portrait(sessions=100, tokens=Counter({10: 50, 20: 45, 3000: 5}))
+    lengths = lengths_of(found, MEASURE)
+    assert lengths == LengthReport(
+        half=10, most=20, longest=3000, max_length=64, why="why", fitting=0.95, counted_by="estimated"
+    )
+    given = msgspec.structs.replace(MEASURE, max_length=Choice(4096, None))
+    lengths = lengths_of(found, given)
+    assert lengths is not None
+    assert (lengths.why, lengths.fitting) == ("set in config.yaml", 1)
+    assert lengths_of(Portrait(), MEASURE) is None
 
 
 def test_measured_by_bytes_without_a_base_and_with_its_tokenizer_where_there_is_one(
@@ -304,9 +297,11 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     write_sessions(config.data_dir / SESSIONS, [session(1, ("me", "x"))])
     found = portray([session(1, ("me", "x"))], BERLIN, estimated_tokens)
     set_language("zh")
-    path = write_page(config, report(found), MEASURE)
+    measured = write_page(config, report(found), MEASURE)
+    path, figures = (config.data_dir / name for name in ("report.html", "report.json"))
     before = path.read_text(encoding="utf-8")
-    assert path == config.data_dir / "report.html"
+    assert measured == report(found, lengths=lengths_of(found, MEASURE))
+    assert msgspec.json.decode(figures.read_bytes(), type=Report) == measured
     assert '<html lang="zh">' in before
 
     def full(*_: Any) -> None:
@@ -316,4 +311,4 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     with pytest.raises(DoppelError, match=r"report\.html"):
         write_page(config, report(found), MEASURE)
     assert path.read_text(encoding="utf-8") == before
-    assert sorted(one.name for one in config.data_dir.iterdir()) == ["report.html", "sessions.jsonl"]
+    assert sorted(one.name for one in config.data_dir.iterdir()) == ["report.html", "report.json", "sessions.jsonl"]

@@ -25,10 +25,11 @@ from doppel.transcript import render
 from training.archives import Reader, installed_readers
 from training.build import build_dataset
 from training.build_page import measure_for, write_page
-from training.build_report import Report, chats_table, sessions_table
+from training.build_report import LengthReport, Report, chats_table, sessions_table
 from training.data_export import check_target, export_dataset
 from training.dataset import SESSIONS, Session, check_archives, read_sessions
 from training.owner import Candidate, UnknownOwner
+from training.report import FILE
 
 CANDIDATES_SHOWN = 12
 EXAMPLES = 2
@@ -70,8 +71,10 @@ def _build(run: Run) -> Report:
     if not run.as_json:
         _show(report, config.data_dir)
     _warn(report)
-    page = write_page(config, report, measure_for(config))
-    say(tr("What is in it, in pictures: {path}", path=page))
+    report = write_page(config, report, measure_for(config))
+    if report.lengths is not None:
+        say(_lengths(report.lengths))
+    say(tr("What is in it, in pictures: {path}", path=config.data_dir / FILE))
     say(
         tr(
             "Data set in {path} after {seconds} s; next: `doppel train`",
@@ -191,6 +194,19 @@ def _show(report: Report, folder: Path) -> None:
         console.rule(tr("An example, as the model sees it"), align="left", style="dim")
         say(render(session.header, session.turns))
     console.print()
+
+
+def _lengths(lengths: LengthReport) -> str:
+    return tr(
+        "Tokens in a session: half have up to {half}, 95 % up to {most}, the longest {longest}. Training takes "
+        "{max_length} at once ({why}), so {fitting} stay whole.",
+        half=f"{lengths.half:,}",
+        most=f"{lengths.most:,}",
+        longest=f"{lengths.longest:,}",
+        max_length=f"{lengths.max_length:,}",
+        why=lengths.why,
+        fitting=f"{lengths.fitting:.1%}",
+    )
 
 
 def _warn(report: Report) -> None:

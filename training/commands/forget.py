@@ -11,6 +11,7 @@ from doppel.terminal import say
 from training.build_page import measure_for, write_page
 from training.forgetting import forget as forget_contact
 from training.forgetting import read_report
+from training.report import FILE
 
 
 def forget(
@@ -29,8 +30,8 @@ def forget(
             sessions=f"{gone.sessions:,}",
         )
     )
-    page = write_page(config, read_report(config.data_dir), measure_for(config))
-    say(tr("What is in it, in pictures: {path}", path=page))
+    write_page(config, read_report(config.data_dir), measure_for(config))
+    say(tr("What is in it, in pictures: {path}", path=config.data_dir / FILE))
     say(tr("No `doppel build` will take them in again: {path} says so, without their name.", path=gone.path))
     if config.adapters_dir.is_dir():
         say(

@@ -1,6 +1,7 @@
 """`doppel build` as a user runs it: what it prints, the exit codes, and what it leaves behind."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ def test_tables_examples_and_what_comes_next(tmp_path: Path) -> None:
     for part in ("telegram", "twitter", "Tom", "forward 1", "conversation", "An example, as the model sees it"):
         assert part in result.stderr
     assert "Your messages: 4 of 5 are in it" in result.stderr
+    assert re.search(
+        r"half have up to \d+, 95 % up to \d+, the longest \d+\. Training takes \d+ at once", result.stderr
+    )
     assert "me: good [bold]morning[/bold]" in result.stderr
     assert result.stderr.rstrip().endswith("next: `doppel train`")
 
@@ -67,6 +71,10 @@ def test_json_is_one_object_on_stdout(tmp_path: Path) -> None:
     assert report["sources"]["telegram"]["chats"] == 1
     assert set(report["sessions"]) == {"train", "validation", "test"}
     assert report["owner"]["accounts"] == ["telegram: Mara Lind"]
+    lengths = report["lengths"]
+    assert 0 < lengths["half"] <= lengths["most"] <= lengths["longest"]
+    assert lengths["fitting"] == 1
+    assert json.loads((tmp_path / "data" / "sample" / "report.json").read_bytes())["lengths"] == lengths
     assert report["data"] == str(tmp_path / "data" / "sample")
     assert report["unknown"] == [str(tmp_path / "archive" / "odd.bin")]
     assert "odd.bin" in result.stderr
@@ -91,6 +99,8 @@ def test_the_page_lies_in_the_data_set(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert '<html lang="zh">' in text
     assert "message 1" in text
+    assert "隔多久算会话结束" in text
+    assert "<dd>60 分钟</dd>" in text  # the silence that ends a session in a small chat
 
 
 @pytest.mark.parametrize("form", ["alpaca", "sharegpt", "openai", "transcript"])
