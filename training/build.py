@@ -27,6 +27,7 @@ from training.dataset import SESSIONS, Session, write_sessions
 from training.forgotten import Forgotten
 from training.ledger import Ledger, total
 from training.owner import Owner
+from training.parents import fetched_source
 from training.people import Contacts, People
 from training.repeats import Repeats
 from training.rhythm import Rhythm
@@ -37,6 +38,7 @@ from training.sessions import (
     fit_gap,
     header_of,
     join_threads,
+    lead_of,
     session_id,
     thin_header,
     turns_of,
@@ -92,6 +94,7 @@ def build_dataset(config: Config, watcher: Watcher, readers: Sequence[Reader] | 
     started = time.monotonic()
     found = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
     with closing(found), replacing(config.data_dir, SESSIONS) as staging:
+        found.sources.extend(fetched_source(config))
         report = _Build(config, found, watcher).run(staging)
         report = msgspec.structs.replace(
             report,
@@ -268,13 +271,15 @@ class _Build:
 
     def _contact(self, conversation: Conversation) -> str | None:
         """The other account of a conversation of two."""
+        if conversation.is_public:
+            return None
         others = [
             account for account in conversation.accounts if (conversation.platform, account) not in self.owner.accounts
         ]
         return others[0] if len(others) == 1 else None
 
     def _draft(self, lines: list[Line], contact: str | None, drafts: Records) -> Summary:
-        first, last = lines[0].message, lines[-1].message
+        first, last = lead_of(lines).message, lines[-1].message
         name = session_id(first)
         header = header_of(lines, self.config.zone, contact, self.people.pseudonym)
         others = [line.message for line in lines if not line.is_mine]

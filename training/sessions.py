@@ -93,17 +93,30 @@ def cut_at_silences(lines: Iterable[Line], gap: float) -> Iterator[list[Line]]:
 
 
 def join_threads(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    """Public messages: each its own session, except that replies to a message here continue its session."""
+    """Public messages: each its own session, except that replies to a message here continue its session.
+
+    So does a quote, of somebody else: who quotes themselves begins anew.
+    """
     home: dict[str, list[Line]] = {}
     threads: list[list[Line]] = []
     for line in lines:
         thread = home.get(line.message.reply_to or "")
-        if thread is None or len(thread) >= LARGEST_SESSION:
+        if thread is None or len(thread) >= LARGEST_SESSION or _is_own_quote(line, thread):
             thread = []
             threads.append(thread)
         thread.append(line)
         home[line.message.id] = thread
     yield from threads
+
+
+def lead_of(lines: Sequence[Line]) -> Line:
+    """The message that a session has its situation from: its first, or in public the owner's first.
+
+    What somebody else posted may be years older than the owner's reply, and is no reply.
+    """
+    if lines[0].message.kind in ("post", "reply", "quote"):
+        return next((line for line in lines if line.is_mine), lines[0])
+    return lines[0]
 
 
 def turns_of(lines: Sequence[Line], naming: Naming | None = None) -> tuple[Turn, ...]:
@@ -138,7 +151,7 @@ def speakers_of(lines: Iterable[Line], naming: Naming | None = None) -> dict[str
 
 
 def header_of(lines: Sequence[Line], zone: ZoneInfo, contact: str | None, naming: Naming | None = None) -> Header:
-    """The situation of a session, complete. Times are those of its first message, in the owner's zone.
+    """The situation of a session, complete. Times are those of the message that leads it, in the owner's zone.
 
     Args:
         lines: the session, with at least one message of the owner's.
@@ -146,7 +159,7 @@ def header_of(lines: Sequence[Line], zone: ZoneInfo, contact: str | None, naming
         contact: account of the other person, in a conversation of two.
         naming: gives an account its pseudonym; None where nobody has several accounts.
     """
-    first = lines[0].message
+    first = lead_of(lines).message
     local = first.sent_at.astimezone(zone)
     own_text = "\n".join(line.message.text for line in lines if line.is_mine)
     return Header(
@@ -197,6 +210,11 @@ def without_repeats(messages: Iterable[tuple[int, Message]]) -> Iterator[tuple[b
             seen.clear()
         yield message.id in seen, source, message
         seen.add(message.id)
+
+
+def _is_own_quote(line: Line, thread: list[Line]) -> bool:
+    message = line.message
+    return message.kind == "quote" and any(one.is_mine and one.message.id == message.reply_to for one in thread)
 
 
 def _release(session: list[Line], home: dict[str, list[Line]]) -> list[Line]:

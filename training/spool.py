@@ -6,11 +6,15 @@ Only times and places stay in memory (20 bytes a message), so an archive may be 
 import mmap
 from array import array
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
 from doppel.message import Message
+from training.archives.parents import PARENTS, UNKNOWN
+
+_BEFORE = timedelta(seconds=1)
 
 
 class Records:
@@ -67,6 +71,7 @@ class Conversation:
         self._positions = array("Q")
         self._lengths = array("I")
         self._sources = array("H")
+        self._moved: dict[int, datetime] = {}
 
     def add(self, source: int, message: Message) -> None:
         """Puts a message into the temporary file."""
@@ -86,8 +91,58 @@ class Conversation:
         decode = msgspec.msgpack.Decoder(Message).decode
         times = self._times
         for number in sorted(range(len(times)), key=times.__getitem__):
-            data = self._records.read(self._positions[number], self._lengths[number])
-            yield self._sources[number], decode(data)
+            position = self._positions[number]
+            message = decode(self._records.read(position, self._lengths[number]))
+            if position in self._moved:
+                message = msgspec.structs.replace(message, sent_at=self._moved[position])
+            yield self._sources[number], message
+
+    def adopt(self, parents: "Conversation") -> None:
+        """Takes from `parents` what messages here answer, and what that answers itself; each goes before its answer."""
+        known = parents.by_id()
+        present: set[str] = set()
+        answers: list[Message] = []
+        for _, message in self.messages():
+            if message.id in known:
+                present.add(message.id)
+            if message.reply_to in known:
+                answers.append(message)
+        taken: set[int] = set()
+        for answer in answers:
+            wanted, before = answer.reply_to, answer.sent_at
+            while wanted in known and wanted not in present:
+                present.add(wanted)
+                number, message = known[wanted]
+                is_timed = UNKNOWN < message.sent_at < before
+                before = message.sent_at if is_timed else before - _BEFORE
+                self._take(parents, number, None if is_timed else before)
+                taken.add(number)
+                wanted = message.reply_to
+        parents._leave_out(taken)
+
+    def by_id(self) -> dict[str, tuple[int, Message]]:
+        """Number and message by id; of several with one id the earliest."""
+        decode = msgspec.msgpack.Decoder(Message).decode
+        known: dict[str, tuple[int, Message]] = {}
+        for number in range(len(self._times)):
+            message = decode(self._records.read(self._positions[number], self._lengths[number]))
+            known.setdefault(message.id, (number, message))
+        return known
+
+    def _take(self, other: "Conversation", number: int, moved_to: datetime | None) -> None:
+        self._times.append(other._times[number] if moved_to is None else moved_to.timestamp())
+        self._positions.append(other._positions[number])
+        self._lengths.append(other._lengths[number])
+        self._sources.append(other._sources[number])
+        if moved_to is not None:
+            self._moved[other._positions[number]] = moved_to
+
+    def _leave_out(self, numbers: set[int]) -> None:
+        stay = [number for number in range(len(self._times)) if number not in numbers]
+        self._times = array("d", (self._times[number] for number in stay))
+        self._positions = array("Q", (self._positions[number] for number in stay))
+        self._lengths = array("I", (self._lengths[number] for number in stay))
+        self._sources = array("H", (self._sources[number] for number in stay))
 
 
 class Spool:
@@ -107,7 +162,15 @@ class Spool:
         conversation.add(source, message)
 
     def conversations(self) -> list[Conversation]:
-        """Every conversation, in the order in which they were first met."""
+        """Every conversation, in the order in which they were first met; parents are with their answers by then.
+
+        Nothing can be added afterwards.
+        """
+        for (platform, chat, is_public), parents in self._conversations.items():
+            if chat == PARENTS and is_public:
+                for other in self._conversations.values():
+                    if other.is_public and other.platform == platform and other is not parents:
+                        other.adopt(parents)
         return list(self._conversations.values())
 
     def close(self) -> None:

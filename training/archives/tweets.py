@@ -15,7 +15,7 @@ import msgspec
 from doppel.message import Kind
 
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
-_STATUS = re.compile(r"^https?://(?:www\.|mobile\.)?(?:twitter|x)\.com/\w+/status(?:es)?/\d+", re.IGNORECASE)
+_STATUS = re.compile(r"^https?://(?:www\.|mobile\.)?(?:twitter|x)\.com/\w+/status(?:es)?/(\d+)", re.IGNORECASE)
 _MENTION = re.compile(r"@\w{1,15}\s+")
 _TCO = re.compile(r"https?://t\.co/\w+")
 _CUT = re.compile(r"(?:…|\.\.\.)?\s*(?:https?://t\.co/\w*)?\s*$")
@@ -31,7 +31,7 @@ class Tweet(msgspec.Struct, frozen=True, kw_only=True):
         sent_at: UTC.
         text: links expanded, media links and the quoted tweet's link gone, no leading mentions in replies.
         kind: `post`, `reply` (there is a tweet it answers) or `quote`.
-        reply_to: id of the tweet answered, whoever wrote it.
+        reply_to: id of the tweet answered or quoted, whoever wrote it.
         is_retweet: the words are somebody else's.
         is_superseded: a later edit of it exists.
         has_media: pictures or video were attached.
@@ -56,19 +56,21 @@ def parse_tweet(record: dict[str, Any]) -> Tweet:
     # A user id without a tweet id is a mention, not a reply.
     reply_to = record.get("in_reply_to_status_id_str") or record.get("in_reply_to_status_id")
     urls = entities.get("urls") or ()
-    quoted = [url for url in urls if _STATUS.match(str(url.get("expanded_url") or ""))]
+    statuses = [(url, _STATUS.match(str(url.get("expanded_url") or ""))) for url in urls]
+    quoted = [url for url, status in statuses if status]
+    # The quoted tweet's link is the last one.
+    quoted_id = record.get("quoted_status_id_str") or next((one[1] for _, one in reversed(statuses) if one), None)
     is_retweet = raw.startswith("RT @")
     start = _mentions_end(raw, entities.get("user_mentions") or ()) if reply_to and not is_retweet else 0
     text = _resolve(raw, start, urls, media, dropped=quoted)
     if not text and quoted:  # nothing but the link: leave it to be seen as that
         text = _resolve(raw, start, urls, media, dropped=())
-    is_quote = bool(quoted) or bool(record.get("quoted_status_id_str"))
     return Tweet(
         id=tweet_id,
         sent_at=parse_time(record["created_at"]),
         text=text,
-        kind="reply" if reply_to else "quote" if is_quote else "post",
-        reply_to=str(reply_to) if reply_to else None,
+        kind="reply" if reply_to else "quote" if quoted_id else "post",
+        reply_to=str(reply_to or quoted_id) if reply_to or quoted_id else None,
         is_retweet=is_retweet,
         is_superseded=_last_edit(record) not in (None, tweet_id),
         has_media=bool(media),
@@ -128,7 +130,7 @@ class LongTweets:
         if abs((nearest.written_at - tweet.sent_at).total_seconds()) > 60:
             return None
         waiting.remove(nearest)
-        mentions = _leading_mentions(nearest.text) if tweet.reply_to else 0
+        mentions = _leading_mentions(nearest.text) if tweet.kind == "reply" else 0
         return nearest.text[mentions:]
 
     def unused(self) -> list[tuple[str, int]]:

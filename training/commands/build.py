@@ -1,6 +1,7 @@
 """`doppel build`: archives in, data set out, with a table and a page that say what became of every message.
 
-Also lists what archives can be read, and writes the data set in the formats of other trainers.
+Also lists what archives can be read, writes the data set in the formats of other trainers, and has the posts fetched
+that the owner's tweets answer, where the user asks for it.
 """
 
 import time
@@ -29,6 +30,7 @@ from training.build_report import LengthReport, Report, chats_table, sessions_ta
 from training.data_export import check_target, export_dataset
 from training.dataset import SESSIONS, Session, check_archives, read_sessions
 from training.owner import Candidate, UnknownOwner
+from training.parents import fetch_parents as fetch_missing
 from training.report import FILE
 
 CANDIDATES_SHOWN = 12
@@ -48,14 +50,38 @@ def build(
             help="Write the data set for another trainer: alpaca, sharegpt, openai or transcript; builds if need be.",
         ),
     ] = None,
+    fetch_parents: Annotated[
+        bool,
+        typer.Option(
+            "--fetch-parents",
+            help="First fetch from X what your tweets answer or quote, with your own token in X_BEARER_TOKEN.",
+        ),
+    ] = False,
     list_formats: Annotated[bool, typer.Option("--list-formats", help="List the archives that can be read.")] = False,
 ) -> dict[str, Any]:
     """Turn the archives into a data set: data/<persona>/ and a report."""
     if list_formats:
         return _list_formats(run)
     if export is not None:
-        return _export(run, *export)
-    return _build(run).summary()
+        return _export(run, *export, fetch=fetch_parents)
+    fetched = _fetch(run) if fetch_parents else {}
+    return {**_build(run).summary(), **fetched}
+
+
+def _fetch(run: Run) -> dict[str, Any]:
+    """Fetches what the owner's tweets answer, before the build that puts it in its place."""
+    with _watched() as watcher:
+        watcher.stage(tr("Looking for what your tweets answer"))
+        fetched = fetch_missing(run.config, watcher.stage)
+    say(
+        tr(
+            "Fetched from X: {found} of {asked} posts that yours answer or quote; {gone} are deleted or protected",
+            found=f"{fetched.found:,}",
+            asked=f"{fetched.asked:,}",
+            gone=f"{fetched.gone:,}",
+        )
+    )
+    return {"parents": msgspec.to_builtins(fetched)}
 
 
 def _build(run: Run) -> Report:
@@ -85,17 +111,18 @@ def _build(run: Run) -> Report:
     return report
 
 
-def _export(run: Run, form: str, path: Path) -> dict[str, Any]:
+def _export(run: Run, form: str, path: Path, *, fetch: bool) -> dict[str, Any]:
     """Writes the data set for another trainer, having built it where there is none."""
     config: Config = run.config
     check_target(config.data_dir, form, path)  # before a build that may take long
-    if not (config.data_dir / SESSIONS).is_file():
+    fetched = _fetch(run) if fetch else {}
+    if fetch or not (config.data_dir / SESSIONS).is_file():
         _build(run)
     check_archives(config)
     exported = export_dataset(config.data_dir, form, path)
     counts = ", ".join(f"{category} {count:,}" for category, count in exported.categories.items())
     say(tr("{path}: {records} records ({counts})", path=path, records=f"{exported.records:,}", counts=counts))
-    return dict(msgspec.to_builtins(exported))
+    return {**msgspec.to_builtins(exported), **fetched}
 
 
 def _list_formats(run: Run) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tests.training.exports import (
     write_json,
     write_zip,
 )
+from tests.training.test_parents import FakeX
 from training.commands.build import build
 
 
@@ -248,3 +249,27 @@ def test_of_many_who_may_be_the_owner_the_likeliest_are_listed(tmp_path: Path) -
     assert result.exit_code == 2
     assert sum("│ telegram │" in line for line in result.stderr.splitlines()) == 12
     assert "and 8 more, in fewer chats or with fewer messages" in result.stderr
+
+
+def test_parents_are_fetched_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "archive" / "x", twitter_files(tweets=[tweet(1, "yes", in_reply_to_status_id_str="7")]))
+    monkeypatch.delenv("X_BEARER_TOKEN", raising=False)
+    assert run(tmp_path).exit_code == 0
+    result = run(tmp_path, "--fetch-parents")
+    assert result.exit_code == 2
+    assert "X_BEARER_TOKEN" in result.stderr
+    fake = FakeX()
+    fake.posts["7"] = {"text": "tea?"}
+    try:
+        monkeypatch.setenv("X_BEARER_TOKEN", "made-up")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr("training.x_api.API", fake.url)
+        result = run(tmp_path, "--fetch-parents", "--json")
+        exported = run(tmp_path, "--fetch-parents", "--export", "openai", str(tmp_path / "out.jsonl"))
+    finally:
+        fake.close()
+    assert result.exit_code == exported.exit_code == 0
+    assert json.loads(result.stdout)["parents"] == {"asked": 1, "found": 1, "gone": 0}
+    assert "Fetched from X: 1 of 1 posts" in result.stderr
+    assert "tea?" in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+    assert len(fake.requests) == 1
