@@ -105,7 +105,15 @@ class Voice:
         header = loaded.persona.header(
             kind=kind, now=self._clock.now(), zone=self._config.zone, platform=platform, contact=contact
         )
-        words = speak(engine, loaded.name, header, turns, loaded.sampling, max_bubbles=reply.max_bubbles)
+        words = speak(
+            engine,
+            loaded.name,
+            header,
+            turns,
+            loaded.sampling,
+            max_bubbles=reply.max_bubbles,
+            candidates=reply.candidates,
+        )
         async with aclosing(words) as events:
             bubbles = [event.text async for event in events if isinstance(event, Bubble)]
         return Thought(tuple(bubbles), loaded.version)

@@ -143,6 +143,7 @@ class Reply(Section):
     logit_bias: tuple[Bias, ...] = ()
     bad_words: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     max_tokens: int = Field(default=160, ge=1, le=4096)
+    candidates: int = Field(default=1, ge=1, le=8)
     history: int = Field(default=40, ge=1, le=1000)
     debounce_seconds: float = Field(default=2.0, ge=0)
     max_bubbles: int = Field(default=6, ge=1)

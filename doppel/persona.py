@@ -22,6 +22,7 @@ import msgspec
 from pydantic import ValidationError
 
 from doppel.adapter import AdapterRefused, Manifest, published, read_manifest
+from doppel.candidates import best_of
 from doppel.config import Config, Reply
 from doppel.engine import Engine, Request, Sampling
 from doppel.habits import Habits, read_habits
@@ -146,6 +147,7 @@ async def speak(
     sampling: Sampling,
     *,
     max_bubbles: int | None = None,
+    candidates: int = 1,
     deadline_seconds: float = 120.0,
 ) -> AsyncGenerator[Partial | Bubble]:
     """Generates the persona's next turn and yields it as it grows.
@@ -157,6 +159,7 @@ async def speak(
     Args:
         adapter: the name `engine.load_adapter` gave; None speaks with the base model alone.
         turns: the conversation so far, oldest first; empty: the persona speaks of its own accord.
+        candidates: so many turns are written and only the best is yielded, its bubbles all at the end.
 
     Raises:
         EngineError: the engine is full, closed or failed.
@@ -170,6 +173,12 @@ async def speak(
         adapter=adapter,
         deadline_seconds=deadline_seconds,
     )
+    if candidates > 1:
+        recent = [bubble for turn in turns if turn.is_mine for bubble in turn.bubbles]
+        chosen = await best_of(engine, request, candidates, recent, max_bubbles)
+        for bubble in chosen.bubbles:
+            yield Bubble(bubble, len(chosen.ids))
+        return
     decoder = TurnDecoder(transcript)
     tokens = said = 0
     partial = ""

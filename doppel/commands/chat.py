@@ -108,6 +108,7 @@ class Conversation:
             self.turns[-reply.history :],
             self.sampling,
             max_bubbles=reply.max_bubbles,
+            candidates=reply.candidates,
         )
         bubbles: list[str] = []
         partial = ""

@@ -1,8 +1,8 @@
 """Engines: prompts in, sampled tokens out. Knows tokens and adapters; knows no persona, chat or platform."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -129,4 +129,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stops the inference thread; pending requests end with EngineError."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """An engine that can also say how likely its base model finds a given text; not every one can."""
+
+    async def base_log_probabilities(
+        self, prompt: Sequence[int], answers: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """What the base model alone thinks of each answer's tokens, in nats. Raises EngineError."""
         ...

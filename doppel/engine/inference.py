@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from doppel.adapter import AdapterRefused
 from doppel.engine import EngineError, Request, Sampling, Token
 from doppel.engine.lora import Adapters, Lora
 from doppel.engine.sampling import Sampler, candidates
+from doppel.engine.scoring import log_probabilities
 from doppel.i18n import tr
 
 _log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ _PREFILL = 512
 _CANARY_TOKENS = 4
 _LAST_STEP_SECONDS = 8.0  # the process may then end all the same: the thread is a daemon
 
+Result = TypeVar("Result")
 Deliver = Callable[[Token | Exception | None], None]
 """Takes each token; then None for a good end, or what went wrong. Called on the thread; must not block."""
 
@@ -82,7 +85,7 @@ class InferenceThread:
         self._max_active = max_active
         self._max_waiting = max_waiting
         self._changed = threading.Condition()
-        self._arriving: deque[tuple[Lora, Future[None]]] = deque()
+        self._errands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._waiting: deque[Job] = deque()
         self._active: list[Job] = []
         self._loaded: list[str] = []
@@ -106,12 +109,20 @@ class InferenceThread:
 
     def attach(self, lora: Lora) -> "Future[None]":
         """Attaches an adapter and tries it with a few tokens; the future fails with AdapterRefused."""
-        future: Future[None] = Future()
+        return self._between_steps(lambda: self._attach(lora))
+
+    def score(self, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> "Future[list[list[float]]]":
+        """log p of every token of each answer, by the base model alone; the future fails with EngineError."""
+        return self._between_steps(lambda: self._score(prompt, answers))
+
+    def _between_steps(self, errand: Callable[[], Result]) -> "Future[Result]":
+        """Has the thread do something before its next step."""
+        future: Future[Result] = Future()
         with self._changed:
             if self._closing:
                 future.set_exception(EngineError(tr("the engine is closed")))
             else:
-                self._arriving.append((lora, future))
+                self._errands.append((errand, future))
                 self._changed.notify()
         return future
 
@@ -147,7 +158,7 @@ class InferenceThread:
     def _run(self) -> None:
         try:
             while self._wait_for_work():
-                self._welcome()
+                self._do_errands()
                 self._admit()
                 for job in list(self._active):
                     self._advance(job)
@@ -161,22 +172,22 @@ class InferenceThread:
         """Sleeps while there is nothing to do; False once the engine is closing."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closing or self._arriving or self._waiting or self._active or self._retiring
+                lambda: self._closing or self._errands or self._waiting or self._active or self._retiring
             )
             return not self._closing
 
-    def _welcome(self) -> None:
-        """Attaches the adapters that came since the last step."""
-        while self._arriving:
-            lora, future = self._arriving.popleft()
+    def _do_errands(self) -> None:
+        """Attaches the adapters that came since the last step, and scores what was asked about."""
+        while self._errands:
+            errand, future = self._errands.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                self._attach(lora)
-            except Exception as error:  # noqa: BLE001 whoever waits for the adapter is told
+                result = errand()
+            except Exception as error:  # noqa: BLE001 whoever waits for it is told
                 future.set_exception(error)
             else:
-                future.set_result(None)
+                future.set_result(result)
 
     def _end(self) -> None:
         """Tells everybody who still waits that nothing will come."""
@@ -184,7 +195,7 @@ class InferenceThread:
             self._closing = True
         for job in [*self._active, *self._waiting]:
             job.deliver(EngineError(tr("the engine is closed")))
-        for _, future in self._arriving:
+        for _, future in self._errands:
             if future.set_running_or_notify_cancel():
                 future.set_exception(EngineError(tr("the engine is closed")))
 
@@ -250,6 +261,13 @@ class InferenceThread:
             logits_to_keep=1,
         )
         return output.logits[0, -1], output.past_key_values
+
+    def _score(self, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> list[list[float]]:
+        self._adapters.activate(None)
+        try:
+            return log_probabilities(self._model, prompt, answers)
+        except Exception as error:
+            raise EngineError(tr("the model failed: {reason}", reason=_first_line(error))) from error
 
     def _attach(self, lora: Lora) -> None:
         with self._changed:

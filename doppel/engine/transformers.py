@@ -6,7 +6,7 @@ the model. Knows the asyncio side only; the decoding is `inference`'s, the adapt
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +93,12 @@ class TransformersEngine:
                 or the adapter not loaded; later, when the model fails.
         """
         return self._stream(request, self._clock() + request.deadline_seconds)
+
+    async def base_log_probabilities(
+        self, prompt: Sequence[int], answers: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """What the base model alone thinks of each answer's tokens, in nats. Raises EngineError."""
+        return await asyncio.wrap_future(self._thread.score(prompt, answers))
 
     async def load_adapter(self, folder: Path) -> str:
         """Verifies, attaches and tries an adapter; returns its name. The same content has the same name.

@@ -285,3 +285,15 @@ async def test_permanent_failure_does_not_stop_the_chat(stage: Stage) -> None:
     await stage.hear(incoming(2))
     await stage.clock.advance(60)
     assert await stage.bubbles() == [("aa", "failed"), ("bb", "sent")]
+
+
+async def test_of_several_candidates_the_one_not_said_before_is_sent(make_stage: MakeStage) -> None:
+    stage = await make_stage(reply={"candidates": 2})
+    stage.engine.turns = [["hi!"], ["hi!"]]
+    await stage.hear(incoming(1, "hello"))
+    await stage.clock.advance(60)
+    stage.engine.turns = [["Hi"], ["you again"]]
+    await stage.hear(incoming(2, "hello"))
+    await stage.clock.advance(60)
+    assert stage.platform.texts == ["hi!", "you again"]
+    assert len(stage.engine.prompts) == 4
