@@ -39,10 +39,11 @@ class Persona(Section):
 
 
 class Privacy(Section):
-    """Whether secrets and personal data in messages are replaced by made-up ones, and which kinds."""
+    """Whether secrets and personal data in messages are replaced by made-up ones, which kinds, and names of people."""
 
     scrub: bool = True
     kinds: tuple[PrivateKind, ...] = get_args(PrivateKind)
+    names: bool = False
 
 
 class Exclude(Section):

@@ -26,6 +26,7 @@ from training.cuts import broken_at, trimmed
 from training.dataset import SESSIONS, Session, write_sessions
 from training.forgotten import Forgotten
 from training.ledger import Ledger, total
+from training.names import Names, presidio
 from training.owner import Owner
 from training.parents import fetched_source
 from training.people import Contacts, People
@@ -124,6 +125,7 @@ class _Build:
         self.with_whom: dict[str, str] = {}
         self.gaps: dict[str, float] = {}
         self.scrubber: Scrubber | None = None
+        self.names = Names(presidio()) if config.privacy.scrub and config.privacy.names else None
         self.own_kept = 0
         self.first: datetime | None = None
         self.last: datetime | None = None
@@ -132,7 +134,7 @@ class _Build:
         spool = Spool(staging / "messages.tmp")
         drafts = Records(staging / "sessions.tmp")
         if self.config.privacy.scrub:
-            self.scrubber = Scrubber(staging, self.config.data_dir, self.config.privacy.kinds)
+            self.scrubber = Scrubber(staging, self.config.data_dir, self.config.privacy.kinds, self.names)
         try:
             self._read(spool)
             self._require_owner()

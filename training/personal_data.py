@@ -11,9 +11,26 @@ from typing import Literal, NamedTuple
 from doppel.config import PrivateKind
 
 Form = Literal[
-    "email", "phone", "cn_id", "number", "card", "iban", "ipv4", "ipv6", "token", "word", "block", "street", "cn_street"
+    "email",
+    "phone",
+    "cn_id",
+    "number",
+    "card",
+    "iban",
+    "ipv4",
+    "ipv6",
+    "token",
+    "word",
+    "block",
+    "street",
+    "cn_street",
+    "name",
 ]
 """How a secret is written, which decides how its stand-in is made."""
+
+
+Kind = PrivateKind | Literal["name"]
+"""What sort of secret it is; names of people are found elsewhere, in `training.names`."""
 
 
 class Found(NamedTuple):
@@ -21,7 +38,7 @@ class Found(NamedTuple):
 
     start: int
     end: int
-    kind: PrivateKind
+    kind: Kind
     form: Form
 
 
