@@ -7,7 +7,6 @@ only pseudonyms are in; the examples hold the owner's own words and those of oth
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -20,6 +19,8 @@ from doppel.disk import writing
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.transcript import render
+from training.bars import STYLE as BARS_STYLE
+from training.bars import bar_row, bar_table, columns_chart, figure, share_table
 from training.build_report import REPORT, LengthReport, Report, reason_name
 from training.curves import Curve, draw
 from training.dataset import read_sessions
@@ -32,23 +33,17 @@ LANGUAGES_SHOWN = 8
 
 _GAP_STEP = 30  # minutes
 _MOST_MONTHS = 240  # more are drawn as years
-_WIDTH, _HEIGHT = 640, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 18, 14, 48
 _CELL_LEFT, _CELL_WIDTH, _CELL_HEIGHT = 56, 24, 24
 
-_STYLE = """<style>
-table.bars { width: 100%; } table.bars td { padding-right: 1rem; white-space: nowrap; }
-table.bars td:nth-child(2) { text-align: right; color: var(--ink); }
-table.bars td:last-child { width: 70%; min-width: 10rem; padding-right: 0; vertical-align: middle; }
-table.bars i { display: block; height: .8rem; min-width: 1px; border-radius: .15rem; background: var(--accent); }
-table.bars tr.lost i { background: var(--faint); opacity: .6; }
-svg .bar { fill: var(--accent); } svg .bar.other { opacity: .4; } svg .none { fill: var(--rule); opacity: .5; }
-.charts { margin-top: .75rem; } .charts figure { max-width: 40rem; }
+_STYLE = (
+    f"<style>\n{BARS_STYLE}"
+    + """.charts { margin-top: .75rem; } .charts figure { max-width: 40rem; }
 .note { color: var(--faint); font-size: .9rem; margin: .75rem 0; }
 .session { margin: 0 0 1rem; padding: .75rem 1rem; border: 1px solid var(--rule); border-radius: .5rem;
   font: .9rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "Noto Sans Mono CJK SC", monospace;
   white-space: pre-wrap; overflow-wrap: anywhere; }
 </style>"""
+)
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,12 +165,12 @@ def _splits() -> list[tuple[str, str]]:
 
 def _funnel(report: Report) -> str:
     """Read, then every reason with what it took away, then kept."""
-    rows = [_bar_row(tr("read"), report.read, report.read)]
+    rows = [bar_row(tr("read"), report.read, report.read)]
     left = report.read
     for reason, count in sorted(report.dropped.items(), key=lambda item: -item[1]):
         left -= count
-        rows.append(_bar_row(reason_name(reason), count, report.read, before=left, is_lost=True))
-    return _bar_table([*rows, _bar_row(tr("kept"), report.kept, report.read)])
+        rows.append(bar_row(reason_name(reason), count, report.read, before=left, is_lost=True))
+    return bar_table([*rows, bar_row(tr("kept"), report.kept, report.read)])
 
 
 def _sources(report: Report) -> str:
@@ -187,7 +182,7 @@ def _sources(report: Report) -> str:
 
 def _when(portrait: Portrait) -> str:
     note = tr("Every message counts at the time at which its session began.")
-    drawn = charts([_columns(tr("Messages by month"), _months(portrait.months)), _heat_map(portrait)])
+    drawn = charts([columns_chart(tr("Messages by month"), _months(portrait.months)), _heat_map(portrait)])
     return f'{drawn}<p class="note">{escape(note)}</p>'
 
 
@@ -235,7 +230,7 @@ def _heat_map(portrait: Portrait) -> str:
         f'<text x="{_CELL_LEFT + (hour + 0.5) * _CELL_WIDTH:.0f}" y="{y}" text-anchor="middle">{hour}</text>'
         for hour in range(0, 24, 3)
     ]
-    return _figure(tr("Your messages by weekday and hour"), "".join(parts), y + 8)
+    return figure(tr("Your messages by weekday and hour"), "".join(parts), y + 8)
 
 
 def _how(portrait: Portrait) -> str:
@@ -247,8 +242,8 @@ def _how(portrait: Portrait) -> str:
     ]
     drawn = charts(
         [
-            _columns(tr("Characters of a message of yours"), lengths, tr("characters and more")),
-            _columns(tr("Messages that you send in a row"), bubbles, tr("messages")),
+            columns_chart(tr("Characters of a message of yours"), lengths, tr("characters and more")),
+            columns_chart(tr("Messages that you send in a row"), bubbles, tr("messages")),
         ]
     )
     return drawn + _languages(portrait)
@@ -269,7 +264,7 @@ def _languages(portrait: Portrait) -> str:
     told = [(name or tr("cannot be told"), count) for name, count in ranked[:LANGUAGES_SHOWN] if count]
     if rest := sum(count for _, count in ranked[LANGUAGES_SHOWN:]):
         told.append((tr("others"), rest))
-    return f"<h3>{escape(tr('Languages of your messages'))}</h3>{_share_table(told, portrait.mine)}"
+    return f"<h3>{escape(tr('Languages of your messages'))}</h3>{share_table(told, portrait.mine)}"
 
 
 def _contacts(portrait: Portrait) -> str:
@@ -277,7 +272,7 @@ def _contacts(portrait: Portrait) -> str:
     if not ranked:
         return f'<p class="note">{escape(tr("There is nobody else in this data set."))}</p>'
     note = tr("Messages of the others, under the made-up names by which the model knows them.")
-    return f'{_share_table(ranked, ranked[0][1])}<p class="note">{escape(note)}</p>'
+    return f'{share_table(ranked, ranked[0][1])}<p class="note">{escape(note)}</p>'
 
 
 def _lengths(portrait: Portrait, measure: Measure) -> str:
@@ -303,7 +298,7 @@ def _lengths(portrait: Portrait, measure: Measure) -> str:
     points = [(end * place / 100, 100 * portrait.fitting(end * place // 100)) for place in range(101)]
     drawn = charts(
         [
-            _columns(
+            columns_chart(
                 tr("Sessions by length (pale: longer than max_length)"), columns, tr("tokens and more"), last_within
             ),
             draw(Curve(title=tr("Sessions that fit, in percent"), across="max_length", points=points)),
@@ -336,69 +331,4 @@ def _gaps(report: Report) -> str:
         (tr("in the middle"), tr("{minutes:.0f} min", minutes=median(minutes))),
         (tr("the longest"), tr("{minutes:.0f} min", minutes=minutes[-1])),
     ]
-    return figures(told) + charts([_columns(tr("Chats by silence"), columns, tr("minutes, at most"))])
-
-
-def _share_table(rows: Sequence[tuple[str, int]], whole: int) -> str:
-    return _bar_table(_bar_row(name, count, whole) for name, count in rows)
-
-
-def _bar_table(rows: Iterable[str]) -> str:
-    return f'<div class="wide"><table class="bars"><tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _bar_row(name: str, count: int, whole: int, *, before: int = 0, is_lost: bool = False) -> str:
-    """A bar beside its name and number; `before` leaves room on its left."""
-    start, width = (100 * part / max(1, whole) for part in (before, count))
-    kind = ' class="lost"' if is_lost else ""
-    return (
-        f"<tr{kind}><td>{escape(name)}</td><td>{count:,}</td>"
-        f'<td><i style="margin-left:{start:.2f}%;width:{width:.2f}%"></i></td></tr>'
-    )
-
-
-def _columns(title: str, columns: Sequence[tuple[str, str, int]], across: str = "", limit: int | None = None) -> str:
-    """A column chart.
-
-    Args:
-        title: above it.
-        columns: the name below, what the column tells when pointed at, and its height.
-        across: what the names count.
-        limit: number of the last column that is wholly or partly within a limit; the ones after it are fainter.
-    """
-    if not columns:
-        return ""
-    top = _round_up(max(count for *_, count in columns))
-    slot = (_WIDTH - _LEFT - _RIGHT) / len(columns)
-    tall = _HEIGHT - _TOP - _BOTTOM
-    parts = []
-    for value in (0, top // 2, top) if top > 1 else (0, top):
-        y = _HEIGHT - _BOTTOM - tall * value / top
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 5:.1f}" text-anchor="end">{value:,}</text>')
-    for place, (name, told, count) in enumerate(columns):
-        x, height = _LEFT + place * slot, tall * count / top
-        kind = "bar other" if limit is not None and place > limit else "bar"
-        parts.append(
-            f'<rect class="{kind}" x="{x + slot * 0.08:.2f}" y="{_HEIGHT - _BOTTOM - height:.1f}" '
-            f'width="{slot * 0.84:.2f}" height="{height:.1f}"><title>{escape(told)}: {count:,}</title></rect>'
-        )
-        if name:
-            y = _HEIGHT - _BOTTOM + 20
-            parts.append(f'<text x="{x + slot / 2:.1f}" y="{y}" text-anchor="middle">{escape(name)}</text>')
-    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{escape(across)}</text>')
-    return _figure(title, "".join(parts), _HEIGHT)
-
-
-def _round_up(count: int) -> int:
-    """The next of 1, 2, 4, 6, 10 times a power of ten: the height of a chart, whose half is whole too."""
-    power = int("1" + "0" * (len(str(count)) - 1))
-    return next(factor * power for factor in (1, 2, 4, 6, 10) if factor * power >= count)
-
-
-def _figure(title: str, drawing: str, height: int) -> str:
-    label = escape(title)
-    return (
-        f'<figure><figcaption>{label}</figcaption><svg viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'aria-label="{label}">{drawing}</svg></figure>'
-    )
+    return figures(told) + charts([columns_chart(tr("Chats by silence"), columns, tr("minutes, at most"))])
