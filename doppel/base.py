@@ -33,7 +33,8 @@ BUNDLED = "bundled"
 _BUNDLED_FOLDER = "gemma-3-270m-bf16-1"  # the last number changes when the conversion does
 _STAGING = ".converting-"
 _HOPELESS = 20  # times slower in bfloat16, kernel set-up included: not worth timing again
-_WANTED = ("*.json", "*.safetensors", "tokenizer*", "*.model", "*.jinja", "*.txt")
+_NAMES_ONLY = ("*.json", "tokenizer*", "*.model", "*.jinja", "*.txt")
+_WANTED = (*_NAMES_ONLY, "*.safetensors")
 
 
 def prepare_base(model: Model, report: Callable[[str], None]) -> Path:
@@ -54,11 +55,24 @@ def prepare_base(model: Model, report: Callable[[str], None]) -> Path:
     return _checked(_fetched(model.base, report), model.base)
 
 
+def prepare_tokenizer(model: Model, report: Callable[[str], None]) -> Path:
+    """A folder with the base's config and tokenizer, for when its weights are on another machine.
+
+    Raises:
+        UserError: no such folder or id. DoppelError: the download failed.
+    """
+    if model.base == BUNDLED:
+        return _bundled(report)
+    local = Path(model.base).expanduser()
+    return local if local.is_dir() else _fetched(model.base, report, _NAMES_ONLY)
+
+
 def is_prepared(model: Model) -> bool:
     """Whether `prepare_base` has nothing slow to do."""
     if model.base == BUNDLED:
         return (cache_dir() / _BUNDLED_FOLDER).is_dir()
-    return Path(model.base).expanduser().is_dir() or _cached(model.base) is not None
+    cached = _cached(model.base)  # perhaps without weights, where those were of no use
+    return Path(model.base).expanduser().is_dir() or (cached is not None and any(cached.glob("*.safetensors")))
 
 
 def identify(folder: Path, base_id: str) -> BaseIdentity:
@@ -269,7 +283,7 @@ def _convert_tokenizer(folder: Path, name: str) -> None:
     AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True).save_pretrained(folder)
 
 
-def _fetched(base_id: str, report: Callable[[str], None]) -> Path:
+def _fetched(base_id: str, report: Callable[[str], None], wanted: tuple[str, ...] = _WANTED) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -278,11 +292,11 @@ def _fetched(base_id: str, report: Callable[[str], None]) -> Path:
         RepositoryNotFoundError,
     )
 
-    if (cached := _cached(base_id)) is not None:
+    if (cached := _cached(base_id)) is not None and (wanted is _NAMES_ONLY or any(cached.glob("*.safetensors"))):
         return cached
     report(tr("Fetching the base model {base} from the Hugging Face hub, once …", base=base_id))
     try:
-        return Path(snapshot_download(base_id, allow_patterns=list(_WANTED)))
+        return Path(snapshot_download(base_id, allow_patterns=list(wanted)))
     except (HFValidationError, RepositoryNotFoundError):
         raise UserError(
             tr("model.base: `{base}` is neither `bundled`, a folder, nor a model on the Hugging Face hub", base=base_id)

@@ -1,7 +1,7 @@
 """config.yaml: what may stand in it, with defaults, and clear errors for what may not.
 
 Every key has a default, so an empty file is a complete configuration. Tokens never stand here: they come
-from the environment (`TELEGRAM_TOKEN`, `DISCORD_TOKEN`).
+from the environment (`TELEGRAM_TOKEN`, `DISCORD_TOKEN`, `DOPPEL_ENGINE_KEY`).
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import re
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
@@ -77,6 +78,30 @@ class Model(Section):
     base: str = "bundled"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
+
+
+class Engine(Section):
+    """What runs the model: this process, or a server that speaks OpenAI's protocol (`url`, `model`, `adapter`).
+
+    The server's key comes from the environment (`DOPPEL_ENGINE_KEY`).
+    """
+
+    backend: Name = "transformers"
+    url: str = "http://127.0.0.1:8000/v1"
+    model: str | None = None
+    adapter: Literal["load", "fixed"] = "load"
+    adapters_there: str | None = None
+    gguf: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(tr("write an address like http://127.0.0.1:8000/v1"))
+        if parts.username or parts.password or parts.query:
+            raise ValueError(tr("a key does not stand here; it comes from DOPPEL_ENGINE_KEY in the environment"))
+        return value
 
 
 class Ingredient(Section):
@@ -208,6 +233,7 @@ class Config(Section):
     cleaning: Cleaning = Cleaning()
     people: tuple[Person, ...] = ()
     model: Model = Model()
+    engine: Engine = Engine()
     transcript: Literal["base", "chat"] = "base"
     training: Training = Training()
     reply: Reply = Reply()

@@ -5,12 +5,11 @@ import os
 import signal
 import sys
 import threading
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from doppel.cli import Run
-from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.terminal import say
 
@@ -94,14 +93,7 @@ def platforms() -> dict[str, "Factory"]:
 
 
 def open_engine(config: "Config") -> "Engine":
-    """The engine for the configured model. Blocks; raises DoppelError."""
-    (point,) = _engines("transformers")
-    engine: Engine = point.load().open(config, say)
-    return engine
+    """The configured engine for the configured model. Blocks; raises DoppelError."""
+    from doppel.engine.choice import open_engine as open_it
 
-
-def _engines(name: str) -> list[EntryPoint]:
-    points = list(entry_points(group="doppel.engines", name=name))
-    if not points:
-        raise DoppelError(tr("no engine named {name} is installed", name=name))
-    return points[:1]
+    return open_it(config, say)

@@ -47,9 +47,9 @@ def chat(
 def _serve(run: Run, persona: "Persona") -> dict[str, Any]:
     config = run.config
     say(tr("Loading the base model …"))
-    from doppel.engine.transformers import TransformersEngine
+    from doppel.engine.choice import open_engine
 
-    engine = TransformersEngine.open(config, say)
+    engine = open_engine(config, say)
     try:
         with asyncio.Runner() as runner:
             name = runner.run(engine.load_adapter(persona.folder))
