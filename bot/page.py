@@ -28,6 +28,12 @@ SHOWN = 200
 TICK_SECONDS = 0.5
 
 _CHAT = re.compile(r"[0-9a-f]{32}")
+
+# The browser empties the field itself, of what was sent: what is typed meanwhile must not be lost.
+_LEAVE = """(text) => {
+    const typed = document.querySelector("#text textarea").value;
+    return [text, typed.startsWith(text) ? typed.slice(text.length) : typed];
+}"""
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "PingFang SC", "Microsoft YaHei", "sans-serif")
 
 
@@ -94,8 +100,7 @@ class Page:
             notice = gr.HTML(self._notice(), elem_id="notice", js_on_load=None)
             parts = [chat, heading, notice, seen]
             blocks.load(self._opened, [mine], [mine, *parts], **_QUIET)
-            # The browser empties the field itself: what is typed while a message is on its way must not be lost.
-            sent = text.submit(None, [text], [outgoing, text], js="(text) => [text, '']", **_QUIET)
+            sent = text.submit(None, [text], [outgoing, text], js=_LEAVE, **_QUIET)
             taken = sent.then(self._typed, [mine, outgoing], [mine, *parts], **_QUIET)
             taken.failure(None, [text, outgoing], [text], js="(text, lost) => text || lost", **_QUIET)
             gr.Timer(TICK_SECONDS).tick(self._ticked, [mine, seen], parts, **{**_QUIET, "trigger_mode": "once"})

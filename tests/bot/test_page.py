@@ -97,6 +97,7 @@ async def test_messages_in_quick_succession_all_arrive(config: Config, engine: F
         page = await opened(browser, daemon.port)
         for text in ("one", "two", "three", "three"):
             await write(page, text)
+            await expect(page.locator("#text textarea")).to_have_value("")  # as whoever types sees it
         await expect(page.locator("#chat .mine")).to_have_count(4)
         texts = await page.locator("#chat .mine").all_inner_texts()
     assert sorted(text.split()[0] for text in texts) == ["one", "three", "three", "two"]
