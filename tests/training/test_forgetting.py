@@ -383,6 +383,7 @@ def test_the_command_forgets_and_draws_the_page_anew(telegram: Path) -> None:
 
 def test_the_command_in_json_and_in_chinese(telegram: Path) -> None:
     (telegram / "adapters" / "sample").mkdir(parents=True)
+    (telegram / "data" / "sample.tuning").mkdir(parents=True)
     assert run(telegram, "build").exit_code == 0
     result = run(telegram, "forget", "3003", "--json", language="zh")
     assert result.exit_code == 0
@@ -395,6 +396,8 @@ def test_the_command_in_json_and_in_chinese(telegram: Path) -> None:
     assert "sample.forgotten.json" in result.stderr
     assert "is forgotten" not in result.stderr
     assert str(telegram / "adapters" / "sample") in result.stderr
+    assert str(telegram / "data" / "sample.tuning") in result.stderr
+    assert str(telegram / "data" / "sample.training") not in result.stderr
     assert '<html lang="zh">' in (folder_of(telegram) / "report.html").read_text(encoding="utf-8")
 
 

@@ -20,6 +20,9 @@ def forget(
     name: Annotated[str, typer.Argument(help="Whom: an account's id or name, or the pseudonym, as in contacts.json.")],
 ) -> dict[str, Any]:
     """Take one person out of the data set, for good."""
+    from training.prepare import work_folder  # brings torch along
+    from training.tune import tuning_folder
+
     config = run.config
     gone = forget_contact(config, name)
     say(
@@ -40,4 +43,7 @@ def forget(
                 path=config.adapters_dir,
             )
         )
+    unfinished = [path for path in (work_folder(config), tuning_folder(config)) if path.is_dir()]
+    if unfinished:
+        say(tr("So does what is not finished: remove {paths}", paths=", ".join(map(str, unfinished))))
     return dict(msgspec.to_builtins(gone))
