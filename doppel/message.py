@@ -8,7 +8,7 @@ import msgspec
 Kind = Literal["dm", "group", "post", "reply", "quote"]
 
 # What the export itself says a record is. Cleaning decides what to do with it; a reader never drops silently.
-Mark = Literal["", "forward", "retweet", "service", "bot", "media", "sticker", "superseded", "deleted"]
+Mark = Literal["", "forward", "retweet", "service", "bot", "media", "sticker", "reaction", "superseded", "deleted"]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):

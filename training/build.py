@@ -30,6 +30,7 @@ from training.names import Names, presidio
 from training.owner import Owner
 from training.parents import fetched_source
 from training.people import Contacts, People
+from training.reactions import without_needless
 from training.repeats import Repeats
 from training.rhythm import Rhythm
 from training.scrub import Exclusion, Scrubber
@@ -209,7 +210,9 @@ class _Build:
             self.gaps[f"{conversation.platform}:{conversation.chat}"] = round(gap, 1)
             sessions = cut_at_silences(lines, gap)
         for session in sessions:
-            for part in self._parts(session):
+            said, needless = without_needless(session)
+            self._drop(needless, "reaction")
+            for part in self._parts(said):
                 if not conversation.is_public:
                     self.rhythm.listen(part)
                 yield self._draft(part, contact, drafts)
@@ -268,8 +271,11 @@ class _Build:
             if is_repeat:
                 self.ledger.drop({self.ledger.number(source, message): 1}, "duplicate")
             else:
-                is_mine = self.owner.is_mine(message.platform, message.sender, message.is_owner)
-                yield Line(source, message, is_mine)
+                line = Line(source, message, self.owner.is_mine(message.platform, message.sender, message.is_owner))
+                if message.mark == "reaction" and not line.is_mine:
+                    self._drop([line], "reaction")
+                else:
+                    yield line
 
     def _contact(self, conversation: Conversation) -> str | None:
         """The other account of a conversation of two."""

@@ -172,6 +172,7 @@ def reason_name(reason: str) -> str:
         "bot": tr("bot"),
         "superseded": tr("superseded"),
         "deleted": tr("deleted"),
+        "reaction": tr("reaction"),
         "link-only": tr("link-only"),
         "duplicate": tr("duplicate"),
         "excluded": tr("excluded"),

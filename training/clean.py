@@ -15,6 +15,7 @@ Reason = Literal[
     "bot",
     "superseded",
     "deleted",
+    "reaction",
     "link-only",
     "excluded",
     "duplicate",
@@ -53,6 +54,8 @@ def drop_reason(message: Message, text: str) -> Reason | None:
         return reason
     if not text:
         return "media" if message.mark == "media" else "empty"
+    if message.mark == "reaction" and message.is_owner is False:
+        return "reaction"  # of the owner's, those that answer something stay
     if ("://" in text or "www." in text) and not any(map(str.isalnum, _LINK.sub("", text))):
         return "link-only"
     return None

@@ -21,7 +21,10 @@ class Rhythm:
         self._turns = 0
 
     def listen(self, lines: Sequence[Line]) -> None:
-        """Measures one session. Posts are no conversation: leave them out."""
+        """Measures one session. Posts are no conversation: leave them out. A reaction has no time of its own."""
+        lines = [line for line in lines if line.message.mark != "reaction"]
+        if not lines:
+            return
         self._bubbles += sum(line.is_mine for line in lines)
         self._turns += lines[0].is_mine
         for before, after in pairwise(lines):

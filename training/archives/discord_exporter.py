@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from doppel.message import Kind, Mark, Message
 from training.archives.discord import shown
 from training.archives.json_stream import JsonStream
+from training.archives.reactions import Reaction, reactions_to
 from training.archives.reading import array_records, as_object, csv_rows, json_stream, messages_of, to_utc
 from training.archives.text_lines import decode_head
 from training.archives.tree import Tree
@@ -87,7 +88,18 @@ def _messages(
     def convert(record: dict[str, Any], origin: str) -> Message:
         return _message(record, chat, chat_name, kind, origin)
 
-    yield from messages_of(tree, file, array_records(tree, file, stream, fence='"messageCount"'), convert)
+    records = array_records(tree, file, stream, fence='"messageCount"')
+    yield from messages_of(tree, file, records, convert, lambda record, to: reactions_to(to, _reactions(record)))
+
+
+def _reactions(record: Mapping[str, Any]) -> Iterator[Reaction]:
+    """Who reacted, where the export was told to say; an emoji of a server's own is written as in a text."""
+    for reaction in record.get("reactions") or ():
+        emoji = as_object(reaction.get("emoji"))
+        sign = str(emoji.get("name") or "")
+        for user in reaction.get("users") or ():
+            if not user.get("isBot"):
+                yield str(user["id"]), _called(user), f":{sign}:" if emoji.get("id") and sign else sign
 
 
 def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, origin: str) -> Message:

@@ -10,6 +10,7 @@ from typing import Any
 
 from doppel.message import Kind, Mark, Message
 from training.archives.json_stream import JsonStream
+from training.archives.reactions import reactions_to
 from training.archives.reading import array_records, as_object, json_stream, messages_of, whole_json
 from training.archives.tree import Tree
 
@@ -120,10 +121,18 @@ def _group(tree: Tree, folder: str, file: str, owner: str | None) -> Iterator[Me
             origin=origin,
         )
 
+    def react(record: Mapping[str, Any], message: Message) -> Iterator[Message]:
+        found = [
+            (str(email), str(email), str(as_object(one.get("emoji")).get("unicode") or ""))
+            for one in record.get("reactions") or ()
+            for email in one.get("reactor_emails") or ()
+        ]
+        yield from reactions_to(message, found, lambda account: None if owner is None else account == owner)
+
     with json_stream(tree, file) as stream:
         for key in stream.members():
             if key == "messages" and stream.peek() == "[":
-                yield from messages_of(tree, file, array_records(tree, file, stream), convert)
+                yield from messages_of(tree, file, array_records(tree, file, stream), convert, react)
             else:
                 stream.skip()
 

@@ -20,6 +20,9 @@ _PUBLIC = ("https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"
 _MENTIONS = re.compile(r"^(?:@[\w.\-]+(?:@[\w.\-]+)?\s+)+")
 _ZONE = ZoneInfo("UTC")
 
+POSTS = "posts"
+"""Chat id of all public posts: ids are addresses, so replies among several people's archives make threads."""
+
 
 class MastodonReader:
     """Reads one outbox."""
@@ -79,7 +82,7 @@ def _kind(activity: Mapping[str, Any], note: Mapping[str, Any], actor: str) -> t
     if note and to and not any(address in _PUBLIC or address.endswith("/followers") for address in to):
         others = sorted({address for address in to if address != actor})
         return ("dm" if len(others) <= 1 else "group"), " ".join(others) or actor
-    return ("reply" if note.get("inReplyTo") else "post"), actor
+    return ("reply" if note.get("inReplyTo") else "post"), POSTS
 
 
 def _list(value: Any) -> list[str]:

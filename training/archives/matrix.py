@@ -17,6 +17,8 @@ _HEAD = re.compile(rb'^\s*\{\s*"room_name"\s*:')
 _ACCOUNT = re.compile(r"@[^\s():]+:[^\s()]+")
 _FALLBACK = re.compile(r"\A(?:>[^\n]*\n)+\n?")
 _MEDIA = frozenset(("m.image", "m.video", "m.audio", "m.file", "m.location"))
+_REACTION = "m.reaction"
+_OTHER: dict[str, Mark] = {"m.sticker": "sticker", _REACTION: "reaction"}
 
 
 class MatrixReader:
@@ -70,6 +72,9 @@ def _messages(
         content = as_object(event.get("content"))
         answered = as_object(as_object(content.get("m.relates_to")).get("m.in_reply_to")).get("event_id")
         body = edits.get(str(event["event_id"])) or str(content.get("body") or "")
+        if event.get("type") == _REACTION:
+            relation = as_object(content.get("m.relates_to"))
+            answered, body = relation.get("event_id"), str(relation.get("key") or "")
         sender = str(event["sender"])
         return Message(
             id=str(event["event_id"]),
@@ -98,8 +103,8 @@ def _edited(content: Mapping[str, Any]) -> str | None:
 def _mark(event: Mapping[str, Any], content: Mapping[str, Any]) -> Mark:
     if as_object(event.get("unsigned")).get("redacted_because"):
         return "deleted"
-    if event.get("type") == "m.sticker":
-        return "sticker"
+    if mark := _OTHER.get(str(event.get("type"))):
+        return mark
     if event.get("type") != "m.room.message":
         return "service"
     if _edited(content):

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from doppel.message import Kind, Mark, Message
+from training.archives.reactions import reactions_to
 from training.archives.reading import array_records, json_stream, messages_of
 from training.archives.tree import Tree
 
@@ -47,7 +48,7 @@ class MetaReader:
             def convert(record: dict[str, Any], origin: str, conversation: _Conversation = conversation) -> Message:
                 return _message(record, conversation, seen, origin)
 
-            yield from messages_of(tree, name, reversed(records), convert)
+            yield from messages_of(tree, name, reversed(records), convert, _reactions)
 
 
 class _Conversation(msgspec.Struct):
@@ -123,6 +124,12 @@ def _message(record: dict[str, Any], conversation: _Conversation, seen: Counter[
         mark=_mark(record, text),
         origin=origin,
     )
+
+
+def _reactions(record: dict[str, Any], message: Message) -> Iterator[Message]:
+    mend = str if "senderName" in record else mended
+    people = [(mend(str(one["actor"])), mend(str(one.get("reaction") or ""))) for one in record.get("reactions") or ()]
+    yield from reactions_to(message, ((actor, actor, emoji) for actor, emoji in people))
 
 
 def _mark(record: dict[str, Any], text: str) -> Mark:

@@ -5,7 +5,7 @@ A record that cannot be read is noted with its file and position, and reading go
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -25,9 +25,16 @@ Record = TypeVar("Record")
 
 
 def messages_of(
-    tree: Tree, file: str, records: Iterator[tuple[int, Record]], convert: Callable[[Record, str], Message]
+    tree: Tree,
+    file: str,
+    records: Iterator[tuple[int, Record]],
+    convert: Callable[[Record, str], Message],
+    reactions: Callable[[Record, Message], Iterable[Message]] = lambda record, message: (),
 ) -> Iterator[Message]:
-    """A message for every record; `convert` gets the record and its origin, and may raise `MALFORMED`."""
+    """A message for every record; `convert` gets the record and its origin, and may raise `MALFORMED`.
+
+    So may `reactions`, which gets the record and its message, and gives what others put to it, in answer to it.
+    """
     for number, record in records:
         try:
             message = convert(record, f"{file}:{number}")
@@ -35,6 +42,12 @@ def messages_of(
             tree.bad(file, tr("record {number}", number=number), error)
             continue
         yield message
+        try:
+            further = list(reactions(record, message))
+        except MALFORMED as error:
+            tree.bad(file, tr("record {number}", number=number), error)
+            continue
+        yield from further
 
 
 @contextmanager

@@ -13,7 +13,8 @@ import msgspec
 
 from doppel.i18n import tr
 from doppel.message import Kind, Mark, Message
-from training.archives.reading import MALFORMED, json_lines, to_utc
+from training.archives.reactions import Reaction, is_emoji, reactions_to
+from training.archives.reading import MALFORMED, as_object, json_lines, to_utc
 from training.archives.text_lines import decode_head
 from training.archives.text_logs import MessageIds, first_lines, log_records
 from training.archives.tree import Tree
@@ -31,8 +32,8 @@ _HEAD = re.compile(
     r"\[(?P<date>\d{4}-\d\d-\d\d),? (?P<time>\d\d:\d\d(?::\d\d)?)\] (?P<name>[^:\n]{1,200}):(?: (?P<text>.*))?$"
 )
 _QUOTE = re.compile(r"\A\s*(?:^>.*$\n?)+\n*", re.MULTILINE)
-_REACTIONS = re.compile(r"^\(- .+ -\) *$\n?", re.MULTILINE)
-_STICKER = re.compile(r"^\(\( .+ \)\) *$\n?|\[[^\]\n]*\]\(\.\./exported_stickers/[^)\n]*\) *", re.MULTILINE)
+_REACTIONS = re.compile(r"^\(- (.+) -\) *$\n?", re.MULTILINE)
+_STICKER = re.compile(r"^\(\( (.+) \)\) *$\n?|\[[^\]\n]*\]\(\.\./exported_stickers/[^)\n]*\) *", re.MULTILINE)
 _ATTACHMENT = re.compile(r"!?\[[^\]\n]*\]\(\.?/?media/[^)\n]*\) *")
 _DELETED = "(This message was deleted)"
 _CALL = re.compile(r"(?:Incoming|Outgoing|Missed) (?:(?:voice|video|group) )?call(?: \([^()]*\))?\Z", re.IGNORECASE)
@@ -46,6 +47,7 @@ class _Record(msgspec.Struct, frozen=True):
     sender: str
     text: str
     mark: Mark
+    reactions: list[Reaction] = []
 
 
 class SignalReader:
@@ -69,7 +71,7 @@ class SignalReader:
         chat = _chat(tree)
         ids = MessageIds()
         for record in records(tree, file):
-            yield Message(
+            message = Message(
                 id=ids.of(record.sent_at, record.sender, record.text),
                 platform="signal",
                 chat=chat,
@@ -83,6 +85,8 @@ class SignalReader:
                 mark=record.mark,
                 origin=f"{file}:{record.number}",
             )
+            yield message
+            yield from reactions_to(message, record.reactions, lambda account: account == _OWNER)
 
 
 def _file(tree: Tree) -> str | None:
@@ -141,12 +145,16 @@ def _from_json(tree: Tree, file: str) -> Iterator[_Record]:
 
 def _json_record(number: int, record: Mapping[str, Any], tree: Tree) -> _Record:
     sender, body = str(record["sender"] or _NOBODY), str(record["body"] or "").strip()
-    mark = _mark(sender, body, has_file=bool(record.get("attachments")), has_sticker=bool(record.get("sticker")))
+    sticker = as_object(record.get("sticker"))
+    if not body and is_emoji(sticker.get("emoji")):
+        body = str(sticker["emoji"])
+    mark = _mark(sender, body, has_file=bool(record.get("attachments")), has_sticker=bool(sticker))
     if record.get("deleted"):
         mark = "deleted"
     elif record.get("call"):
         mark = "service"
-    return _Record(number, to_utc(str(record["date"]), tree.zone), sender, body, mark)
+    reactions = [(str(name), str(name), str(emoji)) for name, emoji in record.get("reactions") or ()]
+    return _Record(number, to_utc(str(record["date"]), tree.zone), sender, body, mark, reactions)
 
 
 def _from_markdown(tree: Tree, file: str) -> Iterator[_Record]:
@@ -160,12 +168,20 @@ def _from_markdown(tree: Tree, file: str) -> Iterator[_Record]:
         text = "\n".join([head["text"] or "", *lines])
         if not (head["text"] or "").strip():
             text = _QUOTE.sub("", text)
+        reactions = [_reaction(part) for found in _REACTIONS.finditer(text) for part in found[1].split(", ")]
         text = _REACTIONS.sub("", text)
         text, files = _ATTACHMENT.subn("", text)
+        shown = [found[1] for found in _STICKER.finditer(text) if is_emoji(found[1])]
         text, stickers = _STICKER.subn("", text)
-        text = text.strip()
+        text = text.strip() or "".join(shown)
         mark = _mark(head["name"], text, has_file=files > 0, has_sticker=stickers > 0)
-        yield _Record(number, sent_at, head["name"], text, mark)
+        yield _Record(number, sent_at, head["name"], text, mark, reactions)
+
+
+def _reaction(part: str) -> Reaction:
+    """`Tom: 👍`."""
+    name, _, emoji = part.rpartition(": ")
+    return name.strip(), name.strip(), emoji.strip()
 
 
 def _begin(line: str) -> re.Match[str] | None:

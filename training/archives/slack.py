@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from doppel.message import Kind, Mark, Message
+from training.archives.reactions import reactions_to
 from training.archives.reading import json_array, messages_of, whole_json
 from training.archives.tree import Tree
 
@@ -45,7 +46,7 @@ class SlackReader:
             for file in tree.files(folder):
                 if _DAY.search(file):
                     converter = _Converter(chat, kind, names, users)
-                    yield from messages_of(tree, file, json_array(tree, file), converter)
+                    yield from messages_of(tree, file, json_array(tree, file), converter, converter.reactions)
 
 
 class _Converter:
@@ -76,6 +77,15 @@ class _Converter:
             origin=origin,
         )
 
+    def reactions(self, record: Mapping[str, Any], message: Message) -> Iterator[Message]:
+        """What people put to a message."""
+        found = [
+            (str(user), self._names.get(str(user), str(user)), _emoji(str(one.get("name") or "")))
+            for one in record.get("reactions") or ()
+            for user in one.get("users") or ()
+        ]
+        yield from reactions_to(message, found)
+
     def _mark(self, record: Mapping[str, Any], sender: str) -> Mark:
         subtype = str(record.get("subtype") or "")
         if subtype == "bot_message" or record.get("bot_id") or self._users.get(sender, {}).get("is_bot"):
@@ -94,6 +104,14 @@ class _Converter:
         if sign in ("#", "!"):
             return ("#" if sign == "#" else "@") + (label or target).lstrip("@")
         return target if not label or label in target else f"{label} {target}"
+
+
+def _emoji(name: str) -> str:
+    """The emoji that Slack calls so, without its skin tone; an emoji of the workspace's own stays a name."""
+    from rich.emoji import Emoji
+
+    plain = name.partition("::")[0]
+    return Emoji.replace(f":{plain}:") if plain else ""
 
 
 def _objects(tree: Tree, file: str) -> list[Mapping[str, Any]]:

@@ -12,6 +12,8 @@ from typing import Any
 from doppel.i18n import tr
 from doppel.message import Kind, Mark, Message
 from training.archives.json_stream import DamagedJSON, JsonStream, MendedEscapes
+from training.archives.reactions import Reaction, reactions_to
+from training.archives.reading import MALFORMED
 from training.archives.tree import Tree
 
 _TYPES: dict[str, tuple[str, Kind]] = {
@@ -122,9 +124,17 @@ class _Chat:
 
         for number, record in self.export.stream.records(bad, fence='"messages"'):
             try:
-                yield self._message(record, f"{file}:{number}")
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
+                message = self._message(record, f"{file}:{number}")
+            except MALFORMED as error:
                 bad(number, error)
+                continue
+            yield message
+            try:
+                reactions = list(reactions_to(message, _reactions(record), self._is_owner))
+            except MALFORMED as error:
+                bad(number, error)
+            else:
+                yield from reactions
 
     def _message(self, record: dict[str, Any], origin: str) -> Message:
         message_id = str(record["id"])
@@ -149,7 +159,7 @@ class _Chat:
             sender=sender,
             sender_name=sender_name,
             sent_at=sent_at,
-            text=_text(record),
+            text=_text(record) or _sticker(record),
             is_owner=self._is_owner(sender),
             reply_to=reply_to,
             chat_name=self.name,
@@ -184,7 +194,8 @@ class _Chat:
         if not _FORWARDED.isdisjoint(record):
             return "forward"
         if not _MEDIA.isdisjoint(record):
-            return "sticker" if record.get("media_type") == "sticker" else "media"
+            # A sticker that stands for an emoji says that, as a picture's caption says what it says.
+            return "sticker" if record.get("media_type") == "sticker" and not _sticker(record) else "media"
         return ""
 
 
@@ -194,6 +205,19 @@ def _sender(record: dict[str, Any]) -> tuple[str, str]:
     name = record.get("from") or record.get("actor") or ""
     account = str(account) if account is not None else str(name)
     return account.removeprefix("user"), str(name)
+
+
+def _reactions(record: dict[str, Any]) -> Iterator[Reaction]:
+    """Who reacted; in large groups the export names the last few only."""
+    for reaction in record.get("reactions") or ():
+        if reaction.get("type", "emoji") == "emoji":
+            for one in reaction.get("recent") or ():
+                account, name = _sender(one)
+                yield account, name, str(reaction.get("emoji") or "")
+
+
+def _sticker(record: dict[str, Any]) -> str:
+    return str(record.get("sticker_emoji") or "") if record.get("media_type") == "sticker" else ""
 
 
 def _text(record: dict[str, Any]) -> str:

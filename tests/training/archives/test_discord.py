@@ -122,3 +122,24 @@ def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory
     path.write_bytes(data)
     messages, bad = read_all(path, [DiscordExporterReader()])
     assert len(messages) == 4 or bad
+
+
+def test_reactions_say_who_reacted(tmp_path: Path) -> None:
+    tom, robot = {"id": "9", "name": "tom", "nickname": "Tom", "isBot": False}, {"id": "8", "name": "b", "isBot": True}
+    reactions = [
+        {"emoji": {"id": "", "name": "👍", "code": "thumbsup"}, "count": 2, "users": [robot, tom]},
+        {"emoji": {"id": "", "name": "🔥"}, "count": 5},
+    ]
+    own = [{"emoji": {"id": "77", "name": "wave"}, "count": 1, "users": [tom]}]
+    path = write_json(
+        tmp_path / "c.json", exported(said(1, "hello", reactions=reactions), said(2, "again", reactions=own))
+    )
+    messages, bad = read_all(path, [DiscordExporterReader()])
+    assert bad == []
+    assert [(one.sender, one.text, one.mark, one.reply_to) for one in messages] == [
+        ("7", "hello", "", None),
+        ("9", "👍", "reaction", "1"),
+        ("7", "again", "", None),
+        ("9", ":wave:", "reaction", "2"),
+    ]
+    assert (messages[1].sender_name, messages[1].is_owner) == ("Tom", None)

@@ -121,3 +121,18 @@ def test_hangouts_of_old(tmp_path: Path) -> None:
     messages, bad = read_all(write_json(tmp_path / "Hangouts.json", content), [GoogleChatReader()])
     assert bad == []
     assert [(one.text, one.chat, one.is_owner) for one in messages] == [("old", "c1", False)]
+
+
+def test_reactions_say_who_reacted(tmp_path: Path) -> None:
+    reactions = [
+        {"emoji": {"unicode": "👍"}, "reactor_emails": ["mara@a.example"]},
+        {"emoji": {}, "reactor_emails": ["x"]},
+    ]
+    messages, bad = read_all(
+        write_folder(tmp_path / "t", takeout(said(1, TOM, "hi", reactions=reactions))), [GoogleChatReader()]
+    )
+    assert bad == []
+    assert [(one.text, one.is_owner, one.mark, one.reply_to) for one in messages] == [
+        ("hi", False, "", None),
+        ("👍", True, "reaction", "m1"),
+    ]

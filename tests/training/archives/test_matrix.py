@@ -60,3 +60,10 @@ def test_damage_is_counted_once(tmp_path: Path) -> None:
     messages, bad = read_all(path, [MatrixReader()])
     assert [one.text for one in messages] == ["hello"]
     assert [one.position for one in bad] == ["record 2"]
+
+
+def test_a_reaction_is_its_emoji_in_answer_to_an_event(tmp_path: Path) -> None:
+    relation = {"m.relates_to": {"rel_type": "m.annotation", "event_id": "$1", "key": "👍"}}
+    reaction = event(2, "", type="m.reaction", content=relation)
+    messages, _ = read_all(write_json(tmp_path / "e.json", room(event(1, "hi"), reaction)), [MatrixReader()])
+    assert [(one.text, one.mark, one.reply_to) for one in messages] == [("hi", "", None), ("👍", "reaction", "$1")]

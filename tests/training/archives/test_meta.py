@@ -99,3 +99,16 @@ def test_mending_undoes_the_damage_and_leaves_other_text(text: str) -> None:
 @pytest.mark.parametrize("text", ["schön", "你好"])
 def test_sound_text_stays(text: str) -> None:
     assert mended(text) == text
+
+
+def test_reactions_are_mended_and_follow_their_message(tmp_path: Path) -> None:
+    reactions = [{"reaction": spoiled("❤"), "actor": spoiled("Zoë")}, {"reaction": spoiled("😂"), "actor": "Tom"}]
+    inbox = tmp_path / "messages" / "inbox" / "zoe_1"
+    write_json(inbox / "message_1.json", conversation(said(2, "Tom", "b"), said(1, "Tom", "a", reactions=reactions)))
+    messages, bad = read_all(tmp_path, [MetaReader()])
+    assert bad == []
+    assert [(one.sender, one.text, one.mark) for one in messages] == [
+        ("Tom", "a", ""),
+        ("Zoë", "❤", "reaction"),
+        ("Tom", "b", ""),
+    ]

@@ -26,8 +26,9 @@ MARKDOWN = (
 TEXTS = [
     ("Tom", "", "hello"),
     ("Me", "", "first: line\nsecond line"),
+    ("Tom", "reaction", "\U0001f44d"),
     ("Tom", "media", "look"),
-    ("Tom", "sticker", ""),
+    ("Tom", "", "\U0001f600"),
     ("Me", "deleted", "(This message was deleted)"),
     ("Tom", "service", "Incoming voice call (accepted, 1m 2s)"),
     ("No-Sender", "service", ""),
@@ -52,7 +53,7 @@ JSON_LINES = (
     record(5, "Tom", "hello")
     + record(6, "Me", "first: line\nsecond line", quote="\n\n> hello\n\n", reactions=[["Tom", "\U0001f44d"]])
     + record(7, "Tom", "look", attachments=[{"name": "a.jpg", "path": "media/a.jpg"}])
-    + record(8, "Tom", "", sticker={"id": "1", "packId": "2", "packKey": "3", "emoji": "x", "extension": None})
+    + record(8, "Tom", "", sticker={"id": "1", "packId": "2", "packKey": "3", "emoji": "\U0001f600", "extension": None})
     + record(9, "Me", "(This message was deleted)", deleted=True)
     + record(10, "Tom", "Incoming voice call (accepted, 1m 2s)", call=True)
     + record(11, "No-Sender", "")
@@ -82,7 +83,7 @@ def test_markdown(tmp_path: Path) -> None:
     assert bad == []
     assert told(messages) == TEXTS
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, 10, tzinfo=UTC)
-    assert [one.is_owner for one in messages] == [False, True, False, False, True, False, False]
+    assert [one.is_owner for one in messages] == [False, True, False, False, False, True, False, False]
     assert {(one.kind, one.chat, one.platform) for one in messages} == {("dm", "Tom", "signal")}
 
 
@@ -136,7 +137,7 @@ def test_broken_records_are_noted(tmp_path: Path) -> None:
     assert [one.text for one in messages] == ["a", "b"]
     assert [one.position for one in bad] == ["record 2", "record 3", "record 4"]
     messages, bad = read(written(tmp_path / "md", md=MARKDOWN + "[2021-02-31 10:00:00] Me: x  \n\n"))
-    assert (len(messages), [one.position for one in bad]) == (7, ["line 23"])
+    assert (len(messages), [one.position for one in bad]) == (8, ["line 23"])
 
 
 @pytest.mark.parametrize(
@@ -166,3 +167,17 @@ def test_no_bytes_stop_it(tmp_path_factory: pytest.TempPathFactory, data: bytes)
         if SignalReader().sniff(Tree(open_folder(path), path.name, path.name, ZONE)):
             messages, _ = read(path)
             assert len(messages) >= 7
+
+
+def test_a_sticker_that_stands_for_no_emoji_and_the_owners_reaction(tmp_path: Path) -> None:
+    text = "[2021-03-13 21:05:10] Tom: hello  \n(- Kim: \u2764\ufe0f, Me: \U0001f602 -)\n\n"
+    text += "[2021-03-13 21:06:00] Me:   \n(( wave ))\n\n"
+    messages, bad = read(written(tmp_path, md=text))
+    assert bad == []
+    assert [(*one, is_owner) for one, is_owner in zip(told(messages), [m.is_owner for m in messages], strict=True)] == [
+        ("Tom", "", "hello", False),
+        ("Kim", "reaction", "\u2764\ufe0f", False),
+        ("Me", "reaction", "\U0001f602", True),
+        ("Me", "sticker", "", True),
+    ]
+    assert {one.reply_to for one in messages[1:3]} == {messages[0].id}

@@ -56,3 +56,21 @@ def test_a_damaged_day_and_a_record_without_time_are_counted(tmp_path: Path) -> 
     messages, bad = read_all(write_folder(tmp_path / "export", files), [SlackReader()])
     assert [one.text for one in messages if one.chat == "general"] == ["ok"]
     assert len(bad) == 2
+
+
+def test_reactions_are_the_emoji_that_slack_names(tmp_path: Path) -> None:
+    reactions = [
+        {"name": "+1::skin-tone-2", "users": ["U2", "U1"], "count": 2},
+        {"name": "our_own", "users": ["U3"], "count": 1},
+    ]
+    messages, bad = read_all(
+        write_folder(tmp_path / "x", workspace(said(1, "U1", "hi", reactions=reactions))), [SlackReader()]
+    )
+    assert bad == []
+    general = [one for one in messages if one.chat == "general"]
+    assert [(one.sender_name, one.text, one.mark) for one in general] == [
+        ("Mara", "hi", ""),
+        ("Tom Berg", "👍", "reaction"),
+        ("robot", ":our_own:", "reaction"),
+    ]
+    assert {one.reply_to for one in general[1:]} == {general[0].id}

@@ -103,7 +103,8 @@ def test_control_characters_come_as_invalid_escapes(tmp_path: Path) -> None:
         ({"via_bot": "@gif"}, "bot"),
         ({"photo": "(File not included. Change data exporting settings to download.)"}, "media"),
         ({"file": "voice.ogg", "media_type": "voice_message"}, "media"),
-        ({"media_type": "sticker", "sticker_emoji": "😀"}, "sticker"),
+        ({"media_type": "sticker", "sticker_emoji": "😀"}, "media"),
+        ({"media_type": "sticker"}, "sticker"),
         ({"poll": {"question": "?"}}, "media"),
         ({"edited": "2017-07-14T04:41:00"}, ""),
         ({}, ""),
@@ -199,3 +200,34 @@ def test_found_in_folders_and_zips_under_any_name(tmp_path: Path) -> None:
         messages, bad = read_all(path)
         assert [message.text for message in messages] == ["hi"]
         assert bad == []
+
+
+def test_a_sticker_says_its_emoji(tmp_path: Path) -> None:
+    sticker = {"file": "(File not included.)", "media_type": "sticker", "sticker_emoji": "😀"}
+    assert (one(tmp_path, telegram_message(1, ME, "", **sticker)).text) == "😀"
+
+
+def test_reactions_follow_what_they_are_put_to(tmp_path: Path) -> None:
+    recent = [
+        {"from": name, "from_id": f"user{user}", "date": "2017-07-15T04:40:00"}
+        for name, user in (("Tom", 2002), ("Mara", ME))
+    ]
+    reactions = [
+        {"type": "emoji", "count": 1, "emoji": "❤", "recent": recent[1:]},
+        {"type": "emoji", "count": 2, "emoji": "👍", "recent": recent},
+        {"type": "custom_emoji", "count": 1, "document_id": "x.webp", "recent": recent},
+        {"type": "emoji", "count": 99, "emoji": "🔥"},
+    ]
+    first = telegram_message(1, 2002, "look", reactions=reactions)
+    messages = read(tmp_path, telegram_account(telegram_chat([first, telegram_message(2, ME, "b")])))
+    assert [(m.sender, m.text, m.mark, m.reply_to, m.is_owner) for m in messages] == [
+        ("2002", "look", "", None, False),
+        ("1001", "❤", "reaction", "1", True),
+        ("1001", "b", "", None, True),
+    ]
+    assert messages[1].sent_at == messages[0].sent_at
+    damaged = telegram_chat([telegram_message(1, 2002, "look", reactions=7)])
+    messages, bad = read_all(write_json(tmp_path / "result.json", damaged))
+    assert ([m.text for m in messages], len(bad)) == (["look"], 1)
+    forwarded = telegram_message(1, 2002, "look", reactions=reactions, forwarded_from="Ana")
+    assert [m.mark for m in read(tmp_path, telegram_account(telegram_chat([forwarded])))] == ["forward"]
