@@ -1,10 +1,14 @@
 """The limit for one contact: never passed but by a last session, the oldest go, and others lose nothing."""
 
 from collections import Counter
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doppel.message import Message
+from tests.training.messages import message
+from tests.training.test_build import assert_accounted, build_messages, sessions_of
 from training.balance import FEWEST, over_share
 from training.splits import Summary
 
@@ -93,3 +97,22 @@ def test_of_every_contact_at_most_the_share_or_one_session_is_left(
 
 def _age(session: Summary) -> tuple[float, str]:
     return session.ended_at, session.id
+
+
+def test_in_a_build_the_latest_with_one_contact_stay(tmp_path: Path) -> None:
+    day = 24 * 60
+
+    def talk(number: int, contact: str, at: float) -> list[Message]:
+        chat = f"with {contact}"
+        asked = message(number, f"question {number}", sender=contact, chat=chat, at=at)
+        return [asked, message(number + 1, f"answer {number}", chat=chat, at=at + 1)]
+
+    rows = [one for number in range(0, 40, 2) for one in talk(number, "ana", number * day)]
+    for place, contact in enumerate(["tom", "ben", "ida", "eva"]):
+        rows += talk(100 + 2 * place, contact, (50 + place) * day)
+    report = build_messages(tmp_path, rows)
+    assert_accounted(report)
+    assert report.dropped == {"contact cap": 16}  # 12 of 24 answers may be to ana
+    answers = [bubble for one in sessions_of(tmp_path) for turn in one.turns if turn.is_mine for bubble in turn.bubbles]
+    assert answers == [f"answer {number}" for number in (*range(16, 40, 2), 100, 102, 104, 106)]
+    assert build_messages(tmp_path, rows, cleaning={"contact_share": 1}).dropped == {}
