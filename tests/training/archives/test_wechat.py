@@ -1,0 +1,212 @@
+"""WeChat's chats as the tables that several programs make of them."""
+
+import csv
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doppel.message import Message
+from tests.training.exports import ZONE, read_all
+from training.archives.tree import BadRecord, Tree, open_folder
+from training.archives.wechat import WeChatReader
+
+DUMP = ["id", "MsgSvrID", "type_name", "is_sender", "talker", "room_name", "msg", "src", "CreateTime"]
+TRACE = [
+    *("localId", "TalkerId", "Type", "SubType", "IsSender", "CreateTime"),
+    *("Status", "StrContent", "StrTime", "Remark", "NickName", "Sender"),
+]
+SESSION = ["消息ID", "类型", "发送人", "时间", "内容", "备注", "昵称", "更多信息"]
+ID = 7000000000000000000
+
+
+def table(*rows: list[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def dumped(number: int, text: str, kind: str = "文本", own: str = "0", room: str = "wxid_deer") -> list[str]:
+    talker = "wxid_me" if own == "1" else "wxid_deer"
+    return [str(number), str(ID + number), kind, own, talker, room, text, "", f"2024/10/4 11:{number:02}"]
+
+
+def traced(
+    number: int, text: str, sender: str, *, kind: str = "1", share: str = "0", names: str = "小鹿,鹿"
+) -> list[str]:
+    own = "1" if sender == "我" else "0"
+    seconds = str(1_600_000_000 + number)
+    return [str(number), "3", kind, share, own, seconds, "", text, "2020-09-13 14:26:40", *names.split(","), sender]
+
+
+DUMPED = table(DUMP, dumped(1, "在吗"), dumped(2, "在，\n怎么了", own="1"))
+
+
+def read(
+    folder: Path, text: str, name: str = "chat.csv", encoding: str = "utf-8"
+) -> tuple[list[Message], list[BadRecord]]:
+    (folder / name).write_bytes(text.encode(encoding))
+    return read_all(folder / name, [WeChatReader()])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
+def test_a_private_chat_of_pywxdump(tmp_path: Path, encoding: str) -> None:
+    messages, bad = read(tmp_path, DUMPED, encoding=encoding)
+    assert bad == []
+    assert [(one.sender, one.text, one.is_owner, one.id) for one in messages] == [
+        ("wxid_deer", "在吗", False, str(ID + 1)),
+        ("wxid_me", "在，\n怎么了", True, str(ID + 2)),
+    ]
+    assert {(one.platform, one.chat, one.kind) for one in messages} == {("wechat", "wxid_deer", "dm")}
+    assert messages[0].sent_at == datetime(2024, 10, 4, 9, 1, tzinfo=UTC)
+
+
+def test_kinds_of_messages(tmp_path: Path) -> None:
+    rows = [
+        dumped(1, "看[旺柴]\n\n[引用](2024-10-04 11:00:00)鹿:在\n吗", "引用回复"),
+        dumped(2, "图片", "图片"),
+        dumped(3, "", "动画表情"),
+        dumped(4, "你撤回了一条消息", "系统通知"),
+        dumped(5, "鹿拍了拍我", "拍一拍"),
+        dumped(6, "标题", "(分享)卡片式链接"),
+        dumped(7, "记录", "合并转发的聊天记录"),
+        dumped(8, "hi", "text"),
+        dumped(9, "什么", "未知-11000,0"),
+        dumped(10, "语音通话", "语音通话"),
+        [*dumped(11, "别人的话", "文本"), "True"],
+    ]
+    messages, bad = read(tmp_path, table([*DUMP, "is_forward"], *rows))
+    assert bad == []
+    assert [(one.mark, one.text) for one in messages] == [
+        ("", "看[旺柴]"),
+        ("media", ""),
+        ("sticker", ""),
+        ("deleted", "你撤回了一条消息"),
+        ("service", "鹿拍了拍我"),
+        ("media", ""),
+        ("forward", ""),
+        ("", "hi"),
+        ("media", ""),
+        ("service", "语音通话"),
+        ("forward", ""),
+    ]
+
+
+def test_groups_and_files_that_do_not_name_their_chat(tmp_path: Path) -> None:
+    messages, _ = read(tmp_path, table(DUMP, dumped(1, "hi", room="1@chatroom")))
+    assert {(one.kind, one.chat) for one in messages} == {("group", "1@chatroom")}
+    messages, _ = read(tmp_path, table(DUMP, dumped(1, "hi", room=""), dumped(2, "ho", own="1", room="")))
+    assert {(one.kind, one.chat) for one in messages} == {("dm", "wxid_deer")}
+    three = [["1", "0", "文本", "0", f"wxid_{name}", "", "hi", "", "2024-10-04 11:42:33"] for name in "abc"]
+    messages, _ = read(tmp_path, table(DUMP, *three), name="茶_0_5000.csv")
+    assert {(one.kind, one.chat) for one in messages} == {("group", "茶")}
+    assert len({one.id for one in messages}) == 3
+
+
+def test_numbers_that_a_spreadsheet_spoilt_are_no_ids(tmp_path: Path) -> None:
+    rows = [dumped(1, "hi"), dumped(2, "ho")]
+    for row in rows:
+        row[1] = "7.00E+18"
+    messages, _ = read(tmp_path, table(DUMP, *rows))
+    assert len({one.id for one in messages}) == 2
+    assert messages == read(tmp_path, table(DUMP, *rows))[0]
+
+
+def test_older_tables_hold_json(tmp_path: Path) -> None:
+    header = [*DUMP[:6], "content", "CreateTime"]
+    row = ["1", str(ID), "文本", "1", "我", "wxid_deer", '{"src": "", "msg": "早"}', "1600000000"]
+    (message,), bad = read(tmp_path, table(header, row))
+    assert bad == []
+    assert (message.text, message.is_owner, message.sent_at.year) == ("早", True, 2020)
+
+
+def test_all_chats_of_memotrace(tmp_path: Path) -> None:
+    rows = [
+        traced(1, "在吗", "鹿"),
+        traced(2, "在", "我"),
+        traced(3, "", "鹿", kind="49", share="57"),
+        traced(4, "<msg/>", "鹿", kind="3"),
+        traced(5, "以上是打招呼的内容", "鹿", kind="10000"),
+        traced(6, "大家好", "小王", names="茶会,茶会"),
+        traced(7, "好", "我", names="茶会,茶会"),
+    ]
+    messages, bad = read(tmp_path, table(TRACE, *rows))
+    assert bad == []
+    assert [(one.chat_name, one.kind, one.sender, one.mark, one.text, one.is_owner) for one in messages] == [
+        ("小鹿", "dm", "鹿", "", "在吗", False),
+        ("小鹿", "dm", "我", "", "在", True),
+        ("小鹿", "dm", "鹿", "", "", False),
+        ("小鹿", "dm", "鹿", "media", "", False),
+        ("小鹿", "dm", "鹿", "service", "以上是打招呼的内容", False),
+        ("茶会", "group", "小王", "", "大家好", False),
+        ("茶会", "group", "我", "", "好", True),
+    ]
+    assert messages[0].sent_at == datetime(2020, 9, 13, 12, 26, 41, tzinfo=UTC)
+
+
+def test_older_tables_of_memotrace_have_a_value_more(tmp_path: Path) -> None:
+    rows = [traced(1, "在吗", "鹿"), traced(2, "在", "我")]
+    older = [[*row[:9], str(ID + number), *row[9:]] for number, row in enumerate(rows)]
+    messages, bad = read(tmp_path, table(TRACE, *older))
+    assert bad == []
+    assert [(one.id, one.chat_name, one.sender, one.text) for one in messages] == [
+        (str(ID), "小鹿", "鹿", "在吗"),
+        (str(ID + 1), "小鹿", "我", "在"),
+    ]
+
+
+def test_one_chat_of_memotrace(tmp_path: Path) -> None:
+    rows = [
+        [str(ID), "文本", "小鹿", "2024-10-04 11:42:33", "在吗", "小鹿", "鹿", "more"],
+        [str(ID + 1), "图片", "风", "2024-10-04 11:42:40", "image/1.jpg", "风", "风", "more"],
+        [str(ID + 2), "系统消息", "小鹿", "2024-10-04 11:42:50", '"小鹿" 撤回了一条消息', "小鹿", "鹿", "more"],
+    ]
+    messages, bad = read(tmp_path, table(SESSION, *rows), name="小鹿(1).csv")
+    assert bad == []
+    assert [(one.sender, one.mark, one.text, one.is_owner) for one in messages] == [
+        ("小鹿", "", "在吗", False),
+        ("风", "media", "", True),
+        ("小鹿", "deleted", '"小鹿" 撤回了一条消息', False),
+    ]
+    assert {(one.kind, one.chat_name) for one in messages} == {("dm", "小鹿")}
+    messages, _ = read(tmp_path, table(SESSION, *rows), name="chat.csv")
+    assert {one.is_owner for one in messages} == {None}
+
+
+def test_chatlog(tmp_path: Path) -> None:
+    header = ["Time", "SenderName", "Sender", "TalkerName", "Talker", "Content"]
+    rows = [
+        ["2024-10-04 11:42:33", "鹿", "wxid_deer", "小鹿", "wxid_deer", "在吗"],
+        ["2024-10-04 11:42:40", "我", "wxid_me", "小鹿", "wxid_deer", "![图片](http://127.0.0.1/image/1)"],
+    ]
+    messages, bad = read(tmp_path, table(header, *rows))
+    assert bad == []
+    assert [(one.sender, one.sender_name, one.mark, one.is_owner) for one in messages] == [
+        ("wxid_deer", "鹿", "", None),
+        ("wxid_me", "我", "media", True),
+    ]
+
+
+def test_a_row_that_makes_no_sense_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+    rows = [dumped(1, "a"), ["2"], [*dumped(3, "b")[:-1], "never"], dumped(4, "c")]
+    messages, bad = read(tmp_path, table(DUMP, *rows))
+    assert [one.text for one in messages] == ["a", "c"]
+    assert [one.position for one in bad] == ["record 3", "record 4"]
+
+
+@pytest.mark.parametrize("text", ["", "username,text,timestamp\n", "Date,User,Message\n", "id,bid,正文\n", "{}"])
+def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.csv").write_text(text, encoding="utf-8")
+    assert not WeChatReader().sniff(Tree(open_folder(tmp_path), "x.csv", "x.csv", ZONE))
+
+
+@given(st.binary(max_size=40), st.sampled_from([DUMP, TRACE, SESSION]))
+def test_no_bytes_stop_it(tmp_path_factory: pytest.TempPathFactory, data: bytes, header: list[str]) -> None:
+    path = tmp_path_factory.mktemp("any") / "x.csv"
+    path.write_bytes((DUMPED * 3).encode() + b"\n" + data)
+    assert len(read_all(path, [WeChatReader()])[0]) >= 6
+    path.write_bytes(table(header).encode("utf-8-sig") + data)
+    read_all(path, [WeChatReader()])
