@@ -89,11 +89,25 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Whether the engine can answer, how many requests wait, and which adapters are loaded."""
+    """Whether the engine can answer, how many requests wait, and which adapters are loaded.
+
+    `active` requests of at most `max_active` are under way; both are 0 where the engine does not know.
+    """
 
     ready: bool
     waiting: int
     adapters: tuple[str, ...]
+    active: int = 0
+    max_active: int = 0
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What an engine has in hand: requests under way and waiting, memory of earlier turns, and tokens that saved."""
+
+    active: int
+    waiting: int
+    kept_bytes: int = 0
+    reused_tokens: int = 0
 
 
 class EngineError(DoppelError):

@@ -1,9 +1,8 @@
-"""The thread that runs the model: takes turns among requests, one step of each at a time.
+"""The thread that runs the model: a queue before it, and a round at a time of what is under way.
 
-Up to `max_active` requests are under way at once, each with its own KV cache, and each gets one step a round:
-a short reply overtakes a long one, and everybody's first words come soon. The rest wait in order. A step is
-one token, or at most 512 tokens of a prompt; between steps a request may be cancelled, run out of time,
-or an adapter may come or go. Knows nothing of asyncio: results leave through a callback.
+Up to `max_active` requests are under way at once; the rest wait in order. Between rounds a request may join, end,
+be cancelled or run out of time, and an adapter may come or go. Knows nothing of asyncio: results leave through a
+callback.
 """
 
 import logging
@@ -14,45 +13,25 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from doppel.adapter import AdapterRefused
-from doppel.engine import EngineError, Request, Sampling, Token
+from doppel.engine import EngineError, Sampling
+from doppel.engine.decoding import Decoding
+from doppel.engine.job import Job
 from doppel.engine.lora import Adapters, Lora
-from doppel.engine.sampling import Sampler, candidates
+from doppel.engine.memory import first_line
+from doppel.engine.sampling import candidates
 from doppel.engine.scoring import log_probabilities
 from doppel.i18n import tr
 
 _log = logging.getLogger(__name__)
 
-_PREFILL = 512
 _CANARY_TOKENS = 4
 _LAST_STEP_SECONDS = 8.0  # the process may then end all the same: the thread is a daemon
+_FAILED_ROUNDS = 3  # in a row, by a fault of our own: then there is no use in going on
 
 Result = TypeVar("Result")
-Deliver = Callable[[Token | Exception | None], None]
-"""Takes each token; then None for a good end, or what went wrong. Called on the thread; must not block."""
-
-
-class Job:
-    """One request on its way through the thread.
-
-    Args:
-        request: what to generate.
-        deadline: when it must end, in the thread's clock.
-        deliver: where the results go.
-    """
-
-    def __init__(self, request: Request, deadline: float, deliver: Deliver) -> None:
-        self.request = request
-        self.deadline = deadline
-        self.deliver = deliver
-        self.cancelled = False
-        self.pending = request.prompt
-        self.produced = 0
-        self.cache: Cache | None = None
-        self.sampler = Sampler(request.sampling, request.prompt)
 
 
 class InferenceThread:
@@ -65,6 +44,7 @@ class InferenceThread:
         clock: seconds, monotonic.
         max_active: requests under way at once.
         max_waiting: requests waiting beyond those; one more is refused.
+        keep_bytes: memory for what was read in earlier turns.
     """
 
     def __init__(
@@ -76,18 +56,20 @@ class InferenceThread:
         clock: Callable[[], float],
         max_active: int,
         max_waiting: int,
+        keep_bytes: int,
     ) -> None:
         self._model = model
         self._adapters = Adapters(model)
-        self._context_length = context_length
+        self._decoding = Decoding(
+            model, self._adapters, context_length=context_length, most=max_active, keep_bytes=keep_bytes
+        )
         self._canary = canary
         self._clock = clock
-        self._max_active = max_active
+        self.max_active = max_active
         self._max_waiting = max_waiting
         self._changed = threading.Condition()
         self._errands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._waiting: deque[Job] = deque()
-        self._active: list[Job] = []
         self._loaded: list[str] = []
         self._retiring: set[str] = set()
         self._closing = False
@@ -144,6 +126,21 @@ class InferenceThread:
         return len(self._waiting)
 
     @property
+    def active(self) -> int:
+        """Requests under way."""
+        return len(self._decoding.jobs)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that earlier turns hold."""
+        return self._decoding.prefixes.bytes
+
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens that need not be read again, so far."""
+        return self._decoding.prefixes.reused
+
+    @property
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._closing
 
@@ -156,15 +153,16 @@ class InferenceThread:
             self._thread.join(_LAST_STEP_SECONDS)
 
     def _run(self) -> None:
+        failed = 0
         try:
-            while self._wait_for_work():
-                self._do_errands()
-                self._admit()
-                for job in list(self._active):
-                    self._advance(job)
-                self._forget_retired()
-        except Exception:  # noqa: BLE001 logged; what matters is that nobody waits for a dead thread
-            _log.exception("the inference thread failed")
+            while failed < _FAILED_ROUNDS and self._wait_for_work():
+                try:
+                    self._round()
+                    failed = 0
+                except Exception as error:  # noqa: BLE001 logged; what matters is that nobody waits in vain
+                    _log.exception("a round of the inference thread failed")
+                    failed += 1
+                    self._decoding.give_up(list(self._decoding.jobs), error)
         finally:
             self._end()
 
@@ -172,12 +170,21 @@ class InferenceThread:
         """Sleeps while there is nothing to do; False once the engine is closing."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closing or self._errands or self._waiting or self._active or self._retiring
+                lambda: self._closing or self._errands or self._waiting or self._decoding.jobs or self._retiring
             )
             return not self._closing
 
-    def _do_errands(self) -> None:
-        """Attaches the adapters that came since the last step, and scores what was asked about."""
+    def _round(self) -> None:
+        """Each request under way gets one step."""
+        self._run_errands()
+        self._admit()
+        again = self._decoding.step(self._has_ended)
+        with self._changed:
+            self._waiting.extendleft(reversed(again))
+        self._forget_retired()
+
+    def _run_errands(self) -> None:
+        """Does what was asked for since the last step: adapters that came, texts to be weighed."""
         while self._errands:
             errand, future = self._errands.popleft()
             if not future.set_running_or_notify_cancel():
@@ -189,85 +196,29 @@ class InferenceThread:
             else:
                 future.set_result(result)
 
-    def _end(self) -> None:
-        """Tells everybody who still waits that nothing will come."""
-        with self._changed:
-            self._closing = True
-        for job in [*self._active, *self._waiting]:
-            job.deliver(EngineError(tr("the engine is closed")))
-        for _, future in self._errands:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(EngineError(tr("the engine is closed")))
-
     def _admit(self) -> None:
         """Lets waiting requests begin, in order, and ends those that nobody waits for any more."""
         with self._changed:
             ended = [job for job in self._waiting if self._has_ended(job)]
             for job in ended:
                 self._waiting.remove(job)
-            while self._waiting and len(self._active) < self._max_active:
-                self._active.append(self._waiting.popleft())
+            while self._waiting and self._decoding.room > 0:
+                self._decoding.jobs.append(self._waiting.popleft())
         for job in ended:
             job.deliver(None)
 
     def _has_ended(self, job: Job) -> bool:
         return job.cancelled or self._clock() >= job.deadline
 
-    def _advance(self, job: Job) -> None:
-        """One step of a request, which ends it or not. Whatever goes wrong is the request's end, not ours."""
-        try:
-            if self._has_ended(job):
-                self._finish(job, None)
-                return
-            token = self._step(job)
-            if token is None:
-                return
-            job.deliver(token)
-            if (
-                token.id in job.request.stop_ids
-                or job.produced >= job.request.sampling.max_tokens
-                or len(job.request.prompt) + job.produced >= self._context_length
-            ):
-                self._finish(job, None)
-        except EngineError as error:
-            self._finish(job, error)
-        except Exception as error:  # noqa: BLE001 out of memory, a bug in a kernel, ...
-            self._finish(job, EngineError(tr("the model failed: {reason}", reason=_first_line(error))))
-
-    def _finish(self, job: Job, error: EngineError | None) -> None:
-        self._active.remove(job)
-        job.cache = None
-        job.deliver(error)
-
-    def _step(self, job: Job) -> Token | None:
-        """Feeds the next tokens to the model; None while the prompt is not all in."""
-        chunk, job.pending = job.pending[:_PREFILL], job.pending[_PREFILL:]
-        self._adapters.activate(job.request.adapter)
-        logits, job.cache = self._forward(chunk, job.cache)
-        if job.pending:
-            return None
-        token = job.sampler.draw(logits)
-        job.produced += 1
-        job.pending = [token.id]
-        return token
-
-    @torch.inference_mode()
-    def _forward(self, ids: Sequence[int], cache: Cache | None) -> tuple[Tensor, Cache]:
-        """Logits after the last of `ids`, shape (vocabulary,), and the cache with all of them in it."""
-        output = self._model(
-            input_ids=torch.tensor([ids], device=self._model.device),
-            past_key_values=cache,  # None: the model makes the kind it needs (sliding, full, ...)
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[0, -1], output.past_key_values
-
-    def _score(self, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> list[list[float]]:
-        self._adapters.activate(None)
-        try:
-            return log_probabilities(self._model, prompt, answers)
-        except Exception as error:
-            raise EngineError(tr("the model failed: {reason}", reason=_first_line(error))) from error
+    def _end(self) -> None:
+        """Tells everybody who still waits that nothing will come."""
+        with self._changed:
+            self._closing = True
+        for job in [*self._decoding.jobs, *self._waiting]:
+            job.deliver(EngineError(tr("the engine is closed")))
+        for _, future in self._errands:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(EngineError(tr("the engine is closed")))
 
     def _attach(self, lora: Lora) -> None:
         with self._changed:
@@ -280,36 +231,40 @@ class InferenceThread:
             raise
         except Exception as error:
             raise AdapterRefused(
-                tr("{path}: cannot be attached to the base model: {error}", path=lora.folder, error=_first_line(error))
+                tr("{path}: cannot be attached to the base model: {error}", path=lora.folder, error=first_line(error))
             ) from error
         try:
             self._try_out(lora)
         except Exception as error:
             self._adapters.detach(lora.name)
             raise AdapterRefused(
-                tr("{path}: failed its trial run: {error}", path=lora.folder, error=_first_line(error))
+                tr("{path}: failed its trial run: {error}", path=lora.folder, error=first_line(error))
             ) from error
         with self._changed:
             self._loaded.append(lora.name)
 
+    def _score(self, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> list[list[float]]:
+        self._adapters.activate(None)
+        try:
+            return log_probabilities(self._model, prompt, answers)
+        except Exception as error:
+            raise EngineError(tr("the model failed: {reason}", reason=first_line(error))) from error
+
     def _try_out(self, lora: Lora) -> None:
         """Generates a few tokens. Raises EngineError when what comes out are no finite numbers."""
-        self._adapters.activate(lora.name)
-        ids, cache = self._canary, None
-        for _ in range(_CANARY_TOKENS):
-            logits, cache = self._forward(ids, cache)
-            ids = candidates(logits, Sampling(temperature=0))[0].tolist()
+        ids, cache = list(self._canary), None
+        with torch.inference_mode(), self._adapters.in_rows([lora.name]):
+            for _ in range(_CANARY_TOKENS):
+                logits, cache = self._decoding.forward([ids], cache)
+                ids = candidates(logits[0], Sampling(temperature=0))[0].tolist()
 
     def _forget_retired(self) -> None:
         with self._changed:
-            used = {job.request.adapter for job in (*self._active, *self._waiting)}
+            used = {job.request.adapter for job in (*self._decoding.jobs, *self._waiting)}
             unused = self._retiring - used
             self._retiring -= unused
             for name in unused:
                 self._loaded.remove(name)
         for name in unused:
+            self._decoding.prefixes.drop(name)
             self._adapters.detach(name)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

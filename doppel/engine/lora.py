@@ -7,6 +7,8 @@ nothing of requests and threads; everything but `read_lora` belongs on the threa
 
 import hashlib
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ _IRRELEVANT = frozenset(
         *("lora_dropout", "init_lora_weights", "ensure_weight_tying", "runtime_config"),
     }
 )
+_NO_ADAPTER = "__base__"  # PEFT's name for the base model alone
 # Starts that leave the base's weights alone; the others (PiSSA and the like) change them too.
 _PLAIN_STARTS = ("gaussian", "orthogonal", "eva")
 
@@ -126,7 +129,7 @@ def check_fits(lora: Lora, linear: dict[str, tuple[int, int]]) -> None:
 
 
 class Adapters:
-    """The LoRAs attached to one base model, of which one or none is in force.
+    """The LoRAs attached to one base model, of which one or none is in force, or one for each row.
 
     Args:
         model: the base; its linear layers are replaced by PEFT's when the first adapter is attached.
@@ -162,11 +165,33 @@ class Adapters:
             self._put_in_force(name)
             self._active = name
 
+    @contextmanager
+    def in_rows(self, names: Sequence[str | None]) -> Iterator[None]:
+        """Puts an adapter in force for each row of a batch while the model runs; None: the base model alone."""
+        if len(set(names)) == 1:
+            self.activate(names[0])
+            yield
+            return
+        rows = [_NO_ADAPTER if name is None else name for name in names]
+
+        def name_rows(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return args, {**kwargs, "adapter_names": rows}
+
+        hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for layer in self._modules()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def detach(self, name: str) -> None:
         """Forgets an adapter and frees its weights, even one that was attached only in part."""
         if self._active == name:
             self.activate(None)
         delete_adapter(self._model, name, "lora_")
+
+    def _modules(self) -> list[nn.Module]:
+        return [layer for layer in self._adapted if isinstance(layer, nn.Module)]
 
     def _put_in_force(self, name: str | None) -> None:
         for layer in self._adapted:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from doppel.adapter import AdapterRefused, BaseIdentity
 from doppel.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
 from doppel.config import Config
-from doppel.engine import EngineError, Health, Request, Token
-from doppel.engine.inference import InferenceThread, Job
+from doppel.engine import EngineError, Health, Load, Request, Token
+from doppel.engine.inference import InferenceThread
+from doppel.engine.job import Job
 from doppel.engine.lora import Lora, read_lora
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -33,8 +34,9 @@ class TransformersEngine:
         base: the identity that adapters must have been trained for.
         transcript: name of the transcript's format for the base model alone; an adapter's is in its manifest.
         clock: seconds, monotonic; deadlines are kept by it.
-        max_active: requests that take turns; more would make each of them slow.
+        max_active: requests that are written on together; more would make each of them slow.
         max_waiting: requests that may wait beyond those before the next is refused.
+        keep_bytes: memory for earlier turns of chats, whose next turn then reads only what is new; 0 keeps none.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class TransformersEngine:
         *,
         transcript: str = FORMAT,
         clock: Callable[[], float] = time.monotonic,
-        max_active: int = 4,
+        max_active: int = 16,
         max_waiting: int = 64,
+        keep_bytes: int = 1 << 29,
     ) -> None:
         self.base = base
         self.transcript = open_transcript(tokenizer, transcript)
@@ -61,6 +64,7 @@ class TransformersEngine:
             clock=clock,
             max_active=max_active,
             max_waiting=max_waiting,
+            keep_bytes=keep_bytes,
         )
 
     @classmethod
@@ -119,7 +123,13 @@ class TransformersEngine:
 
     def health(self) -> Health:
         """A snapshot; never blocks. `waiting` counts requests that have not begun."""
-        return Health(self._thread.alive, self._thread.waiting, self._thread.adapters)
+        thread = self._thread
+        return Health(thread.alive, thread.waiting, thread.adapters, thread.active, thread.max_active)
+
+    def load(self) -> Load:
+        """What the engine has in hand; never blocks."""
+        thread = self._thread
+        return Load(thread.active, thread.waiting, thread.kept_bytes, thread.reused_tokens)
 
     def close(self) -> None:
         """Ends requests with EngineError and stops the thread, within the step it is at."""

@@ -1,4 +1,4 @@
-"""The transformers engine on a tiny model: streams, cancels, keeps adapters apart, and survives what fails."""
+"""The transformers engine on a tiny model: streams, cancels, keeps its bounds, and survives what fails."""
 
 import asyncio
 import itertools
@@ -62,7 +62,7 @@ async def test_greedy_equals_plain_generate(engine: TransformersEngine, tiny_bas
 
 
 async def test_a_prompt_longer_than_a_prefill_step(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("doppel.engine.inference._PREFILL", 50)
+    monkeypatch.setattr("doppel.engine.decoding._PREFILL", 50)
     model = load_model(tiny_base, torch.float32)
     engine = TransformersEngine(model, load_tokenizer(tiny_base), identify(tiny_base, "tiny"))
     request = ask(engine, "seventy and more " * 12)
@@ -183,18 +183,36 @@ async def test_a_full_queue_is_refused_at_once(open_engine: Open) -> None:
 async def test_a_failing_step_ends_its_request_only(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = engine._thread._forward
+    forward = engine._thread._decoding.forward
 
-    def fail(ids: list[int], cache: object) -> object:
-        if ids[-1] == 7:
-            raise RuntimeError("out of memory\nand a long trace")
-        return forward(ids, cache)
+    def fail(ids: list[list[int]], *arguments: object, **masks: object) -> object:
+        if ids[0][-1] == 7:
+            raise RuntimeError("a bad kernel\nand a long trace")
+        return forward(ids, *arguments, **masks)
 
-    monkeypatch.setattr(engine._thread, "_forward", fail)
+    monkeypatch.setattr(engine._thread._decoding, "forward", fail)
     good = asyncio.create_task(ids(engine.generate(ask(engine))))
-    with pytest.raises(EngineError, match=r"^the model failed: out of memory$"):
+    with pytest.raises(EngineError, match=r"^the model failed: a bad kernel$"):
         await ids(engine.generate(ask(engine, prompt=[5, 6, 7])))
     assert len(await good) == 24
+    assert engine.health().ready
+
+
+async def test_a_fault_of_our_own_ends_what_is_under_way_only(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = iter([AssertionError("a bug")])
+    forget = engine._thread._forget_retired
+
+    def fail_once() -> None:
+        if fault := next(faults, None):
+            raise fault
+        forget()
+
+    monkeypatch.setattr(engine._thread, "_forget_retired", fail_once)
+    with pytest.raises(EngineError, match="the model failed: a bug"):
+        await ids(engine.generate(ask(engine)))
+    assert len(await ids(engine.generate(ask(engine)))) == 24
     assert engine.health().ready
 
 
@@ -205,8 +223,10 @@ async def test_a_thread_that_dies_leaves_nobody_waiting(
         raise AssertionError("a bug")
 
     monkeypatch.setattr(engine._thread, "_forget_retired", fail)
-    with pytest.raises(EngineError, match="closed"):
-        await ids(engine.generate(ask(engine)))
+    for _ in range(3):
+        with pytest.raises(EngineError, match="a bug"):
+            await ids(engine.generate(ask(engine)))
+    await asyncio.to_thread(engine._thread._thread.join, 5)
     assert not engine.health().ready
     with pytest.raises(EngineError, match="closed"):
         await ids(engine.generate(ask(engine)))
