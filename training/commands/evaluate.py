@@ -15,15 +15,24 @@ def evaluate(
     ] = None,
     *,
     quick: Annotated[bool, typer.Option("--quick", help="A rough report in about three minutes.")] = False,
+    tune_sampling: Annotated[
+        bool, typer.Option("--tune-sampling", help="First find the temperature, top_p and min_p most like the owner.")
+    ] = False,
 ) -> dict[str, Any]:
     """Measure how much an adapter is like its owner, on messages it has never seen."""
     from training.fidelity.evaluate import evaluate_version  # torch takes seconds to import
     from training.fidelity.outcome import compare
-    from training.fidelity.table import comparison_table, report_table
+    from training.fidelity.table import comparison_table, report_table, tuning_table
+    from training.fidelity.tuning import tune_sampling as tune
 
     chosen = versions[:2] if versions else [None]
+    tuned = [tune(run.config, version, quick=quick) for version in chosen] if tune_sampling else []
     reports = [evaluate_version(run.config, version, quick=quick) for version in chosen]
     if not run.as_json:
+        for one in tuned:
+            console.print()
+            console.print(tuning_table(one))
         console.print()
         console.print(report_table(reports[0]) if len(reports) == 1 else comparison_table(*reports))
-    return reports[0].result() if len(reports) == 1 else compare(*reports)
+    result = reports[0].result() if len(reports) == 1 else compare(*reports)
+    return {**result, "tuned": [one.result() for one in tuned]} if tuned else result

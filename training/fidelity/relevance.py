@@ -46,6 +46,12 @@ def relevance(
     ]
 
 
+def fit_of(subject: Subject, written: Sequence[Reply], advance: Advance = lambda _: None) -> Estimate:
+    """How often a reply of one side fits its own context better than another."""
+    with subject.base_alone():
+        return _fits(subject, (written,), advance)[0]
+
+
 def _fits(subject: Subject, sides: Sequence[Sequence[Reply]], advance: Advance) -> list[Estimate]:
     """Of each side, all to the same situations: the share that fits its own context better than one far away."""
     places = [place for place in range(len(sides[0])) if all(side[place].bubbles for side in sides)]

@@ -48,6 +48,11 @@ def two_sample(
     return figures
 
 
+def auc_between(first: Sequence[Reply], second: Sequence[Reply]) -> Estimate:
+    """How well two sides' replies, whatever their lengths, are told apart; those that say nothing are left out."""
+    return _told_apart(*_all(first, second))
+
+
 def auc_of(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str]) -> Estimate:
     """AUC of telling label 1 from label 0, from folds that share no group; at least 0.5 by chance."""
     folds = min(_FOLDS, len(set(groups)))
