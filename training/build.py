@@ -49,6 +49,7 @@ from training.sessions import (
 from training.splits import Summary, leaks, likeness, split_by_time
 from training.spool import Conversation, Records, Spool
 from training.staging import replacing
+from training.whose import Whose
 
 STEP = 2000
 """Messages between two signs of life."""
@@ -122,6 +123,7 @@ class _Build:
         self.repeats = Repeats(config.cleaning)
         self.forgotten = Forgotten(config.data_dir)
         self.people = People(config.people)
+        self.whose = Whose(self.people)
         self.contacts = Contacts(self.people)
         self.with_whom: dict[str, str] = {}
         self.gaps: dict[str, float] = {}
@@ -158,9 +160,10 @@ class _Build:
             self.watcher.stage(tr("Reading {name}", name=source.reader.name))
             source.tree.on_open, source.tree.on_read = self.watcher.grew, self.watcher.read
             unreported = 0
-            for message in source.reader.read(source.tree):
+            for written in source.reader.read(source.tree):
+                self.people.saw(written)
+                message = self.whose(number, written)
                 self.owner.saw(number, message)
-                self.people.saw(message)
                 row = self.ledger.read(number, message)
                 text = clean_text(message.text)
                 reason = "excluded" if self.exclusion.covers(message) else drop_reason(message, text)

@@ -25,7 +25,9 @@ from training.archives.parents import TWITTER, ParentsReader
 from training.archives.tree import Tree, open_folder
 from training.clean import clean_text, drop_reason
 from training.owner import Owner
+from training.people import People
 from training.scrub import Exclusion
+from training.whose import Whose
 
 TOKEN = "X_BEARER_TOKEN"  # noqa: S105 the name of the variable
 
@@ -93,11 +95,15 @@ def missing_parents(config: Config, readers: Sequence[Reader] | None = None) -> 
     found = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
     exclusion = Exclusion(config.exclude, config.zone)
     owner = Owner(config.persona.me)
+    people = People(config.people)
+    whose = Whose(people)
     present: set[int] = set()
     wanted: dict[tuple[str, bool | None], set[int]] = {}
     with closing(found):
         for number, source in enumerate([*found.sources, *fetched_source(config)]):
-            for message in source.reader.read(source.tree.unheard()):
+            for written in source.reader.read(source.tree.unheard()):
+                people.saw(written)
+                message = whose(number, written)
                 owner.saw(number, message)
                 if message.platform != TWITTER or message.kind not in ("post", "reply", "quote"):
                     continue

@@ -3,6 +3,7 @@
 Keeps to the limits that X tells in its headers, and gives posts as lines of `parents.jsonl`. Keeps no file.
 """
 
+import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -200,5 +201,5 @@ def _resolved(post: Any) -> str:
         full = str(url.get("expanded_url") or "")
         is_attached = bool(url.get("media_key")) or ("/status/" in full and full.startswith(_OWN_LINKS))
         if short := str(url.get("url") or ""):
-            text = text.replace(short, "" if is_attached else full or short)
+            text = text.replace(short, "" if is_attached else html.escape(full, quote=False) or short)
     return text.strip()

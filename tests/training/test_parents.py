@@ -277,7 +277,7 @@ def test_what_is_missing_is_what_the_owner_answers_and_nobody_holds(tmp_path: Pa
 def test_parents_are_fetched_kept_and_used_by_every_later_build(tmp_path: Path, x: FakeX) -> None:
     config = configured(tmp_path, answer(40, "coffee", 7), answer(41, "pity", 6), quote(43, "long indeed", 5))
     links = [
-        {"url": "https://t.co/a", "expanded_url": "https://tea.example/green"},
+        {"url": "https://t.co/a", "expanded_url": "https://tea.example/?a=1&copy=2"},
         {"url": "https://t.co/b", "expanded_url": "https://x.com/tom/status/7/photo/1", "media_key": "3_1"},
     ]
     x.posts["7"] = {
@@ -296,7 +296,7 @@ def test_parents_are_fetched_kept_and_used_by_every_later_build(tmp_path: Path, 
         query["tweet.fields"][0].split(",")
     )
     assert [(one["id"], one.get("text"), one.get("gone")) for one in lines(config)] == [
-        ("7", "@mara tea &amp; more? https://tea.example/green", None),
+        ("7", "@mara tea &amp; more? https://tea.example/?a=1&amp;copy=2", None),
         ("5", "a long text", None),
         ("6", None, "Not Found Error"),
     ]
@@ -306,7 +306,7 @@ def test_parents_are_fetched_kept_and_used_by_every_later_build(tmp_path: Path, 
         assert_accounted(report)
         assert report.dropped == {"deleted": 1}
         assert said(tmp_path) == [
-            [(False, "tea & more? https://tea.example/green"), (True, "coffee")],
+            [(False, "tea & more? https://tea.example/?a=1&copy=2"), (True, "coffee")],
             [(True, "pity")],
             [(False, "a long text"), (True, "long indeed")],
         ]
@@ -439,3 +439,32 @@ def test_the_authors_of_parents_are_who_they_are_in_direct_messages(tmp_path: Pa
     build(tmp_path, "archive")
     others = {turn.speaker for one in sessions_of(tmp_path) for turn in one.turns if not turn.is_mine}
     assert others == {pseudonym("twitter", "3003")}
+
+
+def test_an_archive_of_somebody_in_people_is_context_and_its_conversations_stay_theirs(tmp_path: Path) -> None:
+    talk = conversation("1001-3003", direct_message(2, OWN_ID, "see you", "2019-01-01T00:00:01.000Z"),
+                        direct_message(1, "3003", "hi there", "2019-01-01T00:00:00.000Z"))  # fmt: skip
+    secret = conversation("3003-5005", direct_message(3, "3003", "a secret", "2019-02-01T00:00:00.000Z"))
+    theirs = twitter_files(tweets=[tweet(30, "tea or coffee?"), tweet(33, "alone")], direct_messages=[talk, secret])
+    theirs["data/account.js"] = theirs["data/account.js"].replace(OWN_ID, "3003").replace("mara_l", "tom")
+    write_folder(tmp_path / "archive" / "a", theirs)
+    own = twitter_files(tweets=[answer(40, "coffee", 30), answer(41, "yes", 9)], direct_messages=[talk])
+    write_folder(tmp_path / "archive" / "b", own)
+    people = [{"name": "Tom", "accounts": ["twitter:tom"]}]
+    assert_accounted(build(tmp_path, "archive", people=people))
+    assert said(tmp_path) == [
+        [(False, "tea or coffee?"), (True, "coffee")],
+        [(True, "yes")],
+        [(False, "hi there"), (True, "see you")],
+    ]
+    config = parse_config({"archive": "archive", "people": people}, tmp_path / "config.yaml")
+    assert missing_parents(config) == ["9"]
+
+
+def test_two_archives_of_mastodon_make_one_thread(tmp_path: Path) -> None:
+    other = json.loads(json.dumps(outbox(created(1, "<p>tea?</p>"))).replace(ACTOR, "https://o.example/users/tom"))
+    write_json(tmp_path / "archive" / "o" / "outbox.json", other)
+    own = outbox(created(5, "<p>yes</p>", inReplyTo="https://o.example/users/tom/statuses/1"))
+    write_json(tmp_path / "archive" / "m" / "outbox.json", own)
+    assert_accounted(build(tmp_path, "archive", people=[{"name": "Tom", "accounts": ["https://o.example/users/tom"]}]))
+    assert said(tmp_path) == [[(False, "tea?"), (True, "yes")]]

@@ -19,6 +19,8 @@ from training.archives.reading import as_object, messages_of, to_utc
 from training.archives.tree import Tree
 
 PLATFORM = "bluesky"
+POSTS = "posts"
+"""Chat id of all posts."""
 
 _POST, _REPOST, _PROFILE = "app.bsky.feed.post", "app.bsky.feed.repost", "app.bsky.actor.profile"
 _WANTED = tuple(kind.encode() for kind in (_POST, _REPOST))
@@ -154,7 +156,7 @@ class _Converter:
         return Message(
             id=f"at://{self._account}/{record.path}",
             platform=PLATFORM,
-            chat=self._account,
+            chat=POSTS,  # so that replies among several people's archives make threads: ids are addresses
             kind=kind,
             sender=self._account,
             sender_name=self._name,

@@ -33,6 +33,7 @@ _SNIFFED = 1 << 17  # a line may hold the longest text there is
 
 # Twitter's ids since November 2010 hold the time, in milliseconds after its epoch.
 _FIRST_SNOWFLAKE, _SNOWFLAKE_EPOCH = 29_700_859_247, 1_288_834_974_657
+_ENTITY = re.compile(r"&(?:[a-z]+|#\d+|#x[0-9a-f]+);", re.IGNORECASE)
 _LEADING_MENTIONS = re.compile(r"^(?:@\w{1,15}\s+)+")
 
 
@@ -81,7 +82,7 @@ def _message(record: Mapping[str, Any], origin: str) -> Message:
     author = "" if is_gone else _plain(record["author"]).removeprefix("@")
     text = "" if is_gone else str(record["text"])
     if platform == TWITTER:  # as its API gives it, and its archive: escaped, with the names that an answer begins with
-        text = html.unescape(text)
+        text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
         text = _LEADING_MENTIONS.sub("", text) if answered else text
     return Message(
         id=post,

@@ -94,12 +94,12 @@ def parse_time(text: str) -> datetime:
 
 def direct_text(content: dict[str, Any]) -> str:
     """The text of a direct message: links expanded, the link that stands for attached media gone."""
-    text = str(content.get("text") or "")
+    text = html.unescape(str(content.get("text") or ""))  # before the links, whose `&copy=1` is no sign
     for url in content.get("urls") or ():
         text = text.replace(str(url["url"]), str(url.get("expanded") or url["url"]))
     if content.get("mediaUrls"):
         text = _TCO.sub("", text)
-    return html.unescape(text).strip()
+    return text.strip()
 
 
 class LongTweets:
@@ -111,12 +111,12 @@ class LongTweets:
     def add(self, record: dict[str, Any], file: str, number: int) -> None:
         """Takes the content of one `noteTweet`. Raises KeyError, ValueError or TypeError."""
         core = record["core"]
-        text = str(core["text"])
+        text = html.unescape(str(core["text"]))
         for url in core.get("urls") or ():
             short, full = url.get("shortUrl") or url.get("url"), url.get("expandedUrl") or url.get("expanded_url")
             if short and full:
                 text = text.replace(str(short), str(full))
-        text = html.unescape(text).strip()
+        text = text.strip()
         one = _LongTweet(text, parse_time(record["createdAt"]), file, number)
         self._waiting.setdefault(_beginning(text), []).append(one)
 
@@ -181,14 +181,26 @@ def _resolve(
     dropped: Iterable[dict[str, Any]],
 ) -> str:
     """Replaces t.co links by what they stand for. Indices are code points of the text as it is, still escaped."""
-    pieces = {_span(url): str(url.get("expanded_url") or url.get("url") or "") for url in urls}
-    pieces |= {_span(one): "" for one in (*media, *dropped)}
+    pieces = {_place(raw, url): str(url.get("expanded_url") or url.get("url") or "") for url in urls}
+    pieces |= {_place(raw, one): "" for one in (*media, *dropped)}
     text, at = [], start
     for (begin, end), replacement in sorted(pieces.items()):
-        if begin >= at:
-            text += [raw[at:begin], replacement]
+        if begin >= at and end > begin:
+            text += [html.unescape(raw[at:begin]), replacement]
             at = end
-    return html.unescape("".join([*text, raw[at:]])).strip()
+    return "".join([*text, html.unescape(raw[at:])]).strip()
+
+
+def _place(raw: str, link: dict[str, Any]) -> tuple[int, int]:
+    """Where a link stands: where its indices say, or where it is found where they are missing or wrong.
+
+    Nowhere, an empty place, when neither helps. Raises KeyError or ValueError.
+    """
+    short = str(link.get("url") or "")
+    begin, end = _span(link) if link.get("indices") or not short else (0, 0)
+    if short and raw[begin:end] != short and (found := raw.find(short)) >= 0:
+        return found, found + len(short)
+    return begin, end
 
 
 def _span(entity: dict[str, Any]) -> tuple[int, int]:

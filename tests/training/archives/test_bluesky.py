@@ -158,7 +158,7 @@ def test_a_repository(tmp_path: Path) -> None:
     ]
     assert messages[1].reply_to == messages[0].id == f"at://{DID}/{POST}/3a"
     assert messages[2].reply_to == f"at://did:plc:tom/{POST}/9z"
-    assert {(one.sender, one.sender_name, one.chat, one.is_owner) for one in messages} == {(DID, "Mara", DID, True)}
+    assert {(one.sender, one.sender_name, one.chat, one.is_owner) for one in messages} == {(DID, "Mara", "posts", True)}
     assert messages[0].sent_at == datetime(2024, 3, 3, 16, 5, 1, 123000, tzinfo=UTC)
 
 

@@ -21,7 +21,7 @@ from tests.training.exports import (
     write_folder,
     write_zip,
 )
-from training.archives.tweets import parse_time, parse_tweet
+from training.archives.tweets import direct_text, parse_time, parse_tweet
 
 TWEETS = [tweet(1, "good morning"), tweet(2, "早上好")]
 
@@ -282,3 +282,29 @@ def test_times_are_read_without_the_locale(moment: datetime) -> None:
     assert parse_time(moment.strftime("%a %b %d %H:%M:%S +0000 %Y")) == moment
     assert parse_time(moment.isoformat()) == moment
     assert parse_time("Wed Oct 10 20:19:24 -0330 2018") == datetime(2018, 10, 10, 23, 49, 24, tzinfo=UTC)
+
+
+def test_links_keep_what_looks_like_a_sign_in_them(tmp_path: Path) -> None:
+    full, text = "https://example.org/?a=1&copy=2", "R&amp;D https://t.co/aaaaaaaaaa"
+    links = [url(text, "https://t.co/aaaaaaaaaa", full)]
+    assert one(tmp_path, text, entities={"urls": links}).text == f"R&D {full}"
+    content = {"text": text, "urls": [{"url": "https://t.co/aaaaaaaaaa", "expanded": full}]}
+    assert direct_text(content) == f"R&D {full}"
+
+
+def test_links_are_found_without_indices_and_behind_wrong_ones(tmp_path: Path) -> None:
+    text = "😀 see https://t.co/aaaaaaaaaa now"
+    link = {"url": "https://t.co/aaaaaaaaaa", "expanded_url": "https://example.org/"}
+    for indices in ({}, {"indices": ["7", "30"]}, {"indices": ["90", "113"]}):
+        assert one(tmp_path, text, entities={"urls": [{**link, **indices}]}).text == "😀 see https://example.org/ now"
+    assert one(tmp_path, "no link", entities={"urls": [link]}).text == "no link"
+
+
+def test_a_quote_says_which_tweet_it_quotes(tmp_path: Path) -> None:
+    text = "https://t.co/aaaaaaaaaa so true https://t.co/qqqqqqqqqq"
+    links = [
+        url(text, "https://t.co/aaaaaaaaaa", "https://x.com/ana/status/98"),
+        url(text, "https://t.co/qqqqqqqqqq", "https://x.com/ana/status/99"),
+    ]
+    assert one(tmp_path, text, entities={"urls": links}).reply_to == "99"
+    assert one(tmp_path, text, entities={"urls": links}, in_reply_to_status_id_str="5").reply_to == "5"
