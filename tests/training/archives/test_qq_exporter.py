@@ -1,0 +1,166 @@
+"""qq-chat-exporter's JSON, whole and in chunks."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doppel.message import Message
+from tests.training.exports import ZONE, read_all, write_folder, write_json, write_zip
+from training.archives.qq_exporter import QQExporterReader
+from training.archives.tree import BadRecord, Tree, open_folder
+
+ME, DEER = "u_me", "u_deer"
+FIRST = 7_600_000_000_000_000_000
+
+
+def said(number: int, sender: str, *elements: tuple[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
+    return {
+        "id": str(FIRST + number),
+        "seq": str(number),
+        "timestamp": 1_600_000_000_000 + number * 1000,
+        "time": "2020-09-13 20:26:40",
+        "sender": {"uid": sender, "uin": {ME: "111111", DEER: "222222"}.get(sender, "0"), "name": "名字"},
+        "type": "type_1",
+        "content": {
+            "text": "",
+            "html": "",
+            "elements": [{"type": kind, "data": data} for kind, data in elements],
+            "resources": [],
+        },
+        "recalled": False,
+        "system": False,
+        **more,
+    }
+
+
+def text(words: str) -> tuple[str, dict[str, Any]]:
+    return "text", {"text": words}
+
+
+def info(**more: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "QQChatExporter V5 / https://github.com/shuakami/qq-chat-exporter", "version": "5.5.1"},
+        "chatInfo": {"name": "小鹿", "type": "private", "selfUid": ME, "selfUin": "111111", "selfName": "风", **more},
+        "statistics": {"totalMessages": 1, "senders": [{"uid": DEER, "name": "小鹿", "messageCount": 1}]},
+    }
+
+
+def exported(*messages: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {**info(**more), "messages": list(messages), "exportOptions": {"includedFields": ["id"]}}
+
+
+def read(path: Path, content: Any) -> tuple[list[Message], list[BadRecord]]:
+    return read_all(write_json(path, content), [QQExporterReader()])
+
+
+def test_a_private_chat(tmp_path: Path) -> None:
+    messages, bad = read(
+        tmp_path / "friend_222222_20260129.json",
+        exported(said(1, DEER, text("在吗")), said(2, ME, text("在"), ("face", {"id": "264", "name": "/捂脸"}))),
+    )
+    assert bad == []
+    assert [(one.id, one.sender, one.text, one.is_owner) for one in messages] == [
+        (str(FIRST + 1), "222222", "在吗", False),
+        (str(FIRST + 2), "111111", "在/捂脸", True),
+    ]
+    assert {(one.platform, one.kind, one.chat, one.chat_name) for one in messages} == {("qq", "dm", "222222", "小鹿")}
+    assert messages[0].sent_at == datetime(2020, 9, 13, 12, 26, 41, tzinfo=UTC)
+
+
+def test_what_a_message_is_made_of(tmp_path: Path) -> None:
+    picture = ("image", {"filename": "a.jpg", "url": "https://example.org/a.jpg"})
+    sticker = ("market_face", {"id": "1", "name": "[害羞]"})
+    reply = ("reply", {"messageId": "790", "referencedMessageId": str(FIRST + 1), "content": "在吗"})
+    records = [
+        said(2, DEER, reply, ("at", {"uid": ME, "name": "风"}), text(" 好")),
+        said(3, DEER, picture),
+        said(4, DEER, picture, text("看")),
+        said(5, DEER, sticker),
+        said(6, DEER, ("reply", {"messageId": "790"}), sticker, text("嗯")),
+        said(7, DEER, text("说错了"), recalled=True),
+        said(8, DEER, ("system", {"text": "小鹿 加入本群"}), system=True),
+        said(9, DEER, ("forward", {"title": "聊天记录"})),
+        said(10, DEER, ("json", {"title": "一首歌"})),
+    ]
+    messages, bad = read(tmp_path / "x.json", exported(*records, type="group", name="茶会", peerUin="333333"))
+    assert bad == []
+    assert [(one.mark, one.text) for one in messages] == [
+        ("", "@风 好"),
+        ("media", ""),
+        ("media", "看"),
+        ("sticker", ""),
+        ("", "嗯"),
+        ("deleted", "说错了"),
+        ("service", "小鹿 加入本群"),
+        ("forward", ""),
+        ("media", ""),
+    ]
+    assert [one.reply_to for one in messages] == [str(FIRST + 1), *[None] * 8]
+    assert {(one.kind, one.chat) for one in messages} == {("group", "333333")}
+
+
+def test_older_exports(tmp_path: Path) -> None:
+    old = {
+        "messageId": str(FIRST),
+        "timestamp": "2022-10-29T06:42:53.000Z",
+        "sender": {"uin": "222222", "name": "小鹿", "groupCard": "鹿"},
+        "content": {"text": "[回复 风: 早] 晚[图片: a.jpg]", "reply": {"referencedMessageId": "7"}},
+    }
+    bare = {"time": "2022-10-29 08:43:00", "sender": {"name": "小鹿"}, "content": "纯文本"}
+    messages, bad = read(tmp_path / "old.json", exported(old, bare, selfUid=None, selfUin=None))
+    assert bad == []
+    assert [(one.sender, one.sender_name, one.text, one.mark) for one in messages] == [
+        ("222222", "鹿", "晚", "media"),
+        ("小鹿", "小鹿", "纯文本", ""),
+    ]
+    assert [one.sent_at.minute for one in messages] == [42, 43]
+    assert (messages[0].reply_to, messages[0].is_owner, messages[0].chat) == ("7", None, "小鹿")
+    assert messages[1].id
+    assert messages[0].sent_at.hour == messages[1].sent_at.hour == 6
+
+
+def chunked() -> dict[str, str]:
+    manifest = {**info(), "chunked": {"format": "jsonl", "chunks": [{"relativePath": "chunks/c000001.jsonl"}]}}
+    lines = [json.dumps(said(number, DEER, text(f"第{number}")), ensure_ascii=False) for number in range(4)]
+    return {
+        "manifest.json": json.dumps(manifest, ensure_ascii=False),
+        "chunks/c000001.jsonl": "\n".join(lines[:2]) + "\n{broken\n",
+        "chunks/c000002.jsonl": "\n".join(lines[2:]),
+        "avatars.json": "{}",
+    }
+
+
+def test_chunks(tmp_path: Path) -> None:
+    for path in (write_folder(tmp_path / "export", chunked()), write_zip(tmp_path / "x.zip", chunked(), "export/")):
+        messages, bad = read_all(path, [QQExporterReader()])
+        assert [one.text for one in messages] == ["第0", "第1", "第2", "第3"]
+        assert [(one.position, one.file.endswith("chunks/c000001.jsonl")) for one in bad] == [("record 3", True)]
+
+
+def test_damaged_records_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+    records = [said(1, DEER, text("a")), said(2, DEER, text("b"), timestamp="never"), said(3, DEER, text("c"))]
+    messages, bad = read(tmp_path / "x.json", exported(*records, {"id": "4"}, said(5, DEER, text("d"))))
+    assert [one.text for one in messages] == ["a", "c", "d"]
+    assert [one.position for one in bad] == ["record 2", "record 4"]
+
+
+@pytest.mark.parametrize("content", [{}, [], {"metadata": {}, "messages": []}, {"chatInfo": {"name": "x"}}])
+def test_other_files_are_left_to_others(tmp_path: Path, content: Any) -> None:
+    write_json(tmp_path / "x.json", content)
+    assert not QQExporterReader().sniff(Tree(open_folder(tmp_path), "x.json", "x.json", ZONE))
+    assert not QQExporterReader().sniff(Tree(open_folder(tmp_path), "", "folder", ZONE))
+
+
+@given(st.integers(0, 900), st.binary(max_size=4))
+def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory, at: int, damage: bytes) -> None:
+    whole = json.dumps(exported(*(said(number, DEER, text(f"text {number}")) for number in range(4)))).encode()
+    start = whole.index(b'"messages"') + 14
+    path = tmp_path_factory.mktemp("any") / "x.json"
+    path.write_bytes(whole[: start + at] + damage + whole[start + at :])
+    messages, bad = read_all(path, [QQExporterReader()])
+    assert len(messages) == 4 or bad
