@@ -78,13 +78,13 @@ def fetch_parents(
     from training.x_api import API, BATCH, Api  # a client for the network, which no other build needs
 
     token = _token()
-    missing = missing_parents(config, readers)
+    missing, own = _survey(config, installed_readers() if readers is None else readers)
     path = fetched_path(config)
     found = gone = 0
     with closing(Api(base or API, token, told, clock, sleep)) as api:
         for start in range(0, len(missing), BATCH):
             told(tr("Asking X: {done} of {count} posts", done=f"{start:,}", count=f"{len(missing):,}"))
-            page = api.page(missing[start : start + BATCH])
+            page = api.page(missing[start : start + BATCH], own)
             _append(path, page.lines)
             found, gone = found + page.found, gone + len(page.lines) - page.found
     return Fetched(asked=len(missing), found=found, gone=gone)
@@ -92,7 +92,12 @@ def fetch_parents(
 
 def missing_parents(config: Config, readers: Sequence[Reader] | None = None) -> list[str]:
     """Ids of the tweets that the owner's answer or quote and that are nowhere, the newest first. Raises UserError."""
-    found = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
+    return _survey(config, installed_readers() if readers is None else readers)[0]
+
+
+def _survey(config: Config, readers: Sequence[Reader]) -> tuple[list[str], set[str]]:
+    """What is missing, and the owner's accounts."""
+    found = discover(config.archives, config.root, config.zone, readers)
     exclusion = Exclusion(config.exclude, config.zone)
     owner = Owner(config.persona.me)
     people = People(config.people)
@@ -114,7 +119,8 @@ def missing_parents(config: Config, readers: Sequence[Reader] | None = None) -> 
         owner.settle([*(source.tree.label for source in found.sources), str(fetched_path(config))])
     mine = [ids for (account, verdict), ids in wanted.items() if owner.is_mine(TWITTER, account, verdict)]
     # One id that cannot be is enough for X to refuse the other ninety-nine.
-    return [str(one) for one in sorted(set().union(*mine) - present, reverse=True) if 0 < one < 1 << 63]
+    missing = [str(one) for one in sorted(set().union(*mine) - present, reverse=True) if 0 < one < 1 << 63]
+    return missing, {account for platform, account in owner.accounts if platform == TWITTER}
 
 
 def _is_answer(message: Message, exclusion: Exclusion) -> bool:

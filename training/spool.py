@@ -97,9 +97,16 @@ class Conversation:
                 message = msgspec.structs.replace(message, sent_at=self._moved[position])
             yield self._sources[number], message
 
-    def adopt(self, parents: "Conversation") -> None:
-        """Takes from `parents` what messages here answer, and what that answers itself; each goes before its answer."""
-        known = parents.by_id()
+    def adopt(self, parents: "Conversation", known: dict[str, tuple[int, Message]]) -> set[int]:
+        """Takes from `parents` what messages here answer, and what that answers itself; each goes before its answer.
+
+        Args:
+            parents: whom to take them from.
+            known: what is there, `by_id`; what is taken is gone from it afterwards.
+
+        Returns:
+            The numbers of what was taken.
+        """
         present: set[str] = set()
         answers: list[Message] = []
         for _, message in self.messages():
@@ -111,14 +118,13 @@ class Conversation:
         for answer in answers:
             wanted, before = answer.reply_to, answer.sent_at
             while wanted in known and wanted not in present:
-                present.add(wanted)
-                number, message = known[wanted]
+                number, message = known.pop(wanted)
                 is_timed = UNKNOWN < message.sent_at < before
                 before = message.sent_at if is_timed else before - _BEFORE
                 self._take(parents, number, None if is_timed else before)
                 taken.add(number)
                 wanted = message.reply_to
-        parents._leave_out(taken)
+        return taken
 
     def by_id(self) -> dict[str, tuple[int, Message]]:
         """Number and message by id; of several with one id the earliest."""
@@ -137,7 +143,8 @@ class Conversation:
         if moved_to is not None:
             self._moved[other._positions[number]] = moved_to
 
-    def _leave_out(self, numbers: set[int]) -> None:
+    def leave_out(self, numbers: set[int]) -> None:
+        """Lets go of messages, by their numbers."""
         stay = [number for number in range(len(self._times)) if number not in numbers]
         self._times = array("d", (self._times[number] for number in stay))
         self._positions = array("Q", (self._positions[number] for number in stay))
@@ -168,9 +175,11 @@ class Spool:
         """
         for (platform, chat, is_public), parents in self._conversations.items():
             if chat == PARENTS and is_public:
+                known, taken = parents.by_id(), set[int]()
                 for other in self._conversations.values():
                     if other.is_public and other.platform == platform and other is not parents:
-                        other.adopt(parents)
+                        taken |= other.adopt(parents, known)
+                parents.leave_out(taken)
         return list(self._conversations.values())
 
     def close(self) -> None:

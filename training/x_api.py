@@ -5,6 +5,7 @@ Keeps to the limits that X tells in its headers, and gives posts as lines of `pa
 
 import html
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import httpx
@@ -60,8 +61,12 @@ class Api:
         """Ends the connection."""
         self._client.close()
 
-    def page(self, ids: Sequence[str]) -> Page:
+    def page(self, ids: Sequence[str], own: AbstractSet[str] = frozenset()) -> Page:
         """The posts of one batch; those neither given nor gone are left for another time.
+
+        Args:
+            ids: which posts, a `BATCH` at most.
+            own: the owner's accounts. What they wrote and an archive lacks is nobody else's, so it counts as gone.
 
         Raises:
             UserError: X does not take the token.
@@ -70,14 +75,16 @@ class Api:
         content = self._ask(ids)
         includes = as_object(content.get("includes"))
         names = {str(one.get("id")): str(one.get("username") or "") for one in _objects(includes.get("users"))}
-        posts = [_parent(one, names) for one in _objects(content.get("data")) if str(one.get("id")) in ids]
-        given = {one["id"] for one in posts}
-        gone: dict[str, str] = {}
+        given = [_parent(one, names) for one in _objects(content.get("data")) if str(one.get("id")) in ids]
+        posts = [one for one in given if one["author"] not in own]
+        gone = {one["id"]: "your own" for one in given if one["author"] in own}
         for error in _objects(content.get("errors")):
             post = str(error.get("resource_id") or error.get("value"))
             is_over = str(error.get("type")).rpartition("/")[2] in _GONE
-            if post in ids and post not in given and is_over and error.get("resource_type", "tweet") == "tweet":
-                gone[post] = str(error.get("title") or "gone")
+            if post in ids and is_over and error.get("resource_type", "tweet") == "tweet":
+                gone.setdefault(post, str(error.get("title") or "gone"))
+        for one in posts:
+            gone.pop(one["id"], None)
         lines = [{"id": post, "platform": TWITTER, "gone": reason} for post, reason in gone.items()]
         return Page([*posts, *lines], len(posts))
 

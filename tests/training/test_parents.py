@@ -1,6 +1,7 @@
 """Parents of the owner's posts: in their sessions, and fetched from something that behaves as X does."""
 
 import json
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +10,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from doppel.config import Config, parse_config
 from doppel.errors import DoppelError, UserError
@@ -17,7 +20,8 @@ from tests.training.archives.test_mastodon import ACTOR, created, outbox
 from tests.training.archives.test_parents import write_parents
 from tests.training.exports import OWN_ID, conversation, direct_message, tweet, twitter_files, write_folder, write_json
 from tests.training.messages import message
-from tests.training.test_build import assert_accounted, build, build_messages, sessions_of
+from tests.training.test_build import OneFile, assert_accounted, build, build_messages, sessions_of
+from training.archives.parents import PARENTS, UNKNOWN, ParentsReader
 from training.build_report import Report
 from training.parents import Fetched, fetch_parents, fetched_path, missing_parents
 
@@ -153,6 +157,41 @@ def test_one_other_author_who_is_excluded_takes_no_posts_along(tmp_path: Path) -
     report = build(tmp_path, "archive", exclude={"people": ["tom"]})
     assert said(tmp_path) == [[(True, "coffee")], [(True, "morning")]]
     assert report.dropped == {"excluded": 1}
+
+
+posts = st.lists(
+    st.tuples(
+        st.sampled_from(["me", "ana", "parents"]),
+        st.integers(0, 7),
+        st.none() | st.integers(0, 7),
+        st.sampled_from([0, 1, 5, 9]),
+        st.sampled_from(["post", "reply", "quote"]),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(posts)
+def test_every_post_is_accounted_for_whoever_answers_whom(written: list[tuple[str, int, int | None, int, Any]]) -> None:
+    archive = [
+        message(
+            number,
+            f"text {number} of {who}",
+            at=at,
+            sender="me" if who == "me" else "ana",
+            chat=PARENTS if who == "parents" else "posts",
+            kind="post" if who == "parents" else kind,
+            reply_to=None if to is None else str(to),
+            **({"sent_at": UNKNOWN} if who == "parents" and at == 0 else {}),
+        )
+        for who, number, to, at, kind in written
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        report = build_messages(Path(folder), [message(99, "always", at=99), *archive])
+        assert_accounted(report)
+        bubbles = [text for session in said(Path(folder)) for _, text in session]
+    assert len(bubbles) == report.kept
 
 
 class FakeX:
@@ -468,3 +507,24 @@ def test_two_archives_of_mastodon_make_one_thread(tmp_path: Path) -> None:
     write_json(tmp_path / "archive" / "m" / "outbox.json", own)
     assert_accounted(build(tmp_path, "archive", people=[{"name": "Tom", "accounts": ["https://o.example/users/tom"]}]))
     assert said(tmp_path) == [[(False, "tea?"), (True, "yes")]]
+
+
+def test_posts_of_the_owners_own_are_not_kept_as_those_of_a_stranger(tmp_path: Path, x: FakeX) -> None:
+    config = configured(tmp_path, answer(40, "and another thing", 7))
+    x.posts["7"] = {"text": "one thing", "author_id": OWN_ID}
+    assert fetch(config, x) == Fetched(asked=1, found=0, gone=1)
+    assert lines(config) == [{"id": "7", "platform": "twitter", "gone": "your own"}]
+    assert missing_parents(config) == []
+
+
+def test_many_chats_share_a_file_of_parents(tmp_path: Path) -> None:
+    public = {"platform": "reddit", "kind": "reply"}
+    archive = [message(n, f"answer {n}", chat=f"r/{n}", reply_to=f"t1_{n}", **public) for n in range(5)]
+    parents = [{"id": f"t1_{n}", "platform": "reddit", "author": "ana", "text": f"question {n}"} for n in range(4)]
+    write_parents(tmp_path / "parents.jsonl", *parents)
+    (tmp_path / "archive-0").write_text("x")
+    report = build(tmp_path, ["archive-0", "parents.jsonl"], readers=[OneFile(archive, "archive-0"), ParentsReader()])
+    assert_accounted(report)
+    assert said(tmp_path) == [[(False, f"question {n}"), (True, f"answer {n}")] for n in range(4)] + [
+        [(True, "answer 4")]
+    ]

@@ -151,7 +151,8 @@ class _Converter:
         embed = as_object(post.get("embed"))
         answered = as_object(as_object(post.get("reply")).get("parent")).get("uri")
         is_repost = record.path.startswith(_REPOST)
-        kind: Kind = "reply" if answered else "quote" if _is_quote(embed) else "post"
+        quoted = _quoted(embed)
+        kind: Kind = "reply" if answered else "quote" if quoted else "post"
         mark: Mark = "retweet" if is_repost else "media" if embed.get("$type") in _MEDIA else ""
         return Message(
             id=f"at://{self._account}/{record.path}",
@@ -163,20 +164,20 @@ class _Converter:
             sent_at=to_utc(post["createdAt"], _ZONE),
             text="" if is_repost else _text(post),
             is_owner=True,
-            reply_to=str(answered) if answered else None,
+            reply_to=str(answered) if answered else quoted,
             chat_name=self._name,
             mark=mark,
             origin=origin,
         )
 
 
-def _is_quote(embed: Mapping[str, Any]) -> bool:
-    """Whether a post is embedded; feeds and lists may be too."""
+def _quoted(embed: Mapping[str, Any]) -> str | None:
+    """Address of the post that is embedded; feeds and lists may be too."""
     if embed.get("$type") not in _QUOTES:
-        return False
+        return None
     record = as_object(embed.get("record"))
     address = record.get("uri") or as_object(record.get("record")).get("uri")
-    return f"/{_POST}/" in str(address)
+    return str(address) if f"/{_POST}/" in str(address) else None
 
 
 def _text(post: Mapping[str, Any]) -> str:
