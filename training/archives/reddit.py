@@ -143,7 +143,7 @@ class _Converter:
             sender=sender,
             sender_name=sender,
             sent_at=_time(row["date"]),
-            text=_joined("" if subject.lower().startswith("re:") else subject, row["body"]),
+            text=html.unescape(_joined("" if subject.lower().startswith("re:") else subject, row["body"])),
             is_owner=self._is_owner(sender),
             chat_name=(receiver if sender == self._account else sender) if self._account else chat,
             mark=_mark(row["body"], sender),

@@ -108,6 +108,7 @@ def _exports() -> dict[tuple[str, str], Files]:
         ("table", ""): {
             "chat.csv": "username,text,timestamp\nTom,hallo,1600000000\n小林,好,2020-10-10 10:10\n".encode()
         },
+        ("parents", ""): {"parents.jsonl": _json({"id": "77", "author": "@tom", "text": "tea"}) + b"\n"},
         ("sample", ""): {"dataset.json": _json({SPEAKER: {"messages": [[bubble, bubble]]}})},
     }
 

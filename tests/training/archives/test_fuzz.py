@@ -3,7 +3,10 @@
 Each run tries the same damage; `benchmarks/fuzz.py` looks for more.
 """
 
+import importlib.util
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,11 @@ def test_any_bytes_behind_a_sound_beginning(place: Path, name: tuple[str, str], 
 def test_damaged_exports(place: Path, name: tuple[str, str], as_zip: bool, data: st.DataObject) -> None:
     files = damaged(EXPORTS[name], lambda below: data.draw(st.integers(0, below - 1)))
     survive(write(emptied(place), files, as_zip=as_zip), READERS)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is not None, reason="it would fuzz")
+def test_the_benchmark_says_when_it_cannot_look() -> None:
+    script = Path(__file__).parents[3] / "benchmarks" / "fuzz.py"
+    done = subprocess.run([sys.executable, script, "--seconds", "1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "atheris is not installed, so nothing was fuzzed: pip install atheris\n"

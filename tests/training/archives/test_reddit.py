@@ -45,7 +45,7 @@ def request() -> dict[str, str]:
         + f"p1,{LINK},{when},,tea,0,Which pot?,{LINK},I have two.\r\n"
         + f"p2,x,{when},,r/tea,0,My pot,https://i.redd.it/a.jpg,\r\n",
         "messages.csv": MESSAGES
-        + f"m1,x,m1,{when},,tom_b,mara_l,pots,which?\r\n"
+        + f"m1,x,m1,{when},,tom_b,mara_l,pots,which &amp; why?\r\n"
         + f"m2,x,m1,{when},,mara_l,tom_b,re: pots,iron\r\n"
         + f"m3,x,m3,{when},,reddit,mara_l,welcome,hello\r\n",
         "chat_history.csv": CHAT
@@ -108,7 +108,7 @@ def test_private_messages_and_chat(tmp_path: Path) -> None:
     messages, _ = read_all(write_folder(tmp_path / "export", request()), [READER])
     private = [one for one in messages if one.id.startswith("m")]
     assert [(one.chat, one.chat_name, one.text, one.is_owner, one.mark) for one in private] == [
-        ("mara_l tom_b", "tom_b", "pots\nwhich?", False, ""),
+        ("mara_l tom_b", "tom_b", "pots\nwhich & why?", False, ""),
         ("mara_l tom_b", "tom_b", "iron", True, ""),
         ("mara_l reddit", "reddit", "welcome\nhello", False, "service"),
     ]
