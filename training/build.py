@@ -214,7 +214,8 @@ class _Build:
             sessions = cut_at_silences(lines, gap)
         for session in sessions:
             said, needless = without_needless(session)
-            self._drop(needless, "reaction")
+            if needless:
+                self._drop(needless, "reaction")
             for part in self._parts(said):
                 if not conversation.is_public:
                     self.rhythm.listen(part)
