@@ -28,9 +28,14 @@ from tests.training.archives import (
     test_mastodon,
     test_matrix,
     test_meta,
+    test_qq,
+    test_qq_exporter,
     test_reddit,
     test_signal,
     test_slack,
+    test_wechat,
+    test_wechat_json,
+    test_weibo,
     test_whatsapp,
 )
 from tests.training.exports import (
@@ -69,6 +74,7 @@ def _exports() -> dict[tuple[str, str], Files]:
     records = test_reddit.lines(test_reddit.submission(1, "Which pot?", "two"), test_reddit.comment(1, "iron"))
     inbox = test_meta.conversation(test_meta.said(2, "Zoë", "tschüß"), test_meta.said(1, "Tom", "hi"))
     element = test_matrix.room(test_matrix.event(1, "hello"), test_matrix.event(2, "moin", "@tom:example.org"))
+    listed, me = test_wechat_json.listed, test_wechat_json.ME
     return {
         ("telegram", "chat"): {"result.json": _json(chat)},
         ("telegram", "account"): {"result.json": _json(telegram_account(chat))},
@@ -107,6 +113,30 @@ def _exports() -> dict[tuple[str, str], Files]:
         ("instructions", "table"): {"data.csv": b"instruction,output\nhi,hello\n"},
         ("table", ""): {
             "chat.csv": "username,text,timestamp\nTom,hallo,1600000000\n小林,好,2020-10-10 10:10\n".encode()
+        },
+        ("qq", "text"): {"小鹿.txt": test_qq.FRIEND.encode()},
+        ("qq", "mht"): {"小鹿.mht": test_qq.mht(test_qq.row("小鹿", "8:43:38", test_qq.font("在吗<br>嗯"))).encode()},
+        ("qq-exporter", ""): {
+            "小鹿.json": _json(
+                test_qq_exporter.exported(
+                    test_qq_exporter.said(1, test_qq_exporter.DEER, test_qq_exporter.text("在吗")),
+                    test_qq_exporter.said(2, test_qq_exporter.ME, test_qq_exporter.text("在")),
+                )
+            )
+        },
+        ("qq-exporter", "chunks"): _encoded(test_qq_exporter.chunked()),
+        ("wechat", ""): {"小鹿.csv": test_wechat.DUMPED.encode()},
+        ("wechat-json", "list"): {"小鹿.json": _json([listed(1, test_wechat_json.DEER, "在吗"), listed(2, me, "在")])},
+        ("wechat-json", "session"): {
+            "小鹿.json": _json(
+                test_wechat_json.session(test_wechat_json.kept(1, "在吗"), test_wechat_json.kept(2, "在", own=1))
+            )
+        },
+        ("weibo", "json"): {
+            "1.json": _json(test_weibo.crawled(test_weibo.post(1, "早"), test_weibo.post(2, "//@小王:嗯")))
+        },
+        ("weibo", "table"): {
+            "1.csv": test_weibo.table(test_weibo.row(1, "早"), test_weibo.row(2, "是", "原文")).encode()
         },
         ("parents", ""): {"parents.jsonl": _json({"id": "77", "author": "@tom", "text": "tea"}) + b"\n"},
         ("sample", ""): {"dataset.json": _json({SPEAKER: {"messages": [[bubble, bubble]]}})},
