@@ -186,6 +186,10 @@ class OpenAIEngine:
                 while True:
                     try:
                         token = await self._next(tokens, deadline)
+                    except ServerError:
+                        if self._is_closed:
+                            raise EngineError(tr("the engine is closed")) from None
+                        raise
                     except TimeoutError:
                         if is_waiting:
                             raise EngineError(tr("{url} gave no answer in time", url=self._server.url)) from None
@@ -248,7 +252,8 @@ class OpenAIEngine:
                 yield token
 
     async def _attempt(self, request: Request) -> AsyncGenerator[Token]:
-        reader = Reader(self.transcript_of(request.adapter), request.stop_ids, self._abilities.dialect)
+        abilities, transcript = self._abilities, self.transcript_of(request.adapter)
+        reader = Reader(transcript, request.stop_ids, abilities.dialect, spells=abilities.spells)
         async with aclosing(self._server.stream("/v1/completions", self._body(request))) as events:
             async for event in events:
                 for token in reader.read(event):

@@ -25,12 +25,14 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
         dialect: whose names it uses for settings.
         takes_ids: whether a prompt may be token ids; else it is sent as text.
         context_length: most tokens of prompt and reply together, where it says so.
+        spells: whether the text it sends is that of the tokens; else only their ids mean something.
     """
 
     model: str
     dialect: Dialect
     takes_ids: bool
     context_length: int | None = None
+    spells: bool = True
 
 
 async def look(server: Server, model: str | None, tokenizer: "PreTrainedTokenizerBase") -> Abilities:

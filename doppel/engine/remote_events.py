@@ -21,12 +21,16 @@ class Reader:
         transcript: its tokenizer turns text into ids where the server gives none.
         stop_ids: of the request.
         dialect: whose events they are.
+        spells: whether the texts in them are those of the tokens.
     """
 
-    def __init__(self, transcript: Transcript, stop_ids: frozenset[int], dialect: Dialect) -> None:
+    def __init__(
+        self, transcript: Transcript, stop_ids: frozenset[int], dialect: Dialect, *, spells: bool = True
+    ) -> None:
         self._transcript = transcript
         self._stop_ids = stop_ids
         self._dialect = dialect
+        self._spells = spells
         self._last: int | None = None
         self.is_finished = False
         """Whether the server said that this is all."""
@@ -55,7 +59,7 @@ class Reader:
         if self._dialect == "llamacpp":
             found = [_llamacpp_token(one) for one in details.get("content") or ()]
             # Tokens that are parts of a character are not sent, only the character with the last of them.
-            if not text or self._transcript.pieces.decode([token.id for token in found]) == text:
+            if not text or not self._spells or self._transcript.pieces.decode([token.id for token in found]) == text:
                 return found
         elif ids := choice.get("token_ids") or _spelled_ids(details.get("tokens") or ()):
             chances = details.get("token_logprobs") or ()

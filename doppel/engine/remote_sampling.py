@@ -19,6 +19,7 @@ _NEUTRAL = Sampling(top_k=0, top_p=1.0, min_p=0.0)
 _NOT_FILTERS = frozenset(
     {"temperature", "max_tokens", "seed", "dry_base", "dry_allowed_length", "breakers"}
 )  # always possible, or nothing by themselves
+_ALL = 2**16  # tokens, more than a prompt and a reply have: llama.cpp takes no word for all of them
 _FORBID = -100.0  # the lowest bias that OpenAI's protocol has
 
 _EVERYWHERE = frozenset({"top_p", "presence_penalty", "frequency_penalty", "logit_bias"})
@@ -93,7 +94,7 @@ def _llamacpp(sampling: Sampling, pieces: Pieces) -> dict[str, Any]:
         "min_p": sampling.min_p,
         "typical_p": sampling.typical_p,
         "repeat_penalty": sampling.repetition_penalty,
-        "repeat_last_n": -1,
+        "repeat_last_n": _ALL if sampling.repetition_penalty != 1 else 0,
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
         "logit_bias": biases,
@@ -106,7 +107,7 @@ def _llamacpp(sampling: Sampling, pieces: Pieces) -> dict[str, Any]:
         fields |= {
             "dry_base": sampling.dry_base,
             "dry_allowed_length": sampling.dry_allowed_length,
-            "dry_penalty_last_n": -1,
+            "dry_penalty_last_n": _ALL,
             "dry_sequence_breakers": [text for text in dict.fromkeys(ends) if text and "\ufffd" not in text] or ["\n"],
         }
     return fields

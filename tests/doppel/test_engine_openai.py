@@ -341,7 +341,7 @@ def test_settings_by_their_names_there() -> None:
     assert sent["min_p"] == 0.02
     here = parameters("llamacpp", sampling, PIECES)
     assert here["logit_bias"] == [[7, -200.0], [40, False]]
-    assert (here["repeat_penalty"], here["repeat_last_n"], here["seed"]) == (1.1, -1, 3)
+    assert (here["repeat_penalty"], here["repeat_last_n"], here["seed"]) == (1.1, 65536, 3)
     assert here["samplers"][2:] == ["temperature", "top_k", "top_p", "min_p", "typ_p"]
     newline = PIECES.plain(["\n"])[0]
     dry = Sampling(dry_multiplier=0.8, breakers=TRANSCRIPT.stop_ids | set(newline))
