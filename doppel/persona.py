@@ -199,6 +199,16 @@ async def speak(
         yield Bubble(bubble, tokens)
 
 
+def latest(turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
+    """The last turns, at most `limit`: the oldest go a quarter of it at a time.
+
+    In between the beginning stays the same, so that an engine need not read all of it anew for each reply.
+    """
+    step = max(1, limit // 4)
+    over = len(turns) - limit
+    return turns[min(-(-over // step) * step, len(turns) - 1) :] if over > 0 else turns
+
+
 def fit_prompt(transcript: Transcript, header: Header, turns: Sequence[Turn], room: int) -> list[int]:
     """The prompt of at most `room` tokens: whole turns are left out, the oldest first.
 

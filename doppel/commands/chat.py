@@ -94,7 +94,7 @@ class Conversation:
         Raises:
             EngineError: the engine failed.
         """
-        from doppel.persona import Bubble, speak
+        from doppel.persona import Bubble, latest, speak
         from doppel.transcript import ME, Turn
 
         reply = self._config.reply
@@ -105,7 +105,7 @@ class Conversation:
             self._engine,
             self._name,
             header,
-            self.turns[-reply.history :],
+            latest(self.turns, reply.history),
             self.sampling,
             max_bubbles=reply.max_bubbles,
             candidates=reply.candidates,

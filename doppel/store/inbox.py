@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, insert, literal, null, or_, select, union_all, update
+from sqlalchemy import Connection, func, insert, literal, null, or_, select, union_all, update
 
 from doppel.store.schema import (
     Chat,
@@ -96,9 +96,17 @@ def shown(connection: Connection, platform: str, chat: str, limit: int) -> list[
 
 
 def situation(connection: Connection, chat_id: int, limit: int) -> tuple[list[Entry], list[InboxMessage]]:
-    """What was said before in a chat, and what waits for an answer; `limit` messages together, the last ones."""
+    """What was said before in a chat, and what waits for an answer; the last ones, at most `limit` together.
+
+    A chat that is longer loses its oldest messages a quarter of `limit` at a time: in between the beginning stays the
+    same, so that an engine need not read all of it anew for each reply.
+    """
     asked = waiting(connection, chat_id)
-    return history(connection, chat_id, max(0, limit - len(asked))), asked
+    said = _count(connection, chat_id)
+    step = max(1, limit // 4)
+    over = said + len(asked) - limit
+    dropped = -(-over // step) * step if over > 0 else 0
+    return history(connection, chat_id, max(0, min(said - dropped, limit - len(asked)))), asked
 
 
 def unfinished_chats(connection: Connection) -> list[Chat]:
@@ -119,6 +127,13 @@ def settle(connection: Connection, ids: Sequence[int], state: InboxState, reason
 def count_attempt(connection: Connection, ids: Sequence[int], reason: str) -> None:
     """Notes that an answer was tried and why it failed; the messages keep waiting."""
     connection.execute(update(inbox).where(inbox.c.id.in_(ids)).values(attempts=inbox.c.attempts + 1, reason=reason))
+
+
+def _count(connection: Connection, chat_id: int) -> int:
+    """How many messages `history` would find without a limit."""
+    theirs = select(func.count()).where(inbox.c.chat_id == chat_id, inbox.c.state != "new")
+    mine = select(func.count()).where(outbox.c.chat_id == chat_id, outbox.c.state.in_((*SHOWN, "pending")))
+    return connection.execute(theirs).scalar_one() + connection.execute(mine).scalar_one()
 
 
 def history(

@@ -19,7 +19,7 @@ from doppel.engine import Request, Sampling, Token
 from doppel.engine.transformers import TransformersEngine
 from doppel.errors import UserError
 from doppel.habits import Habits
-from doppel.persona import Bubble, Partial, Persona, fit_prompt, open_persona, speak
+from doppel.persona import Bubble, Partial, Persona, fit_prompt, latest, open_persona, speak
 from doppel.transcript import ME, Header, Transcript, Turn
 from tests.conftest import PublishAdapter
 from tests.tiny import VOCABULARY, build_transcript
@@ -80,6 +80,15 @@ def test_open_persona(publish_tiny_adapter: PublishAdapter, tmp_path: Path) -> N
     folder = publish_tiny_adapter(config.adapters_dir, persona="ann", habits=habits)
     opened = open_persona(config)
     assert (opened.folder, opened.manifest.version, opened.habits) == (folder, "0001", habits)
+
+
+@given(st.integers(1, 60), st.integers(1, 200))
+def test_a_long_conversation_loses_its_beginning_by_the_quarter(limit: int, count: int) -> None:
+    turns = [Turn("Ramito", (str(number),)) for number in range(count)]
+    kept = latest(turns, limit)
+    assert kept == turns[len(turns) - len(kept) :]
+    assert min(count, limit - max(0, limit // 4 - 1)) <= len(kept) <= min(count, limit)
+    assert (count - len(kept)) % max(1, limit // 4) == 0
 
 
 turns_strategy = st.lists(

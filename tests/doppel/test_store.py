@@ -260,6 +260,23 @@ def test_a_killed_daemon_leaves_no_lock(tmp_path: Path) -> None:
     Store(url).close()
 
 
+async def test_a_long_chat_loses_its_beginning_by_the_quarter(store: Store) -> None:
+    beginnings, sizes = [], []
+    for number in range(60):
+        chat = await store.run(inbox.receive, message(number, f"text {number}"), START + timedelta(seconds=number))
+        assert chat is not None
+        said, asked = await store.run(inbox.situation, chat.id, 20)
+        assert [one.text for one in said] == [f"text {one}" for one in range(number - len(said), number)]
+        assert [one.text for one in asked] == [f"text {number}"]
+        beginnings.append(number - len(said))
+        sizes.append(len(said) + len(asked))
+        await store.run(inbox.settle, [one.id for one in asked], "answered")
+    assert sorted(set(beginnings)) == [*range(0, 41, 5)]
+    assert beginnings == sorted(beginnings)
+    assert max(sizes) == 20
+    assert min(sizes[20:]) == 16
+
+
 async def test_history_is_in_order_and_ends_where_asked(store: Store) -> None:
     chat = await chat_with(store, "one", "two", "three")
     later = START + timedelta(minutes=1)

@@ -43,8 +43,8 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
             )
         )
     sessions = list(read_sessions(config.data_dir))
-    sampling = read_persona(folder).sampling(config.reply)
     subject = open_subject(config, folder)
+    sampling = read_persona(folder).sampling(config.reply, subject.transcript)
     examination = examine(subject, sessions, sampling, QUICK if quick else FULL)
     figures = [*examination.figures, *quiz_figures(read_kept(folder).quizzes)]
     examination = msgspec.structs.replace(examination, figures=figures)
