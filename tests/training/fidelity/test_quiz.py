@@ -17,6 +17,7 @@ from tests.training.fidelity.cases import situation
 from tests.training.fidelity.test_admission import config as config  # noqa: PLC0414 a fixture
 from tests.training.fidelity.test_admission import published
 from training.fidelity.evaluate import evaluate_version
+from training.fidelity.examination import Effort
 from training.fidelity.heldout import Situation
 from training.fidelity.intervals import wilson
 from training.fidelity.kept import FILE, Kept, Quiz, digest, kept_replies, quiz_figures, read_kept, to_keep
@@ -112,12 +113,13 @@ class TestRecord:
 @pytest.fixture
 def settings(config: Config, tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
-    content = {"model": {"base": config.model.base, "dtype": "float32"}, "reply": {"max_tokens": 24}}
+    content = {"model": {"base": config.model.base, "dtype": "float32"}, "reply": {"max_tokens": 12}}
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     return path
 
 
-def test_the_command_asks_notes_and_shows(config: Config, settings: Path) -> None:
+def test_the_command_asks_notes_and_shows(config: Config, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.fidelity.evaluate.QUICK", Effort(tokens=200, questions=4, replies=10))
     folder = config.adapters_dir / published(config, seed=0)
 
     def run(*options: str, answers: str) -> dict[str, object]:
@@ -135,6 +137,8 @@ def test_the_command_asks_notes_and_shows(config: Config, settings: Path) -> Non
 
     outcome = evaluate_version(config, folder.name, quick=True)
     assert "quiz" in {one.name for one in outcome.examination.figures}
+    assert [one.name for one in read_kept(folder).quizzes] == ["jo"]
+    assert "<!-- quiz -->" in (folder / "report.html").read_text(encoding="utf-8")
     second = run("--name", "<b>kim</b>", answers="r\nr\n")  # the input ends early
     assert (second["asked"], second["seed"]) == (2, 1)
     assert run(answers="q\n")["share"] is None
@@ -145,7 +149,6 @@ def test_the_command_asks_notes_and_shows(config: Config, settings: Path) -> Non
     assert record["figures"]["quiz"]["value"] == pytest.approx((3 + second["right"]) / 8)  # type: ignore[operator]
     assert "bits_per_byte" in record["figures"]
     assert "quiz" in read_manifest(folder).fidelity["figures"]
-    evaluate_version(config, folder.name, quick=True)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<!-- quiz -->") == page.count("<!-- added -->") == 1
     assert "&lt;b&gt;kim&lt;/b&gt;" in page
