@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bot.clock import Clock
 from bot.voice import Loaded, Voice
-from doppel.adapter import check_base, current
+from doppel.adapter import MANIFEST, check_base, current
 from doppel.config import Config
 from doppel.engine import Engine
 from doppel.errors import DoppelError
@@ -50,6 +50,7 @@ class Pickup:
         self._voice = voice
         self._clock = clock
         self._refused: Path | None = None
+        self._manifest_at: int | None = None
 
     async def run(self) -> None:
         """Looks once a second until cancelled."""
@@ -62,7 +63,10 @@ class Pickup:
         folder = await asyncio.to_thread(_current, self._config.adapters_dir)
         loaded = self._voice.loaded
         assert loaded is not None
-        if folder is None or folder in (loaded.persona.folder, self._refused):
+        if folder == loaded.persona.folder:
+            await self._look_again(loaded)
+            return
+        if folder is None or folder == self._refused:
             return
         try:
             persona = await asyncio.to_thread(read_persona, folder)
@@ -76,6 +80,29 @@ class Pickup:
         log.info(tr("new adapter in use: {version}", version=fresh.version))
         if fresh.name != loaded.name:  # the same weights published twice are the same to the engine
             await self._engine.drop_adapter(loaded.name)
+
+    async def _look_again(self, loaded: Loaded) -> None:
+        """Takes up how the version in use is best sampled, once that is written into its manifest."""
+        changed = await asyncio.to_thread(_changed_at, loaded.persona.folder / MANIFEST)
+        if changed is None or changed == self._manifest_at:
+            return
+        self._manifest_at = changed
+        try:
+            persona = await asyncio.to_thread(read_persona, loaded.persona.folder)
+            sampling = persona.sampling(self._config.reply, self._engine.transcript_of(loaded.name))
+        except (DoppelError, OSError):  # damaged since it was loaded, which harms nothing before the next start
+            return
+        if sampling != loaded.sampling:
+            self._voice.switch(Loaded(persona, loaded.name, sampling))
+            log.info(tr("adapter {version} now speaks as it was tuned", version=loaded.version))
+
+
+def _changed_at(path: Path) -> int | None:
+    """When a file was written; None where there is none, as between the two renames of `doppel.amend`."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _current(adapters_dir: Path) -> Path | None:

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 
+import msgspec
 import pytest
 
 from bot.pickup import Pickup
 from doppel.adapter import AdapterRefused, BaseIdentity, rollback
+from doppel.amend import amend
 from tests.bot.stage import Stage, incoming, publish
 
 
@@ -32,6 +34,28 @@ async def test_next_reply_uses_the_new_version(stage: Stage, pickup: Pickup, cap
     assert stage.engine.adapters == ["0001#1", "0002#2"]
     assert stage.engine.loaded == ["0002#2"]
     assert "new adapter in use: 0002" in caplog.text
+
+
+async def test_sampling_that_was_tuned_since_is_taken_up(
+    stage: Stage, pickup: Pickup, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = stage.voice.loaded
+    assert before is not None
+    await pickup.look()
+    assert stage.voice.loaded is before
+    tuned = {"temperature": 0.7, "min_p": 0.05}
+    amend(before.persona.folder, lambda _, manifest: msgspec.structs.replace(manifest, sampling=tuned))
+    with caplog.at_level(logging.INFO):
+        await pickup.look()
+        await pickup.look()
+    after = stage.voice.loaded
+    assert after is not None
+    assert (after.sampling.temperature, after.sampling.min_p, after.name) == (0.7, 0.05, before.name)
+    assert caplog.text.count("adapter 0001 now speaks as it was tuned") == 1
+    (before.persona.folder / "manifest.json").write_text("{}")
+    await pickup.look()
+    assert stage.voice.loaded is after
+    assert await reply(stage, 1) == "0001"
 
 
 async def test_reply_under_way_ends_with_the_version_it_began_with(stage: Stage, pickup: Pickup) -> None:

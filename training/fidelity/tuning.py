@@ -161,8 +161,6 @@ def _asked(sessions: Iterable[Session], subject: Subject, count: int) -> list[Si
 
 def _tell(config: Config, folder: Path, chosen: Trial) -> None:
     setting = ", ".join(f"{name} {value:g}" for name, value in chosen.setting.items())
-    say(
-        tr("Version {version} now speaks with {setting}, from the next start on.", version=folder.name, setting=setting)
-    )
+    say(tr("Version {version} now speaks with {setting}.", version=folder.name, setting=setting))
     if own := [name for name in SETTINGS if name in config.reply.model_fields_set]:
         say(tr("config.yaml says otherwise of {names}, and holds; leave them out there.", names=", ".join(own)))
