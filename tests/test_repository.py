@@ -82,7 +82,7 @@ class TestReadme:
 
     def test_its_pieces_of_configuration_are_right(self, name: str) -> None:
         blocks = re.findall(r"^ *```yaml\n(.*?)^ *```", read(name), re.MULTILINE | re.DOTALL)
-        assert len(blocks) == 5
+        assert len(blocks) == 7
         for block in blocks:
             parse_config(yaml.safe_load(block), ROOT / "config.yaml")
 
@@ -133,7 +133,10 @@ def test_nothing_of_the_owners_is_in_the_repository() -> None:
 
 @pytest.mark.parametrize(
     ("folders", "extras"),
-    [(("doppel", "training", "bot"), ("track", "tune")), (("tests", "benchmarks"), ("dev", "bench"))],
+    [
+        (("doppel", "training", "bot"), ("track", "tune", "names", "llamacpp")),
+        (("tests", "benchmarks"), ("dev", "bench")),
+    ],
 )
 def test_every_library_that_is_imported_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     project = tomllib.loads(read("pyproject.toml"))["project"]
