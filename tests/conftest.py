@@ -41,7 +41,7 @@ def isolated(
     monkeypatch.setenv("DOPPEL_CACHE", str(session_cache))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("LANG", "C.UTF-8")
-    for name in ("LC_ALL", "LC_MESSAGES", "TELEGRAM_TOKEN", "DISCORD_TOKEN"):
+    for name in ("LC_ALL", "LC_MESSAGES", "TELEGRAM_TOKEN", "DISCORD_TOKEN", "DOPPEL_ENGINE_KEY"):
         monkeypatch.delenv(name, raising=False)
     set_language("auto")
     yield

@@ -129,6 +129,7 @@ class LlamaCppEngine:
         self._base_folder = base_folder
         self._tokenizer = tokenizer
         self._clock = clock
+        self._slots = slots
         self._spells = spells
         self._launch = partial(
             Instance, gguf, context_length=self.context_length, slots=slots, on_cpu=on_cpu, threads=threads
@@ -207,7 +208,14 @@ class LlamaCppEngine:
     def health(self) -> Health:
         """A snapshot; never blocks. `waiting` counts requests that have no token yet."""
         names = tuple(name for name in self._running if name is not None and name not in self._retiring)
-        return Health(not self._is_closed, sum(one.health().waiting for _, one in self._running.values()), names)
+        inner = [engine.health() for _, engine in self._running.values()]
+        return Health(
+            not self._is_closed,
+            sum(one.waiting for one in inner),
+            names,
+            active=sum(one.active for one in inner),
+            max_active=self._slots * max(1, len(inner)),
+        )
 
     def close(self) -> None:
         """Ends requests with EngineError and stops every instance."""

@@ -169,7 +169,9 @@ class OpenAIEngine:
     def health(self) -> Health:
         """A snapshot; never blocks. `waiting` counts requests that have no token yet."""
         adapters = tuple(name for name in self._loaded if name not in self._retiring)
-        return Health(not self._is_closed and not self._server.breaker.seconds_left, self._waiting, adapters)
+        ready = not self._is_closed and not self._server.breaker.seconds_left
+        active = self._users.total() - self._waiting
+        return Health(ready, self._waiting, adapters, active=active, max_active=self._max_requests)
 
     def close(self) -> None:
         """Takes no new request; those under way end with EngineError at their next token."""
