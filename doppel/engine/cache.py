@@ -136,14 +136,6 @@ def rewind(cache: Cache, length: int) -> None:
         layer.length = min(layer.length, length)
 
 
-def skip(cache: Cache, columns: int) -> None:
-    """Forgets the first columns, which are padding in every row."""
-    for layer in _layers(cache):
-        if columns and layer.keys is not None and layer.values is not None:
-            layer.keys, layer.values = layer.keys[:, :, columns:], layer.values[:, :, columns:]
-            layer.length -= columns
-
-
 def gather(rows: Sequence[Row], room: int, most: int | None = None) -> tuple[Cache, list[int]]:
     """A new cache with copies of these rows, ending at the same column.
 

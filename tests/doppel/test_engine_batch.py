@@ -10,13 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, Lfm2Config, Lfm2ForCausalLM
 
+from doppel.adapter import BaseIdentity
 from doppel.base import identify, load_model, load_tokenizer
 from doppel.engine import EngineError, Request, Sampling, Token
 from doppel.engine.cache import Row, bytes_of, gather, length_of, new_cache, rewind, windows_of
 from doppel.engine.transformers import TransformersEngine
 from tests.conftest import PublishAdapter
+from tests.families import FAMILIES, save_family, save_seeing
+from tests.tiny import CONTEXT_LENGTH, build_tokenizer
 
 Open = Callable[..., TransformersEngine]
 WINDOW = 32  # of the tiny model's sliding layers
@@ -45,7 +48,7 @@ def prompt_of(length: int, seed: int = 0) -> list[int]:
 
 def ask(prompt: Sequence[int], *, seed: int = 0, tokens: int = 24, **options: Any) -> Request:
     settings = {name: options.pop(name) for name in list(options) if name in Sampling.__struct_fields__}
-    sampling = Sampling(temperature=1.0, max_tokens=tokens, seed=seed, **settings)
+    sampling = Sampling(**{"temperature": 1.0, "max_tokens": tokens, "seed": seed, **settings})
     return Request(prompt=list(prompt), sampling=sampling, stop_ids=frozenset(), **options)
 
 
@@ -219,6 +222,56 @@ async def test_no_memory_even_for_one_is_said_clearly(open_engine: Open, monkeyp
         await ids(engine.generate(ask(prompt_of(20))))
     assert failed == [1, 1]  # tried once more, in smaller pieces
     assert engine.health().ready
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "glm", "seeing", "hybrid"])
+async def test_every_family_is_the_same_in_a_batch_and_going_on(family: str, tmp_path: Path) -> None:
+    if family == "seeing":
+        save_seeing(tmp_path)
+    elif family == "hybrid":
+        save_hybrid(tmp_path)
+    else:
+        save_family(family, tmp_path)
+    model = load_model(tmp_path, torch.float32)
+    engine = TransformersEngine(load_model(tmp_path, torch.float32), load_tokenizer(tmp_path), BaseIdentity("tiny", ""))
+    try:
+        prompts = [prompt_of(length, length) for length in (7, 60, 33)]
+        for _ in range(2):
+            requests = [ask(prompt, temperature=0.0) for prompt in prompts]
+            replies = await asyncio.gather(*(ids(engine.generate(request)) for request in requests))
+            for prompt, reply in zip(prompts, replies, strict=True):
+                given = torch.tensor([prompt])
+                expected = model.generate(
+                    given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=24, eos_token_id=-1
+                )
+                assert reply == expected[0, len(prompt) :].tolist()
+            prompts = [[*prompt, *reply, 50, 51] for prompt, reply in zip(prompts, replies, strict=True)]
+        assert (engine.load().reused_tokens > 100) == (family != "hybrid")
+    finally:
+        engine.close()
+
+
+def save_hybrid(folder: Path) -> None:
+    """A random model with convolutions between its layers of attention."""
+    tokenizer = build_tokenizer()
+    config = Lfm2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        layer_types=["conv", "full_attention", "conv"],
+        initializer_range=0.2,
+        max_position_embeddings=CONTEXT_LENGTH,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        Lfm2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def test_a_cache_cut_back_and_joined_is_as_if_just_read(tiny_base: Path) -> None:
