@@ -43,3 +43,17 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     chat_name: str = ""
     mark: Mark = ""
     origin: str = ""
+
+
+def writable(message: Message) -> Message:
+    """The message without halves of characters, which exports cut names into and no file can hold."""
+    names = (message.id, message.chat, message.sender, message.sender_name, message.reply_to or "", message.chat_name)
+    try:
+        "".join((*names, message.text, message.origin)).encode()
+    except UnicodeEncodeError:
+        fields = msgspec.structs.asdict(message)
+        whole = {
+            key: value.encode("utf-8", "replace").decode() for key, value in fields.items() if isinstance(value, str)
+        }
+        return msgspec.structs.replace(message, **whole)
+    return message

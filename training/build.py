@@ -17,6 +17,7 @@ from doppel.config import Config
 from doppel.errors import UserError
 from doppel.habits import write_habits
 from doppel.i18n import tr
+from doppel.message import writable
 from doppel.transcript import pseudonym
 from training.archives import Discovery, Reader, discover, installed_readers
 from training.balance import over_share
@@ -160,7 +161,7 @@ class _Build:
             self.watcher.stage(tr("Reading {name}", name=source.reader.name))
             source.tree.on_open, source.tree.on_read = self.watcher.grew, self.watcher.read
             unreported = 0
-            for written in source.reader.read(source.tree):
+            for written in map(writable, source.reader.read(source.tree)):
                 self.people.saw(written)
                 message = self.whose(number, written)
                 self.owner.saw(number, message)

@@ -193,6 +193,19 @@ def test_overlapping_exports_count_each_message_once(tmp_path: Path) -> None:
     assert report.kept == 6
 
 
+def test_half_a_character_in_a_name_or_text_is_no_obstacle(tmp_path: Path) -> None:
+    half = "\ud83d"
+    chat = telegram_chat(
+        [telegram_message(1, 3003, f"hi {half}"), telegram_message(2, 1001, "hello")], name=f"Tom {half}"
+    )
+    (tmp_path / "result.json").write_text(json.dumps(chat))
+    report = build(tmp_path, "result.json", persona={"me": ["1001"]})
+    assert_accounted(report)
+    assert report.kept == 2
+    (session,) = sessions_of(tmp_path)
+    assert session.turns[0].bubbles == ("hi ?",)
+
+
 def test_persona_me_settles_a_single_group(tmp_path: Path) -> None:
     group = telegram_chat(
         [telegram_message(1, 3003, "hi"), telegram_message(2, 1001, "hello")], id=5, type="private_group"

@@ -15,7 +15,7 @@ from training.archives.reading import array_records, as_object, json_stream, mes
 from training.archives.tree import Tree
 
 _HEAD = re.compile(rb'"type"\s*:\s*"OrderedCollection"')
-_CONTEXT = re.compile(rb'^\s*\{\s*"@context"')
+_CONTEXT = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"@context"')
 _PUBLIC = ("https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public")
 _MENTIONS = re.compile(r"^(?:@[\w.\-]+(?:@[\w.\-]+)?\s+)+")
 _ZONE = ZoneInfo("UTC")

@@ -18,8 +18,8 @@ from training.archives.reading import array_records, json_stream, messages_of
 from training.archives.tree import Tree
 
 _FILE = re.compile(r"(?:^|/)message_(\d+)\.json$")
-_HEAD = re.compile(rb'^\s*\{\s*"participants"\s*:\s*\[')
-_SECRET_HEAD = re.compile(rb'^\s*\{\s*"participants"\s*:\s*\[\s*"')
+_HEAD = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"participants"\s*:\s*\[')
+_SECRET_HEAD = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"participants"\s*:\s*\[\s*"')
 _MEDIA = frozenset(("photos", "videos", "audio_files", "gifs", "files", "share", "media", "call_duration"))
 _REACTED = re.compile(r"^(?:Reacted .+ to your message|Liked a message|.+ liked a message)\s*$")
 

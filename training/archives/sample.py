@@ -20,7 +20,7 @@ SPEAKER = "31267496-e50f-4f91-a197-c5b1bfde803b"
 
 PLATFORM = "web"
 
-_BEGINNING = re.compile(rb'\{"[0-9a-f-]{36}": \{"messages": \[\[\{"text": ')
+_BEGINNING = re.compile(rb'(?:\xef\xbb\xbf)?\{"[0-9a-f-]{36}": \{"messages": \[\[\{"text": ')
 
 
 class SampleReader:
@@ -45,7 +45,7 @@ class SampleReader:
                     content = stream.value()
                     try:
                         yield from _chat(chat, content, name)
-                    except (KeyError, TypeError, ValueError) as error:
+                    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                         tree.bad(name, chat, error)
             except DamagedJSON as damage:
                 tree.bad(name, tr("end"), str(damage))
@@ -53,6 +53,8 @@ class SampleReader:
 
 def _chat(chat: str, content: dict[str, Any], file: str) -> Iterator[Message]:
     bubbles = [bubble for turn in content["messages"] for bubble in turn]
+    if not all(isinstance(bubble[key], str) for bubble in bubbles for key in ("sender", "text", "timestamp")):
+        raise ValueError(tr("a field that should be text is not"))
     if not any(bubble["sender"] == SPEAKER for bubble in bubbles):
         return
     names = {account: pseudonym(PLATFORM, account) for account in {bubble["sender"] for bubble in bubbles}}

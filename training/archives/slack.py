@@ -16,7 +16,7 @@ from training.archives.tree import Tree
 
 _USERS = "users.json"
 _LISTS: dict[str, Kind] = {"channels.json": "group", "groups.json": "group", "mpims.json": "group", "dms.json": "dm"}
-_USER = re.compile(rb'^\s*\[\s*(?:\]|\{[^{}]*"(?:team_id|profile|name|deleted)"\s*:)', re.DOTALL)
+_USER = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\[\s*(?:\]|\{[^{}]*"(?:team_id|profile|name|deleted)"\s*:)', re.DOTALL)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d\.json$")
 _REFERENCE = re.compile(r"<([@#!]?)([^<>|\n]+)(?:\|([^<>\n]*))?>")
 _SAID = frozenset(("", "thread_broadcast", "me_message", "file_share", "file_comment"))

@@ -3,6 +3,7 @@
 Turns every way a zip can be broken, locked or a bomb into one line for the user. Knows no export format.
 """
 
+import errno
 import os
 import tempfile
 import zipfile
@@ -243,11 +244,13 @@ class _Zip:
     def open_seekable(self, name: str) -> Path | IO[bytes]:
         if self.size(name) > INNER_ZIP_BYTES:
             raise UserError(tr("{path}: {name} is too large; unpack it first", path=self._label, name=name))
-        copy = tempfile.TemporaryFile()  # noqa: SIM115 lives as long as the zip that is read from it
-        with closing(self.open(name)) as member:
-            while data := member.read(1 << 20):
-                copy.write(data)
-        return copy
+        with ExitStack() as opened:
+            copy = opened.enter_context(tempfile.TemporaryFile())
+            with closing(self.open(name)) as member:
+                while data := member.read(1 << 20):
+                    copy.write(data)
+            opened.pop_all()  # it lives as long as the zip that is read from it
+            return copy
 
     def close(self) -> None:
         self._opened.close()
@@ -286,5 +289,7 @@ class _BrokenZip:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, zipfile.BadZipFile | zlib.error | EOFError | NotImplementedError | RuntimeError):
+        broken = isinstance(error, zipfile.BadZipFile | zlib.error | EOFError | NotImplementedError | RuntimeError)
+        # a member that is said to begin before the file does
+        if broken or (isinstance(error, OSError) and error.errno == errno.EINVAL):
             raise UserError(tr("{path}: a broken or incomplete zip; download it again", path=self._label)) from None

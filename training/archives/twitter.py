@@ -123,7 +123,7 @@ def _report_missing(tree: Tree, file: str) -> None:
     try:
         types = json.loads(text.partition("=")[2])["dataTypes"]
         listed = [one for entry in types.values() for one in entry.get("files", ()) if isinstance(one, dict)]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         tree.bad(file, tr("end"), tr("not a manifest"))
         return
     present = {path.rpartition("/")[2] for path in _scripts(tree)}
@@ -225,7 +225,7 @@ class _Conversation:
             try:
                 ((event, content),) = record.items()
                 yield self._message(event, content, number)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 bad(number, error)
 
     def _message(self, event: str, content: dict[str, Any], number: int) -> Message:

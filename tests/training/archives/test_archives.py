@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from doppel.errors import UserError
+from tests.training.archives.hostile import EXPORTS, survive, write
 from tests.training.exports import (
     ZONE,
     telegram_chat,
@@ -102,3 +103,15 @@ def test_an_unknown_file_is_told_what_is_supported(tmp_path: Path) -> None:
 def test_an_empty_zip(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"empty\.zip: not an archive I know"):
         find(write_zip(tmp_path / "empty.zip", {}))
+
+
+@pytest.mark.parametrize(
+    "export", sorted(one for one in EXPORTS if one[0] in ("slack", "mastodon", "meta", "sample", "telegram"))
+)
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path, export: tuple[str, str]) -> None:
+    texts = []
+    for folder, mark in ((tmp_path / "plain", b""), (tmp_path / "marked", b"\xef\xbb\xbf")):
+        folder.mkdir()
+        files = {name: mark + data if name.endswith(".json") else data for name, data in EXPORTS[export].items()}
+        texts.append([message.text for message in survive(write(folder, files, as_zip=False))])
+    assert texts[0] == texts[1] != []

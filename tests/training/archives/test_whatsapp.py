@@ -210,7 +210,7 @@ def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
     assert not WhatsAppReader().sniff(Tree(open_folder(path), path.name, path.name, ZoneInfo("UTC")))
 
 
-@given(st.binary(max_size=300))
+@given(st.binary(max_size=4))
 def test_no_bytes_stop_it(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("any") / "chat.txt"
     path.write_bytes(ANDROID.encode() + data)
