@@ -157,11 +157,16 @@ def _of_all(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """`_candidates` of one row without a bound."""
     weights = ((scores - scores.max()) / sampling.temperature).exp()
     ids = torch.arange(len(weights), device=weights.device)
-    if sampling.top_p < 1:
+    if sampling.min_p:  # keeps the likeliest as top-p does, so that either may come first: this one sorts nothing
+        total = weights.sum()
+        ids = (weights >= sampling.min_p).nonzero()[:, 0]  # the best weighs 1
+        weights, order = weights[ids].sort(descending=True, stable=True)
+        ids = ids[order]
+        if sampling.top_p < 1 and len(weights):
+            top_p = torch.tensor([[sampling.top_p]], device=weights.device)
+            weights = _top_p(weights[None], total, top_p)[0]
+    elif sampling.top_p < 1:
         weights, ids = _top_p_of_all(weights, sampling.top_p)
-    if sampling.min_p:
-        kept = weights >= sampling.min_p  # the best weighs 1
-        ids, weights = ids[kept], weights[kept]
     if not len(weights):  # no numbers are not at least anything
         return torch.zeros(1, dtype=torch.long), torch.zeros(1)
     if sampling.typical_p < 1:
