@@ -287,7 +287,8 @@ class OpenAIEngine:
     async def _load(self, lora: Lora) -> None:
         body = {"lora_name": lora.name, "lora_path": self._place(lora.folder.resolve())}
         try:
-            await self._server.ask("POST", self._adapter_path("load"), body)
+            # 500 is how vLLM refuses one, for its rank for example.
+            await self._server.ask("POST", self._adapter_path("load"), body, final=frozenset({500}))
         except ServerError as error:
             if "already" in str(error):
                 return

@@ -113,13 +113,18 @@ class Server:
             transport=transport,
         )
 
-    async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    async def ask(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, final: frozenset[int] = frozenset()
+    ) -> Any:
         """The JSON that the server answers; None for an answer that is not JSON.
+
+        Args:
+            final: statuses after which it is not asked again.
 
         Raises:
             ServerError: it refuses, or does not answer after several attempts. EngineError: it is left alone now.
         """
-        async with aclosing(self._events(method, path, body, streamed=False)) as events:
+        async with aclosing(self._events(method, path, body, streamed=False, final=final)) as events:
             return await anext(events)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
@@ -145,7 +150,13 @@ class Server:
                 one.shutdown(socket.SHUT_RDWR)
 
     async def _events(
-        self, method: str, path: str, body: dict[str, Any] | None, *, streamed: bool
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        *,
+        streamed: bool,
+        final: frozenset[int] = frozenset(),
     ) -> AsyncGenerator[Any]:
         """What one request brings, after as many attempts as it takes."""
         for attempt in range(ATTEMPTS):
@@ -166,7 +177,7 @@ class Server:
                         yield event
                 return
             except ServerError as error:
-                if begun or error.status not in _MOMENTARY | {0} or attempt == ATTEMPTS - 1:
+                if begun or error.status not in (_MOMENTARY | {0}) - final or attempt == ATTEMPTS - 1:
                     raise
                 usual = min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt) * self._random.uniform(0.5, 1.0)
                 wait = usual if error.wait is None else error.wait

@@ -31,6 +31,8 @@ class CompletionsServer:
         self.keys: list[str | None] = []
         self.loaded: dict[str, str] = {}
         self.loads_adapters = True
+        self.refuses_adapters = False
+        self.loads = 0
         self.hold: Any = None
         """An event that completions wait for before they say anything."""
         self.asked, self.cancelled = asyncio.Event(), asyncio.Event()
@@ -67,6 +69,9 @@ class CompletionsServer:
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()
+        self.loads += 1
+        if self.refuses_adapters:
+            return web.json_response({"error": {"message": "LoRA rank 32 is greater"}}, status=500)
         if not self.loads_adapters:
             return web.json_response({"detail": "Not Found"}, status=404)
         if body["lora_name"] in self.loaded:

@@ -132,7 +132,7 @@ async def test_closing_stops_the_work(open_it: Open) -> None:
     async with aclosing(engine.generate(ask(engine, sampling=sampled(max_tokens=480, **never)))) as tokens:
         await anext(tokens)
     # The only slot is free again long before 480 tokens are over.
-    assert await asyncio.wait_for(ids(engine.generate(ask(engine))), 5)
+    assert await asyncio.wait_for(ids(engine.generate(ask(engine))), 30)
 
 
 async def test_many_at_once_are_all_answered(engine: LlamaCppEngine) -> None:
@@ -189,7 +189,7 @@ async def test_closing_the_engine_ends_requests(open_it: Open) -> None:
     ]
     await ids(engine.generate(ask(engine, sampling=sampled(max_tokens=1))))
     engine.close()
-    ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
     assert all(isinstance(one, EngineError | list) for one in ended)
     assert not engine.health().ready
     with pytest.raises(EngineError, match="closed"):

@@ -266,7 +266,11 @@ async def test_adapters_that_do_not_work_are_refused(
     with pytest.raises(AdapterRefused, match="does not work"):
         await engine.load_adapter(first)
     assert not server.loaded
-    server.loads_adapters = False
+    server.refuses_adapters, server.loads = True, 0
+    with pytest.raises(AdapterRefused, match="LoRA rank 32 is greater"):
+        await engine.load_adapter(first)
+    assert server.loads == 1
+    server.refuses_adapters = server.loads_adapters = False
     with pytest.raises(AdapterRefused, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
         await engine.load_adapter(first)
     fixed = await connect(server, tiny_base, is_fixed=True)
