@@ -46,7 +46,11 @@ def _longest_prefix(text: str, limit: int, length: Callable[[str], int]) -> int:
 def _cut(text: str, room: int) -> int:
     """Where to cut so that at most `room` characters come before: not in the first half, if there is a choice."""
     for boundary in _BOUNDARIES:
-        cuts = [match.start() for match in boundary.finditer(text, 0, room + 1) if room // 2 < match.start() <= room]
+        cuts = [
+            match.start()
+            for match in boundary.finditer(text, 0, room + 1)
+            if max(1, room // 2) <= match.start() <= room
+        ]
         if cuts:
             return cuts[-1]
     cut = room

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bot.split import split
@@ -48,6 +48,7 @@ def test_nothing_but_white_space_is_lost(text: str, limit: int, units: bool) -> 
 
 
 @given(st.text(alphabet="ab .\n", min_size=1, max_size=200), st.integers(5, 40))
+@example("aaa aaa", 6)
 def test_words_that_fit_are_not_torn(text: str, limit: int) -> None:
     if max(map(len, text.split()), default=0) <= limit // 2:
         assert " ".join(split(text, limit, len)).split() == text.split()

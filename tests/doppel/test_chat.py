@@ -39,7 +39,7 @@ def published(publish_tiny_adapter: PublishAdapter, tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("published")
 def test_answers_and_speaks_unprompted(chat_with: Chat) -> None:
-    result = chat_with("", "hello", "", "/quit", "never read")
+    result = chat_with("/seed 4", "", "hello", "", "/quit", "never read")
     assert result.exit_code == 0, result.output
     assert "sample, adapter 0001. ENTER alone makes it speak; /help lists the commands." in result.stderr
     assert len([line for line in result.stdout.splitlines() if line.startswith("sample: ")]) >= 2

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,9 +63,9 @@ def _publish_until_full(root: Path, base: Path, largest: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         publishing = fitting.publishing
 
-        def fill(*arguments: object) -> object:
+        def fill(*arguments: Any, **options: Any) -> object:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-            return publishing(*arguments)  # type: ignore[arg-type]
+            return publishing(*arguments, **options)
 
         patch.setattr(fitting, "publishing", fill)
         _train(root, base, patch)
