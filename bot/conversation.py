@@ -16,7 +16,7 @@ from bot.delivery import Delivery
 from bot.interruption import Interrupted, interruptible
 from bot.platforms.backoff import Backoff
 from bot.turns import turns_of
-from bot.voice import Thought, Voice
+from bot.voice import SILENT, Thought, Voice
 from doppel.config import Reply
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -27,9 +27,6 @@ from doppel.transcript import pseudonym
 
 ATTEMPTS = 3
 """A message that could not be answered so often is given up."""
-
-SILENT = "the persona had nothing to say"
-"""Reason of messages that were thought about and left without a reply."""
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +141,9 @@ class Conversation:
         means, chat, ids = self._means, self._chat, [one.id for one in asked]
         bubbles = means.delivery.fit(chat.platform, thought.bubbles)
         if not bubbles:
-            log.info(tr("{platform}: no reply, the persona had nothing to say", platform=chat.platform))
-            await means.store.run(inbox.settle, ids, "ignored", SILENT)
+            if thought.silence == SILENT:
+                log.info(tr("{platform}: no reply, the persona had nothing to say", platform=chat.platform))
+            await means.store.run(inbox.settle, ids, "ignored", thought.silence)
             return
         now = means.clock.now()
         await means.store.run(outbox.put_turn, chat.id, "reply", bubbles, adapter=thought.version, now=now, answers=ids)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy import Connection
 
-from bot.conversation import SILENT, Means
+from bot.conversation import Means
 from bot.rhythm import Rhythm, RhythmTrigger
 from bot.voice import Thought
 from doppel.config import Config, Post
@@ -110,7 +110,7 @@ class Schedule:
             now = means.clock.now()
             await means.store.run(slots.claim, post.name, slot, "failed", now=now, reason=str(error))
             raise
-        fitting = Thought(tuple(means.delivery.fit(platform, thought.bubbles)), thought.version)
+        fitting = Thought(tuple(means.delivery.fit(platform, thought.bubbles)), thought.version, thought.silence)
         chat = await means.store.run(_claim_and_put, post, slot, fitting, means.clock.now())
         if chat is not None:
             log.info(
@@ -147,7 +147,7 @@ def _claim_and_put(connection: Connection, post: Post, slot: datetime, thought: 
     """Claims the slot and writes its post, or neither; None when there is nothing to send."""
     platform, _, target = post.to.partition(":")
     if not thought.bubbles:
-        slots.claim(connection, post.name, slot, "failed", now=now, reason=SILENT)
+        slots.claim(connection, post.name, slot, "failed", now=now, reason=thought.silence)
         return None
     slot_id = slots.claim(connection, post.name, slot, "posted", now=now)
     if slot_id is None:

@@ -4,6 +4,7 @@ Knows how to say a turn; knows no chat, no store and no platform.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import aclosing
 
@@ -13,11 +14,21 @@ from bot.clock import Clock
 from doppel.config import Config
 from doppel.engine import Engine, Sampling
 from doppel.habits import Habits
+from doppel.i18n import tr
 from doppel.persona import Bubble, Persona, speak
 from doppel.transcript import Turn
 
 TRIES = 3
 """A model may end its turn before it says anything; it is asked again so often."""
+
+OBJECTIONS = 2
+"""The guard may object to a reply so often; then nothing is said."""
+
+SILENT = "the persona had nothing to say"
+KEPT_BACK = "the guard kept the reply back"
+"""Reasons of messages that were thought about and left without a reply."""
+
+log = logging.getLogger(__name__)
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -33,10 +44,11 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class Thought(msgspec.Struct, frozen=True):
-    """A turn the persona wants to say: its bubbles (none: it keeps silent) and the adapter it came from."""
+    """A turn the persona wants to say: its bubbles (none: it keeps silent, and why) and the adapter it came from."""
 
     bubbles: tuple[str, ...]
     version: str
+    silence: str = SILENT
 
 
 class Voice:
@@ -78,7 +90,7 @@ class Voice:
         self._loaded = loaded
 
     async def say(self, *, kind: str, platform: str, contact: str | None = None, turns: Sequence[Turn] = ()) -> Thought:
-        """The persona's next turn.
+        """The persona's next turn; silence, when the guard objects to what it says, and to what it says instead.
 
         Args:
             kind: `dm`, `group` or `post`.
@@ -91,9 +103,11 @@ class Voice:
         """
         await self.awake()
         thought = Thought((), "")
+        objections = 0
         for _ in range(TRIES):
             thought = await self._try(kind, platform, contact, turns)
-            if thought.bubbles:
+            objections += thought.silence == KEPT_BACK
+            if thought.bubbles or objections == OBJECTIONS:
                 break
         return thought
 
@@ -116,4 +130,9 @@ class Voice:
         )
         async with aclosing(words) as events:
             bubbles = [event.text async for event in events if isinstance(event, Bubble)]
+        guard = loaded.persona.guard if reply.guard else None
+        objection = guard.objects("\n".join(bubbles)) if guard is not None else None
+        if objection is not None:
+            log.warning(tr("{platform}: a reply is not sent: {reason}", platform=platform, reason=objection))
+            return Thought((), loaded.version, KEPT_BACK)
         return Thought(tuple(bubbles), loaded.version)

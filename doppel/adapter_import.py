@@ -15,6 +15,7 @@ from doppel.config import Config
 from doppel.engine.lora import Lora, base_layers, check_fits, read_lora
 from doppel.errors import UserError
 from doppel.foreign import check_named_base, read_foreign, write_plain
+from doppel.guard import read_guard
 from doppel.habits import read_habits, write_habits
 from doppel.i18n import tr
 from doppel.terminal import say
@@ -44,6 +45,8 @@ def import_adapter(config: Config, folder: Path, *, force: bool) -> dict[str, An
     with publishing(config.adapters_dir, manifest) as staging:
         write_plain(staging, lora, base)
         write_habits(staging, read_habits(folder))
+        if (guard := read_guard(folder)) is not None:
+            guard.write(staging)
     published = current(config.adapters_dir)
     assert published is not None
     say(

@@ -173,6 +173,7 @@ class Reply(Section):
     history: int = Field(default=40, ge=1, le=1000)
     debounce_seconds: float = Field(default=2.0, ge=0)
     max_bubbles: int = Field(default=6, ge=1)
+    guard: bool = True
 
 
 class Telegram(Section):

@@ -25,6 +25,7 @@ from doppel.adapter import AdapterRefused, Manifest, published, read_manifest
 from doppel.candidates import best_of
 from doppel.config import Config, Reply
 from doppel.engine import Engine, Request, Sampling
+from doppel.guard import Guard, read_guard
 from doppel.habits import Habits, read_habits
 from doppel.i18n import tr
 from doppel.transcript import Header, Transcript, Turn, TurnDecoder, hour_bucket, normalize, weekday_name
@@ -50,6 +51,7 @@ class Persona(msgspec.Struct, frozen=True):
     folder: Path
     manifest: Manifest
     habits: Habits
+    guard: Guard | None = None
 
     def header(
         self,
@@ -134,7 +136,7 @@ def read_persona(folder: Path) -> Persona:
     """The persona of one adapter folder, verified. Raises AdapterRefused."""
     manifest = read_manifest(folder)
     try:
-        return Persona(folder, manifest, read_habits(folder))
+        return Persona(folder, manifest, read_habits(folder), read_guard(folder))
     except msgspec.MsgspecError as error:
         raise AdapterRefused(tr("{path}: habits.json cannot be read: {error}", path=folder, error=error)) from None
 

@@ -18,6 +18,7 @@ from doppel.checkpoint import describe_checkpoints
 from doppel.config import Config
 from doppel.disk import writing
 from doppel.errors import DoppelError
+from doppel.guard import make_guard
 from doppel.habits import read_habits, write_habits
 from doppel.i18n import tr
 from doppel.memory import peak_memory
@@ -203,6 +204,7 @@ def _publish(
         model.save_pretrained(str(staging), save_embedding_layers=False)
         (staging / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         write_habits(staging, read_habits(config.data_dir))
+        make_guard(session.turns for session in material.sessions["train"]).write(staging)
         publish_record(staging, work_folder(config), manifest, run_sections(started, after, work_folder(config), parts))
     return config.adapters_dir / versions(config.adapters_dir)[-1]
 
