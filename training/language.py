@@ -21,7 +21,7 @@ _SCRIPT = re.compile("|".join(f"(?P<{name}>[{ranges}])" for name, ranges in _SCR
 _WORD = re.compile(r"[a-zà-öø-ÿœ']+")
 _URL = re.compile(r"https?://\S+|@\w+")
 
-_ENOUGH = 4000
+_ENOUGH = 1500
 """Characters of a text that are looked at."""
 
 _COMMON = {
