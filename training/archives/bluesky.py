@@ -14,7 +14,7 @@ import msgspec
 
 from doppel.i18n import tr
 from doppel.message import Kind, Mark, Message
-from training.archives.bluesky_car import DamagedCAR, Link, begins_as_car, blocks, decode, decode_checked
+from training.archives.bluesky_car import DamagedCAR, Link, begins_as_car, blocks, decode, is_whole
 from training.archives.reading import as_object, messages_of, to_utc
 from training.archives.tree import Tree
 
@@ -112,10 +112,14 @@ def _records(tree: Tree, file: str, repository: _Repository) -> Iterator[tuple[i
     """Block number and record of every post and repost."""
     for number, link, block in _blocks(tree, file):
         paths = repository.paths.get(bytes(link))
+        # A damaged block is told whatever it seems to be: it may have been a post, or said where one is.
+        if not is_whole(link, block):
+            tree.bad(file, tr("record {number}", number=number), tr("a damaged block"))
+            continue
         if paths is None and not any(kind in block for kind in _WANTED):
             continue
         try:
-            content = as_object(decode_checked(link, block))
+            content = as_object(decode(block))
         except DamagedCAR as damage:
             tree.bad(file, tr("record {number}", number=number), str(damage))
             continue
