@@ -111,7 +111,7 @@ async def test_every_browser_has_its_own_chat_and_all_see_posts(
     async with running(config, engine) as daemon:
         first, second = await asyncio.gather(opened(browser, daemon.port), opened(browser, daemon.port))
         await write(first, "hello")
-        await expect(first.locator("#chat .theirs")).to_contain_text("for one")
+        await expect(first.locator("#chat .theirs:not(.typing)")).to_contain_text("for one")
         await expect(second.locator("#chat .bubble")).to_have_count(0)
         engine.turns = [["what a day"]]
         ((post, rhythm),) = daemon._schedule._posts
@@ -128,14 +128,14 @@ async def test_what_is_typed_while_the_daemon_is_away_stays_in_the_field(
     async with running(config, engine) as daemon:
         page = await opened(browser, daemon.port)
         await write(page, "one")
-        await expect(page.locator("#chat .theirs")).to_contain_text("before")
+        await expect(page.locator("#chat .theirs:not(.typing)")).to_contain_text("before")
     await write(page, "two")
     await expect(page.locator("#text textarea")).to_have_value("two")  # it was not taken, so it is not lost
     async with running(config, engine):
         await page.reload()
         await expect(page.locator("#heading .state")).to_have_text("here")
         await write(page, "two")
-        await expect(page.locator("#chat .theirs").nth(1)).to_contain_text("after")
+        await expect(page.locator("#chat .theirs:not(.typing)").nth(1)).to_contain_text("after")
 
 
 async def test_page_speaks_chinese_and_says_that_the_persona_wakes_up(
