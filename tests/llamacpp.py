@@ -14,6 +14,7 @@ from gguf import GGUFWriter
 from gguf.constants import MODEL_ARCH_NAMES
 from transformers import PreTrainedModel
 
+from doppel.export.base_gguf import add_sizes, add_vocabulary
 from doppel.export.gguf import FAMILIES, pair_rows, tensor_name
 
 TYPES = {
@@ -32,8 +33,8 @@ def write_base(model: PreTrainedModel, file: Path, dtype: str, *, end: int) -> P
     config = model.config.get_text_config()
     family = FAMILIES[config.model_type]
     writer = GGUFWriter(file, MODEL_ARCH_NAMES[family.architecture])
-    _add_sizes(writer, config)
-    _add_vocabulary(writer, config.vocab_size, end)
+    add_sizes(writer, config)
+    add_vocabulary(writer, config.vocab_size, end)
     names = gguf.get_tensor_name_map(family.architecture, config.num_hidden_layers)
     for full_name, tensor in model.state_dict().items():
         layer, _, kind = full_name.rpartition(".")
@@ -100,32 +101,3 @@ class LlamaCpp:
         )
         steps: list[dict[str, Any]] = answer["choices"][0]["logprobs"]["content"]
         return steps
-
-
-def _add_sizes(writer: GGUFWriter, config: Any) -> None:
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_key_length(head)
-    writer.add_value_length(head)
-    writer.add_rope_freq_base(rope["rope_theta"])
-    writer.add_rope_dimension_count(int(head * rope.get("partial_rotary_factor", 1.0)))
-    if config.model_type == "gemma3_text":
-        writer.add_sliding_window(config.sliding_window)
-
-
-def _add_vocabulary(writer: GGUFWriter, size: int, end: int) -> None:
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list([f"t{number}" for number in range(size)])
-    writer.add_token_scores([0.0] * size)
-    writer.add_token_types([gguf.TokenType.NORMAL] * size)
-    writer.add_bos_token_id(end)
-    writer.add_eos_token_id(end)
-    writer.add_unk_token_id(end)
-    writer.add_add_bos_token(False)

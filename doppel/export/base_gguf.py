@@ -74,8 +74,8 @@ def write_base(folder: Path, target: Path) -> None:
         )
     with exporting(target, folder=False) as path:
         writer = GGUFWriter(path, MODEL_ARCH_NAMES[family.architecture], use_temp_file=True)
-        _add_sizes(writer, text)
-        _add_vocabulary(writer, text.vocab_size, load_tokenizer(folder).eos_token_id or 0)
+        add_sizes(writer, text)
+        add_vocabulary(writer, text.vocab_size, load_tokenizer(folder).eos_token_id or 0)
         writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
         for name, values in _tensors(folder, text, family):
             kind = _kind(values)
@@ -167,7 +167,8 @@ def _kind(values: Tensor) -> gguf.GGMLQuantizationType:
     return gguf.GGMLQuantizationType.Q8_0 if whole_blocks else gguf.GGMLQuantizationType.F16
 
 
-def _add_sizes(writer: GGUFWriter, config: PretrainedConfig) -> None:
+def add_sizes(writer: GGUFWriter, config: PretrainedConfig) -> None:
+    """Writes the shape of a model of a known family, as its text configuration gives it."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     writer.add_context_length(config.max_position_embeddings)
@@ -185,7 +186,7 @@ def _add_sizes(writer: GGUFWriter, config: PretrainedConfig) -> None:
         writer.add_sliding_window(config.sliding_window)
 
 
-def _add_vocabulary(writer: GGUFWriter, size: int, end: int) -> None:
+def add_vocabulary(writer: GGUFWriter, size: int, end: int) -> None:
     """A stand-in: every token a text of its own that no two others make together."""
     writer.add_tokenizer_model("llama")
     writer.add_token_list([f"<{number}>" for number in range(size)])

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,16 @@ import torch
 from transformers import DynamicCache, Lfm2Config, Lfm2ForCausalLM
 
 from doppel.adapter import BaseIdentity
-from doppel.base import identify, load_model, load_tokenizer
+from doppel.base import load_model, load_tokenizer
 from doppel.engine import EngineError, Request, Sampling, Token
 from doppel.engine.cache import Row, bytes_of, gather, length_of, new_cache, rewind, windows_of
 from doppel.engine.transformers import TransformersEngine
 from tests.conftest import PublishAdapter
+from tests.doppel.conftest import Open
 from tests.families import FAMILIES, save_family, save_seeing
 from tests.tiny import CONTEXT_LENGTH, build_tokenizer
 
-Open = Callable[..., TransformersEngine]
 WINDOW = 32  # of the tiny model's sliding layers
-
-
-@pytest.fixture
-def open_engine(tiny_base: Path) -> Iterator[Open]:
-    """`open_engine(**options)` makes an engine on the tiny base; closed after the test."""
-    opened = []
-
-    def open_(**options: Any) -> TransformersEngine:
-        model = load_model(tiny_base, torch.float32)
-        engine = TransformersEngine(model, load_tokenizer(tiny_base), identify(tiny_base, "tiny"), **options)
-        opened.append(engine)
-        return engine
-
-    yield open_
-    for engine in opened:
-        engine.close()
 
 
 def prompt_of(length: int, seed: int = 0) -> list[int]:

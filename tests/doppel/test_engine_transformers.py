@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,25 +14,9 @@ from doppel.config import parse_config
 from doppel.engine import EngineError, Request, Sampling, Token
 from doppel.engine.transformers import TransformersEngine
 from doppel.transcript import Header, Turn
+from tests.doppel.conftest import Open
 
 GREEDY = Sampling(temperature=0, max_tokens=24)
-Open = Callable[..., TransformersEngine]
-
-
-@pytest.fixture
-def open_engine(tiny_base: Path) -> Iterator[Open]:
-    """`open_engine(**options)` makes an engine on the tiny base; closed after the test."""
-    opened = []
-
-    def open_(**options: object) -> TransformersEngine:
-        model = load_model(tiny_base, torch.float32)
-        engine = TransformersEngine(model, load_tokenizer(tiny_base), identify(tiny_base, "tiny"), **options)
-        opened.append(engine)
-        return engine
-
-    yield open_
-    for engine in opened:
-        engine.close()
 
 
 @pytest.fixture

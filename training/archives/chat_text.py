@@ -3,13 +3,12 @@
 Such files have neither ids nor accounts, so both are made of what is there. Knows no format.
 """
 
-import hashlib
 import re
-from collections import Counter
 from collections.abc import Collection
 from datetime import UTC, datetime
 
 from doppel.message import Kind, Mark, Message
+from training.archives.text_logs import MessageIds
 
 # Before noon and after it, as phones write it in their owner's language; letters may be followed by dots.
 _EARLY = (
@@ -62,20 +61,14 @@ class Conversation:
         self.title = title or self.chat
         self._partner = title if self.kind == "dm" and title in names and len(names) <= 2 else None
         self._owner = owner if owner in names else None
-        self._moment: datetime | None = None
-        self._repeats: Counter[str] = Counter()
+        self._ids = MessageIds()
 
     def message(self, sent_at: datetime, sender: str, text: str, mark: Mark, origin: str) -> Message:
         """A record as a message; one without a sender is the app's own."""
         sent_at = sent_at.astimezone(UTC)
-        if sent_at != self._moment:  # only messages of one moment can be taken for each other
-            self._moment = sent_at
-            self._repeats.clear()
-        digest = hashlib.sha256(f"{sender}\0{text}".encode("utf-8", "replace")).hexdigest()[:16]
-        self._repeats[digest] += 1
         author = sender or self.title
         return Message(
-            id=f"{int(sent_at.timestamp())}-{digest}-{self._repeats[digest]}",
+            id=self._ids.of(sent_at, sender, text),
             platform=self.platform,
             chat=self.chat,
             kind=self.kind,

@@ -19,6 +19,7 @@ from training.archives.json_stream import JsonStream
 from training.archives.reactions import Reaction, reactions_to
 from training.archives.reading import array_records, as_object, csv_rows, json_stream, messages_of, to_utc
 from training.archives.text_lines import decode_head
+from training.archives.text_logs import month_number
 from training.archives.tree import Tree
 
 _BEGINNING = re.compile(rb'^\s*\{\s*"guild"\s*:\s*\{')
@@ -36,7 +37,6 @@ _DATE = re.compile(
     r"(\d{1,4})[-./]\s?(\d{1,2}|[a-z]{3})[-./]\s?(\d{1,4})\.?,?\s+(\d{1,2})[:.](\d\d)(?:[:.](\d\d))?\s*([ap]\.?\s?m)?",
     re.IGNORECASE,
 )
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NOTICE = re.compile(
     r"Pinned a message\.|Joined the server\.|Left the group\.|Started a thread\.|Changed the channel icon\."
     r"|Started a call(?: that lasted [\d.,]+ minutes)?\.|(?:Added|Removed) .{1,40} (?:to|from) the group\."
@@ -194,7 +194,7 @@ class _Table:
         if len(first) > 2:
             year, month, day = int(first), int(second), int(third)
         elif not second.isdecimal():
-            year, month, day = int(third), _MONTHS.index(second.lower()) + 1, int(first)
+            year, month, day = int(third), month_number(second), int(first)
         else:
             day, month = (int(first), int(second)) if self._day_first else (int(second), int(first))
             year = int(third)

@@ -15,13 +15,13 @@ import msgspec
 
 from doppel.i18n import tr
 from doppel.message import Kind, Mark, Message
+from training.archives.chat_text import hour_of
 from training.archives.reading import MALFORMED
 from training.archives.text_logs import (
     MONTHS,
     MessageIds,
     file_title,
     first_lines,
-    hour_of_day,
     log_records,
     month_number,
 )
@@ -185,7 +185,7 @@ class _Beginnings:
 
 def _time(match: re.Match[str], zone: ZoneInfo) -> datetime:
     """Raises ValueError for a day that no calendar has."""
-    hour = hour_of_day(int(match["hour"]), match["half"])
+    hour = hour_of(int(match["hour"]), match["half"])
     clock = (hour, int(match["minute"]), int(match["second"]))
     return datetime(
         int(match["year"]), month_number(match["month"]), int(match["day"]), *clock, tzinfo=zone

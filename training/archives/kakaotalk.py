@@ -15,6 +15,7 @@ from doppel.message import Kind, Mark, Message
 from training.archives.chat_text import HALF_EAST, Conversation, hour_of
 from training.archives.reading import csv_rows
 from training.archives.text_lines import decode_head, text_lines
+from training.archives.text_logs import month_number
 from training.archives.tree import Tree
 
 _TITLES = (
@@ -27,7 +28,6 @@ _SAVED = re.compile(r"(?:저장한 날짜|Date Saved|Saved Date|Saved on)\s*:.*"
 _FILE_NAME = re.compile(r"KakaoTalk_Chat_(?P<name>.+?)_\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d\.csv$", re.IGNORECASE)
 _TABLE = re.compile(r'"?Date"?,"?User"?,"?Message"?\r?\n"?\d{4}-\d\d-\d\d \d\d:\d\d', re.IGNORECASE)
 
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DATE = (
     r"(?:(?P<year>\d{4})(?:년|[.\-/])\s?(?P<month>\d{1,2})(?:월|[.\-/])\s?(?P<day>\d{1,2})[일.]?"
     r"|(?P<name1>[A-Z][a-z]{2,8})\.? (?P<day1>\d{1,2}), (?P<year1>\d{4})"
@@ -146,7 +146,7 @@ def _day(match: re.Match[str]) -> date:
     """The day of a match of `_DATE`. Raises ValueError."""
     if match["year"]:
         return date(int(match["year"]), int(match["month"]), int(match["day"]))
-    month = _MONTHS.index((match["name1"] or match["name2"])[:3].lower()) + 1
+    month = month_number(match["name1"] or match["name2"])
     return date(int(match["year1"] or match["year2"]), month, int(match["day1"] or match["day2"]))
 
 

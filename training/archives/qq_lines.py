@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from training.archives.text_logs import hour_of_day
+from training.archives.chat_text import hour_of
 
 Form = Literal["export", "copy", "phone"]
 """Where the time stands in a heading: before the name, behind it with a day, behind it without one."""
@@ -168,7 +168,7 @@ def _day_of(match: re.Match[str]) -> Day:
 
 def _clock_of(match: re.Match[str]) -> tuple[int, int, int]:
     half = match["before"] or match["after"] or ""
-    return hour_of_day(int(match["hour"]), half), int(match["minute"]), int(match["second"])
+    return hour_of(int(match["hour"]), half), int(match["minute"]), int(match["second"])
 
 
 def _named(match: re.Match[str], clock: tuple[int, int, int], day: Day | None) -> Heading:

@@ -16,7 +16,6 @@ from training.archives.tree import Tree
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 """English months as logs shorten them."""
 
-_SECOND_HALVES = frozenset(("下午", "午後", "오후"))
 _SNIFFED = 4096
 _LONGEST = 1 << 20
 """Characters of one record; what goes on beyond is no message that anybody sent."""
@@ -82,13 +81,6 @@ def month_number(name: str) -> int:
     if short not in MONTHS:
         raise ValueError(name)
     return MONTHS.index(short) + 1
-
-
-def hour_of_day(hour: int, half: str) -> int:
-    """The hour on a clock of 24 for one that may come with a half of the day, in any of several languages."""
-    if not half or hour > 12:
-        return hour
-    return hour % 12 + 12 * (half[0] in "pP" or half in _SECOND_HALVES)
 
 
 def file_title(label: str) -> str:

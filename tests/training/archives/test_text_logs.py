@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.exports import ZONE
-from training.archives.text_logs import MessageIds, file_title, hour_of_day, log_records, month_number
+from training.archives.chat_text import hour_of
+from training.archives.text_logs import MessageIds, file_title, log_records, month_number
 from training.archives.tree import Tree, open_folder
 
 
@@ -45,10 +46,10 @@ def test_ids_are_of_the_words_and_the_moment() -> None:
 
 @pytest.mark.parametrize(
     ("hour", "half", "expected"),
-    [(12, "AM", 0), (12, "p.m.", 12), (9, "오후", 21), (9, "午前", 9), (21, "PM", 21), (0, "", 0)],
+    [(12, "AM", 0), (12, "p.m.", 12), (9, "오후", 21), (9, "午前", 9), (21, "PM", 21), (0, "", 0), (9, "晚上", 21), (12, "中午", 12)],
 )
 def test_hours(hour: int, half: str, expected: int) -> None:
-    assert hour_of_day(hour, half) == expected
+    assert hour_of(hour, half) == expected
 
 
 def test_months_and_titles() -> None:
