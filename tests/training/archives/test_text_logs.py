@@ -46,7 +46,16 @@ def test_ids_are_of_the_words_and_the_moment() -> None:
 
 @pytest.mark.parametrize(
     ("hour", "half", "expected"),
-    [(12, "AM", 0), (12, "p.m.", 12), (9, "오후", 21), (9, "午前", 9), (21, "PM", 21), (0, "", 0), (9, "晚上", 21), (12, "中午", 12)],
+    [
+        (12, "AM", 0),
+        (12, "p.m.", 12),
+        (9, "오후", 21),
+        (9, "午前", 9),
+        (21, "PM", 21),
+        (0, "", 0),
+        (9, "晚上", 21),
+        (12, "中午", 12),
+    ],
 )
 def test_hours(hour: int, half: str, expected: int) -> None:
     assert hour_of(hour, half) == expected
