@@ -10,11 +10,13 @@ Three contenders, each in a process of its own, taking turns, three times over; 
 - `trl_pairs`: SFTTrainer as the tools of this field feed it: each of the owner's turns is an example of its own, with
   the turn it answers as the prompt, padded, loss on the answer.
 
-The base is the bundled one in bfloat16, the LoRA rank 16 on all linear layers without dropout, the messages are the
-sample persona's. Each times whole optimizer steps after one that does not count. `seconds_per_1000` is the time for an
-epoch of 1,000 of the owner's messages: seconds a token, times the tokens that this contender feeds for them.
-`gemm_share` is the part of what one matrix product of the model's usual shape reaches in the same minute, counting
-the multiplications a step needs at least (frozen weights need no gradient; the head at supervised positions only).
+The base is the bundled one, for all three in the dtype that Doppel finds faster on this machine (a CPU without bfloat16
+units takes many times longer in it, which would be no merit of ours); the LoRA has rank 16 on all linear layers and no
+dropout; the messages are the sample persona's. Each times whole optimizer steps after one that does not count.
+`seconds_per_1000` is the time for an epoch of 1,000 of the owner's messages: seconds a token, times the tokens this
+contender feeds for them. `gemm_share` is the part of what one matrix product of the model's usual shape reaches in the
+same minute, counting the multiplications a step needs at least (frozen weights need no gradient; the head at supervised
+positions only).
 Prints one JSON object last.
 """
 
@@ -34,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
+from doppel.base import choose_dtype
 from doppel.config import Config, load_config
 from doppel.memory import peak_memory
 from doppel.transcript import render
@@ -113,11 +116,12 @@ def _holds(value: float, goal: str) -> bool:
 
 def _run(contender: str, config: Config, steps: int) -> dict[str, float]:
     material = gather(config, None)
-    base = load_base(config, material) if contender == "doppel" else _plain_base(material)
+    dtype = choose_dtype(config.model.dtype, "cpu")
+    base = load_base(config, material) if contender == "doppel" else _plain_base(material, dtype)
     work = effort(base)
     run = {"doppel": _doppel, "trl_packed": _trl_packed, "trl_pairs": _trl_pairs}[contender]
     fed, timed, seconds = run(config, material, base, steps)
-    peak = _gemm_rate()  # in the same minute: the machine is not always equally fast
+    peak = _gemm_rate(dtype)  # in the same minute: the machine is not always equally fast
     tokens, supervised = (sum(count(one) for one in timed) for count in (_tokens, _supervised))
     operations = 2 * 2 * work.of(timed)  # a multiplication and an addition, forward and back to the input
     return {
@@ -128,6 +132,7 @@ def _run(contender: str, config: Config, steps: int) -> dict[str, float]:
         "peak_memory_bytes": peak_memory("cpu"),
         "gemm_share": operations / seconds / peak,
         "gemm_gflops": peak / 1e9,
+        "bits_of_a_weight": dtype.itemsize * 8,
     }
 
 
@@ -151,10 +156,10 @@ def _doppel(config: Config, material: Material, base: Any, steps: int) -> tuple[
     return material.train, [one for step in planned[WARM_UP:] for group in step for one in group], seconds
 
 
-def _plain_base(material: Material) -> Any:
+def _plain_base(material: Material, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(material.base_folder, dtype=torch.bfloat16)
+    return AutoModelForCausalLM.from_pretrained(material.base_folder, dtype=dtype)
 
 
 def _trl_packed(
@@ -225,7 +230,7 @@ def _trl(
                 gradient_accumulation_steps=accumulation,
                 max_steps=WARM_UP + steps,
                 learning_rate=LEARNING_RATE,
-                bf16=True,
+                bf16=base.dtype == torch.bfloat16,
                 use_cpu=True,
                 gradient_checkpointing=False,
                 save_strategy="no",
@@ -253,10 +258,10 @@ def _supervised(example: Example) -> int:
     return example.supervised
 
 
-def _gemm_rate() -> float:
-    """Floating-point operations a second of one bfloat16 matrix product, the best of ten."""
+def _gemm_rate(dtype: torch.dtype) -> float:
+    """Floating-point operations a second of one matrix product, the best of ten."""
     rows, inner, columns = GEMM
-    left, right = torch.ones(rows, inner, dtype=torch.bfloat16), torch.ones(inner, columns, dtype=torch.bfloat16)
+    left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(inner, columns, dtype=dtype)
     best = float("inf")
     for _ in range(10):
         started = time.perf_counter()
