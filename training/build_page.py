@@ -18,15 +18,16 @@ from doppel.config import Config
 from doppel.disk import writing
 from doppel.errors import DoppelError
 from doppel.i18n import tr
+from doppel.report import FILE, Section, charts, figures, page, table
 from doppel.transcript import render
 from training.bars import STYLE as BARS_STYLE
 from training.bars import bar_row, bar_table, columns_chart, figure, share_table
 from training.build_report import REPORT, LengthReport, Report, reason_name
+from training.curves import STYLE as CURVES_STYLE
 from training.curves import Curve, draw
 from training.dataset import read_sessions
 from training.portrait import MOST_BUBBLES, CountTokens, Portrait, estimated_tokens, portray
 from training.recommend import Choice, choose_length
-from training.report import FILE, Section, charts, figures, page, table
 
 CONTACTS_SHOWN = 12
 LANGUAGES_SHOWN = 8
@@ -133,7 +134,7 @@ def build_page(persona: str, report: Report, portrait: Portrait, measure: Measur
         f'<pre class="session">{escape(render(one.header, one.turns))}</pre>' for one in portrait.examples
     )
     sections.append(Section(tr("Examples, as the model sees them"), examples))
-    return page(tr("The data set of {persona}", persona=persona), stretch, sections)
+    return page(tr("The data set of {persona}", persona=persona), stretch, sections, CURVES_STYLE)
 
 
 def _counter(path: Path) -> CountTokens | None:

@@ -15,13 +15,13 @@ import msgspec
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.report import FILE
 from doppel.transcript import pseudonym
 from training.build_report import REPORT, ChatReport, Report, SourceReport
 from training.cuts import broken_at
 from training.dataset import SESSIONS, Session, read_sessions, write_sessions
 from training.forgotten import Forgotten
 from training.people import CONTACTS, Contact, called, joined_pseudonym, plain, read_contacts, write_contacts
-from training.report import FILE
 from training.staging import replacing
 
 _NAMED = 5

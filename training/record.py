@@ -13,10 +13,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from doppel.adapter import Manifest
 from doppel.config import Config
 from doppel.i18n import tr
+from doppel.report import FILE as REPORT
+from doppel.report import Section, page
+from training.curves import STYLE
 from training.metrics import FILE, Metric, add_metric, cut_metrics
 from training.plan import Plan
-from training.report import FILE as REPORT
-from training.report import Section, page
 from training.track import Tracker, tracking
 from training.trainer import METRIC, PersonaTrainer
 
@@ -50,7 +51,7 @@ def publish_record(staging: Path, folder: Path, manifest: Manifest, sections: Se
         shutil.copyfile(folder / FILE, staging / FILE)
     title = tr("{persona}: how the training went", persona=manifest.persona)
     subtitle = f"{manifest.base.id} · {manifest.training.get('began_at', '')[:16].replace('T', ' ')}"
-    (staging / REPORT).write_text(page(title, subtitle, sections), encoding="utf-8")
+    (staging / REPORT).write_text(page(title, subtitle, sections, STYLE), encoding="utf-8")
 
 
 class Record(TrainerCallback):

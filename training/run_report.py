@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doppel.i18n import tr
+from doppel.report import Section, charts, figures, table
 from training.bits import Bits
 from training.curves import Curve, draw
 from training.metrics import FILE, Metric, read_metrics
 from training.parts import Parts, part_title
 from training.plan import Plan
-from training.report import Section, charts, figures, table
 from training.work import Started
 
 SETTINGS = ("rank", "alpha", "learning_rate", "epochs", "sessions_per_step", "max_length")

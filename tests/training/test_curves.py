@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from doppel.report import Section, charts, figures, page, table
 from training.curves import Curve, draw
-from training.report import Section, charts, figures, page, table
 
 
 def parsed(curve: Curve) -> ElementTree.Element:

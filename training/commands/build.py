@@ -21,6 +21,7 @@ from doppel.cli import Run
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.report import FILE
 from doppel.terminal import console, progress, say
 from doppel.transcript import render
 from training.archives import Reader, installed_readers
@@ -31,7 +32,6 @@ from training.data_export import check_target, export_dataset
 from training.dataset import SESSIONS, Session, check_archives, read_sessions
 from training.owner import Candidate, UnknownOwner
 from training.parents import fetch_parents as fetch_missing
-from training.report import FILE
 
 CANDIDATES_SHOWN = 12
 EXAMPLES = 2

@@ -7,11 +7,11 @@ import typer
 
 from doppel.cli import Run
 from doppel.i18n import tr
+from doppel.report import FILE
 from doppel.terminal import say
 from training.build_page import measure_for, write_page
 from training.forgetting import forget as forget_contact
 from training.forgetting import read_report
-from training.report import FILE
 
 
 def forget(

@@ -20,8 +20,8 @@ def quiz(
 ) -> dict[str, Any]:
     """Let somebody who knows you tell your replies from generated ones."""
     from doppel.adapter import read_manifest  # torch, behind the next, takes seconds to import
+    from doppel.figures import share_of
     from training.fidelity.quiz import prepare, record, take
-    from training.fidelity.table import share_of
 
     folder, questions, seed = prepare(run.config, version, rounds, seed)
     manifest = read_manifest(folder)

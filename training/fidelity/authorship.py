@@ -12,9 +12,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from training.fidelity.figures import Figure
+from doppel.figures import Estimate, Figure
 from training.fidelity.heldout import HeldOut, texts_of_others, texts_of_owner
-from training.fidelity.intervals import Estimate, mean
+from training.fidelity.intervals import mean
 from training.fidelity.replies import Reply
 
 _PILE = 400

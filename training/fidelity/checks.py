@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from training.fidelity.figures import Check, Figure, by_name, check
+from doppel.figures import Check, Figure, by_name, check
 
 
 def goals(figures: Iterable[Figure]) -> list[Check]:

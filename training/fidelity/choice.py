@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from doppel.figures import Estimate, Figure
 from doppel.transcript import ME, Header, Transcript, Turn
-from training.fidelity.figures import Figure
 from training.fidelity.heldout import HeldOut, Situation, evenly, texts_of_others
-from training.fidelity.intervals import Estimate, mean
+from training.fidelity.intervals import mean
 from training.fidelity.subject import Question, Subject
 
 OTHERS = 2

@@ -10,6 +10,8 @@ from doppel.amend import amend, replace_file
 from doppel.config import Config
 from doppel.i18n import tr
 from doppel.persona import read_persona
+from doppel.report import FILE as REPORT
+from doppel.report import with_sections
 from doppel.terminal import say
 from training.dataset import dataset_digest, read_sessions
 from training.fidelity.checks import gate, goals
@@ -18,8 +20,6 @@ from training.fidelity.kept import FILE, Kept, quiz_figures, read_kept, to_keep
 from training.fidelity.outcome import Fidelity
 from training.fidelity.page import STYLE, fidelity_sections
 from training.fidelity.subject import open_subject
-from training.report import FILE as REPORT
-from training.report import with_sections
 
 
 def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fidelity:

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 import msgspec
 
 from doppel.engine import Sampling
+from doppel.figures import Figure
 from doppel.i18n import tr
 from doppel.terminal import progress
 from training.dataset import Session
 from training.fidelity.authorship import authorship
 from training.fidelity.choice import choice
-from training.fidelity.figures import Figure
 from training.fidelity.heldout import HeldOut, Situation, evenly, few_shot, held_out, situations, texts_of_owner
 from training.fidelity.likelihood import likelihood
 from training.fidelity.memorisation import memorisation

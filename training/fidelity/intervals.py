@@ -3,39 +3,17 @@
 Percentile bootstrap, 95 % (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13). Knows numbers only.
 """
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from doppel.figures import Estimate
 
 ROUNDS = 1000
 _TAILS = (2.5, 97.5)
 
 Array = NDArray[np.float64]
-
-
-class Estimate(msgspec.Struct, frozen=True):
-    """A value and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def rounded(self, digits: int = 4) -> "Estimate":
-        """The same with fewer digits, for reports."""
-        return Estimate(*(round(one, digits) for one in (self.value, self.low, self.high)))
-
-
-def wilson(count: int, total: int) -> Estimate:
-    """A share of independent trials, by Wilson's score interval (1927), which holds for few and for none too."""
-    if not total:
-        return Estimate(float("nan"), float("nan"), float("nan"))
-    share, z = count / total, 1.959964
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def ratio(above: Sequence[float], below: Sequence[float], seed: int = 0) -> Estimate:

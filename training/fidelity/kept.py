@@ -9,9 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from training.fidelity.figures import Figure
+from doppel.figures import Estimate, Figure, wilson
 from training.fidelity.heldout import Situation
-from training.fidelity.intervals import Estimate, wilson
 from training.fidelity.replies import Reply
 
 FILE = "fidelity.json"

@@ -7,9 +7,9 @@ what other people wrote in the same conversations: what improves there is the pl
 import math
 from collections.abc import Callable, Sequence
 
-from training.fidelity.figures import Figure
+from doppel.figures import Estimate, Figure
 from training.fidelity.heldout import HeldOut, few_shot, others_examples, owner_examples, with_prompt
-from training.fidelity.intervals import Estimate, change, difference, ratio
+from training.fidelity.intervals import change, difference, ratio
 from training.fidelity.neutral import neutral_examples
 from training.fidelity.subject import Scored, Subject
 

@@ -10,8 +10,8 @@ from statistics import quantiles
 import numpy as np
 from numpy.typing import NDArray
 
-from training.fidelity.figures import Figure
-from training.fidelity.intervals import Estimate, mean, resampled
+from doppel.figures import Estimate, Figure
+from training.fidelity.intervals import mean, resampled
 from training.fidelity.replies import Reply
 from training.fidelity.writing import words
 

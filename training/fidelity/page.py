@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from html import escape
 
+from doppel.figures import Check, Figure, shown
 from doppel.i18n import tr
+from doppel.report import Section, table
 from training.fidelity.examination import Examination
-from training.fidelity.figures import Check, Figure
 from training.fidelity.replies import Reply
-from training.fidelity.table import shown, title_of
+from training.fidelity.table import title_of
 from training.fidelity.writing import words
-from training.report import Section, table
 
 _SHOWN_REPLIES = 10
 _BINS = 12

@@ -19,19 +19,18 @@ from doppel.amend import amend, replace_file
 from doppel.base import load_tokenizer, prepare_base
 from doppel.config import Config
 from doppel.errors import UserError
+from doppel.figures import as_json, share_of
 from doppel.i18n import tr
 from doppel.persona import read_persona
+from doppel.report import FILE as REPORT
+from doppel.report import Section, table, with_sections
 from doppel.terminal import printable, progress, say
 from doppel.transcript import open_transcript
 from training.dataset import read_sessions
-from training.fidelity.figures import as_json
 from training.fidelity.heldout import Situation, evenly, held_out
 from training.fidelity.kept import FILE, Quiz, digest, kept_replies, quiz_figures, read_kept
 from training.fidelity.replies import Reply, real, write
 from training.fidelity.subject import open_subject
-from training.fidelity.table import share_of
-from training.report import FILE as REPORT
-from training.report import Section, table, with_sections
 
 _REAL = {"r", "real", "真"}
 _GENERATED = {"g", "generated", "假"}

@@ -9,10 +9,10 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+from doppel.figures import Estimate, Figure
 from doppel.transcript import ME, Transcript, Turn
-from training.fidelity.figures import Figure
 from training.fidelity.heldout import Situation
-from training.fidelity.intervals import Estimate, mean
+from training.fidelity.intervals import mean
 from training.fidelity.replies import Reply
 from training.fidelity.subject import Question, Subject
 

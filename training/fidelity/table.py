@@ -2,9 +2,8 @@
 
 from rich.table import Table
 
+from doppel.figures import Figure, by_name, share_of, shown
 from doppel.i18n import tr
-from training.fidelity.figures import Figure, by_name
-from training.fidelity.intervals import Estimate
 from training.fidelity.outcome import Fidelity
 from training.fidelity.tuning import SETTINGS, Tuned
 
@@ -84,29 +83,6 @@ def tuning_table(tuned: Tuned) -> Table:
         numbers = [f"{value:g}" for value in one.setting.values()]
         table.add_row(*numbers, f"{one.auc:.3f}", f"{one.distance:.3f}", share_of(one.relevance), mark)
     return table
-
-
-def shown(figure: Figure, estimate: Estimate | None, *, with_interval: bool = False) -> str:
-    """A number of a figure for people."""
-    if estimate is None or estimate.value != estimate.value:
-        return "–"
-    text = _number(figure, estimate.value)
-    if with_interval and estimate.low == estimate.low:
-        text += f" [{_number(figure, estimate.low)}, {_number(figure, estimate.high)}]"
-    return text
-
-
-def share_of(estimate: Estimate) -> str:
-    """A share and its interval for people."""
-    return shown(Figure(name="", value=estimate, unit="share"), estimate, with_interval=True)
-
-
-def _number(figure: Figure, value: float) -> str:
-    if figure.unit == "change":
-        return f"{value:+.1%}"
-    if figure.unit == "share":
-        return f"{value:.1%}"
-    return f"{value:.1f}" if figure.unit == "count" else f"{value:.3f}"
 
 
 def _bounds(figure: Figure) -> tuple[str, str]:

@@ -16,13 +16,12 @@ from doppel.amend import amend
 from doppel.config import Config
 from doppel.engine import Sampling
 from doppel.errors import UserError
+from doppel.figures import Estimate, by_name
 from doppel.i18n import tr
 from doppel.persona import read_persona
 from doppel.terminal import progress, say
 from training.dataset import Session, read_sessions
-from training.fidelity.figures import by_name
 from training.fidelity.heldout import LEAST_TURNS, Situation, evenly, situations
-from training.fidelity.intervals import Estimate
 from training.fidelity.relevance import fit_of
 from training.fidelity.replies import real, write
 from training.fidelity.subject import Subject, open_subject

@@ -15,8 +15,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
-from training.fidelity.figures import Figure
-from training.fidelity.intervals import Estimate, resampled
+from doppel.figures import Estimate, Figure
+from training.fidelity.intervals import resampled
 from training.fidelity.replies import Reply
 
 _FOLDS = 5

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
-from training.fidelity.figures import Figure
-from training.fidelity.intervals import Estimate, resampled
+from doppel.figures import Estimate, Figure
+from training.fidelity.intervals import resampled
 from training.fidelity.replies import Reply
 
 _WORD = re.compile(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]|[^\W_]+(?:['’][^\W_]+)*")

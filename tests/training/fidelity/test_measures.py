@@ -5,12 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from doppel.figures import Estimate, Figure, by_name, check
 from tests.training.fidelity.cases import casual, formal, situation
 from training.fidelity.authorship import authorship
 from training.fidelity.choice import combined
-from training.fidelity.figures import Figure, by_name, check
 from training.fidelity.heldout import HeldOut
-from training.fidelity.intervals import Estimate, change, difference, mean, ratio, resampled
+from training.fidelity.intervals import change, difference, mean, ratio, resampled
 from training.fidelity.memorisation import LONG_RUN, Runs, memorisation
 from training.fidelity.replies import Reply
 from training.fidelity.twosample import two_sample

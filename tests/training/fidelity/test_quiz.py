@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from doppel.adapter import read_manifest
 from doppel.cli import app
 from doppel.config import Config
+from doppel.figures import wilson
 from doppel.i18n import set_language
 from doppel.transcript import ME, Turn
 from tests.training.fidelity.cases import situation
@@ -19,7 +20,6 @@ from tests.training.fidelity.test_admission import published
 from training.fidelity.evaluate import evaluate_version
 from training.fidelity.examination import Effort
 from training.fidelity.heldout import Situation
-from training.fidelity.intervals import wilson
 from training.fidelity.kept import FILE, Kept, Quiz, digest, kept_replies, quiz_figures, read_kept, to_keep
 from training.fidelity.quiz import make_questions, take
 from training.fidelity.replies import Reply

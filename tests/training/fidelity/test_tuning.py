@@ -15,6 +15,7 @@ from doppel.cli import app
 from doppel.config import Config
 from doppel.engine import Sampling
 from doppel.errors import UserError
+from doppel.figures import Estimate
 from doppel.persona import read_persona
 from tests.training.fidelity.cases import casual, formal
 from tests.training.fidelity.test_admission import config as config  # noqa: PLC0414 a fixture
@@ -23,7 +24,6 @@ from training.dataset import SESSIONS, write_sessions
 from training.fidelity import tuning
 from training.fidelity.examination import Effort
 from training.fidelity.heldout import Situation
-from training.fidelity.intervals import Estimate
 from training.fidelity.replies import Reply
 from training.fidelity.tuning import Trial, choose, settings, try_out, tune_sampling
 

@@ -1,11 +1,25 @@
-"""The figures of a fidelity report: what was measured, between which floor and ceiling, and what is asked of it."""
+"""The figures of a fidelity report: what was measured, between which floor and ceiling, and what is asked of it.
 
+Knows numbers and how people read them; knows no measure.
+"""
+
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from training.fidelity.intervals import Estimate
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def rounded(self, digits: int = 4) -> "Estimate":
+        """The same with fewer digits, for reports."""
+        return Estimate(*(round(one, digits) for one in (self.value, self.low, self.high)))
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +66,16 @@ def check(name: str, value: float, goal: str) -> Check:
     return Check(name, round(value, 4), goal, ok)
 
 
+def wilson(count: int, total: int) -> Estimate:
+    """A share of independent trials, by Wilson's score interval (1927), which holds for few and for none too."""
+    if not total:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    share, z = count / total, 1.959964
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
 def by_name(figures: Iterable[Figure]) -> dict[str, Figure]:
     """Figures by their names."""
     return {figure.name: figure for figure in figures}
@@ -69,6 +93,29 @@ def as_json(figures: Iterable[Figure]) -> dict[str, Any]:
         }
         for figure in figures
     }
+
+
+def shown(figure: Figure, estimate: Estimate | None, *, with_interval: bool = False) -> str:
+    """A number of a figure for people."""
+    if estimate is None or estimate.value != estimate.value:
+        return "–"
+    text = _number(figure, estimate.value)
+    if with_interval and estimate.low == estimate.low:
+        text += f" [{_number(figure, estimate.low)}, {_number(figure, estimate.high)}]"
+    return text
+
+
+def share_of(estimate: Estimate) -> str:
+    """A share and its interval for people."""
+    return shown(Figure(name="", value=estimate, unit="share"), estimate, with_interval=True)
+
+
+def _number(figure: Figure, value: float) -> str:
+    if figure.unit == "change":
+        return f"{value:+.1%}"
+    if figure.unit == "share":
+        return f"{value:.1%}"
+    return f"{value:.1f}" if figure.unit == "count" else f"{value:.3f}"
 
 
 def _numbers(estimate: Estimate | None) -> Any:

@@ -6,12 +6,10 @@ from html import escape
 import msgspec
 
 from doppel.i18n import language
-from training.curves import STYLE as CURVES_STYLE
 
 FILE = "report.html"
 
-_STYLE = (
-    """
+_STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1e; --faint: #6b6b70; --rule: #e3e3e6; --accent: #2563c9; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #161618; --ink: #ececee; --faint: #9a9aa2; --rule: #2e2e33; --accent: #7fb0ff; }
@@ -33,8 +31,6 @@ th { font-weight: 400; color: var(--faint); font-size: .85rem; }
 td { font-variant-numeric: tabular-nums; }
 td:last-child { color: var(--faint); }
 """
-    + CURVES_STYLE
-)
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -44,13 +40,13 @@ class Section(msgspec.Struct, frozen=True):
     body: str
 
 
-def page(title: str, subtitle: str, sections: Iterable[Section]) -> str:
-    """The whole page; `title` and `subtitle` are plain text."""
+def page(title: str, subtitle: str, sections: Iterable[Section], style: str = "") -> str:
+    """The whole page; `title` and `subtitle` are plain text, `style` is further rules for the sections."""
     body = "".join(f"<section><h2>{escape(one.title)}</h2>{one.body}</section>\n" for one in sections)
     return (
         f'<!doctype html>\n<html lang="{language()}">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head>\n"
         f"<body><h1>{escape(title)}</h1><p>{escape(subtitle)}</p>\n{body}</body>\n</html>\n"
     )
 
@@ -81,7 +77,7 @@ def figures(values: Sequence[tuple[str, str]]) -> str:
 
 
 def charts(drawn: Iterable[str]) -> str:
-    """Charts beside each other where there is room (`training.curves.draw`)."""
+    """Charts beside each other where there is room (`training.curves.draw`), which brings their style."""
     return f'<div class="charts">{"".join(drawn)}</div>'
 
 
