@@ -1,6 +1,7 @@
 # make run    a doppelgänger you can talk to, from nothing
 # make test   every test
 # make lint   style and types
+# make test-vllm VLLM=/path/to/vllm    the tests that need a real vLLM, which wants an environment of its own
 
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -10,12 +11,13 @@ pip := .venv/bin/python -m pip install --no-compile --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint
+.PHONY: help run test test-vllm lint
 
 help:
 	@echo "make run    install what is missing, then train and run your doppelgänger (about 10 minutes the first time)"
 	@echo "make test   install what the tests need and run them all"
 	@echo "make lint   check style and types"
+	@echo "make test-vllm VLLM=/path/to/vllm    the tests against a real vLLM, installed by itself (pip install vllm)"
 
 # `exec` leaves one process, so that Ctrl-C and SIGTERM reach doppel itself.
 run: .venv/.installed
@@ -24,6 +26,13 @@ run: .venv/.installed
 # Each process computes with one thread: tiny models gain nothing from more, and the processes would wait for each other.
 test: .venv/.installed-dev
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadscope
+
+# vLLM pins another torch, so it is not in our environment; this is its command.
+VLLM ?= vllm
+
+test-vllm: .venv/.installed-dev
+	@command -v '$(VLLM)' > /dev/null || { echo "no command $(VLLM); install vLLM in an environment of its own, then: make test-vllm VLLM=/path/to/vllm" >&2; exit 2; }
+	@DOPPEL_VLLM='$(VLLM)' .venv/bin/python -m pytest tests/doppel/test_engine_vllm.py
 
 lint: .venv/.installed-dev
 	@.venv/bin/ruff check

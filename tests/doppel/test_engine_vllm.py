@@ -7,13 +7,13 @@ import asyncio
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
-import time
+import threading
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import IO
 
-import httpx
 import pytest
 
 from doppel.adapter import AdapterRefused
@@ -23,6 +23,10 @@ from doppel.engine.choice import open_engine
 from doppel.engine.openai import OpenAIEngine
 from doppel.transcript import Header, Turn
 from tests.families import random_lora
+from tests.processes import free_port
+
+_UP = "Application startup complete"
+_STARTING_SECONDS = 600
 
 COMMAND = os.environ.get("DOPPEL_VLLM") or (shutil.which("vllm") if importlib.util.find_spec("vllm") else None)
 
@@ -36,9 +40,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def url(bundled_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A vLLM with the bundled base."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     settings = ["--served-model-name", "base", "--max-model-len", "1024", "--dtype", "bfloat16", "--enforce-eager"]
     command = [str(COMMAND), "serve", str(bundled_base), "--port", str(port), "--host", "127.0.0.1", *settings]
     environment = {
@@ -48,29 +50,49 @@ def url(bundled_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    log = tmp_path_factory.mktemp("vllm") / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*command, "--enable-lora", "--max-lora-rank", "16"], stdout=out, stderr=subprocess.STDOUT, env=environment
-        )
+    log = Log()
+    process = subprocess.Popen(
+        [*command, "--enable-lora", "--max-lora-rank", "16"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+    )
+    assert process.stdout is not None
+    reader = threading.Thread(target=log.read, args=(process.stdout,), daemon=True)
+    reader.start()
     try:
-        _wait(process, f"http://127.0.0.1:{port}/health", log)
+        log.has_spoken.wait(_STARTING_SECONDS)
+        assert log.is_up, f"vLLM does not start: {log.end}"
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()
         process.wait(60)
+        reader.join(60)
 
 
-def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    for _ in range(600):
-        assert process.poll() is None, log.read_text(errors="replace")[-3000:]
-        try:
-            if httpx.get(address, trust_env=False).is_success:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(1)
-    pytest.fail(f"vLLM does not start: {log.read_text(errors='replace')[-3000:]}")
+class Log:
+    """What vLLM writes: read as it comes, so that it never waits for us, and we know when it is up."""
+
+    def __init__(self) -> None:
+        self.has_spoken = threading.Event()
+        """It said that it is up, or it ended."""
+        self.is_up = False
+        self._lines: deque[str] = deque(maxlen=40)
+
+    @property
+    def end(self) -> str:
+        """The last lines."""
+        return "".join(self._lines)
+
+    def read(self, lines: IO[bytes]) -> None:
+        """Reads until it ends."""
+        for line in lines:
+            text = line.decode("utf-8", "replace")
+            self._lines.append(text)
+            if _UP in text:
+                self.is_up = True
+                self.has_spoken.set()
+        self.has_spoken.set()
 
 
 @pytest.fixture
