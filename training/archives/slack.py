@@ -9,7 +9,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from doppel.message import Kind, Mark, Message
+from training.archives.emoji_names import emoji_named, with_emoji
 from training.archives.reactions import reactions_to
 from training.archives.reading import json_array, messages_of, whole_json
 from training.archives.tree import Tree
@@ -19,7 +22,11 @@ _LISTS: dict[str, Kind] = {"channels.json": "group", "groups.json": "group", "mp
 _USER = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\[\s*(?:\]|\{[^{}]*"(?:team_id|profile|name|deleted)"\s*:)', re.DOTALL)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d\.json$")
 _REFERENCE = re.compile(r"<([@#!]?)([^<>|\n]+)(?:\|([^<>\n]*))?>")
-_SAID = frozenset(("", "thread_broadcast", "me_message", "file_share", "file_comment"))
+_DATE = "date^"
+_SAID = frozenset(("", "thread_broadcast", "reply_broadcast", "me_message", "file_share", "file_comment"))
+_BOT = "USLACKBOT"
+_LINES = ("rich_text_section", "rich_text_preformatted", "rich_text_quote")
+_DEEPEST = 16
 
 
 class SlackReader:
@@ -39,22 +46,29 @@ class SlackReader:
         """Every record of every conversation, day by day."""
         users = {str(one.get("id")): one for one in _objects(tree, _USERS)}
         names = {account: _name(user) for account, user in users.items()}
-        kinds = _kinds(tree)
+        conversations = _conversations(tree, names)
         for folder in tree.folders():
             chat = folder.removesuffix("/")
-            kind: Kind = kinds.get(chat, "group")
+            about = conversations.get(chat, _Conversation("group", chat))
             for file in tree.files(folder):
                 if _DAY.search(file):
-                    converter = _Converter(chat, kind, names, users)
+                    converter = _Converter(chat, about, names, users)
                     yield from messages_of(tree, file, json_array(tree, file), converter, converter.reactions)
+
+
+class _Conversation(msgspec.Struct, frozen=True):
+    """What the lists say of a conversation."""
+
+    kind: Kind
+    title: str
 
 
 class _Converter:
     """Turns the records of one conversation into messages."""
 
-    def __init__(self, chat: str, kind: Kind, names: dict[str, str], users: dict[str, Any]) -> None:
+    def __init__(self, chat: str, about: _Conversation, names: dict[str, str], users: dict[str, Any]) -> None:
         self._chat = chat
-        self._kind = kind
+        self._about = about
         self._names = names
         self._users = users
 
@@ -66,13 +80,13 @@ class _Converter:
             id=sent,
             platform="slack",
             chat=self._chat,
-            kind=self._kind,
+            kind=self._about.kind,
             sender=sender,
             sender_name=self._names.get(sender) or str(record.get("username") or sender),
             sent_at=datetime.fromtimestamp(float(sent), UTC),
-            text=_REFERENCE.sub(self._readable, html.unescape(str(record.get("text") or ""))),
+            text=self._text(record),
             reply_to=None if thread is None or str(thread) == sent else str(thread),
-            chat_name=self._chat,
+            chat_name=self._about.title,
             mark=self._mark(record, sender),
             origin=origin,
         )
@@ -80,7 +94,7 @@ class _Converter:
     def reactions(self, record: Mapping[str, Any], message: Message) -> Iterator[Message]:
         """What people put to a message."""
         found = [
-            (str(user), self._names.get(str(user), str(user)), _emoji(str(one.get("name") or "")))
+            (str(user), self._names.get(str(user), str(user)), emoji_named(str(one.get("name") or "")))
             for one in record.get("reactions") or ()
             for user in one.get("users") or ()
         ]
@@ -88,30 +102,53 @@ class _Converter:
 
     def _mark(self, record: Mapping[str, Any], sender: str) -> Mark:
         subtype = str(record.get("subtype") or "")
-        if subtype == "bot_message" or record.get("bot_id") or self._users.get(sender, {}).get("is_bot"):
-            return "bot"
         if subtype == "tombstone":
             return "deleted"
+        if (
+            subtype == "bot_message"
+            or record.get("bot_id")
+            or sender == _BOT
+            or self._users.get(sender, {}).get("is_bot")
+        ):
+            return "bot"
         if record.get("type", "message") != "message" or subtype not in _SAID:
             return "service"
         return "media" if record.get("files") or record.get("file") else ""
 
+    def _text(self, record: Mapping[str, Any]) -> str:
+        """The text as it is shown. What a person typed is escaped, so references are those that are not."""
+        text = str(record.get("text") or "")
+        pieces, at = [], 0
+        for match in _REFERENCE.finditer(text):
+            pieces += [html.unescape(text[at : match.start()]), html.unescape(self._readable(match))]
+            at = match.end()
+        return with_emoji("".join([*pieces, html.unescape(text[at:])]) or _of_blocks(record.get("blocks"))).strip("\n")
+
     def _readable(self, match: re.Match[str]) -> str:
-        """What `<@U1>`, `<#C1|general>`, `<!here>` and `<https://…|text>` show."""
+        """What `<@U1>`, `<#C1|general>`, `<!here>`, `<!date^…|Jan 2>` and `<https://…|text>` show."""
         sign, target, label = match.groups()
         if sign == "@":
             return "@" + (self._names.get(target) or label or target)
+        if sign == "!" and target.startswith(_DATE):
+            return str(label or "")
         if sign in ("#", "!"):
             return ("#" if sign == "#" else "@") + (label or target).lstrip("@")
         return target if not label or label in target else f"{label} {target}"
 
 
-def _emoji(name: str) -> str:
-    """The emoji that Slack calls so, without its skin tone; an emoji of the workspace's own stays a name."""
-    from rich.emoji import Emoji
-
-    plain = name.partition("::")[0]
-    return Emoji.replace(f":{plain}:") if plain else ""
+def _of_blocks(block: Any, depth: int = 0) -> str:
+    """The words of rich text, for records that have them nowhere else."""
+    if isinstance(block, list):
+        return "".join(_of_blocks(one, depth) for one in block)
+    if not isinstance(block, dict) or depth > _DEEPEST:
+        return ""
+    kind = str(block.get("type") or "")
+    if kind in ("text", "link"):
+        return str(block.get("text") or block.get("url") or "")
+    if kind == "emoji":
+        return f":{block.get('name')}:"
+    inner = _of_blocks(block.get("elements"), depth + 1)
+    return f"{inner}\n" if kind in _LINES else inner
 
 
 def _objects(tree: Tree, file: str) -> list[Mapping[str, Any]]:
@@ -125,10 +162,13 @@ def _name(user: Mapping[str, Any]) -> str:
     return str(profile.get("display_name") or user.get("real_name") or profile.get("real_name") or user.get("name"))
 
 
-def _kinds(tree: Tree) -> dict[str, Kind]:
-    """Kind of every conversation, by the folder it may lie in: its name or its id."""
-    kinds: dict[str, Kind] = {}
+def _conversations(tree: Tree, names: Mapping[str, str]) -> dict[str, _Conversation]:
+    """Every conversation, by the folder it may lie in: its name or its id. Private ones are called after people."""
+    found: dict[str, _Conversation] = {}
     for file, kind in _LISTS.items():
         for one in _objects(tree, file) if file in tree.files() else ():
-            kinds |= {str(one[key]): kind for key in ("id", "name") if key in one}
-    return kinds
+            members = one.get("members")
+            people = [names.get(str(member), str(member)) for member in members] if isinstance(members, list) else []
+            title = str(one.get("name") or ", ".join(people[:4]) or one.get("id"))
+            found |= {str(one[key]): _Conversation(kind, title) for key in ("id", "name") if key in one}
+    return found

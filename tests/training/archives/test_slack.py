@@ -74,3 +74,36 @@ def test_reactions_are_the_emoji_that_slack_names(tmp_path: Path) -> None:
         ("robot", ":our_own:", "reaction"),
     ]
     assert {one.reply_to for one in general[1:]} == {general[0].id}
+
+
+def test_what_people_typed_is_no_reference_and_names_of_emoji_are_emoji(tmp_path: Path) -> None:
+    block = {
+        "type": "rich_text_section",
+        "elements": [{"type": "text", "text": "only "}, {"type": "emoji", "name": "joy"}],
+    }
+    messages, bad = read_all(
+        write_folder(
+            tmp_path / "x",
+            workspace(
+                said(1, "U1", "if a &lt; b and c &gt; d, say &lt;@U2&gt; at 10:30:45"),
+                said(
+                    2,
+                    "U1",
+                    ":+1::skin-tone-3: :melting_face: :flag-de: :our_own: `:joy:` <https://a.example/?a=1&amp;b=2>",
+                ),
+                said(3, "U2", "<!date^1609581600^{date}|Jan 2> <!subteam^S1|@crew>", subtype="reply_broadcast"),
+                said(4, "U2", "", blocks=[{"type": "rich_text", "elements": [block, block]}]),
+                said(5, "USLACKBOT", "Reminder: tea"),
+            ),
+        ),
+        [SlackReader()],
+    )
+    assert bad == []
+    assert [(one.mark, one.text) for one in messages if one.chat == "general"] == [
+        ("", "if a < b and c > d, say <@U2> at 10:30:45"),
+        ("", "👍 \U0001fae0 \U0001f1e9\U0001f1ea :our_own: `:joy:` https://a.example/?a=1&b=2"),
+        ("", "Jan 2 @crew"),
+        ("", "only 😂\nonly 😂"),
+        ("bot", "Reminder: tea"),
+    ]
+    assert {one.chat_name for one in messages if one.chat == "D1"} == {"Mara, Tom Berg"}
