@@ -6,6 +6,7 @@ come from other exports. Streams channel by channel. Does not decide what is wor
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,7 +20,10 @@ from training.archives.tree import Tree
 _CHANNEL = re.compile(r"(?:^|/)c?(\d{15,20})/$")
 _TABLE = re.compile(r'\ufeff?"?ID"?,"?Timestamp"?,"?Contents"?', re.IGNORECASE)
 _ARRAY = re.compile(r'\ufeff?\s*\[\s*(?:\]|\{\s*"(?:ID|Timestamp|Contents|Attachments)"\s*:|$)', re.IGNORECASE)
-_MARKUP = re.compile(r"<(?P<kind>@!?|@&|#)(?P<id>\d{15,20})>|<a?(?P<emoji>:\w+:)\d{15,20}>")
+_MARKUP = re.compile(
+    r"<(?P<kind>@!?|@&|#)(?P<id>\d{15,20})>|<a?(?P<emoji>:\w+:)\d{15,20}>|<t:(?P<time>\d{1,11})(?::[tTdDfFR])?>"
+    r"|<(?P<command>/[^:<>\n]{1,100}):\d{15,20}>"
+)
 _OWNER = "owner"
 _ZONE = ZoneInfo("UTC")
 _GROUPS = frozenset(("GUILD_TEXT", "GUILD_VOICE", "GROUP_DM", "PUBLIC_THREAD", "PRIVATE_THREAD", "GUILD_ANNOUNCEMENT"))
@@ -96,13 +100,17 @@ class _Converter:
 
 
 def shown(text: str, names: Mapping[str, str]) -> str:
-    """A message's text with custom emoji and mentions as people see them, by the names that are known."""
+    """A message's text with custom emoji, mentions, times and commands as people see them, by the names known."""
     if "<" not in text:
         return text
 
     def show(match: re.Match[str]) -> str:
         if match["emoji"]:
             return match["emoji"]
+        if match["time"]:
+            return f"{datetime.fromtimestamp(int(match['time']), UTC):%Y-%m-%d %H:%M} UTC"
+        if match["command"]:
+            return match["command"]
         return match["kind"][0] + names.get(match["id"], "unknown")
 
     return _MARKUP.sub(show, text)

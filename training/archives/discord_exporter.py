@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from doppel.message import Kind, Mark, Message
 from training.archives.discord import shown
 from training.archives.json_stream import JsonStream
-from training.archives.reactions import Reaction, reactions_to
+from training.archives.reactions import Reaction, is_emoji, reactions_to
 from training.archives.reading import array_records, as_object, csv_rows, json_stream, messages_of, to_utc
 from training.archives.text_lines import decode_head
 from training.archives.text_logs import month_number
@@ -109,6 +109,7 @@ def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, orig
     answered = reference.get("messageId") if str(reference.get("channelId") or chat) == chat else None
     people = [as_object(one) for one in record.get("mentions") or ()]
     text = shown(str(record.get("content") or ""), {str(one.get("id")): _called(one) for one in people})
+    sticker = "" if text else _sticker(record)
     return Message(
         id=str(record["id"]),
         platform="discord",
@@ -117,16 +118,22 @@ def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, orig
         sender=str(author["id"]),
         sender_name=_called(author),
         sent_at=to_utc(record["timestamp"], _ZONE),
-        text=text,
+        text=text or sticker,
         reply_to=None if answered is None else str(answered),
         chat_name=chat_name or chat,
-        mark=_mark(record, author, text),
+        mark=_mark(record, author, text or sticker),
         origin=origin,
     )
 
 
 def _called(person: Mapping[str, Any]) -> str:
     return str(person.get("nickname") or person.get("name") or person.get("id"))
+
+
+def _sticker(record: Mapping[str, Any]) -> str:
+    """What a sticker says: the emoji that it is called, or its name as an emoji of a server's own is written."""
+    names = [str(as_object(one).get("name") or "").strip() for one in record.get("stickers") or ()]
+    return " ".join(name if is_emoji(name) else f":{'_'.join(name.split())}:" for name in names if name)
 
 
 def _mark(record: dict[str, Any], author: dict[str, Any], text: str) -> Mark:
@@ -136,9 +143,9 @@ def _mark(record: dict[str, Any], author: dict[str, Any], text: str) -> Mark:
         return "service"
     if record.get("forwardedMessage"):
         return "forward"
-    # What is written beside a sticker is the writer's own.
-    if record.get("stickers") and not text:
-        return "sticker"
+    # A sticker that has a name says that, as a picture's caption says what it says.
+    if record.get("stickers"):
+        return "media" if text else "sticker"
     return "media" if record.get("attachments") else ""
 
 

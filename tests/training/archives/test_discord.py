@@ -101,7 +101,7 @@ def test_an_export_of_a_channel(tmp_path: Path) -> None:
     )
     messages, bad = read_all(path, [DiscordExporterReader()])
     assert bad == []
-    assert [one.mark for one in messages] == ["", "", "", "forward", "bot", "service", "sticker", "media"]
+    assert [one.mark for one in messages] == ["", "", "", "forward", "bot", "service", "media", "media"]
     assert [one.reply_to for one in messages][:3] == [None, "1", None]
     assert messages[0].sent_at == datetime(2021, 3, 14, 8, 0, 1, 500000, tzinfo=UTC)
     assert (messages[0].chat_name, messages[0].sender_name, messages[0].is_owner) == ("Home #general", "Mara", None)
@@ -143,3 +143,24 @@ def test_reactions_say_who_reacted(tmp_path: Path) -> None:
         ("9", ":wave:", "reaction", "2"),
     ]
     assert (messages[1].sender_name, messages[1].is_owner) == ("Tom", None)
+
+
+def test_times_commands_and_stickers_read_as_people_see_them(tmp_path: Path) -> None:
+    wave, joy, nameless = {"name": "Happy Wave"}, {"name": "\U0001f602"}, {"name": ""}
+    path = write_json(
+        tmp_path / "general.json",
+        exported(
+            said(1, "from <t:1700000000:R> use </play:123456789012345678> <a:party:123456789012345678>"),
+            said(2, "", stickers=[wave, joy]),
+            said(3, "words", stickers=[wave]),
+            said(4, "", stickers=[nameless]),
+        ),
+    )
+    messages, bad = read_all(path, [DiscordExporterReader()])
+    assert bad == []
+    assert [(one.mark, one.text) for one in messages] == [
+        ("", "from 2023-11-14 22:13 UTC use /play :party:"),
+        ("media", ":Happy_Wave: \U0001f602"),
+        ("media", "words"),
+        ("sticker", ""),
+    ]
