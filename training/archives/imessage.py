@@ -16,6 +16,7 @@ import msgspec
 from doppel.i18n import tr
 from doppel.message import Kind, Mark, Message
 from training.archives.chat_text import hour_of
+from training.archives.reactions import Reaction, is_emoji, reactions_to
 from training.archives.reading import MALFORMED
 from training.archives.text_logs import (
     MONTHS,
@@ -38,7 +39,16 @@ _DELETED = "This message was deleted from the conversation!"
 _OWNER = "Me"
 
 _TAPBACKS = ("Tapbacks:", "Reactions:")
-_TAPBACK = re.compile(r".+ by .+|.*[Ss]ticker from .+")
+_TAPBACK = re.compile(r"(?P<what>.+?) by (?P<who>.+)|.*[Ss]ticker from .+")
+_MEANT = {
+    "Loved": "\u2764\ufe0f",
+    "Liked": "👍",
+    "Disliked": "👎",
+    "Laughed": "😂",
+    "Emphasized": "\u203c\ufe0f",
+    "Questioned": "❓",
+}
+"""The signs that the phone shows for the six tapbacks that have names."""
 _EDITED = re.compile(r"Edited .{1,60} later: ?")
 _UNSENT = re.compile(r".{1,60} unsent this message part.*!$|.{1,60} unsent a message!$")
 _EXPRESSIVE = re.compile(
@@ -48,6 +58,13 @@ _EXPRESSIVE = re.compile(
 _ATTACHMENT = re.compile(
     r"(?:~?/|[A-Za-z]:\\|attachments/)\S.*\.\w{2,5}$|(?:~/Library|/Users|/var)/.+/Attachments/.+"
     r"|Attachment missing!$|Digital Touch Message: .*|Unable to format app message: .*"
+)
+_LINK = re.compile(r"(?:https?://|www\.)\S+$")
+_APP = re.compile(
+    r"(?:GamePigeon|Fitness|Photos|Spotify|YouTube|Maps|Polls|Memoji|Music|Reminders|Notes|Pages|Numbers|Keynote|Freeform"
+    r"|(?:com|net|org|io)\.[\w.-]+) message:(?:\n.*)?|Apple (?:Cash|Pay) transaction: .*"
+    r"|.{0,40}Check In.{0,40}\n(?:Expected at|Was expected at|Checked in at) .*",
+    re.DOTALL,
 )
 _STICKER = re.compile(r"(?:\w+ )?Sticker from .+: .+")
 _TRANSCRIPT = "Transcription: "
@@ -72,6 +89,7 @@ class _Record(msgspec.Struct, frozen=True):
     mark: Mark
     is_indented: bool = False
     is_answer: bool = False
+    reactions: list[Reaction] = []
 
     def key(self) -> bytes:
         """The same for an answer at its own time and beneath what it answers, where lines are indented."""
@@ -115,7 +133,7 @@ class IMessageReader:
                 continue  # it comes again at its own time
             author = record.sender or chat
             number = (answer_ids if record.is_indented else ids).of(record.sent_at, record.sender, record.text)
-            yield Message(
+            message = Message(
                 id=f"{number}-answer" if record.is_indented else number,
                 platform="imessage",
                 chat=chat,
@@ -130,6 +148,8 @@ class IMessageReader:
                 mark=record.mark,
                 origin=f"{file}:{record.number}",
             )
+            yield message
+            yield from reactions_to(message, record.reactions, lambda account: account == _OWNER)
 
 
 def _survey(tree: Tree, file: str) -> _Survey:
@@ -164,8 +184,9 @@ def _records(tree: Tree, file: str) -> Iterator[_Record]:
             continue
         body = [line.strip() for line in lines[1:]] if head.is_indented else lines[1:]
         is_answer = _ANSWER in body
-        mark, text = _body([line for line in body if line != _ANSWER])
-        yield _Record(number, sent_at, lines[0].strip(), text, mark, head.is_indented, is_answer)
+        words, reactions = _without_tapbacks([line for line in body if line != _ANSWER])
+        mark, text = _body(words)
+        yield _Record(number, sent_at, lines[0].strip(), text, mark, head.is_indented, is_answer, reactions)
 
 
 class _Beginnings:
@@ -195,7 +216,7 @@ def _time(match: re.Match[str], zone: ZoneInfo) -> datetime:
 def _body(lines: list[str]) -> tuple[Mark, str]:
     """What was written, and what sort of message it is."""
     kept, has_file, has_sticker, is_unsent, is_deleted = list[str](), False, False, False, False
-    for line in _last_edits(_without_tapbacks(lines)):
+    for line in _last_edits(lines):
         if line == _DELETED and not kept:
             is_deleted = True
         elif _EXPRESSIVE.match(line) and kept:
@@ -213,25 +234,34 @@ def _body(lines: list[str]) -> tuple[Mark, str]:
         return "deleted", text
     if _SERVICE.fullmatch(text):
         return "service", text
+    if _APP.fullmatch(text):
+        return "media", ""
     if has_file:
         return "media", text
+    # A link is a bubble of its own: what stands below it is the title and summary of the page, not anybody's words.
+    first, _, _ = text.partition("\n")
+    if _LINK.match(first):
+        return "", first
     return ("sticker" if has_sticker and not text else ""), text
 
 
-def _without_tapbacks(lines: list[str]) -> list[str]:
-    """The lines without the list of reactions, which an empty line ends."""
+def _without_tapbacks(lines: list[str]) -> tuple[list[str], list[Reaction]]:
+    """The lines without the lists of reactions, each of which an empty line ends; and the reactions."""
     kept: list[str] = []
+    reactions: list[Reaction] = []
     is_listing = False
     for number, line in enumerate(lines):
         following = lines[number + 1] if number + 1 < len(lines) else ""
         if line in _TAPBACKS and _TAPBACK.match(following):
             is_listing = True
-        elif is_listing and _TAPBACK.match(line):
-            continue
+        elif is_listing and (match := _TAPBACK.match(line)):
+            sign = _MEANT.get(match["what"] or "", match["what"] or "")
+            if is_emoji(sign):  # a sticker is a file
+                reactions.append((match["who"], match["who"], sign))
         else:
             is_listing = False
             kept.append(line)
-    return kept
+    return kept, reactions
 
 
 def _last_edits(lines: list[str]) -> list[str]:

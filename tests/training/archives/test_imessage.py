@@ -42,6 +42,7 @@ def test_chat(tmp_path: Path) -> None:
     assert bad == []
     assert [(one.sender, one.mark, one.text) for one in messages] == [
         ("Tom", "", "hello\n\nsecond paragraph"),
+        ("Me", "reaction", "\u2764\ufe0f"),
         ("Me", "", "hi"),
         ("Me", "", "an answer\nof two lines"),
         ("Tom", "media", "look at this"),
@@ -52,14 +53,14 @@ def test_chat(tmp_path: Path) -> None:
     ]
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, 10, tzinfo=UTC)
     assert messages[-1].sent_at == datetime(2021, 3, 13, 23, 0, 30, tzinfo=UTC)
-    assert [one.is_owner for one in messages] == [False, True, True, False, None, False, False, True]
+    assert [one.is_owner for one in messages] == [False, True, True, True, False, None, False, False, True]
     assert {(one.kind, one.chat, one.platform) for one in messages} == {("dm", "Tom", "imessage")}
 
 
 def test_an_answer_names_what_it_answers_and_is_told_once(tmp_path: Path) -> None:
     messages, _ = read(written(tmp_path, CHAT))
-    assert [one.reply_to for one in messages if one.reply_to] == [messages[0].id]
-    assert messages[2].reply_to == messages[0].id
+    assert [one.text for one in messages if one.reply_to and not one.mark] == ["an answer\nof two lines"]
+    assert {one.reply_to for one in messages if one.reply_to} == {messages[0].id}
 
 
 def test_an_answer_that_stands_only_beneath_its_message_is_kept(tmp_path: Path) -> None:
@@ -68,6 +69,42 @@ def test_an_answer_that_stands_only_beneath_its_message_is_kept(tmp_path: Path) 
     answers = [one for one in messages if one.text == "an answer\nof two lines"]
     assert len({one.id for one in answers}) == 2
     assert [one.reply_to for one in answers] == [messages[0].id, None]
+
+
+def test_tapbacks_are_the_signs_that_the_phone_shows(tmp_path: Path) -> None:
+    listed = "Tapbacks:\nLaughed by Me\nEmphasized by Kim\n\U0001f973 by Mara by the Sea\nSticker from Me: a from Me\n"
+        "Tapbacks:\nLaughed by Me\nEmphasized by Kim\n\U0001f973 by Mara by the Sea\nSticker from Me: a.heic from Me\n"
+    )
+    messages, bad = read(written(tmp_path, f"Mar 13, 2021  9:05:10 PM\nTom\nhello\n{listed}\n\n"))
+    assert bad == []
+    assert [(one.sender, one.mark, one.text, one.is_owner) for one in messages[1:]] == [
+        ("Me", "reaction", "\U0001f602", True),
+        ("Kim", "reaction", "\u203c\ufe0f", False),
+        ("Mara by the Sea", "reaction", "\U0001f973", False),
+    ]
+    assert {one.reply_to for one in messages[1:]} == {messages[0].id}
+
+
+def test_what_an_app_puts_beneath_a_link_or_in_place_of_words_is_nobodys(tmp_path: Path) -> None:
+    bodies = (
+        "https://a.example/tea\nHow to brew tea\nA guide\nin two lines",
+        "read https://a.example/tea\nit is good",
+        "GamePigeon message:\nLet's play 8 ball!",
+        "Apple Cash transaction: $5",
+        "Check In: Has Arrived\nChecked in at Mar 13, 2021  9:05:10 PM",
+        "My message:\nhello",
+    )
+    text = "".join(f"Mar 13, 2021  9:05:1{n} PM\nMe\n{body}\n\n" for n, body in enumerate(bodies))
+    messages, bad = read(written(tmp_path, text))
+    assert bad == []
+    assert [(one.mark, one.text) for one in messages] == [
+        ("", "https://a.example/tea"),
+        ("", "read https://a.example/tea\nit is good"),
+        ("media", ""),
+        ("media", ""),
+        ("media", ""),
+        ("", "My message:\nhello"),
+    ]
 
 
 def test_a_group_and_an_export_without_me(tmp_path: Path) -> None:
