@@ -89,22 +89,25 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Whether the engine can answer, how many requests wait, and which adapters are loaded.
-
-    `active` requests of at most `max_active` are under way; both are 0 where the engine does not know.
-    """
+    """Whether the engine can answer, and the adapters that requests may name."""
 
     ready: bool
-    waiting: int
     adapters: tuple[str, ...]
-    active: int = 0
-    max_active: int = 0
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What an engine has in hand: requests under way and waiting, memory of earlier turns, and tokens that saved."""
+    """What an engine has in hand.
+
+    Attributes:
+        active: requests under way.
+        max_active: how many there may be at once.
+        waiting: requests that have no token yet and are not under way.
+        kept_bytes: memory that earlier turns of chats hold; 0 where another process knows.
+        reused_tokens: how many tokens that saved reading again, so far; 0 where another process knows.
+    """
 
     active: int
+    max_active: int
     waiting: int
     kept_bytes: int = 0
     reused_tokens: int = 0
@@ -138,6 +141,10 @@ class Engine(Protocol):
         ...
 
     def health(self) -> Health:
+        """A snapshot; never blocks."""
+        ...
+
+    def load(self) -> Load:
         """A snapshot; never blocks."""
         ...
 

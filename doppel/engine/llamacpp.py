@@ -21,7 +21,7 @@ import msgspec
 from doppel.adapter import AdapterRefused, BaseIdentity
 from doppel.base import identify, load_tokenizer, prepare_base
 from doppel.config import Config, cache_dir
-from doppel.engine import EngineError, Health, Request, Sampling, Token
+from doppel.engine import EngineError, Health, Load, Request, Sampling, Token
 from doppel.engine.lora import Lora, read_lora
 from doppel.engine.openai import OpenAIEngine, context_length_of, transcript_for
 from doppel.engine.remote import Server
@@ -206,16 +206,15 @@ class LlamaCppEngine:
             await self._stop_retired(name)
 
     def health(self) -> Health:
-        """A snapshot; never blocks. `waiting` counts requests that have no token yet."""
+        """A snapshot; never blocks."""
         names = tuple(name for name in self._running if name is not None and name not in self._retiring)
-        inner = [engine.health() for _, engine in self._running.values()]
-        return Health(
-            not self._is_closed,
-            sum(one.waiting for one in inner),
-            names,
-            active=sum(one.active for one in inner),
-            max_active=self._slots * max(1, len(inner)),
-        )
+        return Health(not self._is_closed, names)
+
+    def load(self) -> Load:
+        """A snapshot; never blocks. Those that have no token yet count as waiting."""
+        inner = [engine.load() for _, engine in self._running.values()]
+        active, waiting = sum(one.active for one in inner), sum(one.waiting for one in inner)
+        return Load(active, self._slots * max(1, len(inner)), waiting)
 
     def close(self) -> None:
         """Ends requests with EngineError and stops every instance."""

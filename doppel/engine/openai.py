@@ -20,7 +20,7 @@ import msgspec
 from doppel.adapter import AdapterRefused, BaseIdentity, current, read_manifest
 from doppel.base import identify, load_tokenizer, prepare_tokenizer
 from doppel.config import Config
-from doppel.engine import EngineError, Health, Request, Sampling, Token
+from doppel.engine import EngineError, Health, Load, Request, Sampling, Token
 from doppel.engine.lora import Lora, read_lora
 from doppel.engine.remote import Server, ServerError
 from doppel.engine.remote_discovery import Abilities, look
@@ -167,11 +167,13 @@ class OpenAIEngine:
             await self._forget_retired(name)
 
     def health(self) -> Health:
-        """A snapshot; never blocks. `waiting` counts requests that have no token yet."""
+        """A snapshot; never blocks."""
         adapters = tuple(name for name in self._loaded if name not in self._retiring)
-        ready = not self._is_closed and not self._server.breaker.seconds_left
-        active = self._users.total() - self._waiting
-        return Health(ready, self._waiting, adapters, active=active, max_active=self._max_requests)
+        return Health(not self._is_closed and not self._server.breaker.seconds_left, adapters)
+
+    def load(self) -> Load:
+        """A snapshot; never blocks. Those that have no token yet count as waiting: the server does not say more."""
+        return Load(self._users.total() - self._waiting, self._max_requests, self._waiting)
 
     def close(self) -> None:
         """Takes no new request; those under way end with EngineError at their next token."""

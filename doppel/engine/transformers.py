@@ -122,14 +122,13 @@ class TransformersEngine:
         self._thread.retire(name)
 
     def health(self) -> Health:
-        """A snapshot; never blocks. `waiting` counts requests that have not begun."""
-        thread = self._thread
-        return Health(thread.alive, thread.waiting, thread.adapters, thread.active, thread.max_active)
+        """A snapshot; never blocks."""
+        return Health(self._thread.alive, self._thread.adapters)
 
     def load(self) -> Load:
-        """What the engine has in hand; never blocks."""
+        """A snapshot; never blocks."""
         thread = self._thread
-        return Load(thread.active, thread.waiting, thread.kept_bytes, thread.reused_tokens)
+        return Load(thread.active, thread.max_active, thread.waiting, thread.kept_bytes, thread.reused_tokens)
 
     def close(self) -> None:
         """Ends requests with EngineError and stops the thread, within the step it is at."""

@@ -16,7 +16,7 @@ from bot.conversation import Means
 from bot.delivery import Delivery
 from bot.intake import Intake
 from bot.line import Line
-from bot.platforms import Incoming, Outgoing, Receive, SendFailed
+from bot.platforms import Incoming, Newest, Outgoing, Receive, SendFailed
 from bot.schedule import Schedule
 from bot.voice import Loaded, Voice
 from doppel.adapter import PEFT_CONFIG, WEIGHTS, BaseIdentity, Manifest, publishing
@@ -121,10 +121,15 @@ class FakeEngine:
         self.dropped.set()
 
     def health(self) -> Health:
-        return Health(ready=True, waiting=0, adapters=tuple(self.loaded))
+        return Health(ready=True, adapters=tuple(self.loaded))
 
     def close(self) -> None:
         pass
+
+
+async def nothing_known() -> dict[str, str]:
+    """No chat is known yet."""
+    return {}
 
 
 class FakePlatform:
@@ -147,7 +152,7 @@ class FakePlatform:
     def length(self, text: str) -> int:
         return len(text)
 
-    async def run(self, receive: Receive, connected: Callable[[], None]) -> None:
+    async def run(self, receive: Receive, connected: Callable[[], None], newest: Newest) -> None:
         connected()
         await asyncio.Event().wait()
 

@@ -85,7 +85,7 @@ async def test_streams_ids_and_their_log_probabilities(server: CompletionsServer
     assert server.keys == ["Bearer secret"]
     assert engine.context_length == 300  # the server's, which is shorter than the base's
     assert engine.health().ready
-    assert engine.health().waiting == 0
+    assert engine.load().waiting == 0
 
 
 async def test_ends_at_a_stop_id(server: CompletionsServer, tiny_base: Path) -> None:
@@ -189,12 +189,12 @@ async def test_closing_cancels_the_work_there(server: CompletionsServer, tiny_ba
     server.hold = asyncio.Event()
     task = asyncio.create_task(ids(engine.generate(ask())))
     await server.asked.wait()
-    assert (engine.health().waiting, engine.health().active) == (1, 0)
+    assert (engine.load().waiting, engine.load().active) == (1, 0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     await server.cancelled.wait()
-    assert engine.health().waiting == 0
+    assert engine.load().waiting == 0
 
 
 async def test_too_many_requests_are_refused(server: CompletionsServer, tiny_base: Path) -> None:

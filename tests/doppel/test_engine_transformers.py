@@ -158,7 +158,7 @@ async def test_a_full_queue_is_refused_at_once(open_engine: Open) -> None:
         await anext(first)
         queued = [asyncio.create_task(ids(engine.generate(ask(engine)))) for _ in range(2)]
         await asyncio.sleep(0)
-        assert engine.health().waiting == 2
+        assert engine.load().waiting == 2
         with pytest.raises(EngineError, match="too many requests"):
             await ids(engine.generate(ask(engine)))
     assert [len(tokens) for tokens in await asyncio.gather(*queued)] == [24, 24]
