@@ -13,15 +13,16 @@ from typing import Any
 import msgspec
 
 from doppel.message import Kind, Mark, Message
+from training.archives.meta_notices import Notices
 from training.archives.reactions import reactions_to
-from training.archives.reading import array_records, json_stream, messages_of
+from training.archives.reading import array_records, as_object, json_stream, messages_of
 from training.archives.tree import Tree
 
 _FILE = re.compile(r"(?:^|/)message_(\d+)\.json$")
 _HEAD = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"participants"\s*:\s*\[')
 _SECRET_HEAD = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"participants"\s*:\s*\[\s*"')
-_MEDIA = frozenset(("photos", "videos", "audio_files", "gifs", "files", "share", "media", "call_duration"))
-_REACTED = re.compile(r"^(?:Reacted .+ to your message|Liked a message|.+ liked a message)\s*$")
+_MEDIA = frozenset(("photos", "videos", "audio_files", "gifs", "files", "share", "media"))
+_NO_TALK = frozenset(("subscribe", "unsubscribe", "call", "placeholder"))
 
 
 class MetaReader:
@@ -44,11 +45,13 @@ class MetaReader:
         for name in [tree.files()[0]] if tree.is_file else _files(tree):
             conversation, records = _load(tree, name)
             conversation.settle(tree.label)
+            if len(records) > 1 and _is_newest_first(records):
+                records.reverse()
 
             def convert(record: dict[str, Any], origin: str, conversation: _Conversation = conversation) -> Message:
                 return _message(record, conversation, seen, origin)
 
-            yield from messages_of(tree, name, reversed(records), convert, _reactions)
+            yield from messages_of(tree, name, iter(records), convert, _reactions)
 
 
 class _Conversation(msgspec.Struct):
@@ -58,11 +61,13 @@ class _Conversation(msgspec.Struct):
     title: str = ""
     path: str = ""
     is_instagram: bool = False
+    notices: Notices = Notices(())
 
     def settle(self, label: str) -> None:
         """Says where the conversation is. Only the folders of a download tell Instagram from Messenger."""
         self.is_instagram = "instagram" in f"{label}/{self.path}".lower()
         self.path = self.path or self.title or label
+        self.notices = Notices(self.participants)
 
     @property
     def platform(self) -> str:
@@ -109,6 +114,7 @@ def _message(record: dict[str, Any], conversation: _Conversation, seen: Counter[
     mend = str if is_clean else mended
     sender = mend(str(record["senderName"] if is_clean else record["sender_name"]))
     text = mend(str(record.get("text" if is_clean else "content") or ""))
+    mark = _mark(record, text, conversation)
     key = f"{milliseconds}-{sender}"
     seen[key] += 1  # a burst may share a millisecond
     return Message(
@@ -119,9 +125,9 @@ def _message(record: dict[str, Any], conversation: _Conversation, seen: Counter[
         sender=sender,
         sender_name=sender,
         sent_at=datetime.fromtimestamp(milliseconds / 1000, UTC),
-        text=text,
+        text="" if mark == "media" and conversation.notices.stands_for_file(text) else text,
         chat_name=conversation.title or conversation.path,
-        mark=_mark(record, text),
+        mark=mark,
         origin=origin,
     )
 
@@ -132,19 +138,24 @@ def _reactions(record: dict[str, Any], message: Message) -> Iterator[Message]:
     yield from reactions_to(message, ((actor, actor, emoji) for actor, emoji in people))
 
 
-def _mark(record: dict[str, Any], text: str) -> Mark:
+def _is_newest_first(records: list[tuple[int, dict[str, Any]]]) -> bool:
+    """Whether a file begins with its newest message, as all do that are known."""
+    ends = [as_object(record) for _, record in (records[0], records[-1])]
+    first, last = (one.get("timestamp_ms", one.get("timestamp")) for one in ends)
+    return not (isinstance(first, int) and isinstance(last, int) and first < last)
+
+
+def _mark(record: dict[str, Any], text: str, conversation: _Conversation) -> Mark:
     if record.get("is_unsent") or record.get("isUnsent"):
         return "deleted"
     if record.get("sticker"):
         return "sticker"
-    if _REACTED.match(text) or str(record.get("type", "Generic")) in (
-        "Subscribe",
-        "Unsubscribe",
-        "Call",
-        "placeholder",
-    ):
+    if str(record.get("type", "Generic")).lower() in _NO_TALK or "call_duration" in record:
         return "service"
-    return "media" if any(record.get(key) for key in _MEDIA) else ""
+    if conversation.notices.is_notice(text):
+        return "service"
+    has_file = any(record.get(key) for key in _MEDIA) or conversation.notices.stands_for_file(text)
+    return "media" if has_file else ""
 
 
 def mended(text: str) -> str:

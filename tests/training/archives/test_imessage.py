@@ -73,8 +73,6 @@ def test_an_answer_that_stands_only_beneath_its_message_is_kept(tmp_path: Path) 
 
 def test_tapbacks_are_the_signs_that_the_phone_shows(tmp_path: Path) -> None:
     listed = "Tapbacks:\nLaughed by Me\nEmphasized by Kim\n\U0001f973 by Mara by the Sea\nSticker from Me: a from Me\n"
-        "Tapbacks:\nLaughed by Me\nEmphasized by Kim\n\U0001f973 by Mara by the Sea\nSticker from Me: a.heic from Me\n"
-    )
     messages, bad = read(written(tmp_path, f"Mar 13, 2021  9:05:10 PM\nTom\nhello\n{listed}\n\n"))
     assert bad == []
     assert [(one.sender, one.mark, one.text, one.is_owner) for one in messages[1:]] == [

@@ -69,12 +69,53 @@ def test_what_is_no_text_is_marked(tmp_path: Path) -> None:
     assert {one.kind for one in messages} == {"group"}
 
 
+@pytest.mark.parametrize(
+    ("mark", "text", "more"),
+    [
+        ("media", "Zoë hat einen Anhang gesendet.", {"share": {"link": "https://a.example"}}),
+        ("media", "You sent a photo.", {}),
+        ("service", "Zoë changed the group photo.", {}),
+        ("service", "You missed a video call from Zoë.", {}),
+        ("service", "Tom called Zoë.", {"call_duration": 30}),
+        ("service", "You are now connected on Messenger.", {}),
+        ("service", "Hat mit 😮 auf deine Nachricht reagiert ", {}),
+    ],
+)
+def test_what_the_app_writes_in_a_persons_name_is_not_theirs(
+    tmp_path: Path, mark: str, text: str, more: dict[str, Any]
+) -> None:
+    inbox = tmp_path / "inbox" / "x"
+    write_json(inbox / "message_1.json", conversation(said(1, "Zoë", text, **more), people=("Tom Berg", "Zoë")))
+    messages, _ = read_all(tmp_path, [MetaReader()])
+    assert [(one.mark, one.text) for one in messages] == [(mark, "" if mark == "media" else text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["You called me a liar.", "You turned off the light.", "Anna sent a photo.", "haha", "Tom sent a photo?"],
+)
+def test_what_people_say_of_each_other_stays_theirs(tmp_path: Path, text: str) -> None:
+    shared = said(1, "Zoë", text, share={"link": "https://a.example/story"})
+    write_json(tmp_path / "inbox" / "x" / "message_1.json", conversation(shared, people=("Tom Berg", "Zoë")))
+    messages, _ = read_all(tmp_path, [MetaReader()])
+    assert [one.text for one in messages] == [text]
+
+
 def test_the_encrypted_form_is_clean_already(tmp_path: Path) -> None:
     record = {"senderName": "Zoë", "text": "schön Ã¤", "timestamp": 1_600_000_000_000, "isUnsent": False, "media": []}
     content = {"participants": ["Tom", "Zoë"], "threadName": "Zoë_7", "messages": [record]}
     messages, bad = read_all(write_json(tmp_path / "Zoe_7.json", content), [MetaReader()])
     assert bad == []
     assert [(one.sender, one.text, one.mark) for one in messages] == [("Zoë", "schön Ã¤", "")]
+
+
+def test_the_encrypted_form_may_begin_with_the_oldest(tmp_path: Path) -> None:
+    said = {"senderName": "Zoë", "isUnsent": False, "media": []}
+    records = [{**said, "text": str(n), "timestamp": 1_600_000_000_000 + n, "type": "text"} for n in range(3)]
+    records.append({**said, "text": "Missed call", "timestamp": 1_600_000_000_009, "type": "call"})
+    content = {"participants": ["Tom", "Zoë"], "threadName": "Zoë_7", "messages": records}
+    messages, _ = read_all(write_json(tmp_path / "Zoe_7.json", content), [MetaReader()])
+    assert [(one.text, one.mark) for one in messages] == [("0", ""), ("1", ""), ("2", ""), ("Missed call", "service")]
 
 
 def test_a_record_without_a_time_is_counted(tmp_path: Path) -> None:
