@@ -20,30 +20,28 @@ _HANGOUTS_HEAD = re.compile(
 )
 _GROUPS, _USERS = "Groups/", "Users/"
 
-_MONTHS = {
-    start: number
-    for number, starts in enumerate(
-        (
-            "jan ene gen",
-            "feb fév fev",
-            "mar mär mrt maa",
-            "apr avr abr",
-            "may mai mag mei",
-            "jun juin giu",
-            "jul juil lug",
-            "aug aoû ago",
-            "sep set",
-            "oct okt ott out",
-            "nov",
-            "dec dez déc dic",
-        ),
-        1,
-    )
-    for start in starts.split()
-}
-_CLOCK = re.compile(r"(\d{1,2})[:.](\d\d)(?:[:.](\d\d))?(?:\s*([ap])\.?\s?m\b)?", re.IGNORECASE)
+# How months begin in the languages in which Google writes them; of two that fit a word the longer one counts.
+_MONTH_STARTS = (
+    "jan ene gen ian янв січ sty led oca tam ιαν",
+    "feb fév fev фев лют lut úno şub hel φεβ",
+    "mar mär már mrt maa мар бер bře μαρ",
+    "apr avr abr ápr апр кві kwi dub nis huh απρ",
+    "may mai maj máj mag mei мая май тра kvě tou μαΐ μαϊ",
+    "jun jún juin giu iun июн чер cze červn haz kes ιουν",
+    "jul júl juil lug iul июл лип lip červenec července tem hei ιουλ",
+    "aug aoû ago agu авг сер sie srp ağu elo αυγ",
+    "sep set szep сен вер wrz zář eyl syy σεπ",
+    "oct okt ott out окт жов paź říj eki lok οκτ",
+    "nov ноя лис lis kas marr νοε",
+    "dec dez déc dic des дек гру gru pro ara jou δεκ",
+)
+_MONTHS = {start: number for number, starts in enumerate(_MONTH_STARTS, 1) for start in starts.split()}
+_LONGEST_START = max(map(len, _MONTHS))
+_NUMBERED = re.compile(r"\btháng (\d{1,2})")
+_CLOCK = re.compile(r"(\d{1,2})(?:[:.]|시 ?)(\d\d?)(?:(?:[:.]|분 ?)(\d\d?))?(?:\s*([ap])\.?\s?m\b)?", re.IGNORECASE)
 _EASTERN = re.compile(r"(\d{4})\s?[年년]\s?(\d{1,2})\s?[月월]\s?(\d{1,2})")
 _LATE = re.compile("下午|晚上|午後|오후")
+_EARLY = re.compile("上午|凌晨|早上|午前|오전")
 _YEAR, _DAY, _WORD = re.compile(r"\b(\d{4})\b"), re.compile(r"\b(\d{1,2})\b"), re.compile(r"[^\W\d_]+")
 
 
@@ -148,26 +146,31 @@ def _chat_mark(record: Mapping[str, Any], creator: Mapping[str, Any]) -> Mark:
 def parse_time(text: str) -> datetime:
     """A time as Chat writes it, such as `Tuesday, March 3, 2020 at 4:05:06 PM UTC`. Raises ValueError."""
     text = text.replace("\u202f", " ").replace("\xa0", " ")
-    clock = _CLOCK.search(text)
+    eastern = _EASTERN.search(text)
+    clock = _CLOCK.search(text, eastern.end() if eastern else 0)
     if clock is None:
         raise ValueError(f"not a time: {text}")
     hour, minute, second = (int(part or 0) for part in clock.groups()[:3])
-    if clock[4] or _LATE.search(text) or "上午" in text or "오전" in text:
-        hour = hour % 12 + 12 * bool((clock[4] or "").lower() == "p" or _LATE.search(text))
-    if eastern := _EASTERN.search(text):
+    is_late = (clock[4] or "").lower() == "p" or _LATE.search(text) is not None
+    if clock[4] or is_late or _EARLY.search(text):
+        hour = hour % 12 + 12 * is_late
+    if eastern:
         year, month, day = map(int, eastern.groups())
     else:
         date = text[: clock.start()]
-        found = [_MONTHS[start] for word in _WORD.findall(date.lower()) if (start := _month_start(word))]
+        numbered = _NUMBERED.search(date)
+        found = [number for word in _WORD.findall(date.lower()) if (number := _month(word))]
         year_match, day_match = _YEAR.search(date), _DAY.search(date)
-        if not found or year_match is None or day_match is None:
+        if not (found or numbered) or year_match is None or day_match is None:
             raise ValueError(f"not a time: {text}")
-        year, month, day = int(year_match[1]), found[-1], int(day_match[1])
+        year, month, day = int(year_match[1]), int(numbered[1]) if numbered else found[-1], int(day_match[1])
     return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
 
 
-def _month_start(word: str) -> str | None:
-    return next((start for start in (word[:4], word[:3]) if start in _MONTHS), None)
+def _month(word: str) -> int | None:
+    """The month that a word names in any of the languages; weekdays may look like one, but stand before it."""
+    sizes = range(min(len(word), _LONGEST_START), 2, -1)
+    return next((_MONTHS[word[:size]] for size in sizes if word[:size] in _MONTHS), None)
 
 
 def _hangouts(tree: Tree, file: str) -> Iterator[Message]:

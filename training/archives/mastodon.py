@@ -18,6 +18,10 @@ _HEAD = re.compile(rb'"type"\s*:\s*"OrderedCollection"')
 _CONTEXT = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"@context"')
 _PUBLIC = ("https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public")
 _MENTIONS = re.compile(r"^(?:@[\w.\-]+(?:@[\w.\-]+)?\s+)+")
+_QUOTE_LINK = re.compile(
+    r"<(?P<tag>p|span)[^>]*\bclass=[\"'][^\"']*\bquote-inline\b[^>]*>.*?</(?P=tag)>", re.IGNORECASE | re.DOTALL
+)
+"""What repeats the quoted post's address for servers that know no quotes."""
 _ZONE = ZoneInfo("UTC")
 
 POSTS = "posts"
@@ -53,8 +57,9 @@ def _message(activity: Mapping[str, Any], origin: str) -> Message:
     actor = str(activity["actor"])
     name = actor.rstrip("/").rpartition("/")[2]
     kind, chat = _kind(activity, note, actor)
-    answered = note.get("inReplyTo")
-    text = html_text(str(note.get("content") or ""))
+    answered, quoted = note.get("inReplyTo"), _quoted(note)
+    content = str(note.get("content") or "")
+    text = html_text(_QUOTE_LINK.sub("", content) if quoted else content)
     if answered or kind == "dm":
         text = _MENTIONS.sub("", text)
     if summary := str(note.get("summary") or "").strip():
@@ -69,7 +74,7 @@ def _message(activity: Mapping[str, Any], origin: str) -> Message:
         sent_at=to_utc(str(note.get("published") or activity["published"]), _ZONE),
         text=text,
         is_owner=True,
-        reply_to=str(answered) if isinstance(answered, str) else None,
+        reply_to=answered if isinstance(answered, str) else quoted,
         chat_name=name,
         mark=_mark(activity, note),
         origin=origin,
@@ -82,7 +87,13 @@ def _kind(activity: Mapping[str, Any], note: Mapping[str, Any], actor: str) -> t
     if note and to and not any(address in _PUBLIC or address.endswith("/followers") for address in to):
         others = sorted({address for address in to if address != actor})
         return ("dm" if len(others) <= 1 else "group"), " ".join(others) or actor
-    return ("reply" if note.get("inReplyTo") else "post"), POSTS
+    return ("reply" if note.get("inReplyTo") else "quote" if _quoted(note) else "post"), POSTS
+
+
+def _quoted(note: Mapping[str, Any]) -> str | None:
+    """Address of the post that is quoted; servers name the field differently."""
+    found = (note.get(key) for key in ("quote", "quoteUri", "quoteUrl", "_misskey_quote"))
+    return next((one for one in found if isinstance(one, str) and one), None)
 
 
 def _list(value: Any) -> list[str]:

@@ -122,7 +122,9 @@ class _Converter:
         for match in _REFERENCE.finditer(text):
             pieces += [html.unescape(text[at : match.start()]), html.unescape(self._readable(match))]
             at = match.end()
-        return with_emoji("".join([*pieces, html.unescape(text[at:])]) or _of_blocks(record.get("blocks"))).strip("\n")
+        shown = "".join([*pieces, html.unescape(text[at:])]) or _of_blocks(record.get("blocks"))
+        shown = with_emoji(shown).strip("\n")
+        return f"/me {shown}" if record.get("subtype") == "me_message" else shown
 
     def _readable(self, match: re.Match[str]) -> str:
         """What `<@U1>`, `<#C1|general>`, `<!here>`, `<!date^…|Jan 2>` and `<https://…|text>` show."""

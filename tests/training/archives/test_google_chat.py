@@ -64,10 +64,34 @@ def test_chat(tmp_path: Path) -> None:
         "martes, 3 de marzo de 2020, 16:05:06 UTC",
         "2020年3月3日星期二 UTC 下午4:05:06",
         "2020年3月3日火曜日 16:05:06 UTC",
+        "2020年3月3日 星期二 下午4:05:06 [UTC]",
+        "2020년 3월 3일 화요일 오후 4시 5분 6초 UTC",
+        "вторник, 3 марта 2020 г. в 16:05:06 UTC",
+        "wtorek, 3 marca 2020 16:05:06 UTC",
+        "3 Mart 2020 Salı 16:05:06 UTC",
+        "terça-feira, 3 de março de 2020 às 16:05:06 UTC",
+        "Thứ Ba, 3 tháng 3, 2020 lúc 16:05:06 UTC",
     ],
 )
 def test_times_in_many_languages(text: str) -> None:
     assert parse_time(text) == datetime(2020, 3, 3, 16, 5, 6, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "month"),
+    [
+        ("суббота, 3 октября 2020 г. в 16:05:06 UTC", 10),
+        ("субота, 3 жовтня 2020 р. о 16:05:06 UTC", 10),
+        ("sobota, 3 października 2020 16:05:06 UTC", 10),
+        ("středa 3. června 2020 v 16:05:06 UTC", 6),
+        ("pátek 3. července 2020 v 16:05:06 UTC", 7),
+        ("Sabtu, 3 Oktober 2020 pukul 16.05.06 UTC", 10),
+        ("maanantai 3. elokuuta 2020 klo 16.05.06 UTC", 8),
+        ("Thứ Bảy, 3 tháng 10, 2020 lúc 16:05:06 UTC", 10),
+    ],
+)
+def test_months_in_many_languages(text: str, month: int) -> None:
+    assert parse_time(text) == datetime(2020, month, 3, 16, 5, 6, tzinfo=UTC)
 
 
 def test_what_is_no_time_is_refused() -> None:

@@ -85,3 +85,15 @@ def test_any_html_becomes_text(text: str) -> None:
 
 def test_what_is_not_seen_is_no_text() -> None:
     assert html_text("<style>a{}</style><p>a <img alt=':)' src=x></p><script>1</script>") == "a :)"
+
+
+def test_a_quote_names_the_post_and_does_not_repeat_its_address(tmp_path: Path) -> None:
+    content = '<p class="quote-inline">RE: <a href="https://o.example/@tom/1">o.example</a></p><p>so true</p>'
+    path = write_json(
+        tmp_path / "outbox.json", outbox(created(1, content, quote="https://o.example/1"), created(2, "<p>RE: hi</p>"))
+    )
+    messages, _ = read_all(path, [MastodonReader()])
+    assert [(one.kind, one.text, one.reply_to) for one in messages] == [
+        ("quote", "so true", "https://o.example/1"),
+        ("post", "RE: hi", None),
+    ]

@@ -67,3 +67,44 @@ def test_a_reaction_is_its_emoji_in_answer_to_an_event(tmp_path: Path) -> None:
     reaction = event(2, "", type="m.reaction", content=relation)
     messages, _ = read_all(write_json(tmp_path / "e.json", room(event(1, "hi"), reaction)), [MatrixReader()])
     assert [(one.text, one.mark, one.reply_to) for one in messages] == [("hi", "", None), ("👍", "reaction", "$1")]
+
+
+def test_files_stickers_actions_and_what_could_not_be_read(tmp_path: Path) -> None:
+    path = write_json(
+        tmp_path / "e.json",
+        room(
+            event(1, "IMG_1.jpg", content={"msgtype": "m.image"}),
+            event(2, "look, a cat", content={"msgtype": "m.image", "filename": "IMG_2.jpg"}),
+            event(3, "waves", content={"msgtype": "m.emote"}),
+            event(4, "😀", type="m.sticker"),
+            event(5, "a bear", type="m.sticker"),
+            event(6, "** Unable to decrypt **", content={"msgtype": "m.bad.encrypted"}),
+        ),
+    )
+    messages, bad = read_all(path, [MatrixReader()])
+    assert bad == []
+    assert [(one.mark, one.text) for one in messages] == [
+        ("media", ""),
+        ("media", "look, a cat"),
+        ("", "/me waves"),
+        ("media", "😀"),
+        ("sticker", ""),
+        ("service", "** Unable to decrypt **"),
+    ]
+
+
+def test_names_and_whether_two_people_talk_stand_in_the_events(tmp_path: Path) -> None:
+    tom, kim = "@tom:example.org", "@kim:example.org"
+    joined = event(
+        0, "", tom, type="m.room.member", content={"membership": "join", "displayname": "Tom B"}, state_key=tom
+    )
+    private, _ = read_all(
+        write_json(tmp_path / "a.json", room(joined, event(1, "hi"), event(2, "yo", tom))), [MatrixReader()]
+    )
+    assert {one.kind for one in private} == {"dm"}
+    assert [one.sender_name for one in private] == ["Tom B", "mara", "Tom B"]
+    group, _ = read_all(
+        write_json(tmp_path / "b.json", room(event(1, "hi"), event(2, "yo", tom), event(3, "hey", kim))),
+        [MatrixReader()],
+    )
+    assert {one.kind for one in group} == {"group"}

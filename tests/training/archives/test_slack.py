@@ -94,6 +94,7 @@ def test_what_people_typed_is_no_reference_and_names_of_emoji_are_emoji(tmp_path
                 said(3, "U2", "<!date^1609581600^{date}|Jan 2> <!subteam^S1|@crew>", subtype="reply_broadcast"),
                 said(4, "U2", "", blocks=[{"type": "rich_text", "elements": [block, block]}]),
                 said(5, "USLACKBOT", "Reminder: tea"),
+                said(6, "U1", "waves", subtype="me_message"),
             ),
         ),
         [SlackReader()],
@@ -105,5 +106,6 @@ def test_what_people_typed_is_no_reference_and_names_of_emoji_are_emoji(tmp_path
         ("", "Jan 2 @crew"),
         ("", "only 😂\nonly 😂"),
         ("bot", "Reminder: tea"),
+        ("", "/me waves"),
     ]
     assert {one.chat_name for one in messages if one.chat == "D1"} == {"Mara, Tom Berg"}
