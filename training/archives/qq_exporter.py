@@ -24,6 +24,7 @@ _FILE = re.compile(r"^(?:friend|group|private)_(?P<peer>\d{5,12}|u_[\w-]+)_")
 _PRIVATE = frozenset(("private", "friend", "c2c", "1", "temp"))
 _KINDS: dict[str, Mark] = {"system": "service", "type_5": "service", "forward": "forward", "multi_forward": "forward"}
 _STICKER = frozenset(("market_face", "marketface", "mface", "sticker"))
+_NAMELESS = frozenset(("", "表情", "商城表情", "动画表情", "超级表情"))
 _SHARED = frozenset(("forward", "multi_forward", "multiforward"))
 _NOTICE = frozenset(("system", "gray_tip", "graytip", "notification"))
 _SILENT = frozenset(("text", "at", "face", "reply"))
@@ -147,6 +148,8 @@ def _content(record: Mapping[str, Any]) -> tuple[Mark, str, str | None]:
     if elements:
         text = "".join(map(_shown, elements)).strip()
         has_more = bool(kinds - _SILENT)
+        if not text and (names := "".join(map(_sticker, elements))):
+            return _mark(record, kinds - _STICKER, has_words=True, has_more=True), names, answered
     else:
         written = content if isinstance(content, str) else str(whole.get("text") or "")
         text = _ANSWER.sub("", _PLACEHOLDER.sub("", written)).strip()
@@ -172,6 +175,13 @@ def _shown(element: Mapping[str, Any]) -> str:
         name = str(data.get("name") or data.get("text") or data.get("uin") or "")
         return name if name.startswith("@") or not name else f"@{name}"
     return str(data.get("name") or "") if kind == "face" else ""
+
+
+def _sticker(element: Mapping[str, Any]) -> str:
+    """What a sticker says, as QQ writes it: `[害羞]`."""
+    data = as_object(element.get("data"))
+    name = str(data.get("name") or data.get("summary") or "").strip("[] \n")
+    return "" if str(element["type"]).lower() not in _STICKER or name in _NAMELESS else f"[{name}]"
 
 
 def _mark(record: Mapping[str, Any], kinds: set[str], *, has_words: bool, has_more: bool) -> Mark:

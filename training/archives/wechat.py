@@ -24,7 +24,10 @@ ROOM = "@chatroom"
 
 _ME = "我"
 _TEXTS = frozenset(
-    ("文本", "文本消息", "text", "引用回复", "引用消息", "引用", "reply with quote", "接龙", "文字", "带有引用的文本")
+    (
+        *("文本", "文本消息", "text", "文字", "粘贴的文本", "接龙", "接龙消息"),
+        *("引用回复", "引用消息", "引用", "reply with quote", "带有引用的文本", "带有引用的文本消息"),
+    )
 )
 _KINDS: tuple[tuple[Mark, re.Pattern[str]], ...] = (
     ("sticker", re.compile(r"表情|sticker|emoji|gif")),
@@ -39,7 +42,20 @@ _NUMBERS: dict[int, Mark] = {1: "", 47: "sticker", 50: "service", 52: "service",
 _SHARES: dict[int, Mark] = {8: "sticker", 19: "forward", 40: "forward", 53: "", 57: "", 62: "service", 87: "service"}
 _SHARE = 49
 _RECALLED = re.compile(r"撤回了?(?:一条消息|成员)|recalled a message")
-_QUOTED = re.compile(r"\s*\n\s*(?:\[引用\]\(.*|引用[：:].*|「引用.*)\Z", re.DOTALL)
+_QUOTED = re.compile(r"\s*\n\s*(?:\[引用\]\(.*|引用[：:].*|「引用.*)\Z|\s*\[引用 .*\]\s*\Z", re.DOTALL)
+# What stands for something else, in exports that call it a text; a title or an amount may follow.
+_PLACEHOLDER = re.compile(
+    r"\[(?P<what>链接|小程序|聊天记录|转账|转账收款|红包|红包卡片|文件|视频号|音乐|名片|位置|语音|语音通话|视频通话|通话|图片|视频"
+    r"|表情包|动画表情|表情消息|表情|群公告|其他消息|消息|引用消息|系统消息|拍一拍|语音消息 - 转文字失败)\]"
+)
+_NOT_SENT: dict[str, Mark] = {
+    "聊天记录": "forward",
+    **dict.fromkeys(("语音通话", "视频通话", "通话", "群公告", "系统消息", "拍一拍"), "service"),
+    **dict.fromkeys(("表情包", "动画表情", "表情消息"), "sticker"),
+}
+_RECALLED_ALONE = re.compile(
+    r"(?:你|\"[^\"\n]{1,40}\"|“[^”\n]{1,40}”|「[^」\n]{1,40}」) ?撤回了一条消息(?: ?重新编辑)?"
+)
 _TIME = re.compile(r"(\d{4})[-/年.](\d{1,2})[-/月.](\d{1,2})日?[ T]+(\d{1,2}):(\d\d)(?::(\d\d))?(?:\.\d+)?")
 _MILLISECONDS = 1e11
 _PAGE = re.compile(r"(?:_\d+_\d+|\s*\(\d+\))$")
@@ -176,7 +192,16 @@ def said(mark: Mark, text: str) -> tuple[Mark, str]:
         return mark, ""
     if mark == "service" and _RECALLED.search(text):
         return "deleted", text
-    return mark, text if mark else _QUOTED.sub("", text)
+    if mark:
+        return mark, text
+    if _RECALLED_ALONE.fullmatch(text):
+        return "deleted", text
+    found = _PLACEHOLDER.match(text)
+    # WeChat's own small pictures are written so within a text: `[表情]` alone stands for one of unknown name.
+    if found is None or (found["what"] == "表情" and found.end() < len(text)):
+        return "", _QUOTED.sub("", text)
+    mark = _NOT_SENT.get(found["what"], "media")
+    return mark, text if mark == "service" else ""
 
 
 def time_of(text: str, zone: ZoneInfo) -> datetime:

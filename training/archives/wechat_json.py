@@ -162,6 +162,9 @@ class _OfSession:
         person = self._person(record, is_own=is_owner)
         sent_at = _time(record["createTime"])
         mark, text = _said(person.account, mark_of(str(record.get("type") or "")), record.get("content"))
+        caption = record.get("emojiCaption")
+        if mark == "sticker" and isinstance(caption, str) and (caption := caption.strip("[] \n")):
+            mark, text = "media", f"[{caption}]"  # as WeChat writes its own small pictures
         number = _known(record.get("platformMessageId"))
         return Message(
             id=number or self._ids.of(sent_at, person.account, text or mark),

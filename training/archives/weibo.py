@@ -32,6 +32,8 @@ _ANSWER = re.compile(r"^回复\s*@[^:：\s]{1,40}\s*[:：]\s*")
 _EMPTY = frozenset(("转发微博", "轉發微博", "repost", "快转了", "快转微博"))
 _FILLER = re.compile(r"网页链接|查看图片|\u200b|(?:\.\.\.|…+)全文$")
 _VIDEO = "的微博视频"
+_PICTURES = frozenset(("分享图片", "分享视频", "分享單張圖片", "分享圖片"))
+"""What the site writes to pictures that come without words."""
 
 
 class WeiboReader:
@@ -88,6 +90,7 @@ class _Posts:
         """The post itself; of a repost, what its writer put before the chain of earlier ones."""
         source = as_object(post.get("retweet"))
         text, words = _cleaned(post, self._account.name), ""
+        text = "" if text in _PICTURES and _media(post) else text
         is_repost = bool(source) or _CHAIN.search(text) is not None
         if is_repost:
             words = _ANSWER.sub("", _CHAIN.sub("", text)).strip()

@@ -55,6 +55,7 @@ _MEDIA = re.compile(
     rf"<[^<>\n]*(?:{_ABSENT}|{_ATTACHED})[^<>\n]*>"
     r"|(?:image|video|audio|sticker|gif|document|contact card|bild|imagen|imagem|figurinha|документ|图像|圖片|影片|"
     rf"视频|音频|貼圖|贴图|画像|動画|사진|동영상)\s?(?:已|를|을|は)?\s?(?:{_ABSENT})\w*\.?"
+    rf"|(?:video note|view once \w+)\s(?:{_ABSENT})\w*\.?|(?:live )?location(?: shared|: https://\S+)"
     rf"|[A-Z]{{3}}-\d{{8}}-WA\d+\.\w+ \([^()\n]+\)|[^\n]+\.\w{{2,4}} \([^()\n]*(?:{_ATTACHED})[^()\n]*\)",
     re.IGNORECASE,
 )
@@ -70,7 +71,7 @@ _DELETED = re.compile(
     r"det här meddelandet raderades|denne (?:besked|melding(?:en)?) (?:blev|ble) slettet|تم حذف هذه الرسالة|"
     r"لقد حذفت هذه الرسالة|ההודעה (?:הזו )?נמחקה|このメッセージは削除されました|このメッセージを削除しました|"
     r"メッセージを削除しました|삭제된 메시지입니다|(?:이 메시지는|메시지를) 삭제(?:되었습니다|했습니다)|此消息已删除|"
-    r"此消息已被删除|您已?删除(?:了)?(?:这条|此)消息|此訊息已(?:被)?刪除|已刪除此訊息|[你您]已刪除(?:此|這則)訊息)[.。]?",
+    r"此消息已被删除|[你您]已?删除(?:了)?(?:这条|此)消息|此訊息已(?:被)?刪除|已刪除此訊息|[你您]已刪除(?:此|這則)訊息)[.。]?",
     re.IGNORECASE,
 )
 _EDITED = re.compile(
@@ -81,6 +82,13 @@ _EDITED = re.compile(
 )
 # On an iPhone whatever the app writes into a message itself begins with U+200E, in every language.
 _BY_APP = re.compile(r"\u200e<(?P<what>[^<>\n]{1,200})>$")
+# What stands for a file may follow its name or its caption.
+_BEHIND = re.compile(rf"\u200e(?P<what>[^\u200e<>\n]{{0,40}}(?:{_ABSENT})\w*\.?)$", re.IGNORECASE)
+_FILE = re.compile(r"[^\n]{1,200}\.\w{2,5}(?: • .{1,30})?$")
+_POLL = re.compile(r"(?:POLL|UMFRAGE|ENCUESTA|SONDAGE|SONDAGGIO|ENQUETE|ANKET|投票|投票活動)[:：]\n")
+_CALLED = re.compile(
+    r"(?:Missed |Silenced )?(?:Voice|Video|Group) call(?:, .{1,40}|\.)?$|Missed (?:voice|video|group) call$", re.I
+)
 _ENCRYPTED = re.compile(
     r"end-to-end|ende-zu-ende|端到端|端對端|extremo a extremo|ponta a ponta|bout en bout|crittografat|сквозн|uçtan uca|"
     r"エンドツーエンド|종단간|종단 간|تمامًا بين الطرفين|מקצה לקצה|päästä päähän|kompleksowo",
@@ -90,6 +98,8 @@ _CLEAN = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u2066\u2067\u206
 _BLANKS = {0x202F: " ", 0xA0: " "}
 _QUOTES = ('"“”„', "«»", "「」")
 _ANGLED = re.compile(r"<[^<>\n]{3,60}>")
+_NOTHING = "null"
+"""What Android writes for a picture that may be looked at once; somebody may also write just that."""
 _OFTEN = 3
 _MOST_ANGLED = 1000
 _SNIFFED = 4096
@@ -202,7 +212,7 @@ def _survey(tree: Tree, file: str) -> _Survey:
         # The app writes in the name of a group or of its members, too; that alone makes nobody a speaker.
         if sender and not _is_notice(body):
             names.add(sender)
-        if _ANGLED.fullmatch(body) and (body in angled or len(angled) < _MOST_ANGLED):
+        if (_ANGLED.fullmatch(body) or body == _NOTHING) and (body in angled or len(angled) < _MOST_ANGLED):
             angled[body] += 1
     placeholders = frozenset(text for text, count in angled.items() if count >= _OFTEN)
     is_american = writes_halves and "/" in head[:40]
@@ -250,7 +260,7 @@ def _is_notice(body: str) -> bool:
     text = body.translate(_CLEAN).strip()
     if not body.startswith("\u200e") or _DELETED.fullmatch(text):
         return False
-    return bool(_ENCRYPTED.search(text)) or not (_MEDIA.match(text) or _BY_APP.match(body))
+    return bool(_ENCRYPTED.search(text)) or not (_MEDIA.match(text) or _BY_APP.match(body) or _BEHIND.search(body))
 
 
 def _mark(sender: str, body: str, placeholders: frozenset[str]) -> tuple[Mark, str]:
@@ -258,17 +268,21 @@ def _mark(sender: str, body: str, placeholders: frozenset[str]) -> tuple[Mark, s
     text = _EDITED.sub("", body)
     first, _, rest = text.translate(_CLEAN).strip().partition("\n")
     clean = f"{first}\n{rest}".strip()
-    if not sender:
+    if not sender or _POLL.match(clean) or _CALLED.match(clean):
         return "service", clean
     if _DELETED.fullmatch(clean):
         return "deleted", clean
     if _MEDIA.fullmatch(first.strip()) or body.strip() in placeholders:
         return "sticker" if _STICKER.match(first) and not rest else "media", rest.strip()
-    if attached := _BY_APP.search(text):
-        return "media", text[: attached.start()].translate(_CLEAN).strip()
-    if _is_notice(body):
-        return "service", clean
-    return "", clean
+    if attached := _BY_APP.search(text) or _BEHIND.search(text):
+        return "media", _caption(text[: attached.start()])
+    return "service" if _is_notice(body) else "", clean
+
+
+def _caption(text: str) -> str:
+    """What somebody wrote to a file; its name is nobody's words."""
+    caption = text.translate(_CLEAN).strip()
+    return "" if _FILE.match(caption) else caption
 
 
 def _title(label: str) -> str:

@@ -93,7 +93,7 @@ def test_what_a_message_is_made_of(tmp_path: Path) -> None:
         ("", "@风 好"),
         ("media", ""),
         ("media", "看"),
-        ("sticker", ""),
+        ("media", "[害羞]"),
         ("", "嗯"),
         ("deleted", "说错了"),
         ("service", "小鹿 加入本群"),
@@ -164,3 +164,8 @@ def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory
     path.write_bytes(whole[: start + at] + damage + whole[start + at :])
     messages, bad = read_all(path, [QQExporterReader()])
     assert len(messages) == 4 or bad
+
+
+def test_a_sticker_without_a_name_of_its_own_says_nothing(tmp_path: Path) -> None:
+    messages, _ = read(tmp_path / "x.json", exported(said(1, DEER, ("market_face", {"name": "[商城表情]"}))))
+    assert [(one.mark, one.text) for one in messages] == [("sticker", "")]

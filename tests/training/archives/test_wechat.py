@@ -95,6 +95,34 @@ def test_kinds_of_messages(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "mark", "kept"),
+    [
+        ("在[引用 鹿：你好[旺柴]]", "", "在"),
+        ("[链接]十种茶", "media", ""),
+        ("[转账] 100元", "media", ""),
+        ("[语音通话]", "service", "[语音通话]"),
+        ("[聊天记录]鹿和风的聊天记录", "forward", ""),
+        ("[动画表情]", "sticker", ""),
+        ("你撤回了一条消息", "deleted", "你撤回了一条消息"),
+        ("我听说你撤回了一条消息", "", "我听说你撤回了一条消息"),
+        ("[旺柴]好", "", "[旺柴]好"),
+        ("[引用]是什么意思", "", "[引用]是什么意思"),
+    ],
+)
+def test_what_weflow_calls_a_text(tmp_path: Path, text: str, mark: str, kept: str) -> None:
+    header = [name for name in DUMP if name != "room_name"]
+    row = [cell for name, cell in zip(DUMP, dumped(1, text, "text"), strict=True) if name != "room_name"]
+    messages, bad = read(tmp_path, table(header, row))
+    assert bad == []
+    assert [(one.mark, one.text) for one in messages] == [(mark, kept)]
+
+
+def test_pasted_and_quoting_texts_are_texts(tmp_path: Path) -> None:
+    messages, _ = read(tmp_path, table(DUMP, dumped(1, "长", "粘贴的文本"), dumped(2, "嗯", "带有引用的文本消息")))
+    assert [(one.mark, one.text) for one in messages] == [("", "长"), ("", "嗯")]
+
+
 def test_groups_and_files_that_do_not_name_their_chat(tmp_path: Path) -> None:
     messages, _ = read(tmp_path, table(DUMP, dumped(1, "hi", room="1@chatroom")))
     assert {(one.kind, one.chat) for one in messages} == {("group", "1@chatroom")}

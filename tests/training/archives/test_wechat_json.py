@@ -117,16 +117,20 @@ def test_chatlog_may_wrap_its_list(tmp_path: Path) -> None:
 
 
 def test_weflow(tmp_path: Path) -> None:
+    first = "8000000000000000001"
     messages, bad = read(
         tmp_path,
         session(
             kept(1, "在吗", platformMessageId="8000000000000000001"),
-            kept(2, "在", "引用消息", own=1, platformMessageId="0", replyToMessageId="8000000000000000001"),
+            kept(
+                2, "在[引用 鹿：在吗]", "引用消息", own=1, platformMessageId="0", replyToMessageId="8000000000000000001"
+            ),
             kept(3, "[图片]", "图片消息"),
             kept(4, "[表情包]", "动画表情"),
             kept(5, "你们成为了好友", "系统消息", own=None),
             kept(6, None, "聊天记录合并转发"),
             kept(7, "?", "未知类型(1234)"),
+            kept(8, "[表情包：哈哈]", "动画表情", own=1, emojiCaption="哈哈"),
         ),
     )
     assert bad == []
@@ -138,11 +142,12 @@ def test_weflow(tmp_path: Path) -> None:
         ("service", "你们成为了好友", None, DEER, "鹿"),
         ("forward", "", False, DEER, "鹿"),
         ("media", "", False, DEER, "鹿"),
+        ("media", "[哈哈]", True, ME, "风"),
     ]
     assert messages[1].reply_to == messages[0].id == "8000000000000000001"
     assert {(one.chat, one.kind, one.chat_name) for one in messages} == {(DEER, "dm", "小鹿")}
     assert messages[0].sent_at == datetime.fromtimestamp(FIRST + 1, UTC)
-    assert len({one.id for one in messages}) == 7
+    assert len({one.id for one in messages}) == 8
 
 
 def test_echotrace_and_groups(tmp_path: Path) -> None:

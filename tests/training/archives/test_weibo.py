@@ -177,3 +177,8 @@ def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory
     path.write_bytes(whole[: start + at] + damage + whole[start + at :])
     messages, bad = read_all(path, [WeiboReader()])
     assert len(messages) == 4 or bad
+
+
+def test_what_the_site_writes_to_pictures_is_nobodys(tmp_path: Path) -> None:
+    messages, _ = read(tmp_path, post(1, "分享图片", pics="https://a.example/1.jpg"), post(2, "分享图片", pics=""))
+    assert [(one.mark, one.text) for one in messages] == [("media", ""), ("", "分享图片")]

@@ -223,3 +223,30 @@ def test_a_damaged_byte_does_not_change_the_encoding(tmp_path: Path) -> None:
     path.write_bytes("13/03/2021, 21:05 - Кира: привет как дела\n".encode() + b"13/03/2021, 21:06 - Tom: \x80\n")
     messages, _ = read(path)
     assert [one.text for one in messages] == ["привет как дела", "\ufffd"]
+
+
+@pytest.mark.parametrize(
+    ("body", "mark", "text"),
+    [
+        ("cute \u200eimage omitted", "media", "cute"),
+        ("report.pdf • \u200e3 pages \u200edocument omitted", "media", ""),
+        ("\u200evideo note omitted", "media", ""),
+        ("\u200eLocation: https://maps.example/?q=1,2", "media", ""),
+        ("live location shared", "media", ""),
+        ("\u200eVoice call, \u200e12 min", "service", "Voice call, 12 min"),
+        ("Missed video call", "service", "Missed video call"),
+        ("POLL:\nwhen?\nOPTION: now (1 vote)", "service", "POLL:\nwhen?\nOPTION: now (1 vote)"),
+        ("你删除了此消息", "deleted", "你删除了此消息"),
+        ("null", "", "null"),
+        ("the image was omitted", "", "the image was omitted"),
+        ("voice calls are best", "", "voice calls are best"),
+    ],
+)
+def test_what_the_app_writes_and_what_people_do(tmp_path: Path, body: str, mark: str, text: str) -> None:
+    messages, _ = read(written(tmp_path, f"[13/03/2021, 9:05:10] Tom: hi\n[13/03/2021, 9:05:11] Tom: {body}\n"))
+    assert [(one.mark, one.text) for one in messages[1:]] == [(mark, text)]
+
+
+def test_pictures_to_be_looked_at_once_are_no_words_where_there_are_several(tmp_path: Path) -> None:
+    messages, _ = read(written(tmp_path, "13/03/2021, 21:05 - Tom: null\n" * 3 + "13/03/2021, 21:06 - Tom: hi\n"))
+    assert [(one.mark, one.text) for one in messages] == [("media", "")] * 3 + [("", "hi")]
