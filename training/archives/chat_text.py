@@ -4,11 +4,15 @@ Such files have neither ids nor accounts, so both are made of what is there. Kno
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 
+import msgspec
+
+from doppel.i18n import tr
 from doppel.message import Kind, Mark, Message
 from training.archives.text_logs import MessageIds
+from training.archives.tree import Tree
 
 # Before noon and after it, as phones write it in their owner's language; letters may be followed by dots.
 _EARLY = (
@@ -39,6 +43,16 @@ def hour_of(hour: int, half: str | None) -> int:
     return hour % 12 + (12 if _IS_LATE.fullmatch(half) else 0)
 
 
+class Said(msgspec.Struct, frozen=True):
+    """One record of a chat: the line that it begins in, and what it says. Without a sender it is the app's own."""
+
+    number: int
+    sent_at: datetime
+    sender: str
+    text: str
+    mark: Mark
+
+
 class Conversation:
     """One exported chat: whose it is as far as the file says, and the ids that it lacks.
 
@@ -62,6 +76,16 @@ class Conversation:
         self._partner = title if self.kind == "dm" and title in names and len(names) <= 2 else None
         self._owner = owner if owner in names else None
         self._ids = MessageIds()
+
+    def messages(self, tree: Tree, file: str, records: Iterable[Said]) -> Iterator[Message]:
+        """The records of a file as messages; one of a time that UTC does not have is noted."""
+        for one in records:
+            try:
+                message = self.message(one.sent_at, one.sender, one.text, one.mark, f"{file}:{one.number}")
+            except OverflowError as error:  # year 1, east of Greenwich
+                tree.bad(file, tr("line {number}", number=one.number), error)
+                continue
+            yield message
 
     def message(self, sent_at: datetime, sender: str, text: str, mark: Mark, origin: str) -> Message:
         """A record as a message; one without a sender is the app's own."""

@@ -12,7 +12,7 @@ import msgspec
 
 from doppel.i18n import tr
 from doppel.message import Kind, Mark, Message
-from training.archives.chat_text import HALF_EAST, Conversation, hour_of
+from training.archives.chat_text import HALF_EAST, Conversation, Said, hour_of
 from training.archives.reading import csv_rows
 from training.archives.text_lines import decode_head, text_lines
 from training.archives.text_logs import month_number
@@ -20,6 +20,7 @@ from training.archives.tree import Tree
 
 _TITLES = (
     re.compile(r"(?P<name>.+?)(?: (?P<count>\d+))?\s?님과(?:의)? 카카오톡 대화"),
+    re.compile(r"(?P<name>.+?) (?P<count>\d+) 카카오톡 대화"),
     re.compile(r"KakaoTalk Chats? with (?P<name>.+?)(?: (?P<count>\d+))?", re.IGNORECASE),
     re.compile(r"(?P<name>.+?)(?: (?P<count>\d+))? with KakaoTalk Chats?", re.IGNORECASE),
     re.compile(r"(?P<name>.+?)(?: (?P<count>\d+))?\s(?:Kakao)?Talk Chats?", re.IGNORECASE),
@@ -110,14 +111,7 @@ class KakaoTalkReader:
         title, kind = _title(tree)
         names = {entry.sender for entry in entries(tree.unheard(), file)} - {""}
         chat = Conversation("kakaotalk", title, names, kind, owner=_ME)
-        for entry in entries(tree, file):
-            mark, text = _mark(entry.sender, entry.text)
-            try:
-                message = chat.message(entry.sent_at, entry.sender, text, mark, f"{file}:{entry.number}")
-            except OverflowError as error:  # year 1, east of Greenwich
-                tree.bad(file, tr("line {number}", number=entry.number), error)
-                continue
-            yield message
+        yield from chat.messages(tree, file, map(_said, entries(tree, file)))
 
 
 def _head(tree: Tree) -> str:
@@ -268,6 +262,11 @@ def _text_entries(tree: Tree, file: str) -> Iterator[_Entry]:
                 yield entry
     if (entry := text.end()) is not None:
         yield entry
+
+
+def _said(entry: _Entry) -> Said:
+    mark, text = _mark(entry.sender, entry.text)
+    return Said(entry.number, entry.sent_at, entry.sender, text, mark)
 
 
 def _mark(sender: str, text: str) -> tuple[Mark, str]:

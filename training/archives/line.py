@@ -6,16 +6,17 @@ and the words after it; there a name of several words is told by how often they 
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import date, datetime, time
 from itertools import islice
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from doppel.i18n import tr
 from doppel.message import Kind, Mark, Message
-from training.archives.chat_text import HALF_EAST, Conversation, hour_of
+from training.archives.chat_text import HALF_EAST, Conversation, Said, hour_of
 from training.archives.text_lines import decode_head, text_lines
 from training.archives.tree import Tree
 
@@ -57,6 +58,14 @@ _MEDIA = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _STICKER = re.compile(r"\[(?:stickers?|スタンプ|貼圖|贴图|表情贴图|스티커|stiker|สติกเกอร์)\]", re.IGNORECASE)
+_BARE: dict[str, Mark] = {
+    **dict.fromkeys(("Stickers", "貼圖", "贴图", "スタンプ", "스티커", "สติกเกอร์"), "sticker"),
+    **dict.fromkeys(("Photos", "圖片", "图片", "写真", "사진", "รูป"), "media"),
+    **dict.fromkeys(("Videos", "影片", "视频", "動画", "동영상", "วิดีโอ"), "media"),
+    **dict.fromkeys(("Files", "檔案", "文件", "ファイル", "파일"), "media"),
+    **dict.fromkeys(("Voice messages", "語音訊息", "语音信息", "ボイスメッセージ", "음성메시지"), "media"),
+}
+"""What the desktop app writes in place of what is no text, without brackets. Whether somebody wrote it is not told."""
 _UNSENT = re.compile(
     r"unsent a message\.?$|メッセージの送信を取り消しました|已收回訊息|收回了訊息|已收回信息|撤回了一条消息|"
     r"메시지 전송을 취소했습니다|메시지를 삭제했습니다|ยกเลิกการส่งข้อความ"
@@ -113,16 +122,9 @@ class LineReader:
             speakers.add(title)
         chat = Conversation("line", title, speakers, kind)
         split = _split_tabbed if pattern is _TABBED else _Spaced(speakers).split
-        for entry in _entries(tree, file, pattern):
-            sender, body = split(entry.text)
-            mark, body = _mark(sender, _unquoted(body))
-            sent_at = datetime.combine(entry.day, entry.clock, tree.zone)
-            try:
-                message = chat.message(sent_at, sender, body, mark, f"{file}:{entry.number}")
-            except OverflowError as error:  # year 1, east of Greenwich
-                tree.bad(file, tr("line {number}", number=entry.number), error)
-                continue
-            yield message
+        entries, is_spaced = _entries(tree, file, pattern), pattern is _SPACED
+        records = (_said(entry, split, tree.zone, is_spaced=is_spaced) for entry in entries)
+        yield from chat.messages(tree, file, records)
 
 
 def _head(tree: Tree) -> list[str]:
@@ -300,6 +302,14 @@ def _unquoted(body: str) -> str:
     if "\n" in body and body.startswith('"') and body.endswith('"') and len(body) > 1:
         return body[1:-1].replace('""', '"')
     return body
+
+
+def _said(entry: _Entry, split: Callable[[str], tuple[str, str]], zone: ZoneInfo, *, is_spaced: bool) -> Said:
+    sender, body = split(entry.text)
+    mark, text = _mark(sender, _unquoted(body))
+    if is_spaced and sender and text in _BARE:
+        mark, text = _BARE[text], ""
+    return Said(entry.number, datetime.combine(entry.day, entry.clock, zone), sender, text, mark)
 
 
 def _mark(sender: str, text: str) -> tuple[Mark, str]:

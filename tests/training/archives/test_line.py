@@ -106,11 +106,21 @@ def test_the_desktop_app_puts_blanks_between(tmp_path: Path) -> None:
     assert [(one.sender, one.mark, one.text) for one in messages[5:]] == [
         ("Mara Lind", "", "word5 and more"),
         ("Tom", "", "hello you\nand a second line"),
-        ("Tom", "", "Stickers"),
+        ("Tom", "sticker", ""),
         ("Hiking", "service", "Kim joined the group."),
         ("Tom", "media", ""),
     ]
     assert messages[-1].sent_at == datetime(2021, 3, 14, 8, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("tab", ["\t", " "])
+def test_only_the_desktop_app_writes_without_brackets(tmp_path: Path, tab: str) -> None:
+    day = "2021.03.13 星期六" if tab == " " else "[LINE] 與小明的聊天記錄\n儲存日期：1\n\n2021/03/13（六）"
+    text = f"{day}\n21:05{tab}小明{tab}圖片\n21:06{tab}小明{tab}圖片呢\n"
+    messages, bad = read(written(tmp_path, text))
+    assert bad == []
+    first = ("", "圖片") if tab == "\t" else ("media", "")
+    assert [(one.mark, one.text) for one in messages] == [first, ("", "圖片呢")]
 
 
 def test_what_belongs_to_no_message_is_counted(tmp_path: Path) -> None:

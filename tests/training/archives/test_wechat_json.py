@@ -121,10 +121,8 @@ def test_weflow(tmp_path: Path) -> None:
     messages, bad = read(
         tmp_path,
         session(
-            kept(1, "在吗", platformMessageId="8000000000000000001"),
-            kept(
-                2, "在[引用 鹿：在吗]", "引用消息", own=1, platformMessageId="0", replyToMessageId="8000000000000000001"
-            ),
+            kept(1, "在吗", platformMessageId=first),
+            kept(2, "在[引用 鹿：在吗]", "引用消息", own=1, platformMessageId="0", replyToMessageId=first),
             kept(3, "[图片]", "图片消息"),
             kept(4, "[表情包]", "动画表情"),
             kept(5, "你们成为了好友", "系统消息", own=None),
@@ -144,7 +142,7 @@ def test_weflow(tmp_path: Path) -> None:
         ("media", "", False, DEER, "鹿"),
         ("media", "[哈哈]", True, ME, "风"),
     ]
-    assert messages[1].reply_to == messages[0].id == "8000000000000000001"
+    assert messages[1].reply_to == messages[0].id == first
     assert {(one.chat, one.kind, one.chat_name) for one in messages} == {(DEER, "dm", "小鹿")}
     assert messages[0].sent_at == datetime.fromtimestamp(FIRST + 1, UTC)
     assert len({one.id for one in messages}) == 8
