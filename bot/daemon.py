@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ from doppel.config import Config
 from doppel.engine import Engine
 from doppel.i18n import tr
 from doppel.persona import open_persona
-from doppel.store import Store
+from doppel.store import Store, inbox
 
 SENDING_SECONDS = 4.0
 """At the end, bubbles on their way get so long to arrive."""
@@ -114,7 +115,10 @@ class Daemon:
             closing.push_async_callback(self._close_lines)
             await self._intake.resume()
             closing.push_async_callback(self._intake.close, SENDING_SECONDS)
-            listening = [asyncio.create_task(line.run(self._intake.receive)) for line in self._lines.values()]
+            listening = [
+                asyncio.create_task(line.run(self._intake.receive, partial(self._store.run, inbox.newest, name)))
+                for name, line in self._lines.items()
+            ]
             closing.push_async_callback(_cancel, listening)
             working = asyncio.create_task(self._work())
             closing.push_async_callback(_cancel, [working])

@@ -8,7 +8,7 @@ import logging
 from random import Random
 
 from bot.clock import Clock
-from bot.platforms import Platform, Receive
+from bot.platforms import Newest, Platform, Receive
 from bot.platforms.backoff import Backoff
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -27,10 +27,10 @@ class Line:
         self._clock = clock
         self._backoff = Backoff(random, first=2.0, longest=300.0)
 
-    async def run(self, receive: Receive) -> None:
+    async def run(self, receive: Receive, newest: Newest) -> None:
         """Takes in messages until cancelled; whatever the platform raises is logged and tried again."""
         while True:
-            seconds = await self._attempt(receive)
+            seconds = await self._attempt(receive, newest)
             await self._clock.sleep(seconds)
 
     async def close(self) -> None:
@@ -41,11 +41,11 @@ class Line:
         except Exception as error:  # noqa: BLE001 - a platform is third-party code; the others must still be closed
             log.debug("%s: close: %r", self.platform.name, error)
 
-    async def _attempt(self, receive: Receive) -> float:
+    async def _attempt(self, receive: Receive, newest: Newest) -> float:
         """Runs the platform once and returns the seconds to wait after it ended."""
         name = self.platform.name
         try:
-            await self.platform.run(receive, self._connect)
+            await self.platform.run(receive, self._connect, newest)
         except DoppelError as error:
             seconds = self._backoff.next()
             # No traceback: the text says what to do.

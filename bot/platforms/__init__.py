@@ -73,6 +73,10 @@ class SendFailed(DoppelError):
 Receive = Callable[[Incoming], Awaitable[None]]
 """Commits a message to the inbox; returns once it is on disk. Only then may the platform be told it arrived."""
 
+Newest = Callable[[], Awaitable[dict[str, str]]]
+"""The last message known of each of the platform's chats: chat → message id. A service that keeps nothing for a bot
+that is away is asked for what came after it."""
+
 
 class Platform(Protocol):
     """One chat service. Built as `Platform(config, environ)`; `missing` tells why it stays off, or None."""
@@ -91,8 +95,11 @@ class Platform(Protocol):
         """Length of a text in the service's units."""
         ...
 
-    async def run(self, receive: Receive, connected: Callable[[], None]) -> None:
-        """Takes in messages until cancelled; calls `connected` when the first connection stands."""
+    async def run(self, receive: Receive, connected: Callable[[], None], newest: Newest) -> None:
+        """Takes in messages until cancelled; calls `connected` when the first connection stands.
+
+        What was written while nobody listened is taken in, too, where the service keeps it or tells it by `newest`.
+        """
         ...
 
     async def send(self, outgoing: Outgoing) -> str:

@@ -1,22 +1,25 @@
 """Discord through discord.py: listens on the gateway, sends bubbles, shows "typing".
 
 What a message means is in `discord_messages`; whether it gets an answer is decided elsewhere. Discord's gateway knows
-no acknowledgement: what is written while the daemon is not running is not seen later.
+no acknowledgement: what was written while nobody listened is fetched after each new session (`discord_missed`).
 """
 
 import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from enum import Enum
 from random import Random
 from typing import Any
 
 import aiohttp
 import discord
 
-from bot.platforms import Outgoing, Receive, SendFailed
+from bot.platforms import Newest, Outgoing, Receive, SendFailed
 from bot.platforms.backoff import Backoff
 from bot.platforms.discord_messages import translate
+from bot.platforms.discord_missed import missed
 from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -31,6 +34,14 @@ OUTAGES = (*UNREACHABLE, discord.HTTPException, discord.GatewayNotFound, discord
 
 log = logging.getLogger(__name__)
 
+
+class _Sign(Enum):
+    CONNECTED = "a new session begins"
+    READY = "servers and channels are known"
+    END = "nothing more comes"
+
+
+Arrived = asyncio.Queue[discord.Message | _Sign]
 Sleep = Callable[[float], Awaitable[None]]
 Start = Callable[[discord.Client, str], Awaitable[None]]
 
@@ -51,7 +62,9 @@ class DiscordPlatform:
         start: Start = discord.Client.start,
         sleep: Sleep = asyncio.sleep,
         random: Random | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._now = now
         self._settings = config.discord
         self._token = environ.get("DISCORD_TOKEN", "").strip()
         # Unlike Telegram's library, this one does not look for a proxy by itself.
@@ -76,7 +89,7 @@ class DiscordPlatform:
         """Code points, as Discord counts."""
         return len(text)
 
-    async def run(self, receive: Receive, connected: Callable[[], None]) -> None:
+    async def run(self, receive: Receive, connected: Callable[[], None], newest: Newest) -> None:
         """Listens until cancelled; outages are waited out.
 
         Raises:
@@ -93,7 +106,7 @@ class DiscordPlatform:
                 connected()
 
         while True:
-            reason = await self._listen(receive, ready)
+            reason = await self._listen(receive, ready, newest)
             seconds = self._backoff.next()
             log.warning(
                 tr("Discord cannot be reached: {error}. Next try in {seconds} s", error=reason, seconds=round(seconds))
@@ -134,21 +147,25 @@ class DiscordPlatform:
         logging.getLogger("discord.client").removeFilter(self._brief)
         await self._leave()
 
-    async def _listen(self, receive: Receive, ready: Callable[[], None]) -> str:
+    async def _listen(self, receive: Receive, ready: Callable[[], None], newest: Newest) -> str:
         """One client's life; returns why it ended, where trying again makes sense."""
         await self._leave()
-        arrived: asyncio.Queue[discord.Message | None] = asyncio.Queue()
+        arrived: Arrived = asyncio.Queue()
         client = self._client = _build(arrived, ready, self._proxy)
         connection = asyncio.ensure_future(self._start(client, self._token))
-        intake = asyncio.create_task(_take_in(client, arrived, receive))
+        commits = _Intake(client, receive, newest, self._now)
+        intake = asyncio.create_task(commits.run(arrived))
         try:
             await asyncio.wait({connection, intake}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             connection.cancel()
+            if commits.is_catching_up:  # all that has arrived since is missed, too, and fetched the next time
+                intake.cancel()
             # What has arrived is still committed: Discord would not send it again.
-            arrived.put_nowait(None)
+            arrived.put_nowait(_Sign.END)
             await asyncio.gather(connection, intake, return_exceptions=True)
-        intake.result()
+        if not intake.cancelled():
+            intake.result()
         try:
             connection.result()
         except discord.LoginFailure:
@@ -179,9 +196,7 @@ class DiscordPlatform:
         return self._client.get_partial_messageable(int(chat))
 
 
-def _build(
-    arrived: asyncio.Queue[discord.Message | None], ready: Callable[[], None], proxy: str | None
-) -> discord.Client:
+def _build(arrived: Arrived, ready: Callable[[], None], proxy: str | None) -> discord.Client:
     """A client that may see no more than it needs, and puts every message into `arrived`."""
     # Otherwise every start warns twice that a text bot cannot speak.
     discord.VoiceClient.warn_nacl = False
@@ -208,26 +223,52 @@ class _Brief(logging.Filter):
 
 
 class _Client(discord.Client):
-    def __init__(
-        self, arrived: asyncio.Queue[discord.Message | None], ready: Callable[[], None], **options: Any
-    ) -> None:
+    def __init__(self, arrived: Arrived, ready: Callable[[], None], **options: Any) -> None:
         super().__init__(**options)
         self._arrived = arrived
         self._on_first_ready = ready
 
+    async def on_connect(self) -> None:
+        self._arrived.put_nowait(_Sign.CONNECTED)
+
     async def on_ready(self) -> None:
         self._on_first_ready()
+        self._arrived.put_nowait(_Sign.READY)
 
     async def on_message(self, message: discord.Message) -> None:
         # discord.py runs one task a message; the queue keeps their order.
         self._arrived.put_nowait(message)
 
 
-async def _take_in(client: discord.Client, arrived: asyncio.Queue[discord.Message | None], receive: Receive) -> None:
-    while (message := await arrived.get()) is not None:
-        incoming = translate(message, client.user) if client.user is not None else None
+class _Intake:
+    """Commits what arrives, in its order, and what was missed before it."""
+
+    def __init__(self, client: discord.Client, receive: Receive, newest: Newest, now: Callable[[], datetime]) -> None:
+        self._client = client
+        self._receive = receive
+        self._newest = newest
+        self._now = now
+        self._known: dict[str, str] = {}
+        self.is_catching_up = False
+
+    async def run(self, arrived: Arrived) -> None:
+        """Until the sign of the end."""
+        while (item := await arrived.get()) is not _Sign.END:
+            if item is _Sign.CONNECTED:
+                # Before anything of the new session is committed: it would hide what came before it.
+                self._known = await self._newest()
+            elif item is _Sign.READY:
+                self.is_catching_up = True
+                async for message in missed(self._client, self._known, self._now()):
+                    await self._take(message)
+                self.is_catching_up = False
+            elif isinstance(item, discord.Message):
+                await self._take(item)
+
+    async def _take(self, message: discord.Message) -> None:
+        incoming = translate(message, self._client.user) if self._client.user is not None else None
         if incoming is not None:
-            await receive(incoming)
+            await self._receive(incoming)
 
 
 def _nonce(outgoing: Outgoing) -> str:

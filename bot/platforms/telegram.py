@@ -30,7 +30,7 @@ from telegram.error import (
 from telegram.ext import AIORateLimiter, Application, ApplicationBuilder, ContextTypes, MessageHandler, filters
 from telegram.request import HTTPXRequest
 
-from bot.platforms import Outgoing, Receive, SendFailed
+from bot.platforms import Newest, Outgoing, Receive, SendFailed
 from bot.platforms.backoff import Backoff
 from bot.platforms.telegram_messages import translate, utf16_length
 from bot.redaction import Redaction
@@ -97,7 +97,7 @@ class TelegramPlatform:
         """UTF-16 units, as Telegram counts."""
         return utf16_length(text)
 
-    async def run(self, receive: Receive, connected: Callable[[], None]) -> None:
+    async def run(self, receive: Receive, connected: Callable[[], None], newest: Newest) -> None:
         """Polls until cancelled; outages are waited out.
 
         Raises:

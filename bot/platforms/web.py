@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from secrets import token_hex
 
-from bot.platforms import Incoming, Outgoing, Receive
+from bot.platforms import Incoming, Newest, Outgoing, Receive
 from doppel.config import Config
 
 TYPING_FADES_SECONDS = 6.0
@@ -32,7 +32,7 @@ class WebPlatform:
         """Characters."""
         return len(text)
 
-    async def run(self, receive: Receive, connected: Callable[[], None]) -> None:
+    async def run(self, receive: Receive, connected: Callable[[], None], newest: Newest) -> None:
         """Takes messages in until cancelled."""
         self._receive = receive
         self._open.set()

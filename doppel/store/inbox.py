@@ -80,6 +80,22 @@ def receive(connection: Connection, message: Received, now: datetime) -> Chat | 
     return chat
 
 
+def newest(connection: Connection, platform: str) -> dict[str, str]:
+    """The platform's id of the last message of each of its chats: somebody's, or else the persona's own."""
+    theirs = select(func.max(inbox.c.id)).where(inbox.c.platform == platform).group_by(inbox.c.chat_id)
+    mine = (
+        select(func.max(outbox.c.id))
+        .join(chats, chats.c.id == outbox.c.chat_id)
+        .where(chats.c.platform == platform, outbox.c.message_id.is_not(None))
+        .group_by(outbox.c.chat_id)
+    )
+    known: dict[str, str] = {}
+    for table, last in ((outbox, mine), (inbox, theirs)):
+        rows = select(chats.c.chat, table.c.message_id).join(chats, chats.c.id == table.c.chat_id)
+        known |= {row.chat: row.message_id for row in connection.execute(rows.where(table.c.id.in_(last)))}
+    return known
+
+
 def waiting(connection: Connection, chat_id: int) -> list[InboxMessage]:
     """The chat's messages that still need an answer, oldest first."""
     rows = connection.execute(

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from bot.line import Line
-from bot.platforms import Incoming, Receive
+from bot.platforms import Incoming, Newest, Receive
 from doppel.errors import DoppelError
-from tests.bot.stage import FakeClock, FakePlatform
+from tests.bot.stage import FakeClock, FakePlatform, nothing_known
 
 
 class Shaky(FakePlatform):
@@ -21,14 +21,14 @@ class Shaky(FakePlatform):
         self.ends = list(ends)
         self.runs = 0
 
-    async def run(self, receive: Receive, connected: Callable[[], None]) -> None:
+    async def run(self, receive: Receive, connected: Callable[[], None], newest: Newest) -> None:
         self.runs += 1
         if self.ends:
             end = self.ends.pop(0)
             if end is not None:
                 raise end
             return
-        await super().run(receive, connected)
+        await super().run(receive, connected, newest)
 
     async def close(self) -> None:
         raise ConnectionError
@@ -51,7 +51,7 @@ async def test_failing_platform_is_tried_again_with_growing_waits(caplog: pytest
     platform = Shaky(DoppelError("bad token"), OSError("no network"), None)
     line = Line(platform, clock, Random(1))
     with caplog.at_level(logging.INFO):
-        task = asyncio.create_task(line.run(ignore))
+        task = asyncio.create_task(line.run(ignore, nothing_known))
         for runs, seconds in ((2, 2), (3, 4), (4, 8)):
             await advance(clock, seconds)
             assert platform.runs == runs
@@ -67,7 +67,7 @@ async def test_failing_platform_is_tried_again_with_growing_waits(caplog: pytest
 async def test_wait_stays_below_five_minutes() -> None:
     clock = FakeClock()
     platform = Shaky(*[OSError("no network")] * 30)
-    task = asyncio.create_task(Line(platform, clock, Random(1)).run(ignore))
+    task = asyncio.create_task(Line(platform, clock, Random(1)).run(ignore, nothing_known))
     for _ in range(30):
         await advance(clock, 300)
     assert platform.runs == 31

@@ -209,6 +209,22 @@ async def test_bubbles_come_in_order_and_carry_their_adapter(store: Store) -> No
     assert await states(store) == ["sent"] * 3
 
 
+async def test_newest_message_of_each_chat_of_a_platform(store: Store) -> None:
+    for number, (platform, chat) in enumerate(
+        (("discord", "1"), ("telegram", "2"), ("discord", "1"), ("discord", "3"))
+    ):
+        received = msgspec.structs.replace(message(number, chat=chat), platform=platform)
+        await store.run(inbox.receive, received, START)
+    for chat, sent in (("3", "p1"), ("4", "p2"), ("5", None)):
+        target = await store.run(lambda connection, name=chat: inbox.find_chat(connection, "discord", name, now=START))
+        await store.run(outbox.put_turn, target.id, "post", ["a"], adapter=None, now=START)
+        if sent is not None:
+            bubble = await store.run(outbox.next_pending, target.id)
+            assert bubble is not None
+            await store.run(outbox.mark_sent, bubble.id, sent, START)
+    assert await store.run(inbox.newest, "discord") == {"1": "m2", "3": "m3", "4": "p2"}
+
+
 async def test_dropping_spares_posts_and_what_was_sent(store: Store) -> None:
     chat = await chat_with(store, "one")
     await store.run(outbox.put_turn, chat.id, "reply", ["a", "b", "c"], adapter=None, now=START)

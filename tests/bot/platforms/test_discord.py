@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -26,10 +27,20 @@ class Daemon:
     def __init__(self, world: DiscordWorld, token: str = TOKEN) -> None:
         self.waits: list[float] = []
         self.received: asyncio.Queue[Incoming] = asyncio.Queue()
+        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)  # simcord's clock starts at midnight
         self.connections = 0
+        self.known: dict[str, str] = {}
         self.platform = DiscordPlatform(
-            Config(), {"DISCORD_TOKEN": token}, start=world.start, sleep=self.sleep, random=Random(1)
+            Config(),
+            {"DISCORD_TOKEN": token},
+            start=world.start,
+            sleep=self.sleep,
+            random=Random(1),
+            now=lambda: self.now,
         )
+
+    async def newest(self) -> dict[str, str]:
+        return self.known
 
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -44,9 +55,13 @@ class Daemon:
 
 
 @asynccontextmanager
-async def running(world: DiscordWorld) -> AsyncIterator[tuple[Daemon, simcord.Env]]:
+async def running(
+    world: DiscordWorld, known: dict[str, str] | None = None, days: int = 0
+) -> AsyncIterator[tuple[Daemon, simcord.Env]]:
     daemon = Daemon(world)
-    task = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected))
+    daemon.known = known or {}
+    daemon.now += timedelta(days=days)
+    task = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected, daemon.newest))
     try:
         async with asyncio.timeout(10):
             env = await world.env()
@@ -305,7 +320,7 @@ async def test_a_refused_token_is_a_clear_error() -> None:
     async with DiscordWorld() as world:
         daemon = Daemon(world, token="wrong-token")
         with pytest.raises(DoppelError, match="refuses the token") as caught:
-            await daemon.platform.run(daemon.received.put, daemon.connected)
+            await daemon.platform.run(daemon.received.put, daemon.connected, daemon.newest)
         assert "wrong-token" not in str(caught.value)
         await daemon.platform.close()
 
@@ -314,7 +329,7 @@ async def test_a_missing_intent_is_a_clear_error() -> None:
     async with DiscordWorld(approved_intents=discord.Intents.default()) as world:
         daemon = Daemon(world)
         with pytest.raises(DoppelError, match="Message Content Intent"):
-            await daemon.platform.run(daemon.received.put, daemon.connected)
+            await daemon.platform.run(daemon.received.put, daemon.connected, daemon.newest)
         await daemon.platform.close()
 
 
@@ -354,13 +369,13 @@ async def test_what_receive_raises_ends_the_run_and_the_run_can_be_repeated() ->
         async def full_disk(_: Incoming) -> None:
             raise OSError("no space left on device")
 
-        task = asyncio.create_task(daemon.platform.run(full_disk, daemon.connected))
+        task = asyncio.create_task(daemon.platform.run(full_disk, daemon.connected, daemon.newest))
         env = await world.env()
         anna = env.create_user("anna")
         await anna.send_dm("first")
         with pytest.raises(OSError, match="no space left"):
             await task
-        again = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected))
+        again = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected, daemon.newest))
         await world.env()
         await anna.send_dm("second")
         assert (await daemon.next()).text == "second"
@@ -378,7 +393,7 @@ async def test_what_has_arrived_is_committed_before_it_stops() -> None:
             await on_disk.wait()
             await daemon.received.put(incoming)
 
-        task = asyncio.create_task(daemon.platform.run(slowly, daemon.connected))
+        task = asyncio.create_task(daemon.platform.run(slowly, daemon.connected, daemon.newest))
         env = await world.env()
         anna = env.create_user("anna")
         for text in ("first", "second"):
@@ -405,3 +420,35 @@ async def test_what_has_arrived_is_committed_before_it_stops() -> None:
 def test_why_it_stays_off(settings: dict[str, object], environ: dict[str, str], reason: str | None) -> None:
     missing = DiscordPlatform(Config.model_validate({"discord": settings}), environ).missing()
     assert missing is None if reason is None else missing is not None and reason in missing
+
+
+async def test_what_was_written_while_nobody_listened_is_taken_in_after_a_start() -> None:
+    async with DiscordWorld() as world:
+        async with running(world) as (daemon, env):
+            server = Server(env)
+            cara = env.create_user("cara")
+            await server.anna.send(server.channel, "hello all")
+            await cara.send_dm("are you there?")
+            last = [await daemon.next(), await daemon.next()]
+        known = {one.chat: one.message_id for one in last}
+        await server.bob.send(server.channel, f"{server.me.mention} and now?")
+        await server.anna.send(server.channel, "nobody asked")
+        await cara.send_dm("hello??")
+        async with running(world, known | {"12345678901234567": "1", "not-a-number": "x"}) as (daemon, _):
+            await server.anna.send(server.channel, "live again")
+            texts = [(one.text, one.kind, one.addressed) for one in [await daemon.next() for _ in range(4)]]
+    assert texts[:3] == [("and now?", "group", True), ("nobody asked", "group", False), ("hello??", "dm", True)]
+    assert texts[3][0] == "live again"
+    assert daemon.received.empty()
+
+
+async def test_what_is_older_than_a_day_is_not_taken_in_after_a_start() -> None:
+    async with DiscordWorld() as world:
+        async with running(world) as (daemon, env):
+            cara = env.create_user("cara")
+            await cara.send_dm("are you there?")
+            first = await daemon.next()
+        await cara.send_dm("hello??")
+        async with running(world, {first.chat: first.message_id}, days=2) as (daemon, _):
+            await cara.send_dm("good morning")
+            assert (await daemon.next()).text == "good morning"

@@ -18,6 +18,7 @@ from bot.platforms.telegram_messages import translate
 from doppel.config import Config
 from doppel.errors import DoppelError
 from tests.bot.fakes.telegram_server import ANNA, BOT, TOKEN, Fault, TelegramServer
+from tests.bot.stage import nothing_known
 
 
 class Daemon:
@@ -46,7 +47,7 @@ class Daemon:
 @asynccontextmanager
 async def running(server: TelegramServer, **settings: object) -> AsyncIterator[Daemon]:
     daemon = Daemon(server.url, **settings)
-    task = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected.set))
+    task = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected.set, nothing_known))
     try:
         yield daemon
     finally:
@@ -223,7 +224,7 @@ async def test_telegram_is_told_only_after_the_message_is_on_disk(server: Telegr
 
     update_id = 501
     server.user_says("keep this")
-    task = asyncio.create_task(daemon.platform.run(slowly, daemon.connected.set))
+    task = asyncio.create_task(daemon.platform.run(slowly, daemon.connected.set, nothing_known))
     async with asyncio.timeout(10):
         await started.wait()
         assert [one.offset for one in server.of("getUpdates")] == [None]
@@ -247,7 +248,7 @@ async def test_a_crash_while_receiving_loses_nothing(server: TelegramServer) -> 
     server.user_says("second")
     with pytest.raises(OSError, match="no space left"):
         async with asyncio.timeout(10):
-            await daemon.platform.run(full_disk, daemon.connected.set)
+            await daemon.platform.run(full_disk, daemon.connected.set, nothing_known)
     await daemon.platform.close()
     async with running(server) as again:
         assert [(await again.next()).text for _ in range(2)] == ["first", "second"]
@@ -300,7 +301,7 @@ async def test_a_refused_token_is_a_clear_error(server: TelegramServer, method: 
     server.fail(method, Fault(status, "Unauthorized"))
     daemon = Daemon(server.url)
     with pytest.raises(DoppelError, match="refuses the token") as caught:
-        await daemon.platform.run(daemon.received.put, daemon.connected.set)
+        await daemon.platform.run(daemon.received.put, daemon.connected.set, nothing_known)
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
     assert not daemon.connected.is_set()
     await daemon.platform.close()

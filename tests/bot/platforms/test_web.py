@@ -8,7 +8,7 @@ import pytest
 from bot.platforms import Incoming, Outgoing
 from bot.platforms import web as web_module
 from bot.platforms.web import WebPlatform
-from tests.bot.stage import config_in
+from tests.bot.stage import config_in, nothing_known
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ async def test_message_typed_before_the_daemon_listens_waits(web: WebPlatform) -
     await asyncio.sleep(0)
     assert received == []
     connected = asyncio.Event()
-    listening = asyncio.create_task(web.run(receive, connected.set))
+    listening = asyncio.create_task(web.run(receive, connected.set, nothing_known))
     await typed
     assert connected.is_set()
     (message,) = received
@@ -45,7 +45,7 @@ async def test_same_text_twice_is_two_messages(web: WebPlatform) -> None:
     async def receive(incoming: Incoming) -> None:
         received.append(incoming.event_id)
 
-    listening = asyncio.create_task(web.run(receive, lambda: None))
+    listening = asyncio.create_task(web.run(receive, lambda: None, nothing_known))
     for _ in range(2):
         await web.submit("a", "ok")
     assert len(set(received)) == 2
