@@ -200,8 +200,6 @@ def test_every_line_is_in_a_message_or_counted(
 
 def test_a_groups_title_without_the_word_for_with(tmp_path: Path) -> None:
     text = "팀 3 카카오톡 대화\n저장한 날짜 : x\n\n\n2021년 3월 13일 오후 9:05, 김철수 : 안녕\n"
-        "팀 3 카카오톡 대화\n저장한 날짜 : 2021년 3월 15일 오전 10:00\n\n\n2021년 3월 13일 오후 9:05, 김철수 : 안녕\n"
-    )
     messages, bad = read(written(tmp_path, text))
     assert bad == []
     assert [(one.chat, one.kind, one.text) for one in messages] == [("팀", "group", "안녕")]
