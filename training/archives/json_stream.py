@@ -1,7 +1,8 @@
 """JSON larger than memory, read value by value, with bad records skipped instead of ending the file.
 
-A pull parser over the standard library's C scanner: as fast as an event parser that builds the same objects,
-and it can leave a broken record and find the next. Knows no export format.
+A pull parser over the standard library's C scanner, which can leave a broken record and find the next. Arrays of
+sound records are read many at once by msgspec, which takes less than the scanner does and gives the same. Knows no
+export format.
 """
 
 import codecs
@@ -9,6 +10,8 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
+
+import msgspec
 
 from doppel.i18n import tr
 
@@ -140,12 +143,19 @@ class JsonStream:
             if self._take(",]") == "]":
                 return
 
-    def records(self, bad: Callable[[int, str], None], fence: str = "") -> Iterator[tuple[int, Any]]:
+    def records(
+        self, bad: Callable[[int, str], None], fence: str = "", shape: Any = dict[str, Any]
+    ) -> Iterator[tuple[int, Any]]:
         """Enters an array of objects and yields (number from 1, object).
 
         A damaged object is given to `bad` with its number and the reason, and reading goes on with the next
         one that starts alike. If none is found before the text `fence`, which never stands inside the array,
         or the text ends early, the array ends here and `lost` is set.
+
+        Args:
+            bad: is told of damage.
+            fence: see above.
+            shape: a msgspec struct that records are read into where they fit it; those that do not come as they are.
         """
         self._take("[")
         number = 0
@@ -153,11 +163,12 @@ class JsonStream:
             self._at += 1
             return
         next_one = self._next_like(fence)
+        decode = msgspec.json.Decoder(list[shape]).decode
         more = True
         while more:
             number += 1
             self.peek()
-            for record in self._plain_run():
+            for record in self._plain_run(decode, fence):
                 yield number, record
                 number += 1
             try:
@@ -188,9 +199,19 @@ class JsonStream:
         else:
             self.value()
 
-    def _plain_run(self) -> Iterator[Any]:
+    def _plain_run(self, decode: Callable[[str], list[Any]], fence: str) -> Iterator[Any]:
         """Objects here that are whole, sound and followed by another: nearly all of them, read fast."""
+        between, length = "", 0  # what stands from one's end to the next one's first key, and to its beginning
+        odd_until = 0  # where a run ends that holds something odd: its records are read one by one
         while True:
+            if between and self._at >= odd_until and (end := self._last(between, fence) + 1):
+                try:
+                    run = decode(f"[{self._text[self._at : end]}]")
+                except (ValueError, RecursionError):
+                    odd_until = end
+                else:
+                    self._at = end - 1 + length
+                    yield from run
             try:
                 record, end = self._scan(self._text, self._at)
             except (ValueError, RecursionError):
@@ -198,8 +219,15 @@ class JsonStream:
             following = _NEXT_OBJECT.match(self._text, end)
             if following is None:
                 return
+            if (key := _FIRST_KEY.match(self._text, following.end())) is not None:
+                between, length = self._text[end - 1 : key.end()], following.end() - (end - 1)
             self._at = following.end()
             yield record
+
+    def _last(self, between: str, fence: str) -> int:
+        """Where the last end of a record is in what was read of this array, or -1."""
+        behind = self._text.find(fence, self._at) if fence else -1
+        return self._text.rfind(between, self._at, len(self._text) if behind < 0 else behind)
 
     def _take(self, marks: str) -> str:
         found = self.peek()

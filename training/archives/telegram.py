@@ -5,9 +5,12 @@ which topic). Does not decide what is worth keeping.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
+from msgspec import UNSET
 
 from doppel.i18n import tr
 from doppel.message import Kind, Mark, Message
@@ -32,13 +35,42 @@ _ONE_CHAT = re.compile(rb'"type"\s*:\s*"(?:' + "|".join(_TYPES).encode() + rb')"
 _MESSAGES = re.compile(rb'"messages"\s*:\s*\[')
 _ACCOUNT = re.compile(rb'"(?:personal_information|chats|left_chats)"\s*:\s*\{')
 
-_MEDIA = frozenset(
-    (
-        *("photo", "file", "media_type", "sticker_emoji", "contact_information", "location_information"),
-        *("place_name", "poll", "game_title", "invoice_information", "todo_list", "giveaway_information"),
-    )
-)
-_FORWARDED = frozenset(("forwarded_from", "forwarded_from_id", "saved_from"))
+
+class _Record(msgspec.Struct, gc=False):
+    """What is read of a record: as much as the message needs. What it does not have is `UNSET`."""
+
+    text: str | list[Any]
+    id: Any = UNSET
+    type: Any = UNSET
+    date: Any = UNSET
+    date_unixtime: Any = UNSET
+    from_: Any = msgspec.field(default=UNSET, name="from")
+    from_id: Any = UNSET
+    actor: Any = UNSET
+    actor_id: Any = UNSET
+    action: Any = UNSET
+    reply_to_message_id: Any = UNSET
+    reply_to_peer_id: Any = UNSET
+    reactions: Any = UNSET
+    via_bot: Any = UNSET
+    forwarded_from: Any = UNSET
+    forwarded_from_id: Any = UNSET
+    saved_from: Any = UNSET
+    photo: Any = UNSET
+    file: Any = UNSET
+    media_type: Any = UNSET
+    sticker_emoji: Any = UNSET
+    contact_information: Any = UNSET
+    location_information: Any = UNSET
+    place_name: Any = UNSET
+    poll: Any = UNSET
+    game_title: Any = UNSET
+    invoice_information: Any = UNSET
+    todo_list: Any = UNSET
+    giveaway_information: Any = UNSET
+
+
+_FIELDS = tuple(zip(_Record.__struct_fields__, _Record.__struct_encode_fields__, strict=True))
 
 
 class TelegramReader:
@@ -114,6 +146,7 @@ class _Chat:
         self.name = str(header.get("name") or self.type.replace("_", " "))
         self.last_time = datetime.fromtimestamp(0, UTC)
         self.topics: dict[str, str] = {}
+        self.writers: dict[tuple[str, str], tuple[str, str, bool | None]] = {}
 
     def read(self) -> Iterator[Message]:
         """The messages of the chat; a record that makes no sense goes to the tree's bad records."""
@@ -122,13 +155,16 @@ class _Chat:
         def bad(number: int, reason: str | Exception) -> None:
             tree.bad(file, tr("{chat}, message {number}", chat=self.name, number=number), reason)
 
-        for number, record in self.export.stream.records(bad, fence='"messages"'):
+        for number, value in self.export.stream.records(bad, fence='"messages"', shape=_Record):
             try:
+                record = value if type(value) is _Record else _as_record(value)
                 message = self._message(record, f"{file}:{number}")
             except MALFORMED as error:
                 bad(number, error)
                 continue
             yield message
+            if record.reactions is UNSET:
+                continue
             try:
                 reactions = list(reactions_to(message, _reactions(record), self._is_owner))
             except MALFORMED as error:
@@ -136,21 +172,26 @@ class _Chat:
             else:
                 yield from reactions
 
-    def _message(self, record: dict[str, Any], origin: str) -> Message:
-        message_id = str(record["id"])
+    def _message(self, record: _Record, origin: str) -> Message:
+        if record.id is UNSET:
+            raise KeyError("id")
+        message_id = str(record.id)
         self.last_time = sent_at = self._time(record)
-        sender, sender_name = _sender(record)
-        reply_to = record.get("reply_to_message_id")
-        if reply_to is not None:
+        sender, sender_name, is_owner = self._writer(record)
+        reply_to = record.reply_to_message_id
+        if reply_to is UNSET or reply_to is None:
+            reply_to = None
+        else:
             # An id in another chat would be taken for one in this chat.
-            reply_to = None if "reply_to_peer_id" in record else str(reply_to)
+            reply_to = None if record.reply_to_peer_id is not UNSET else str(reply_to)
         chat = self.id
-        if record.get("action") == "topic_created":
+        if record.action == "topic_created":
             self.topics[message_id] = message_id
         if self.topics and (topic := self.topics.get(message_id if reply_to is None else reply_to)):
             self.topics[message_id] = topic
             chat = f"{chat}/{topic}"
             reply_to = None if reply_to == topic else reply_to
+        text = record.text if type(record.text) is str else _text(record.text)
         return Message(
             id=message_id,
             platform="telegram",
@@ -159,21 +200,34 @@ class _Chat:
             sender=sender,
             sender_name=sender_name,
             sent_at=sent_at,
-            text=_text(record) or _sticker(record),
-            is_owner=self._is_owner(sender),
+            text=text or _sticker(record),
+            is_owner=is_owner,
             reply_to=reply_to,
             chat_name=self.name,
             mark=self._mark(record),
             origin=origin,
         )
 
-    def _time(self, record: dict[str, Any]) -> datetime:
-        if (seconds := record.get("date_unixtime")) is not None:
-            return datetime.fromtimestamp(int(seconds), UTC)
-        if record.get("type") == "unsupported":  # has an id and nothing else
+    def _writer(self, record: _Record) -> tuple[str, str, bool | None]:
+        """Account, name, and whether it is the owner; the same strings for all messages of somebody."""
+        account, name = record.from_id, record.from_
+        if type(account) is not str or type(name) is not str:
+            sender, sender_name = _sender(account, name, record.actor_id, record.actor)
+            return sender, sender_name, self._is_owner(sender)
+        if (writer := self.writers.get((account, name))) is None:
+            sender, sender_name = _sender(account, name, record.actor_id, record.actor)
+            writer = self.writers[account, name] = (sender, sender_name, self._is_owner(sender))
+        return writer
+
+    def _time(self, record: _Record) -> datetime:
+        if record.date_unixtime is not UNSET and record.date_unixtime is not None:
+            return datetime.fromtimestamp(int(record.date_unixtime), UTC)
+        if record.type == "unsupported":  # has an id and nothing else
             return self.last_time
+        if record.date is UNSET:
+            raise KeyError("date")
         # Exports before 2022 have the exporter's local time only.
-        local = datetime.fromisoformat(record["date"])
+        local = datetime.fromisoformat(record.date)
         return (local if local.tzinfo else local.replace(tzinfo=self.export.tree.zone)).astimezone(UTC)
 
     def _is_owner(self, sender: str) -> bool | None:
@@ -186,43 +240,72 @@ class _Chat:
             return False
         return None
 
-    def _mark(self, record: dict[str, Any]) -> Mark:
-        if record.get("type") != "message":
+    def _mark(self, record: _Record) -> Mark:
+        if record.type != "message":
             return "service"
-        if self.type in ("bot_chat", "verify_codes") or "via_bot" in record:
+        if self.type in ("bot_chat", "verify_codes") or record.via_bot is not UNSET:
             return "bot"
-        if not _FORWARDED.isdisjoint(record):
+        if (
+            record.forwarded_from is not UNSET
+            or record.forwarded_from_id is not UNSET
+            or record.saved_from is not UNSET
+        ):
             return "forward"
-        if not _MEDIA.isdisjoint(record):
+        if _has_media(record):
             # A sticker that stands for an emoji says that, as a picture's caption says what it says.
-            return "sticker" if record.get("media_type") == "sticker" and not _sticker(record) else "media"
+            return "sticker" if record.media_type == "sticker" and not _sticker(record) else "media"
         return ""
 
 
-def _sender(record: dict[str, Any]) -> tuple[str, str]:
+def _as_record(value: Any) -> _Record:
+    """What was read as it is, because it is no ordinary record. Raises TypeError where it is none at all."""
+    value["id"]
+    fields = {field: value[name] for field, name in _FIELDS if name in value}
+    if not isinstance(value.get("text"), str | list):
+        fields["text"] = value.get("text_entities", ())
+    return _Record(**fields)
+
+
+def _sender(account: Any, name: Any, actor_id: Any, actor: Any) -> tuple[str, str]:
     """Account id and display name; users are plain numbers, as in the bot API. A deleted account has no name."""
-    account = record.get("from_id", record.get("actor_id"))
-    name = record.get("from") or record.get("actor") or ""
+    if account is UNSET:
+        account = None if actor_id is UNSET else actor_id
+    name = name or actor or ""
     account = str(account) if account is not None else str(name)
     return account.removeprefix("user"), str(name)
 
 
-def _reactions(record: dict[str, Any]) -> Iterator[Reaction]:
+def _has_media(record: _Record) -> bool:
+    return not (
+        record.photo is UNSET
+        and record.file is UNSET
+        and record.media_type is UNSET
+        and record.sticker_emoji is UNSET
+        and record.contact_information is UNSET
+        and record.location_information is UNSET
+        and record.place_name is UNSET
+        and record.poll is UNSET
+        and record.game_title is UNSET
+        and record.invoice_information is UNSET
+        and record.todo_list is UNSET
+        and record.giveaway_information is UNSET
+    )
+
+
+def _reactions(record: _Record) -> Iterator[Reaction]:
     """Who reacted; in large groups the export names the last few only."""
-    for reaction in record.get("reactions") or ():
+    for reaction in record.reactions or ():
         if reaction.get("type", "emoji") == "emoji":
             for one in reaction.get("recent") or ():
-                account, name = _sender(one)
+                account, name = _sender(
+                    one.get("from_id", UNSET), one.get("from"), one.get("actor_id"), one.get("actor")
+                )
                 yield account, name, str(reaction.get("emoji") or "")
 
 
-def _sticker(record: dict[str, Any]) -> str:
-    return str(record.get("sticker_emoji") or "") if record.get("media_type") == "sticker" else ""
+def _sticker(record: _Record) -> str:
+    return str(record.sticker_emoji or "") if record.media_type == "sticker" else ""
 
 
-def _text(record: dict[str, Any]) -> str:
-    text = record.get("text")
-    if isinstance(text, str):
-        return text
-    parts = text if isinstance(text, list) else record.get("text_entities", ())
+def _text(parts: Iterable[Any]) -> str:
     return "".join(part if isinstance(part, str) else str(part["text"]) for part in parts)
