@@ -13,8 +13,10 @@ from typing import Any
 import gradio as gr
 import msgspec
 from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
 
 from bot.platforms.web import WebPlatform
+from bot.quiz_page import QUIET, QuizPage
 from bot.timeline import timeline
 from bot.voice import Voice
 from doppel.config import Config
@@ -66,18 +68,14 @@ class Page:
         self._boards = tuple(dict.fromkeys(chat for platform, _, chat in targets if platform == web.name))
 
     def mount(self, app: FastAPI) -> None:
-        """Puts the page at the root of an application."""
-        gr.mount_gradio_app(
-            app,
-            self._blocks(),
-            path="/",
-            theme=gr.themes.Soft(primary_hue="indigo", font=_FONTS, font_mono=("ui-monospace", "monospace")),
-            css_paths=[Path(__file__).with_name("page.css")],
-            footer_links=[],
-            run_history=False,
-            ssr_mode=False,
-            show_error=False,
-        )
+        """Puts the page at the root of an application, and the quiz at /quiz/."""
+
+        @app.get("/quiz")
+        async def quiz() -> RedirectResponse:
+            return RedirectResponse("quiz/")
+
+        _mount(app, QuizPage(self._config).blocks(self._heading(tr("the blind quiz"))), "/quiz", "page.css", "quiz.css")
+        _mount(app, self._blocks(), "/", "page.css")  # last, for it takes every path
 
     def _blocks(self) -> gr.Blocks:
         name = self._config.persona.name
@@ -99,11 +97,11 @@ class Page:
             outgoing = gr.Textbox(visible="hidden")
             notice = gr.HTML(self._notice(), elem_id="notice", js_on_load=None)
             parts = [chat, heading, notice, seen]
-            blocks.load(self._opened, [mine], [mine, *parts], **_QUIET)
-            sent = text.submit(None, [text], [outgoing, text], js=_LEAVE, **_QUIET)
-            taken = sent.then(self._typed, [mine, outgoing], [mine, *parts], **_QUIET)
-            taken.failure(None, [text, outgoing], [text], js="(text, lost) => text || lost", **_QUIET)
-            gr.Timer(TICK_SECONDS).tick(self._ticked, [mine, seen], parts, **{**_QUIET, "trigger_mode": "once"})
+            blocks.load(self._opened, [mine], [mine, *parts], **QUIET)
+            sent = text.submit(None, [text], [outgoing, text], js=_LEAVE, **QUIET)
+            taken = sent.then(self._typed, [mine, outgoing], [mine, *parts], **QUIET)
+            taken.failure(None, [text, outgoing], [text], js="(text, lost) => text || lost", **QUIET)
+            gr.Timer(TICK_SECONDS).tick(self._ticked, [mine, seen], parts, **{**QUIET, "trigger_mode": "once"})
         page: gr.Blocks = blocks
         return page
 
@@ -142,13 +140,20 @@ class Page:
         entries.sort(key=lambda entry: entry.at)
         return timeline(entries[-SHOWN:], zone, name, typing=seen.typing), self._heading(), self._notice(), seen
 
-    def _heading(self) -> str:
+    def _heading(self, quiz: str = "") -> str:
+        """Who it is, how they are (or what is said of the quiz, on its page), and the way to the other page."""
         name = html.escape(self._config.persona.name)
         awake = self._voice.is_ready()
         dot, state = ("dot", tr("here")) if awake else ("dot waking", tr("waking up; your messages will be answered"))
+        below = html.escape(quiz) if quiz else f'<span class="{dot}"></span>{html.escape(state)}'
+        pages = (("../" if quiz else "./", tr("Chat"), not quiz), ("./" if quiz else "quiz/", tr("Quiz"), bool(quiz)))
+        links = "".join(
+            f'<a href="{path}"{" aria-current=page" if here else ""}>{html.escape(title)}</a>'
+            for path, title, here in pages
+        )
         return (
             f'<div class="row"><div class="face">{name[:1].upper()}</div><div><div class="name">{name}</div>'
-            f'<div class="state"><span class="{dot}"></span>{html.escape(state)}</div></div></div>'
+            f'<div class="state">{below}</div></div><nav>{links}</nav></div>'
         )
 
     def _notice(self) -> str:
@@ -158,11 +163,15 @@ class Page:
         return f"<p>{html.escape(f'{local} {version}'.strip())}</p>"
 
 
-_QUIET: dict[str, Any] = {
-    "show_progress": "hidden",
-    "queue": False,
-    "api_visibility": "private",
-    "concurrency_limit": None,
-    "trigger_mode": "multiple",
-}
-"""Events of the page: handled at once, shown by nothing but their result, no part of a public API."""
+def _mount(app: FastAPI, blocks: gr.Blocks, path: str, *styles: str) -> None:
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path=path,
+        theme=gr.themes.Soft(primary_hue="indigo", font=_FONTS, font_mono=("ui-monospace", "monospace")),
+        css_paths=[Path(__file__).with_name(name) for name in styles],
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        show_error=False,
+    )

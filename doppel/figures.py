@@ -9,6 +9,9 @@ from typing import Any
 
 import msgspec
 
+FILE = "fidelity.json"
+"""The outcome of an adapter's examinations, in its folder."""
+
 
 class Estimate(msgspec.Struct, frozen=True):
     """A value and its 95 % interval."""

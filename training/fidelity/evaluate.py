@@ -8,15 +8,17 @@ import msgspec
 from doppel.adapter import Manifest, published, read_manifest
 from doppel.amend import amend, replace_file
 from doppel.config import Config
+from doppel.figures import FILE
 from doppel.i18n import tr
 from doppel.persona import read_persona
+from doppel.quiz import quiz_figures
 from doppel.report import FILE as REPORT
 from doppel.report import with_sections
 from doppel.terminal import say
 from training.dataset import dataset_digest, read_sessions
 from training.fidelity.checks import gate, goals
 from training.fidelity.examination import FULL, QUICK, examine
-from training.fidelity.kept import FILE, Kept, quiz_figures, read_kept, to_keep
+from training.fidelity.kept import Kept, read_kept, to_keep
 from training.fidelity.outcome import Fidelity
 from training.fidelity.page import STYLE, fidelity_sections
 from training.fidelity.subject import open_subject

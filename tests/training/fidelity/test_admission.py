@@ -11,6 +11,7 @@ from doppel.adapter import Manifest, current, publishing, read_manifest, version
 from doppel.base import identify
 from doppel.cli import app
 from doppel.config import Config
+from doppel.figures import FILE
 from doppel.habits import Habits, write_habits
 from doppel.transcript import ME, Header, Turn
 from tests.tiny import save_lora
@@ -18,7 +19,6 @@ from tests.training.runs import small_config
 from training.dataset import SESSIONS, Session, write_sessions
 from training.fidelity.admission import admit
 from training.fidelity.evaluate import evaluate_version
-from training.fidelity.kept import FILE
 
 WORDS = ("haha", "no idea", "ask tom", "later then", "brb", "sounds fine to me", "what a day that was", "see you soon")
 

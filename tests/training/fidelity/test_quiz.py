@@ -1,27 +1,30 @@
 """The blind quiz: balanced, of equal lengths, the same for the same seed, and kept in the version's record."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 import yaml
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from doppel.adapter import read_manifest
 from doppel.cli import app
 from doppel.config import Config
-from doppel.figures import wilson
+from doppel.figures import FILE
 from doppel.i18n import set_language
+from doppel.quiz import OFFER, Question, read_offer, score
 from doppel.transcript import ME, Turn
 from tests.training.fidelity.cases import situation
 from tests.training.fidelity.test_admission import config as config  # noqa: PLC0414 a fixture
 from tests.training.fidelity.test_admission import published
+from training.commands.quiz import ask
 from training.fidelity.evaluate import evaluate_version
 from training.fidelity.examination import Effort
 from training.fidelity.heldout import Situation
-from training.fidelity.kept import FILE, Kept, Quiz, digest, kept_replies, quiz_figures, read_kept, to_keep
-from training.fidelity.quiz import make_questions, take
+from training.fidelity.kept import Kept, kept_replies, read_kept, to_keep
+from training.fidelity.quiz import Material, make_sitting
 from training.fidelity.replies import Reply
 
 
@@ -33,35 +36,52 @@ SITUATIONS = [heard(number, "x" * (1 + 7 * number % 50)) for number in range(60)
 GENERATED = [Reply(one, ("y" * (1 + 11 * place % 50),)) for place, one in enumerate(SITUATIONS[:30])]
 
 
+def asked(generated: Sequence[Reply], situations: Sequence[Situation], rounds: int, seed: int) -> list[Question]:
+    return list(make_sitting(generated, situations, rounds, seed).questions)
+
+
 class TestQuestions:
     def test_half_are_real_and_none_answers_what_another_does(self) -> None:
-        questions = make_questions(GENERATED, SITUATIONS, 20, seed=0)
+        questions = asked(GENERATED, SITUATIONS, 20, seed=0)
         assert sum(one.is_real for one in questions) == 10
-        assert len({digest(one.reply.situation) for one in questions}) == 20
-        assert all(one.reply.text[0] == ("x" if one.is_real else "y") for one in questions)
+        assert len({one.context for one in questions}) == 20
+        assert all(one.text[0] == ("x" if one.is_real else "y") for one in questions)
 
     def test_real_and_generated_are_of_equal_length(self) -> None:
-        questions = make_questions(GENERATED, SITUATIONS, 20, seed=0)
-        sides = [sorted(len(one.reply.text) for one in questions if one.is_real == side) for side in (True, False)]
+        questions = asked(GENERATED, SITUATIONS, 20, seed=0)
+        sides = [sorted(len(one.text) for one in questions if one.is_real == side) for side in (True, False)]
         assert all(abs(left - right) <= 2 for left, right in zip(*sides, strict=True))
 
     def test_the_seed_says_which_and_in_what_order(self) -> None:
-        first = make_questions(GENERATED, SITUATIONS, 20, seed=3)
-        assert make_questions(GENERATED, SITUATIONS, 20, seed=3) == first
-        assert make_questions(GENERATED, SITUATIONS, 20, seed=4) != first
+        first = asked(GENERATED, SITUATIONS, 20, seed=3)
+        assert asked(GENERATED, SITUATIONS, 20, seed=3) == first
+        assert asked(GENERATED, SITUATIONS, 20, seed=4) != first
         assert [one.is_real for one in first] != sorted(one.is_real for one in first)
 
     def test_odd_rounds_and_too_few_replies(self) -> None:
-        assert len(make_questions(GENERATED, SITUATIONS, 7, seed=0)) == 7
-        assert len(make_questions(GENERATED[:2], SITUATIONS, 20, seed=0)) == 4
-        assert make_questions([], SITUATIONS, 20, seed=0) == []
+        assert len(asked(GENERATED, SITUATIONS, 7, seed=0)) == 7
+        assert len(asked(GENERATED[:2], SITUATIONS, 20, seed=0)) == 4
+        assert asked([], SITUATIONS, 20, seed=0) == []
+
+
+class TestOffer:
+    def test_no_two_sittings_ask_the_same(self) -> None:
+        offer = Material(Path("0007"), SITUATIONS, GENERATED, seed=4).offer(10)
+        assert offer.version == "0007"
+        assert [one.seed for one in offer.sittings] == [4, 5, 6, 7]
+        contexts = [question.context for one in offer.sittings for question in one.questions]
+        assert len(contexts) == len(set(contexts)) == 40
+
+    def test_where_little_is_held_out_one_sitting_is_shorter(self) -> None:
+        (sitting,) = Material(Path("0007"), SITUATIONS, GENERATED[:3], seed=0).offer(10).sittings
+        assert len(sitting.questions) == 6
 
 
 class TestAnswers:
     def test_what_is_counted(self, capsys: pytest.CaptureFixture[str]) -> None:
-        questions = make_questions(GENERATED, SITUATIONS, 8, seed=0)
+        sitting = make_sitting(GENERATED, SITUATIONS, 8, seed=0)
         lines = iter(["what?", " R ", *["ｒ"] * 7])
-        quiz = take(questions, "ann", "jo", 0, lambda: next(lines))
+        quiz = score(sitting, ask(sitting, "ann", lambda: next(lines)), "jo")
         assert (quiz.asked, quiz.right, quiz.generated, quiz.taken_for_real) == (8, 4, 4, 4)
         shown = capsys.readouterr().err
         assert "— 8 of 8 —" in shown
@@ -70,32 +90,18 @@ class TestAnswers:
 
     @pytest.mark.parametrize("end", ["q", None])
     def test_one_who_stops_keeps_what_was_judged(self, end: str | None) -> None:
-        questions = make_questions(GENERATED, SITUATIONS, 8, seed=0)
-        lines = iter(["r" if questions[0].is_real else "g", end])
-        quiz = take(questions, "ann", "jo", 0, lambda: next(lines))
+        sitting = make_sitting(GENERATED, SITUATIONS, 8, seed=0)
+        lines = iter(["r" if sitting.questions[0].is_real else "g", end])
+        quiz = score(sitting, ask(sitting, "ann", lambda: next(lines)), "jo")
         assert (quiz.asked, quiz.right) == (1, 1)
 
     def test_control_characters_do_not_reach_the_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
-        questions = make_questions([Reply(SITUATIONS[0], ("a\x1b[2Jb",))], SITUATIONS, 2, seed=0)
-        take(questions, "ann", "jo", 0, lambda: "r")
+        sitting = make_sitting([Reply(SITUATIONS[0], ("a\x1b[2Jb",))], SITUATIONS, 2, seed=0)
+        ask(sitting, "ann", lambda: "r")
         assert "a[2Jb" in capsys.readouterr().err
 
 
 class TestRecord:
-    def test_wilson(self) -> None:
-        assert wilson(5, 10).low == pytest.approx(0.2366, abs=1e-4)
-        assert wilson(5, 10).high == pytest.approx(0.7634, abs=1e-4)
-        assert wilson(0, 10).low == 0
-        assert wilson(10, 10).high == pytest.approx(1)
-        assert wilson(0, 0).value != wilson(0, 0).value
-
-    def test_quizzes_are_counted_together(self) -> None:
-        one = Quiz(name="jo", at="", seed=0, asked=10, right=9, generated=5, taken_for_real=1)
-        figure = quiz_figures([one, msgspec.structs.replace(one, right=1)])[0]
-        assert figure.value.value == 0.5
-        assert figure.likeness == 1
-        assert quiz_figures([]) == []
-
     def test_replies_are_kept_without_the_messages_they_answer(self) -> None:
         kept = Kept(to_keep([*GENERATED, Reply(SITUATIONS[40], ())]))
         assert "what about" not in msgspec.json.encode(kept).decode()
@@ -155,7 +161,30 @@ def test_the_command_asks_notes_and_shows(config: Config, settings: Path, monkey
     assert [one.name for one in read_kept(folder).quizzes] == ["jo", "<b>kim</b>"]
 
 
+def test_the_command_gives_the_web_page_its_questions_and_takes_them_back(config: Config, settings: Path) -> None:
+    folder = config.adapters_dir / published(config, seed=0)
+
+    def run(*options: str) -> Result:
+        return CliRunner().invoke(app(), ["quiz", "--rounds", "6", "--json", "--config", str(settings), *options])
+
+    result = run("--page")
+    offer = read_offer(config.data_dir)
+    assert offer is not None
+    assert offer.version == folder.name
+    assert json.loads(result.stdout) == {
+        "version": folder.name,
+        "page": str(config.data_dir / OFFER),
+        "sittings": len(offer.sittings),
+        "questions": sum(len(one.questions) for one in offer.sittings),
+    }
+    assert len(offer.sittings) >= 3
+    assert "http://127.0.0.1:7860/quiz/" in result.stderr
+    assert [path for path in folder.rglob("*") if path.name == OFFER] == []
+    assert json.loads(run("--no-page").stdout) == {"page": None}
+    assert read_offer(config.data_dir) is None
+
+
 def test_the_quiz_speaks_chinese(capsys: pytest.CaptureFixture[str]) -> None:
     set_language("zh")
-    take(make_questions(GENERATED, SITUATIONS, 2, seed=0), "ann", "jo", 0, lambda: "真")
+    ask(make_sitting(GENERATED, SITUATIONS, 2, seed=0), "ann", lambda: "真")
     assert "第 2 题，共 2 题" in capsys.readouterr().err
