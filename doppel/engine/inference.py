@@ -27,7 +27,7 @@ from doppel.i18n import tr
 
 _log = logging.getLogger(__name__)
 
-_CANARY_TOKENS = 4
+_CANARY_TOKENS = 2  # the prompt is read, and one token written on it
 _LAST_STEP_SECONDS = 8.0  # the process may then end all the same: the thread is a daemon
 _FAILED_ROUNDS = 3  # in a row, by a fault of our own: then there is no use in going on
 

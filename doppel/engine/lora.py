@@ -1,8 +1,8 @@
 """Adapters beside one base model: read what was verified, attach, switch, detach.
 
-The last gate before weights are served: PEFT opens no file here (it would fall back to pickle) and is given
-only layers that the base really has, so that a bad adapter is refused before the model is touched. Knows
-nothing of requests and threads; everything but `read_lora` belongs on the thread that runs the model.
+The last gate before weights are served: PEFT opens no file here (it would fall back to pickle), and only layers that
+the base really has are adapted, so that a bad adapter is refused before the model is touched. Knows nothing of
+requests and threads; everything but `read_lora` belongs on the thread that runs the model.
 """
 
 import hashlib
@@ -15,14 +15,13 @@ from typing import Any
 import msgspec
 import torch
 from peft import LoraConfig
-from peft.functional import delete_adapter, inject_adapter_in_model, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from doppel.adapter import PEFT_CONFIG, WEIGHTS, AdapterRefused, BaseIdentity, Manifest, check_base, read_manifest
+from doppel.engine.adapted import AdaptedLinear, InForce
 from doppel.i18n import tr
 from doppel.transcript import FORMAT
 
@@ -35,7 +34,6 @@ _IRRELEVANT = frozenset(
         *("lora_dropout", "init_lora_weights", "ensure_weight_tying", "runtime_config"),
     }
 )
-_NO_ADAPTER = "__base__"  # PEFT's name for the base model alone
 # Starts that leave the base's weights alone; the others (PiSSA and the like) change them too.
 _PLAIN_STARTS = ("gaussian", "orthogonal", "eva")
 
@@ -132,70 +130,52 @@ class Adapters:
     """The LoRAs attached to one base model, of which one or none is in force, or one for each row.
 
     Args:
-        model: the base; its linear layers are replaced by PEFT's when the first adapter is attached.
+        model: the base; those of its linear layers that an adapter changes are replaced by ours.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._linear = linear_layers(model)
-        self._adapted: list[LoraLayer] = []
-        self._active: str | None = None
+        self._adapted: dict[str, AdaptedLinear] = {}
+        self._in_force = InForce()
 
     def attach(self, lora: Lora) -> None:
         """Adds an adapter without putting it in force. Raises AdapterRefused, the model being as before."""
         check_fits(lora, self._linear)
-        config = LoraConfig(
-            **msgspec.structs.asdict(lora.scaling), target_modules=list(lora.layers), inference_mode=True
-        )
-        try:
-            # PEFT's note of the adapter before: nothing needs it, and finding it PEFT warns and mixes the two up.
-            vars(self._model).pop("peft_config", None)
-            inject_adapter_in_model(config, self._model, lora.name)
-            set_peft_model_state_dict(self._model, dict(lora.weights), adapter_name=lora.name)
-        except BaseException:
-            self.detach(lora.name)
-            raise
-        finally:
-            self._adapted = [module for module in self._model.modules() if isinstance(module, LoraLayer)]
-            self._put_in_force(self._active)  # PEFT puts a new adapter in force by itself
+        for layer in lora.layers:
+            down, up = (lora.weights[f"base_model.model.{layer}.lora_{side}.weight"] for side in "AB")
+            self._adapt(layer).attach(lora.name, down, up, lora.scaling.factor, self._model.dtype)
 
     def activate(self, name: str | None) -> None:
         """Puts one adapter in force; None leaves the base model alone."""
-        if name != self._active:
-            self._put_in_force(name)
-            self._active = name
+        self._in_force.everywhere(name)
 
     @contextmanager
     def in_rows(self, names: Sequence[str | None]) -> Iterator[None]:
         """Puts an adapter in force for each row of a batch while the model runs; None: the base model alone."""
         if len(set(names)) == 1:
-            self.activate(names[0])
-            yield
-            return
-        rows = [_NO_ADAPTER if name is None else name for name in names]
-
-        def name_rows(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            return args, {**kwargs, "adapter_names": rows}
-
-        hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for layer in self._modules()]
+            self._in_force.everywhere(names[0])
+        else:
+            self._in_force.in_rows(names)
         try:
             yield
         finally:
-            for hook in hooks:
-                hook.remove()
+            self._in_force.everywhere(None)
 
     def detach(self, name: str) -> None:
         """Forgets an adapter and frees its weights, even one that was attached only in part."""
-        if self._active == name:
-            self.activate(None)
-        delete_adapter(self._model, name, "lora_")
+        for layer in self._adapted.values():
+            layer.loras.pop(name, None)
 
-    def _modules(self) -> list[nn.Module]:
-        return [layer for layer in self._adapted if isinstance(layer, nn.Module)]
-
-    def _put_in_force(self, name: str | None) -> None:
-        for layer in self._adapted:
-            layer.set_adapter([] if name is None else name, inference_mode=True)
+    def _adapt(self, layer: str) -> AdaptedLinear:
+        """The layer of that name as one of ours."""
+        if layer not in self._adapted:
+            parent, _, child = layer.rpartition(".")
+            linear = self._model.get_submodule(layer)
+            assert isinstance(linear, nn.Linear)
+            self._adapted[layer] = AdaptedLinear(linear, self._in_force)
+            setattr(self._model.get_submodule(parent), child, self._adapted[layer])
+        return self._adapted[layer]
 
 
 def _verified(folder: Path, name: str, manifest: Manifest) -> bytes:

@@ -17,6 +17,7 @@ from doppel.engine import EngineError, Health, Load, Request, Token
 from doppel.engine.inference import InferenceThread
 from doppel.engine.job import Job
 from doppel.engine.lora import Lora, read_lora
+from doppel.engine.packed import pack
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcript
@@ -57,6 +58,7 @@ class TransformersEngine:
         self._transcripts: dict[str, Transcript] = {}
         self.context_length: int = model.config.get_text_config().max_position_embeddings
         self._clock = clock
+        pack(model)
         self._thread = InferenceThread(
             model,
             context_length=self.context_length,

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from doppel.adapter import MANIFEST, PEFT_CONFIG, WEIGHTS, AdapterRefused, Manifest, publishing
 from doppel.base import identify, load_model, load_tokenizer
 from doppel.engine import EngineError, Request, Sampling
+from doppel.engine.adapted import AdaptedLinear, InForce
 from doppel.engine.transformers import TransformersEngine
 from doppel.transcript import Header
 from tests.conftest import PublishAdapter
@@ -35,6 +36,12 @@ async def reply(engine: TransformersEngine, adapter: str | None, *, seed: int | 
     prompt = engine.transcript.prompt(Header(), [])
     request = Request(prompt=prompt, sampling=sampling, stop_ids=frozenset(), adapter=adapter)
     return [token.id async for token in engine.generate(request)]
+
+
+def adapted(engine: TransformersEngine) -> list[AdaptedLinear]:
+    layers = [module for module in engine._thread._model.modules() if isinstance(module, AdaptedLinear)]
+    assert layers
+    return layers
 
 
 def publish_changed(
@@ -96,7 +103,7 @@ async def test_a_dropped_adapter_finishes_its_requests(
         await reply(engine, old)
     assert await running == expected
     await reply(engine, new)  # whatever the thread does for the old one is done when this is
-    assert not any(old in name for name, _ in engine._thread._model.named_parameters())
+    assert {name for layer in adapted(engine) for name in layer.loras} == {new}
     assert await engine.load_adapter(tmp_path / "0001") == old
     assert await reply(engine, old, seed=1) == expected
 
@@ -227,6 +234,16 @@ async def test_weights_take_the_base_dtype(
     try:
         name = await engine.load_adapter(publish_tiny_adapter(tmp_path))
         assert len(await reply(engine, name)) == 32
-        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        assert {half.dtype for layer in adapted(engine) for half in layer.loras[name]} == {torch.bfloat16}
     finally:
         engine.close()
+
+
+def test_a_model_that_mixes_rows_is_not_given_several_adapters() -> None:
+    in_force = InForce()
+    layer = AdaptedLinear(torch.nn.Linear(4, 4), in_force)
+    layer.attach("one", torch.ones(2, 4), torch.ones(4, 2), 1.0, torch.float32)
+    in_force.in_rows(["one", None])
+    layer(torch.ones(2, 1, 4))
+    with pytest.raises(RuntimeError, match="several adapters"):
+        layer(torch.ones(3, 4))

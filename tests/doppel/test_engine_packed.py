@@ -1,0 +1,75 @@
+"""Packed weights compute what the others do, and take no more room than they must."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedModel
+
+from doppel.base import load_model
+from doppel.engine import packed
+from doppel.engine.packed import HalvedEmbedding, PackedLinear, pack
+
+pytestmark = pytest.mark.skipif(not packed._is_of_use(), reason="weights are not packed on this machine")
+
+
+@pytest.fixture
+def tied() -> PreTrainedModel:
+    """A Gemma, which scales what its embedding gives, and whose head has the same weights."""
+    config = Gemma3TextConfig(
+        vocab_size=96,
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Gemma3ForCausalLM(config).eval()
+
+
+def rounded(model: PreTrainedModel) -> PreTrainedModel:
+    """With weights as they come in a file of bfloat16."""
+    return model.bfloat16().float()
+
+
+@torch.inference_mode()
+def assert_alike(one: PreTrainedModel, other: PreTrainedModel) -> None:
+    for rows, length in ((1, 1), (3, 1), (2, 30)):
+        ids = torch.randint(0, one.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(rows))
+        torch.testing.assert_close(one(ids).logits, other(ids).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_shared_weights_are_kept_for_the_head_and_halved_for_the_embedding(tied: PreTrainedModel) -> None:
+    plain = copy.deepcopy(rounded(tied))
+    pack(tied)
+    assert_alike(tied, plain)
+    assert isinstance(tied.get_output_embeddings(), PackedLinear)
+    embedding = tied.get_input_embeddings()
+    assert isinstance(embedding, HalvedEmbedding)
+    held = [*embedding.parameters(), *embedding.buffers()]
+    assert sum(tensor.nbytes for tensor in held if tensor.numel() > 1) == 2 * 96 * 48
+
+
+def test_an_embedding_that_would_be_rounded_stays(tied: PreTrainedModel) -> None:
+    plain = copy.deepcopy(tied)
+    pack(tied)
+    assert_alike(tied, plain)
+    assert not isinstance(tied.get_input_embeddings(), HalvedEmbedding)
+
+
+def test_weights_of_its_own_leave_the_embedding_alone(tiny_base: Path) -> None:
+    model = load_model(tiny_base, torch.float32)
+    pack(model)
+    assert_alike(model, load_model(tiny_base, torch.float32))
+    assert not isinstance(model.get_input_embeddings(), HalvedEmbedding)
+
+
+def test_what_is_not_in_float32_is_left_alone(tiny_base: Path) -> None:
+    model = load_model(tiny_base, torch.bfloat16)
+    pack(model)
+    assert not any(isinstance(module, PackedLinear) for module in model.modules())
