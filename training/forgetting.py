@@ -15,6 +15,7 @@ import msgspec
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.quiz import OFFER
 from doppel.report import FILE
 from doppel.transcript import pseudonym
 from training.build_report import REPORT, ChatReport, Report, SourceReport
@@ -124,11 +125,11 @@ def read_report(folder: Path) -> Report:
 
 
 def _copy(folder: Path, staging: Path) -> None:
-    """What of a data set does not depend on who is in it. The page can only be drawn anew."""
+    """What of a data set does not depend on who is in it. The page can only be drawn anew, the quiz asked anew."""
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             shutil.copytree(path, staging / path.name)
-        elif path.name not in (SESSIONS, REPORT, CONTACTS, FILE):
+        elif path.name not in (SESSIONS, REPORT, CONTACTS, FILE, OFFER):
             shutil.copy2(path, staging / path.name)
 
 

@@ -51,8 +51,8 @@ def folder(config: Config) -> Path:
     return config.adapters_dir / "0001"
 
 
-async def opened(browser: Browser, daemon: Daemon, loaded: list[str] | None = None) -> Page:
-    """The quiz in a context of its own; `loaded` gets every text that the browser was sent."""
+async def opened(browser: Browser, daemon: Daemon) -> Page:
+    """The quiz in a context of its own."""
     page = await (await browser.new_context()).new_page()
     page.set_default_timeout(30_000)
     await page.goto(f"http://127.0.0.1:{daemon.port}/quiz")
@@ -60,9 +60,9 @@ async def opened(browser: Browser, daemon: Daemon, loaded: list[str] | None = No
     return page
 
 
-async def answer(page: Page, *verdicts: bool, count: int = 4, first: int = 1) -> None:
-    for number, verdict in enumerate(verdicts, first):
-        await expect(page.locator("#quiz .progress")).to_contain_text(f"{number} / {count}")
+async def answer(page: Page, *verdicts: bool) -> None:
+    for number, verdict in enumerate(verdicts, 1):
+        await expect(page.locator("#quiz .progress")).to_contain_text(f"{number} / {len(REAL)}")
         await page.locator("#real" if verdict else "#generated").click()
 
 

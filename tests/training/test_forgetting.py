@@ -19,7 +19,8 @@ from doppel.cli import as_command
 from doppel.config import Config, parse_config
 from doppel.errors import DoppelError, UserError
 from doppel.message import Message
-from doppel.transcript import pseudonym
+from doppel.quiz import Offer, Question, Sitting, write_offer
+from doppel.transcript import Turn, pseudonym
 from tests.training.exports import telegram_account, telegram_chat, telegram_message, write_json
 from tests.training.messages import message
 from tests.training.test_build import assert_accounted, build_messages, sessions_of
@@ -97,6 +98,14 @@ def test_a_contact_by_whatever_name(tmp_path: Path, name: str) -> None:
     assert report.dropped == {"forgotten": 4}
     assert report.read == len(archive())
     assert {one.account for one in read_contacts(folder_of(tmp_path))} == {"tom"}
+
+
+def test_what_the_quiz_asks_of_them_goes_too(tmp_path: Path) -> None:
+    build_messages(tmp_path, archive())
+    asked = Question((Turn(ANA, ("from ana",)),), ("to ana",), True)
+    write_offer(folder_of(tmp_path), Offer("0001", (Sitting(0, (asked,)),)))
+    forget(config_of(tmp_path), "ana")
+    assert [path.name for path in folder_of(tmp_path).iterdir() if b"from ana" in path.read_bytes()] == []
 
 
 def test_a_build_after_it_leaves_them_out_as_well(tmp_path: Path) -> None:
