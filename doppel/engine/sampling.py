@@ -16,6 +16,7 @@ from doppel.engine import EngineError, Sampling, Token
 from doppel.engine.said import Said, matters
 from doppel.i18n import tr
 
+_BLOCK = 64  # scores whose maximum is looked at first
 _FIRST_GUESS = 256  # candidates that usually hold the mass; eight times as many are tried next
 
 
@@ -139,7 +140,7 @@ def _candidates(scores: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, 
 def _of_few(scores: Tensor, samplings: Sequence[Sampling], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     """`_candidates` of rows that all have a bound: top-k first, the rest on what it leaves, vectorised."""
     most = max(counts)
-    best, ids = (part.cpu() for part in scores.topk(most))
+    best, ids = (part.cpu() for part in _likeliest(scores, most))
     allowed = torch.arange(most) < torch.tensor(counts)[:, None]
     # Relative to the best, no temperature however small overflows. Greedy rows have one candidate: any will do.
     temperatures = torch.tensor([[one.temperature or 1.0] for one in samplings])
@@ -151,6 +152,22 @@ def _of_few(scores: Tensor, samplings: Sequence[Sampling], counts: Sequence[int]
     if any(one.typical_p < 1 for one in samplings):
         weights = _typical(weights, torch.tensor([[one.typical_p] for one in samplings]))
     return ids, weights
+
+
+def _likeliest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The highest scores of each row, in order, and where they are: looks only into blocks whose highest is high.
+
+    The highest so many scores cannot lie in more blocks than that, and those are the blocks with the highest maxima.
+    """
+    rows, size = scores.shape
+    if size % _BLOCK or count * _BLOCK >= size:
+        best, ids = scores.topk(count)
+        return best, ids
+    blocks = scores.view(rows, -1, _BLOCK)
+    chosen = blocks.amax(-1).topk(count).indices
+    within = blocks.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
+    best, places = within.topk(count)
+    return best, chosen.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK
 
 
 def _of_all(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

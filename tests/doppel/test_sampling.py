@@ -23,7 +23,7 @@ from transformers import (
 
 from doppel.engine import EngineError, Sampling, Token
 from doppel.engine.said import Said
-from doppel.engine.sampling import Sampler, candidates, draw
+from doppel.engine.sampling import Sampler, _likeliest, candidates, draw
 
 OFF = Sampling(temperature=1, top_k=0, top_p=1, min_p=0)
 """Draws from the model's own distribution."""
@@ -124,6 +124,16 @@ def test_rows_of_a_batch_are_drawn_as_alone(chosen: list[Sampling], seed: int) -
             assert (token.logprob, token.model_logprob) == pytest.approx(
                 (expected.logprob, expected.model_logprob), abs=1e-4
             )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_likeliest_of_a_large_vocabulary_are_those_of_a_sort(seed: int) -> None:
+    scores = torch.randn(3, 64 * 200, generator=torch.Generator().manual_seed(seed))
+    scores[1, :100] = 9.0  # ties, and all in two blocks
+    best, ids = _likeliest(scores, 64)
+    assert torch.equal(best, scores.sort(descending=True).values[:, :64])
+    assert torch.equal(best, scores.gather(1, ids))
+    assert all(len(set(row.tolist())) == 64 for row in ids)
 
 
 def test_a_broken_row_breaks_no_other() -> None:
