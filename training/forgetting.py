@@ -22,6 +22,7 @@ from training.build_report import REPORT, ChatReport, Report, SourceReport
 from training.cuts import broken_at
 from training.dataset import SESSIONS, Session, read_sessions, write_sessions
 from training.forgotten import Forgotten
+from training.parents import forget_fetched
 from training.people import CONTACTS, Contact, called, joined_pseudonym, plain, read_contacts, write_contacts
 from training.staging import replacing
 
@@ -72,6 +73,7 @@ def forget(config: Config, name: str) -> Gone:
         for one in theirs:
             forgotten.add(one.platform, one.account, one.chats)
         forgotten.save()  # before the data set: what is interrupted here can be done again
+        forget_fetched(config, forgotten)
     return Gone(
         accounts=[f"{one.platform}:{one.account}" for one in theirs],
         messages=removal.messages.total(),

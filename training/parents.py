@@ -24,6 +24,7 @@ from training.archives import Reader, Source, discover, installed_readers
 from training.archives.parents import TWITTER, ParentsReader
 from training.archives.tree import Tree, open_folder
 from training.clean import clean_text, drop_reason
+from training.forgotten import Forgotten
 from training.owner import Owner
 from training.people import People
 from training.scrub import Exclusion
@@ -79,15 +80,57 @@ def fetch_parents(
 
     token = _token()
     missing, own = _survey(config, installed_readers() if readers is None else readers)
-    path = fetched_path(config)
+    path, forgotten = fetched_path(config), Forgotten(config.data_dir)
     found = gone = 0
     with closing(Api(base or API, token, told, clock, sleep)) as api:
         for start in range(0, len(missing), BATCH):
             told(tr("Asking X: {done} of {count} posts", done=f"{start:,}", count=f"{len(missing):,}"))
             page = api.page(missing[start : start + BATCH], own)
-            _append(path, page.lines)
+            _append(path, [_unless_forgotten(line, forgotten) for line in page.lines])
             found, gone = found + page.found, gone + len(page.lines) - page.found
     return Fetched(asked=len(missing), found=found, gone=gone)
+
+
+def forget_fetched(config: Config, forgotten: Forgotten) -> None:
+    """Takes what forgotten accounts wrote out of what was fetched. Raises DoppelError.
+
+    That a post was asked for stays written, so that no later build asks for it again.
+    """
+    path = fetched_path(config)
+    if not path.is_file():
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        try:
+            with path.open("rb") as old, part.open("wb") as new:
+                for line in old:
+                    new.write(_line_unless_forgotten(line, forgotten))
+                new.flush()
+                os.fsync(new.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _line_unless_forgotten(line: bytes, forgotten: Forgotten) -> bytes:
+    """A line as it is, unless an account to forget wrote it."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line  # cut off by a power cut; the next build tells of it
+    kept = _unless_forgotten(record, forgotten) if isinstance(record, dict) else record
+    return line if kept is record else _encoded(kept)
+
+
+def _unless_forgotten(record: dict[str, Any], forgotten: Forgotten) -> dict[str, Any]:
+    platform, author = str(record.get("platform") or TWITTER), record.get("author")
+    if author is None or not forgotten.covers(platform, str(author)):
+        return record
+    return {"id": record.get("id"), "platform": platform, "gone": "forgotten"}
+
+
+def _encoded(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def missing_parents(config: Config, readers: Sequence[Reader] | None = None) -> list[str]:
@@ -153,9 +196,7 @@ def _append(path: Path, lines: list[dict[str, Any]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             file.truncate(_whole_lines(path))
-            file.write(
-                b"".join(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for line in lines)
-            )
+            file.write(b"".join(map(_encoded, lines)))
             file.flush()
             os.fsync(file.fileno())
 
