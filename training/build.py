@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -17,24 +16,22 @@ from doppel.config import Config
 from doppel.errors import UserError
 from doppel.habits import write_habits
 from doppel.i18n import tr
-from doppel.message import writable
 from doppel.transcript import pseudonym
 from training.archives import Discovery, Reader, discover, installed_readers
 from training.balance import over_share
 from training.build_report import REPORT, OwnerReport, Report, source_reports
-from training.clean import Reason, clean_text, drop_reason
+from training.clean import Reason
 from training.cuts import broken_at, trimmed
 from training.dataset import SESSIONS, Session, write_sessions
 from training.forgotten import Forgotten
-from training.ledger import Ledger, total
+from training.intake import Intake, Watcher
+from training.ledger import total
 from training.names import Names, presidio
-from training.owner import Owner
 from training.parents import fetched_source
 from training.people import Contacts, People
 from training.reactions import without_needless
-from training.repeats import Repeats
 from training.rhythm import Rhythm
-from training.scrub import Exclusion, Scrubber
+from training.scrub import Scrubber
 from training.sessions import (
     Line,
     cut_at_silences,
@@ -50,30 +47,6 @@ from training.sessions import (
 from training.splits import Summary, leaks, likeness, split_by_time
 from training.spool import Conversation, Records, Spool
 from training.staging import replacing
-from training.whose import Whose
-
-STEP = 2000
-"""Messages between two signs of life."""
-
-
-class Watcher(Protocol):
-    """Who is told how far the build is."""
-
-    def stage(self, text: str) -> None:
-        """What is being done from now on."""
-        ...
-
-    def grew(self, size: int) -> None:
-        """So many bytes more are to be read."""
-        ...
-
-    def read(self, size: int) -> None:
-        """So many bytes were read."""
-        ...
-
-    def messages(self, count: int) -> None:
-        """So many messages more came of them."""
-        ...
 
 
 class _Draft(msgspec.Struct, array_like=True):
@@ -99,7 +72,7 @@ def build_dataset(config: Config, watcher: Watcher, readers: Sequence[Reader] | 
     found = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
     with closing(found), replacing(config.data_dir, SESSIONS) as staging:
         found.sources.extend(fetched_source(config))
-        report = _Build(config, found, watcher).run(staging)
+        report = _Build(config, found, watcher, staging).run(installed=readers is None)
         report = msgspec.structs.replace(
             report,
             archive_digest=config.archive_digest,
@@ -113,35 +86,34 @@ def build_dataset(config: Config, watcher: Watcher, readers: Sequence[Reader] | 
 class _Build:
     """The state of one build."""
 
-    def __init__(self, config: Config, found: Discovery, watcher: Watcher) -> None:
+    def __init__(self, config: Config, found: Discovery, watcher: Watcher, staging: Path) -> None:
         self.config = config
         self.found = found
         self.watcher = watcher
-        self.ledger = Ledger()
-        self.owner = Owner(config.persona.me)
+        self.staging = staging
         self.rhythm = Rhythm()
-        self.exclusion = Exclusion(config.exclude, config.zone)
-        self.repeats = Repeats(config.cleaning)
         self.forgotten = Forgotten(config.data_dir)
         self.people = People(config.people)
-        self.whose = Whose(self.people)
         self.contacts = Contacts(self.people)
         self.with_whom: dict[str, str] = {}
         self.gaps: dict[str, float] = {}
         self.scrubber: Scrubber | None = None
-        self.names = Names(presidio()) if config.privacy.scrub and config.privacy.names else None
+        if config.privacy.scrub:
+            names = Names(presidio()) if config.privacy.names else None
+            self.scrubber = Scrubber(staging, config.data_dir, config.privacy.kinds, names)
+        self.intake = Intake(config, self.people, self.scrubber)
+        self.ledger, self.owner, self.repeats = self.intake.ledger, self.intake.owner, self.intake.repeats
         self.own_kept = 0
         self.first: datetime | None = None
         self.last: datetime | None = None
 
-    def run(self, staging: Path) -> Report:
+    def run(self, *, installed: bool) -> Report:
+        staging = self.staging
         spool = Spool(staging / "messages.tmp")
         drafts = Records(staging / "sessions.tmp")
-        if self.config.privacy.scrub:
-            self.scrubber = Scrubber(staging, self.config.data_dir, self.config.privacy.kinds, self.names)
         try:
-            self._read(spool)
-            self._require_owner()
+            self.intake.read(self.found.sources, spool, self.watcher, installed=installed)
+            self.intake.require_owner(self.found.sources)
             self.repeats.settle(self.owner.is_mine)
             self.watcher.stage(tr("Making sessions"))
             summaries = [summary for one in spool.conversations() for summary in self._sessions(one, drafts)]
@@ -154,51 +126,6 @@ class _Build:
         write_habits(staging, self.rhythm.habits())
         self.contacts.write(staging)
         return self._report(counts)
-
-    def _read(self, spool: Spool) -> None:
-        """Every message of every archive is counted, cleaned, and spooled or dropped."""
-        for number, source in enumerate(self.found.sources):
-            self.watcher.stage(tr("Reading {name}", name=source.reader.name))
-            source.tree.on_open, source.tree.on_read = self.watcher.grew, self.watcher.read
-            unreported = 0
-            for written in map(writable, source.reader.read(source.tree)):
-                self.people.saw(written)
-                message = self.whose(number, written)
-                self.owner.saw(number, message)
-                row = self.ledger.read(number, message)
-                text = clean_text(message.text)
-                reason = "excluded" if self.exclusion.covers(message) else drop_reason(message, text)
-                if reason is None:
-                    if self.scrubber is not None:
-                        text = self.scrubber.scrub(text, message.origin)
-                    cleaned = msgspec.structs.replace(message, text=text)
-                    self.repeats.saw(cleaned)
-                    spool.add(number, cleaned)
-                else:
-                    row.dropped[reason] += 1
-                unreported += 1
-                if unreported == STEP:
-                    self.watcher.messages(unreported)
-                    unreported = 0
-            self.watcher.messages(unreported)
-
-    def _require_owner(self) -> None:
-        labels = [source.tree.label for source in self.found.sources]
-        if not total(self.ledger.rows).read:
-            broken = next((bad for source in self.found.sources for bad in source.tree.bad_records), None)
-            if broken is not None:
-                raise UserError(
-                    tr(
-                        "{file}, {position}: {reason}; not one message could be read",
-                        file=broken.file,
-                        position=broken.position,
-                        reason=broken.reason,
-                    )
-                )
-            raise UserError(tr("{path}: no messages in it", path=", ".join(labels)))
-        self.owner.settle(labels)
-        if not self.owner.messages:
-            raise UserError(tr("{path}: none of the messages in it are yours", path=", ".join(labels)))
 
     def _sessions(self, conversation: Conversation, drafts: Records) -> Iterator[Summary]:
         """The sessions of one conversation that hold words of the owner's, put among the drafts."""
@@ -225,9 +152,11 @@ class _Build:
     def _parts(self, session: list[Line]) -> Iterator[list[Line]]:
         """What of a session is to be learned from; the rest is dropped."""
         for stretch in self._stretches(session):
-            part, gone = trimmed(stretch, lambda line: self.repeats.verdict(line.message))
-            for line, reason in gone:
-                self._drop([line], reason)
+            part = stretch
+            if self.repeats.found:
+                part, gone = trimmed(stretch, lambda line: self.repeats.verdict(line.message))
+                for line, reason in gone:
+                    self._drop([line], reason)
             if any(line.is_mine for line in part):
                 yield part
             else:

@@ -5,6 +5,7 @@ No model and no dictionary: it tells the languages below apart and says None whe
 
 import re
 from collections import Counter
+from functools import lru_cache
 
 _SCRIPTS = (
     ("ja", "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9d"),
@@ -40,21 +41,42 @@ _LANGUAGES_OF = {
 }
 
 
+_NO_LETTERS = {code: " " for code in range(128) if chr(code) not in "abcdefghijklmnopqrstuvwxyz'"}
+
+
+@lru_cache(maxsize=1 << 14)
+def _script_of(character: str) -> str | None:
+    match = _SCRIPT.match(character)
+    return match.lastgroup if match else None
+
+
 def language_of(text: str) -> str | None:
     """ISO 639-1 code of the language most of the text is in, or None when there is too little to tell by."""
-    text = _URL.sub("", text[:_ENOUGH]).casefold()
-    scripts = Counter(match.lastgroup for match in _SCRIPT.finditer(text)) if not text.isascii() else Counter()
-    words = _WORD.findall(text)
+    text = text[:_ENOUGH]
+    if "@" in text or "://" in text:
+        text = _URL.sub("", text)
+    text = text.casefold()
+    if text.isascii():
+        words, scripts = text.translate(_NO_LETTERS).split(), Counter[str]()
+    else:
+        words, scripts = _WORD.findall(text), Counter()
+        for character, count in Counter(text).items():  # in the order in which they first stand
+            if (script := _script_of(character)) is not None:
+                scripts[script] += count
     if scripts and scripts.total() >= len(words):
         # Japanese mixes kana with Han characters; Chinese has no kana.
         if scripts["ja"] and scripts["ja"] * 5 >= scripts["zh"]:
             return "ja"
         return max(scripts, key=lambda name: scripts[name])
     votes: Counter[str] = Counter()
-    for word in words:
+    for word, count in Counter(words).items():
         for language in _LANGUAGES_OF.get(word, ()):
-            votes[language] += 1
-    ranked = votes.most_common(2)
-    if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
-        return None
-    return ranked[0][0]
+            votes[language] += count
+    first, second = 0, 0
+    likeliest = None
+    for language, count in votes.items():
+        if count > first:
+            likeliest, first, second = language, count, first
+        elif count > second:
+            second = count
+    return likeliest if first > second else None

@@ -45,12 +45,6 @@ class Ledger:
             self.rows.append(Row(source, message.chat, message.chat_name))
         return number
 
-    def read(self, source: int, message: Message) -> Row:
-        """Counts a message as read and returns its row."""
-        row = self.rows[self.number(source, message)]
-        row.read += 1
-        return row
-
     def keep(self, counts: dict[int, int]) -> None:
         """Counts messages as kept; `counts` is how many by row number."""
         for number, count in counts.items():

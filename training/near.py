@@ -33,6 +33,7 @@ _COMPARED = 16
 """Texts of one bucket that a further one is compared with: templates fill buckets and must not take for ever."""
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\w+")
+_ONLY_WORDS = bytes(code if chr(code).isalnum() or chr(code) == "_" else 32 for code in range(128)).ljust(256)
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 _MIXED = np.uint64(0xBF58476D1CE4E5B9)
 _HALF = np.uint64(32)
@@ -42,12 +43,15 @@ Hashes = NDArray[np.uint64]
 
 def words_of(text: str) -> "array[int] | None":
     """Hashes of the text's words, without case and punctuation; None for a text with too few of them."""
-    if len(text) < SHORTEST or (text.isascii() and len(text.split()) < SHORTEST):  # most are, and splitting is quick
+    if len(text) < SHORTEST:
         return None
-    words = _WORD.findall(text.casefold())
-    if len(words) < SHORTEST:
-        return None
-    return array("I", map(crc32, " ".join(words[:_LONGEST]).encode("utf-8", "surrogatepass").split()))
+    if text.isascii():
+        if len(text.split()) < SHORTEST:  # most are
+            return None
+        said = text.lower().encode().translate(_ONLY_WORDS).split()  # what the pattern finds, found faster
+    else:
+        said = " ".join(_WORD.findall(text.casefold())).encode("utf-8", "surrogatepass").split()
+    return array("I", map(crc32, said[:_LONGEST])) if len(said) >= SHORTEST else None
 
 
 def near_repeats(words: NDArray[np.uint32], lengths: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -66,6 +66,13 @@ class Owner:
 
     def saw(self, source: int, message: Message) -> None:
         """Counts a message for its writer."""
+        self.writer_of(source, message).messages += 1
+
+    def writer_of(self, source: int, message: Message) -> Writer:
+        """Takes note of who wrote a message, where and under what name, and leaves it to the caller to count it.
+
+        Messages that differ in nothing else than id, time, text and what they answer have the same writer.
+        """
         key = (source, message.platform, message.sender, message.is_owner)
         writer = self._writers.get(key)
         if writer is None:
@@ -73,11 +80,11 @@ class Owner:
             self._writers[key] = writer
         elif message.sender_name != writer.name:
             writer.names.add(message.sender_name)
-        writer.messages += 1
         if message.is_owner is None:
             writer.chats.add(message.chat)
         if message.kind == "dm" and message.mark != "service":
             self._pairs.setdefault((source, message.platform, message.chat), set()).add(key[2:])
+        return writer
 
     def settle(self, sources: list[str]) -> None:
         """Decides. Raises UnknownOwner naming the first archive in `sources` whose owner cannot be told."""

@@ -82,6 +82,11 @@ class Repeats:
         if self._rules.near_duplicates:
             self._find_near(places, digests, order[is_long], (words, starts, lengths))
 
+    @property
+    def found(self) -> bool:
+        """Whether there is any repeat."""
+        return bool(self._found)
+
     def verdict(self, message: Message) -> Repeat | None:
         """Whether this message of the owner's is one repeat too many, and of which sort."""
         return self._found.get(_place(message)) if self._found else None

@@ -94,7 +94,7 @@ class Scrubber:
         self.counts: Counter[str] = Counter()
         self._folder = folder
         self._kinds = frozenset(kinds)
-        self._names = names
+        self.names = names
         self._key = _old_key(old / KEY)
         self._list: BinaryIO | None = None
         self._encode = msgspec.json.Encoder().encode
@@ -103,9 +103,12 @@ class Scrubber:
 
     def scrub(self, text: str, origin: str) -> str:
         """The text with stand-ins for its secrets; `origin` says where it comes from."""
-        found = find(text, self._kinds)
-        if self._names is not None:
-            found = self._names.added(text, found)
+        return self.replaced(text, find(text, self._kinds), origin)
+
+    def replaced(self, text: str, found: list[Found], origin: str) -> str:
+        """The text with stand-ins for the secrets that `training.secrets.find` found, and for names."""
+        if self.names is not None:
+            found = self.names.added(text, found)
         if not found:
             return text
         parts: list[str] = []

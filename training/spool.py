@@ -17,6 +17,10 @@ from training.archives.parents import PARENTS, UNKNOWN
 _BEFORE = timedelta(seconds=1)
 
 
+class Stored(Message, frozen=True, kw_only=True, gc=False, array_like=True):
+    """A message as it lies in files: without the names of its fields, in half the room."""
+
+
 class Records:
     """A file of encoded structs, written once, then read in any order.
 
@@ -34,7 +38,7 @@ class Records:
 
     def add(self, record: object) -> int:
         """Writes a record and returns its length in bytes; it lies at the `position` before."""
-        data = self._encode(record)
+        data = self._encode(msgspec.structs.astuple(record) if isinstance(record, Message) else record)
         self._file.write(data)
         self.position += len(data)
         return len(data)
@@ -88,12 +92,12 @@ class Conversation:
 
     def messages(self) -> Iterator[tuple[int, Message]]:
         """(source, message) in order of time; at the same time in the order of reading."""
-        decode = msgspec.msgpack.Decoder(Message).decode
-        times = self._times
+        decode = msgspec.msgpack.Decoder(Stored).decode
+        times, read = self._times, self._records.read
         for number in sorted(range(len(times)), key=times.__getitem__):
             position = self._positions[number]
-            message = decode(self._records.read(position, self._lengths[number]))
-            if position in self._moved:
+            message = decode(read(position, self._lengths[number]))
+            if self._moved and position in self._moved:
                 message = msgspec.structs.replace(message, sent_at=self._moved[position])
             yield self._sources[number], message
 
@@ -128,7 +132,7 @@ class Conversation:
 
     def by_id(self) -> dict[str, tuple[int, Message]]:
         """Number and message by id; of several with one id the earliest."""
-        decode = msgspec.msgpack.Decoder(Message).decode
+        decode = msgspec.msgpack.Decoder(Stored).decode
         known: dict[str, tuple[int, Message]] = {}
         for number in range(len(self._times)):
             message = decode(self._records.read(self._positions[number], self._lengths[number]))
@@ -159,14 +163,18 @@ class Spool:
         self._records = Records(path)
         self._conversations: dict[tuple[str, str, bool], Conversation] = {}
 
-    def add(self, source: int, message: Message) -> None:
-        """Takes one message of the archive with that number."""
+    def add(self, source: int, message: Message) -> Conversation:
+        """Takes one message of the archive with that number; returns where it went.
+
+        Later messages of the same platform and chat, public or not as this one, may be added right there.
+        """
         is_public = message.kind in ("post", "reply", "quote")
         key = (message.platform, message.chat, is_public)
         conversation = self._conversations.get(key)
         if conversation is None:
             conversation = self._conversations[key] = Conversation(self._records, message, is_public=is_public)
         conversation.add(source, message)
+        return conversation
 
     def conversations(self) -> list[Conversation]:
         """Every conversation, in the order in which they were first met; parents are with their answers by then.
