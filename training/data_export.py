@@ -24,7 +24,7 @@ CATEGORIES = {"post": "original", "reply": "reply", "quote": "quote", "dm": "dia
 """Category of a session by the kind in its header."""
 
 UNKNOWN = "unknown"
-"""Category of a session whose header was thinned and whose chat holds several categories."""
+"""Category of a session that does not say its kind and whose chat holds several categories."""
 
 ROUNDS = 8
 """Earlier exchanges that an Alpaca record carries along as `history`."""
@@ -88,23 +88,25 @@ def _records(
 
 
 class _Categories:
-    """Tells a session's category, also where the header lost its kind: then by the other sessions of its chat."""
+    """Tells a session's category, also in older data sets where the header lost its kind: then by the chat's others."""
 
     def __init__(self, folder: Path) -> None:
         self._of_chat: dict[str, str] = {}
         for session in read_sessions(folder):
-            category = CATEGORIES.get(session.header.kind or "")
+            category = _category(session)
             if category is not None and self._of_chat.setdefault(session.chat, category) != category:
                 self._of_chat[session.chat] = UNKNOWN
 
     def of(self, session: Session) -> str:
         """One of `CATEGORIES`, or `UNKNOWN`."""
-        return CATEGORIES.get(session.header.kind or "") or self._guess(session)
+        if (category := _category(session) or self._of_chat.get(session.chat)) is not None:
+            return category
+        return "dialogue" if any(not turn.is_mine for turn in session.turns) else UNKNOWN
 
-    def _guess(self, session: Session) -> str:
-        if any(not turn.is_mine for turn in session.turns):
-            return "dialogue"
-        return self._of_chat.get(session.chat, UNKNOWN)
+
+def _category(session: Session) -> str | None:
+    """What the session itself says; nothing where it was built by an earlier version and its header was thinned."""
+    return CATEGORIES.get(session.kind or session.header.kind or "")
 
 
 def _exchanges(session: Session) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from doppel.config import Config
 from doppel.diagnosis import data_made_from
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.message import Kind
 from doppel.transcript import Header, Turn
 
 SESSIONS = "sessions.jsonl"
@@ -33,6 +34,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         started_at: time of the first bubble, UTC.
         header: as the model sees it (fields already dropped for some sessions).
         turns: never empty; at least one is the persona's.
+        kind: what sort of conversation it is, also where the header lost that; None in data sets of earlier versions.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     header: Header
     turns: tuple[Turn, ...]
+    kind: Kind | None = None
 
 
 def write_sessions(path: Path, sessions: Iterable[Session]) -> int:

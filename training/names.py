@@ -21,6 +21,14 @@ _CHINESE = re.compile("[\u4e00-\u9fff]")
 _WORD = re.compile(r"[^\W\d_]{2,}|[\u4e00-\u9fff]")
 _UNSURE = 0.5
 
+# What models of written language take for names in chats, or for a part of the name that follows.
+_CRY = re.compile(
+    r"lo+l+|lmf?a+o+|rofl|omf?g|(?:h[aeiou]+){2,}h?|(?:xa|ja|je|ji){2,}|x+d+|idk+|idc|brb|ttyl|tbh|ikr|wtf+|gg+|w+o+w+|h+m+"
+    r"|y+a+y+|y+e+a+h*|n+o+p+e+|u+h+|nvm|smh|ngl|rn",
+    re.IGNORECASE,
+)
+_CALL = re.compile(r"h+e+y+|y+o+|bruh+|dude|bro|ok+(?:ay)?|thx+|pls+|plz+|gn|gm", re.IGNORECASE)
+
 
 class Names:
     """Adds the names in a text to the secrets that were found in it.
@@ -43,10 +51,13 @@ class Names:
             return found
         names: list[Found] = []
         for start, end in self._recognise(text, "zh" if _CHINESE.search(text) else "en"):
-            names += (
-                Found(start + word.start(), start + word.end(), "name", "name")
-                for word in _WORD.finditer(text[start:end])
-            )
+            words = list(_WORD.finditer(text[start:end]))
+            cries = [word for word in words if _CRY.fullmatch(word[0])]
+            called = [word for word in words if word not in cries and not _CALL.fullmatch(word[0])]
+            # `lol nice` is no name; of `omg Tom` one word is.
+            if cries and not any(word[0].istitle() for word in called):
+                continue
+            names += (Found(start + word.start(), start + word.end(), "name", "name") for word in called)
         taken = sorted(found)
         for name in sorted(set(names)):
             if all(name.end <= other.start or other.end <= name.start for other in taken):

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,9 +123,12 @@ def test_categories_also_where_the_header_lost_its_kind(tmp_path: Path) -> None:
         session(8, ("Tomo", "hi"), ("me", "yes"), kind=None, chat="New"),
         session(9, ("me", "alone"), kind=None, chat="Newer"),
     ]
-    categories = [record["category"] for record in exported(tmp_path, "transcript", *sessions)]
+    answering = session(10, ("Tomo", "tea?"), ("me", "yes"), kind=None, chat="Tweets")
+    told = [msgspec.structs.replace(answering, kind=kind) for kind in ("reply", "quote")]
+    categories = [record["category"] for record in exported(tmp_path, "transcript", *sessions, answering, *told)]
     assert categories[:4] == ["original", "reply", "quote", "dialogue"]
-    assert categories[4:] == ["original", "unknown", "dialogue", "dialogue", "unknown"]
+    assert categories[4:9] == ["original", "unknown", "dialogue", "dialogue", "unknown"]
+    assert categories[9:] == ["unknown", "reply", "quote"]
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -36,6 +36,23 @@ def test_names_are_found_word_by_word() -> None:
     assert found_in("nobody here") == found_in("123 ?!") == found_in("") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("lol nice", []),
+        ("omg hahaha", []),
+        ("OMG Tom", ["Tom"]),
+        ("hey tom berg", ["tom", "berg"]),
+        ("tom berg", ["tom", "berg"]),
+        ("Joy Ho", ["Joy", "Ho"]),
+        ("小明哈哈", ["小明哈哈"]),
+    ],
+)
+def test_cries_are_no_names_though_a_model_says_so(text: str, names: list[str]) -> None:
+    found = Names(lambda whole, _: [(0, len(whole))]).added(text, [])
+    assert [text[one.start : one.end] for one in found] == names
+
+
 def test_a_secret_comes_before_a_name_in_it() -> None:
     text = "write to Tom@example.net or Tom"
     assert found_in(text, Found(9, 24, "email", "email")) == ["Tom@example.net", "Tom"]
