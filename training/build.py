@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from doppel.config import Config
 from doppel.errors import UserError
 from doppel.habits import write_habits
 from doppel.i18n import tr
+from doppel.message import Message
 from doppel.transcript import pseudonym
 from training.archives import Discovery, Reader, discover, installed_readers
 from training.balance import over_share
@@ -135,7 +137,7 @@ class _Build:
             self._drop(lines, "forgotten")
             return
         if conversation.is_public:
-            sessions = join_threads(lines)
+            sessions = self._threads(conversation)
         else:
             gap = fit_gap(conversation.times())
             self.gaps[f"{conversation.platform}:{conversation.chat}"] = round(gap, 1)
@@ -200,16 +202,28 @@ class _Build:
     def _counts(self, lines: Iterable[Line]) -> Counter[int]:
         return Counter(self.ledger.number(line.source, line.message) for line in lines)
 
+    def _threads(self, conversation: Conversation) -> Iterator[list[Line]]:
+        for thread in join_threads(self._numbered(conversation), conversation.answered):
+            yield [self._line(conversation.source(number), conversation.message(number)) for number in thread]
+
     def _lines(self, conversation: Conversation) -> Iterator[Line]:
-        for is_repeat, source, message in without_repeats(conversation.messages()):
+        return map(itemgetter(1), self._numbered(conversation))
+
+    def _line(self, source: int, message: Message) -> Line:
+        return Line(source, message, self.owner.is_mine(message.platform, message.sender, message.is_owner))
+
+    def _numbered(self, conversation: Conversation) -> Iterator[tuple[int, Line]]:
+        """The messages of a conversation, each once, with their numbers in it."""
+        for is_repeat, number, message in without_repeats(conversation.numbered()):
+            source = conversation.source(number)
             if is_repeat:
                 self.ledger.drop({self.ledger.number(source, message): 1}, "duplicate")
             else:
-                line = Line(source, message, self.owner.is_mine(message.platform, message.sender, message.is_owner))
+                line = self._line(source, message)
                 if message.mark == "reaction" and not line.is_mine:
                     self._drop([line], "reaction")
                 else:
-                    yield line
+                    yield number, line
 
     def _contact(self, conversation: Conversation) -> str | None:
         """The other account of a conversation of two."""
@@ -237,6 +251,7 @@ class _Build:
             started_at=first.sent_at,
             header=thin_header(header, name),
             turns=turns_of(lines, self.people.pseudonym),
+            kind=header.kind,
         )
         position = drafts.position
         return Summary(

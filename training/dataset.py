@@ -17,7 +17,6 @@ from doppel.config import Config
 from doppel.diagnosis import data_made_from
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.message import Kind
 from doppel.transcript import Header, Turn
 
 SESSIONS = "sessions.jsonl"
@@ -43,7 +42,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     header: Header
     turns: tuple[Turn, ...]
-    kind: Kind | None = None
+    kind: str | None = None
 
 
 def write_sessions(path: Path, sessions: Iterable[Session]) -> int:

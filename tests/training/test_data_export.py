@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from doppel.errors import DoppelError, UserError
 from doppel.transcript import Header, Turn, normalize
+from tests.training.messages import message
+from tests.training.test_build import build_messages
 from training import data_export
-from training.data_export import FORMATS, ROUNDS, export_dataset
+from training.data_export import CATEGORIES, FORMATS, ROUNDS, export_dataset
 from training.dataset import SESSIONS, Session, write_sessions
 
 START = datetime(2020, 6, 1, 9, 0, tzinfo=UTC)
@@ -199,3 +201,17 @@ def test_a_file_that_fails_halfway_leaves_the_old_one(tmp_path: Path, monkeypatc
         export_dataset(tmp_path / "data" / "me", "openai", tmp_path / "out.jsonl")
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out.jsonl"]
+
+
+def test_a_build_keeps_the_categories_of_posts_whatever_their_headers_lost(tmp_path: Path) -> None:
+    kinds = ("post", "reply", "quote", "dm")
+    written = [
+        message(number, f"{kind} {number}", at=number * 24 * 60, kind=kind, chat="talk" if kind == "dm" else "tweets")
+        for number, kind in enumerate(kinds * 20)
+    ]
+    build_messages(tmp_path, written)
+    path = tmp_path / "out.jsonl"
+    assert export_dataset(tmp_path / "data" / "sample", "openai", path).records == 80
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        assert record["category"] == CATEGORIES[record["messages"][-1]["content"].split()[0]]
