@@ -5,13 +5,15 @@ Decides nothing about splits or which fields a header loses; knows no export for
 
 import hashlib
 import math
+from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import msgspec
+import numpy as np
 
 from doppel.message import Message
 from doppel.transcript import ME, Header, Turn, hour_bucket, pseudonym, weekday_name
@@ -92,21 +94,42 @@ def cut_at_silences(lines: Iterable[Line], gap: float) -> Iterator[list[Line]]:
     yield from recent
 
 
-def join_threads(lines: Iterable[Line]) -> Iterator[list[Line]]:
+def join_threads(lines: Iterable[tuple[int, Line]], answered: Container[str]) -> Iterator["array[int]"]:
     """Public messages: each its own session, except that replies to a message here continue its session.
 
-    So does a quote, of somebody else: who quotes themselves begins anew.
+    So does a quote, of somebody else: who quotes themselves begins anew. A thread ends when the last message is known,
+    so that as many threads are open as there are posts: what is kept of them are numbers.
+
+    Args:
+        lines: the messages with their numbers, in order of time.
+        answered: ids of all messages that one of these answers or quotes; it may hold others.
+
+    Yields:
+        The numbers of the messages of a thread, in order; threads in the order in which they begin.
     """
-    home: dict[str, list[Line]] = {}
-    threads: list[list[Line]] = []
-    for line in lines:
-        thread = home.get(line.message.reply_to or "")
-        if thread is None or len(thread) >= LARGEST_SESSION or _is_own_quote(line, thread):
-            thread = []
-            threads.append(thread)
-        thread.append(line)
-        home[line.message.id] = thread
-    yield from threads
+    home: dict[str, int] = {}
+    own: set[tuple[int, str]] = set()
+    numbers, threads, sizes = array("I"), array("I"), array("H")
+    for number, line in lines:
+        message = line.message
+        thread = None if message.reply_to is None else home.get(message.reply_to)
+        is_own_quote = message.kind == "quote" and (thread, message.reply_to) in own
+        if thread is None or sizes[thread] >= LARGEST_SESSION or is_own_quote:
+            thread = len(sizes)
+            sizes.append(0)
+        sizes[thread] += 1
+        numbers.append(number)
+        threads.append(thread)
+        if message.id in answered:
+            home[message.id] = thread
+            if line.is_mine:
+                own.add((thread, message.id))
+    order = np.argsort(np.asarray(threads, dtype=np.uint32), kind="stable")
+    ordered = array("I", np.asarray(numbers, dtype=np.uint32)[order].tobytes())
+    start = 0
+    for size in sizes:
+        yield ordered[start : start + size]
+        start += size
 
 
 def lead_of(lines: Sequence[Line]) -> Line:
@@ -198,23 +221,18 @@ def session_id(first: Message) -> str:
 
 
 def without_repeats(messages: Iterable[tuple[int, Message]]) -> Iterator[tuple[bool, int, Message]]:
-    """Adds to every (source, message) whether the same message came before, as in exports that overlap.
+    """Adds to every (number, message) whether the same message came before, as in exports that overlap.
 
     Copies have the same time, and messages come in order of time, so only ids of one moment are remembered.
     """
     moment: datetime | None = None
     seen: set[str] = set()
-    for source, message in messages:
+    for number, message in messages:
         if message.sent_at != moment:
             moment = message.sent_at
             seen.clear()
-        yield message.id in seen, source, message
+        yield message.id in seen, number, message
         seen.add(message.id)
-
-
-def _is_own_quote(line: Line, thread: list[Line]) -> bool:
-    message = line.message
-    return message.kind == "quote" and any(one.is_mine and one.message.id == message.reply_to for one in thread)
 
 
 def _release(session: list[Line], home: dict[str, list[Line]]) -> list[Line]:

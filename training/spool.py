@@ -16,9 +16,15 @@ from training.archives.parents import PARENTS, UNKNOWN
 
 _BEFORE = timedelta(seconds=1)
 
+_HELD = 20_000
+"""Reads after which what was read of a file may leave memory again."""
+
 
 class Stored(Message, frozen=True, kw_only=True, gc=False, array_like=True):
     """A message as it lies in files: without the names of its fields, in half the room."""
+
+
+_decode = msgspec.msgpack.Decoder(Stored).decode
 
 
 class Records:
@@ -33,6 +39,7 @@ class Records:
         self._file = path.open("wb")
         self._encode = msgspec.msgpack.Encoder().encode
         self._map: mmap.mmap | None = None
+        self._reads = 0
         self.position = 0
         """Where the next record will lie."""
 
@@ -49,6 +56,9 @@ class Records:
             self._file.close()
             with self._path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._reads += 1
+        if self._reads % _HELD == 0 and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
         return self._map[position : position + length]
 
     def close(self) -> None:
@@ -76,6 +86,8 @@ class Conversation:
         self._lengths = array("I")
         self._sources = array("H")
         self._moved: dict[int, datetime] = {}
+        self.answered: set[str] = set()
+        """Of public messages: ids of those that they answer or quote, and maybe some more."""
 
     def add(self, source: int, message: Message) -> None:
         """Puts a message into the temporary file."""
@@ -85,6 +97,8 @@ class Conversation:
         self._sources.append(source)
         if len(self.accounts) < 3:
             self.accounts.add(message.sender)
+        if self.is_public and message.reply_to is not None:
+            self.answered.add(message.reply_to)
 
     def times(self) -> list[float]:
         """When the messages were sent, seconds since 1970, in order."""
@@ -92,14 +106,26 @@ class Conversation:
 
     def messages(self) -> Iterator[tuple[int, Message]]:
         """(source, message) in order of time; at the same time in the order of reading."""
-        decode = msgspec.msgpack.Decoder(Stored).decode
-        times, read = self._times, self._records.read
-        for number in sorted(range(len(times)), key=times.__getitem__):
-            position = self._positions[number]
-            message = decode(read(position, self._lengths[number]))
-            if self._moved and position in self._moved:
-                message = msgspec.structs.replace(message, sent_at=self._moved[position])
+        for number, message in self.numbered():
             yield self._sources[number], message
+
+    def numbered(self) -> Iterator[tuple[int, Message]]:
+        """The same with the number of each message, for `source` and `message`."""
+        times, message = self._times, self.message
+        for number in sorted(range(len(times)), key=times.__getitem__):
+            yield number, message(number)
+
+    def source(self, number: int) -> int:
+        """Which archive a message is from."""
+        return self._sources[number]
+
+    def message(self, number: int) -> Message:
+        """One of the messages."""
+        position = self._positions[number]
+        message: Message = _decode(self._records.read(position, self._lengths[number]))
+        if self._moved and position in self._moved:
+            message = msgspec.structs.replace(message, sent_at=self._moved[position])
+        return message
 
     def adopt(self, parents: "Conversation", known: dict[str, tuple[int, Message]]) -> set[int]:
         """Takes from `parents` what messages here answer, and what that answers itself; each goes before its answer.
@@ -118,6 +144,7 @@ class Conversation:
                 present.add(message.id)
             if message.reply_to in known:
                 answers.append(message)
+        self.answered |= parents.answered
         taken: set[int] = set()
         for answer in answers:
             wanted, before = answer.reply_to, answer.sent_at
@@ -132,10 +159,9 @@ class Conversation:
 
     def by_id(self) -> dict[str, tuple[int, Message]]:
         """Number and message by id; of several with one id the earliest."""
-        decode = msgspec.msgpack.Decoder(Stored).decode
         known: dict[str, tuple[int, Message]] = {}
         for number in range(len(self._times)):
-            message = decode(self._records.read(self._positions[number], self._lengths[number]))
+            message = _decode(self._records.read(self._positions[number], self._lengths[number]))
             known.setdefault(message.id, (number, message))
         return known
 

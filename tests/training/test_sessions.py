@@ -77,11 +77,35 @@ def test_no_message_is_lost_or_doubled_and_time_runs_forward(steps: list[tuple[i
         lines.append(line(number, at=at, reply_to=None if reply_to is None else str(reply_to)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "REACH", reach)
-        for found in (list(cut_at_silences(lines, HOUR)), list(join_threads(lines))):
+        for found in (list(cut_at_silences(lines, HOUR)), threads_of(lines)):
             assert sorted(int(one) for session in ids(found) for one in session) == list(range(len(lines)))
             for session in found:
                 assert session
                 assert session == sorted(session, key=lambda one: one.message.sent_at)
+
+
+def threads_of(lines: list[Line]) -> list[list[Line]]:
+    answered = {one.message.reply_to or "" for one in lines}
+    return [[lines[number] for number in thread] for thread in join_threads(enumerate(lines), answered)]
+
+
+def test_who_quotes_themselves_begins_a_thread_and_who_quotes_others_does_not() -> None:
+    lines = [
+        line(1, kind="post"),
+        line(2, kind="post", sender="ana"),
+        line(3, kind="quote", reply_to="1"),
+        line(4, kind="quote", reply_to="2"),
+        line(5, kind="reply", reply_to="1"),
+        line(6, kind="reply", reply_to="3"),
+    ]
+    assert ids(threads_of(lines)) == [["1", "5"], ["2", "4"], ["3", "6"]]
+
+
+def test_a_thread_has_no_more_messages_than_a_session() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sessions, "LARGEST_SESSION", 3)
+        lines = [line(number, kind="reply", reply_to=str(number - 1)) for number in range(1, 9)]
+        assert ids(threads_of(lines)) == [["1", "2", "3"], ["4", "5", "6"], ["7", "8"]]
 
 
 def test_posts_stand_alone_and_threads_together() -> None:
@@ -92,7 +116,7 @@ def test_posts_stand_alone_and_threads_together() -> None:
         line(4, kind="reply", reply_to="unknown"),
         line(5, kind="reply", reply_to="3", at=9001),
     ]
-    threads = list(join_threads(lines))
+    threads = threads_of(lines)
     assert ids(threads) == [["1", "3", "5"], ["2"], ["4"]]
     assert [turn.bubbles for turn in turns_of(threads[0])] == [("hello", "hello", "hello")]
     assert header_of(threads[2], BERLIN, None).kind == "reply"
