@@ -22,12 +22,8 @@ def goals(figures: Iterable[Figure]) -> list[Check]:
             check("choice among four", found["choice"].value.value, ">= 0.48"),
             check("choice among three, strangers' distractors", found["choice_others"].value.value, ">= 0.62"),
         ]
-    habits = found["habits_distance"]
-    if habits.floor is not None:
-        checks.append(
-            check("distance of habits over the prompted base's", habits.value.value / habits.floor.value, "<= 0.5")
-        )
-    return checks
+    habits, base = (found[name].value.value for name in ("habits_distance", "habits_distance_prompted"))
+    return [*checks, check("distance of habits over the prompted base's", habits / base, "<= 0.5")]
 
 
 def gate(figures: Iterable[Figure]) -> list[Check]:

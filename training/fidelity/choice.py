@@ -6,7 +6,7 @@ both, with and without the context, that is fitted on other conversations than t
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from doppel.figures import Estimate, Figure
 from doppel.transcript import ME, Header, Transcript, Turn
 from training.fidelity.heldout import HeldOut, Situation, evenly, texts_of_others
 from training.fidelity.intervals import mean
+from training.fidelity.stages import Begin, silent
 from training.fidelity.subject import Question, Subject
 
 OTHERS = 2
@@ -25,8 +26,9 @@ _SHORTEST, _LONGEST = 12, 100
 _NEAREST = 30
 _FOLDS = 5
 _PENALTY = 1e-2
+_TOGETHER = 8
+"""Replies without context that share their beginning."""
 Array = NDArray[np.float64]
-Advance = Callable[[int], None]
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -36,20 +38,20 @@ class Choice(msgspec.Struct, frozen=True):
     candidates: list[Turn]
 
 
-def choice(subject: Subject, held: HeldOut, count: int, advance: Advance, seed: int = 0) -> list[Figure]:
+def choice(subject: Subject, held: HeldOut, count: int, begin: Begin = silent, seed: int = 0) -> list[Figure]:
     """Figure 2 of a report: shares of questions answered right.
 
     Args:
         subject: the adapter.
         held: what it has not seen.
         count: questions at most.
-        advance: hears how many tokens were read.
+        begin: hears how many tokens are to be read, and then how many were.
         seed: of the choice of distractors.
     """
     choices = make_choices(held, count, seed)
     if not choices:
         return []
-    features = _features(subject, choices, advance)
+    features = _features(subject, choices, begin)
     groups = [one.situation.session for one in choices]
     only_others = features[:, [0, *range(2, 2 + OTHERS)]]
     asked = float(len(choices))
@@ -135,23 +137,30 @@ def _fit(features: Array) -> Array:
     return weights
 
 
-def _features(subject: Subject, choices: Sequence[Choice], advance: Advance) -> Array:
+def _features(subject: Subject, choices: Sequence[Choice], begin: Begin) -> Array:
     """(questions, candidates, 5): log p by adapter, base, adapter without context; the first two also a byte."""
     transcript = subject.transcript
     told = [_question(transcript, one.situation.header, one.situation.context, one.candidates) for one in choices]
-    untold = [_question(transcript, one.situation.header, (), one.candidates) for one in choices]
-    adapter, alone = np.array(subject.answer(told, advance)), np.array(subject.answer(untold, advance))
+    texts = {turn.bubbles: turn for one in choices for turn in one.candidates}  # many stand in several questions
+    turns = list(texts.values())
+    untold = [
+        _question(transcript, Header(), (), turns[start : start + _TOGETHER])
+        for start in range(0, len(turns), _TOGETHER)
+    ]
+    advance = begin(sum(one.size for one in [*told, *told, *untold]))
+    adapter = np.array(subject.answer(told, advance))
+    found = np.concatenate(subject.answer(untold, advance))
+    alone = dict(zip(texts, found.tolist(), strict=True))
+    without = np.array([[alone[turn.bubbles] for turn in one.candidates] for one in choices])
     with subject.base_alone():
         base = np.array(subject.answer(told, advance))
     sizes = np.array(
         [[sum(len(bubble.encode()) for bubble in turn.bubbles) for turn in one.candidates] for one in choices]
     )
-    return np.stack([adapter, base, alone, adapter / sizes, base / sizes], axis=-1)
+    return np.stack([adapter, base, without, adapter / sizes, base / sizes], axis=-1)
 
 
-def _question(
-    transcript: Transcript, header: Header, context: tuple[Turn, ...], candidates: Sequence[Turn]
-) -> Question:
+def _question(transcript: Transcript, header: Header, context: Sequence[Turn], candidates: Sequence[Turn]) -> Question:
     prompt = transcript.prompt(header, context)
     answers = [transcript.encode(header, (*context, turn)).ids[len(prompt) :] for turn in candidates]
     return Question(prompt, answers)

@@ -5,23 +5,32 @@ Everything is weight-free and offline: what judges is the base model, counting, 
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import msgspec
 
 from doppel.engine import Sampling
 from doppel.figures import Figure
 from doppel.i18n import tr
-from doppel.terminal import progress
 from training.dataset import Session
 from training.fidelity.authorship import authorship
+from training.fidelity.candidates import candidates
 from training.fidelity.choice import choice
-from training.fidelity.heldout import HeldOut, Situation, evenly, few_shot, held_out, situations, texts_of_owner
+from training.fidelity.heldout import (
+    HeldOut,
+    Situation,
+    evenly,
+    few_shot,
+    held_out,
+    second_speaker,
+    situations,
+    texts_of_owner,
+)
 from training.fidelity.likelihood import likelihood
 from training.fidelity.memorisation import memorisation
 from training.fidelity.relevance import relevance
-from training.fidelity.replies import Reply, real, write
+from training.fidelity.replies import Reply, drafts, real, write
+from training.fidelity.stages import Stages
 from training.fidelity.subject import Subject
 from training.fidelity.twosample import two_sample
 from training.fidelity.writing import writing
@@ -36,15 +45,19 @@ class Effort(msgspec.Struct, frozen=True):
         tokens: of held-out text to read.
         questions: of choice.
         replies: to write, each by the adapter and by the prompted base.
+        relevance: of them whose relevance is judged.
+        candidates: of them that are also written as the best of several; 0 leaves that out.
     """
 
     tokens: int
     questions: int
     replies: int
+    relevance: int = 24
+    candidates: int = 0
 
 
-FULL = Effort(tokens=8_000, questions=520, replies=160)
-QUICK = Effort(tokens=2_000, questions=60, replies=40)
+FULL = Effort(tokens=6_000, questions=520, replies=160, relevance=120, candidates=60)
+QUICK = Effort(tokens=1_500, questions=40, replies=32)
 
 
 class Examination(msgspec.Struct, frozen=True):
@@ -55,6 +68,7 @@ class Examination(msgspec.Struct, frozen=True):
         written: the adapter's replies.
         prompted: the base's.
         actual: the owner's to the same situations.
+        other: somebody else's, who is the floor of what is written; nobody's where the prompted base is it.
         seconds: by measure.
     """
 
@@ -62,6 +76,7 @@ class Examination(msgspec.Struct, frozen=True):
     written: list[Reply]
     prompted: list[Reply]
     actual: list[Reply]
+    other: list[Reply]
     seconds: dict[str, float]
 
 
@@ -85,26 +100,34 @@ def examine(
         UserError: too little of the owner's is held out.
     """
     held = held_out(sessions, subject.transcript)
-    stages = _Stages(now)
+    stages = Stages(now)
     asked = evenly(held.situations, effort.replies)
     figures: list[Figure] = []
-    with stages(tr("Reading unseen messages")) as advance:
-        figures += likelihood(subject, held, effort.tokens, advance)
-    with stages(tr("Choosing replies")) as advance:
-        figures += choice(subject, held, effort.questions, advance)
-    with stages(tr("Writing replies"), total=2 * len(asked)) as advance:
-        written = write(subject, asked, sampling, advance)
+    with stages("read", tr("Reading unseen messages"), tr("tokens")) as begin:
+        figures += likelihood(subject, held, effort.tokens, begin)
+    with stages("choose", tr("Choosing replies"), tr("tokens")) as begin:
+        figures += choice(subject, held, effort.questions, begin)
+    with stages("write", tr("Writing replies"), tr("replies")) as begin:
+        advance = begin(2 * len(asked))
+        written = drafts(subject, asked, sampling, advance)
         with subject.base_alone():
             prompt = few_shot(held.past, subject.transcript, _PROMPT_TOKENS)
             prompted = write(subject, asked, sampling, advance, prompt=prompt)
-    actual, past = real(asked), real(_past(held, subject, len(asked)))
-    with stages(tr("Comparing replies")) as advance:
-        figures += two_sample(written, prompted, actual, past)
-        figures += writing(written, prompted, actual, past)
-        figures += authorship(written, prompted, held)
-        figures += relevance(subject, written, prompted, actual, advance)
-        figures += memorisation(written, actual, texts_of_owner(held.past))
-    return Examination(figures, written, prompted, actual, stages.seconds)
+    replies, actual, past = [one.reply for one in written], real(asked), real(_past(held, subject, len(asked)))
+    other = real(second_speaker(held, subject.transcript, len(asked)))
+    with stages("compare", tr("Comparing replies"), tr("tokens")) as begin:
+        figures += two_sample(replies, prompted, actual, past, other)
+        figures += writing(replies, prompted, actual, past, other)
+        figures += authorship(replies, prompted, held)
+        judged = [evenly(side, effort.relevance) for side in (replies, prompted, actual)]
+        figures += relevance(subject, judged[0], judged[1], judged[2], begin)
+        figures += memorisation(replies, actual, texts_of_owner(held.past))
+    if effort.candidates:
+        with stages("candidates", tr("Writing several replies to choose from"), "") as begin:
+            first = evenly(written, effort.candidates)
+            owner = [evenly(side, effort.candidates) for side in (past, actual)]
+            figures += candidates(subject, first, owner[0], owner[1], sampling=sampling, begin=begin)
+    return Examination(figures, replies, prompted, actual, other, stages.seconds)
 
 
 def _past(held: HeldOut, subject: Subject, count: int) -> list[Situation]:
@@ -119,27 +142,3 @@ def _past(held: HeldOut, subject: Subject, count: int) -> list[Situation]:
         if len(found) >= count:
             break
     return found[:count]
-
-
-class _Stages:
-    """Shows how far each measure is, and keeps how long it took."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        began = self._now()
-        with progress() as bar:
-            task = bar.add_task(title, total=total, rate="")
-            done = 0
-
-            def advance(count: int) -> None:
-                nonlocal done
-                done += count
-                bar.update(task, completed=done)
-
-            yield advance
-            bar.update(task, completed=done, total=done or 1)
-        self.seconds[title] = round(self._now() - began, 2)

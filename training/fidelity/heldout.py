@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -15,18 +16,19 @@ from training.examples import Example, cut, spread
 LEAST_TURNS = 30
 """Turns of the owner's, with something said before, below which no figure means anything."""
 
+Item = TypeVar("Item")
 _CONTEXT_TURNS = 6
 _CONTEXT_TOKENS = 64
 
 
 class Situation(msgspec.Struct, frozen=True):
-    """A place where the owner answered somebody.
+    """A place where somebody answered somebody, as a rule the owner.
 
     Attributes:
         session: id of the conversation, within which situations are not independent.
         header: of the conversation.
         context: the turns before, oldest first, at least one; the last is somebody else's.
-        reply: what the owner answered.
+        reply: what was answered.
     """
 
     session: str
@@ -82,22 +84,52 @@ def held_out(sessions: Iterable[Session], transcript: Transcript) -> HeldOut:
 
 def situations(session: Session, transcript: Transcript) -> list[Situation]:
     """Every turn of the owner's that follows somebody else's, with the last turns before it."""
-    found = []
-    for place in range(1, len(session.turns)):
-        if session.turns[place].is_mine and not session.turns[place - 1].is_mine:
-            context = session.turns[max(0, place - _CONTEXT_TURNS) : place]
-            while len(context) > 1 and len(transcript.prompt(session.header, context)) > _CONTEXT_TOKENS:
-                context = context[1:]
-            if len(transcript.prompt(session.header, context)) <= 2 * _CONTEXT_TOKENS:
-                found.append(Situation(session.id, session.header, context, session.turns[place]))
-    return found
+    answers = [
+        _situation(session, place, transcript)
+        for place in range(1, len(session.turns))
+        if session.turns[place].is_mine and not session.turns[place - 1].is_mine
+    ]
+    return [one for one in answers if one is not None]
 
 
-def evenly(items: Sequence[Situation], count: int) -> list[Situation]:
-    """At most `count` situations, taken evenly over time."""
+def _situation(session: Session, place: int, transcript: Transcript) -> Situation | None:
+    """A turn with the last turns before it, as many as fit; None where one does not."""
+    context = session.turns[max(0, place - _CONTEXT_TURNS) : place]
+    while len(context) > 1 and len(transcript.prompt(session.header, context)) > _CONTEXT_TOKENS:
+        context = context[1:]
+    if len(transcript.prompt(session.header, context)) > 2 * _CONTEXT_TOKENS:
+        return None
+    return Situation(session.id, session.header, context, session.turns[place])
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of them, taken evenly: of what stands in order of time, evenly over time."""
     if len(items) <= count:
         return list(items)
     return [items[place * len(items) // count] for place in range(count)]
+
+
+def second_speaker(held: HeldOut, transcript: Transcript, count: int) -> list[Situation]:
+    """Where one other person answered somebody, at most `count` times, the latest: who did so most often.
+
+    Of the future, and of the past as far as that is too little; nothing where nobody answered `LEAST_TURNS` times.
+    """
+    sessions = [*held.past, *held.future]
+    places = [
+        (session, place)
+        for session in sessions
+        for place in range(1, len(session.turns))
+        if not session.turns[place].is_mine and session.turns[place - 1].speaker != session.turns[place].speaker
+    ]
+    counts = Counter(session.turns[place].speaker for session, place in places)
+    late = {session.id for session in held.future}
+    recent = Counter(session.turns[place].speaker for session, place in places if session.id in late)
+    speaker = max(counts, key=lambda name: (min(recent[name], count), counts[name]), default="")
+    if counts[speaker] < LEAST_TURNS:
+        return []
+    theirs = [(session, place) for session, place in places if session.turns[place].speaker == speaker]
+    found = [one for one in (_situation(*each, transcript) for each in theirs) if one is not None]
+    return found[-count:]
 
 
 def texts_of_others(sessions: Iterable[Session]) -> list[str]:

@@ -5,37 +5,39 @@ what other people wrote in the same conversations: what improves there is the pl
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from doppel.figures import Estimate, Figure
 from training.fidelity.heldout import HeldOut, few_shot, others_examples, owner_examples, with_prompt
 from training.fidelity.intervals import change, difference, ratio
 from training.fidelity.neutral import neutral_examples
+from training.fidelity.stages import Begin, silent
 from training.fidelity.subject import Scored, Subject
 
 _PROMPT_TOKENS = 256
 _LENGTH = 512
-Advance = Callable[[int], None]
 
 
-def likelihood(subject: Subject, held: HeldOut, tokens: int, advance: Advance) -> list[Figure]:
+def likelihood(subject: Subject, held: HeldOut, tokens: int, begin: Begin = silent) -> list[Figure]:
     """Figures 1 (bits per byte, specificity) and 8 (forgetting) of a report.
 
     Args:
         subject: the adapter.
         held: what it has not seen.
         tokens: of each text to read, about.
-        advance: hears how many tokens were read.
+        begin: hears how many tokens are to be read, and then how many were.
     """
     transcript = subject.transcript
     own = owner_examples(held.future, transcript, _LENGTH, tokens)
     others = others_examples(held.future, transcript, _LENGTH, tokens // 2)
     past = owner_examples(held.past, transcript, _LENGTH, tokens // 2)
     neutral = neutral_examples(transcript)
-    prompt = few_shot(held.past, transcript, _PROMPT_TOKENS)
+    primed = with_prompt(few_shot(held.past, transcript, _PROMPT_TOKENS), own)
+    twice = [*own, *others, *neutral]
+    advance = begin(sum(len(one.ids) for one in [*twice, *twice, *primed, *past]))
     with subject.base_alone():
         before, others_before, neutral_before = (subject.score(one, advance) for one in (own, others, neutral))
-        prompted = subject.score(with_prompt(prompt, own), advance)
+        prompted = subject.score(primed, advance)
     after, others_after, neutral_after = (subject.score(one, advance) for one in (own, others, neutral))
     ceiling = bits(subject.score(past, advance))
     improvement = _change(after, before)

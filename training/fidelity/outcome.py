@@ -31,6 +31,7 @@ class Fidelity(msgspec.Struct, frozen=True):
             "version": self.version,
             "created_at": self.created_at,
             "quick": self.is_quick,
+            "floor": {"speaker": bool(self.examination.other), "replies": len(self.examination.other)},
             "figures": as_json(self.examination.figures),
             "checks": [msgspec.structs.asdict(check) for check in self.checks],
             "gate": [msgspec.structs.asdict(check) for check in self.gate],

@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable, Sequence
 from html import escape
 
-from doppel.figures import Check, Figure, shown
+import msgspec
+
+from doppel.figures import Check, Estimate, Figure, shown
 from doppel.i18n import tr
 from doppel.report import Section, table
 from training.fidelity.examination import Examination
 from training.fidelity.replies import Reply
-from training.fidelity.table import title_of
+from training.fidelity.table import floor_of
+from training.fidelity.titles import title_of
 from training.fidelity.writing import words
 
 _SHOWN_REPLIES = 10
@@ -18,6 +21,7 @@ _WIDTH, _HEIGHT = 640, 180
 
 STYLE = """
 .span { position: relative; height: .5rem; background: var(--rule); border-radius: 1rem; width: 14rem; }
+.span b { position: absolute; height: 100%; background: var(--accent); opacity: .35; border-radius: 1rem; }
 .span i { position: absolute; top: -.2rem; width: .9rem; height: .9rem; border-radius: 1rem; background: var(--accent);
   transform: translateX(-50%); }
 .pairs { display: grid; gap: 1.25rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
@@ -35,7 +39,9 @@ def fidelity_sections(examination: Examination, checks: Sequence[Check]) -> list
     ranked = ranked_replies(examination)
     best, worst = ranked[:_SHOWN_REPLIES], ranked[-_SHOWN_REPLIES:][::-1]
     return [
-        Section(tr("Between a stranger and you"), _bars(examination.figures)),
+        Section(
+            tr("Between a stranger and you"), f"<p>{escape(floor_of(examination))}</p>{_bars(examination.figures)}"
+        ),
         Section(tr("How it writes, and how you write"), _distributions(examination)),
         Section(tr("Ten replies most like you"), _chats(best)),
         Section(tr("Ten replies least like you"), _chats(worst)),
@@ -80,8 +86,7 @@ def _bars(figures: Sequence[Figure]) -> str:
         likeness = figure.likeness
         if likeness is None or not math.isfinite(likeness):
             continue
-        place = 100 * max(0.0, min(1.0, likeness))
-        bar = f'<div class="span"><i style="left:{place:.0f}%"></i></div>'
+        bar = f'<div class="span">{_band(figure)}<i style="left:{_percent(likeness):.0f}%"></i></div>'
         cells = (escape(title_of(figure.name)), shown(figure, figure.floor), bar, shown(figure, figure.ceiling))
         value = shown(figure, figure.value, with_interval=True)
         rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in (*cells, escape(value)))}</tr>")
@@ -89,6 +94,22 @@ def _bars(figures: Sequence[Figure]) -> str:
         f"<th>{escape(title)}</th>" for title in (tr("figure"), tr("floor"), "", tr("ceiling (you)"), tr("value"))
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _band(figure: Figure) -> str:
+    """The interval, as far as it lies between floor and ceiling."""
+    ends = [
+        _percent(end)
+        for number in (figure.value.low, figure.value.high)
+        if math.isfinite(end := msgspec.structs.replace(figure, value=Estimate(number, number, number)).likeness or 0.0)
+    ]
+    if len(ends) < 2:
+        return ""
+    return f'<b style="left:{min(ends):.0f}%;width:{max(ends) - min(ends):.0f}%"></b>'
+
+
+def _percent(likeness: float) -> float:
+    return 100 * max(0.0, min(1.0, likeness))
 
 
 def _distributions(examination: Examination) -> str:
@@ -162,8 +183,8 @@ def _figures(figures: Sequence[Figure]) -> str:
         (
             title_of(figure.name),
             shown(figure, figure.value, with_interval=True),
-            shown(figure, figure.floor),
-            shown(figure, figure.ceiling),
+            shown(figure, figure.floor, with_interval=True),
+            shown(figure, figure.ceiling, with_interval=True),
         )
         for figure in figures
     ]

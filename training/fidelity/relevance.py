@@ -7,13 +7,14 @@ floor. Also counts what no person says of themselves.
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from doppel.figures import Estimate, Figure
 from doppel.transcript import ME, Transcript, Turn
 from training.fidelity.heldout import Situation
 from training.fidelity.intervals import mean
 from training.fidelity.replies import Reply
+from training.fidelity.stages import Begin, silent
 from training.fidelity.subject import Question, Subject
 
 _OUT_OF_CHARACTER = re.compile(
@@ -24,7 +25,6 @@ _OUT_OF_CHARACTER = re.compile(
     r"|有什么(?:我)?可以帮(?:助|到)?(?:你|您)",
     re.IGNORECASE,
 )
-Advance = Callable[[int], None]
 
 
 def relevance(
@@ -32,11 +32,10 @@ def relevance(
     written: Sequence[Reply],
     prompted: Sequence[Reply],
     actual: Sequence[Reply],
-    advance: Advance = lambda _: None,
+    begin: Begin = silent,
 ) -> list[Figure]:
     """Figure 6 of a report: how often a reply fits its own context better than another, and slips out of character."""
-    with subject.base_alone():
-        value, prompted_value, ceiling = _fits(subject, (written, prompted, actual), advance)
+    value, prompted_value, ceiling = fits(subject, (written, prompted, actual), begin)
     return [
         Figure(name="relevance", value=value, floor=Estimate(0.5, 0.5, 0.5), ceiling=ceiling, unit="share"),
         Figure(name="relevance_prompted", value=prompted_value, unit="share"),
@@ -46,13 +45,7 @@ def relevance(
     ]
 
 
-def fit_of(subject: Subject, written: Sequence[Reply], advance: Advance = lambda _: None) -> Estimate:
-    """How often a reply of one side fits its own context better than another."""
-    with subject.base_alone():
-        return _fits(subject, (written,), advance)[0]
-
-
-def _fits(subject: Subject, sides: Sequence[Sequence[Reply]], advance: Advance) -> list[Estimate]:
+def fits(subject: Subject, sides: Sequence[Sequence[Reply]], begin: Begin = silent) -> list[Estimate]:
     """Of each side, all to the same situations: the share that fits its own context better than one far away."""
     places = [place for place in range(len(sides[0])) if all(side[place].bubbles for side in sides)]
     if len(places) < 2:
@@ -63,7 +56,9 @@ def _fits(subject: Subject, sides: Sequence[Sequence[Reply]], advance: Advance) 
     for place in places:  # each context is read once, for the replies to it and for those from far away
         replies = [side[at] for side in sides for at in (place, away[place])]
         questions.append(_question(subject.transcript, sides[0][place].situation, replies))
-    values = dict(zip(places, subject.answer(questions, advance), strict=True))
+    advance = begin(sum(one.size for one in questions))
+    with subject.base_alone():
+        values = dict(zip(places, subject.answer(questions, advance), strict=True))
     back = {there: here for here, there in away.items()}
     groups = [sides[0][place].situation.session for place in places]
     estimates = []

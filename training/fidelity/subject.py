@@ -25,9 +25,10 @@ from training.head import supervised_losses
 from training.lora import token_losses
 from training.packing import tokens_per_batch, why_not_packed
 
-_ROW = 1024
-"""Tokens of a row of questions: more make the mask, which is their square, expensive."""
+_ROW = 384
+"""Tokens of a row of questions: more make attention, which is their square, expensive; fewer read the weights often."""
 
+Array = NDArray[np.float64]
 Advance = Callable[[int], None]
 
 
@@ -49,6 +50,11 @@ class Question(msgspec.Struct, frozen=True):
 
     prompt: list[int]
     answers: list[list[int]]
+
+    @property
+    def size(self) -> int:
+        """Tokens of it all."""
+        return len(self.prompt) + sum(map(len, self.answers))
 
 
 class Subject:
@@ -95,31 +101,29 @@ class Subject:
             advance(sum(len(item.ids) for item in group))
         return [scores[id(item)] for item in items]
 
-    @torch.no_grad()
-    def answer(self, questions: Sequence[Question], advance: Advance = lambda _: None) -> list[NDArray[np.float64]]:
+    def answer(self, questions: Sequence[Question], advance: Advance = lambda _: None) -> list[Array]:
         """log p(answer | prompt) in nats, (answers,) for every question, in their order."""
+        return [np.array([one.sum() for one in parts]) for parts in self.tokens(questions, advance)]
+
+    @torch.no_grad()
+    def tokens(self, questions: Sequence[Question], advance: Advance = lambda _: None) -> list[list[Array]]:
+        """log p of each token of each answer in nats, for every question, in their order."""
         if why_not_packed(self.model) is not None:
             return [self._one_by_one(question, advance) for question in questions]
-        results: list[NDArray[np.float64]] = []
-        row: list[Question] = []
-        for question in questions:
-            if row and sum(map(_length, row)) + _length(question) > _ROW:
-                results += self._row(row)
-                advance(sum(map(_length, row)))
-                row = []
-            row.append(question)
-        if row:
-            results += self._row(row)
-            advance(sum(map(_length, row)))
-        return results
+        results: dict[int, list[Array]] = {}
+        for places in _rows(questions):
+            row = [questions[place] for place in places]
+            results.update(zip(places, self._row(row), strict=True))
+            advance(sum(one.size for one in row))
+        return [results[place] for place in range(len(questions))]
 
-    def _row(self, questions: Sequence[Question]) -> list[NDArray[np.float64]]:
+    def _row(self, questions: Sequence[Question]) -> list[list[Array]]:
         """Questions end to end; in each, answers see the prompt and themselves, and neither sees another answer."""
         ids: list[int] = []
         positions: list[int] = []
         sources: list[int] = []
         targets: list[int] = []
-        total = sum(map(_length, questions))
+        total = sum(one.size for one in questions)
         seen = torch.zeros(total, total, dtype=torch.bool)
         for question in questions:
             start, prompt = len(ids), len(question.prompt)
@@ -134,18 +138,21 @@ class Subject:
                 positions += range(prompt, prompt + count)
                 seen[at : at + count, start : start + prompt] = True
                 seen[at : at + count, at : at + count] = _causal(count)
-        losses = iter(self._losses(ids, positions, seen, sources, targets).tolist())
-        return [np.array([-sum(next(losses) for _ in answer) for answer in question.answers]) for question in questions]
+        scores = -self._losses(ids, positions, seen, sources, targets).double().cpu().numpy()
+        ends = np.cumsum([len(answer) for question in questions for answer in question.answers])
+        parts = iter(np.split(scores, ends[:-1]))
+        return [[next(parts) for _ in question.answers] for question in questions]
 
-    def _one_by_one(self, question: Question, advance: Advance) -> NDArray[np.float64]:
+    def _one_by_one(self, question: Question, advance: Advance) -> list[Array]:
         """As `_row` for models that keep a state along the row."""
         values = []
         for answer in question.answers:
             ids = question.prompt + answer
             hidden = self.model.base_model(input_ids=self._tensor([ids]), use_cache=False).last_hidden_state[0]
-            values.append(-float(self._head(hidden[len(question.prompt) - 1 : -1], answer).double().sum()))
+            losses = self._head(hidden[len(question.prompt) - 1 : -1], answer)
+            values.append(-losses.double().cpu().numpy())
             advance(len(ids))
-        return np.array(values)
+        return values
 
     def _losses(
         self, ids: list[int], positions: list[int], seen: torch.Tensor, sources: list[int], targets: list[int]
@@ -184,8 +191,20 @@ def open_subject(config: Config, folder: Path) -> Subject:
     return Subject(model, transcript, adapters, lora.name, read_manifest(folder))
 
 
-def _length(question: Question) -> int:
-    return len(question.prompt) + sum(map(len, question.answers))
+def _rows(questions: Sequence[Question]) -> list[list[int]]:
+    """Places of the questions that share a row, which is full as well as their lengths allow: the longest first."""
+    rows: list[list[int]] = []
+    rooms: list[int] = []
+    for place in sorted(range(len(questions)), key=lambda place: questions[place].size, reverse=True):
+        size = questions[place].size
+        row = next((number for number, room in enumerate(rooms) if room >= size), None)
+        if row is None:
+            rows.append([])
+            rooms.append(_ROW)
+            row = len(rows) - 1
+        rows[row].append(place)
+        rooms[row] -= size
+    return rows
 
 
 def _causal(count: int) -> torch.Tensor:

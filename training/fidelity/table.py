@@ -4,46 +4,25 @@ from rich.table import Table
 
 from doppel.figures import Figure, by_name, share_of, shown
 from doppel.i18n import tr
+from training.fidelity.examination import Examination
+from training.fidelity.heldout import LEAST_TURNS
 from training.fidelity.outcome import Fidelity
+from training.fidelity.titles import title_of
 from training.fidelity.tuning import SETTINGS, Tuned
 
 SHOWN = (
     *("bits_per_byte", "bits_per_byte_prompted", "bits_change", "specificity", "choice", "choice_others"),
-    *("two_sample_auc", "two_sample_auc_matched", "habits_distance", "distinct_2", "length_spread"),
-    *("authorship", "relevance", "out_of_character", "verbatim_run", "recited", "forgetting"),
-    "quiz",
+    *("two_sample_auc", "two_sample_auc_matched", "candidates_two_sample_auc", "habits_distance"),
+    *("habits_distance_prompted", "distinct_2", "length_spread", "authorship", "relevance", "candidates_relevance"),
+    *("out_of_character", "verbatim_run", "recited", "forgetting", "quiz"),
 )
 _BAR = 12
-
-
-def title_of(name: str) -> str:
-    """What a figure is called for people; its own name where it is a detail."""
-    return {
-        "bits_per_byte": tr("bits per byte of your unseen messages"),
-        "bits_per_byte_prompted": tr("… of the base model with a prompt"),
-        "bits_change": tr("… change against the base (floor: on others' messages)"),
-        "specificity": tr("how much more it learned you than others"),
-        "choice": tr("finds your reply among four"),
-        "choice_others": tr("… among three, the others by strangers"),
-        "two_sample_auc": tr("a classifier tells it from you (0.5: cannot)"),
-        "two_sample_auc_matched": tr("… at equal lengths"),
-        "habits_distance": tr("distance of writing habits"),
-        "distinct_2": tr("variety of word pairs (1: yours)"),
-        "length_spread": tr("spread of lengths (1: yours)"),
-        "authorship": tr("a judge takes its replies for yours"),
-        "relevance": tr("replies fit what was said"),
-        "out_of_character": tr("says that it is a machine"),
-        "verbatim_run": tr("words repeated from training, longest run"),
-        "recited": tr("replies that recite eight words or more"),
-        "forgetting": tr("neutral text: change in bits"),
-        "quiz": tr("people tell it from you (50 %: they guess)"),
-    }.get(name, name)
 
 
 def report_table(outcome: Fidelity) -> Table:
     """Value, interval, floor and ceiling of the main figures, and where the value lies between the two."""
     title = tr("Version {version}: how much it is like you", version=outcome.version)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", caption=floor_of(outcome.examination), caption_justify="left")
     table.add_column(tr("figure"), overflow="fold")
     for column in (tr("value"), tr("floor"), tr("ceiling (you)")):
         table.add_column(column, justify="right")
@@ -55,6 +34,18 @@ def report_table(outcome: Fidelity) -> Table:
                 title_of(name), shown(figure, figure.value, with_interval=True), *_bounds(figure), _bar(figure)
             )
     return table
+
+
+def floor_of(examination: Examination) -> str:
+    """Who is the floor of the figures of what is written, in a sentence."""
+    if examination.other:
+        return tr(
+            "Floor of the written replies: {count} of one other person in your archive.", count=len(examination.other)
+        )
+    return tr(
+        "Floor of the written replies: the base model with a prompt; nobody else in your archive wrote {least}.",
+        least=LEAST_TURNS,
+    )
 
 
 def comparison_table(first: Fidelity, second: Fidelity) -> Table:

@@ -22,7 +22,7 @@ from doppel.persona import read_persona
 from doppel.terminal import progress, say
 from training.dataset import Session, read_sessions
 from training.fidelity.heldout import LEAST_TURNS, Situation, evenly, situations
-from training.fidelity.relevance import fit_of
+from training.fidelity.relevance import fits
 from training.fidelity.replies import real, write
 from training.fidelity.subject import Subject, open_subject
 from training.fidelity.twosample import auc_between
@@ -126,7 +126,7 @@ def try_out(
     said = [one for one in written if one.bubbles]
     distance = by_name(writing(written, [], actual, []))["habits_distance"].value.value if said else math.nan
     auc = auc_between(written, actual).value if said else math.nan
-    return Trial(sampling.temperature, sampling.top_p, sampling.min_p, auc, distance, fit_of(subject, written))
+    return Trial(sampling.temperature, sampling.top_p, sampling.min_p, auc, distance, fits(subject, (written,))[0])
 
 
 def choose(trials: Sequence[Trial]) -> Trial:

@@ -71,29 +71,39 @@ def words(text: str) -> list[str]:
 
 
 def writing(
-    written: Sequence[Reply], prompted: Sequence[Reply], actual: Sequence[Reply], past: Sequence[Reply]
+    written: Sequence[Reply],
+    prompted: Sequence[Reply],
+    actual: Sequence[Reply],
+    past: Sequence[Reply],
+    other: Sequence[Reply] = (),
 ) -> list[Figure]:
     """Figure 4 of a report; arguments as `twosample.two_sample`."""
-    sides = [[one for one in replies if one.bubbles] for replies in (written, prompted, past)]
     truth = [one for one in actual if one.bubbles]
+    mine, base, earlier, somebody = (
+        [one for one in replies if one.bubbles] for replies in (written, prompted, past, other)
+    )
+    found = [_distances(side, truth) for side in (mine, somebody or base, earlier)]
+    names = found[0].keys()
+    floor, ceiling = found[1:]
     figures = [
-        _distance(f"habit_{name}", [_wasserstein(measure, side, truth) for side in sides])
-        for name, measure in HABITS.items()
+        Figure(name=name, value=found[0][name], floor=floor[name], ceiling=ceiling[name], lower_is_better=True)
+        for name in names
     ]
+    plain = _distances(base, truth) if somebody else floor
+    return [
+        *figures,
+        Figure(name="habits_distance_prompted", value=plain["habits_distance"], lower_is_better=True),
+        *_variety((mine, somebody or base, earlier), truth),
+    ]
+
+
+def _distances(side: Sequence[Reply], truth: Sequence[Reply]) -> dict[str, Estimate]:
+    """Each distance by the name of its figure; the first is the mean of the others."""
+    found = {f"habit_{name}": _wasserstein(measure, side, truth) for name, measure in HABITS.items()}
     for name, place in (("opening_words", 0), ("closing_words", -1)):
-        figures.append(_distance(f"habit_{name}", [_divergence(place, side, truth) for side in sides]))
-    totals = [
-        Estimate(
-            *(fmean(getattr(getattr(figure, side), part) for figure in figures) for part in ("value", "low", "high"))
-        )
-        for side in ("value", "floor", "ceiling")
-    ]
-    return [_distance("habits_distance", totals), *figures, *_variety(sides, truth)]
-
-
-def _distance(name: str, estimates: Sequence[Estimate]) -> Figure:
-    value, floor, ceiling = estimates
-    return Figure(name=name, value=value, floor=floor, ceiling=ceiling, lower_is_better=True)
+        found[f"habit_{name}"] = _divergence(place, side, truth)
+    parts = (fmean(getattr(one, part) for one in found.values()) for part in ("value", "low", "high"))
+    return {"habits_distance": Estimate(*parts), **found}
 
 
 def _wasserstein(measure: Callable[[Reply], float], side: Sequence[Reply], truth: Sequence[Reply]) -> Estimate:

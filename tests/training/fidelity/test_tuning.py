@@ -75,7 +75,7 @@ def test_the_setting_that_writes_like_the_owner_is_found(monkeypatch: pytest.Mon
     monkeypatch.setattr(tuning, "_FILTERS", tuning._FILTERS[:1])
     monkeypatch.setattr(tuning, "write", write)
     monkeypatch.setattr(tuning, "real", lambda asked: casual(len(asked), 3))
-    monkeypatch.setattr(tuning, "fit_of", lambda subject, written: Estimate(0.7, 0.6, 0.8))
+    monkeypatch.setattr(tuning, "fits", lambda subject, sides: [Estimate(0.7, 0.6, 0.8)])
     asked = [one.situation for one in casual(60)]
     trials = [try_out(None, asked, one) for one in settings(Sampling())]  # type: ignore[arg-type]
     chosen = choose(trials)
@@ -97,7 +97,7 @@ def test_the_command_writes_what_it_found_where_the_daemon_reads_it(
     monkeypatch.setattr(tuning, "_TEMPERATURES", (1.1,))
     monkeypatch.setattr(tuning, "_QUICK_REPLIES", 12)
     monkeypatch.setattr(tuning, "_FILTERS", tuning._FILTERS[:2])
-    monkeypatch.setattr("training.fidelity.evaluate.QUICK", Effort(tokens=200, questions=4, replies=8))
+    monkeypatch.setattr("training.fidelity.evaluate.QUICK", Effort(200, 4, 8, 8, 4))
     splits = ["train"] * 40 + ["validation"] * 12 + ["test"] * 12
     write_sessions(config.data_dir / SESSIONS, [session(number, split) for number, split in enumerate(splits)])
     folder = config.adapters_dir / published(config, seed=0)

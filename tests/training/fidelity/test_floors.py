@@ -1,0 +1,110 @@
+"""Who is the floor, what several replies gain, and what a report says of both."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from doppel.engine import Sampling
+from doppel.figures import by_name
+from doppel.transcript import ME, Header, Turn
+from tests.training.fidelity.cases import casual, formal, situation
+from tests.training.fidelity.test_subject import opened
+from training.dataset import Session
+from training.fidelity import candidates as module
+from training.fidelity.candidates import COUNT, best_of, candidates
+from training.fidelity.heldout import LEAST_TURNS, HeldOut, second_speaker
+from training.fidelity.replies import drafts, real
+from training.fidelity.subject import Question, Subject
+from training.fidelity.titles import title_of
+from training.fidelity.twosample import two_sample
+from training.fidelity.writing import writing
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return opened(tmp_path_factory.mktemp("subject"), "gemma3")
+
+
+def session(number: int, *turns: tuple[str, str]) -> Session:
+    return Session(
+        id=f"{number:03}",
+        split="test",
+        chat="c",
+        started_at=datetime(2020, 1, 1, tzinfo=UTC),
+        header=Header(),
+        turns=tuple(Turn(speaker, (text,)) for speaker, text in turns),
+    )
+
+
+class TestSecondSpeaker:
+    def held(self, past: int, future: int) -> HeldOut:
+        talk = (("Lodobo", "once"), (ME, "what?"), ("Ramito", "hello"), (ME, "hi"), ("Ramito", "bye"))
+        sessions = [session(number, *talk) for number in range(past + future)]
+        return HeldOut(sessions[:past], sessions[past:], [])
+
+    def test_the_one_who_answers_most(self, subject: Subject) -> None:
+        found = second_speaker(self.held(0, 40), subject.transcript, 50)
+        assert {one.reply.speaker for one in found} == {"Ramito"}
+        assert len(found) == 50
+        assert found[-1].text == "bye"
+        assert found[-1].context[-1] == Turn(ME, ("hi",))
+
+    def test_the_past_fills_up_what_the_future_lacks(self, subject: Subject) -> None:
+        assert len(second_speaker(self.held(40, 5), subject.transcript, 60)) == 60
+
+    def test_nobody_where_all_wrote_too_little(self, subject: Subject) -> None:
+        assert second_speaker(self.held(0, LEAST_TURNS // 2 - 1), subject.transcript, 60) == []
+
+
+def test_another_person_is_the_floor_and_the_prompted_base_stands_beside() -> None:
+    sides = casual(90, 1), casual(90, 4), casual(90, 2), casual(90, 3)
+    for measure, name in ((two_sample, "two_sample_auc"), (writing, "habits_distance")):
+        alone = by_name(measure(*sides))
+        beside = by_name(measure(*sides, formal(90)))
+        assert alone[name].floor == alone[f"{name}_prompted"].value == beside[f"{name}_prompted"].value
+        assert beside[name].value == alone[name].value
+        assert beside[name].floor.value > 2 * beside[name].value.value - 0.5  # type: ignore[union-attr]
+
+
+class TestCandidates:
+    def test_the_best_is_chosen_as_the_daemon_chooses(self, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen = []
+
+        def last(judged, recent):  # type: ignore[no-untyped-def]
+            seen.append((judged, recent))
+            return len(judged) - 1
+
+        monkeypatch.setattr(module, "best", last)
+        sampling = Sampling(max_tokens=10)
+        asked = [situation(number) for number in range(4)]
+        first = drafts(subject, asked, sampling)
+        chosen = best_of(subject, first, sampling)
+        assert [one.situation for one in chosen] == asked
+        assert chosen == [one.reply for one in drafts(subject, asked * (COUNT - 1), sampling, seed=1)[-4:]]
+        for judged, recent in seen:
+            assert len(judged) == COUNT
+            assert recent == []
+            assert all(len(one.adapter) == len(one.base) > 0 for one in judged)
+            assert any(list(one.adapter) != list(one.base) for one in judged)
+
+    def test_one_reply_is_the_floor(self, subject: Subject) -> None:
+        sampling = Sampling(max_tokens=10)
+        asked = [situation(number, f"what {number}?") for number in range(8)]
+        first = drafts(subject, asked, sampling)
+        found = candidates(subject, first, casual(8), real(asked), sampling=sampling)
+        assert [one.name for one in found] == ["candidates_two_sample_auc", "candidates_relevance"]
+        assert all(one.floor is not None and one.ceiling is not None for one in found)
+        assert candidates(subject, [], [], [], sampling=sampling) == []
+
+
+def test_what_a_writer_thinks_of_a_draft_is_what_scoring_says(subject: Subject) -> None:
+    asked = [situation(number, "x" * (1 + 3 * number)) for number in range(5)]
+    for draft in drafts(subject, asked, Sampling(max_tokens=5)):
+        one = draft.reply.situation
+        question = Question(subject.transcript.prompt(one.header, one.context), [draft.ids])
+        assert subject.tokens([question])[0][0] == pytest.approx(draft.log_probabilities, abs=1e-3)
+
+
+def test_every_figure_of_writing_has_a_title() -> None:
+    figures = writing(casual(20), formal(20), casual(20, 1), casual(20, 2))
+    assert all(title_of(one.name) != one.name for one in figures)
