@@ -51,15 +51,24 @@ _DATE = re.compile(
 
 # Numbers with a checksum or a fixed form -----------------------------------------------------------------------------
 
-_CN_ID = re.compile(r"(?<![0-9A-Za-z])[1-9][0-9]{5}(?:18|19|20)[0-9]{2}[01][0-9][0-3][0-9]{4}[0-9Xx](?![0-9A-Za-z])")
+_CN_ID = re.compile(
+    r"(?<![0-9A-Za-z])[1-9][0-9]{5}([ -]?)(?:18|19|20)[0-9]{2}[01][0-9][0-3][0-9]\1[0-9]{3}[0-9Xx](?![0-9A-Za-z])"
+)
 _CN_ID_SAID = re.compile(r"身份证[^0-9\n]{0,8}([1-9][0-9]{14}(?:[0-9]{2}[0-9Xx])?)(?![0-9A-Za-z])")
 _SSN = re.compile(r"(?<![0-9A-Za-z-])(?!000|666)[0-8][0-9]{2}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![0-9A-Za-z]|-[0-9])")
 _SSN_SAID = re.compile(
     r"(?:\bssn\b|social security)[^0-9\n]{0,20}([0-9]{3} ?[0-9]{2} ?[0-9]{4})(?![0-9])", re.ASCII | re.IGNORECASE
 )
+_PAPER_SAID = re.compile(
+    r"(?:(?<![A-Za-z])passport|护照|護照|通行证|通行證|身[份分][证證](?:字?[号號])?)"
+    r"(?:\s|number|no\.?|is|[:#]|[号號][码碼]?|是|为){0,5}([A-Z]{1,2}[0-9]{7,9})(?![0-9A-Za-z])",
+    re.ASCII | re.IGNORECASE,
+)
 _CARD = re.compile(r"(?<![0-9A-Za-z])(?<![0-9][ .-])[2-6][0-9]{3}(?:[ -]?[0-9]){9,15}(?![0-9A-Za-z])")
 _CARD_SAID = re.compile(
-    r"(?:card number|卡号|账号|帐号)[^0-9\n]{0,8}([2-6][0-9]{3}(?:[ -]?[0-9]){11,15})(?![0-9])", re.I
+    r"(?:card number|卡号|账号|帐号|银行卡|信用卡|储蓄卡|[工农建招中交]行卡)[^0-9\n]{0,8}"
+    r"([2-6][0-9]{3}(?:[ -]?[0-9]){11,16})(?![0-9])",
+    re.IGNORECASE,
 )
 _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}(?: ?[A-Za-z0-9]){11,30}")
 _IBAN_LENGTHS = {
@@ -99,13 +108,15 @@ def is_iban(letters: str) -> bool:
 
 def _identities(text: str) -> Iterator[Found]:
     for match in _CN_ID.finditer(text):
-        if is_cn_id(match[0]):
+        if is_cn_id(re.sub("[ -]", "", match[0])):
             yield Found(match.start(), match.end(), "id", "cn_id")
     for match in _CN_ID_SAID.finditer(text):
         yield Found(match.start(1), match.end(1), "id", "cn_id" if len(match[1]) == 18 else "number")
     for match in _SSN.finditer(text):
         yield Found(match.start(), match.end(), "id", "number")
     for match in _SSN_SAID.finditer(text):
+        yield Found(match.start(1), match.end(1), "id", "number")
+    for match in _PAPER_SAID.finditer(text):
         yield Found(match.start(1), match.end(1), "id", "number")
 
 
@@ -151,7 +162,7 @@ _PHONES = (
     (
         11,
         13,
-        re.compile(r"(?<![0-9A-Za-z.-])(?:86[ -]?)?1[3-9][0-9]([ -]?)[0-9]{4}\1[0-9]{4}(?![0-9A-Za-z]|[.-][0-9])"),
+        re.compile(r"(?<![0-9A-Za-z.-])(?:86[ -]?)?1[3-9][0-9]([ .-]?)[0-9]{4}\1[0-9]{4}(?![0-9A-Za-z]|[.-][0-9])"),
     ),
     (
         11,
@@ -243,7 +254,7 @@ _CN_STREET = re.compile(
     r"[^\W0-9a-zA-Z_在住到去来是寄送了的市区县镇乡省我你他她它们和从给走顺逛上]{1,6}(?<![顺逛走赶迷思出半套铁网问带让公])"
     rf"(?:路|街|大道|巷|胡同|里弄)(?:[东西南北中][路街段])?{_CN_NUMBER}(?:弄|号(?![线前后放早晚上下见开去来回发截]))"
     rf"(?:{_CN_NUMBER}{_CN_ROOM}|[A-Za-z]?[0-9]{{1,4}}{_CN_ROOM}|[0-9]{{3,4}}(?![0-9]))*"
-    rf"|[^\W0-9a-zA-Z_在住到去来是寄送了的市区县镇乡省我你他她它们和从给]{{2,6}}(?:小区|花园|公寓|家园|新村|苑|大厦|广场|嘉园|名邸)"
+    rf"|[^\W0-9a-zA-Z_在住到去来是寄送了的市区县镇乡省我你他她它们和从给]{{2,6}}(?:小区|花园|公寓|家园|新村|苑|大厦|广场|嘉园|名邸|[一二三四五六七八九十]区)"
     rf"(?:{_CN_NUMBER}(?:号楼|栋|幢|座|单元)|[A-Za-z](?:栋|座))(?:{_CN_NUMBER}{_CN_ROOM}|[0-9]{{3,4}}(?![0-9]))*"
 )
 

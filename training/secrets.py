@@ -39,12 +39,15 @@ _BOT = re.compile(
 )
 _BLOCK = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(.*?)(?:-----END|\Z)", re.DOTALL)
 _ASSIGNED = re.compile(
-    r"(?:(?<![A-Za-z])(?:api|access|auth|bearer|refresh|bot|session|client|secret|private|app|license|recovery)?[_ -]?"
+    r"(?:(?<![A-Za-z])(?:api|access|auth|bearer|refresh|bot|session|client|secret|private|app|license|recovery"
+    r"|account|shared|storage|signing|encryption|master|deploy|webhook)?[_ -]?"
     r"(?:token|secret|key)s?|令牌|密钥|秘钥)[\"']?\s*(?::|=|is\b|->|是|为)\s*[\"'`]?(?:Bearer )?([\w\-./+=]{8,256})"
     r"|(?<![A-Za-z])Bearer\s+([\w\-./+=]{16,1024})",
     re.ASCII | re.IGNORECASE,
 )
 _RUN = re.compile(r"[\w+-]{24,}", re.ASCII)
+_KEY = re.compile(r"(?<![A-Za-z0-9/+.:_=~-])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=_-])")
+"""Amazon's secret keys, which are runs with slashes in them; a path has fewer capitals."""
 _PIECES = re.compile(r"[A-Z]+|[a-z]+|[0-9]+")
 
 
@@ -202,13 +205,19 @@ def _random(text: str) -> Iterator[Found]:
         one_case = digits >= 6 and capitals + small >= 6 and len(pieces) * 4.5 >= len(run) and min(capitals, small) == 0
         if mixed or one_case:
             yield Found(match.start(), match.end(), "token", "word")
+    for match in _KEY.finditer(text) if len(text) >= 40 else ():
+        counts = [sum(map(test, match[0])) for test in (str.isdigit, str.isupper, str.islower)]
+        if counts[0] >= 1 and counts[1] >= 6 and counts[2] >= 6:
+            yield Found(match.start(), match.end(), "token", "word")
 
 
 _PASSWORD = re.compile(
-    r"(?<![A-Za-z])(?:pass(?:word|wort|wd|code|phrase|key)|pwd|pw|pass(?=\s*[:=])|pin|otp|(?:verification|security|login|access"
-    r"|confirmation|one[- ]time|2fa|auth|door|gate) (?:pass)?code|code(?=\s*:))s?(?![A-Za-z])"
+    r"(?<![A-Za-z])(?:pass(?:word|wort|wd|code|phrase|key)|kennwort|contrase[nñ]a|mot de passe|senha|pwd|pw"
+    r"|pass(?=\s*[:=])|pin|otp|(?:verification|security|login|access|confirmation|one[- ]time|2fa|auth|door|gate)"
+    r" (?:pass)?code|code(?=\s*:))s?(?![A-Za-z])"
     r"(?:\s+(?:for|to|of|on|here|now)\b[^\n:=]{0,30}?)?"
-    r"(?P<link>[\"']?\s*(?::|=|->)\s*(?:is\s)?|\s+-\s+|(?:\s+is|'s|\s+was|\s+changed to)(?:\s+now)?\s*:?\s+)"
+    r"(?P<link>[\"']?\s*(?::|=|->)\s*(?:is\s)?|\s+-\s+"
+    r"|(?:\s+(?:is|ist|est|es)|'s|\s+was|\s+changed to)(?:\s+now)?\s*:?\s+)"
     r"(?P<quote>[\"'`“‘「]?)(?P<value>[!-~]{4,64})",
     re.ASCII | re.IGNORECASE,
 )
@@ -217,8 +226,9 @@ _BARE_PASSWORD = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _CN_PASSWORD = re.compile(
-    r"(?:密码|密碼|口令|提取码|验证码|驗證碼|校验码|动态码|激活码|邀请码|解压码|取件码|开锁码)"
-    r"(?P<link>\s*(?:就?是|为|改成了?|改为|设成了?|换成了?|[:=])?\s*:?\s*)(?P<quote>[\"'`“‘「]?)(?P<value>[!-~]{4,64})",
+    r"(?:密码|密碼|口令|提取码|验证码|驗證碼|校验码|动态码|激活码|邀请码|解压码|取件码|开锁码|パスワード|暗証番号|비밀번호|비번"
+    r"|пароль)(?P<link>\s*(?:就?是|为|改成了?|改为|设成了?|换成了?|[はが는은]|[:=])?\s*:?\s*)"
+    r"(?P<quote>[\"'`“‘「]?)(?P<value>[!-~]{4,64})",
     re.ASCII,
 )
 _YOUR_CODE = re.compile(r"(?<![0-9A-Za-z.])(?:G-)?([0-9]{4,8})\s+is your\b[^\n]{0,40}?\bcode", re.ASCII | re.IGNORECASE)
@@ -234,6 +244,8 @@ _ORDINARY = frozenset(
     """.split()  # noqa: SIM905 - a list of words, not of quotation marks
 )
 _COUNTED = "位个個字次条天年月日点折元块秒分"
+_OTHER_IS = frozenset(("ist", "est", "es"))
+"""Of what follows in these languages only the odd is no ordinary word: those of English alone are known here."""
 _ENDINGS = ("ed", "ing", "able", "ible", "ful", "ive", "ous", "ly", "n't")
 
 
@@ -265,7 +277,8 @@ def _is_password(value: str, link: str, after: str, *, quoted: bool) -> bool:
     if not value.isalpha():
         return len(value.strip("'-")) >= 4 and not re.fullmatch(r"[A-Za-z]+(?:['’/-][A-Za-z]+)+", value)
     odd = not value.islower() and not value.isupper() and not value.istitle()
-    return odd or (bool(link) and not followed and not value.lower().endswith(_ENDINGS))
+    is_named = bool(link) and link.lower() not in _OTHER_IS
+    return odd or (is_named and not followed and not value.lower().endswith(_ENDINGS))
 
 
 _DETECTORS: tuple[tuple[frozenset[PrivateKind], Callable[[str], Iterator[Found]]], ...] = (

@@ -18,6 +18,7 @@ _CALLING_CODE = re.compile(
     r"[17]|2(?:[07]|\d\d)|3(?:[0-469]|\d\d)|4(?:[013-9]|\d\d)|5(?:[1-8]|\d\d)|6(?:[0-6]|\d\d)|8(?:[1246]|\d\d)|9(?:[0-58]|\d\d)"
 )
 _NUMERALS = "一二三四五六七八九"
+_SORTS = f"小区|花园|公寓|家园|新村|苑|大厦|广场|嘉园|名邸|大道|胡同|里弄|路|街|巷|[{_NUMERALS}十]区"
 _GIVEN = "明华强丽芳军伟静敏杰"
 
 
@@ -197,7 +198,7 @@ def _street(secret: str, dice: _Dice) -> str:
 
 def _cn_street(secret: str, dice: _Dice) -> str:
     """`示例路12号`: the sort of street stays, numbers change."""
-    sort = re.search("小区|花园|公寓|家园|新村|苑|大厦|广场|嘉园|名邸|大道|胡同|里弄|路|街|巷", secret)
+    sort = re.search(_SORTS, secret)
     rest = secret[sort.end() :] if sort else secret
     changed = (dice.like(one) if one.isdecimal() and one.isascii() else _cn_numeral(one, dice) for one in rest)
     return f"示例{sort[0] if sort else '路'}" + "".join(changed)

@@ -57,6 +57,11 @@ def luhn(dice: random.Random, lead: str, count: int) -> str:
     return next(body + last for last in string.digits if is_luhn(body + last))
 
 
+def cn_id_spaced(dice: random.Random) -> str:
+    number = cn_id(dice)
+    return f"{number[:6]} {number[6:14]} {number[14:]}"
+
+
 def cn_id(dice: random.Random) -> str:
     day = f"{dice.randint(1950, 2010)}{dice.randint(1, 12):02}{dice.randint(1, 28):02}"
     body = f"{dice.choice(['110105', '310115', '440305', '510107', '330106'])}{day}{digits(dice, 3)}"
@@ -103,7 +108,8 @@ def us_phone(dice: random.Random) -> str:
 def cn_mobile(dice: random.Random) -> str:
     number = dice.choice(["138", "139", "150", "177", "186", "199"]) + digits(dice, 8)
     split = f"{number[:3]}{{0}}{number[3:7]}{{0}}{number[7:]}"
-    return dice.choice([number, split.format(" "), split.format("-"), f"+86 {number}", f"+86{number}"])
+    plain = [number, split.format(" "), split.format("-"), split.format(".")]
+    return dice.choice([*plain, f"+86 {number}", f"+86{number}", f"+86-{split.format('-')}", f"(+86){number}"])
 
 
 def cn_landline(dice: random.Random) -> str:
@@ -128,6 +134,16 @@ def cn_street(dice: random.Random) -> str:
 def cn_estate(dice: random.Random) -> str:
     name = dice.choice(["阳光花园", "翠湖小区", "金色家园", "滨江公寓"])
     return f"{name}{dice.randint(1, 30)}栋{dice.randint(1, 4)}单元{dice.randint(101, 2500)}室"
+
+
+def cn_block(dice: random.Random) -> str:
+    name = dice.choice(["望京西园三区", "方庄芳城园一区", "天通苑北五区"])
+    return f"{name}{dice.randint(1, 400)}号楼{dice.randint(1, 6)}单元{dice.randint(101, 2500)}"
+
+
+def aws_secret(dice: random.Random) -> str:
+    parts = [letters(dice, count) for count in (13, 8, 14)]
+    return "/".join(("A7b", *parts))[:40].ljust(40, "Q")
 
 
 def key_block(dice: random.Random) -> str:
@@ -167,6 +183,13 @@ PLANTED: list[tuple[PrivateKind, Maker, tuple[str, ...]]] = [
     ("phone", cn_landline, ("公司电话 {}", "office {} ask for me", "座机：{}")),
     ("phone", eu_phone, ("new number {}", "{} is my handy", "打{}吧")),
     ("id", cn_id, ("身份证号 {}", "my id is {}", "{}，帮我订票")),
+    ("id", cn_id_spaced, ("{}", "身份证 {} 帮我买票")),
+    (
+        "id",
+        lambda dice: dice.choice("EG") + digits(dice, 8),
+        ("护照号{}", "passport no. {}", "my passport number is {}"),
+    ),
+    ("card", lambda dice: "6222 " + spaced(digits(dice, 15)), ("工行卡 {}", "银行卡号是{}")),
     ("id", ssn, ("ssn {}", "my social is {} dont share", "社保号{}")),
     ("card", lambda dice: luhn(dice, "4", 16), ("card {}", "卡号{}谢谢", "pay with {} exp 04/27")),
     ("card", lambda dice: spaced(luhn(dice, "5424", 16)), ("use {} pls", "信用卡 {}", "{}")),
@@ -179,12 +202,19 @@ PLANTED: list[tuple[PrivateKind, Maker, tuple[str, ...]]] = [
     ("token", token("ghp_", "gho_", "github_pat_", "glpat-"), ("use {}", "令牌：{}", "git clone with {}")),
     ("token", token("xoxb-", "hf_", "npm_", "AIza", "gsk_"), ("here {}", "token {}", "用这个{}")),
     ("token", aws, ("aws {}", "密钥 {} 别外传", "{}")),
+    ("token", aws_secret, ("{}", "aws_secret_access_key={}", "密钥{}")),
+    ("token", token("", count=40), ("AccountKey={};EndpointSuffix=x", "webhook secret: {}")),
     ("token", jwt, ("Authorization: Bearer {}", "jwt {}", "登录态{}")),
     ("token", bot_token, ("bot token {}", "机器人 {}", "{}")),
     ("token", key_block, ("here is it\n{}", "私钥：{}", "{}")),
     ("token", hex_token, ("api_key={}", "秘钥是{}", "look {} ok")),
     ("token", token("", count=40), ("secret: {}", "{}", "这个 {} 存好")),
     ("password", password, ("password: {}", "密码是{}", "my pw is {}", "wifi密码 {}", "pwd={}")),
+    (
+        "password",
+        password,
+        ("passwort ist {}", "contraseña: {}", "mot de passe : {}", "パスワードは{}です", "비밀번호 {}"),
+    ),
     ("password", code(6), ("验证码{}", "verification code: {}", "{} is your Example code", "otp is {}", "密码：{}")),
     ("url", password, ("https://root:{}@db.corp.net/x", "postgres://app:{}@10.1.2.3/main 连这个")),
     ("url", token("", count=20), ("https://corp.net/cb?a=1&access_token={}", "看 https://x.cn/reset?token={} 点开")),
@@ -192,6 +222,7 @@ PLANTED: list[tuple[PrivateKind, Maker, tuple[str, ...]]] = [
     ("url", code(10), ("https://us02web.zoom.us/j/{}", "会议 https://meeting.tencent.com/p/{}")),
     ("address", street, ("I live at {}", "{} come by", "寄到 {}")),
     ("address", cn_street, ("我家住{}", "寄到杭州市西湖区{}", "地址：{}，谢谢")),
+    ("address", cn_block, ("我在{}", "寄到朝阳区{}")),
     ("address", cn_estate, ("我住{}", "快递放{}门口", "地址 {}")),
 ]
 CONTEXTUAL = frozenset(("password", "address"))
@@ -235,6 +266,7 @@ the 3 way street is closed|down the road {n2} miles|{n1} guys on the street|24 h
 我买了{n2}个|一共{n3}块{n1}|¥{n3}.{n2}，打{n1}折|{n1}点{n2}分到|{year}年{n1}月{n1}号|比分{n1}比{n1}|{n1}:{n1}赢了
 版本{n1}.{n2}.{n1}更新了|升级到{n1}.{n2}.{n1}.{n2}|订{n3}份，每份{n2}元|{n3}人报名|第{n3}章|{n2}路公交|坐{n2}号线
 我知道{n2}号放假|走路{n2}分钟|上街{n2}次|{n1}号楼见|{n2}号前交|密码是什么|密码忘了|密码是多少来着|验证码收不到
+das passwort ist falsch|le mot de passe est incorrect|passwort ist weg|three/four/five/six/seven/eight/nine/ten
 密码是我的生日|密码8位以上|口令记不住|房号{n3}|座位{n2}排{n2}号|快{n2}点了|{n3}{n3}播放量|销量{n3}万|订单{n3}{n3}号
 """
 
