@@ -114,9 +114,18 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def load_model(
-    folder: Path, dtype: "torch.dtype", device: str = "cpu", quantization: "BitsAndBytesConfig | None" = None
+    folder: Path,
+    dtype: "torch.dtype",
+    device: str = "cpu",
+    quantization: "BitsAndBytesConfig | None" = None,
+    *,
+    split: bool = False,
 ) -> "PreTrainedModel":
-    """The base's causal language model in evaluation mode, weights in `dtype` on `device`, quantised if asked for."""
+    """The base's causal language model in evaluation mode, weights in `dtype` on `device`, quantised if asked for.
+
+    Args:
+        split: over all GPUs, as far as each has room; then `device` does not matter.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -129,12 +138,13 @@ def load_model(
             use_safetensors=True,
             attn_implementation="sdpa",
             **({} if quantization is None else {"quantization_config": quantization, "device_map": {"": device}}),
+            **({"device_map": "auto"} if split else {}),
         )
     except (OSError, ValueError) as error:
         raise UserError(
             tr("{path}: cannot be loaded: {error}", path=folder, error=str(error).splitlines()[0])
         ) from None
-    if quantization is None:  # else it was quantised where it lies, and does not move
+    if quantization is None and not split:  # else it lies where it belongs, and does not move
         model.to(device)  # type: ignore[arg-type]
     model.eval()
     model.get_output_embeddings().register_forward_pre_hook(_pack)

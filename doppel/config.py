@@ -81,9 +81,9 @@ class Model(Section):
 
 
 class Engine(Section):
-    """What runs the model: this process, or a server that speaks OpenAI's protocol (`url`, `model`, `adapter`).
+    """What runs the model, and how much of it at once: this process, or a server that speaks OpenAI's protocol.
 
-    The server's key comes from the environment (`DOPPEL_ENGINE_KEY`).
+    The server's key comes from the environment (`DOPPEL_ENGINE_KEY`). None means: what suits the engine.
     """
 
     backend: Name = "transformers"
@@ -92,6 +92,18 @@ class Engine(Section):
     adapter: Literal["load", "fixed"] = "load"
     adapters_there: str | None = None
     gguf: str | None = None
+    quantize: Literal["nf4", "int8"] | None = None
+    split: bool = False
+    at_once: int | None = Field(default=None, ge=1, le=256)
+    waiting: int = Field(default=64, ge=0, le=10_000)
+    context: int | None = Field(default=None, ge=256)
+    memory_gb: float = Field(default=0.5, ge=0)
+
+    @model_validator(mode="after")
+    def _small_or_split(self) -> "Engine":
+        if self.quantize is not None and self.split:
+            raise ValueError(tr("a quantised base is not split over GPUs; leave out quantize or split"))
+        return self
 
     @field_validator("url")
     @classmethod

@@ -16,6 +16,7 @@ from doppel.base import choose_device, choose_dtype, identify, load_model, load_
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.quantize import check_quantization, choose_body_dtype, load_quantized
 from doppel.terminal import say
 from doppel.transcript import FORMATS, Transcript, open_transcript
 from training.bits import score
@@ -27,7 +28,7 @@ from training.measure import Clock, training_speed
 from training.mix import Source, count_tokens, mix
 from training.packing import tokens_per_batch, why_not_packed
 from training.plan import Plan, make_plan, tokens_per_second, tokens_within
-from training.quantize import check_quantization, choose_body_dtype, load_quantized, match_adapter
+from training.quantize import match_adapter
 from training.ranks import ALONE, Ranks
 from training.recommend import Choice, Settings, Size, choose_length, recommend
 from training.replay import likely_tokens, replay

@@ -72,6 +72,8 @@ class AdaptedLinear(nn.Module):
             dtype: to compute in.
         """
         device = self.linear.weight.device
+        if device.type == "meta":  # it is kept elsewhere until it is needed
+            device = torch.device("cpu")
         weighed = up.float() * factor
         self.loras[name] = (
             down.t().to(device, dtype).contiguous(),  # this way round a product by few rows is quickest
@@ -85,7 +87,7 @@ class AdaptedLinear(nn.Module):
             lora = self.loras.get(name)
             if lora is None:  # it does not adapt this layer
                 continue
-            down, up = lora
+            down, up = (half.to(inputs.device) for half in lora)
             if rows is None:
                 hidden = inputs.to(down.dtype).flatten(0, -2) @ down
                 outputs = outputs.flatten(0, -2).addmm(hidden, up).to(outputs.dtype).view_as(outputs)

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 SLOTS = 4
 LONGEST_CONTEXT = 4096
-_CACHED_PROMPTS_MIB = 256
 _CANARY_TOKENS = 2
 _READ_SECONDS = 5  # for a request to arrive: `stop` would wait for one that never does
 
@@ -52,10 +51,19 @@ class Instance:
         slots: requests under way at once; the others wait.
         on_cpu: whether to leave the GPU alone.
         threads: to compute with; None: llama.cpp's own choice.
+        keep_bytes: memory for earlier turns of chats.
     """
 
     def __init__(
-        self, base: Path, lora: Path | None, *, context_length: int, slots: int, on_cpu: bool, threads: int | None
+        self,
+        base: Path,
+        lora: Path | None,
+        *,
+        context_length: int,
+        slots: int,
+        on_cpu: bool,
+        threads: int | None,
+        keep_bytes: int,
     ) -> None:
         import xllamacpp
 
@@ -66,7 +74,7 @@ class Instance:
         parameters.n_ctx = context_length * slots
         parameters.n_parallel = slots
         parameters.swa_full = True  # a prompt that goes on from the one before is then not computed again
-        parameters.cache_ram_mib = _CACHED_PROMPTS_MIB
+        parameters.cache_ram_mib = keep_bytes >> 20
         parameters.warmup = False
         parameters.verbosity = -1
         parameters.ui = False
@@ -106,6 +114,9 @@ class LlamaCppEngine:
         slots: requests under way at once with one adapter.
         on_cpu: whether to leave the GPU alone.
         threads: of each instance; None: llama.cpp's own choice.
+        waiting: requests that may wait beyond the slots, with one adapter; one more is refused.
+        longest: most tokens of prompt and reply together; the base's own where that is less.
+        keep_bytes: memory for earlier turns of chats, of each instance.
     """
 
     def __init__(
@@ -121,18 +132,28 @@ class LlamaCppEngine:
         slots: int = SLOTS,
         on_cpu: bool = False,
         threads: int | None = None,
+        waiting: int = 64,
+        longest: int = LONGEST_CONTEXT,
+        keep_bytes: int = 1 << 29,
     ) -> None:
         self.base = base
         self.transcript = open_transcript(tokenizer, transcript)
         """The transcript for the base model alone."""
-        self.context_length = min(context_length_of(base_folder), LONGEST_CONTEXT)
+        self.context_length = min(context_length_of(base_folder), longest)
         self._base_folder = base_folder
         self._tokenizer = tokenizer
         self._clock = clock
         self._slots = slots
+        self._waiting = waiting
         self._spells = spells
         self._launch = partial(
-            Instance, gguf, context_length=self.context_length, slots=slots, on_cpu=on_cpu, threads=threads
+            Instance,
+            gguf,
+            context_length=self.context_length,
+            slots=slots,
+            on_cpu=on_cpu,
+            threads=threads,
+            keep_bytes=keep_bytes,
         )
         self._running: dict[str | None, tuple[Instance, OpenAIEngine]] = {}
         self._retiring: set[str] = set()
@@ -149,6 +170,7 @@ class LlamaCppEngine:
         """
         if importlib.util.find_spec("xllamacpp") is None:
             raise UserError(tr("engine.backend: llamacpp needs `pip install 'doppel[llamacpp]'`"))
+        settings = config.engine
         folder = prepare_base(config.model, report)
         gguf = prepare_gguf(config, folder, report)
         return cls(
@@ -159,6 +181,10 @@ class LlamaCppEngine:
             transcript=FORMATS[config.transcript],
             spells=gguf.has_vocabulary,
             on_cpu=config.model.device == "cpu",
+            slots=settings.at_once or SLOTS,
+            waiting=settings.waiting,
+            longest=settings.context or LONGEST_CONTEXT,
+            keep_bytes=int(settings.memory_gb * 2**30),
         )
 
     def transcript_of(self, adapter: str | None) -> Transcript:
@@ -266,6 +292,7 @@ class LlamaCppEngine:
                 transcript=transcript,
                 context_length=self.context_length,
                 clock=self._clock,
+                max_requests=self._slots + self._waiting,
             )
             self._running[name] = (instance, engine)
 

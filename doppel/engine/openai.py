@@ -55,6 +55,7 @@ class OpenAIEngine:
         is_fixed: the server was started with the persona's adapter and loads no other.
         place: where the server sees an adapter's folder; None: at the same path.
         clock: seconds, monotonic; deadlines are kept by it.
+        longest: most tokens of prompt and reply together; None: what base and server take.
         max_requests: under way at once; one more is refused.
     """
 
@@ -70,12 +71,13 @@ class OpenAIEngine:
         is_fixed: bool = False,
         place: Callable[[Path], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        longest: int | None = None,
         max_requests: int = MAX_REQUESTS,
     ) -> None:
         self.base = base
         self.transcript = open_transcript(tokenizer, transcript)
         """The transcript for the base model alone."""
-        self.context_length = min(context_length, abilities.context_length or context_length)
+        self.context_length = min(one for one in (context_length, abilities.context_length, longest) if one is not None)
         self._server = server
         self._abilities = abilities
         self._is_fixed = is_fixed
@@ -117,6 +119,8 @@ class OpenAIEngine:
             context_length=context_length_of(folder),
             is_fixed=settings.adapter == "fixed",
             place=_mapped(config) if settings.adapters_there else None,
+            longest=settings.context,
+            max_requests=settings.at_once or MAX_REQUESTS,
         )
 
     def transcript_of(self, adapter: str | None) -> Transcript:

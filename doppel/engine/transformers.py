@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from doppel.adapter import AdapterRefused, BaseIdentity
 from doppel.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
 from doppel.config import Config
+from doppel.config import Engine as Settings
 from doppel.engine import EngineError, Health, Load, Request, Token
 from doppel.engine.inference import InferenceThread
 from doppel.engine.job import Job
@@ -20,10 +21,15 @@ from doppel.engine.lora import Lora, read_lora
 from doppel.engine.packed import pack
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.quantize import check_quantization, choose_body_dtype, load_quantized
 from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcript
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+MAX_ACTIVE = 16
+_LEAST_GPUS = 2
 
 
 class TransformersEngine:
@@ -37,6 +43,7 @@ class TransformersEngine:
         clock: seconds, monotonic; deadlines are kept by it.
         max_active: requests that are written on together; more would make each of them slow.
         max_waiting: requests that may wait beyond those before the next is refused.
+        longest: most tokens of prompt and reply together; None: what the model takes, which is never exceeded.
         keep_bytes: memory for earlier turns of chats, whose next turn then reads only what is new; 0 keeps none.
     """
 
@@ -48,15 +55,17 @@ class TransformersEngine:
         *,
         transcript: str = FORMAT,
         clock: Callable[[], float] = time.monotonic,
-        max_active: int = 16,
+        max_active: int = MAX_ACTIVE,
         max_waiting: int = 64,
+        longest: int | None = None,
         keep_bytes: int = 1 << 29,
     ) -> None:
         self.base = base
         self.transcript = open_transcript(tokenizer, transcript)
         """The transcript for the base model alone."""
         self._transcripts: dict[str, Transcript] = {}
-        self.context_length: int = model.config.get_text_config().max_position_embeddings
+        most: int = model.config.get_text_config().max_position_embeddings
+        self.context_length = min(most, longest or most)
         self._clock = clock
         pack(model)
         self._thread = InferenceThread(
@@ -77,13 +86,22 @@ class TransformersEngine:
             report: takes one line for the user when something slow begins.
 
         Raises:
-            UserError: no such model. DoppelError: it cannot be prepared.
+            UserError: no such model, or it cannot be quantised or split here. DoppelError: it cannot be prepared.
         """
-        folder = prepare_base(config.model, report)
+        settings = config.engine
         device = choose_device(config.model.device)
-        model = load_model(folder, choose_dtype(config.model.dtype, device), device)
-        identity = identify(folder, config.model.base)
-        return cls(model, load_tokenizer(folder), identity, transcript=FORMATS[config.transcript])
+        check_device(settings, device)
+        folder = prepare_base(config.model, report)
+        return cls(
+            _load(folder, config, device),
+            load_tokenizer(folder),
+            identify(folder, config.model.base),
+            transcript=FORMATS[config.transcript],
+            max_active=settings.at_once or MAX_ACTIVE,
+            max_waiting=settings.waiting,
+            longest=settings.context,
+            keep_bytes=int(settings.memory_gb * 2**30),
+        )
 
     def transcript_of(self, adapter: str | None) -> Transcript:
         """The transcript that an adapter was trained with; None: the one to use with the base model alone."""
@@ -177,3 +195,28 @@ class TransformersEngine:
                 yield result
         finally:
             job.cancelled = True
+
+
+def check_device(settings: Settings, device: str) -> None:
+    """Raises UserError when the base cannot be quantised or split on this machine as config.yaml wants it."""
+    import torch
+
+    if settings.quantize is not None:
+        check_quantization(device, "engine.quantize")
+    if settings.split and torch.cuda.device_count() < _LEAST_GPUS:
+        raise UserError(
+            tr(
+                "engine.split: needs {least} GPUs or more, here are {count}; write false",
+                least=_LEAST_GPUS,
+                count=torch.cuda.device_count(),
+            )
+        )
+
+
+def _load(folder: Path, config: Config, device: str) -> "PreTrainedModel":
+    """The base as config.yaml wants it."""
+    quantize = config.engine.quantize
+    if quantize is None:
+        return load_model(folder, choose_dtype(config.model.dtype, device), device, split=config.engine.split)
+    dtype = choose_body_dtype(config.model.dtype, device)
+    return load_quantized(folder, quantize, dtype, device, "engine.quantize")

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from doppel import quantize
 from doppel.base import identify, load_model, load_tokenizer
 from doppel.config import parse_config
 from doppel.engine import EngineError, Request, Sampling, Token
 from doppel.engine.transformers import TransformersEngine
+from doppel.errors import UserError
 from doppel.transcript import Header, Turn
+from tests.conftest import PublishAdapter
 from tests.doppel.conftest import Open
 
 GREEDY = Sampling(temperature=0, max_tokens=24)
@@ -237,6 +241,76 @@ async def test_open_reads_the_configuration(tiny_base: Path, tmp_path: Path) -> 
         assert engine.base == identify(tiny_base, str(tiny_base))
         assert engine.context_length == 512
         assert len(await ids(engine.generate(ask(engine)))) == 24
+    finally:
+        engine.close()
+
+
+async def test_limits_come_from_the_configuration(tiny_base: Path, tmp_path: Path) -> None:
+    engine_settings = {"at_once": 3, "waiting": 2, "context": 300, "memory_gb": 0}
+    content = {"model": {"base": str(tiny_base), "dtype": "float32"}, "engine": engine_settings}
+    engine = TransformersEngine.open(parse_config(content, tmp_path / "config.yaml"), pytest.fail)
+    try:
+        assert engine.context_length == 300
+        assert engine.load().max_active == 3
+        found = await asyncio.gather(*(ids(engine.generate(ask(engine))) for _ in range(9)), return_exceptions=True)
+        assert any(isinstance(one, EngineError) for one in found)
+        assert engine.load().kept_bytes == 0
+    finally:
+        engine.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*:FutureWarning")
+async def test_a_quantised_base_is_served_with_an_adapter(
+    tmp_path: Path, publish_tiny_adapter: PublishAdapter, tiny_base: Path
+) -> None:
+    content = {"model": {"base": str(tiny_base), "dtype": "float32", "device": "cpu"}, "engine": {"quantize": "int8"}}
+    engine = TransformersEngine.open(parse_config(content, tmp_path / "config.yaml"), pytest.fail)
+    try:
+        name = await engine.load_adapter(publish_tiny_adapter(tmp_path / "adapters"))
+        alone = [await ids(engine.generate(ask(engine, adapter=one))) for one in (None, name)]
+        together = await asyncio.gather(*(ids(engine.generate(ask(engine, adapter=one))) for one in (None, name)))
+        assert together == alone
+        assert alone[0] != alone[1]
+    finally:
+        engine.close()
+
+
+def test_what_this_machine_cannot_do_is_one_line(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_(**settings: object) -> None:
+        content = {"model": {"base": str(tiny_base)}, "engine": settings}
+        TransformersEngine.open(parse_config(content, tmp_path / "config.yaml"), pytest.fail)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match=r"engine\.split: needs 2 GPUs or more, here are 1"):
+        open_(split=True)
+    monkeypatch.setattr(quantize, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"engine\.quantize: needs bitsandbytes"):
+        open_(quantize="nf4")
+    with pytest.raises(UserError, match="leave out quantize or split"):
+        open_(quantize="nf4", split=True)
+
+
+async def test_a_base_may_be_spread_over_devices(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish_tiny_adapter: PublishAdapter
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    content = {"model": {"base": str(tiny_base), "dtype": "float32", "device": "cpu"}, "engine": {"split": True}}
+    with monkeypatch.context() as patch:
+        asked: list[object] = []
+        original = AutoModelForCausalLM.from_pretrained
+
+        def note(*arguments: object, device_map: str, **options: object) -> object:
+            asked.append(device_map)
+            return original(*arguments, **options)  # as `auto` does where there is only one device
+
+        patch.setattr(AutoModelForCausalLM, "from_pretrained", note)
+        engine = TransformersEngine.open(parse_config(content, tmp_path / "config.yaml"), pytest.fail)
+    try:
+        assert asked == ["auto"]
+        name = await engine.load_adapter(publish_tiny_adapter(tmp_path / "adapters"))
+        assert await ids(engine.generate(ask(engine, adapter=name)))
     finally:
         engine.close()
 

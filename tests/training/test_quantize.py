@@ -7,25 +7,19 @@ from typing import Any
 import pytest
 import torch
 
+from doppel import quantize
 from doppel.adapter import current, read_manifest
 from doppel.base import identify, load_model
 from doppel.config import parse_config
 from doppel.errors import UserError
+from doppel.quantize import Method, check_quantization, choose_body_dtype, load_quantized, quantization
 from tests.tiny import build_base
 from tests.training.runs import small_run
 from training import fit as fitting
-from training import quantize
 from training.examples import Example, collate
 from training.fit import fit
 from training.lora import add_lora, token_losses
-from training.quantize import (
-    Method,
-    check_quantization,
-    choose_body_dtype,
-    load_quantized,
-    match_adapter,
-    quantization,
-)
+from training.quantize import match_adapter
 
 METHODS: tuple[Method, ...] = ("nf4", "int8")
 EXAMPLE = Example([2, 20, 21, 30, 31, 40, 41, 50, 22, 23], [0, 0, 0, 1, 1, 1, 2, 1, 1, 2], 12)
