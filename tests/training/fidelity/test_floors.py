@@ -1,6 +1,7 @@
 """Who is the floor, what several replies gain, and what a report says of both."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -97,9 +98,10 @@ class TestCandidates:
         assert candidates(subject, [], [], [], sampling=sampling) == []
 
 
-def test_what_a_writer_thinks_of_a_draft_is_what_scoring_says(subject: Subject) -> None:
+def test_what_a_writer_thinks_of_a_draft_is_what_scoring_says(tmp_path: Path) -> None:
+    subject = opened(tmp_path, "llama")
     asked = [situation(number, "x" * (1 + 3 * number)) for number in range(5)]
-    for draft in drafts(subject, asked, Sampling(max_tokens=5)):
+    for draft in drafts(subject, asked, Sampling(max_tokens=12)):
         one = draft.reply.situation
         question = Question(subject.transcript.prompt(one.header, one.context), [draft.ids])
         assert subject.tokens([question])[0][0] == pytest.approx(draft.log_probabilities, abs=1e-3)
