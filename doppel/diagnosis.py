@@ -73,7 +73,9 @@ def examine(config_path: Path, environ: Mapping[str, str]) -> list[Check]:
     set_language(config.language)
     checks += [check_memory(), check_disk(config), Check(name="config", ok=True, hint=str(config_path))]
     looks: list[Callable[[Config], Check]] = [check_time_zone, check_archive, check_data, check_device]
-    checks += [look(config) for look in (*looks, check_base_model, check_transcript, check_adapter, check_page)]
+    checks += [look(config) for look in (*looks, check_base_model)]
+    checks.append(check_engine(config, environ))
+    checks += [look(config) for look in (check_transcript, check_adapter, check_page)]
     return [*checks, check_telegram(config, environ), check_discord(config, environ)]
 
 
@@ -175,6 +177,14 @@ def check_base_model(config: Config) -> Check:
         return Check(name="base model", ok=False, hint=hint)
     hint = tr("the bundled model is converted at the first `doppel up`, in two minutes")
     return Check(name="base model", ok=False, hint=hint, level="optional")
+
+
+def check_engine(config: Config, environ: Mapping[str, str]) -> Check:
+    """Whether what is to run the model could do so now: packages, files, or the server and its key."""
+    from doppel.engine.readiness import look
+
+    found = look(config, environ)
+    return Check(name="engine", ok=found.ok, hint=found.hint)
 
 
 def check_transcript(config: Config) -> Check:

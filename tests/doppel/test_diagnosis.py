@@ -17,8 +17,8 @@ from tests.conftest import PublishAdapter
 from tests.doppel.chat_templates import GEMMA
 
 ALL = [
-    *("python", "memory", "disk", "config", "time zone", "archive", "data", "device", "base model", "transcript"),
-    *("adapter", "page", "telegram", "discord"),
+    *("python", "memory", "disk", "config", "time zone", "archive", "data", "device", "base model"),
+    *("engine", "transcript", "adapter", "page", "telegram", "discord"),
 ]
 
 
