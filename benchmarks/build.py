@@ -12,8 +12,9 @@ of its own; sizes take turns, and medians are reported. Nothing else should run 
 
 Megabytes are the most that the process held, and the most that the second one held which a build starts, if it did.
 
-Goals: a million messages built in at most 30 s and 600 MB (and a million tweets in as much memory), read and cut in at most 13 s; a million costs at most
-11 times 100,000. Prints one JSON object last, and ends with 1 if a goal was missed.
+Goals: a million messages built in at most 30 s and 600 MB, a million tweets in as much memory; a million messages read
+and cut in at most 13 s; a million costs at most 11 times 100,000. Prints one JSON object last, and ends with
+1 if a goal was missed.
 """
 
 import argparse

@@ -119,7 +119,7 @@ class _Ahead:
         self._kinds = kinds
         self._decode = msgspec.msgpack.Decoder(_Batch).decode
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "training.ahead"],
+            [sys.executable, "-P", "-m", "training.ahead"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what goes wrong there goes wrong here again

@@ -199,8 +199,12 @@ class _Build:
     def _drop(self, lines: Iterable[Line], reason: Reason) -> None:
         self.ledger.drop(self._counts(lines), reason)
 
-    def _counts(self, lines: Iterable[Line]) -> Counter[int]:
-        return Counter(self.ledger.number(line.source, line.message) for line in lines)
+    def _counts(self, lines: Iterable[Line]) -> dict[int, int]:
+        counts: dict[int, int] = {}
+        for line in lines:
+            number = self.ledger.number(line.source, line.message)
+            counts[number] = counts.get(number, 0) + 1
+        return counts
 
     def _threads(self, conversation: Conversation) -> Iterator[list[Line]]:
         for thread in join_threads(self._numbered(conversation), conversation.answered):

@@ -108,8 +108,13 @@ def _compare(
     pairs: NDArray[np.uint32], ends: NDArray[np.int64], keys: Hashes, found: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Goes through the texts that share a bucket with another, the earliest first, and compares."""
-    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    shared = (counts[inverse.reshape(-1)] > 1).reshape(keys.shape)
+    shared = np.zeros(keys.shape, dtype=bool)
+    for band in range(_BANDS):  # one at a time: sorting takes several times the room of what is sorted
+        by_key = np.argsort(keys[:, band])
+        ordered = keys[by_key, band]
+        has_next = ordered[1:] == ordered[:-1]
+        shared[by_key[1:], band] |= has_next
+        shared[by_key[:-1], band] |= has_next
     buckets: dict[int, list[int]] = {}
     sets: dict[int, frozenset[int]] = {}
     for number in np.flatnonzero(shared.any(axis=1)).tolist():

@@ -21,6 +21,9 @@ from training.near import near_repeats, words_of
 LEAST_CAP = 50
 """Times that a short text may always be said."""
 
+_BLOCK = 1 << 14
+"""Texts whose words are put together at a time."""
+
 Repeat = Literal["near-duplicate", "repeat"]
 
 
@@ -107,12 +110,20 @@ class Repeats:
         words, starts, lengths = texts
         is_copy = _occurrence(digests[order]) > 0
         once = order[~is_copy]
-        sizes = lengths[once]
-        ends = np.cumsum(sizes)
-        gather = np.repeat(starts[once] - (ends - sizes), sizes) + np.arange(int(sizes.sum()))
-        near = once[near_repeats(words[gather], sizes)]
+        near = once[near_repeats(_gathered(words, starts[once], lengths[once]), lengths[once])]
         for numbers in (order[is_copy], near):
             self._found.update(dict.fromkeys(places[numbers].tolist(), "near-duplicate"))
+
+
+def _gathered(words: NDArray[np.uint32], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """The words of texts that begin and are as long as said, one text after the other."""
+    parts = [np.empty(0, dtype=np.uint32)]
+    for first in range(0, len(lengths), _BLOCK):  # places take more room than words
+        sizes = lengths[first : first + _BLOCK]
+        before = np.cumsum(sizes) - sizes
+        places = np.repeat(starts[first : first + _BLOCK] - before, sizes) + np.arange(int(sizes.sum()))
+        parts.append(words[places])
+    return np.concatenate(parts)
 
 
 def _occurrence(digests: NDArray[np.int64]) -> NDArray[np.int64]:

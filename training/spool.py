@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import astuple
 
 from doppel.message import Message
 from training.archives.parents import PARENTS, UNKNOWN
@@ -24,6 +25,7 @@ class Stored(Message, frozen=True, kw_only=True, gc=False, array_like=True):
     """A message as it lies in files: without the names of its fields, in half the room."""
 
 
+_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Stored).decode
 
 
@@ -45,7 +47,10 @@ class Records:
 
     def add(self, record: object) -> int:
         """Writes a record and returns its length in bytes; it lies at the `position` before."""
-        data = self._encode(msgspec.structs.astuple(record) if isinstance(record, Message) else record)
+        return self.put(self._encode(record))
+
+    def put(self, data: bytes) -> int:
+        """The same with a record that is encoded already."""
         self._file.write(data)
         self.position += len(data)
         return len(data)
@@ -93,7 +98,7 @@ class Conversation:
         """Puts a message into the temporary file."""
         self._times.append(message.sent_at.timestamp())
         self._positions.append(self._records.position)
-        self._lengths.append(self._records.add(message))
+        self._lengths.append(self._records.put(_encode(astuple(message))))
         self._sources.append(source)
         if len(self.accounts) < 3:
             self.accounts.add(message.sender)
