@@ -5,9 +5,11 @@ Everything is weight-free and offline: what judges is the base model, counting, 
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
+import torch
 
 from doppel.engine import Sampling
 from doppel.figures import Figure
@@ -22,6 +24,7 @@ from training.fidelity.heldout import (
     evenly,
     few_shot,
     held_out,
+    owner_examples,
     second_speaker,
     situations,
     texts_of_owner,
@@ -34,8 +37,10 @@ from training.fidelity.stages import Stages
 from training.fidelity.subject import Subject
 from training.fidelity.twosample import two_sample
 from training.fidelity.writing import writing
+from training.threads import choose_threads, use_threads
 
 _PROMPT_TOKENS = 256
+_TRIAL_TOKENS = 192  # to time threads with
 
 
 class Effort(msgspec.Struct, frozen=True):
@@ -100,7 +105,24 @@ def examine(
         UserError: too little of the owner's is held out.
     """
     held = held_out(sessions, subject.transcript)
-    stages = Stages(now)
+    with _threads(subject, held):
+        return _examined(subject, held, sampling, effort, Stages(now))
+
+
+@contextmanager
+def _threads(subject: Subject, held: HeldOut) -> Iterator[None]:
+    """Within it as many threads compute as are fastest now."""
+    before = torch.get_num_threads()
+    if subject.model.device.type == "cpu":
+        trial = owner_examples(held.future, subject.transcript, _TRIAL_TOKENS, _TRIAL_TOKENS)
+        choose_threads(lambda: subject.score(trial))
+    try:
+        yield
+    finally:
+        use_threads(before)
+
+
+def _examined(subject: Subject, held: HeldOut, sampling: Sampling, effort: Effort, stages: Stages) -> Examination:
     asked = evenly(held.situations, effort.replies)
     figures: list[Figure] = []
     with stages("read", tr("Reading unseen messages"), tr("tokens")) as begin:
