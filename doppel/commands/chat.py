@@ -76,6 +76,7 @@ class Conversation:
         self._config = config
         self._engine = engine
         self._name = name
+        self._guard = persona.guard if config.reply.guard else None
         self._you = pseudonym("terminal", getuser())
         self._screen = Screen(persona.manifest.persona, out)
         self._tokens = 0
@@ -90,6 +91,8 @@ class Conversation:
 
     async def speak(self) -> None:
         """Says the persona's next turn on the screen. What appeared counts as said even when cancelled.
+
+        It stops before a word that the guard objects to: what is on the screen cannot be taken back.
 
         Raises:
             EngineError: the engine failed.
@@ -112,12 +115,16 @@ class Conversation:
         )
         bubbles: list[str] = []
         partial = ""
+        objection = None
         tokens = 0
         started = time.perf_counter()
         try:
             async with aclosing(words) as events:
                 async for event in events:
                     tokens = event.tokens
+                    objection = self._objection([*bubbles, event.text])
+                    if objection is not None:
+                        break
                     if isinstance(event, Bubble):
                         bubbles.append(event.text)
                         partial = ""
@@ -125,7 +132,7 @@ class Conversation:
                     else:
                         partial = event.text
                         self._screen.write(partial)
-            if not bubbles:
+            if objection is None and not bubbles:
                 say(tr("({persona} says nothing this time)", persona=self.persona.manifest.persona))
         finally:
             self._seconds += time.perf_counter() - started
@@ -135,6 +142,12 @@ class Conversation:
                 bubbles.append(partial)
             if bubbles:
                 self.turns.append(Turn(ME, tuple(bubbles)))
+            if objection is not None:
+                say(tr("(stopped: {reason})", reason=objection))
+
+    def _objection(self, bubbles: list[str]) -> str | None:
+        """Why these must not be said, if the guard is on and has something against them."""
+        return None if self._guard is None else self._guard.objects("\n".join(bubbles))
 
     def summary(self) -> dict[str, Any]:
         """The conversation for `--json`."""

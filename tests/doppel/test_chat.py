@@ -3,16 +3,25 @@
 import io
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from typing import cast
 
+import msgspec
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from doppel.base import load_tokenizer
 from doppel.cli import as_command
-from doppel.commands.chat import Screen, chat
+from doppel.commands.chat import Conversation, Screen, chat
+from doppel.config import parse_config
+from doppel.engine import Engine, Request, Token
+from doppel.guard import make_guard
+from doppel.persona import read_persona
+from doppel.transcript import ME, Header, Transcript, Turn
 from tests.conftest import PublishAdapter
+from tests.doppel.test_guard import SECRET
 
 Chat = Callable[..., Result]
 
@@ -171,3 +180,41 @@ def test_the_terminal_obeys_no_generated_text(screen: tuple[Screen, io.StringIO]
     shown, out = screen
     shown.finish("\x1b[2Jgone\x07 [bold]not[/bold] :smile:")
     assert out.getvalue() == "ann: [2Jgone [bold]not[/bold] :smile:\n"
+
+
+class Scripted:
+    """An engine that says one turn."""
+
+    context_length = 4096
+
+    def __init__(self, transcript: Transcript, *bubbles: str) -> None:
+        self.transcript = transcript
+        self.said = 0
+        start = len(transcript.prompt(Header(), []))
+        self._ids = transcript.encode(Header(), [Turn(ME, bubbles)]).ids[start:]
+
+    def transcript_of(self, adapter: str | None) -> Transcript:
+        return self.transcript
+
+    async def generate(self, request: Request) -> AsyncGenerator[Token]:
+        for token in self._ids:
+            self.said += 1
+            yield Token(token, -1.0)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+async def test_it_stops_before_it_repeats_the_archive(
+    is_on: bool, published: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    persona = msgspec.structs.replace(read_persona(published), guard=make_guard([[Turn("Ann", (SECRET,))]]))
+    config = parse_config({"reply": {"guard": is_on}}, published / "config.yaml")
+    engine = Scripted(Transcript(load_tokenizer(tiny_base)), "psst", SECRET, "never said")
+    out = io.StringIO()
+    conversation = Conversation(config, persona, cast("Engine", engine), "name", out)
+    await conversation.speak()
+    shown = " ".join(out.getvalue().split())
+    assert "psst" in shown
+    assert (SECRET in shown, "never said" in shown) == (not is_on, not is_on)
+    said = "\n".join(conversation.turns[-1].bubbles)
+    assert (persona.guard is not None and persona.guard.objects(said) is None) == is_on
+    assert ("(stopped: it repeats 8 words" in capsys.readouterr().err) == is_on
