@@ -17,6 +17,7 @@ from training.archives.tree import Tree
 _CHAT_HEAD = re.compile(rb'^\s*\{\s*"messages"\s*:\s*\[\s*\{\s*"creator"\s*:')
 _HANGOUTS_HEAD = re.compile(
     rb'^\s*\{\s*(?:"continuation_end_timestamp"\s*:\s*"?\d+"?\s*,\s*)?"conversation(?:s|_state)"\s*:\s*\['
+    rb'\s*(?:\]|$|\{\s*(?:$|"(?:conversation|response_header|events?)))'
 )
 _GROUPS, _USERS = "Groups/", "Users/"
 

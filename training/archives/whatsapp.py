@@ -19,7 +19,12 @@ from training.archives.signal import is_chat_text
 from training.archives.text_lines import decode_head, text_lines
 from training.archives.tree import Tree
 
-_DATE = r"(?P<a>\d{1,4})(?P<sep>[/.\-년年])\s?(?P<b>\d{1,2})[/.\-월月]\s?(?P<c>\d{1,4})(?:[.日일]|\sг\.)?"
+_SIDE = "[\u200e\u200f]*"
+"""Which side a text begins at; Arabic dates have such signs between their numbers."""
+_DATE = (
+    rf"(?P<a>\d{{1,4}}){_SIDE}(?P<sep>[/.\-년年])\s?(?P<b>\d{{1,2}}){_SIDE}[/.\-월月]\s?(?P<c>\d{{1,4}})"
+    r"(?:[.日일]|\sг\.)?"
+)
 _TIME = (
     rf"(?:(?!\d)(?:klo\s|kl\.?\s|lúc\s|um\s|at\s))?(?:(?!\d)(?P<before>{HALF}))?\s?(?P<hour>\d{{1,2}})[:.](?P<minute>\d\d)"
     rf"(?:[:.](?P<second>\d\d))?(?:\s?(?P<after>{HALF}))?"
@@ -45,7 +50,7 @@ _TITLES = (
 _ABSENT = (
     r"omitted|weggelassen|ausgeschlossen|omis|omit|omessi|omesso|oculta|ocult|não revelad|weggelaten|без медиа|пропущ|"
     r"pominięt|dahil edilmedi|disertakan|略去|忽略|省略|含まれて|メディア(?:無|な)し|생략|استبعاد|لم يتم|לא נכלל|השמט|"
-    r"jätetty pois|utelämna|udeladt|utelatt|vynechán|hiányz|παραλ|bỏ qua|ไม่รวม|शामिल नहीं|छोड़"
+    r"jätet(?:ty|tiin) pois|utelämna|udeladt|utelatt|vynechán|hiányz|παραλ|bỏ qua|ไม่รวม|शामिल नहीं|छोड़"
 )
 _ATTACHED = (
     r"attached|anexo|adjunto|angehängt|joint|allegato|bijgevoegd|anexad|добавлен|вложен|załącz|ekli|terlampir|"

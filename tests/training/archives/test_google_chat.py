@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.training.exports import read_all, write_folder, write_json
+from tests.training.exports import ZONE, read_all, write_folder, write_json
 from training.archives.google_chat import GoogleChatReader, parse_time
+from training.archives.tree import Tree, open_folder
 
 MARA, TOM = {"name": "Mara", "email": "mara@a.example", "user_type": "Human"}, {"name": "Tom", "user_type": "Human"}
 
@@ -160,3 +161,8 @@ def test_reactions_say_who_reacted(tmp_path: Path) -> None:
         ("hi", False, "", None),
         ("👍", True, "reaction", "m1"),
     ]
+
+
+def test_instruction_data_that_begins_alike_is_left_to_others(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "data.jsonl", {"conversations": [{"from": "human", "value": "q"}]})
+    assert not GoogleChatReader().sniff(Tree(open_folder(path), path.name, path.name, ZONE))

@@ -247,3 +247,9 @@ def test_any_words_stay_one_message(tmp_path_factory: pytest.TempPathFactory, wo
     messages, bad = read(path)
     assert bad == []
     assert messages[-1].text == words.strip()
+
+
+def test_what_the_app_says_of_a_red_packet_is_nobodys(tmp_path: Path) -> None:
+    body = "[QQ红包]我发了一个“普通红包”，请使用新版手机QQ查收红包。"
+    messages, _ = read(written(tmp_path, FRIEND + f"2020-02-16 20:43:38 小鹿\n{body}\n\n"))
+    assert (messages[-1].mark, messages[-1].text) == ("media", "")

@@ -250,3 +250,17 @@ def test_what_the_app_writes_and_what_people_do(tmp_path: Path, body: str, mark:
 def test_pictures_to_be_looked_at_once_are_no_words_where_there_are_several(tmp_path: Path) -> None:
     messages, _ = read(written(tmp_path, "13/03/2021, 21:05 - Tom: null\n" * 3 + "13/03/2021, 21:06 - Tom: hi\n"))
     assert [(one.mark, one.text) for one in messages] == [("media", "")] * 3 + [("", "hi")]
+
+
+def test_arabic_dates_have_signs_of_direction_in_them(tmp_path: Path) -> None:
+    text = "\u200f13\u200f/3\u200f/2021 9:05 م - Tom: مرحبا\n\u200f١٣\u200f/٣\u200f/٢٠٢١ ٩:٠٦ م - منى: أهلا\n"
+    messages, bad = read(written(tmp_path, text))
+    assert bad == []
+    assert [(one.sender, one.text) for one in messages] == [("Tom", "مرحبا"), ("منى", "أهلا")]
+    assert [one.sent_at.minute for one in messages] == [5, 6]
+    assert {one.sent_at.hour for one in messages} == {20}
+
+
+def test_a_file_that_is_missing_in_finnish(tmp_path: Path) -> None:
+    messages, _ = read(written(tmp_path, "13.3.2021 klo 21.05 - Tom: <Media jätettiin pois>\n"))
+    assert [(one.mark, one.text) for one in messages] == [("media", "")]
