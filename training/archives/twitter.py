@@ -17,6 +17,7 @@ from doppel.i18n import tr
 from doppel.message import Message
 from doppel.transcript import pseudonym
 from training.archives.json_stream import DamagedJSON, JsonStream
+from training.archives.reactions import Reaction, is_emoji, reactions_to
 from training.archives.tree import Tree
 from training.archives.tweets import LongTweets, Tweet, direct_text, parse_tweet
 
@@ -32,6 +33,16 @@ _DIRECT = ("direct_messages", "direct_message", "direct_messages_group", "direct
 _MANIFEST = "__THAR_CONFIG"
 _WANTED = ("account", *_TWEETS, *_DELETED, *_LONG, *_DIRECT)
 _LARGEST_MANIFEST = 16 << 20
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+_REACTIONS = {
+    "funny": "😂",
+    "surprised": "😲",
+    "sad": "😢",
+    "like": "\u2764\ufe0f",
+    "excited": "🔥",
+    "agree": "👍",
+    "disagree": "👎",
+}
 
 
 class TwitterReader:
@@ -108,7 +119,7 @@ def _guarded(tree: Tree, file: str, number: int) -> Iterator[None]:
     """A record that makes no sense becomes a bad record."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except _MALFORMED as error:
         tree.bad(file, _place(number), error)
 
 
@@ -224,9 +235,27 @@ class _Conversation:
         for number, record in stream.records(bad, fence='"conversationId"'):
             try:
                 ((event, content),) = record.items()
-                yield self._message(event, content, number)
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                message = self._message(event, content, number)
+            except _MALFORMED as error:
                 bad(number, error)
+                continue
+            yield message
+            try:
+                reactions = list(reactions_to(message, self._reactions(content), self._is_owner))
+            except _MALFORMED as error:
+                bad(number, error)
+            else:
+                yield from reactions
+
+    def _is_owner(self, account: str) -> bool | None:
+        return account == self.account.id if self.account.id else None
+
+    def _reactions(self, content: dict[str, Any]) -> Iterator[Reaction]:
+        """Who reacted how; the archive has names for the signs, and none for people."""
+        for one in content.get("reactions") or ():
+            sender, key = str(one["senderId"]), str(one.get("reactionKey") or "")
+            name = self.account.name if sender == self.account.id else ""
+            yield sender, name, _REACTIONS.get(key, key if is_emoji(key) else "")
 
     def _message(self, event: str, content: dict[str, Any], number: int) -> Message:
         is_text = event in ("messageCreate", "welcomeMessageCreate")
@@ -243,7 +272,7 @@ class _Conversation:
             sender_name=self.account.name if sender == own else "",
             sent_at=datetime.fromisoformat(content["createdAt"]).astimezone(UTC),
             text=text,
-            is_owner=(sender == own) if own else None,
+            is_owner=self._is_owner(sender),
             chat_name=self.name,
             mark=mark or ("media" if content.get("mediaUrls") else ""),  # type: ignore[arg-type]
             origin=f"{self.file}:{self.number}:{number}",

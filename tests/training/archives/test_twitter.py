@@ -22,6 +22,7 @@ from tests.training.exports import (
     write_zip,
 )
 from training.archives.tweets import direct_text, parse_time, parse_tweet
+from training.archives.twitter import TwitterReader
 
 TWEETS = [tweet(1, "good morning"), tweet(2, "早上好")]
 
@@ -308,3 +309,24 @@ def test_a_quote_says_which_tweet_it_quotes(tmp_path: Path) -> None:
     ]
     assert one(tmp_path, text, entities={"urls": links}).reply_to == "99"
     assert one(tmp_path, text, entities={"urls": links}, in_reply_to_status_id_str="5").reply_to == "5"
+
+
+def test_reactions_to_direct_messages_are_the_signs_that_the_site_shows(tmp_path: Path) -> None:
+    stamp = "2020-10-10T10:10:10.000Z"
+    given = [
+        {"senderId": OWN_ID, "reactionKey": "funny"},
+        {"senderId": "3003", "reactionKey": "🥳"},
+        {"senderId": "4004", "reactionKey": "unheard-of"},
+    ]
+    broken = direct_message(3, "2002", "odd", stamp, reactions=[{"reactionKey": "like"}])
+    talk = conversation(f"{OWN_ID}-2002", direct_message(2, "2002", "tea?", stamp, reactions=given), broken)
+    write_folder(tmp_path / "x", twitter_files(direct_messages=[talk]))
+    messages, bad = read_all(tmp_path / "x", [TwitterReader()])
+    assert [(one.sender, one.is_owner, one.mark, one.text) for one in messages] == [
+        ("2002", False, "", "tea?"),
+        (OWN_ID, True, "reaction", "😂"),
+        ("3003", False, "reaction", "🥳"),
+        ("2002", False, "", "odd"),
+    ]
+    assert {one.reply_to for one in messages[1:3]} == {"2"}
+    assert len(bad) == 1
