@@ -7,11 +7,13 @@ has; that is `openai`'s. Knows GGUF files and instances.
 
 import asyncio
 import importlib.util
+import os
 import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ from doppel.errors import DoppelError, UserError
 from doppel.export.base_gguf import prepare_gguf
 from doppel.export.gguf import write_gguf
 from doppel.i18n import tr
+from doppel.leftovers import remove_leftovers
 from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcript
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 SLOTS = 4
 LONGEST_CONTEXT = 4096
 _CANARY_TOKENS = 2
+_UNUSED = timedelta(days=30)  # after which a converted adapter is converted anew when it is wanted again
 _READ_SECONDS = 5  # for a request to arrive: `stop` would wait for one that never does
 
 
@@ -317,8 +321,12 @@ class LlamaCppEngine:
             await asyncio.to_thread(running[0].stop)
 
     def _converted(self, lora: Lora) -> Path:
-        """The adapter as GGUF, from the cache if it was converted before."""
-        file = cache_dir() / "llamacpp" / f"{lora.name}-{self.base.digest[:12]}.gguf"
+        """The adapter as GGUF, from the cache if it was converted before; what has long been of no use leaves it."""
+        folder = cache_dir() / "llamacpp" / "adapters"
+        file = folder / f"{lora.name}-{self.base.digest[:12]}.gguf"
+        with suppress(OSError):  # there is none yet, or it is somebody else's
+            os.utime(file)
+        remove_leftovers(folder, "", datetime.now(UTC), _UNUSED)
         if not file.is_file():
             try:
                 write_gguf(lora, self._base_folder, file)

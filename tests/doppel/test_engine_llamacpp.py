@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from doppel.adapter import AdapterRefused
 from doppel.base import identify, load_model, load_tokenizer
-from doppel.config import parse_config
+from doppel.config import cache_dir, parse_config
 from doppel.engine import EngineError, Request, Sampling, Token
 from doppel.engine.choice import open_engine
 from doppel.engine.llamacpp import LlamaCppEngine
@@ -163,8 +164,15 @@ async def test_adapters_are_converted_once(
     lora = random_lora(base, tmp_path)
     name = await engine.load_adapter(lora.folder)
     assert await engine.load_adapter(lora.folder) == name
+    (own,) = (cache_dir() / "llamacpp" / "adapters").glob(f"{name}-*.gguf")
+    old = own.with_name("long-ago.gguf")
+    old.touch()
+    for file in (own, old):
+        os.utime(file, (0, 0))
     monkeypatch.setattr("doppel.engine.llamacpp.write_gguf", lambda *_: pytest.fail("converted again"))
     assert await open_it().load_adapter(lora.folder) == name
+    assert own.is_file()  # it was wanted again
+    assert not old.exists()
 
 
 async def test_bad_adapters_are_refused(
