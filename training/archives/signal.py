@@ -1,7 +1,7 @@
 """Signal, as signal-export writes it: a folder for every chat, with data.json, or older and merged ones with chat.md.
 
 Both files hold the same messages, so one of them is read. "Me" is the owner. What a message answers is quoted in the
-export, but not named, so answers are not linked.
+export, but not named: it is the last message of these words.
 """
 
 import re
@@ -25,6 +25,9 @@ _NAMES = ("data.json", "chat.md", "index.md")
 """The only files of a folder that are looked into: other exports have folders of thousands."""
 
 _SNIFFED = 4096
+_REMEMBERED = 1 << 13
+"""Messages back to which what an answer quotes is looked for."""
+
 _JSON = re.compile(
     r'\s*\{\s*"date":\s*"(?P<date>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)[^"]*",\s*"sender":\s*"(?:[^"\\]|\\.)*",\s*"body":'
 )
@@ -48,6 +51,7 @@ class _Record(msgspec.Struct, frozen=True):
     text: str
     mark: Mark
     reactions: list[Reaction] = []
+    quoted: str = ""
 
 
 class SignalReader:
@@ -69,8 +73,9 @@ class SignalReader:
         senders = {record.sender for record in records(tree.unheard(), file)}
         kind: Kind = "dm" if len(senders - {_OWNER, _NOBODY}) <= 1 else "group"
         chat = _chat(tree)
-        ids = MessageIds()
+        ids, said = MessageIds(), dict[str, str]()
         for record in records(tree, file):
+            answered = said.get(record.quoted)
             message = Message(
                 id=ids.of(record.sent_at, record.sender, record.text),
                 platform="signal",
@@ -81,10 +86,16 @@ class SignalReader:
                 sent_at=record.sent_at,
                 text=record.text,
                 is_owner=record.sender == _OWNER,
+                reply_to=answered,
                 chat_name=chat,
                 mark=record.mark,
                 origin=f"{file}:{record.number}",
             )
+            if record.text:
+                said.pop(record.text, None)
+                said[record.text] = message.id
+                if len(said) > _REMEMBERED:
+                    del said[next(iter(said))]
             yield message
             yield from reactions_to(message, record.reactions, lambda account: account == _OWNER)
 
@@ -145,16 +156,18 @@ def _from_json(tree: Tree, file: str) -> Iterator[_Record]:
 
 def _json_record(number: int, record: Mapping[str, Any], tree: Tree) -> _Record:
     sender, body = str(record["sender"] or _NOBODY), str(record["body"] or "").strip()
-    sticker = as_object(record.get("sticker"))
-    if not body and is_emoji(sticker.get("emoji")):
-        body = str(sticker["emoji"])
+    sticker = record.get("sticker")
+    shown = as_object(sticker).get("emoji") if isinstance(sticker, dict) else sticker  # older ones: the emoji alone
+    if not body and is_emoji(shown):
+        body = str(shown)
     mark = _mark(sender, body, has_file=bool(record.get("attachments")), has_sticker=bool(sticker))
     if record.get("deleted"):
         mark = "deleted"
     elif record.get("call"):
         mark = "service"
     reactions = [(str(name), str(name), str(emoji)) for name, emoji in record.get("reactions") or ()]
-    return _Record(number, to_utc(str(record["date"]), tree.zone), sender, body, mark, reactions)
+    quoted = _unquoted(str(record.get("quote") or ""))
+    return _Record(number, to_utc(str(record["date"]), tree.zone), sender, body, mark, reactions, quoted)
 
 
 def _from_markdown(tree: Tree, file: str) -> Iterator[_Record]:
@@ -165,9 +178,9 @@ def _from_markdown(tree: Tree, file: str) -> Iterator[_Record]:
         except MALFORMED as error:
             tree.bad(file, tr("line {number}", number=number), error)
             continue
-        text = "\n".join([head["text"] or "", *lines])
-        if not (head["text"] or "").strip():
-            text = _QUOTE.sub("", text)
+        text, quoted = "\n".join([head["text"] or "", *lines]), ""
+        if not (head["text"] or "").strip() and (quote := _QUOTE.match(text)):
+            text, quoted = text[quote.end() :], _unquoted(quote[0])
         reactions = [_reaction(part) for found in _REACTIONS.finditer(text) for part in found[1].split(", ")]
         text = _REACTIONS.sub("", text)
         text, files = _ATTACHMENT.subn("", text)
@@ -175,7 +188,12 @@ def _from_markdown(tree: Tree, file: str) -> Iterator[_Record]:
         text, stickers = _STICKER.subn("", text)
         text = text.strip() or "".join(shown)
         mark = _mark(head["name"], text, has_file=files > 0, has_sticker=stickers > 0)
-        yield _Record(number, sent_at, head["name"], text, mark, reactions)
+        yield _Record(number, sent_at, head["name"], text, mark, reactions, quoted)
+
+
+def _unquoted(quote: str) -> str:
+    """What stands behind the marks of a quotation."""
+    return "\n".join(line.strip().removeprefix(">").strip() for line in quote.strip().split("\n"))
 
 
 def _reaction(part: str) -> Reaction:

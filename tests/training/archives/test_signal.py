@@ -169,6 +169,25 @@ def test_no_bytes_stop_it(tmp_path_factory: pytest.TempPathFactory, data: bytes)
             assert len(messages) >= 7
 
 
+def test_an_answer_is_linked_to_the_last_message_of_the_words_that_it_quotes(tmp_path: Path) -> None:
+    text = "".join(f"[2021-03-13 21:0{n}:10] Tom: tea?  \n\n" for n in range(2)) + MARKDOWN.replace("> you", "> x")
+    messages, _ = read(written(tmp_path / "md", md=text))
+    assert [one.reply_to for one in messages if not one.mark] == [None] * 5
+    text += "[2021-03-13 21:20:00] Me: \n\n> tea?\n\nyes  \n\n"
+    messages, _ = read(written(tmp_path / "md2", md=text))
+    assert messages[-1].reply_to == messages[1].id
+    quoting = record(2, "Me", "yes", quote="\n\n> two\n> lines\n\n") + record(3, "Me", "no", quote="\n\n> else\n\n")
+    messages, _ = read(written(tmp_path / "json", json=record(1, "Tom", "two\nlines") + quoting))
+    assert [one.reply_to for one in messages] == [None, messages[0].id, None]
+
+
+def test_stickers_of_older_exports_are_the_emoji_alone(tmp_path: Path) -> None:
+    messages, _ = read(
+        written(tmp_path, json=record(1, "Tom", "", sticker="\U0001f600") + record(2, "Me", "", sticker=""))
+    )
+    assert [one.text for one in messages] == ["\U0001f600", ""]
+
+
 def test_a_sticker_that_stands_for_no_emoji_and_the_owners_reaction(tmp_path: Path) -> None:
     text = "[2021-03-13 21:05:10] Tom: hello  \n(- Kim: \u2764\ufe0f, Me: \U0001f602 -)\n\n"
     text += "[2021-03-13 21:06:00] Me:   \n(( wave ))\n\n"
