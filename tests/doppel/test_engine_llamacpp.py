@@ -231,15 +231,17 @@ def test_a_model_that_would_be_computed_otherwise_is_not_converted(tmp_path: Pat
 
 
 async def test_open_reads_the_configuration(base: Path, tmp_path: Path) -> None:
-    content = {"model": {"base": str(base), "device": "cpu"}, "engine": {"backend": "llamacpp"}}
+    settings = {"backend": "llamacpp", "at_once": 2, "context": 300, "memory_gb": 0}
+    content = {"model": {"base": str(base), "device": "cpu"}, "engine": settings}
     config = parse_config(content, tmp_path / "config.yaml")
     lines: list[str] = []
     engine = await asyncio.to_thread(open_engine, config, lines.append)
     try:
         assert lines == [f"Converting {base} for llama.cpp, once …"]
         assert engine.base == identify(base, str(base))
-        assert engine.context_length == 512
+        assert engine.context_length == 300
         assert await ids(engine.generate(ask(engine)))
+        assert engine.load().max_active == 2
     finally:
         engine.close()
     (await asyncio.to_thread(open_engine, config, pytest.fail)).close()

@@ -305,7 +305,8 @@ async def test_another_tokenizer_is_noticed(tiny_base: Path) -> None:
 @pytest.fixture
 def config_of(tiny_base: Path, tmp_path: Path) -> Callable[..., object]:
     def make(url: str, **reply: object) -> object:
-        content = {"model": {"base": str(tiny_base)}, "engine": {"backend": "openai", "url": url}, "reply": reply}
+        settings = {"backend": "openai", "url": url, "at_once": 7, "context": 300}
+        content = {"model": {"base": str(tiny_base)}, "engine": settings, "reply": reply}
         return parse_config(content, tmp_path / "config.yaml")
 
     return make
@@ -319,6 +320,7 @@ async def test_open_reads_the_configuration(
     engine = await asyncio.to_thread(open_engine, config, pytest.fail)
     assert await ids(engine.generate(ask())) == [40, 41, 42]
     assert server.keys == ["Bearer secret"]
+    assert (engine.load().max_active, engine.context_length) == (7, 300)
     with pytest.raises(UserError, match=r"typical_p.*no_repeat_ngram"):
         await asyncio.to_thread(open_engine, config_of(server.url, typical_p=0.9, no_repeat_ngram=3), pytest.fail)
 
