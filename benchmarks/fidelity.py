@@ -107,7 +107,7 @@ def _config(folder: Path, minutes: float) -> Path:
 
 def _doppel(command: str, config: Path, *options: str) -> dict[str, Any]:
     doppel = Path(sys.executable).with_name("doppel")
-    arguments = [doppel, command, *options, "--config", config, "--json"]
+    arguments = [str(doppel), command, *options, "--config", str(config), "--json"]
     return _last_line(subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True))
 
 

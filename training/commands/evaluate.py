@@ -33,6 +33,6 @@ def evaluate(
             console.print()
             console.print(tuning_table(one))
         console.print()
-        console.print(report_table(reports[0]) if len(reports) == 1 else comparison_table(*reports))
+        console.print(report_table(reports[0], console.width) if len(reports) == 1 else comparison_table(*reports))
     result = reports[0].result() if len(reports) == 1 else compare(*reports)
     return {**result, "tuned": [one.result() for one in tuned]} if tuned else result

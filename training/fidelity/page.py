@@ -1,6 +1,7 @@
 """The outcome of an examination as sections of report.html: bars, distributions, and replies to look at."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 
@@ -16,21 +17,26 @@ from training.fidelity.titles import title_of
 from training.fidelity.writing import words
 
 _SHOWN_REPLIES = 10
-_BINS = 12
-_WIDTH, _HEIGHT = 640, 180
+_MOST_BUBBLES = 6
+_OPENINGS = 8
+_LABEL = 9  # characters of a label that have room
+_WIDTH, _HEIGHT = 640, 240
 
 STYLE = """
-.span { position: relative; height: .5rem; background: var(--rule); border-radius: 1rem; width: 14rem; }
+.span { position: relative; height: .5rem; background: var(--rule); border-radius: 1rem; width: 14rem;
+  margin-top: .5rem; }
 .span b { position: absolute; height: 100%; background: var(--accent); opacity: .35; border-radius: 1rem; }
 .span i { position: absolute; top: -.2rem; width: .9rem; height: .9rem; border-radius: 1rem; background: var(--accent);
   transform: translateX(-50%); }
+.judged td:not(:first-child) { white-space: nowrap; padding-right: 1.25rem; }
 .pairs { display: grid; gap: 1.25rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 .chat { border: 1px solid var(--rule); border-radius: .6rem; padding: .75rem 1rem; font-size: .92rem; }
 .chat p { margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .chat .them { color: var(--faint); }
 .chat .it { color: var(--accent); }
 .bars rect.you { fill: var(--faint); } .bars rect.it { fill: var(--accent); }
-.bars text { fill: var(--faint); font-size: 12px; } .bars text.it { fill: var(--accent); }
+.charts figure { margin: 0; }
+.bars text { fill: var(--faint); font-size: 16px; } .bars text.it { fill: var(--accent); }
 """
 
 
@@ -55,7 +61,10 @@ def ranked_replies(examination: Examination) -> list[tuple[Reply, Reply]]:
 
     A reply counts as like the owner's when its words are those the owner uses more often than the prompted base does.
     """
-    own, base = _counts(examination.actual), _counts(examination.prompted)
+    own, base = (
+        Counter(word for reply in side for word in words(reply.text))
+        for side in (examination.actual, examination.prompted)
+    )
     total_own, total_base = sum(own.values()) + 1, sum(base.values()) + 1
 
     def likeness(reply: Reply) -> float:
@@ -72,14 +81,6 @@ def ranked_replies(examination: Examination) -> list[tuple[Reply, Reply]]:
     return sorted(pairs, key=lambda pair: likeness(pair[0]), reverse=True)
 
 
-def _counts(replies: Sequence[Reply]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for reply in replies:
-        for word in words(reply.text):
-            counts[word] = counts.get(word, 0) + 1
-    return counts
-
-
 def _bars(figures: Sequence[Figure]) -> str:
     rows = []
     for figure in figures:
@@ -93,7 +94,7 @@ def _bars(figures: Sequence[Figure]) -> str:
     head = "".join(
         f"<th>{escape(title)}</th>" for title in (tr("figure"), tr("floor"), "", tr("ceiling (you)"), tr("value"))
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return f'<div class="wide judged"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _band(figure: Figure) -> str:
@@ -113,45 +114,55 @@ def _percent(likeness: float) -> float:
 
 
 def _distributions(examination: Examination) -> str:
-    measures: list[tuple[str, Callable[[Reply], float]]] = [
-        (tr("Characters of a reply (doubling)"), lambda reply: math.log2(1 + len(reply.text))),
-        (tr("Messages in a row"), lambda reply: float(len(reply.bubbles))),
+    you, it = ([one for one in side if one.bubbles] for side in (examination.actual, examination.written))
+    if not you or not it:
+        return f"<p>{escape(tr('It wrote nothing.'))}</p>"
+    classes = max(len(one.text).bit_length() for one in [*you, *it])
+    lengths = ["1", *(f"{1 << number}–{(2 << number) - 1}" for number in range(1, classes))]
+    rows = [*map(str, range(1, _MOST_BUBBLES)), f"{_MOST_BUBBLES}+"]
+    opening = [name for name, _ in Counter(map(_opening, you)).most_common(_OPENINGS)]
+    drawn = [
+        _histogram(tr("Characters of a reply"), lengths, you, it, lambda one: len(one.text).bit_length() - 1),
+        _histogram(tr("Messages in a row"), rows, you, it, lambda one: min(len(one.bubbles), _MOST_BUBBLES) - 1),
+        _histogram(
+            tr("Your most frequent first words"),
+            opening,
+            you,
+            it,
+            lambda one: opening.index(_opening(one)) if _opening(one) in opening else None,
+        ),
     ]
-    drawn = []
-    for title, measure in measures:
-        you = [measure(one) for one in examination.actual if one.bubbles]
-        it = [measure(one) for one in examination.written if one.bubbles]
-        if you and it:
-            drawn.append(_histogram(title, you, it))
     return f'<div class="charts">{"".join(drawn)}</div>'
 
 
-def _histogram(title: str, you: Sequence[float], it: Sequence[float]) -> str:
-    most = max(*you, *it)
-    bins = min(_BINS, max(1, math.ceil(most)))
-    step = most / bins or 1.0
+def _opening(reply: Reply) -> str:
+    return next(iter(words(reply.text)), reply.text[:1])
+
+
+def _histogram(
+    title: str, labels: Sequence[str], you: Sequence[Reply], it: Sequence[Reply], place: Callable[[Reply], int | None]
+) -> str:
+    """Shares of both sides' replies beside each other, a pair of bars a label; what has no place is in none."""
     heights = []
-    for values in (you, it):
-        counts = [0] * bins
-        for value in values:
-            counts[min(bins - 1, max(0, math.ceil(value / step) - 1))] += 1
-        heights.append([count / len(values) for count in counts])
+    for side in (you, it):
+        counts = Counter(map(place, side))
+        heights.append([counts[number] / len(side) for number in range(len(labels))])
     tallest = max(max(side) for side in heights) or 1.0
-    slot = (_WIDTH - 40) / bins
+    slot = (_WIDTH - 40) / len(labels)
     marks = []
-    for side, (name, values) in enumerate(zip(("you", "it"), heights, strict=True)):
-        for place, share in enumerate(values):
-            height = share / tallest * (_HEIGHT - 50)
-            x = 20 + place * slot + side * slot * 0.4 + slot * 0.1
+    for second, (name, shares) in enumerate(zip(("you", "it"), heights, strict=True)):
+        for number, share in enumerate(shares):
+            height = share / tallest * (_HEIGHT - 70)
+            x = 20 + number * slot + second * slot * 0.4 + slot * 0.1
             marks.append(
                 f'<rect class="{name}" x="{x:.1f}" y="{_HEIGHT - 30 - height:.1f}" width="{slot * 0.38:.1f}" '
                 f'height="{height:.1f}"><title>{share:.0%}</title></rect>'
             )
     ticks = "".join(
-        _label(20 + (place + 0.5) * slot, _HEIGHT - 12, f"{(place + 1) * step:.0f}") for place in range(bins)
+        _label(20 + (number + 0.5) * slot, _HEIGHT - 8, label[:_LABEL]) for number, label in enumerate(labels)
     )
     label = escape(title)
-    legend = _label(40, 14, f"■ {tr('you')}") + _label(100, 14, f"■ {tr('it')}", "it")
+    legend = _label(50, 18, f"■ {tr('you')}") + _label(130, 18, f"■ {tr('it')}", "it")
     return (
         f'<figure><figcaption>{label}</figcaption><svg class="bars" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{label}">{"".join(marks)}{ticks}{legend}</svg></figure>'
@@ -188,7 +199,7 @@ def _figures(figures: Sequence[Figure]) -> str:
         )
         for figure in figures
     ]
-    return table((tr("figure"), tr("value"), tr("floor"), tr("ceiling (you)")), rows)
+    return f'<div class="judged">{table((tr("figure"), tr("value"), tr("floor"), tr("ceiling (you)")), rows)}</div>'
 
 
 def _checks(checks: Sequence[Check]) -> str:

@@ -17,22 +17,28 @@ SHOWN = (
     *("out_of_character", "verbatim_run", "recited", "forgetting", "quiz"),
 )
 _BAR = 12
+_WIDE = 110
 
 
-def report_table(outcome: Fidelity) -> Table:
-    """Value, interval, floor and ceiling of the main figures, and where the value lies between the two."""
+def report_table(outcome: Fidelity, width: int = _WIDE) -> Table:
+    """Value, interval, floor and ceiling of the main figures, and where there is room where the value lies between.
+
+    Args:
+        outcome: of the examination.
+        width: of the terminal, in characters.
+    """
     title = tr("Version {version}: how much it is like you", version=outcome.version)
     table = Table(title=title, title_justify="left", caption=floor_of(outcome.examination), caption_justify="left")
     table.add_column(tr("figure"), overflow="fold")
-    for column in (tr("value"), tr("floor"), tr("ceiling (you)")):
-        table.add_column(column, justify="right")
-    table.add_column(tr("floor → you"))
+    for column in (tr("value"), tr("floor"), tr("ceiling (you)") if width >= _WIDE else tr("you")):
+        table.add_column(column, justify="right", no_wrap=True)
+    if width >= _WIDE:
+        table.add_column(tr("floor → you"))
     figures = by_name(outcome.examination.figures)
     for name in SHOWN:
         if (figure := figures.get(name)) is not None:
-            table.add_row(
-                title_of(name), shown(figure, figure.value, with_interval=True), *_bounds(figure), _bar(figure)
-            )
+            cells = (title_of(name), shown(figure, figure.value, with_interval=True), *_bounds(figure), _bar(figure))
+            table.add_row(*cells[: len(table.columns)])
     return table
 
 

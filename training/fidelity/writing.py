@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
 from doppel.figures import Estimate, Figure
-from training.fidelity.intervals import resampled
+from training.fidelity.intervals import jackknife, resampled
 from training.fidelity.replies import Reply
 
 _WORD = re.compile(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]|[^\W_]+(?:['’][^\W_]+)*")
@@ -139,7 +139,7 @@ def _variety(sides: Sequence[Sequence[Reply]], truth: Sequence[Reply]) -> list[F
     figures = []
     for name, measure in (("distinct_2", distinct), ("self_bleu", self_bleu), ("length_spread", _length_spread)):
         own = measure([one.text for one in truth]) or 1.0
-        values = [_resampled(side, _of_texts(measure, side, own)) for side in sides]
+        values = [_left_out(side, _of_texts(measure, side, own)) for side in sides]
         figures.append(Figure(name=name, value=values[0], floor=values[1], ceiling=values[2]))
     return figures
 
@@ -174,3 +174,9 @@ def _resampled(side: Sequence[Reply], statistic: Callable[[Rows], float]) -> Est
     if not side:
         return Estimate(float("nan"), float("nan"), float("nan"))
     return resampled([one.situation.session for one in side], statistic, _ROUNDS)
+
+
+def _left_out(side: Sequence[Reply], statistic: Callable[[Rows], float]) -> Estimate:
+    if not side:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    return jackknife([one.situation.session for one in side], statistic)

@@ -10,7 +10,7 @@ from tests.training.fidelity.cases import casual, formal, situation
 from training.fidelity.authorship import authorship
 from training.fidelity.choice import combined
 from training.fidelity.heldout import HeldOut
-from training.fidelity.intervals import change, difference, mean, ratio, resampled
+from training.fidelity.intervals import change, difference, jackknife, mean, ratio, resampled
 from training.fidelity.memorisation import LONG_RUN, Runs, memorisation
 from training.fidelity.replies import Reply
 from training.fidelity.twosample import two_sample
@@ -156,3 +156,13 @@ def test_the_combination_finds_the_feature_that_tells() -> None:
     scores = combined(features, groups)
     assert (scores.argmax(1) == 0).mean() > 0.7
     assert (combined(rng.normal(size=(200, 4, 3)), groups).argmax(1) == 0).mean() < 0.45
+
+
+def test_an_interval_of_variety_holds_its_value() -> None:
+    written = casual(90, 1)
+    found = by_name(writing(written, formal(90), casual(90, 2), casual(90, 3)))["distinct_2"].value
+    assert found.low < found.value < found.high
+    assert jackknife(["one"] * 5, lambda rows: 1.0).value == 1.0
+    values = np.random.default_rng(0).normal(size=400)
+    spread = jackknife(list(range(400)), lambda rows: float(values[rows].mean()))
+    assert spread.high - spread.low == pytest.approx(2 * 1.96 / 400**0.5, rel=0.3)
