@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 
@@ -83,6 +84,9 @@ def build_dataset(config: Config, watcher: Watcher, readers: Sequence[Reader] | 
         )
         (staging / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
     return report
+
+
+_chat_pseudonym = lru_cache(maxsize=1 << 10)(pseudonym)
 
 
 class _Build:
@@ -251,7 +255,7 @@ class _Build:
         session = Session(
             id=name,
             split="train",
-            chat=pseudonym(first.platform, first.chat),
+            chat=_chat_pseudonym(first.platform, first.chat),
             started_at=first.sent_at,
             header=thin_header(header, name),
             turns=turns_of(lines, self.people.pseudonym),

@@ -57,21 +57,21 @@ def language_of(text: str) -> str | None:
         text = _URL.sub("", text)
     text = text.casefold()
     if text.isascii():
-        words, scripts = text.translate(_NO_LETTERS).split(), Counter[str]()
+        words = text.translate(_NO_LETTERS).split()
     else:
-        words, scripts = _WORD.findall(text), Counter()
+        words, scripts = _WORD.findall(text), Counter[str]()
         for character, count in Counter(text).items():  # in the order in which they first stand
             if (script := _script_of(character)) is not None:
                 scripts[script] += count
-    if scripts and scripts.total() >= len(words):
-        # Japanese mixes kana with Han characters; Chinese has no kana.
-        if scripts["ja"] and scripts["ja"] * 5 >= scripts["zh"]:
-            return "ja"
-        return max(scripts, key=lambda name: scripts[name])
-    votes: Counter[str] = Counter()
+        if scripts and scripts.total() >= len(words):
+            # Japanese mixes kana with Han characters; Chinese has no kana.
+            if scripts["ja"] and scripts["ja"] * 5 >= scripts["zh"]:
+                return "ja"
+            return max(scripts, key=lambda name: scripts[name])
+    votes: dict[str, int] = {}
     for word, count in Counter(words).items():
         for language in _LANGUAGES_OF.get(word, ()):
-            votes[language] += count
+            votes[language] = votes.get(language, 0) + count
     first, second = 0, 0
     likeliest = None
     for language, count in votes.items():

@@ -122,6 +122,8 @@ class LongTweets:
 
     def take(self, tweet: Tweet) -> str | None:
         """The whole text of a tweet that was cut off, or None. Each long tweet is given out once."""
+        if not self._waiting:  # as in most archives
+            return None
         beginning = _beginning(_CUT.sub("", tweet.text))
         if len(beginning) < _JOIN_CHARACTERS or beginning not in self._waiting:
             return None
