@@ -87,7 +87,7 @@ def _learn(event: Mapping[str, Any], survey: _Survey) -> None:
             survey.members.add(account)
         if isinstance(name := content.get("displayname"), str) and name.strip():
             survey.names[account] = name.strip()
-    elif event.get("type") in _SAID and content.get("msgtype") != "m.notice":
+    elif str(event.get("type")) in _SAID and content.get("msgtype") != "m.notice":
         survey.speakers.add(sender)
 
 

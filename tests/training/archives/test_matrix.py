@@ -56,7 +56,7 @@ def test_a_room(tmp_path: Path) -> None:
 
 
 def test_damage_is_counted_once(tmp_path: Path) -> None:
-    path = write_json(tmp_path / "export.json", room(event(1, "hello"), {"type": "m.room.message"}))
+    path = write_json(tmp_path / "export.json", room(event(1, "hello"), {"type": {"m.room.message": 1}}))
     messages, bad = read_all(path, [MatrixReader()])
     assert [one.text for one in messages] == ["hello"]
     assert [one.position for one in bad] == ["record 2"]
