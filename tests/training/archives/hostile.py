@@ -73,6 +73,12 @@ def _exports() -> dict[tuple[str, str], Files]:
     bubble = {"text": "hi", "timestamp": "2020-01-01T00:00:00", "sender": SPEAKER}
     records = test_reddit.lines(test_reddit.submission(1, "Which pot?", "two"), test_reddit.comment(1, "iron"))
     inbox = test_meta.conversation(test_meta.said(2, "Zoë", "tschüß"), test_meta.said(1, "Tom", "hi"))
+    table = 'AuthorID,Author,Date,Content,Attachments,Reactions\n"1","Mara","03/14/2021 9:00 AM","hi","",""\n'
+    letter = {"senderName": "Zoë", "text": "hi", "timestamp": 1_600_000_000_000, "isUnsent": False, "media": []}
+    encrypted = {"participants": ["Tom", "Zoë"], "threadName": "Zoë_7", "messages": [letter]}
+    spoken = test_google_chat.said(1, test_google_chat.MARA, "hi")
+    words = {"message_content": {"segment": [{"type": "TEXT", "text": "hi"}]}}
+    hangout = {"sender_id": {"gaia_id": "1"}, "timestamp": "1600000000123456", "event_id": "e", "chat_message": words}
     element = test_matrix.room(test_matrix.event(1, "hello"), test_matrix.event(2, "moin", "@tom:example.org"))
     listed, me = test_wechat_json.listed, test_wechat_json.ME
     return {
@@ -80,6 +86,7 @@ def _exports() -> dict[tuple[str, str], Files]:
         ("telegram", "account"): {"result.json": _json(telegram_account(chat))},
         ("twitter", ""): _encoded(twitter_files(tweets=tweets, direct_messages=[talk])),
         ("discord", ""): _encoded(test_discord.package()),
+        ("discord-exporter", "table"): {"general.csv": table.encode()},
         ("discord-exporter", ""): {
             "general.json": _json(test_discord.exported(test_discord.said(1, "hi"), test_discord.said(2, "yes")))
         },
@@ -88,14 +95,19 @@ def _exports() -> dict[tuple[str, str], Files]:
         ),
         ("mastodon", ""): {"outbox.json": _json(test_mastodon.outbox(test_mastodon.created(1, "<p>Hello<br>you</p>")))},
         ("matrix", ""): {"export.json": _json(element)},
+        ("meta", "encrypted"): {"Zoe_7.json": _json(encrypted)},
         ("meta", ""): {"inbox/zoe_1/message_1.json": _json(inbox)},
-        ("google-chat", ""): _encoded(test_google_chat.takeout(test_google_chat.said(1, test_google_chat.MARA, "hi"))),
+        ("google-chat", "hangouts"): {"Hangouts.json": _json({"conversations": [test_google_chat.hangout(hangout)]})},
+        ("google-chat", ""): _encoded(test_google_chat.takeout(spoken)),
         ("imessage", ""): {"Tom.txt": test_imessage.CHAT.encode()},
         ("irc", "weechat"): {"irc.libera.#tea.weechatlog": test_irc.WEECHAT.encode()},
         ("irc", "irssi"): {"#tea.log": test_irc.IRSSI.encode()},
+        ("irc", "znc"): {"#tea_20210313.log": test_irc.ZNC.encode()},
         ("kakaotalk", "text"): {"chat.txt": test_kakaotalk.PC.encode()},
+        ("kakaotalk", "phone"): {"chat.txt": test_kakaotalk.ANDROID.encode()},
         ("kakaotalk", "table"): {"chat.csv": test_kakaotalk.TABLE.encode()},
         ("line", ""): {"chat.txt": test_line.PHONE.encode()},
+        ("line", "desktop"): {"chat.txt": b"2021.03.13 Saturday\n21:05 Tom hi\n21:06 Mara Photos\n"},
         ("signal", "text"): {"chat.md": test_signal.MARKDOWN.encode()},
         ("signal", "records"): {"data.json": test_signal.JSON_LINES.encode()},
         ("whatsapp", "android"): {"_chat.txt": test_whatsapp.ANDROID.encode()},
@@ -115,6 +127,7 @@ def _exports() -> dict[tuple[str, str], Files]:
             "chat.csv": "username,text,timestamp\nTom,hallo,1600000000\n小林,好,2020-10-10 10:10\n".encode()
         },
         ("qq", "text"): {"小鹿.txt": test_qq.FRIEND.encode()},
+        ("qq", "group"): {"茶会.txt": test_qq.GROUP.encode()},
         ("qq", "mht"): {"小鹿.mht": test_qq.mht(test_qq.row("小鹿", "8:43:38", test_qq.font("在吗<br>嗯"))).encode()},
         ("qq-exporter", ""): {
             "小鹿.json": _json(
@@ -126,6 +139,9 @@ def _exports() -> dict[tuple[str, str], Files]:
         },
         ("qq-exporter", "chunks"): _encoded(test_qq_exporter.chunked()),
         ("wechat", ""): {"小鹿.csv": test_wechat.DUMPED.encode()},
+        ("wechat", "traced"): {
+            "messages.csv": test_wechat.table(test_wechat.TRACE, test_wechat.traced(1, "在吗", "我")).encode()
+        },
         ("wechat-json", "list"): {"小鹿.json": _json([listed(1, test_wechat_json.DEER, "在吗"), listed(2, me, "在")])},
         ("wechat-json", "session"): {
             "小鹿.json": _json(
