@@ -70,7 +70,8 @@ def preparing(config: Config, kinds: frozenset[PrivateKind], *, installed: bool)
         installed: whether the archives are read by the installed readers, which another process has as well.
     """
     if installed and _cores() > 1 and _is_large(config):
-        return _Ahead(config, kinds)
+        with suppress(OSError):  # where no process can be started there is still this one
+            return _Ahead(config, kinds)
     return _Here(kinds)
 
 

@@ -1,6 +1,7 @@
 """Reading in a process of its own: the same data set, the same account of it and the same errors as reading here."""
 
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,14 @@ def test_where_the_other_process_ends_too_early_reading_goes_on_here(
     assert build(tmp_path) == whole
     assert batches == 2
     assert started[-1].returncode is not None
+
+
+def test_where_no_process_can_be_started_this_one_reads(
+    tmp_path: Path, export: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    build(tmp_path)
+    assert not started
 
 
 def test_an_archive_that_breaks_off_is_the_same_error(
