@@ -48,7 +48,7 @@ class DiscordExporterReader:
     """Reads one exported file; parts of a channel have the same ids and so become one chat."""
 
     name = "discord-exporter"
-    accepts = "DiscordChatExporter (JSON)"
+    accepts = "DiscordChatExporter (JSON or CSV)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the file begins with a guild and a channel, or with the columns of the exporter's table."""
