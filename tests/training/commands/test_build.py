@@ -20,7 +20,7 @@ from tests.training.exports import (
     write_json,
     write_zip,
 )
-from tests.training.test_parents import FakeX
+from tests.training.test_fetched_parents import FakeX
 from training.commands.build import build
 
 
