@@ -123,6 +123,7 @@ class _Build:
             self.repeats.settle(self.owner.is_mine)
             self.watcher.stage(tr("Making sessions"))
             summaries = [summary for one in spool.conversations() for summary in self._sessions(one, drafts)]
+            spool.close()
             counts = self._write(staging / SESSIONS, summaries, drafts)
         finally:
             spool.close()

@@ -222,5 +222,6 @@ class Spool:
         return list(self._conversations.values())
 
     def close(self) -> None:
-        """Removes the temporary file."""
+        """Removes the temporary file, and forgets the conversations."""
+        self._conversations.clear()
         self._records.close()
