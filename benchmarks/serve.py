@@ -1,6 +1,6 @@
 """How fast replies come: this engine against plain `generate`, llama.cpp and vLLM, for one chat and for many at once.
 
-    python benchmarks/serve.py [--quick] [--only PART ...] [--vllm COMMAND] [--json]
+    python benchmarks/serve.py [--quick] [--rounds N] [--only PART ...] [--vllm COMMAND] [--json]
 
 The bundled base in its usual dtype with a random LoRA of rank 16 on all linear layers, 64 new tokens a reply, sampled
 as by default. Everything is measured in one process, all sides in turns; medians. Nothing else should run on the
@@ -69,6 +69,7 @@ def main() -> int:
     """Measures and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="short replies, once")
+    parser.add_argument("--rounds", type=int, default=3, help="so many of each, of which the median counts")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts")
     parser.add_argument("--vllm", help="vLLM's command, to be measured too")
     parser.add_argument("--json", action="store_true", help="as ever: the last line is the JSON object")
@@ -80,7 +81,7 @@ def main() -> int:
         vllm = None
         if options.vllm:
             vllm = stack.enter_context(Vllm(options.vllm, base, str(bench.dtype).removeprefix("torch.")))
-        found = asyncio.run(_measure(bench, vllm, options.only, options.quick))
+        found = asyncio.run(_measure(bench, vllm, options))
     result = {"figures": found, "checks": _checks(found)}
     print(json.dumps(result))
     return 0 if all(check["ok"] for check in result["checks"]) else 1
@@ -93,8 +94,9 @@ def _publish(base: Path, folder: Path, seed: int) -> Path:
     return place / (place / "current").read_text(encoding="ascii").strip()
 
 
-async def _measure(bench: Bench, vllm: Vllm | None, parts: Sequence[str], quick: bool) -> dict[str, dict[str, float]]:
-    rounds = 1 if quick else 3
+async def _measure(bench: Bench, vllm: Vllm | None, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    parts, quick = options.only, options.quick
+    rounds = 1 if quick else options.rounds
     engine = bench.engine()
     name = await engine.load_adapter(bench.adapters[0])
     runs: dict[str, list[dict[str, float]]] = {}
@@ -151,6 +153,7 @@ async def _speed(
             runs.setdefault(f"raw.{chats}", []).append(await asyncio.to_thread(raw.together, prompts))
             if remote is not None:
                 runs.setdefault(f"vllm.{chats}", []).append(await _together(bench, remote, name, prompts))
+            say(json.dumps({what: results[-1] for what, results in runs.items() if what.endswith(f".{chats}")}))
     alone.stop()
     llamacpp.close()
     return runs

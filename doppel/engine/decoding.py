@@ -58,13 +58,19 @@ class Decoding:
         return self._allowance.rows - len(self.jobs)
 
     @torch.inference_mode()
-    def step(self, has_ended: Callable[[Job], bool]) -> list[Job]:
-        """Gives each request one step; returns those that memory does not suffice for, which are to wait again."""
+    def step(self, has_ended: Callable[[Job], bool], between: Callable[[], None]) -> list[Job]:
+        """Gives each request one step; returns those that memory does not suffice for, which are to wait again.
+
+        Args:
+            has_ended: whether nobody waits for a request any more.
+            between: called between runs of the model, that nothing else need wait for the whole step.
+        """
         for job in [job for job in self.jobs if has_ended(job)]:
             self._finish(job)
         for job in [job for job in self.jobs if not job.writing]:
             if not self._is_read_for(job):
                 self._read(job)
+                between()
         writing = [job for job in self.jobs if job.writing]
         if self._windows is not None:
             return self._write(writing)

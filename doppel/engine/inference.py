@@ -178,13 +178,13 @@ class InferenceThread:
         """Each request under way gets one step."""
         self._run_errands()
         self._admit()
-        again = self._decoding.step(self._has_ended)
+        again = self._decoding.step(self._has_ended, self._run_errands)
         with self._changed:
             self._waiting.extendleft(reversed(again))
         self._forget_retired()
 
     def _run_errands(self) -> None:
-        """Does what was asked for since the last step: adapters that came, texts to be weighed."""
+        """Does what was asked for since the model last ran: adapters that came, texts to be weighed."""
         while self._errands:
             errand, future = self._errands.popleft()
             if not future.set_running_or_notify_cancel():

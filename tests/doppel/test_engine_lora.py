@@ -19,6 +19,7 @@ from doppel.engine.adapted import AdaptedLinear, InForce
 from doppel.engine.transformers import TransformersEngine
 from doppel.transcript import Header
 from tests.conftest import PublishAdapter
+from tests.families import random_lora
 from tests.tiny import build_base, publish_adapter, save_lora
 
 
@@ -247,3 +248,21 @@ def test_a_model_that_mixes_rows_is_not_given_several_adapters() -> None:
     layer(torch.ones(2, 1, 4))
     with pytest.raises(RuntimeError, match="several adapters"):
         layer(torch.ones(3, 4))
+
+
+async def test_an_adapter_need_not_wait_until_every_prompt_is_read(
+    engine: TransformersEngine, tiny_base: Path, tmp_path: Path
+) -> None:
+    lora = random_lora(tiny_base, tmp_path)
+    rows: list[int] = []
+    done: list[int] = []
+
+    def ask_once(*_: object) -> None:
+        rows.append(1)
+        if len(rows) == 1:
+            engine._thread.attach(lora).add_done_callback(lambda _: done.append(len(rows)))
+
+    engine._thread._model.register_forward_hook(ask_once)
+    await asyncio.gather(*(reply(engine, None, seed=seed) for seed in range(6)))
+    assert done == [1 + 2]  # one prompt of six, and the trial
+    assert lora.name in engine.health().adapters
