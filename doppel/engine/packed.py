@@ -26,8 +26,9 @@ def pack(model: PreTrainedModel) -> None:
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and child.weight.dtype == torch.float32 and child.weight.device.type == "cpu":
                 setattr(parent, name, PackedLinear(child))
-    if is_shared and isinstance(rows, nn.Embedding) and _fits_bfloat16(rows.weight):
-        model.set_input_embeddings(HalvedEmbedding(rows))  # the head has a copy of its own now
+    has_own_copy = is_shared and isinstance(model.get_output_embeddings(), PackedLinear)
+    if has_own_copy and isinstance(rows, nn.Embedding) and _fits_bfloat16(rows.weight):
+        model.set_input_embeddings(HalvedEmbedding(rows))
 
 
 class PackedLinear(nn.Linear):
