@@ -1,8 +1,8 @@
 """Which reply is theirs? The adapter chooses among the owner's reply and others of about the same length.
 
 One distractor is the owner's own from elsewhere, two are other people's: to find the reply, voice and situation both
-count. Judged by the adapter's likelihood, by how much more than the base it likes a reply, and by a combination of
-both, with and without the context, that is fitted on other conversations than those it is tried on.
+count. Judged by the adapter's likelihood, by how much more than the base it likes a reply, by how much more it likes
+it than without the context, and by a combination that is fitted on other conversations than those it is tried on.
 """
 
 import random
@@ -21,9 +21,11 @@ from training.fidelity.stages import Begin, silent
 from training.fidelity.subject import Question, Subject
 
 OTHERS = 2
-_SHORTEST, _LONGEST = 12, 100
+_SHORTEST, _LONGEST = 12, 80
 """Characters of a reply: a shorter one could be anybody's ("ok" has no author), a longer one gives itself away."""
-_NEAREST = 30
+_NEAREST = 12
+_OTHERS_POOL = 150
+"""Different replies of others: those that stand in several questions are read once without context."""
 _FOLDS = 5
 _PENALTY = 1e-2
 _TOGETHER = 8
@@ -51,33 +53,57 @@ def choice(subject: Subject, held: HeldOut, count: int, begin: Begin = silent, s
     choices = make_choices(held, count, seed)
     if not choices:
         return []
-    features = _features(subject, choices, begin)
+    scores = _scores(subject, choices, begin)
     groups = [one.situation.session for one in choices]
-    only_others = features[:, [0, *range(2, 2 + OTHERS)]]
     asked = float(len(choices))
     return [
-        *_figures("choice", features, groups),
-        *_figures("choice_others", only_others, groups),
+        *_figures("choice", scores, groups),
+        *_figures("choice_others", scores[[0, *range(2, 2 + OTHERS)]], groups),
         Figure(name="choice_questions", value=Estimate(asked, asked, asked), unit="count"),
     ]
 
 
-def _figures(name: str, features: Array, groups: Sequence[str]) -> list[Figure]:
-    """The combined way under `name` itself, above what the base alone gets; the simple ways above chance."""
-    adapter, base = features[:, :, 0], features[:, :, 1]
-    chance = Estimate(*[1 / features.shape[1]] * 3)
+class _Scores(msgspec.Struct, frozen=True):
+    """log p of every candidate, each (questions, candidates): by whom, and with the context or alone; and its bytes."""
+
+    adapter: Array
+    adapter_alone: Array
+    base: Array
+    base_alone: Array
+    sizes: Array
+
+    def __getitem__(self, candidates: list[int]) -> "_Scores":
+        """Those of some of the candidates."""
+        return _Scores(*(one[:, candidates] for one in msgspec.structs.astuple(self)))
+
+
+def _figures(name: str, scores: _Scores, groups: Sequence[str]) -> list[Figure]:
+    """The combined way under `name` itself, above what the base gets in the same way; the simple ways above chance."""
+    adapter, base, sizes = scores.adapter, scores.base, scores.sizes
+    context, base_context = adapter - scores.adapter_alone, base - scores.base_alone
+    mine = combined(np.stack([context, adapter / sizes, base / sizes], axis=-1), groups)
+    anybodys = combined(np.stack([base_context, base / sizes], axis=-1), groups)
+    chance = Estimate(*[1 / adapter.shape[1]] * 3)
+    simple = {
+        "adapter": (adapter, chance),
+        "difference": (adapter - base, chance),
+        "context": (context, _share(base_context, groups)),
+        "base": (base, chance),
+    }
     return [
-        Figure(name=name, value=_share(combined(features, groups), groups), floor=_share(base, groups), unit="share"),
-        Figure(name=f"{name}_adapter", value=_share(adapter, groups), floor=chance, unit="share"),
-        Figure(name=f"{name}_difference", value=_share(adapter - base, groups), floor=chance, unit="share"),
+        Figure(name=name, value=_share(mine, groups), floor=_share(anybodys, groups), unit="share"),
+        *(
+            Figure(name=f"{name}_{way}", value=_share(values, groups), floor=floor, unit="share")
+            for way, (values, floor) in simple.items()
+        ),
     ]
 
 
 def make_choices(held: HeldOut, count: int, seed: int = 0) -> list[Choice]:
     """Questions with distractors of about the reply's length, all different from it and from each other."""
     rng = random.Random(seed)
-    usable = [one for one in held.situations if _SHORTEST <= len(one.text) <= _LONGEST]
-    own = _by_length([(one.text, one.session, one.reply) for one in usable])
+    asked = evenly([one for one in held.situations if _SHORTEST <= len(one.text) <= _LONGEST], count)
+    own = _by_length([(one.text, one.session, one.reply) for one in asked])
     others = _by_length(
         [
             (text, session.id, Turn(ME, turn.bubbles))
@@ -88,8 +114,9 @@ def make_choices(held: HeldOut, count: int, seed: int = 0) -> list[Choice]:
             if _SHORTEST <= len(text) <= 2 * _LONGEST
         ]
     )
+    others = evenly(others, _OTHERS_POOL)  # in order of length: all lengths stay
     choices = []
-    for situation in evenly(usable, count):
+    for situation in asked:
         taken = {situation.text.casefold()}
         found = [_draw(own, situation, taken, rng), *(_draw(others, situation, taken, rng) for _ in range(OTHERS))]
         if None not in found:
@@ -137,8 +164,7 @@ def _fit(features: Array) -> Array:
     return weights
 
 
-def _features(subject: Subject, choices: Sequence[Choice], begin: Begin) -> Array:
-    """(questions, candidates, 5): log p by adapter, base, adapter without context; the first two also a byte."""
+def _scores(subject: Subject, choices: Sequence[Choice], begin: Begin) -> _Scores:
     transcript = subject.transcript
     told = [_question(transcript, one.situation.header, one.situation.context, one.candidates) for one in choices]
     texts = {turn.bubbles: turn for one in choices for turn in one.candidates}  # many stand in several questions
@@ -147,17 +173,19 @@ def _features(subject: Subject, choices: Sequence[Choice], begin: Begin) -> Arra
         _question(transcript, Header(), (), turns[start : start + _TOGETHER])
         for start in range(0, len(turns), _TOGETHER)
     ]
-    advance = begin(sum(one.size for one in [*told, *told, *untold]))
-    adapter = np.array(subject.answer(told, advance))
-    found = np.concatenate(subject.answer(untold, advance))
-    alone = dict(zip(texts, found.tolist(), strict=True))
-    without = np.array([[alone[turn.bubbles] for turn in one.candidates] for one in choices])
+    advance = begin(2 * sum(one.size for one in [*told, *untold]))
+
+    def read() -> tuple[Array, Array]:
+        within = np.array(subject.answer(told, advance))
+        found = np.concatenate(subject.answer(untold, advance)).tolist()
+        alone = dict(zip(texts, found, strict=True))
+        return within, np.array([[alone[turn.bubbles] for turn in one.candidates] for one in choices])
+
+    adapter = read()
     with subject.base_alone():
-        base = np.array(subject.answer(told, advance))
-    sizes = np.array(
-        [[sum(len(bubble.encode()) for bubble in turn.bubbles) for turn in one.candidates] for one in choices]
-    )
-    return np.stack([adapter, base, without, adapter / sizes, base / sizes], axis=-1)
+        base = read()
+    sizes = [[sum(len(bubble.encode()) for bubble in turn.bubbles) for turn in one.candidates] for one in choices]
+    return _Scores(*adapter, *base, np.array(sizes, dtype=np.float64))
 
 
 def _question(transcript: Transcript, header: Header, context: Sequence[Turn], candidates: Sequence[Turn]) -> Question:

@@ -16,7 +16,7 @@ from doppel.figures import Figure
 from doppel.i18n import tr
 from training.dataset import Session
 from training.fidelity.authorship import authorship
-from training.fidelity.candidates import candidates
+from training.fidelity.candidates import best_of
 from training.fidelity.choice import choice
 from training.fidelity.heldout import (
     HeldOut,
@@ -35,7 +35,7 @@ from training.fidelity.relevance import relevance
 from training.fidelity.replies import Reply, drafts, real, write
 from training.fidelity.stages import Stages
 from training.fidelity.subject import Subject
-from training.fidelity.twosample import two_sample
+from training.fidelity.twosample import candidates_told_apart, two_sample
 from training.fidelity.writing import writing
 from training.threads import choose_threads, use_threads
 
@@ -50,19 +50,19 @@ class Effort(msgspec.Struct, frozen=True):
         tokens: of held-out text to read.
         questions: of choice.
         replies: to write, each by the adapter and by the prompted base.
-        relevance: of them whose relevance is judged.
-        candidates: of them that are also written as the best of several; 0 leaves that out.
+        judged: of them, whose relevance is judged.
+        candidates: whether those are also written as the best of several.
     """
 
     tokens: int
     questions: int
     replies: int
-    relevance: int = 24
-    candidates: int = 0
+    judged: int = 24
+    candidates: bool = False
 
 
-FULL = Effort(tokens=6_000, questions=520, replies=160, relevance=120, candidates=60)
-QUICK = Effort(tokens=1_500, questions=40, replies=32)
+FULL = Effort(tokens=3_000, questions=504, replies=144, judged=48, candidates=True)
+QUICK = Effort(tokens=1_500, questions=32, replies=32)
 
 
 class Examination(msgspec.Struct, frozen=True):
@@ -137,18 +137,19 @@ def _examined(subject: Subject, held: HeldOut, sampling: Sampling, effort: Effor
             prompted = write(subject, asked, sampling, advance, prompt=prompt)
     replies, actual, past = [one.reply for one in written], real(asked), real(_past(held, subject, len(asked)))
     other = real(second_speaker(held, subject.transcript, len(asked)))
-    with stages("compare", tr("Comparing replies"), tr("tokens")) as begin:
-        figures += two_sample(replies, prompted, actual, past, other)
-        figures += writing(replies, prompted, actual, past, other)
-        figures += authorship(replies, prompted, held)
-        judged = [evenly(side, effort.relevance) for side in (replies, prompted, actual)]
-        figures += relevance(subject, judged[0], judged[1], judged[2], begin)
-        figures += memorisation(replies, actual, texts_of_owner(held.past))
+    judged = [evenly(side, effort.judged) for side in (replies, prompted, actual, past)]
+    chosen: list[Reply] = []
     if effort.candidates:
         with stages("candidates", tr("Writing several replies to choose from"), "") as begin:
-            first = evenly(written, effort.candidates)
-            owner = [evenly(side, effort.candidates) for side in (past, actual)]
-            figures += candidates(subject, first, owner[0], owner[1], sampling=sampling, begin=begin)
+            chosen = best_of(subject, evenly(written, effort.judged), sampling, begin)
+    with stages("compare", tr("Comparing replies"), tr("tokens")) as begin:
+        figures += relevance(subject, judged[0], judged[1], judged[2], chosen, begin=begin)
+        figures += two_sample(replies, prompted, actual, past, other)
+        if chosen:
+            figures.append(candidates_told_apart(chosen, judged[0], judged[2], judged[3]))
+        figures += writing(replies, prompted, actual, past, other)
+        figures += authorship(replies, prompted, held)
+        figures += memorisation(replies, actual, texts_of_owner(held.past))
     return Examination(figures, replies, prompted, actual, other, stages.seconds)
 
 

@@ -15,7 +15,8 @@ from training.fidelity.stages import Begin, silent
 from training.fidelity.subject import Scored, Subject
 
 _PROMPT_TOKENS = 256
-_LENGTH = 512
+_LENGTH = 256
+"""Tokens of a piece, as in a first training: many short pieces say more than few long ones that begin alike."""
 
 
 def likelihood(subject: Subject, held: HeldOut, tokens: int, begin: Begin = silent) -> list[Figure]:
@@ -24,12 +25,12 @@ def likelihood(subject: Subject, held: HeldOut, tokens: int, begin: Begin = sile
     Args:
         subject: the adapter.
         held: what it has not seen.
-        tokens: of each text to read, about.
+        tokens: of the owner and of others to read, about; of the past half as much.
         begin: hears how many tokens are to be read, and then how many were.
     """
     transcript = subject.transcript
     own = owner_examples(held.future, transcript, _LENGTH, tokens)
-    others = others_examples(held.future, transcript, _LENGTH, tokens // 2)
+    others = others_examples(held.future, transcript, _LENGTH, tokens)
     past = owner_examples(held.past, transcript, _LENGTH, tokens // 2)
     neutral = neutral_examples(transcript)
     primed = with_prompt(few_shot(held.past, transcript, _PROMPT_TOKENS), own)

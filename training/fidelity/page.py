@@ -23,6 +23,7 @@ _LABEL = 9  # characters of a label that have room
 _WIDTH, _HEIGHT = 640, 240
 
 STYLE = """
+style + h1 { margin-top: 3.5rem; }
 .span { position: relative; height: .5rem; background: var(--rule); border-radius: 1rem; width: 14rem;
   margin-top: .5rem; }
 .span b { position: absolute; height: 100%; background: var(--accent); opacity: .35; border-radius: 1rem; }
@@ -118,11 +119,13 @@ def _distributions(examination: Examination) -> str:
     if not you or not it:
         return f"<p>{escape(tr('It wrote nothing.'))}</p>"
     classes = max(len(one.text).bit_length() for one in [*you, *it])
-    lengths = ["1", *(f"{1 << number}–{(2 << number) - 1}" for number in range(1, classes))]
+    lengths = [str(1 << number) for number in range(classes)]
     rows = [*map(str, range(1, _MOST_BUBBLES)), f"{_MOST_BUBBLES}+"]
     opening = [name for name, _ in Counter(map(_opening, you)).most_common(_OPENINGS)]
     drawn = [
-        _histogram(tr("Characters of a reply"), lengths, you, it, lambda one: len(one.text).bit_length() - 1),
+        _histogram(
+            tr("Characters of a reply, from so many on"), lengths, you, it, lambda one: len(one.text).bit_length() - 1
+        ),
         _histogram(tr("Messages in a row"), rows, you, it, lambda one: min(len(one.bubbles), _MOST_BUBBLES) - 1),
         _histogram(
             tr("Your most frequent first words"),
@@ -179,7 +182,8 @@ def _chats(pairs: Sequence[tuple[Reply, Reply]]) -> str:
 
 def _chat(written: Reply, actual: Reply) -> str:
     heard = "".join(
-        f'<p class="them"><b>{escape(turn.speaker)}</b> {escape(" / ".join(turn.bubbles))}</p>'
+        f'<p class="them"><b>{escape(tr("you") if turn.is_mine else turn.speaker)}</b> '
+        f"{escape(' / '.join(turn.bubbles))}</p>"
         for turn in written.situation.context[-3:]
     )
     it, you = (escape(" / ".join(reply.bubbles)) for reply in (written, actual))

@@ -32,13 +32,26 @@ def relevance(
     written: Sequence[Reply],
     prompted: Sequence[Reply],
     actual: Sequence[Reply],
+    chosen: Sequence[Reply] = (),
+    *,
     begin: Begin = silent,
 ) -> list[Figure]:
-    """Figure 6 of a report: how often a reply fits its own context better than another, and slips out of character."""
-    value, prompted_value, ceiling = fits(subject, (written, prompted, actual), begin)
+    """Figure 6 of a report: how often a reply fits its own context better than another, and slips out of character.
+
+    Args:
+        subject: whose base judges.
+        written: the adapter's replies.
+        prompted: the base's, with a prompt, to the same situations.
+        actual: the owner's.
+        chosen: the best of several of the adapter's, to the same situations, if there are.
+        begin: hears how many tokens are to be read, and then how many were.
+    """
+    sides = [side for side in (written, prompted, actual, chosen) if side]
+    value, base, ceiling, *best = fits(subject, sides, begin)
     return [
         Figure(name="relevance", value=value, floor=Estimate(0.5, 0.5, 0.5), ceiling=ceiling, unit="share"),
-        Figure(name="relevance_prompted", value=prompted_value, unit="share"),
+        Figure(name="relevance_prompted", value=base, unit="share"),
+        *(Figure(name="candidates_relevance", value=one, floor=value, ceiling=ceiling, unit="share") for one in best),
         Figure(
             name="out_of_character", value=_slips(written), floor=_slips(prompted), lower_is_better=True, unit="share"
         ),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 
 from doppel.figures import Estimate, Figure
@@ -49,41 +49,66 @@ def two_sample(
     return figures
 
 
+def candidates_told_apart(
+    chosen: Sequence[Reply], first: Sequence[Reply], actual: Sequence[Reply], past: Sequence[Reply]
+) -> Figure:
+    """Figure 3 of a report for the best of several replies; what one reply gets is the floor.
+
+    Args:
+        chosen: the best of several of the adapter's.
+        first: one of the adapter's to each of the same situations.
+        actual: the owner's to them.
+        past: as many of the owner's to earlier situations.
+    """
+    value, floor, ceiling = (_told_apart(*_all(side, actual)) for side in (chosen, first, past))
+    return Figure(name="candidates_two_sample_auc", value=value, floor=floor, ceiling=ceiling, lower_is_better=True)
+
+
 def auc_between(first: Sequence[Reply], second: Sequence[Reply]) -> Estimate:
     """How well two sides' replies, whatever their lengths, are told apart; those that say nothing are left out."""
     return _told_apart(*_all(first, second))
 
 
 def auc_of(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str]) -> Estimate:
-    """AUC of telling label 1 from label 0, from folds that share no group; at least 0.5 by chance."""
-    folds = min(_FOLDS, len(set(groups)))
+    """AUC of telling label 1 from label 0, from folds that share no group; 0.5 by chance.
+
+    Only texts of one fold are compared: what another classifier thinks of them is on another scale, and where it saw
+    more of a label the rest has less, so that comparing across folds would give less than chance.
+    """
     truth = np.array(labels)
-    if folds < 2 or len(set(labels)) < 2:
+    count = int(truth.sum())
+    folds = min(_FOLDS, len(set(groups)), count, len(labels) - count)
+    if folds < 2:
         return Estimate(float("nan"), float("nan"), float("nan"))
     scores = np.zeros(len(texts))
-    for train, test in GroupKFold(folds).split(texts, truth, groups):
+    fold_of = np.zeros(len(texts), dtype=np.intp)
+    split = StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(texts, truth, groups)
+    for number, (train, test) in enumerate(split):
+        fold_of[test] = number
         if len(set(truth[train])) < 2:
             continue
         model = make_pipeline(
             TfidfVectorizer(analyzer="char", ngram_range=(1, 4), lowercase=False, sublinear_tf=True, min_df=2),
-            LogisticRegression(C=10.0, max_iter=1000),
+            LogisticRegression(C=10.0, max_iter=1000, class_weight="balanced"),
         )
         model.fit([texts[place] for place in train], truth[train])
         scores[test] = model.decision_function([texts[place] for place in test])
 
     def statistic(rows: NDArray[np.intp]) -> float:
-        return area(truth[rows], scores[rows])
+        return area(truth[rows], scores[rows], fold_of[rows])
 
     return resampled(groups, statistic, _ROUNDS)
 
 
-def area(truth: NDArray[np.intp], scores: NDArray[np.float64]) -> float:
-    """Area under the ROC curve, which is the Mann-Whitney statistic of the ranks; NaN where one label is missing."""
-    count = int(truth.sum())
-    pairs = count * (len(truth) - count)
-    if not pairs:
-        return float("nan")
-    return float((rankdata(scores)[truth == 1].sum() - count * (count + 1) / 2) / pairs)
+def area(truth: NDArray[np.intp], scores: NDArray[np.float64], folds: NDArray[np.intp]) -> float:
+    """Area under the ROC curve over pairs within a fold, by the Mann-Whitney statistic; NaN where there are none."""
+    above, pairs = 0.0, 0
+    for fold in np.unique(folds):
+        labels, values = truth[folds == fold], scores[folds == fold]
+        count = int(labels.sum())
+        pairs += count * (len(labels) - count)
+        above += float(rankdata(values)[labels == 1].sum()) - count * (count + 1) / 2
+    return above / pairs if pairs else float("nan")
 
 
 Sides = tuple[Sequence[Reply], Sequence[Reply]]

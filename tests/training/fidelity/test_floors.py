@@ -12,12 +12,13 @@ from tests.training.fidelity.cases import casual, formal, situation
 from tests.training.fidelity.test_subject import opened
 from training.dataset import Session
 from training.fidelity import candidates as module
-from training.fidelity.candidates import COUNT, best_of, candidates
+from training.fidelity.candidates import COUNT, best_of
 from training.fidelity.heldout import LEAST_TURNS, HeldOut, second_speaker
-from training.fidelity.replies import drafts, real
+from training.fidelity.relevance import relevance
+from training.fidelity.replies import drafts, real, write
 from training.fidelity.subject import Question, Subject
 from training.fidelity.titles import title_of
-from training.fidelity.twosample import two_sample
+from training.fidelity.twosample import candidates_told_apart, two_sample
 from training.fidelity.writing import writing
 
 
@@ -89,13 +90,15 @@ class TestCandidates:
             assert any(list(one.adapter) != list(one.base) for one in judged)
 
     def test_one_reply_is_the_floor(self, subject: Subject) -> None:
-        sampling = Sampling(max_tokens=10)
         asked = [situation(number, f"what {number}?") for number in range(8)]
-        first = drafts(subject, asked, sampling)
-        found = candidates(subject, first, casual(8), real(asked), sampling=sampling)
-        assert [one.name for one in found] == ["candidates_two_sample_auc", "candidates_relevance"]
-        assert all(one.floor is not None and one.ceiling is not None for one in found)
-        assert candidates(subject, [], [], [], sampling=sampling) == []
+        first = write(subject, asked, Sampling(max_tokens=10))
+        told = candidates_told_apart(casual(60), formal(60), casual(60, 1), casual(60, 2))
+        assert told.floor is not None
+        assert told.value.value < 0.7 < told.floor.value
+        fit = by_name(relevance(subject, first, first, real(asked), real(asked)))
+        assert fit["candidates_relevance"].value == fit["candidates_relevance"].ceiling == fit["relevance"].ceiling
+        assert fit["candidates_relevance"].floor == fit["relevance"].value
+        assert "candidates_relevance" not in by_name(relevance(subject, first, first, real(asked)))
 
 
 def test_what_a_writer_thinks_of_a_draft_is_what_scoring_says(tmp_path: Path) -> None:

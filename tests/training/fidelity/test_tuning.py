@@ -97,7 +97,7 @@ def test_the_command_writes_what_it_found_where_the_daemon_reads_it(
     monkeypatch.setattr(tuning, "_TEMPERATURES", (1.1,))
     monkeypatch.setattr(tuning, "_QUICK_REPLIES", 12)
     monkeypatch.setattr(tuning, "_FILTERS", tuning._FILTERS[:2])
-    monkeypatch.setattr("training.fidelity.evaluate.QUICK", Effort(200, 4, 8, 8, 4))
+    monkeypatch.setattr("training.fidelity.evaluate.QUICK", Effort(200, 4, 8, 4, candidates=True))
     splits = ["train"] * 40 + ["validation"] * 12 + ["test"] * 12
     write_sessions(config.data_dir / SESSIONS, [session(number, split) for number, split in enumerate(splits)])
     folder = config.adapters_dir / published(config, seed=0)
