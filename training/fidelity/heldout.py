@@ -110,9 +110,9 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def second_speaker(held: HeldOut, transcript: Transcript, count: int) -> list[Situation]:
-    """Where one other person answered somebody, at most `count` times, the latest: who did so most often.
+    """Where one other person answered somebody, at most `count` times, evenly over time: who did so most often.
 
-    Of the future, and of the past as far as that is too little; nothing where nobody answered `LEAST_TURNS` times.
+    Of the future, and of the past too where that is too little; nothing where nobody answered `LEAST_TURNS` times.
     """
     sessions = [*held.past, *held.future]
     places = [
@@ -129,7 +129,8 @@ def second_speaker(held: HeldOut, transcript: Transcript, count: int) -> list[Si
         return []
     theirs = [(session, place) for session, place in places if session.turns[place].speaker == speaker]
     found = [one for one in (_situation(*each, transcript) for each in theirs) if one is not None]
-    return found[-count:]
+    latest = [one for one in found if one.session in late]
+    return evenly(latest if len(latest) >= count else found, count)
 
 
 def texts_of_others(sessions: Iterable[Session]) -> list[str]:

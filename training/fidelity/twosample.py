@@ -21,6 +21,7 @@ from training.fidelity.replies import Reply
 
 _FOLDS = 5
 _ROUNDS = 200
+_UNJUDGED = -1  # its classifier would have seen one side only
 
 
 def two_sample(
@@ -81,12 +82,12 @@ def auc_of(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str]) -
     if folds < 2:
         return Estimate(float("nan"), float("nan"), float("nan"))
     scores = np.zeros(len(texts))
-    fold_of = np.zeros(len(texts), dtype=np.intp)
+    fold_of = np.full(len(texts), _UNJUDGED)
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(texts, truth, groups)
     for number, (train, test) in enumerate(split):
-        fold_of[test] = number
         if len(set(truth[train])) < 2:
             continue
+        fold_of[test] = number
         model = make_pipeline(
             TfidfVectorizer(analyzer="char", ngram_range=(1, 4), lowercase=False, sublinear_tf=True, min_df=2),
             LogisticRegression(C=10.0, max_iter=1000, class_weight="balanced"),
@@ -101,9 +102,15 @@ def auc_of(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str]) -
 
 
 def area(truth: NDArray[np.intp], scores: NDArray[np.float64], folds: NDArray[np.intp]) -> float:
-    """Area under the ROC curve over pairs within a fold, by the Mann-Whitney statistic; NaN where there are none."""
+    """Area under the ROC curve over pairs within a fold, by the Mann-Whitney statistic; NaN where there are none.
+
+    Args:
+        truth: (N,) 1 or 0.
+        scores: (N,) higher for what is taken for 1.
+        folds: (N,) number of each one's fold; those of `_UNJUDGED` are left out.
+    """
     above, pairs = 0.0, 0
-    for fold in np.unique(folds):
+    for fold in set(folds.tolist()) - {_UNJUDGED}:
         labels, values = truth[folds == fold], scores[folds == fold]
         count = int(labels.sum())
         pairs += count * (len(labels) - count)

@@ -13,7 +13,7 @@ from training.fidelity.heldout import HeldOut
 from training.fidelity.intervals import change, difference, jackknife, mean, ratio, resampled
 from training.fidelity.memorisation import LONG_RUN, Runs, memorisation
 from training.fidelity.replies import Reply
-from training.fidelity.twosample import two_sample
+from training.fidelity.twosample import area, two_sample
 from training.fidelity.writing import distinct, jensen_shannon, self_bleu, words, writing
 
 
@@ -67,6 +67,12 @@ class TestTwoSample:
         assert found.value.value < 0.65
         assert found.ceiling.value < 0.65
         assert found.floor.value > 0.95
+
+    def test_only_pairs_of_one_fold_are_compared(self) -> None:
+        truth, folds = np.array([1, 0, 1, 0, 1, 0]), np.array([0, 0, 1, 1, -1, -1])
+        assert area(truth, np.array([0.2, 0.1, 9.0, 8.0, 0.0, 5.0]), folds) == 1
+        assert area(truth, np.array([0.2, 0.1, 8.0, 8.0, 0.0, 5.0]), folds) == 0.75
+        assert np.isnan(area(truth[::2], np.zeros(3), folds[::2]))
 
     def test_at_equal_lengths_length_gives_nothing_away(self) -> None:
         short = [Reply(one.situation, (word,)) for one, word in zip(casual(90), ["ab", "ab ab"] * 45, strict=True)]
