@@ -24,11 +24,12 @@ _WIDTH, _HEIGHT = 640, 240
 
 STYLE = """
 style + h1 { margin-top: 3.5rem; }
-.span { position: relative; height: .5rem; background: var(--rule); border-radius: 1rem; width: 14rem;
+.span { position: relative; height: .5rem; background: var(--rule); border-radius: 1rem; width: min(14rem, 40vw);
   margin-top: .5rem; }
 .span b { position: absolute; height: 100%; background: var(--accent); opacity: .35; border-radius: 1rem; }
 .span i { position: absolute; top: -.2rem; width: .9rem; height: .9rem; border-radius: 1rem; background: var(--accent);
   transform: translateX(-50%); }
+.judged td:first-child { min-width: 10rem; }
 .judged td:not(:first-child) { white-space: nowrap; padding-right: 1.25rem; }
 .pairs { display: grid; gap: 1.25rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 .chat { border: 1px solid var(--rule); border-radius: .6rem; padding: .75rem 1rem; font-size: .92rem; }
@@ -89,11 +90,12 @@ def _bars(figures: Sequence[Figure]) -> str:
         if likeness is None or not math.isfinite(likeness):
             continue
         bar = f'<div class="span">{_band(figure)}<i style="left:{_percent(likeness):.0f}%"></i></div>'
-        cells = (escape(title_of(figure.name)), shown(figure, figure.floor), bar, shown(figure, figure.ceiling))
         value = shown(figure, figure.value, with_interval=True)
-        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in (*cells, escape(value)))}</tr>")
+        bounds = (shown(figure, figure.floor), bar, shown(figure, figure.ceiling))
+        cells = (escape(title_of(figure.name)), escape(value), *bounds)
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     head = "".join(
-        f"<th>{escape(title)}</th>" for title in (tr("figure"), tr("floor"), "", tr("ceiling (you)"), tr("value"))
+        f"<th>{escape(title)}</th>" for title in (tr("figure"), tr("value"), tr("floor"), "", tr("ceiling (you)"))
     )
     return f'<div class="wide judged"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
