@@ -21,7 +21,7 @@ _SHORT = 8
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\w+")
 
 
-class Summary(msgspec.Struct, frozen=True):
+class Summary(msgspec.Struct, frozen=True, gc=False):
     """What a split needs to know of a session.
 
     Attributes:
@@ -49,11 +49,12 @@ def split_by_time(sessions: Iterable[Summary]) -> list[tuple[Split, Summary]]:
     total = sum(one.mine for one in ordered)
     after = 0
     splits: list[tuple[Split, Summary]] = []
-    for number, session in reversed(list(enumerate(ordered))):
+    for session in reversed(ordered):
         split: Split = "train"
-        if number > 0 and after * 100 < TEST_PERCENT * total:
+        is_first = session is ordered[0]  # something has to be left to learn from
+        if not is_first and after * 100 < TEST_PERCENT * total:
             split = "test"
-        elif number > 0 and after * 100 < (TEST_PERCENT + VALIDATION_PERCENT) * total:
+        elif not is_first and after * 100 < (TEST_PERCENT + VALIDATION_PERCENT) * total:
             split = "validation"
         splits.append((split, session))
         after += session.mine
