@@ -62,7 +62,7 @@ class Effort(msgspec.Struct, frozen=True):
 
 
 FULL = Effort(tokens=3_000, questions=504, replies=144, judged=48, candidates=True)
-QUICK = Effort(tokens=1_500, questions=32, replies=32)
+QUICK = Effort(tokens=1_300, questions=24, replies=28, judged=20)
 
 
 class Examination(msgspec.Struct, frozen=True):
