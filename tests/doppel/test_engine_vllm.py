@@ -85,13 +85,14 @@ class Log:
         return "".join(self._lines)
 
     def read(self, lines: IO[bytes]) -> None:
-        """Reads until it ends."""
-        for line in lines:
-            text = line.decode("utf-8", "replace")
-            self._lines.append(text)
-            if _UP in text:
-                self.is_up = True
-                self.has_spoken.set()
+        """Reads until it ends, and closes."""
+        with lines:
+            for line in lines:
+                text = line.decode("utf-8", "replace")
+                self._lines.append(text)
+                if _UP in text:
+                    self.is_up = True
+                    self.has_spoken.set()
         self.has_spoken.set()
 
 
