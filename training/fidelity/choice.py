@@ -21,7 +21,7 @@ from training.fidelity.stages import Begin, silent
 from training.fidelity.subject import Question, Subject
 
 OTHERS = 2
-_SHORTEST, _LONGEST = 12, 80
+_SHORTEST, _LONGEST = 12, 68
 """Characters of a reply: a shorter one could be anybody's ("ok" has no author), a longer one gives itself away."""
 _NEAREST = 12
 _OTHERS_POOL = 150
