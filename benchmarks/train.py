@@ -44,6 +44,7 @@ from training.examples import Example, collate, plan_steps
 from training.lora import token_losses
 from training.measure import effort
 from training.optimizer import MasterAdamW
+from training.packing import tokens_per_batch
 from training.prepare import Material, adapted, gather, load_base
 
 RANK, ALPHA, PER_STEP, LEARNING_RATE = 16, 32, 16, 5e-4
@@ -141,7 +142,7 @@ def _doppel(config: Config, material: Material, base: Any, steps: int) -> tuple[
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = MasterAdamW(trained, lr=LEARNING_RATE)
-    planned = plan_steps(material.train, PER_STEP, 2048, seed=0)[: WARM_UP + steps]
+    planned = plan_steps(material.train, PER_STEP, tokens_per_batch(model), seed=0)[: WARM_UP + steps]
     seconds = 0.0
     for number, step in enumerate(planned):
         started = time.perf_counter()

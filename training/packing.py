@@ -22,7 +22,8 @@ from training.fast.attention import PackedAttention
 
 _NAME = "doppel_packed"
 _KINDS = {"full_attention", "sliding_attention"}
-_TOKENS_PER_BATCH = {"cpu": 2048}
+# Measured with Gemma 3 270M in float32 on two AVX2 cores: 2,048 at once are a tenth faster and take 1.2 GB more.
+_TOKENS_PER_BATCH = {"cpu": 1024}
 _FLASH_WIDTH = 256  # widest head of torch's flash attention
 
 
