@@ -13,13 +13,12 @@ from enum import Enum
 from random import Random
 from typing import Any
 
-import aiohttp
 import discord
 
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
 from bot.platforms.backoff import Backoff
 from bot.platforms.discord_messages import translate
-from bot.platforms.discord_missed import missed
+from bot.platforms.discord_missed import UNREACHABLE, missed
 from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -29,7 +28,6 @@ NONCE_LIMIT = 25
 LONGEST_RATE_LIMIT = 30.0  # seconds; the smallest that discord.py takes
 BAD_TOKEN = 4004  # close code of the gateway
 
-UNREACHABLE = (OSError, aiohttp.ClientError)
 OUTAGES = (*UNREACHABLE, discord.HTTPException, discord.GatewayNotFound, discord.ConnectionClosed)
 
 log = logging.getLogger(__name__)

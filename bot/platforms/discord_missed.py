@@ -17,6 +17,8 @@ KEPT = timedelta(hours=24)
 """Nothing older is fetched; Telegram keeps messages for a bot as long."""
 MOST = 200
 """Messages of one chat; of more, the last ones."""
+UNREACHABLE = (OSError, aiohttp.ClientError)
+"""What a request ends with where Discord cannot be reached."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ async def missed(client: discord.Client, newest: Mapping[str, str], now: datetim
         except (discord.NotFound, discord.Forbidden) as error:
             log.debug("discord: %s: %s", chat, error)
             continue
-        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+        except (discord.DiscordException, *UNREACHABLE) as error:
             log.warning(
                 tr("Discord: what was written in {chat} meanwhile cannot be read: {error}", chat=chat, error=error)
             )

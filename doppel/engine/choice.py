@@ -1,7 +1,7 @@
 """Opens the engine that the configuration names. Knows entry points; knows no engine."""
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from doppel.config import Config
 from doppel.engine import Engine
@@ -20,14 +20,22 @@ def open_engine(config: Config, report: Callable[[str], None]) -> Engine:
     Raises:
         UserError: no such engine or model. DoppelError: it cannot be opened.
     """
+    point = entry_point(config)
+    try:
+        engine: Engine = point.load().open(config, report)
+    except ImportError as error:
+        raise DoppelError(
+            tr("engine.backend: {name} cannot be loaded: {error}", name=point.name, error=error)
+        ) from None
+    return engine
+
+
+def entry_point(config: Config) -> EntryPoint:
+    """Where the configured engine is. Raises UserError when there is none of that name."""
     name = config.engine.backend
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
         raise UserError(
             tr("engine.backend: no engine named {name}; there are {known}", name=name, known=", ".join(sorted(found)))
         )
-    try:
-        engine: Engine = found[name].load().open(config, report)
-    except ImportError as error:
-        raise DoppelError(tr("engine.backend: {name} cannot be loaded: {error}", name=name, error=error)) from None
-    return engine
+    return found[name]

@@ -104,6 +104,12 @@ class Instance:
         self._server = None
 
 
+def check_installed() -> None:
+    """Raises UserError where the extra is not installed."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise UserError(tr("engine.backend: llamacpp needs `pip install 'doppel[llamacpp]'`"))
+
+
 class LlamaCppEngine:
     """One base model with its adapters, each in an instance of its own; an `Engine`.
 
@@ -172,8 +178,7 @@ class LlamaCppEngine:
         Raises:
             UserError: the extra is not installed, or there is no such model or file. DoppelError: it cannot be made.
         """
-        if importlib.util.find_spec("xllamacpp") is None:
-            raise UserError(tr("engine.backend: llamacpp needs `pip install 'doppel[llamacpp]'`"))
+        check_installed()
         settings = config.engine
         folder = prepare_base(config.model, report)
         gguf = prepare_gguf(config, folder, report)

@@ -4,8 +4,6 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,8 @@ import msgspec
 
 from doppel.base import choose_device
 from doppel.config import Config
-from doppel.engine.choice import GROUP
+from doppel.engine.choice import entry_point
+from doppel.engine.llamacpp import check_installed
 from doppel.engine.openai import KEY_VARIABLE
 from doppel.engine.transformers import check_device
 from doppel.errors import UserError
@@ -31,17 +30,9 @@ class Readiness(msgspec.Struct, frozen=True):
 
 def look(config: Config, environ: Mapping[str, str]) -> Readiness:
     """What stands between the configuration and its engine."""
-    name = config.engine.backend
-    known = sorted(point.name for point in entry_points(group=GROUP))
-    if name not in known:
-        listed = ", ".join(known)
-        return Readiness(
-            False, tr("engine.backend: no engine named {name}; there are {known}", name=name, known=listed)
-        )
+    looks = {"transformers": _transformers, "llamacpp": _llamacpp, "openai": _openai}
     try:
-        return {"transformers": _transformers, "llamacpp": _llamacpp, "openai": _openai}.get(name, _other)(
-            config, environ
-        )
+        return looks.get(entry_point(config).name, _other)(config, environ)
     except UserError as error:
         return Readiness(False, str(error))
 
@@ -56,8 +47,7 @@ def _transformers(config: Config, _: Mapping[str, str]) -> Readiness:
 
 
 def _llamacpp(config: Config, _: Mapping[str, str]) -> Readiness:
-    if find_spec("xllamacpp") is None:
-        raise UserError(tr("engine.backend: llamacpp needs `pip install 'doppel[llamacpp]'`"))
+    check_installed()
     if config.engine.gguf is not None and not (config.root / Path(config.engine.gguf).expanduser()).is_file():
         raise UserError(tr("engine.gguf: {path}: no such file", path=config.engine.gguf))
     return Readiness(True, "llamacpp")

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.async_api import Browser
 
 from doppel.transcript import Transcript
-from tests.bot.stage import FakePlatform, Stage, config_in
+from tests.bot.browser import chromium
+from tests.bot.stage import FakeEngine, FakePlatform, Stage, config_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -18,6 +20,17 @@ MakeStage = Callable[..., Awaitable[Stage]]
 @pytest.fixture(scope="session")
 def tiny_transcript(tiny_tokenizer: "PreTrainedTokenizerFast") -> Transcript:
     return Transcript(tiny_tokenizer)
+
+
+@pytest.fixture
+def engine(tiny_transcript: Transcript) -> FakeEngine:
+    return FakeEngine(tiny_transcript)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from bot.platforms.web import WebPlatform
 from doppel.config import Config
 from doppel.habits import Habits
 from doppel.i18n import set_language
-from doppel.transcript import Transcript
-from tests.bot.browser import CHROMIUM, NO_CHROMIUM, chromium, opened, write
+from tests.bot.browser import CHROMIUM, NO_CHROMIUM, opened, write
 from tests.bot.stage import FakeEngine, config_in, publish
 
 pytestmark = [
@@ -36,17 +35,6 @@ def config(tmp_path: Path) -> Config:
     )
     publish(config, habits=Habits(seconds_per_character=0.05))
     return config
-
-
-@pytest.fixture
-def engine(tiny_transcript: Transcript) -> FakeEngine:
-    return FakeEngine(tiny_transcript)
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """The blind quiz in a real browser: questions one at a time, the score in the adapter's record. Needs Chromium."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ from doppel.config import Config
 from doppel.figures import FILE
 from doppel.i18n import set_language
 from doppel.quiz import OFFER, Offer, Question, Sitting, read_quizzes, remove_offer, write_offer
-from doppel.transcript import ME, Transcript, Turn
-from tests.bot.browser import CHROMIUM, NO_CHROMIUM, chromium
+from doppel.transcript import ME, Turn
+from tests.bot.browser import CHROMIUM, NO_CHROMIUM
 from tests.bot.stage import FakeEngine
 from tests.bot.test_page import config as config  # noqa: PLC0414 a fixture
 from tests.bot.test_page import running
@@ -30,17 +29,6 @@ REAL = (True, False, True, False)
 def sitting(seed: int) -> Sitting:
     context = (Turn("Ramito", ("are you <b>there</b>?", "${1+1}")), Turn(ME, ("here",)), Turn("Ramito", ("lunch?",)))
     return Sitting(seed, tuple(Question(context, (f"at {seed}.{place}", "ok"), one) for place, one in enumerate(REAL)))
-
-
-@pytest.fixture
-def engine(tiny_transcript: Transcript) -> FakeEngine:
-    return FakeEngine(tiny_transcript)
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

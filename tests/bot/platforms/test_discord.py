@@ -3,9 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from random import Random
 from typing import Any
 
 import aiohttp
@@ -18,76 +15,14 @@ from bot.platforms import Incoming, Outgoing, SendFailed
 from bot.platforms.discord import DiscordPlatform
 from doppel.config import Config
 from doppel.errors import DoppelError
+from tests.bot.fakes.discord_stage import Daemon, Server, running
 from tests.bot.fakes.discord_world import TOKEN, DiscordWorld
-
-
-class Daemon:
-    """A running platform with what it received and how long it wanted to wait."""
-
-    def __init__(self, world: DiscordWorld, token: str = TOKEN) -> None:
-        self.waits: list[float] = []
-        self.received: asyncio.Queue[Incoming] = asyncio.Queue()
-        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)  # simcord's clock starts at midnight
-        self.connections = 0
-        self.known: dict[str, str] = {}
-        self.platform = DiscordPlatform(
-            Config(),
-            {"DISCORD_TOKEN": token},
-            start=world.start,
-            sleep=self.sleep,
-            random=Random(1),
-            now=lambda: self.now,
-        )
-
-    async def newest(self) -> dict[str, str]:
-        return self.known
-
-    async def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        await asyncio.sleep(0)
-
-    def connected(self) -> None:
-        self.connections += 1
-
-    async def next(self) -> Incoming:
-        async with asyncio.timeout(10):
-            return await self.received.get()
-
-
-@asynccontextmanager
-async def running(
-    world: DiscordWorld, known: dict[str, str] | None = None, days: int = 0
-) -> AsyncIterator[tuple[Daemon, simcord.Env]]:
-    daemon = Daemon(world)
-    daemon.known = known or {}
-    daemon.now += timedelta(days=days)
-    task = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected, daemon.newest))
-    try:
-        async with asyncio.timeout(10):
-            env = await world.env()
-        yield daemon, env
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await daemon.platform.close()
 
 
 @pytest.fixture
 async def daemon_and_env() -> AsyncIterator[tuple[Daemon, simcord.Env]]:
     async with DiscordWorld() as world, running(world) as both:
         yield both
-
-
-class Server:
-    """A server with a channel and a member."""
-
-    def __init__(self, env: simcord.Env) -> None:
-        self.guild = env.create_guild("Friends")
-        self.channel = self.guild.create_text_channel("general")
-        self.anna = self.guild.add_member(env.create_user("anna", global_name="Anna"))
-        self.bob = self.guild.add_member(env.create_user("bob", global_name="Bob"))
-        assert env.bot.user is not None
-        self.me = env.bot.user
 
 
 def sends(env: simcord.Env) -> list[dict[str, Any]]:
@@ -420,35 +355,3 @@ async def test_what_has_arrived_is_committed_before_it_stops() -> None:
 def test_why_it_stays_off(settings: dict[str, object], environ: dict[str, str], reason: str | None) -> None:
     missing = DiscordPlatform(Config.model_validate({"discord": settings}), environ).missing()
     assert missing is None if reason is None else missing is not None and reason in missing
-
-
-async def test_what_was_written_while_nobody_listened_is_taken_in_after_a_start() -> None:
-    async with DiscordWorld() as world:
-        async with running(world) as (daemon, env):
-            server = Server(env)
-            cara = env.create_user("cara")
-            await server.anna.send(server.channel, "hello all")
-            await cara.send_dm("are you there?")
-            last = [await daemon.next(), await daemon.next()]
-        known = {one.chat: one.message_id for one in last}
-        await server.bob.send(server.channel, f"{server.me.mention} and now?")
-        await server.anna.send(server.channel, "nobody asked")
-        await cara.send_dm("hello??")
-        async with running(world, known | {"12345678901234567": "1", "not-a-number": "x"}) as (daemon, _):
-            await server.anna.send(server.channel, "live again")
-            texts = [(one.text, one.kind, one.addressed) for one in [await daemon.next() for _ in range(4)]]
-    assert texts[:3] == [("and now?", "group", True), ("nobody asked", "group", False), ("hello??", "dm", True)]
-    assert texts[3][0] == "live again"
-    assert daemon.received.empty()
-
-
-async def test_what_is_older_than_a_day_is_not_taken_in_after_a_start() -> None:
-    async with DiscordWorld() as world:
-        async with running(world) as (daemon, env):
-            cara = env.create_user("cara")
-            await cara.send_dm("are you there?")
-            first = await daemon.next()
-        await cara.send_dm("hello??")
-        async with running(world, {first.chat: first.message_id}, days=2) as (daemon, _):
-            await cara.send_dm("good morning")
-            assert (await daemon.next()).text == "good morning"
