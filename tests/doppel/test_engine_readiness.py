@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from doppel.config import parse_config
-from doppel.engine import readiness
 from doppel.engine.readiness import Readiness, look
 
 
@@ -57,7 +56,7 @@ def test_engines_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "no such file" in found(tmp_path, backend="llamacpp", gguf="none.gguf").hint
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "needs 2 GPUs" in found(tmp_path, split=True).hint
-    monkeypatch.setattr(readiness, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     missing = found(tmp_path, backend="llamacpp")
     assert not missing.ok
     assert "doppel[llamacpp]" in missing.hint
