@@ -21,7 +21,7 @@ from bot.schedule import Schedule
 from bot.voice import Loaded, Voice
 from doppel.adapter import PEFT_CONFIG, WEIGHTS, BaseIdentity, Manifest, publishing
 from doppel.config import Config, parse_config
-from doppel.engine import EngineError, Health, Request, Token
+from doppel.engine import EngineError, Health, Load, Request, Token
 from doppel.habits import Habits, write_habits
 from doppel.persona import open_persona
 from doppel.store import Store
@@ -122,6 +122,9 @@ class FakeEngine:
 
     def health(self) -> Health:
         return Health(ready=True, adapters=tuple(self.loaded))
+
+    def load(self) -> Load:
+        return Load(active=0, max_active=1, waiting=0)
 
     def close(self) -> None:
         pass
