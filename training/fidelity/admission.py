@@ -10,6 +10,7 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.terminal import say
 from training.fidelity.evaluate import evaluate_version
+from training.fidelity.titles import title_of_check
 
 
 def admit(config: Config, version: str, *, force: bool) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def admit(config: Config, version: str, *, force: bool) -> dict[str, Any]:
             tr(
                 "Version {version} fails: {name} is {value}, asked is {goal}.",
                 version=version,
-                name=check.name,
+                name=title_of_check(check.name),
                 value=check.value,
                 goal=check.goal,
             )

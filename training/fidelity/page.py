@@ -13,7 +13,7 @@ from doppel.report import Section, table
 from training.fidelity.examination import Examination
 from training.fidelity.replies import Reply
 from training.fidelity.table import floor_of
-from training.fidelity.titles import title_of
+from training.fidelity.titles import title_of, title_of_check
 from training.fidelity.writing import words
 
 _SHOWN_REPLIES = 10
@@ -209,5 +209,7 @@ def _figures(figures: Sequence[Figure]) -> str:
 
 
 def _checks(checks: Sequence[Check]) -> str:
-    rows = [(check.name, f"{check.value:.3f}", check.goal, "✓" if check.ok else "–") for check in checks]
+    rows = [
+        (title_of_check(check.name), f"{check.value:.3f}", check.goal, "✓" if check.ok else "–") for check in checks
+    ]
     return table((tr("goal"), tr("value"), tr("asked"), ""), rows)

@@ -9,6 +9,22 @@ def title_of(name: str) -> str:
     return {**_main(), **_details(), **_habits()}.get(name, name)
 
 
+def title_of_check(name: str) -> str:
+    """What a goal or a check of the gate is called; in English as in its JSON."""
+    return {
+        "bits per byte against the base": tr("bits per byte against the base"),
+        "bits per byte against the base with a prompt": tr("bits per byte against the base with a prompt"),
+        "improvement on others over improvement on the owner": tr(
+            "improvement on others over improvement on the owner"
+        ),
+        "choice among four": tr("choice among four"),
+        "choice among three, strangers' distractors": tr("choice among three, strangers' distractors"),
+        "distance of habits over the prompted base's": tr("distance of habits over the prompted base's"),
+        "specificity": tr("specificity"),
+        "recited beyond the owner's own repeating": tr("recited beyond the owner's own repeating"),
+    }.get(name, name)
+
+
 def _main() -> dict[str, str]:
     return {
         "bits_per_byte": tr("bits per byte of your unseen messages"),

@@ -8,12 +8,15 @@ import pytest
 from rich.console import Console
 
 from doppel.figures import Estimate, Figure
+from doppel.i18n import set_language
 from doppel.transcript import ME, Turn
 from tests.training.fidelity.cases import casual, formal
+from training.fidelity.checks import gate, goals
 from training.fidelity.examination import Examination
 from training.fidelity.outcome import Fidelity
 from training.fidelity.page import fidelity_sections
 from training.fidelity.table import report_table
+from training.fidelity.titles import title_of_check
 from training.fidelity.writing import writing
 
 
@@ -68,3 +71,16 @@ def test_the_table_says_who_is_the_floor_and_fits_a_narrow_terminal(examination:
         assert "one other person" in text
     alone = msgspec.structs.replace(outcome, examination=msgspec.structs.replace(examination, other=[]))
     assert "base model with a prompt" in str(report_table(alone).caption)
+
+
+def test_every_check_has_a_chinese_name() -> None:
+    some = Estimate(0.5, 0.4, 0.6)
+    names = ("bits_change", "bits_change_prompted", "choice", "choice_others", "specificity", "recited")
+    figures = [
+        Figure(name=name, value=some, floor=some, ceiling=some)
+        for name in (*names, "habits_distance", "habits_distance_prompted")
+    ]
+    checks = [*goals(figures), *gate(figures)]
+    assert [title_of_check(one.name) for one in checks] == [one.name for one in checks]
+    set_language("zh")
+    assert all(any("\u4e00" <= sign <= "\u9fff" for sign in title_of_check(one.name)) for one in checks)
