@@ -111,6 +111,7 @@ class _Batch(msgspec.Struct, array_like=True):
     is_last: bool = False
     bad_count: int = 0
     bad_records: list[BadRecord] = []
+    opened: list[str] = []
 
 
 class _Ahead:
@@ -143,6 +144,7 @@ class _Ahead:
             taken += len(batch.messages)
             if batch.is_last:
                 tree.bad_count, tree.bad_records = batch.bad_count, batch.bad_records
+                tree.opened.update(batch.opened)
                 return
         self.close()
         if taken:  # progress is not told twice
@@ -222,6 +224,7 @@ class _Batches:
                 self._write(batch, messages)
                 batch.texts, batch.secrets, batch.grew, batch.read, messages = {}, {}, 0, 0, []
         batch.is_last, batch.bad_count, batch.bad_records = True, tree.bad_count, tree.bad_records
+        batch.opened = sorted(tree.opened)
         self._write(batch, messages)
 
     def _write(self, batch: _Batch, messages: list[tuple[object, ...]]) -> None:

@@ -308,13 +308,16 @@ class _Build:
 
     def _report(self, sessions: dict[str, int]) -> Report:
         sums = total(self.ledger.rows)
+        unread = self.found.unread()
         return Report(
             read=sums.read,
             kept=sums.kept,
             dropped=dict(sums.dropped),
             bad=sum(source.tree.bad_count for source in self.found.sources),
             sources=source_reports(self.found.sources, self.ledger.rows),
-            unknown=self.found.unknown,
+            unknown=unread.files,
+            unknown_count=unread.count,
+            beside=unread.beside,
             sessions=sessions,
             gaps=self.gaps,
             scrubbed=dict(self.scrubber.counts) if self.scrubber is not None else {},

@@ -31,6 +31,7 @@ from training.recommend import Choice, choose_length
 
 CONTACTS_SHOWN = 12
 LANGUAGES_SHOWN = 8
+ENDINGS_SHOWN = 6
 
 _GAP_STEP = 30  # minutes
 _MOST_MONTHS = 240  # more are drawn as years
@@ -122,7 +123,7 @@ def build_page(persona: str, report: Report, portrait: Portrait, measure: Measur
     stretch = f"{owner.first:%Y-%m-%d} – {owner.last:%Y-%m-%d}" if owner.first and owner.last else ""
     sections = [
         Section(tr("In figures"), _STYLE + _figures(report, portrait)),
-        Section(tr("What became of the messages"), _funnel(report) + _sources(report)),
+        Section(tr("What became of the messages"), _funnel(report) + _sources(report) + _unread(report)),
         Section(tr("When you write"), _when(portrait)),
         Section(tr("How you write"), _how(portrait)),
         Section(tr("Whom you write with"), _contacts(portrait)),
@@ -179,6 +180,28 @@ def _sources(report: Report) -> str:
         return ""
     rows = [(name, *(f"{n:,}" for n in (one.read, one.kept, one.bad))) for name, one in report.sources.items()]
     return table((tr("source"), tr("read"), tr("kept"), tr("could not be read")), rows)
+
+
+def _unread(report: Report) -> str:
+    """How many files were left alone, and of what kind: their names often are people's."""
+    notes = []
+    if report.unknown_count:
+        endings = Counter(Path(name).suffix.lower() or tr("without an ending") for name in report.unknown)
+        kinds = ", ".join(f"{ending} {count:,}" for ending, count in endings.most_common(ENDINGS_SHOWN))
+        text = tr(
+            "Files that no reader knows: {count} ({kinds}); report.json names them.",
+            count=f"{report.unknown_count:,}",
+            kinds=kinds,
+        )
+        notes.append(text)
+    if report.beside:
+        notes.append(
+            tr(
+                "Pictures, videos, pages and attachments beside the messages, not read: {count}",
+                count=f"{report.beside:,}",
+            )
+        )
+    return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
 
 
 def _when(portrait: Portrait) -> str:

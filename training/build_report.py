@@ -17,6 +17,7 @@ from training.ledger import Row, total
 REPORT = "report.json"
 
 CHATS_SHOWN = 10
+UNKNOWN_SHOWN = 20
 
 
 class ChatReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +71,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A whole build. `sources` by format, numbered where there are several of one; `sessions` by split.
 
     `archive_digest` is the configuration's: what the data set was made from. `scrubbed`: replaced secrets by kind.
+    `unknown`: files that no reader knows, `unknown_count` of them in all; `beside`: pictures, pages and attachments.
     `gaps`: the silence in seconds that ends a session, by `platform:chat`, for every conversation. `lengths` is None
     until the data set was measured.
     """
@@ -80,6 +82,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     bad: int
     sources: dict[str, SourceReport]
     unknown: list[str]
+    unknown_count: int = 0
+    beside: int = 0
     sessions: dict[str, int]
     owner: OwnerReport
     scrubbed: dict[str, int] = {}
@@ -90,9 +94,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
     def summary(self) -> dict[str, Any]:
-        """For `--json`: everything but the single chats, their gaps and bad records, which stand in report.json."""
+        """For `--json`: everything but the single chats, their gaps and bad records, which stand in report.json.
+
+        Of the files that no reader knows it has the first ones.
+        """
         summary: dict[str, Any] = msgspec.to_builtins(self)
         del summary["gaps"]
+        del summary["unknown"][UNKNOWN_SHOWN:]
         for source in summary["sources"].values():
             source["chats"] = len(source["chats"])
             del source["bad_records"]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import pytest
 
 from doppel.config import parse_config
 from doppel.errors import UserError
-from tests.training.exports import telegram_account, telegram_chat, telegram_message, write_json
+from tests.training.exports import (
+    telegram_account,
+    telegram_chat,
+    telegram_message,
+    tweet,
+    twitter_files,
+    write_folder,
+    write_json,
+)
 from training import ahead
 from training.archives import discover, installed_readers
 from training.archives.tree import BadRecord
@@ -99,6 +108,16 @@ def test_two_processes_make_what_one_makes(
         patch.setattr(ahead, "LARGE", export.stat().st_size + 1)
         assert build(tmp_path) == two
     assert len(started) == 1
+
+
+def test_what_the_other_process_opened_is_known_here(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
+    path = write_folder(tmp_path / "x", {**twitter_files(tweets=[tweet(1, "hello")]), "data/odd.xyz": "x"})
+    config = parse_config({"archive": ["x"]}, tmp_path / "config.yaml")
+    with closing(discover(config.archives, config.root, config.zone, installed_readers())) as found:
+        with closing(ahead.preparing(config, frozenset(), installed=True)) as archives:
+            assert list(archives.messages(0, found.sources[0]))
+        assert started
+        assert found.unread().files == [str(path / "data" / "odd.xyz")]
 
 
 def test_where_the_other_process_ends_too_early_reading_goes_on_here(

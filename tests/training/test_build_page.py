@@ -291,6 +291,16 @@ def test_measured_by_bytes_without_a_base_and_with_its_tokenizer_where_there_is_
     assert measure_for(parse_config(own, tmp_path / "config.yaml")).count_tokens is estimated_tokens
 
 
+def test_files_left_unread_are_counted_by_kind_and_not_named() -> None:
+    found = portray([session(1, ("me", "x"))], BERLIN, estimated_tokens)
+    names = ["a/Ana.json", "b/Ana.JSON", "odd"]
+    text = build_page("me", report(found, unknown=names, unknown_count=3, beside=1200), found, MEASURE)
+    assert "Files that no reader knows: 3 (.json 2, without an ending 1); report.json names them." in text
+    assert "not read: 1,200" in text
+    assert "Ana" not in text
+    assert "not read" not in build_page("me", report(found), found, MEASURE)
+
+
 def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse_config({"timezone": "Europe/Berlin", "language": "zh"}, tmp_path / "config.yaml")
     config.data_dir.mkdir(parents=True)

@@ -15,20 +15,14 @@ import msgspec
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.message import Message
+from training.archives.leftovers import LISTED, Unread, holds_attachments, is_beside, is_hidden, is_media
 from training.archives.tree import Store, Tree, open_folder, open_zip
 
 SAMPLE = "sample"
 ZIP_DEPTH = 3
 """How deep a zip may lie inside zips."""
-
-# What lies beside every export and is never one itself: sniffing it costs time and reporting it is noise.
-_MEDIA = (
-    *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".heic", ".avif", ".svg", ".ico", ".bmp", ".tgs", ".pdf"),
-    *(".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v"),
-    *(".mp3", ".m4a", ".ogg", ".oga", ".opus", ".wav", ".aac", ".flac"),
-    *(".css", ".woff", ".woff2", ".ttf", ".otf", ".eot", ".map", ".apk", ".exe", ".dmg", ".iso"),
-    *(".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".vcf"),
-)
+FOLDER_DEPTH = 64
+"""How deep a folder may lie inside folders; what lies deeper is left unread."""
 
 
 class Reader(Protocol):
@@ -62,11 +56,25 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Discovery(msgspec.Struct, frozen=True):
-    """What was found under the configured paths: archives, files that no reader knows, and what holds them."""
+    """What was found under the configured paths: archives, files that no reader knows, and what holds them.
+
+    `beside`: how many files there are that need not be known, outside of the folders that are an archive as a whole.
+    """
 
     sources: list[Source]
     unknown: list[str]
     stores: list[Store]
+    beside: int = 0
+
+    def unread(self) -> Unread:
+        """From which files nothing was read; of folders that are an archive this is known when they were read."""
+        files, beside = list(self.unknown), self.beside
+        for tree in {id(source.tree): source.tree for source in self.sources if not source.tree.is_file}.values():
+            unopened = tree.unopened()
+            named = [name for name in unopened if not is_beside(name)]
+            files += (f"{tree.label}/{name}" for name in named)
+            beside += len(unopened) - len(named)
+        return Unread(files[:LISTED], len(files), beside)
 
     def close(self) -> None:
         """Lets go of the zips; nothing can be read afterwards."""
@@ -93,14 +101,13 @@ def discover(archives: Sequence[str], root: Path, zone: ZoneInfo, readers: Seque
         UserError: a path is missing, empty or a broken zip, or nothing in it is recognised.
     """
     search = _Search(readers, zone)
-    found = Discovery(search.sources, search.unknown, search.stores)
     try:
         for archive in archives:
             search.path(sample_path() if archive == SAMPLE else root / Path(archive).expanduser())
     except BaseException:
-        found.close()
+        search.found().close()
         raise
-    return found
+    return search.found()
 
 
 def sample_path() -> Path:
@@ -122,6 +129,12 @@ class _Search:
         self.sources: list[Source] = []
         self.unknown: list[str] = []
         self.stores: list[Store] = []
+        self.beside = 0
+        self.refused: UserError | None = None
+
+    def found(self) -> Discovery:
+        """What there is so far."""
+        return Discovery(self.sources, self.unknown, self.stores, self.beside)
 
     def path(self, path: Path) -> None:
         """Searches one configured path; it must yield at least one archive."""
@@ -129,7 +142,7 @@ class _Search:
         if not path.exists():
             raise UserError(tr("{path}: no such file or folder; set `archive` in config.yaml", path=path))
         if path.is_dir():
-            self._folder(open_folder(path), "", str(path), is_root=True)
+            self._folder(open_folder(path), "", str(path))
         elif path.suffix.lower() == ".zip":
             self._zip(path, str(path), depth=1)
         else:
@@ -137,28 +150,58 @@ class _Search:
         if len(self.sources) == before:
             self._refuse(path)
 
-    def _folder(self, store: Store, prefix: str, label: str, *, is_root: bool = False, depth: int = 0) -> None:
-        """Asks about one folder and its files; descends where the folder as a whole is not an archive."""
+    def _folder(self, store: Store, prefix: str, label: str, *, depth: int = 0, beside: bool = False) -> None:
+        """Asks about one folder and its files; descends where the folder as a whole is not an archive.
+
+        Args:
+            store: where the folder lies.
+            prefix: which it is.
+            label: what the user calls it.
+            depth: how many zips it lies in.
+            beside: whether it holds the attachments of what was recognised above it.
+        """
         tree = Tree(store, prefix, label, self.zone)
         whole = self._claims(tree, self.readers)
         # Who claimed the folder reads its files too; others may still know single files that lie in it.
         others = [reader for reader in self.readers if reader not in whole]
         before = len(self.sources)
-        unknown_before = len(self.unknown)
         files, folders = store.listing(prefix)
         for name in files:
-            if name.lower().endswith(".zip"):
-                self._zip(store.open_seekable(prefix + name), f"{label}/{name}", depth=depth + 1)
-            elif not name.lower().endswith(_MEDIA) and not name.startswith("."):
-                self._file(store, prefix + name, f"{label}/{name}", others)
-        # Files beside a recognised one in a folder of its own (attachments, pages) are part of that export.
-        own_folder = bool(whole) or (not is_root and len(self.sources) > before)
+            place = f"{label}/{name}"
+            if is_hidden(name) or (whole and is_media(name)):  # of a whole archive it is told later what was not read
+                continue
+            if is_media(name):
+                self.beside += 1
+            elif name.lower().endswith(".zip"):
+                tree.opened.add(name)
+                self._inner_zip(store, prefix + name, place, depth=depth, beside=beside)
+            elif self._claims(Tree(store, prefix + name, place, self.zone), others):
+                tree.opened.add(name)
+            elif not whole:
+                self._leave(place, beside=beside or is_beside(name))
+        has_messages = bool(whole) or len(self.sources) > before
         if not whole:
             for name in folders:
-                if not name.startswith((".", "__MACOSX")):
-                    self._folder(store, f"{prefix}{name}/", f"{label}/{name}", depth=depth)
-        if own_folder:
-            del self.unknown[unknown_before:]
+                if prefix.count("/") >= FOLDER_DEPTH:
+                    self._leave(f"{label}/{name}", beside=beside)
+                elif not is_hidden(name):
+                    attached = beside or (has_messages and holds_attachments(name))
+                    self._folder(store, f"{prefix}{name}/", f"{label}/{name}", depth=depth, beside=attached)
+
+    def _inner_zip(self, store: Store, name: str, label: str, *, depth: int, beside: bool) -> None:
+        """A zip in a folder or in a zip. Within an archive it may be anything that somebody sent, locked or broken."""
+        unknown = len(self.unknown)
+        try:
+            self._zip(store.open_seekable(name), label, depth=depth + 1)
+        except UserError as error:
+            if not (depth or beside):
+                raise
+            self.refused = self.refused or error
+            self._leave(label, beside=beside)
+        else:
+            if beside and self.unknown[unknown:] == [label]:
+                del self.unknown[unknown:]
+                self.beside += 1
 
     def _zip(self, file: Path | IO[bytes], label: str, depth: int) -> None:
         store = open_zip(file, label)
@@ -167,12 +210,18 @@ class _Search:
             raise UserError(tr("{path}: zips inside zips inside zips; unpack it first", path=label))
         before, unknown_before = len(self.sources), len(self.unknown)
         self._folder(store, "", label, depth=depth)
-        del self.unknown[unknown_before:]
         if len(self.sources) == before:
-            self.unknown.append(label)
+            self.unknown[unknown_before:] = [label]
 
     def _file(self, store: Store, name: str, label: str, readers: Sequence[Reader]) -> None:
         if not self._claims(Tree(store, name, label, self.zone), readers):
+            self.unknown.append(label)
+
+    def _leave(self, label: str, *, beside: bool) -> None:
+        """Notes a file that no reader knows."""
+        if beside:
+            self.beside += 1
+        else:
             self.unknown.append(label)
 
     def _claims(self, tree: Tree, readers: Sequence[Reader]) -> list[Reader]:
@@ -181,6 +230,8 @@ class _Search:
         return claimed
 
     def _refuse(self, path: Path) -> None:
+        if self.refused is not None:
+            raise self.refused
         supported = "; ".join(tr(reader.accepts) for reader in self.readers if reader.accepts)
         if path.is_dir() and not self.unknown:
             raise UserError(tr("{path}: nothing to read there; supported: {supported}", path=path, supported=supported))

@@ -18,6 +18,7 @@ import msgspec
 
 from doppel.errors import UserError
 from doppel.i18n import tr
+from training.archives.leftovers import is_hidden
 
 LISTED_BAD_RECORDS = 1000
 """Bad records kept with their place; more are only counted."""
@@ -86,6 +87,8 @@ class Tree:
         self.zone = zone
         self.bad_records: list[BadRecord] = []
         self.bad_count = 0
+        self.opened: set[str] = set()
+        """Names of files here that were read from, or that are archives of their own."""
         self.on_open: Callable[[int], None] = lambda size: None
         self.on_read: Callable[[int], None] = lambda size: None
         self._store = store
@@ -106,6 +109,7 @@ class Tree:
     def open(self, name: str) -> "CountedFile":
         """A file as a stream that reports how many bytes were read. Raises UserError for a broken zip."""
         full = self._full(name)
+        self.opened.add(name)
         self.on_open(self._store.size(full))
         return CountedFile(self._store.open(full), self.on_read)
 
@@ -124,7 +128,20 @@ class Tree:
 
     def unheard(self) -> "Tree":
         """The same place for a pass before the real one: bytes read and bad records are told only once."""
-        return Tree(self._store, self._place, self.label, self.zone)
+        unheard = Tree(self._store, self._place, self.label, self.zone)
+        unheard.opened = self.opened
+        return unheard
+
+    def unopened(self) -> list[str]:
+        """Names, relative to this place, of the files beneath it that are not `opened`, without the system's own."""
+        names: list[str] = []
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            files = (name for name in self.files(folder) if not is_hidden(name.removeprefix(folder)))
+            names += (name for name in files if name not in self.opened)
+            folders += (name for name in reversed(self.folders(folder)) if not is_hidden(name.removeprefix(folder)))
+        return names
 
     def _full(self, name: str) -> str:
         return self._place if self.is_file else self._place + name

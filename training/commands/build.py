@@ -250,11 +250,26 @@ def _warn(report: Report) -> None:
                 reason=first.reason,
             )
         )
-    if report.unknown:
+    if report.unknown_count:
         shown = ", ".join(report.unknown[:3])
-        more = len(report.unknown) - 3
-        files = shown if more <= 0 else tr("{files} and {more} more", files=shown, more=f"{more:,}")
-        say(tr("Not an archive I know, so not read: {files}", files=files))
+        more = report.unknown_count - 3
+        files = (
+            shown if more <= 0 else tr("{files} and {more} more, listed in report.json", files=shown, more=f"{more:,}")
+        )
+        say(
+            tr(
+                "Files that no reader knows, left unread: {count} ({files})",
+                count=f"{report.unknown_count:,}",
+                files=files,
+            )
+        )
+    if report.beside:
+        say(
+            tr(
+                "Pictures, videos, pages and attachments beside the messages, not read: {count}",
+                count=f"{report.beside:,}",
+            )
+        )
 
 
 def _examples(folder: Path) -> list[Session]:

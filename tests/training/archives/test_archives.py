@@ -1,6 +1,7 @@
 """Discovery: what is recognised, what is reported as unknown, and one clear line when there is nothing."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from tests.training.exports import (
     write_folder,
     write_zip,
 )
+from training import archives
 from training.archives import Discovery, discover, installed_readers, sample_path
+from training.archives.leftovers import Unread
 
 CHAT = json.dumps(telegram_chat([telegram_message(1, 1001, "hi")]))
 TWITTER = twitter_files(tweets=[tweet(1, "hello")])
@@ -60,6 +63,60 @@ def test_unknown_files_beside_known_ones_are_listed(tmp_path: Path) -> None:
     )
     write_zip(folder / "odd.zip", {"a.txt": "x", "b.txt": "y"})
     assert find(folder).unknown == [f"{folder}/{name}" for name in ("diary.txt", "odd.zip", "more/data.bin")]
+
+
+def read(path: Path) -> Unread:
+    """What is left unread once everything that is recognised at a path was read."""
+    found = discover([str(path)], path.parent, ZONE, installed_readers())
+    with closing(found):
+        for source in found.sources:
+            assert list(source.reader.read(source.tree))
+        return found.unread()
+
+
+def test_what_no_reader_knows_in_a_recognised_zip_is_named(tmp_path: Path) -> None:
+    chat = {
+        "result.json": CHAT,
+        "photos/a.jpg": "x",
+        "files/letter.xyz": "x",
+        "css/style.css": "x",
+        "js/script.js": "x",
+    }
+    others = {"old/messages.html": "<html>", "talk.xyz": "x", ".DS_Store": "x", "__MACOSX/._talk.xyz": "x"}
+    path = write_zip(tmp_path / "all.zip", {**chat, **others}, "DataExport/")
+    unread = read(path)
+    assert unread.files == [f"{path}/DataExport/{name}" for name in ("talk.xyz", "old/messages.html")]
+    assert (unread.count, unread.beside) == (2, 4)
+
+
+def test_of_an_export_that_is_a_folder_everything_that_was_not_opened_is_told(tmp_path: Path) -> None:
+    files = {**TWITTER, "data/tweets_media/1.jpg": "x", "data/notes.xyz": "x", "result.json": CHAT}
+    unread = read(write_folder(tmp_path / "twitter", files))
+    assert unread.files == [str(tmp_path / "twitter" / "data/notes.xyz")]
+    # like.js, the page, its script, and the picture
+    assert (unread.count, unread.beside) == (1, 4)
+
+
+def test_a_long_list_of_unknown_files_is_cut_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "LISTED", 3)
+    unread = read(write_folder(tmp_path / "a", {"result.json": CHAT, **{f"{n}.xyz": "x" for n in range(7)}}))
+    assert [Path(name).name for name in unread.files] == ["0.xyz", "1.xyz", "2.xyz"]
+    assert unread.count == 7
+
+
+def test_a_broken_zip_that_somebody_sent_ends_nothing(tmp_path: Path) -> None:
+    chat = {"ChatExport/result.json": CHAT, "ChatExport/files/broken.zip": "no zip", "ChatExport/files/a.txt": "x"}
+    unread = read(write_folder(tmp_path / "archive", chat))
+    assert (unread.files, unread.beside) == ([], 2)
+    unread = read(write_zip(tmp_path / "all.zip", {"result.json": CHAT, "sent.zip": "no zip"}))
+    assert unread.files == [str(tmp_path / "all.zip/sent.zip")]
+
+
+def test_folders_nested_by_the_thousand(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "deep.zip", {"result.json": CHAT, "a/" * 5000 + "result.json": CHAT})
+    unread = read(path)
+    assert unread.count == 1
+    assert unread.files[0].endswith("/a")
 
 
 def test_several_paths_and_the_sample(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_in_chinese(tmp_path: Path) -> None:
 
 def test_json_is_one_object_on_stdout(tmp_path: Path) -> None:
     write_json(tmp_path / "archive" / "result.json", account(photo="(File not included.)"))
-    (tmp_path / "archive" / "odd.bin").write_text("x")
+    write_folder(tmp_path / "archive", {"odd.bin": "x", "photos/a.jpg": "x"})
     result = run(tmp_path, "--json")
     assert result.exit_code == 0
     report = json.loads(result.stdout)
@@ -78,7 +78,9 @@ def test_json_is_one_object_on_stdout(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "data" / "sample" / "report.json").read_bytes())["lengths"] == lengths
     assert report["data"] == str(tmp_path / "data" / "sample")
     assert report["unknown"] == [str(tmp_path / "archive" / "odd.bin")]
-    assert "odd.bin" in result.stderr
+    assert (report["unknown_count"], report["beside"]) == (1, 1)
+    assert f"left unread: 1 ({tmp_path / 'archive' / 'odd.bin'})" in result.stderr
+    assert "beside the messages, not read: 1" in result.stderr
 
 
 def test_bad_records_are_one_line(tmp_path: Path) -> None:
