@@ -1,8 +1,9 @@
 """The requests under way: reads their prompts, writes their replies in one batch, one token of each at a time.
 
-A prompt is read by itself, at most 512 tokens a round, and from where a kept beginning of it ends; then its
-conversation joins the batch, whose rows, of any adapters, are written on together. Whatever goes wrong ends the
-requests it happened to. Knows no queue and no thread, but belongs on the one that owns the model.
+A prompt is read by itself, at most 512 tokens a round, and from where a kept beginning of it ends; its last token is
+left to the batch, whose rows, of any adapters, are written on together: what the head, the largest layer of a small
+model, costs is then paid once for all. Whatever goes wrong ends the requests it happened to. Knows no queue and no
+thread, but belongs on the one that owns the model.
 """
 
 import logging
@@ -63,20 +64,26 @@ class Decoding:
 
         Args:
             has_ended: whether nobody waits for a request any more.
-            between: called between runs of the model, that nothing else need wait for the whole step.
+            between: called between runs of the model, that nothing else need wait for the whole step. It may add
+                requests, which are then part of this step.
         """
         for job in [job for job in self.jobs if has_ended(job)]:
             self._finish(job)
-        for job in [job for job in self.jobs if not job.writing]:
-            if not self._is_read_for(job):
-                self._read(job)
-                between()
+        seen: list[Job] = []
+        while unread := [job for job in self.jobs if self._is_to_read(job, seen)]:
+            seen.append(unread[0])
+            self._read(unread[0])
+            between()
         writing = [job for job in self.jobs if job.writing]
         if self._windows is not None:
             return self._write(writing)
         for job in writing:
             self._write([job])
         return []
+
+    def _is_to_read(self, job: Job, seen: Sequence[Job]) -> bool:
+        """Whether there is more of a prompt to read in this step."""
+        return not job.writing and job not in seen and not self._is_read_for(job)
 
     def _is_read_for(self, job: Job) -> bool:
         """Whether an earlier request is being read that begins alike: then this one waits, and reads only the rest."""
@@ -86,7 +93,7 @@ class Decoding:
         return any(not other.writing and self.prefixes.would_serve(other, job) for other in earlier)
 
     def _read(self, job: Job) -> None:
-        """Reads on in a request's prompt; at its end the first token is drawn."""
+        """Reads on in a request's prompt; then it may write, or has written its first token already."""
         try:
             logits = self._read_on(job)
         except Exception as error:  # noqa: BLE001 whatever went wrong is the request's end, not ours
@@ -98,23 +105,27 @@ class Decoding:
             self._free()
             return
         if logits is not None:
-            job.writing = True
             self._say([job], logits)
 
     def _read_on(self, job: Job) -> Tensor | None:
+        """Logits of the first token where that is drawn at once, as a request by itself is quickest."""
         if job.read == 0 and self._windows is not None:
             found = self.prefixes.find(job.request.adapter, job.ids, len(job.ids) + job.room)
             job.cache, job.read = found or (new_cache(self._windows, len(job.ids) + job.room), 0)
-        chunk = job.ids[job.read : job.read + (_PREFILL_AGAIN if job.retried else _PREFILL)]
-        with self._adapters.in_rows([job.request.adapter]):
-            logits, job.cache = self.forward([chunk], job.cache)
-        job.read += len(chunk)
-        if job.read < len(job.ids):
-            return None
-        if self._windows is not None and any(
-            not other.read and self.prefixes.would_serve(job, other) for other in self.jobs if other is not job
-        ):
-            self.prefixes.keep(job.request.adapter, job.ids, Row(job.cache))
+        is_alone = self._windows is None or len(self.jobs) == 1 or len(job.ids) == 1
+        end = len(job.ids) if is_alone else len(job.ids) - 1
+        chunk = job.ids[job.read : min(end, job.read + (_PREFILL_AGAIN if job.retried else _PREFILL))]
+        logits = None
+        if chunk:
+            is_last = job.read + len(chunk) == len(job.ids)
+            with self._adapters.in_rows([job.request.adapter]):
+                logits, job.cache = self.forward([chunk], job.cache, logits=is_last)
+            job.read += len(chunk)
+        job.writing = job.read >= end
+        others = [other for other in self.jobs if other is not job and not other.read]
+        if job.writing and not is_alone and any(self.prefixes.would_serve(job, other) for other in others):
+            assert job.cache is not None
+            self.prefixes.keep(job.request.adapter, job.ids[: job.read], Row(job.cache))
         return logits
 
     def _write(self, jobs: list[Job]) -> list[Job]:
@@ -145,6 +156,7 @@ class Decoding:
             else:
                 logits, _ = self.forward(tokens, self._batch.cache, **self._batch.masks(self._model.device))
                 self._batch.advance()
+        assert logits is not None
         return logits
 
     def _later_half(self, jobs: list[Job]) -> list[Job]:
@@ -208,13 +220,22 @@ class Decoding:
             job.cache = None
             job.deliver(error)
 
-    def forward(self, ids: Sequence[Sequence[int]], cache: Cache | None, **masks: Tensor) -> tuple[Tensor, Cache]:
-        """Logits after the last of each row of `ids`, shape (rows, vocabulary), and the cache with all of it."""
+    def forward(
+        self, ids: Sequence[Sequence[int]], cache: Cache | None, *, logits: bool = True, **masks: Tensor
+    ) -> tuple[Tensor | None, Cache]:
+        """Logits after the last of each row of `ids`, shape (rows, vocabulary), and the cache with all of it.
+
+        Args:
+            ids: rows of equal length.
+            cache: of what comes before; None: nothing.
+            logits: whether they are wanted; else the head computes nothing.
+            masks: what else the model is told.
+        """
         output = self._model(
             input_ids=torch.tensor(ids, device=self._model.device),
             past_key_values=cache,  # None: the model makes the kind it needs
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=1 if logits else torch.empty(0, dtype=torch.long, device=self._model.device),
             **masks,
         )
-        return output.logits[:, -1], output.past_key_values
+        return output.logits[:, -1] if logits else None, output.past_key_values

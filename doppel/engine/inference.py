@@ -27,7 +27,6 @@ from doppel.i18n import tr
 
 _log = logging.getLogger(__name__)
 
-_CANARY_TOKENS = 2  # the prompt is read, and one token written on it
 _LAST_STEP_SECONDS = 8.0  # the process may then end all the same: the thread is a daemon
 _FAILED_ROUNDS = 3  # in a row, by a fault of our own: then there is no use in going on
 
@@ -176,12 +175,16 @@ class InferenceThread:
 
     def _round(self) -> None:
         """Each request under way gets one step."""
-        self._run_errands()
-        self._admit()
-        again = self._decoding.step(self._has_ended, self._run_errands)
+        self._between_runs()
+        again = self._decoding.step(self._has_ended, self._between_runs)
         with self._changed:
             self._waiting.extendleft(reversed(again))
         self._forget_retired()
+
+    def _between_runs(self) -> None:
+        """What need not wait for the end of a round."""
+        self._run_errands()
+        self._admit()
 
     def _run_errands(self) -> None:
         """Does what was asked for since the model last ran: adapters that came, texts to be weighed."""
@@ -251,12 +254,11 @@ class InferenceThread:
             raise EngineError(tr("the model failed: {reason}", reason=first_line(error))) from error
 
     def _try_out(self, lora: Lora) -> None:
-        """Generates a few tokens. Raises EngineError when what comes out are no finite numbers."""
-        ids, cache = list(self._canary), None
+        """Reads a short prompt; every chat waits meanwhile. Raises EngineError when no finite numbers come out."""
         with torch.inference_mode(), self._adapters.in_rows([lora.name]):
-            for _ in range(_CANARY_TOKENS):
-                logits, cache = self._decoding.forward([ids], cache)
-                ids = candidates(logits[0], Sampling(temperature=0))[0].tolist()
+            logits, _ = self._decoding.forward([self._canary], None)
+            assert logits is not None
+            candidates(logits[0], Sampling(temperature=0))
 
     def _forget_retired(self) -> None:
         with self._changed:

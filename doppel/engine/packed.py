@@ -46,6 +46,8 @@ class PackedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 the name is torch's
         """As of any linear layer, without gradients."""
+        if not input.numel():  # oneDNN refuses
+            return input.new_empty(*input.shape[:-1], self.out_features)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(input.contiguous(), self.weight, self.bias, "none", [], "")
         return product
 

@@ -122,7 +122,7 @@ async def test_candidates_read_their_prompt_once(open_engine: Open) -> None:
     assert await asyncio.gather(*(ids(engine.generate(request)) for request in requests)) == [
         await ids(afresh.generate(request)) for request in requests
     ]
-    assert [width for _, width in runs].count(200) == 1
+    assert sum(width > 1 for _, width in runs) == 1
 
 
 async def test_what_is_kept_is_of_one_adapter(

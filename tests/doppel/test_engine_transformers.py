@@ -175,14 +175,14 @@ async def test_a_failing_step_ends_its_request_only(
     forward = engine._thread._decoding.forward
 
     def fail(ids: list[list[int]], *arguments: object, **masks: object) -> object:
-        if ids[0][-1] == 7:
+        if ids[0][:3] == [5, 6, 7]:
             raise RuntimeError("a bad kernel\nand a long trace")
         return forward(ids, *arguments, **masks)
 
     monkeypatch.setattr(engine._thread._decoding, "forward", fail)
     good = asyncio.create_task(ids(engine.generate(ask(engine))))
     with pytest.raises(EngineError, match=r"^the model failed: a bad kernel$"):
-        await ids(engine.generate(ask(engine, prompt=[5, 6, 7])))
+        await ids(engine.generate(ask(engine, prompt=[5, 6, 7, 8])))
     assert len(await good) == 24
     assert engine.health().ready
 
