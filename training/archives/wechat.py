@@ -1,7 +1,7 @@
 """WeChat as tables: PyWxDump's and WeClone's CSV, MemoTrace's of all chats or of one, and chatlog's.
 
 Two passes: the first learns who speaks in which chat, the second yields messages. MemoTrace's table of one chat and
-chatlog's do not say whose they are; what answers what, no table says but in words, and those are cut off.
+chatlog's do not say whose they are; what answers what, no table says but in words.
 """
 
 import json
@@ -17,6 +17,7 @@ from training.archives.reading import MALFORMED, csv_rows, messages_of, to_utc
 from training.archives.text_lines import decode_head
 from training.archives.text_logs import MessageIds, file_title
 from training.archives.tree import Tree
+from training.archives.wechat_words import Quote, Quotes, is_voice, transcript, unquoted
 
 PLATFORM = "wechat"
 ROOM = "@chatroom"
@@ -41,8 +42,9 @@ _KINDS: tuple[tuple[Mark, re.Pattern[str]], ...] = (
 _NUMBERS: dict[int, Mark] = {1: "", 47: "sticker", 50: "service", 52: "service", 10000: "service", 10002: "service"}
 _SHARES: dict[int, Mark] = {8: "sticker", 19: "forward", 40: "forward", 53: "", 57: "", 62: "service", 87: "service"}
 _SHARE = 49
+VOICE = 34
+"""The app's number of what was spoken."""
 _RECALLED = re.compile(r"撤回了?(?:一条消息|成员)|recalled a message")
-_QUOTED = re.compile(r"\s*\n\s*(?:\[引用\]\(.*|引用[：:].*|「引用.*)\Z|\s*\[引用 .*\]\s*\Z", re.DOTALL)
 # What stands for something else, in exports that call it a text; a title or an amount may follow.
 _PLACEHOLDER = re.compile(
     r"\[(?P<what>链接|小程序|聊天记录|转账|转账收款|红包|红包卡片|文件|视频号|音乐|名片|位置|语音|语音通话|视频通话|通话|图片|视频"
@@ -69,6 +71,7 @@ class _Row(msgspec.Struct, frozen=True):
         chat: account or name of the chat; empty where the file as a whole is one.
         peers: what the other one is called, should it be a private chat.
         is_owner: whether the owner wrote it; None where the table does not say.
+        quote: what it answers.
     """
 
     id: str
@@ -78,6 +81,7 @@ class _Row(msgspec.Struct, frozen=True):
     mark: Mark
     text: str
     is_owner: bool | None
+    quote: Quote | None = None
     sender_name: str = ""
     chat_name: str = ""
     peers: frozenset[str] = frozenset()
@@ -117,6 +121,7 @@ class _Converter:
         self._zone = tree.zone
         self._title = _PAGE.sub("", file_title(tree.label))
         self._ids = MessageIds()
+        self._quotes = Quotes(tree.zone)
         self._chats: dict[str, _Chat] = {}
         for _, record in csv_rows(tree.unheard(), file):
             try:
@@ -131,7 +136,7 @@ class _Converter:
         kind = _kind(row.chat, chat)
         alone = next(iter(chat.others)) if kind == "dm" and len(chat.others) == 1 else ""
         name = row.chat or alone or self._title
-        return Message(
+        message = Message(
             id=row.id or self._ids.of(sent_at, row.sender, row.text or row.mark),
             platform=PLATFORM,
             chat=name,
@@ -141,10 +146,13 @@ class _Converter:
             sent_at=sent_at,
             text=row.text,
             is_owner=self._is_owner(row, chat, kind),
+            reply_to=self._quotes.answered(name, row.quote),
             chat_name=row.chat_name or row.chat or self._title,
             mark=row.mark,
             origin=origin,
         )
+        self._quotes.remember(message)
+        return message
 
     def _learn(self, row: _Row) -> None:
         chat = self._chats.setdefault(row.chat, _Chat())
@@ -185,11 +193,14 @@ def mark_of_number(kind: int, share: int) -> Mark:
     return _SHARES.get(share, "media") if kind == _SHARE else _NUMBERS.get(kind, "media")
 
 
-def said(mark: Mark, text: str) -> tuple[Mark, str]:
-    """Mark and text of a message: what stands for a picture or a link is no text, and a quote is not the writer's."""
+def said(mark: Mark, text: str, *, spoken: bool = False) -> tuple[Mark, str]:
+    """Mark and text of a message: what stands for a picture or a link is no text, and a quote is not the writer's.
+
+    What somebody said in a voice message is its text, as a caption is a picture's.
+    """
     text = text.strip()
-    if mark in ("media", "sticker", "forward"):
-        return mark, ""
+    if spoken or mark in ("media", "sticker", "forward"):
+        return ("media", transcript(text)) if spoken else (mark, "")
     if mark == "service" and _RECALLED.search(text):
         return "deleted", text
     if mark:
@@ -199,7 +210,7 @@ def said(mark: Mark, text: str) -> tuple[Mark, str]:
     found = _PLACEHOLDER.match(text)
     # WeChat's own small pictures are written so within a text: `[表情]` alone stands for one of unknown name.
     if found is None or (found["what"] == "表情" and found.end() < len(text)):
-        return "", _QUOTED.sub("", text)
+        return "", unquoted(text)[0].strip()
     mark = _NOT_SENT.get(found["what"], "media")
     return mark, text if mark == "service" else ""
 
@@ -221,7 +232,8 @@ def _dumped(row: Mapping[str, str]) -> _Row:
     mark = mark_of(row["type_name"])
     if row.get("is_forward", "").strip().lower() in ("1", "true"):
         mark = "forward"
-    mark, text = said(mark, row["msg"] if "msg" in row else _packed(row["content"]))
+    written = row["msg"] if "msg" in row else _packed(row["content"])
+    mark, text = said(mark, written, spoken=mark != "forward" and is_voice(row["type_name"]))
     server_id, sender = row["msgsvrid"].strip(), row["talker"].strip()
     return _Row(
         id=server_id if _SERVER_ID.fullmatch(server_id) else "",
@@ -231,6 +243,7 @@ def _dumped(row: Mapping[str, str]) -> _Row:
         mark=mark,
         text=text,
         is_owner=_flag(row["is_sender"]),
+        quote=unquoted(written)[1],
     )
 
 
@@ -248,7 +261,8 @@ def _traced(row: Mapping[str, str]) -> _Row:
     names = [row.get(key, "") for key in ("remark", "nickname", "sender", "")]
     server_id = names.pop(0) if _SERVER_ID.fullmatch(names[0]) and (names[3] or not names[2]) else ""
     remark, nickname, sender = (name.strip() for name in names[:3])
-    mark, text = said(mark_of_number(int(row["type"]), int(row["subtype"] or 0)), row["strcontent"])
+    kind = int(row["type"])
+    mark, text = said(mark_of_number(kind, int(row["subtype"] or 0)), row["strcontent"], spoken=kind == VOICE)
     is_owner = _flag(row["issender"])
     peers = [name for name in dict.fromkeys((remark, nickname)) if name]
     return _Row(
@@ -260,6 +274,7 @@ def _traced(row: Mapping[str, str]) -> _Row:
         mark=mark,
         text=text,
         is_owner=is_owner,
+        quote=unquoted(row["strcontent"])[1],
         chat_name=next(iter(peers), ""),
         peers=frozenset(peers),
     )
@@ -267,7 +282,7 @@ def _traced(row: Mapping[str, str]) -> _Row:
 
 def _session(row: Mapping[str, str]) -> _Row:
     """A row of MemoTrace's table of one chat."""
-    mark, text = said(mark_of(row["类型"]), row["内容"])
+    mark, text = said(mark_of(row["类型"]), row["内容"], spoken=is_voice(row["类型"]))
     server_id = row["消息id"].strip()
     return _Row(
         id=server_id if _SERVER_ID.fullmatch(server_id) else "",
@@ -278,6 +293,7 @@ def _session(row: Mapping[str, str]) -> _Row:
         mark=mark,
         text=text,
         is_owner=None,
+        quote=unquoted(row["内容"])[1],
     )
 
 
@@ -295,6 +311,7 @@ def _listed(row: Mapping[str, str]) -> _Row:
         mark="service" if row["sender"].strip() == "系统消息" else mark,
         text=text,
         is_owner=True if name == _ME else None,
+        quote=unquoted(content)[1],
         sender_name=name,
         chat_name=row["talkername"].strip(),
     )

@@ -16,7 +16,8 @@ from training.archives.json_stream import JsonStream
 from training.archives.reading import array_records, as_object, json_stream, messages_of, to_utc
 from training.archives.text_logs import MessageIds, file_title
 from training.archives.tree import Tree
-from training.archives.wechat import PLATFORM, ROOM, mark_of, mark_of_number, said
+from training.archives.wechat import PLATFORM, ROOM, VOICE, mark_of, mark_of_number, said
+from training.archives.wechat_words import Quotes, is_voice, told_from
 
 _SNIFFED = 1 << 14
 _LIST = re.compile(rb'^\s*(?:\[\s*\{|\{.{0,400}?"(?:messages|items|data)"\s*:\s*\[\s*\{)', re.DOTALL)
@@ -103,8 +104,9 @@ class _Listed:
         sender = str(record.get("sender") or "") or (_ME if is_own else name or chat)
         kind: Kind = "group" if record.get("isChatRoom") or chat.endswith(ROOM) else "dm"
         sent_at = _time(record["time"])
-        mark = mark_of_number(int(record.get("type") or 0), int(record.get("subType") or 0))
-        mark, text = _said(sender, mark, record.get("content"))
+        form = int(record.get("type") or 0)
+        mark = mark_of_number(form, int(record.get("subType") or 0))
+        mark, text = _said(sender, mark, record.get("content"), spoken=form == VOICE)
         number = _known(record.get("seq")) or self._ids.of(sent_at, sender, text or mark)
         answered = self._answered(chat, as_object(as_object(record.get("contents")).get("refer")))
         if len(self._seen) >= _REMEMBERED:
@@ -154,6 +156,7 @@ class _OfSession:
         is_group = str(session.get("type")) == "群聊" or account.endswith(ROOM)
         self._kind: Kind = "group" if is_group else "dm"
         self._senders = senders
+        self._quotes = Quotes(_UTC)
         self._ids = MessageIds()
 
     def __call__(self, record: Mapping[str, Any], origin: str) -> Message:
@@ -161,12 +164,14 @@ class _OfSession:
         is_owner = None if own is None else bool(int(own))
         person = self._person(record, is_own=is_owner)
         sent_at = _time(record["createTime"])
-        mark, text = _said(person.account, mark_of(str(record.get("type") or "")), record.get("content"))
+        form, content = str(record.get("type") or ""), record.get("content")
+        mark, text = _said(person.account, mark_of(form), content, spoken=is_voice(form))
+        quote = told_from(record, content) if isinstance(content, str) else None
         caption = record.get("emojiCaption")
         if mark == "sticker" and isinstance(caption, str) and (caption := caption.strip("[] \n")):
             mark, text = "media", f"[{caption}]"  # as WeChat writes its own small pictures
         number = _known(record.get("platformMessageId"))
-        return Message(
+        message = Message(
             id=number or self._ids.of(sent_at, person.account, text or mark),
             platform=PLATFORM,
             chat=self._chat,
@@ -176,11 +181,13 @@ class _OfSession:
             sent_at=sent_at,
             text=text,
             is_owner=is_owner,
-            reply_to=_known(record.get("replyToMessageId")) or None,
+            reply_to=_known(record.get("replyToMessageId")) or self._quotes.answered(self._chat, quote),
             chat_name=self._name,
             mark=mark,
             origin=origin,
         )
+        self._quotes.remember(message)
+        return message
 
     def _person(self, record: Mapping[str, Any], *, is_own: bool | None) -> _Person:
         """The writer; in a file with a list of people a message has only a number."""
@@ -195,9 +202,9 @@ class _OfSession:
         return _Person(account, name or account)
 
 
-def _said(sender: str, mark: Mark, content: object) -> tuple[Mark, str]:
+def _said(sender: str, mark: Mark, content: object, *, spoken: bool) -> tuple[Mark, str]:
     """Mark and text; what an official account sends nobody wrote to anybody."""
-    mark, text = said(mark, content if isinstance(content, str) else "")
+    mark, text = said(mark, content if isinstance(content, str) else "", spoken=spoken)
     return ("bot" if sender.startswith(_OFFICIAL) and not mark else mark), text
 
 

@@ -123,6 +123,56 @@ def test_pasted_and_quoting_texts_are_texts(tmp_path: Path) -> None:
     assert [(one.mark, one.text) for one in messages] == [("", "长"), ("", "嗯")]
 
 
+def test_a_quote_is_linked_to_the_message_of_these_words_at_that_time(tmp_path: Path) -> None:
+    quoting = "带有引用的文本消息"
+    rows = [
+        dumped(1, "在吗"),
+        dumped(2, "好", own="1"),
+        dumped(3, "在吗"),
+        dumped(4, "在\n\n[引用](2024-10-04 11:01:00)鹿:在吗", quoting, own="1"),
+        dumped(5, "什么\n\n[引用](2024-10-04 11:59:00)鹿:在吗", quoting, own="1"),
+        dumped(6, "没有\n\n[引用](2024-10-04 11:01:00)鹿:别的话", quoting, own="1"),
+        dumped(7, "嗯[引用 鹿：在吗]", "text", own="1"),
+        dumped(8, "[捂脸]\n引用：wxid_me: 好", quoting),
+        dumped(9, "别的群\n\n[引用](2024-10-04 11:01:00)鹿:在吗", quoting, room="1@chatroom"),
+    ]
+    messages, bad = read(tmp_path, table(DUMP, *rows))
+    assert bad == []
+    linked = {int(one.id) - ID: (one.text, one.reply_to and int(one.reply_to) - ID) for one in messages}
+    assert list(linked.values())[3:] == [
+        ("在", 1),
+        ("什么", 3),  # the last one of these words: the clock of the export may be another one
+        ("没有", None),
+        ("嗯", 3),
+        ("[捂脸]", 2),
+        ("别的群", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("语音时长：3.2秒\n翻译结果：明天见", "明天见"),
+        ("语音时长：3.2秒", ""),
+        ("明天见", "明天见"),
+        ("[语音转文字] 明天见", "明天见"),
+        ("[微信语音转文字] 明天见", "明天见"),
+        ("[语音]", ""),
+        ("语音", ""),
+        ("[语音消息 - 转文字失败]", ""),
+        ("media/voices/voice_1.wav", ""),
+        ("<msg><voicemsg voicelength='3200'/></msg>", ""),
+        ("", ""),
+    ],
+)
+def test_what_a_voice_said_is_kept_where_the_export_has_it(tmp_path: Path, text: str, said: str) -> None:
+    traces = table(TRACE, traced(1, text, "鹿", kind="34"))
+    for content in (table(DUMP, dumped(1, text, "语音")), table(DUMP, dumped(1, text, "voice")), traces):
+        (message,), bad = read(tmp_path, content)
+        assert bad == []
+        assert (message.mark, message.text) == ("media", said)
+
+
 def test_groups_and_files_that_do_not_name_their_chat(tmp_path: Path) -> None:
     messages, _ = read(tmp_path, table(DUMP, dumped(1, "hi", room="1@chatroom")))
     assert {(one.kind, one.chat) for one in messages} == {("group", "1@chatroom")}
@@ -209,13 +259,19 @@ def test_chatlog(tmp_path: Path) -> None:
     rows = [
         ["2024-10-04 11:42:33", "鹿", "wxid_deer", "小鹿", "wxid_deer", "在吗"],
         ["2024-10-04 11:42:40", "我", "wxid_me", "小鹿", "wxid_deer", "![图片](http://127.0.0.1/image/1)"],
+        ["2024-10-04 11:43:00", "我", "wxid_me", "小鹿", "wxid_deer", "> 鹿(wxid_deer) 10-04 11:42:33\n> 在吗\n在\n的"],
+        ["2024-10-04 11:43:10", "鹿", "wxid_deer", "小鹿", "wxid_deer", "> [引用]\n> 3 比 2"],
     ]
     messages, bad = read(tmp_path, table(header, *rows))
     assert bad == []
     assert [(one.sender, one.sender_name, one.mark, one.is_owner) for one in messages] == [
         ("wxid_deer", "鹿", "", None),
         ("wxid_me", "我", "media", True),
+        ("wxid_me", "我", "", True),
+        ("wxid_deer", "鹿", "", None),
     ]
+    assert (messages[2].text, messages[2].reply_to) == ("在\n的", messages[0].id)
+    assert (messages[3].text, messages[3].reply_to) == ("> 3 比 2", None)
 
 
 def test_a_row_that_makes_no_sense_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:

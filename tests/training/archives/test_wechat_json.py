@@ -148,6 +148,24 @@ def test_weflow(tmp_path: Path) -> None:
     assert len({one.id for one in messages}) == 8
 
 
+def test_weflow_says_what_is_quoted_and_what_was_spoken(tmp_path: Path) -> None:
+    messages, bad = read(
+        tmp_path,
+        session(
+            kept(1, "在吗"),
+            kept(2, "在", "引用消息", own=1, quotedSender="鹿", quotedContent="在吗"),
+            kept(3, "在[引用 鹿：在吗]", "引用消息", own=1),
+            kept(4, "在[引用 鹿：没说过]", "引用消息", own=1),
+            kept(5, "明天见", "语音消息"),
+            kept(6, "[语音消息]", "语音消息"),
+        ),
+    )
+    assert bad == []
+    first = messages[0].id
+    assert [(one.text, one.reply_to) for one in messages[1:4]] == [("在", first), ("在", first), ("在", None)]
+    assert [(one.mark, one.text) for one in messages[4:]] == [("media", "明天见"), ("media", "")]
+
+
 def test_echotrace_and_groups(tmp_path: Path) -> None:
     content = session(kept(1, "大家好"), wxid=ROOM, type="群聊")
     del content["weflow"]
