@@ -60,6 +60,9 @@ _ATTACHMENT = re.compile(
     r"|Attachment missing!$|Digital Touch Message: .*|Unable to format app message: .*"
 )
 _LINK = re.compile(r"(?:https?://|www\.)\S+$")
+_OF_SITE = re.compile(r"\S \s?[|·–—•-] \S|(?:…|\.\.\.)$")
+_SHORT_WORD = 2  # "of", "to" and the like are small in titles
+_SUMMARY = 60
 _APP = re.compile(
     r"(?:GamePigeon|Fitness|Photos|Spotify|YouTube|Maps|Polls|Memoji|Music|Reminders|Notes|Pages|Numbers|Keynote|Freeform"
     r"|(?:com|net|org|io)\.[\w.-]+) message:(?:\n.*)?|Apple (?:Cash|Pay) transaction: .*"
@@ -223,12 +226,12 @@ def _body(lines: list[str]) -> tuple[Mark, str]:
             continue
         elif _STICKER.match(line):
             has_sticker = True
-        elif _ATTACHMENT.match(line) or (has_file and line.startswith(_TRANSCRIPT)):
+        elif _ATTACHMENT.match(line):
             has_file = True
         elif _UNSENT.match(line):
             is_unsent = True
-        else:
-            kept.append(line)
+        else:  # a voice message has its words beneath it, as a picture has its caption
+            kept.append(line.removeprefix(_TRANSCRIPT) if has_file else line)
     text = "\n".join(kept).replace("\ufffc", "").strip()
     if is_deleted or (is_unsent and not text):
         return "deleted", text
@@ -238,11 +241,21 @@ def _body(lines: list[str]) -> tuple[Mark, str]:
         return "media", ""
     if has_file:
         return "media", text
-    # A link is a bubble of its own: what stands below it is the title and summary of the page, not anybody's words.
-    first, _, _ = text.partition("\n")
-    if _LINK.match(first):
+    first, _, below = text.partition("\n")
+    if _LINK.match(first) and _is_preview(below.split("\n")):
         return "", first
     return ("sticker" if has_sticker and not text else ""), text
+
+
+def _is_preview(lines: list[str]) -> bool:
+    """Whether what stands below a link is the title and summary of its page, which the exporter puts there.
+
+    A text message may begin with a link as well, and nothing in the file tells the two apart but the look of a title.
+    """
+    words = [word for word in lines[0].split() if len(word) > _SHORT_WORD]
+    is_title = len(words) > 1 and sum(word[0].isupper() for word in words) > len(words) / 2
+    has_summary = len(lines) > 1 and len(lines[1]) >= _SUMMARY and not lines[0].endswith((".", "!", "?"))
+    return bool(_OF_SITE.search(lines[0])) or is_title or has_summary
 
 
 def _without_tapbacks(lines: list[str]) -> tuple[list[str], list[Reaction]]:

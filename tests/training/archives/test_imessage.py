@@ -57,6 +57,22 @@ def test_chat(tmp_path: Path) -> None:
     assert {(one.kind, one.chat, one.platform) for one in messages} == {("dm", "Tom", "imessage")}
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["look at this, isn't it lovely", "Look at this", "so cheap!!\nshall we?", "太好笑了\n你看", "www.b.example"],
+)
+def test_words_below_a_link_are_kept(tmp_path: Path, words: str) -> None:
+    text = f"https://a.example/tea?x=1\n{words}"
+    (message,), _ = read(written(tmp_path, f"Mar 13, 2021  9:05:10 PM\nMe\n{text}\n\n"))
+    assert (message.mark, message.text) == ("", text)
+
+
+def test_what_a_voice_message_said_is_its_text(tmp_path: Path) -> None:
+    body = "attachments/12.caf\nTranscription: see you at nine\nat the pond"
+    (message,), _ = read(written(tmp_path, f"Mar 13, 2021  9:05:10 PM\nMe\n{body}\n\n"))
+    assert (message.mark, message.text) == ("media", "see you at nine\nat the pond")
+
+
 def test_an_answer_names_what_it_answers_and_is_told_once(tmp_path: Path) -> None:
     messages, _ = read(written(tmp_path, CHAT))
     assert [one.text for one in messages if one.reply_to and not one.mark] == ["an answer\nof two lines"]
@@ -85,7 +101,9 @@ def test_tapbacks_are_the_signs_that_the_phone_shows(tmp_path: Path) -> None:
 
 def test_what_an_app_puts_beneath_a_link_or_in_place_of_words_is_nobodys(tmp_path: Path) -> None:
     bodies = (
-        "https://a.example/tea\nHow to brew tea\nA guide\nin two lines",
+        "https://a.example/tea\nHow to Brew Tea\nA guide\nin two lines",
+        "https://a.example/tea\nHow to brew tea | All about tea",
+        "https://a.example/tea\nHow to brew tea\nA guide to water, leaves and pots that says all that there is to say",
         "read https://a.example/tea\nit is good",
         "GamePigeon message:\nLet's play 8 ball!",
         "Apple Cash transaction: $5",
@@ -96,6 +114,8 @@ def test_what_an_app_puts_beneath_a_link_or_in_place_of_words_is_nobodys(tmp_pat
     messages, bad = read(written(tmp_path, text))
     assert bad == []
     assert [(one.mark, one.text) for one in messages] == [
+        ("", "https://a.example/tea"),
+        ("", "https://a.example/tea"),
         ("", "https://a.example/tea"),
         ("", "read https://a.example/tea\nit is good"),
         ("media", ""),
