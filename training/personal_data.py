@@ -24,6 +24,7 @@ Form = Literal[
     "block",
     "street",
     "cn_street",
+    "de_street",
     "name",
 ]
 """How a secret is written, which decides how its stand-in is made."""
@@ -58,6 +59,15 @@ _CN_ID_SAID = re.compile(r"身份证[^0-9\n]{0,8}([1-9][0-9]{14}(?:[0-9]{2}[0-9X
 _SSN = re.compile(r"(?<![0-9A-Za-z-])(?!000|666)[0-8][0-9]{2}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![0-9A-Za-z]|-[0-9])")
 _SSN_SAID = re.compile(
     r"(?:\bssn\b|social security)[^0-9\n]{0,20}([0-9]{3} ?[0-9]{2} ?[0-9]{4})(?![0-9])", re.ASCII | re.IGNORECASE
+)
+_INSURANCE = re.compile(
+    r"(?<![0-9A-Za-z])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]( ?)[0-9]{2}\1[0-9]{2}\1[0-9]{2}"
+    r" ?[A-D](?![0-9A-Za-z])"
+)
+"""A British National Insurance number, which has letters that its office gives out."""
+_INSURANCE_SAID = re.compile(
+    r"(?:\bni(?:no)?\b|national insurance)[^0-9\n]{0,20}?\b([A-Z]{2}(?: ?[0-9]{2}){3} ?[A-D])(?![0-9A-Za-z])",
+    re.ASCII | re.IGNORECASE,
 )
 _PAPER_SAID = re.compile(
     r"(?:(?<![A-Za-z])passport|护照|護照|通行证|通行證|身[份分][证證](?:字?[号號])?)"
@@ -217,6 +227,10 @@ _PHONE_SAID = re.compile(
 )
 
 
+_HOTLINE = 10
+"""Digits of 400-820-8820 and the like, a company's line in China or a free one in America: they are nobody's own."""
+
+
 def _phones(text: str) -> Iterator[Found]:
     for fewest, most, form in _PHONES:
         for match in form.finditer(text):
@@ -227,7 +241,10 @@ def _phones(text: str) -> Iterator[Found]:
 
 def _phone(start: int, text: str, fewest: int, most: int) -> Iterator[Found]:
     text = text.rstrip(" ./-(")
-    digits = sum(map(str.isdigit, text))
+    plain = "".join(filter(str.isdigit, text))
+    digits = len(plain)
+    if digits == _HOTLINE and plain.startswith(("400", "800")):
+        return
     if fewest <= digits <= most and not _DATE.search(text) and not (text[0] == "+" and text.endswith("00000")):
         yield Found(start, start + len(text), "phone", "phone")
 
@@ -259,8 +276,27 @@ _CN_STREET = re.compile(
 )
 
 
+_DE_HINT = re.compile("(?:tra(?:ß|ss)e|tr|asse|llee|ussee|damm|ufer|weg|latz|ring)\\.? ?[0-9]")
+_DE_STREET = re.compile(
+    r"(?<![\w-])(?:"
+    r"(?:[A-ZÄÖÜa-zäöü][a-zäöüß]{2,24}|(?:[A-ZÄÖÜ][a-zäöüß.]{1,20}[ -]){1,3})(?:[Ss]traße|[Ss]trasse|[Ss]tr\.?)"
+    r"|[A-ZÄÖÜ][a-zäöüß]{2,20}(?:gasse|allee|chaussee|damm|ufer)"
+    r"|(?:[A-ZÄÖÜ][a-zäöüß.]{2,20}[ -]){1,2}(?:Allee|Gasse|Chaussee)"
+    r"|(?!(?:Heim|Hin|Rück|Um|Aus|Rad|Geh|Fuß|Schul|Arbeits|Park|Sitz|Steh|Spiel|Sport|Camping|Rast|Tennis|Fußball|Lager"
+    r"|Ausbildungs|Studien|Kita|Stell|Liege|Schlaf|Ehe|Ohr|Schlüssel|Box|Tabellen|Lösungs|Bildungs|Mittel|Welt|Ess|Bau"
+    r"|Stamm|Praktikums|Kindergarten|Betreuungs|Start|Ver|Be)(?:s|en)?(?:weg|platz|ring))"
+    r"[A-ZÄÖÜ][a-zäöüß]{2,20}(?:weg|platz|ring))"
+    r" ?(?<![a-z])[1-9][0-9]{0,2}(?: ?[a-h])?(?![0-9A-Za-z,.:]*[0-9A-Za-zäöüß%€])"
+    r"(?! ?(?:Min|Std|Stunde|Tag|Uhr|Euro|EUR|[Mm]al\b|[Kk]m\b|m\b|Meter|Leute|Prozent|Mio|Jahre|Wochen|Monate|Punkte"
+    r"|€|%))"
+    r"(?:,? (?:D-)?[0-9]{5}(?= [A-ZÄÖÜ][a-zäöüß]))?"
+)
+
+
 def streets(text: str) -> Iterator[Found]:
-    """Street addresses, English and Chinese: at least a street and a house number."""
+    """Street addresses, English, German and Chinese: at least a street and a house number."""
+    for match in _DE_STREET.finditer(text) if _DE_HINT.search(text) else ():
+        yield Found(match.start(), match.end(), "address", "de_street")
     for match in _STREET.finditer(text):
         yield Found(match.start(), match.end(), "address", "street")
     for match in _BOX.finditer(text):
@@ -272,6 +308,10 @@ def streets(text: str) -> Iterator[Found]:
 
 def numbers(text: str) -> Iterator[Found]:
     """Identity numbers, cards and telephones."""
+    for match in _INSURANCE.finditer(text):
+        yield Found(match.start(), match.end(), "id", "number")
+    for match in _INSURANCE_SAID.finditer(text):
+        yield Found(match.start(1), match.end(1), "id", "number")
     if _NUMBER.search(text):
         yield from _identities(text)
         yield from _cards(text)

@@ -12,7 +12,7 @@ from doppel.config import PrivateKind
 from training.personal_data import Form, Found, ibans, numbers, streets
 
 # Most messages hold none of these characters and words, and a secret holds one of them.
-_HINT = re.compile("[0-9０-９@＠/／:：=＝码碼令号號]")
+_HINT = re.compile("[0-9０-９@＠/／:：=＝码碼令号號钥鑰]")
 _ASCII_HINT = re.compile("[0-9@/:=]")  # what of it text of ASCII can hold, found in half the time
 
 _FOLDED = str.maketrans(
@@ -46,6 +46,11 @@ _ASSIGNED = re.compile(
     r"|(?<![A-Za-z])Bearer\s+([\w\-./+=]{16,1024})",
     re.ASCII | re.IGNORECASE,
 )
+_LONG_NAMED = 24
+_SCRAMBLED = re.compile(
+    r"(?:token|secret|key|密钥|秘钥|私钥|金鑰|令牌)[\"']?\s*(?:(?::|=|is\b|->|是|为|：)\s*)?[\"'`]?([A-Za-z_-]{20,256})(?![A-Za-z_-])",
+    re.ASCII | re.IGNORECASE,
+)
 _RUN = re.compile(r"[\w+-]{24,}", re.ASCII)
 _KEY = re.compile(r"(?<![A-Za-z0-9/+.:_=~-])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=_-])")
 """Amazon's secret keys, which are runs with slashes in them; a path has fewer capitals."""
@@ -55,7 +60,7 @@ _PIECES = re.compile(r"[A-Z]+|[a-z]+|[0-9]+")
 def find(text: str, kinds: frozenset[PrivateKind]) -> list[Found]:
     """The secrets of the given kinds, in order, none overlapping. Of two that overlap the one that holds the other."""
     hint = _ASCII_HINT if text.isascii() else _HINT
-    if not hint.search(text) and "assw" not in text and "ASSW" not in text and "assphrase" not in text:
+    if not hint.search(text) and not _is_named(text):
         return []
     if not text.isascii():
         text = text.translate(_FOLDED)  # character by character, so places stay the same
@@ -68,6 +73,15 @@ def find(text: str, kinds: frozenset[PrivateKind]) -> list[Found]:
                 _claim(found, one)
     found.sort()
     return found
+
+
+def _is_named(text: str) -> bool:
+    """Whether a text without any of those characters has a word that a secret may follow, or an @ that is spelt out."""
+    if "assw" in text or "ASSW" in text or "assphrase" in text:
+        return True
+    if len(text) >= _LONG_NAMED and ("oken" in text or "ecret" in text or "key" in text.lower()):
+        return True
+    return "at]" in text or "at)" in text or "AT]" in text or "AT)" in text or "#" in text
 
 
 def _claim(found: list[Found], one: Found) -> None:
@@ -131,6 +145,13 @@ def _trimmed(text: str, start: int, end: int, kind: PrivateKind, form: Form) -> 
 _EMAIL = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9._%+-]*[A-Za-z0-9_+-])?@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![A-Za-z0-9@])"
 )
+_SPELT = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9._%+-]*[A-Za-z0-9_+-])?(?: ?[\[({<] ?(?:at|@) ?[\])}>] ?"
+    r"|#(?=(?:qq|1[26][36]|gmail|outlook|hotmail|foxmail|sina|yeah|live|icloud)\.))"
+    r"(?:[A-Za-z0-9-]{1,63}(?:\.| ?[\[({<] ?(?:dot|punkt|\.) ?[\])}>] ?| dot )){1,4}[A-Za-z]{2,24}(?![A-Za-z0-9@])",
+    re.ASCII | re.IGNORECASE,
+)
+"""An address with `[at]`, `(dot)` and the like, so that programs shall not find it."""
 _IN_LOGIN = re.compile(r"://[^\s/]*$")
 _IPV4 = re.compile(r"(?<![0-9A-Za-z.-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9A-Za-z-]|\.[0-9])")
 _IPV6 = re.compile(r"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![0-9A-Za-z:])")
@@ -147,6 +168,9 @@ def _emails(text: str) -> Iterator[Found]:
         for match in _EMAIL.finditer(text):
             if not _IN_LOGIN.search(text[max(0, match.start() - 80) : match.start()]):
                 yield Found(match.start(), match.end(), "email", "email")
+    if "#" in text or "@" in text or "at" in text.lower():
+        for match in _SPELT.finditer(text):
+            yield Found(match.start(), match.end(), "email", "email")
 
 
 def _networks(text: str) -> Iterator[Found]:
@@ -191,6 +215,20 @@ def _tokens(text: str) -> Iterator[Found]:
             and "://" not in text[match.start(group) :][:12]
         ):
             yield Found(match.start(group), match.start(group) + len(value), "token", "token")
+
+
+def _scrambled(text: str) -> Iterator[Found]:
+    """Letters behind a word for a key, as many capitals among them as chance would have: the names in programs have
+    fewer, and seldom two in a row."""
+    if len(text) < _LONG_NAMED:
+        return
+    for match in _SCRAMBLED.finditer(text):
+        letters = [one for one in match[1] if one.isalpha()]
+        capitals = sum(map(str.isupper, letters))
+        share = min(capitals, len(letters) - capitals) / max(1, len(letters))
+        in_row = sum(len(piece) - 1 for piece in _PIECES.findall(match[1]) if piece.isupper())
+        if share >= 0.4 or (share >= 0.25 and in_row >= 2):
+            yield Found(match.start(1), match.end(1), "token", "word")
 
 
 def _random(text: str) -> Iterator[Found]:
@@ -293,5 +331,6 @@ _DETECTORS: tuple[tuple[frozenset[PrivateKind], Callable[[str], Iterator[Found]]
     (frozenset(("password",)), _passwords),
     (frozenset(("address",)), streets),
     (frozenset(("token",)), _random),
+    (frozenset(("token",)), _scrambled),
 )
 """In the order of certainty: of two equal findings the earlier one counts."""

@@ -196,6 +196,15 @@ def _street(secret: str, dice: _Dice) -> str:
     return f"{1 + int(dice.digits(2))} Example {street}"
 
 
+def _de_street(secret: str, dice: _Dice) -> str:
+    """`Musterweg 12`: the sort of street stays, and a postal code becomes one that no place has."""
+    sort = re.search(r"(?i:straße|strasse|str\.?|gasse|allee|chaussee|damm|ufer|weg|platz|ring)(?= ?[0-9])", secret)
+    end = sort[0].lower() if sort else "straße"
+    muster = "Muster" if secret[0].isupper() else "muster"
+    code = ", 00000" if re.search("[0-9]{5}$", secret) else ""
+    return f"{muster}{end} {1 + int(dice.digits(2))}{code}"
+
+
 def _cn_street(secret: str, dice: _Dice) -> str:
     """`示例路12号`: the sort of street stays, numbers change."""
     sort = re.search(_SORTS, secret)
@@ -240,6 +249,7 @@ _MAKERS: dict[Form, Callable[[str, _Dice], str]] = {
     "block": _block,
     "street": _street,
     "cn_street": _cn_street,
+    "de_street": _de_street,
     "name": _name,
 }
 _TESTS: dict[Form, Callable[[str], bool]] = {
@@ -256,5 +266,6 @@ _TESTS: dict[Form, Callable[[str], bool]] = {
     "block": _is_block,
     "street": lambda text: " Example " in text,
     "cn_street": lambda text: text.startswith("示例"),
+    "de_street": lambda text: text.startswith(("Muster", "muster")),
     "name": lambda _: False,  # a made-up name may be somebody's
 }

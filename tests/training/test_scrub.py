@@ -126,6 +126,35 @@ def street(dice: random.Random) -> str:
     return f"{dice.randint(2, 999)} {name}{dice.choice(['', ', Apt 4B', ', Springfield, IL 62704'])}"
 
 
+def de_street(dice: random.Random) -> str:
+    """The sort of street is no secret; its name and number are."""
+    names = [
+        "Hauptstraße",
+        "Lindenweg",
+        "Berliner Straße",
+        "Bergstr.",
+        "Karl-Marx-Allee",
+        "Rathausplatz",
+        "Kurfürstendamm",
+    ]
+    return f"{dice.choice(names)} {dice.randint(1, 199)}{dice.choice(['', 'a', ', 10115 Berlin'])}"
+
+
+def ni_number(dice: random.Random) -> str:
+    lead, numbers = dice.choice(["AB", "JG", "CE", "PX"]), [digits(dice, 2) for _ in range(3)]
+    return dice.choice(["{}{}{}{}{}", "{} {} {} {} {}"]).format(lead, *numbers, dice.choice("ABCD"))
+
+
+def spelt_email(dice: random.Random) -> str:
+    name, host = email(dice).split("@")
+    form = dice.choice(["{} [at] {}", "{}(at){}", "{} (at) {}", "{} [at] {}", "{}[@]{}"])
+    return form.format(name, host.replace(".", dice.choice([".", " [dot] ", "(dot)"])))
+
+
+def scrambled(dice: random.Random) -> str:
+    return letters(dice, 24, string.ascii_letters)
+
+
 def cn_street(dice: random.Random) -> str:
     road = dice.choice(["建国路", "文三路", "中山大道", "南京东路", "解放街", "槐树胡同"])
     return f"{road}{dice.randint(2, 999)}号{dice.choice(['', f'{dice.randint(1, 9)}号楼{dice.randint(101, 2500)}室'])}"
@@ -178,6 +207,10 @@ def code(count: int) -> Callable[[random.Random], str]:
 Maker = Callable[[random.Random], str]
 PLANTED: list[tuple[PrivateKind, Maker, tuple[str, ...]]] = [
     ("email", email, ("mail me at {} ok?", "邮箱是{}，发我", "{}")),
+    ("email", spelt_email, ("write to {}", "{}", "邮箱 {}")),
+    ("email", lambda dice: digits(dice, 9) + "#qq.com", ("{} 把#换成@",)),
+    ("id", ni_number, ("my NI is {}", "{}", "national insurance number {}")),
+    ("token", scrambled, ("the token is {}", "api key {}", "密钥 {}", "secret: {}")),
     ("phone", us_phone, ("call me {} tonight", "my cell: {}", "打{}找我")),
     ("phone", cn_mobile, ("我电话{}", "{} 这是我的号", "加我微信，同号{}，谢谢", "his number is {}.")),
     ("phone", cn_landline, ("公司电话 {}", "office {} ask for me", "座机：{}")),
@@ -221,6 +254,7 @@ PLANTED: list[tuple[PrivateKind, Maker, tuple[str, ...]]] = [
     ("url", token("", count=16), ("join https://t.me/+{}", "discord.gg/{} 进来", "https://chat.whatsapp.com/{}")),
     ("url", code(10), ("https://us02web.zoom.us/j/{}", "会议 https://meeting.tencent.com/p/{}")),
     ("address", street, ("I live at {}", "{} come by", "寄到 {}")),
+    ("address", de_street, ("ich wohne {}", "{}", "schick es an {}, danke")),
     ("address", cn_street, ("我家住{}", "寄到杭州市西湖区{}", "地址：{}，谢谢")),
     ("address", cn_block, ("我在{}", "寄到朝阳区{}")),
     ("address", cn_estate, ("我住{}", "快递放{}门口", "地址 {}")),
@@ -267,7 +301,14 @@ the 3 way street is closed|down the road {n2} miles|{n1} guys on the street|24 h
 版本{n1}.{n2}.{n1}更新了|升级到{n1}.{n2}.{n1}.{n2}|订{n3}份，每份{n2}元|{n3}人报名|第{n3}章|{n2}路公交|坐{n2}号线
 我知道{n2}号放假|走路{n2}分钟|上街{n2}次|{n1}号楼见|{n2}号前交|密码是什么|密码忘了|密码是多少来着|验证码收不到
 das passwort ist falsch|le mot de passe est incorrect|passwort ist weg|three/four/five/six/seven/eight/nine/ten
-密码是我的生日|密码8位以上|口令记不住|房号{n3}|座位{n2}排{n2}号|快{n2}点了|{n3}{n3}播放量|销量{n3}万|订单{n3}{n3}号
+客服电话400-{n3}-1{n3}|打400{n3}1{n3}问问|热线 400 820 1{n3}|call 800-{n3}-1{n3} toll free|电话8008201{n3}
+heimweg dauert {n2} minuten|Heimweg {n2} Minuten|Parkplatz {n2} ist frei|um {n1} am Alexanderplatz
+Umweg {n1} km|Platz {n1} für uns|Goethestraße {n1} Minuten zu Fuß|in der Straße {n2} Leute|Arbeitsplatz {n3}
+die Bergstr. {n1}.5 km lang|AB {n2} {n2}|ring {n1} times
+the key is getUserAuthenticationTokenFromHeader|token: ThisIsAVeryLongClassName
+look at amazon dot com|meet (at) noon. ok|secret lovelovelovelovelovelove|keyboardsmashing asdfasdfasdfasdfasdfasdf
+my monkey says AAAAAAAAAAAAAAAAAAAAAaaaaaaaa|#1 #qq|密码是我的生日|密码8位以上
+口令记不住|房号{n3}|座位{n2}排{n2}号|快{n2}点了|{n3}{n3}播放量|销量{n3}万|订单{n3}{n3}号
 """
 
 
@@ -359,6 +400,11 @@ def test_another_persona_has_other_stand_ins(tmp_path: Path) -> None:
         ("DE89 3704 0044 0532 0130 00", r"DE00( \d{4}){4} \d\d"),
         ("密码是Tr0ub4dor&3", r"密码是FAKE[a-z0-9]{5}&\d"),
         ("221B Baker Street, London", r"\d+ Example Street, London"),
+        ("Lindenweg 3, 10115 Berlin", r"Musterweg \d+, 00000 Berlin"),
+        ("in der hauptstraße 12a", r"in der musterstraße \d+"),
+        ("Berliner Str. 7", r"Musterstr\. \d+"),
+        ("AB 12 34 56 C", r"AB 00 00 \d\d C"),
+        ("tom [at] gmail [dot] com", r"[a-z]+@example\.(com|org|net)"),
         ("建国路88号3单元501室", r"示例路\d\d号\d单元\d{3}室"),
         ("https://a.org/x?id=7&token=abc123def", r"https://a\.org/x\?id=7&token=fake[a-z0-9]{5}"),
         ("https://ann:pw12@a.org/", r"https://ann:fake@a\.org/"),
