@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import astuple
 
 from tests.training.messages import message
-from training.spool import Spool
+from training.spool import Records, Spool
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 20), st.text(max_size=9))))
@@ -31,3 +31,13 @@ def test_public_messages_are_apart_from_conversations(tmp_path: Path) -> None:
         spool.add(0, message(number, kind=kind))
     assert [(one.is_public, len(one.times())) for one in spool.conversations()] == [(False, 2), (True, 3)]
     spool.close()
+
+
+def test_records_beyond_four_gibibytes_come_back(tmp_path: Path) -> None:
+    records = Records(tmp_path / "records")
+    records.put(b"first")
+    records._file.seek(beyond := 5 << 30)  # a hole takes no room on the disk
+    records.position = beyond
+    assert records.put(b"last") == 4
+    assert (records.read(0, 5), records.read(beyond, 4)) == (b"first", b"last")
+    records.close()

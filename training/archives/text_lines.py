@@ -1,6 +1,7 @@
 """Lines of a text export in whatever encoding it was saved. Knows no format."""
 
 import codecs
+import io
 from collections.abc import Iterator
 
 from training.archives.tree import CountedFile
@@ -14,7 +15,9 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _DAMAGED_IN = 5
-_LINE_ENDS = "\r\n"
+
+LONGEST_LINE = 1 << 26
+"""Characters of a line (64 Mi); what goes on beyond is taken for a line of its own."""
 
 
 def encoding_of(head: bytes) -> str:
@@ -45,19 +48,20 @@ def text_lines(file: CountedFile, head: bytes) -> Iterator[tuple[int, str]]:
         head: its first bytes, from which the encoding is told.
     """
     decoder = codecs.getincrementaldecoder(encoding_of(head))("replace")
-    number, rest = 0, ""
+    ends = io.IncrementalNewlineDecoder(decoder, translate=True)
+    number, held, size = 0, list[str](), 0
     while True:
         data = file.read(_CHUNK)
-        text = rest + decoder.decode(data, final=not data)
-        # a \r at the end may be half of a \r\n
-        lines = text.replace("\r\n", "\n").split("\n") if not text.endswith("\r") or not data else [text]
-        rest = lines.pop()
-        for line in lines:
-            for part in line.split("\r"):
+        first, *further = ends.decode(data, final=not data).split("\n")
+        held.append(first)
+        size += len(first)
+        if further or size >= LONGEST_LINE:
+            for line in ("".join(held), *further[:-1]):
                 number += 1
-                yield number, part
+                yield number, line
+            held = further[-1:]
+            size = sum(map(len, held))
         if not data:
             break
-    for part in rest.split("\r") if rest.strip(_LINE_ENDS) else ():
-        number += 1
-        yield number, part
+    if last := "".join(held):
+        yield number + 1, last

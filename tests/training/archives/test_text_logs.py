@@ -4,9 +4,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.training.exports import ZONE
+from training.archives import text_lines as text_lines_module
 from training.archives.chat_text import hour_of
+from training.archives.text_lines import text_lines
 from training.archives.text_logs import MessageIds, file_title, log_records, month_number
 from training.archives.tree import Tree, open_folder
 
@@ -25,6 +29,30 @@ def test_records_go_on_over_lines(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "\nnothing yet\n> a\nb\n\n> c\n")
     assert list(log_records(tree, "log.txt", begun)) == [(3, "> a", ["b", ""]), (6, "> c", [])]
     assert [one.position for one in tree.bad_records] == ["line 2"]
+
+
+class Pieces:
+    """A file that gives a few bytes at a time."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self.data, self.size = data, size
+
+    def read(self, _: int = -1) -> bytes:
+        piece, self.data = self.data[: self.size], self.data[self.size :]
+        return piece
+
+
+@given(st.text("a\r\n\u2028é鹿", max_size=30), st.integers(1, 5))
+def test_lines_are_the_same_however_the_file_is_cut(text: str, size: int) -> None:
+    lines = [line for _, line in text_lines(Pieces(text.encode(), size), b"")]  # type: ignore[arg-type]
+    expected = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    assert lines == expected[: len(expected) - (not expected[-1])]
+
+
+def test_a_line_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_lines_module, "LONGEST_LINE", 10)
+    lines = list(text_lines(Pieces(b"x" * 35 + b"\nyy\n", 5), b""))  # type: ignore[arg-type]
+    assert lines == [(1, "x" * 10), (2, "x" * 10), (3, "x" * 10), (4, "x" * 5), (5, "yy")]
 
 
 def test_an_endless_record_is_cut_and_told(tmp_path: Path) -> None:

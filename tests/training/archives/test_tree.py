@@ -1,8 +1,11 @@
 """Files in folders and zips: broken, locked and malicious zips become one line."""
 
 import io
+import json
 import random
+import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doppel.errors import UserError
-from tests.training.exports import ZONE, read_all, tweet, twitter_files, write_zip
+from tests.training.exports import ZONE, read_all, telegram_message, tweet, twitter_files, write_zip
 from training.archives import tree
+from training.archives.telegram import TelegramReader
 from training.archives.tree import Tree, open_folder, open_zip
 
 
@@ -61,6 +65,59 @@ def test_many_bad_records_are_counted_but_not_all_listed(tmp_path: Path, monkeyp
     assert place.bad_count == 10
     assert [record.position for record in place.bad_records] == ["0", "1", "2"]
     assert place.bad_records[0].file == "here/a.json"
+
+
+def test_a_zip_beyond_four_gibibytes(tmp_path: Path) -> None:
+    path = tmp_path / "t.zip"
+    with path.open("wb") as file:
+        file.truncate(5 << 30)  # a hole takes no room on the disk
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, content in twitter_files(tweets=[tweet(1, "far behind")]).items():
+            archive.writestr(name, content)
+    messages, bad = read_all(path)
+    assert [one.text for one in messages] == ["far behind"]
+    assert bad == []
+
+
+class Endless:
+    """A store with one chat of as many messages as asked for, made while they are read."""
+
+    def __init__(self, count: int) -> None:
+        self.chunks = iter(self._chunks(count))
+
+    def _chunks(self, count: int) -> Iterator[bytes]:
+        yield b'{"name": "Tom", "type": "personal_chat", "id": 2002, "messages": ['
+        for start in range(0, count, 100):
+            records = (telegram_message(number, 1001, "x" * 200) for number in range(start, start + 100))
+            yield (b"," if start else b"") + json.dumps(list(records)).encode()[1:-1]
+        yield b"]}"
+
+    def read(self, _: int = -1, /) -> bytes:
+        return next(self.chunks, b"")
+
+    def size(self, _: str) -> int:
+        return 3 << 30
+
+    def open(self, _: str) -> "Endless":
+        return self
+
+    def close(self) -> None: ...
+    def listing(self, _: str) -> tuple[list[str], list[str]]:
+        return ["result.json"], []
+
+    def open_seekable(self, _: str) -> Path:
+        raise NotImplementedError
+
+
+def test_what_is_kept_of_a_file_does_not_grow_with_it() -> None:
+    peaks = []
+    for count in (2_000, 10_000):
+        tracemalloc.start()
+        messages = TelegramReader().read(Tree(Endless(count), "result.json", "here", ZONE))
+        assert sum(1 for _ in messages) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + (1 << 19)  # the larger one is 3 MB larger
 
 
 @pytest.mark.parametrize("kept", [0, 1, 30, 0.5, 0.99])
