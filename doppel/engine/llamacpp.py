@@ -1,8 +1,8 @@
 """llama.cpp in this process: the quick way without a large GPU. The base is a GGUF file, quantised.
 
 llama.cpp takes adapters at its start only, so each has an instance of its own, and the weights of the base, mapped
-from one file, are in memory once. An instance is spoken to as a server on this machine, with a key that nobody else
-has; that is `openai`'s. Knows GGUF files and instances.
+from one file, are in memory once. An instance is spoken to as a server is, which is `openai`'s, but without a network.
+Knows GGUF files and instances.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from doppel.adapter import AdapterRefused, BaseIdentity
 from doppel.base import identify, load_tokenizer, prepare_base
 from doppel.config import Config, cache_dir
 from doppel.engine import EngineError, Health, Load, Request, Sampling, Token
+from doppel.engine.inside import Inside
 from doppel.engine.lora import Lora, read_lora
 from doppel.engine.openai import OpenAIEngine, context_length_of, transcript_for
 from doppel.engine.remote import Server
@@ -85,7 +86,7 @@ class Instance:
         parameters.endpoint_slots = False
         parameters.timeout_read = _READ_SECONDS
         self.key = secrets.token_hex(16)
-        parameters.api_keys = [self.key]
+        parameters.api_keys = [self.key]  # it listens on this machine all the same, but nobody else has this
         if on_cpu:
             parameters.n_gpu_layers = 0
         if threads is not None:
@@ -93,14 +94,12 @@ class Instance:
             parameters.cpuparams_batch.n_threads = threads
         self._server: Any = xllamacpp.Server(parameters)
         self.url: str = self._server.listening_address
-        self.connection = Server(self.url, self.key, is_local=True)
+        self._transport = Inside(self._server.handle_completions, slots)
+        self.connection = Server("http://llama.cpp", transport=self._transport)
 
     def stop(self) -> None:
-        """Frees it, within about 0.1 s.
-
-        No connection may be open: it would wait for that to end, and Python with it.
-        """
-        self.connection.abort()
+        """Ends what is under way, and frees it."""
+        self._transport.end()
         self._server = None
 
 

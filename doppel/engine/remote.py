@@ -6,10 +6,9 @@ between requests, so that nothing is left behind in an event loop that ends; nex
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from random import Random
 from typing import Any
 
@@ -84,7 +83,6 @@ class Server:
         url: what paths are put after, like `http://127.0.0.1:8000`.
         key: sent as the bearer, and never shown.
         clock, sleep, random: for the waits between attempts.
-        is_local: on this machine; proxies from the environment are then passed by.
         transport: in place of the network.
     """
 
@@ -96,20 +94,17 @@ class Server:
         clock: Callable[[], float] = time.monotonic,
         sleep: Sleep = asyncio.sleep,
         random: Random | None = None,
-        is_local: bool = False,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self._key = key
         self._sleep = sleep
         self._random = random or Random()
-        self._sockets: set[Any] = set()
         self.breaker = Breaker(clock)
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
             limits=httpx.Limits(max_keepalive_connections=0),
-            trust_env=not is_local,
             transport=transport,
         )
 
@@ -142,12 +137,6 @@ class Server:
     async def close(self) -> None:
         """Closes what is open."""
         await self._client.aclose()
-
-    def abort(self) -> None:
-        """Cuts every connection at once, for a server in this process that is to end; never waits."""
-        for one in self._sockets:
-            with suppress(OSError):  # it is closed already
-                one.shutdown(socket.SHUT_RDWR)
 
     async def _events(
         self,
@@ -187,16 +176,8 @@ class Server:
         self, method: str, path: str, body: dict[str, Any] | None, *, streamed: bool
     ) -> AsyncGenerator[Any]:
         has_answered = False
-        sockets: list[Any] = []
-
-        async def trace(name: str, info: dict[str, Any]) -> None:
-            if name == "connection.connect_tcp.complete":
-                sockets.append(info["return_value"].get_extra_info("socket"))
-                self._sockets.add(sockets[-1])
-
-        hooks = {"trace": trace}
         try:
-            async with self._client.stream(method, self.url + path, json=body, extensions=hooks) as response:
+            async with self._client.stream(method, self.url + path, json=body) as response:
                 has_answered = True
                 if response.is_error:
                     await response.aread()
@@ -217,8 +198,6 @@ class Server:
             else:
                 text = tr("{url} does not answer: {reason}", url=self.url, reason=reason)
             raise ServerError(text) from None
-        finally:
-            self._sockets.difference_update(sockets)
 
     async def _parsed(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
         """The `data:` lines of a stream, up to the one that ends it."""

@@ -47,6 +47,12 @@ class Time:
         await asyncio.sleep(0)
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on this machine is asked directly, whatever the environment says."""
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[CompletionsServer]:
     async with CompletionsServer().running() as running:
@@ -56,7 +62,7 @@ async def server() -> AsyncIterator[CompletionsServer]:
 async def connect(server: CompletionsServer, base: Path, *, key: str = "", **options: object) -> OpenAIEngine:
     time = Time()
     tokenizer = load_tokenizer(base)
-    connection = Server(server.url, key, clock=lambda: time.now, sleep=time.sleep, random=Random(0), is_local=True)
+    connection = Server(server.url, key, clock=lambda: time.now, sleep=time.sleep, random=Random(0))
     abilities = await discover(connection, None, tokenizer)
     length = context_length_of(base)
     engine = OpenAIEngine(connection, abilities, tokenizer, identify(base, "tiny"), context_length=length, **options)
