@@ -69,6 +69,7 @@ class SignalReader:
         file = _file(tree)
         if file is None:
             return
+        tree.opened.update(name for name in tree.files() if name in (*_NAMES, "index.html"))  # the same messages again
         records = _from_json if _begins_json(tree, file) else _from_markdown
         senders = {record.sender for record in records(tree.unheard(), file)}
         kind: Kind = "dm" if len(senders - {_OWNER, _NOBODY}) <= 1 else "group"
@@ -165,9 +166,15 @@ def _json_record(number: int, record: Mapping[str, Any], tree: Tree) -> _Record:
         mark = "deleted"
     elif record.get("call"):
         mark = "service"
-    reactions = [(str(name), str(name), str(emoji)) for name, emoji in record.get("reactions") or ()]
+    reactions = [_json_reaction(one) for one in record.get("reactions") or ()]
     quoted = _unquoted(str(record.get("quote") or ""))
     return _Record(number, to_utc(str(record["date"]), tree.zone), sender, body, mark, reactions, quoted)
+
+
+def _json_reaction(one: Any) -> Reaction:
+    """Name and emoji, as a pair or by their names."""
+    name, emoji = (one["name"], one["emoji"]) if isinstance(one, dict) else one
+    return str(name), str(name), str(emoji)
 
 
 def _from_markdown(tree: Tree, file: str) -> Iterator[_Record]:

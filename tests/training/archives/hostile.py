@@ -32,6 +32,7 @@ from tests.training.archives import (
     test_qq_exporter,
     test_reddit,
     test_signal,
+    test_signal_frames,
     test_slack,
     test_wechat,
     test_wechat_json,
@@ -110,6 +111,18 @@ def _exports() -> dict[tuple[str, str], Files]:
         ("line", "desktop"): {"chat.txt": b"2021.03.13 Saturday\n21:05 Tom hi\n21:06 Mara Photos\n"},
         ("signal", "text"): {"chat.md": test_signal.MARKDOWN.encode()},
         ("signal", "records"): {"data.json": test_signal.JSON_LINES.encode()},
+        ("signal-desktop", ""): {
+            "main.jsonl": b"\n".join(
+                map(
+                    _json,
+                    (
+                        *test_signal_frames.PEOPLE,
+                        test_signal_frames.item(1, "2", "hi"),
+                        test_signal_frames.item(2, "1", "x"),
+                    ),
+                )
+            )
+        },
         ("whatsapp", "android"): {"_chat.txt": test_whatsapp.ANDROID.encode()},
         ("whatsapp", "ios"): {"_chat.txt": test_whatsapp.IOS.encode()},
         ("reddit", "request"): _encoded(test_reddit.request()),
