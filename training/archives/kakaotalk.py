@@ -46,7 +46,8 @@ _BLANKS = {0x202F: " ", 0xA0: " ", 0xFEFF: None}
 
 _MEDIA = re.compile(
     r"사진(?: \d+장)?|동영상|음성메시지|음성 메시지|파일: .+|지도: .*|연락처: .*|투표: .*|선물: .*|photos?|\d+ photos|"
-    r"photo \d+|videos?|voice (?:note|message)|file: .+|location: .*|contact: .*|poll: .*|[0-9a-f]{32,}\.\w{2,4}",
+    r"<[^<>\n]{1,20} 읽지 않음>|photo \d+|videos?|"
+    r"voice (?:note|message)|file: .+|location: .*|contact: .*|poll: .*|[0-9a-f]{32,}\.\w{2,4}",
     re.IGNORECASE,
 )
 _STICKER = re.compile(r"이모티콘|스티커|emoticons?|stickers?", re.IGNORECASE)

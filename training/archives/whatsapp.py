@@ -48,8 +48,9 @@ _TITLES = (
 
 # What stands for a file that was not exported, by the word that says so; and a file that was.
 _ABSENT = (
-    r"omitted|weggelassen|ausgeschlossen|omis|omit|omessi|omesso|oculta|ocult|não revelad|weggelaten|без медиа|пропущ|"
-    r"pominięt|dahil edilmedi|disertakan|略去|忽略|省略|含まれて|メディア(?:無|な)し|생략|استبعاد|لم يتم|לא נכלל|השמט|"
+    r"omitted|weggelassen|ausgelassen|ausgeschlossen|omis|omit|omessi|omesso|oculta|ocult|não revelad|weggelaten|"
+    r"без медиа|пропущ|pominięt|dahil edilmedi|disertakan|略去|忽略|省略|含まれて|メディア(?:無|な)し|"
+    r"생략|استبعاد|لم يتم|לא נכלל|השמט|"
     r"jätet(?:ty|tiin) pois|utelämna|udeladt|utelatt|vynechán|hiányz|παραλ|bỏ qua|ไม่รวม|शामिल नहीं|छोड़"
 )
 _ATTACHED = (
@@ -58,9 +59,10 @@ _ATTACHED = (
 )
 _MEDIA = re.compile(
     rf"<[^<>\n]*(?:{_ABSENT}|{_ATTACHED})[^<>\n]*>"
-    r"|(?:image|video|audio|sticker|gif|document|contact card|bild|imagen|imagem|figurinha|документ|图像|圖片|影片|"
-    rf"视频|音频|貼圖|贴图|画像|動画|사진|동영상)\s?(?:已|를|을|は)?\s?(?:{_ABSENT})\w*\.?"
-    rf"|(?:video note|view once \w+)\s(?:{_ABSENT})\w*\.?|(?:live )?location(?: shared|: https://\S+)"
+    r"|(?:image|video|audio|sticker|gif|document|contact card|kontaktkarte|bild|imagen|imagem|"
+    rf"figurinha|документ|图像|圖片|影片|视频|音频|貼圖|贴图|画像|動画|사진|동영상)\s?(?:已|를|을|は)?\s?(?:{_ABSENT})\w*\.?"
+    rf"|(?:video note|view once \w+)\s(?:{_ABSENT})\w*\.?|(?:live )?location shared"
+    r"|[^\n:]{2,40}: https://maps\.google\.com/\?q=\S+|location: https://\S+"
     rf"|[A-Z]{{3}}-\d{{8}}-WA\d+\.\w+ \([^()\n]+\)|[^\n]+\.\w{{2,4}} \([^()\n]*(?:{_ATTACHED})[^()\n]*\)",
     re.IGNORECASE,
 )
@@ -76,7 +78,7 @@ _DELETED = re.compile(
     r"det här meddelandet raderades|denne (?:besked|melding(?:en)?) (?:blev|ble) slettet|تم حذف هذه الرسالة|"
     r"لقد حذفت هذه الرسالة|ההודעה (?:הזו )?נמחקה|このメッセージは削除されました|このメッセージを削除しました|"
     r"メッセージを削除しました|삭제된 메시지입니다|(?:이 메시지는|메시지를) 삭제(?:되었습니다|했습니다)|此消息已删除|"
-    r"此消息已被删除|[你您]已?删除(?:了)?(?:这条|此)消息|此訊息已(?:被)?刪除|已刪除此訊息|[你您]已刪除(?:此|這則)訊息)[.。]?",
+    r"此消息已被删除|[你您]已?删除(?:了)?(?:这条|此)消息|(?:此|這則)訊息已(?:被)?刪除|已刪除此訊息|[你您](?:已刪除|刪除了)(?:此|這則)訊息)[.。]?",
     re.IGNORECASE,
 )
 _EDITED = re.compile(
@@ -92,7 +94,13 @@ _BEHIND = re.compile(rf"\u200e(?P<what>[^\u200e<>\n]{{0,40}}(?:{_ABSENT})\w*\.?)
 _FILE = re.compile(r"[^\n]{1,200}\.\w{2,5}(?: • .{1,30})?$")
 _POLL = re.compile(r"(?:POLL|UMFRAGE|ENCUESTA|SONDAGE|SONDAGGIO|ENQUETE|ANKET|投票|投票活動)[:：]\n")
 _CALLED = re.compile(
-    r"(?:Missed |Silenced )?(?:Voice|Video|Group) call(?:, .{1,40}|\.)?$|Missed (?:voice|video|group) call$", re.I
+    r"(?:(?:Missed |Silenced )?(?:group )?(?:Voice|Video|Group) call(?:, .{1,40}|\.)?"
+    r"|Verpasster? (?:Gruppen-?)?(?:Sprach|Video)anruf|(?:Llamada|Videollamada)(?: de (?:voz|v[ií]deo)| grupal)?"
+    r" perdida|Appel (?:vocal|vidéo)(?: de groupe)? manqué|(?:Chiamata|Videochiamata)(?: vocale)? persa"
+    r"|(?:Chamada|Ligação) de (?:voz|v[ií]deo) perdida|Gemist(?:e)? (?:spraak|video-?)oproep"
+    r"|Пропущенный (?:аудио|видео)?звонок|未接(?:语音|視訊|视频|語音)(?:通话|通話|来电|來電)"
+    r"|(?:音声|ビデオ)通話(?:不在着信|に応答がありませんでした)|不在着信|부재중 (?:음성|영상) ?통화)\.?$",
+    re.IGNORECASE,
 )
 _ENCRYPTED = re.compile(
     r"end-to-end|ende-zu-ende|端到端|端對端|extremo a extremo|ponta a ponta|bout en bout|crittografat|сквозн|uçtan uca|"

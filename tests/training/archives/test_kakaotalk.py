@@ -107,6 +107,12 @@ def test_other_phones_and_languages(tmp_path: Path, text: str) -> None:
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, tzinfo=UTC)
 
 
+def test_pictures_that_were_never_opened(tmp_path: Path) -> None:
+    text = ANDROID + "2021년 3월 15일 오전 12:06, Kim : <사진 읽지 않음>\n2021년 3월 15일 오전 12:07, Kim : <3\n"
+    messages, _ = read(written(tmp_path, text))
+    assert [(one.mark, one.text) for one in messages[-2:]] == [("media", ""), ("", "<3")]
+
+
 def test_a_mac_writes_a_table(tmp_path: Path) -> None:
     path = written(tmp_path, TABLE, "KakaoTalk_Chat_Tom_2021-03-15-10-00-00.csv", "utf-8-sig")
     messages, bad = read(path)

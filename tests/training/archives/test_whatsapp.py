@@ -88,6 +88,30 @@ def test_stamps_of_many_places(tmp_path: Path, line: str, expected: datetime) ->
     assert [(one.text, one.sent_at) for one in messages] == [("你好", expected)]
 
 
+@pytest.mark.parametrize(
+    ("text", "mark"),
+    [
+        ("Standort: https://maps.google.com/?q=52.1,13.2", "media"),
+        ("ubicación: https://maps.google.com/?q=1,2", "media"),
+        ("location: https://maps.google.com/?q=1,2", "media"),
+        ("meet me here: https://maps.google.com/?q=1,2 ok?", ""),
+        ("Verpasster Sprachanruf", "service"),
+        ("Videollamada perdida", "service"),
+        ("未接语音通话", "service"),
+        ("不在着信", "service"),
+        ("Verpasster Sprachanruf von Oma, ruf zurück", ""),
+        ("這則訊息已刪除", "deleted"),
+        ("此訊息已刪除", "deleted"),
+        ("你刪除了這則訊息", "deleted"),
+        ("\u200eKontaktkarte ausgelassen", "media"),
+    ],
+)
+def test_what_phones_write_in_their_owners_language(tmp_path: Path, text: str, mark: str) -> None:
+    line = f"13/03/2021, 21:05 - Tom: {text}\n13/03/2021, 21:06 - Mara: ok\n"
+    messages, _ = read(written(tmp_path, line))
+    assert [one.mark for one in messages] == [mark, ""]
+
+
 def test_the_whole_file_tells_day_from_month(tmp_path: Path) -> None:
     days = ["02/03/2021", "05/03/2021", "01/04/2021"]  # only day first runs forward
     messages, _ = read(written(tmp_path, "".join(f"{day}, 10:00 - Tom: x\n" for day in days)))
