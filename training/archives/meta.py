@@ -18,7 +18,7 @@ from training.archives.reactions import reactions_to
 from training.archives.reading import array_records, as_object, json_stream, messages_of
 from training.archives.tree import Tree
 
-_FILE = re.compile(r"(?:^|/)message_(\d+)\.json$")
+_FILE = re.compile(r"(?:^|/)message(?:_(\d+))?\.json$")
 _HEAD = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"participants"\s*:\s*\[')
 _SECRET_HEAD = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"participants"\s*:\s*\[\s*"')
 _MEDIA = frozenset(("photos", "videos", "audio_files", "gifs", "files", "share", "media"))
@@ -80,7 +80,7 @@ class _Conversation(msgspec.Struct):
 
 def _files(tree: Tree) -> list[str]:
     """The parts of a conversation, the oldest first: the highest number."""
-    found = [(int(match[1]), name) for name in tree.files() if (match := _FILE.search(name))]
+    found = [(int(match[1] or 1), name) for name in tree.files() if (match := _FILE.search(name))]
     return [name for _, name in sorted(found, reverse=True)]
 
 

@@ -81,7 +81,7 @@ def parse_time(text: str) -> datetime:
     """`Wed Oct 10 20:19:24 +0000 2018`, or ISO 8601, in UTC. `strptime` would follow the user's locale."""
     parts = text.split()
     if len(parts) != 6:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.replace(" +", "+"))  # older archives: 2018-10-10 20:19:24 +0000
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     _, month, day, clock, offset, year = parts
     hour, minute, second = clock.split(":")

@@ -25,12 +25,18 @@ PLATFORM = "twitter"
 TWEETS = "tweets"
 """Chat id of all tweets: replies among them make the threads."""
 
-_GLOBAL = re.compile(rb"^\s*(?:\xef\xbb\xbf)?\s*window\.(?:YTD\.(\w+)\.part\d+|(__THAR_CONFIG))\s*=")
+_GLOBAL = re.compile(
+    rb"^\s*(?:\xef\xbb\xbf)?\s*(?:window\.(?:YTD\.(?P<kind>\w+)\.part\d+|(?P<manifest>__THAR_CONFIG))"
+    rb"|Grailbird\.data\.(?P<tweets>tweets)_\d+_\d+|var (?P<user>user_details))\s*="
+)
+_FOLDERS = ("", "data/", "data/js/", "data/js/tweets/")
+"""Where scripts are; the last two in archives until 2018, which had a file a month."""
 _TWEETS = ("tweet", "tweets", "community_tweet", "community_tweets")
 _DELETED = ("deleted_tweets", "deleted_tweet")
 _LONG = ("note_tweet", "note_tweets")
 _DIRECT = ("direct_messages", "direct_message", "direct_messages_group", "direct_message_group")
 _MANIFEST = "__THAR_CONFIG"
+_USER = "user_details"
 _WANTED = ("account", *_TWEETS, *_DELETED, *_LONG, *_DIRECT)
 _LARGEST_MANIFEST = 16 << 20
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
@@ -81,15 +87,15 @@ class _Account(msgspec.Struct, frozen=True):
 
 
 def _scripts(tree: Tree) -> list[str]:
-    """The `.js` files in `data/` or, when that folder itself was handed over, right here."""
+    """The `.js` files in the archive's folders or, when `data/` itself was handed over, right here."""
     if tree.is_file:
         return []
-    return [file for file in [*tree.files(), *tree.files("data/")] if file.lower().endswith(".js")]
+    return [file for folder in _FOLDERS for file in tree.files(folder) if file.lower().endswith(".js")]
 
 
 def _holds(tree: Tree, file: str) -> str:
     match = _GLOBAL.match(tree.head(file, 200))
-    return (match.group(1) or match.group(2)).decode() if match else ""
+    return next(filter(None, match.groups())).decode() if match else ""
 
 
 @contextmanager
@@ -151,6 +157,10 @@ def _account(tree: Tree, files: dict[str, list[str]]) -> _Account:
             with _guarded(tree, file, number):
                 account = record["account"]
                 return _Account(str(account["accountId"]), str(account.get("username", "")))
+    for file in files.get(_USER, ()):
+        with _stream(tree, file) as stream, _guarded(tree, file, 1):
+            user = stream.value()
+            return _Account(str(user["id"]), str(user.get("screen_name", "")))
     return _Account()
 
 

@@ -48,6 +48,12 @@ def test_parts_come_oldest_first_and_text_is_mended(tmp_path: Path) -> None:
     assert {one.platform for one in messages} == {"instagram"}
 
 
+def test_downloads_of_2018_have_one_file_without_a_number(tmp_path: Path) -> None:
+    write_json(tmp_path / "messages" / "inbox" / "x" / "message.json", conversation(said(1, "Tom", "hi")))
+    messages, bad = read_all(tmp_path, [MetaReader()])
+    assert ([one.text for one in messages], bad) == (["hi"], [])
+
+
 def test_a_burst_within_a_millisecond_is_several_messages(tmp_path: Path) -> None:
     write_json(tmp_path / "inbox" / "x" / "message_1.json", conversation(said(1, "Tom", "b"), said(1, "Tom", "a")))
     messages, _ = read_all(tmp_path, [MetaReader()])

@@ -330,3 +330,29 @@ def test_reactions_to_direct_messages_are_the_signs_that_the_site_shows(tmp_path
     ]
     assert {one.reply_to for one in messages[1:3]} == {"2"}
     assert len(bad) == 1
+
+
+def test_an_archive_of_before_2019_has_a_file_a_month(tmp_path: Path) -> None:
+    def old(number: int, text: str, **more: Any) -> dict[str, Any]:
+        entities = {"user_mentions": [], "media": [], "hashtags": [], "urls": []}
+        clock = f"2017-0{number}-31 16:17:02 +0000"
+        return {"id_str": str(number), "id": number, "text": text, "created_at": clock, "entities": entities, **more}
+
+    months = {
+        f"data/js/tweets/2017_0{number}.js": f"Grailbird.data.tweets_2017_0{number} = \n {json.dumps([one])}"
+        for number, one in ((1, old(1, "tea &amp; cake")), (3, old(3, "and more", in_reply_to_status_id_str="1")))
+    }
+    files = {
+        **months,
+        "data/js/user_details.js": 'var user_details =  {"screen_name": "mara_l", "id": "1001", "full_name": "Mara"}',
+        "data/js/tweet_index.js": "var tweet_index = []",
+        "js/application.js": "x",
+        "tweets.csv": '"tweet_id","timestamp","text"\n',
+    }
+    messages, bad = read_all(write_zip(tmp_path / "old.zip", files, "1001_abc/"))
+    assert bad == []
+    assert [(one.text, one.kind, one.reply_to, one.sender, one.sender_name) for one in messages] == [
+        ("tea & cake", "post", None, "1001", "mara_l"),
+        ("and more", "reply", "1", "1001", "mara_l"),
+    ]
+    assert messages[0].sent_at == datetime(2017, 1, 31, 16, 17, 2, tzinfo=UTC)
