@@ -26,7 +26,7 @@ _DATE = (
     r"(?:[.日일]|\sг\.)?"
 )
 _TIME = (
-    rf"(?:(?!\d)(?:klo\s|kl\.?\s|lúc\s|um\s|at\s))?(?:(?!\d)(?P<before>{HALF}))?\s?(?P<hour>\d{{1,2}})[:.](?P<minute>\d\d)"
+    rf"(?:(?!\d)(?:klo\s|kl\.?\s|lúc\s|um\s|at\s|à\s|às\s|alle\s|a\slas\s))?(?:(?!\d)(?P<before>{HALF}))?\s?(?P<hour>\d{{1,2}})[:.](?P<minute>\d\d)"
     rf"(?:[:.](?P<second>\d\d))?(?:\s?(?P<after>{HALF}))?"
 )
 _STAMP = rf"{_DATE}[,،]?\s+{_TIME}"
@@ -50,7 +50,7 @@ _TITLES = (
 _ABSENT = (
     r"omitted|weggelassen|ausgelassen|ausgeschlossen|omis|omit|omessi|omesso|oculta|ocult|não revelad|weggelaten|"
     r"без медиа|пропущ|pominięt|dahil edilmedi|disertakan|略去|忽略|省略|含まれて|メディア(?:無|な)し|"
-    r"생략|استبعاد|لم يتم|לא נכלל|השמט|"
+    r"생략|제외|استبعاد|لم يتم|לא נכלל|השמט|"
     r"jätet(?:ty|tiin) pois|utelämna|udeladt|utelatt|vynechán|hiányz|παραλ|bỏ qua|ไม่รวม|शामिल नहीं|छोड़"
 )
 _ATTACHED = (
@@ -286,7 +286,9 @@ def _mark(sender: str, body: str, placeholders: frozenset[str]) -> tuple[Mark, s
     if _DELETED.fullmatch(clean):
         return "deleted", clean
     if _MEDIA.fullmatch(first.strip()) or body.strip() in placeholders:
-        return "sticker" if _STICKER.match(first) and not rest else "media", rest.strip()
+        caption = rest.strip()  # beneath a document that was sent stands its name once more
+        caption = "" if first.strip().startswith(f"{caption} (") else caption
+        return "sticker" if _STICKER.match(first) and not rest else "media", caption
     if attached := _BY_APP.search(text) or _BEHIND.search(text):
         return "media", _caption(text[: attached.start()])
     return "service" if _is_notice(body) else "", clean

@@ -69,6 +69,8 @@ def test_iphone_month_first_and_halves_of_the_day(tmp_path: Path) -> None:
         ("[2021/3/13 下午9:05:10] 小明: 你好", datetime(2021, 3, 13, 20, 5, 10, tzinfo=UTC)),
         ("2021/3/13 上午12:05 - 小明: 你好", datetime(2021, 3, 12, 23, 5, tzinfo=UTC)),
         ("13.3.2021 klo 21.05 - Aino: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
+        ("13/03/2021 à 21:05 - Zoé: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
+        ("13/03/2021 às 21:05 - Rui: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
         ("13.03.21, 21:05 - Tom: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
         ("13/3/21 9:05 p. m. - Ana: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
         ("2021-03-13, 9:05 p.m. - Kim: 你好", datetime(2021, 3, 13, 20, 5, tzinfo=UTC)),
@@ -103,6 +105,7 @@ def test_stamps_of_many_places(tmp_path: Path, line: str, expected: datetime) ->
         ("這則訊息已刪除", "deleted"),
         ("此訊息已刪除", "deleted"),
         ("你刪除了這則訊息", "deleted"),
+        ("<미디어 파일을 제외한 내보내기>", "media"),
         ("\u200eKontaktkarte ausgelassen", "media"),
     ],
 )
@@ -110,6 +113,15 @@ def test_what_phones_write_in_their_owners_language(tmp_path: Path, text: str, m
     line = f"13/03/2021, 21:05 - Tom: {text}\n13/03/2021, 21:06 - Mara: ok\n"
     messages, _ = read(written(tmp_path, line))
     assert [one.mark for one in messages] == [mark, ""]
+
+
+def test_a_document_is_named_twice(tmp_path: Path) -> None:
+    text = (
+        "13/03/2021, 21:05 - Tom: tea list.pdf (file attached)\ntea list.pdf\n"
+        "13/03/2021, 21:06 - Tom: tea list.pdf (file attached)\nsee page 2\n"
+    )
+    messages, _ = read(written(tmp_path, text))
+    assert [(one.mark, one.text) for one in messages] == [("media", ""), ("media", "see page 2")]
 
 
 def test_the_whole_file_tells_day_from_month(tmp_path: Path) -> None:
