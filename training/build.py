@@ -318,6 +318,7 @@ class _Build:
             unknown=unread.files,
             unknown_count=unread.count,
             beside=unread.beside,
+            absent=self.owner.absent,
             sessions=sessions,
             gaps=self.gaps,
             scrubbed=dict(self.scrubber.counts) if self.scrubber is not None else {},

@@ -84,6 +84,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     unknown: list[str]
     unknown_count: int = 0
     beside: int = 0
+    absent: dict[str, list[str]] = {}
     sessions: dict[str, int]
     owner: OwnerReport
     scrubbed: dict[str, int] = {}
@@ -101,6 +102,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         summary: dict[str, Any] = msgspec.to_builtins(self)
         del summary["gaps"]
         del summary["unknown"][UNKNOWN_SHOWN:]
+        summary["absent"] = len(self.absent)
         for source in summary["sources"].values():
             source["chats"] = len(source["chats"])
             del source["bad_records"]

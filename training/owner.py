@@ -63,6 +63,8 @@ class Owner:
         self._pairs: dict[tuple[int, str, str], set[tuple[str, bool | None]]] = {}
         self.accounts: set[tuple[str, str]] = set()
         """(platform, account) of the owner, once `settle` was called."""
+        self.absent: dict[str, list[str]] = {}
+        """Archives in which nobody writes who may be the owner, and the names of those who do, after `settle`."""
 
     def saw(self, source: int, message: Message) -> None:
         """Counts a message for its writer."""
@@ -87,23 +89,37 @@ class Owner:
         return writer
 
     def settle(self, sources: list[str]) -> None:
-        """Decides. Raises UnknownOwner naming the first archive in `sources` whose owner cannot be told."""
+        """Decides. Raises UnknownOwner naming the first archive in `sources` whose owner cannot be told.
+
+        Where `persona.me` names somebody on a platform, an archive of it without them is one in which they only read,
+        as a request that they never answered: that is told (`absent`), and is no reason to stop.
+        """
         writers = self._writers.values()
         self.accounts = {(one.platform, one.account) for one in writers if one.verdict is True}
-        self.accounts |= {(one.platform, one.account) for one in writers if one.verdict is None and self._is_me(one)}
+        named = {(one.platform, one.account) for one in writers if one.verdict is None and self._is_me(one)}
+        self.accounts |= named
         self.accounts |= set(self._left_over())
         asked: list[tuple[str, list[Writer]]] = []
+        platforms = {platform for platform, _ in named}
+        by_source: dict[int, list[Writer]] = {}
+        for one in writers:
+            by_source.setdefault(one.source, []).append(one)
         for number, source in enumerate(sources):
-            mine = [one for one in writers if one.source == number]
+            there = by_source.get(number, [])
+            unknown = [one for one in there if one.verdict is None]
             # An archive that tells its owner may hold none of their messages; that is no reason to ask.
-            if any(one.verdict is None for one in mine) and not any(self.wrote(one) for one in mine):
-                asked.append((source, [one for one in mine if one.verdict is None]))
+            if not unknown or any(self.wrote(one) for one in there):
+                continue
+            if all(one.platform in platforms for one in unknown):
+                self.absent[source] = sorted({one.name or one.account for one in unknown})
+            else:
+                asked.append((source, unknown))
         if not asked:
             return
         source, first = asked[0]
         candidates = _candidates([one for _, unknown in asked for one in unknown])
-        there = {(one.platform, one.account) for one in first}
-        likely = [one for one in candidates if (one.platform, one.account) in there]
+        firsts = {(one.platform, one.account) for one in first}
+        likely = [one for one in candidates if (one.platform, one.account) in firsts]
         raise UnknownOwner(self._question(source, likely), candidates)
 
     def wrote(self, writer: Writer) -> bool:

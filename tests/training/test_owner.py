@@ -79,6 +79,16 @@ def test_every_archive_must_be_answered_for() -> None:
         settled([*GROUP, (1, message(1, sender="x", is_owner=True))], sources=2)
 
 
+def test_where_the_one_named_only_reads_nobody_is_asked() -> None:
+    rows = [*chat(0, "mara", "ana"), *chat(1, "spam", "spam"), *chat(2, "tom", "kim")]
+    owner = settled(rows, ["Mara"], sources=3)
+    assert owner.messages == 1
+    assert owner.absent == {"archive 1": ["Spam"], "archive 2": ["Kim", "Tom"]}
+    other = message(1, sender="x", is_owner=None, platform="other")
+    with pytest.raises(UnknownOwner, match=r"^archive 3: nobody called mara writes there"):
+        settled([*rows, (3, other)], ["Mara"], sources=4)
+
+
 def test_strange_names_stay_on_one_line() -> None:
     with pytest.raises(UserError) as raised:
         settled([(0, message(1, sender="x", sender_name="a\nb {c}", is_owner=None))])

@@ -34,6 +34,7 @@ from training.owner import Candidate, UnknownOwner
 from training.parents import fetch_parents as fetch_missing
 
 CANDIDATES_SHOWN = 12
+PEOPLE_SHOWN = 5
 EXAMPLES = 2
 LOOKED_AT = 5000
 """Sessions among which the examples are chosen."""
@@ -248,6 +249,17 @@ def _warn(report: Report) -> None:
                 file=first.file,
                 position=first.position,
                 reason=first.reason,
+            )
+        )
+    if report.absent:
+        archive, names = next(iter(report.absent.items()))
+        say(
+            tr(
+                "Archives in which nobody who may be you writes: {count}, all listed in report.json; the first: "
+                "{archive} ({names}). If you are one of them, add the name to `persona.me`.",
+                count=f"{len(report.absent):,}",
+                archive=archive,
+                names=", ".join(names[:PEOPLE_SHOWN]),
             )
         )
     if report.unknown_count:

@@ -83,6 +83,19 @@ def test_json_is_one_object_on_stdout(tmp_path: Path) -> None:
     assert "beside the messages, not read: 1" in result.stderr
 
 
+def test_a_chat_in_which_you_only_read_stops_nothing(tmp_path: Path) -> None:
+    chats = {"WhatsApp Chat with Ana.txt": ("Ana", "Mara", "Tom"), "WhatsApp Chat with News.txt": ("Kim", "Tom", "Ana")}
+    for name, people in chats.items():
+        lines = "".join(f"13/03/2021, 21:0{n} - {one}: hi there\n" for n, one in enumerate(people))
+        write_folder(tmp_path / "archive", {name: lines})
+    result = run(tmp_path, "--json", config="archive: archive\npersona: {me: [Mara]}\nmodel: {device: cpu}\n")
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert report["absent"] == 1
+    assert "nobody who may be you writes: 1, " in result.stderr
+    assert "with News.txt (Ana, Kim, Tom)" in result.stderr
+
+
 def test_bad_records_are_one_line(tmp_path: Path) -> None:
     content = account()
     content["chats"]["list"][0]["messages"].insert(0, {"type": "message"})
