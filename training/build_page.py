@@ -22,7 +22,7 @@ from doppel.report import FILE, Section, charts, figures, page, table
 from doppel.transcript import render
 from training.bars import STYLE as BARS_STYLE
 from training.bars import bar_row, bar_table, columns_chart, figure, share_table
-from training.build_report import REPORT, LengthReport, Report, reason_name
+from training.build_report import REPORT, LengthReport, Report, by_format, reason_name
 from training.curves import STYLE as CURVES_STYLE
 from training.curves import Curve, draw
 from training.dataset import read_sessions
@@ -178,7 +178,9 @@ def _funnel(report: Report) -> str:
 def _sources(report: Report) -> str:
     if len(report.sources) < 2 and not report.bad:
         return ""
-    rows = [(name, *(f"{n:,}" for n in (one.read, one.kept, one.bad))) for name, one in report.sources.items()]
+    rows = [
+        (name, *(f"{n:,}" for n in (one.read, one.kept, one.bad))) for name, one in by_format(report.sources).items()
+    ]
     return table((tr("source"), tr("read"), tr("kept"), tr("could not be read")), rows)
 
 

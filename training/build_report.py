@@ -17,6 +17,8 @@ from training.ledger import Row, total
 REPORT = "report.json"
 
 CHATS_SHOWN = 10
+SOURCES_SHOWN = 5
+"""Archives of one format that are shown one by one."""
 UNKNOWN_SHOWN = 20
 
 
@@ -115,13 +117,12 @@ def source_reports(sources: Sequence[Source], rows: Sequence[Row]) -> dict[str, 
     for row in rows:
         by_source[row.source].append(row)
     reports: dict[str, SourceReport] = {}
+    numbers: Counter[str] = Counter()
     for source, own in zip(sources, by_source, strict=True):
         sums = total(own)
-        number, name = 1, source.reader.name
-        while name in reports:
-            number += 1
-            name = f"{source.reader.name} {number}"
-        reports[name] = SourceReport(
+        name = source.reader.name
+        numbers[name] += 1
+        reports[name if numbers[name] == 1 else f"{name} {numbers[name]}"] = SourceReport(
             path=source.tree.label,
             read=sums.read,
             kept=sums.kept,
@@ -136,6 +137,31 @@ def source_reports(sources: Sequence[Source], rows: Sequence[Row]) -> dict[str, 
     return reports
 
 
+def by_format(sources: dict[str, SourceReport]) -> dict[str, SourceReport]:
+    """The archives, as one where there are many of a format: some exports are a file for every chat."""
+    formats: dict[str, list[tuple[str, SourceReport]]] = {}
+    for name, source in sources.items():
+        formats.setdefault(name.partition(" ")[0], []).append((name, source))
+    shown: dict[str, SourceReport] = {}
+    for form, several in formats.items():
+        if len(several) <= SOURCES_SHOWN:
+            shown.update(several)
+            continue
+        dropped: Counter[str] = Counter()
+        for _, one in several:
+            dropped.update(one.dropped)
+        shown[tr("{format}, {count} archives", format=form, count=f"{len(several):,}")] = SourceReport(
+            path="",
+            read=sum(one.read for _, one in several),
+            kept=sum(one.kept for _, one in several),
+            dropped=dict(dropped),
+            bad=sum(one.bad for _, one in several),
+            bad_records=[],
+            chats=sorted((chat for _, one in several for chat in one.chats), key=lambda chat: (-chat.read, chat.chat)),
+        )
+    return shown
+
+
 def chats_table(report: Report) -> Table:
     """Per source and chat: read, kept, dropped and why. The largest chats, the others summed."""
     table = Table(title=tr("What became of the messages"), title_justify="left", show_footer=len(report.sources) > 1)
@@ -143,7 +169,7 @@ def chats_table(report: Report) -> Table:
     table.add_column(tr("read"), f"{report.read:,}", justify="right")
     table.add_column(tr("kept"), f"{report.kept:,}", justify="right")
     table.add_column(tr("dropped, and why"), reasons(report.dropped), overflow="fold")
-    for name, source in report.sources.items():
+    for name, source in by_format(report.sources).items():
         _add(table, name, source, style="bold")
         shown = source.chats[:CHATS_SHOWN]
         for chat in shown:

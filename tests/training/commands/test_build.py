@@ -83,6 +83,19 @@ def test_json_is_one_object_on_stdout(tmp_path: Path) -> None:
     assert "beside the messages, not read: 1" in result.stderr
 
 
+def test_many_archives_of_one_format_are_one_row(tmp_path: Path) -> None:
+    for number in range(7):
+        lines = f"13/03/2021, 21:00 - Friend {number}: hi there\n13/03/2021, 21:01 - Mara: hello\n"
+        write_folder(tmp_path / "archive", {f"WhatsApp Chat with Friend {number}.txt": lines})
+    result = run(tmp_path, config="archive: archive\npersona: {me: [Mara]}\nmodel: {device: cpu}\n")
+    assert result.exit_code == 0
+    rows = [" ".join(line.split()) for line in result.stderr.splitlines() if "whatsapp" in line]
+    assert len([row for row in rows if "whatsapp, 7 archives" in row and "14" in row]) == 1
+    assert "whatsapp 2" not in result.stderr
+    report = json.loads((tmp_path / "data" / "sample" / "report.json").read_bytes())
+    assert list(report["sources"])[-1] == "whatsapp 7"
+
+
 def test_a_chat_in_which_you_only_read_stops_nothing(tmp_path: Path) -> None:
     chats = {"WhatsApp Chat with Ana.txt": ("Ana", "Mara", "Tom"), "WhatsApp Chat with News.txt": ("Kim", "Tom", "Ana")}
     for name, people in chats.items():
