@@ -25,6 +25,9 @@ FOLDER_DEPTH = 64
 """How deep a folder may lie inside folders; what lies deeper is left unread."""
 
 
+_PACKED = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
+
+
 class Reader(Protocol):
     """One export format.
 
@@ -236,4 +239,6 @@ class _Search:
         if path.is_dir() and not self.unknown:
             raise UserError(tr("{path}: nothing to read there; supported: {supported}", path=path, supported=supported))
         first = self.unknown[0] if self.unknown else path
+        if str(first).lower().endswith(_PACKED):
+            raise UserError(tr("{path}: packed in a form that is not read here; unpack it first", path=first))
         raise UserError(tr("{path}: not an archive I know; supported: {supported}", path=first, supported=supported))

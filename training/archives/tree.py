@@ -238,8 +238,9 @@ class _Zip:
         for member in self._archive.infolist():
             # Nothing is ever extracted, so a name with `..` is just an odd name.
             if not member.is_dir():
-                self._members[member.filename] = member
-                self._add(member.filename)
+                name = member.filename.replace("\\", "/")  # as some programs for Windows write it
+                self._members[name] = member
+                self._add(name)
 
     def listing(self, prefix: str) -> tuple[list[str], list[str]]:
         return sorted(self._files.get(prefix, [])), sorted(self._folders.get(prefix, ()))

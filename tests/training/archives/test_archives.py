@@ -157,6 +157,14 @@ def test_an_unknown_file_is_told_what_is_supported(tmp_path: Path) -> None:
         find(tmp_path / "notes.txt")
 
 
+@pytest.mark.parametrize("name", ["archive-2023.tar.gz", "takeout.TGZ", "chats.rar", "chats.7z"])
+def test_what_is_packed_otherwise_has_to_be_unpacked(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x1f\x8b")
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(UserError, match=f"{name}: packed in a form that is not read here; unpack it first"):
+            find(path)
+
+
 def test_an_empty_zip(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"empty\.zip: not an archive I know"):
         find(write_zip(tmp_path / "empty.zip", {}))

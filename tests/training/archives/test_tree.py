@@ -169,6 +169,13 @@ def test_names_that_climb_are_only_names(tmp_path: Path) -> None:
     assert not list(tmp_path.parent.rglob("evil.txt"))
 
 
+def test_folders_named_as_windows_does(tmp_path: Path) -> None:
+    files = {name.replace("/", "\\"): text for name, text in twitter_files(tweets=[tweet(1, "a")]).items()}
+    messages, bad = read_all(write_zip(tmp_path / "t.zip", files, "x\\"))
+    assert [message.text for message in messages] == ["a"]
+    assert bad == []
+
+
 def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path)
     assert Tree(open_folder(tmp_path), "", "here", ZONE).folders() == []
