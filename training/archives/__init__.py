@@ -25,6 +25,7 @@ FOLDER_DEPTH = 64
 """How deep a folder may lie inside folders; what lies deeper is left unread."""
 
 
+_PAGES = (".html", ".htm")
 _PACKED = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 
 
@@ -241,4 +242,6 @@ class _Search:
         first = self.unknown[0] if self.unknown else path
         if str(first).lower().endswith(_PACKED):
             raise UserError(tr("{path}: packed in a form that is not read here; unpack it first", path=first))
+        if str(first).lower().endswith(_PAGES):
+            raise UserError(tr("{path}: a page for reading, not for programs; export it again as JSON", path=first))
         raise UserError(tr("{path}: not an archive I know; supported: {supported}", path=first, supported=supported))

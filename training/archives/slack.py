@@ -82,7 +82,7 @@ class _Converter:
             chat=self._chat,
             kind=self._about.kind,
             sender=sender,
-            sender_name=self._names.get(sender) or str(record.get("username") or sender),
+            sender_name=self._names.get(sender) or _guest(record) or str(record.get("username") or sender),
             sent_at=datetime.fromtimestamp(float(sent), UTC),
             text=self._text(record),
             reply_to=None if thread is None or str(thread) == sent else str(thread),
@@ -135,7 +135,15 @@ class _Converter:
             return str(label or "")
         if sign in ("#", "!"):
             return ("#" if sign == "#" else "@") + (label or target).lstrip("@")
+        if target.startswith(("mailto:", "tel:")):
+            return label or target.partition(":")[2]
         return target if not label or label in target else f"{label} {target}"
+
+
+def _guest(record: Mapping[str, Any]) -> str:
+    """The name of somebody of another workspace, whom the list of users does not have."""
+    profile = record.get("user_profile")
+    return _name({"profile": profile}) if isinstance(profile, dict) else ""
 
 
 def _of_blocks(block: Any, depth: int = 0) -> str:
@@ -161,7 +169,9 @@ def _objects(tree: Tree, file: str) -> list[Mapping[str, Any]]:
 def _name(user: Mapping[str, Any]) -> str:
     profile = user.get("profile") if isinstance(user.get("profile"), dict) else {}
     assert isinstance(profile, dict)
-    return str(profile.get("display_name") or user.get("real_name") or profile.get("real_name") or user.get("name"))
+    return str(
+        profile.get("display_name") or user.get("real_name") or profile.get("real_name") or user.get("name") or ""
+    )
 
 
 def _conversations(tree: Tree, names: Mapping[str, str]) -> dict[str, _Conversation]:

@@ -165,6 +165,14 @@ def test_what_is_packed_otherwise_has_to_be_unpacked(tmp_path: Path, name: str) 
             find(path)
 
 
+def test_an_export_as_pages_is_to_be_made_again(tmp_path: Path) -> None:
+    export = write_folder(tmp_path / "ChatExport", {"messages.html": "<!DOCTYPE html>", "css/style.css": "x"})
+    with pytest.raises(
+        UserError, match=r"messages\.html: a page for reading, not for programs; export it again as JSON"
+    ):
+        find(export)
+
+
 def test_an_empty_zip(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"empty\.zip: not an archive I know"):
         find(write_zip(tmp_path / "empty.zip", {}))

@@ -50,6 +50,20 @@ def test_a_workspace(tmp_path: Path) -> None:
     ]
 
 
+def test_guests_of_other_workspaces_and_addresses(tmp_path: Path) -> None:
+    guest = {"display_name": "", "real_name": "Kim Lee"}
+    files = workspace(
+        said(1, "W9", "write to <mailto:kim@a.example|kim@a.example> or <tel:+4930123|+49 30 123>", user_profile=guest),
+        said(2, "W8", "<mailto:kim@a.example>"),
+    )
+    messages, bad = read_all(write_zip(tmp_path / "export.zip", files), [SlackReader()])
+    assert bad == []
+    assert [(one.sender, one.sender_name, one.text) for one in messages if one.chat == "general"] == [
+        ("W9", "Kim Lee", "write to kim@a.example or +49 30 123"),
+        ("W8", "W8", "kim@a.example"),
+    ]
+
+
 def test_a_damaged_day_and_a_record_without_time_are_counted(tmp_path: Path) -> None:
     files = workspace({"type": "message", "user": "U1", "text": "when?"}, said(2, "U1", "ok"))
     files["general/2020-09-14.json"] = '[{"type": "message", "user": "U1", "text": "half'
