@@ -6,6 +6,7 @@ not for here: they repeat because people do. Knows texts only, not whose they ar
 
 import re
 from array import array
+from functools import lru_cache
 from zlib import crc32
 
 import numpy as np
@@ -31,6 +32,9 @@ _BLOCK = 1 << 18
 
 _COMPARED = 16
 """Texts of one bucket that a further one is compared with: templates fill buckets and must not take for ever."""
+
+_REMEMBERED = 1 << 16
+"""Texts whose pairs are kept as sets, a kilobyte each; those of others are put together again when asked for."""
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\w+")
 _ONLY_WORDS = bytes(code if chr(code).isalnum() or chr(code) == "_" else 32 for code in range(128)).ljust(256)
@@ -115,15 +119,18 @@ def _compare(
         has_next = ordered[1:] == ordered[:-1]
         shared[by_key[1:], band] |= has_next
         shared[by_key[:-1], band] |= has_next
+
+    @lru_cache(maxsize=_REMEMBERED)
+    def pairs_of(number: int) -> frozenset[int]:
+        return frozenset(pairs[int(ends[number - 1]) if number else 0 : int(ends[number])].tolist())
+
     buckets: dict[int, list[int]] = {}
-    sets: dict[int, frozenset[int]] = {}
     for number in np.flatnonzero(shared.any(axis=1)).tolist():
-        start = int(ends[number - 1]) if number else 0
-        own = frozenset(pairs[start : int(ends[number])].tolist())
+        own = pairs_of(number)
         mine = [buckets.setdefault(key, []) for key in keys[number][shared[number]].tolist()]
         seen: set[int] = set()
         for bucket in mine:
-            if any(_alike(own, sets[other]) for other in bucket if other not in seen):
+            if any(_alike(own, pairs_of(other)) for other in bucket if other not in seen):
                 found[number] = True
                 break
             seen.update(bucket)
@@ -131,7 +138,6 @@ def _compare(
             for bucket in mine:
                 if len(bucket) < _COMPARED:
                     bucket.append(number)
-                    sets[number] = own
     return found
 
 
