@@ -58,7 +58,7 @@ def test_one_word_in_ten_makes_another_text_and_one_in_twenty_does_not() -> None
 
 
 def test_what_is_put_together_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = [changed(text_of(30, seed), *places) for places in ((), (3,), (9, 20), (1,)) for seed in range(20)]
+    texts = [changed(text_of(30, seed), *places) for places in ((), (3,), (20,), (1,)) for seed in range(20)]
     found = found_in(texts)
     assert found == [False] * 20 + [True] * 60
     monkeypatch.setattr(near, "_REMEMBERED", 1)
