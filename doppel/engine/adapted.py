@@ -3,16 +3,20 @@
 The same sums as PEFT's, with less to do for each token, and attached in a moment. Knows tensors; knows no files.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+_SMALL = 1 << 22  # products of numbers, which take one thread some 0.2 ms
 
 
 class InForce:
     """Which rows of the batch use which adapter; every layer of a model looks at the same one."""
 
     def __init__(self) -> None:
+        self._threads = torch.get_num_threads()
         self._rows: int | None = None
         self._of: dict[str, Tensor | None] = {}
 
@@ -35,6 +39,22 @@ class InForce:
         if self._rows is not None and len(inputs) != self._rows:
             raise RuntimeError("this model mixes the rows of a batch; it cannot use several adapters at once")
         return self._of.items()
+
+    @contextmanager
+    def one_thread(self, inputs: Tensor, rank: int) -> Iterator[None]:
+        """Has products so small that threads would wait for each other longer than they compute done by one.
+
+        A single row is not shared out anyway.
+        """
+        is_small = inputs.shape[:-1].numel() > 1 and inputs.numel() * rank <= _SMALL
+        if self._threads == 1 or inputs.device.type != "cpu" or not is_small:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self._threads)
 
 
 class AdaptedLinear(nn.Module):
@@ -83,16 +103,20 @@ class AdaptedLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """The base's product, and that of the LoRAs in force."""
         outputs: Tensor = self.linear(inputs)
-        for name, rows in self._in_force.groups(inputs):
-            lora = self.loras.get(name)
-            if lora is None:  # it does not adapt this layer
-                continue
-            down, up = (half.to(inputs.device) for half in lora)
-            if rows is None:
-                hidden = inputs.to(down.dtype).flatten(0, -2) @ down
-                outputs = outputs.flatten(0, -2).addmm(hidden, up).to(outputs.dtype).view_as(outputs)
-            else:
-                places = rows.to(inputs.device)
-                change = inputs[places].to(down.dtype) @ down @ up
-                outputs = outputs.index_add(0, places, change.to(outputs.dtype))
+        groups = [(self.loras[name], rows) for name, rows in self._in_force.groups(inputs) if name in self.loras]
+        if groups:
+            with self._in_force.one_thread(inputs, groups[0][0][0].shape[1]):
+                for lora, rows in groups:
+                    outputs = _added(outputs, inputs, lora, rows)
         return outputs
+
+
+def _added(outputs: Tensor, inputs: Tensor, lora: tuple[Tensor, Tensor], rows: Tensor | None) -> Tensor:
+    """The base's product and that of a LoRA, in some rows; None: all."""
+    down, up = (half.to(inputs.device) for half in lora)
+    if rows is None:
+        hidden = inputs.to(down.dtype).flatten(0, -2) @ down
+        return outputs.flatten(0, -2).addmm(hidden, up).to(outputs.dtype).view_as(outputs)
+    places = rows.to(inputs.device)
+    change = inputs[places].to(down.dtype) @ down @ up
+    return outputs.index_add(0, places, change.to(outputs.dtype))

@@ -39,7 +39,7 @@ from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcri
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SLOTS = 4
+SLOTS = 8  # each takes memory for a whole context
 LONGEST_CONTEXT = 4096
 _CANARY_TOKENS = 2
 _UNUSED = timedelta(days=30)  # after which a converted adapter is converted anew when it is wanted again
