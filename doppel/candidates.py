@@ -1,4 +1,4 @@
-"""Several replies to the same message, of which the one most like the owner is given.
+"""Several replies to the same message, of which the one most like the owner and to the point is given.
 
 All are asked for at once, so that an engine may sample them as one batch. Knows engines; the choice is `likeness`'s.
 """
@@ -23,7 +23,13 @@ class Written(msgspec.Struct, frozen=True):
 
 
 async def best_of(
-    engine: Engine, request: Request, count: int, recent: Sequence[str], max_bubbles: int | None
+    engine: Engine,
+    request: Request,
+    count: int,
+    *,
+    recent: Sequence[str] = (),
+    unprompted: Sequence[int] = (),
+    max_bubbles: int | None = None,
 ) -> Written:
     """The best of `count` replies to one request.
 
@@ -32,6 +38,7 @@ async def best_of(
         request: its seed, if it has one, is that of the first reply; the others follow from it.
         count: how many are sampled.
         recent: what the persona said lately in this chat, a bubble each.
+        unprompted: the prompt without what was said before; empty: nothing was, so that no reply is more to the point.
         max_bubbles: where a reply is cut off.
 
     Raises:
@@ -46,13 +53,15 @@ async def best_of(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    base: list[list[float]] = [[] for _ in written]
-    is_known = all(one.adapter is not None for one in written)
-    if request.adapter is not None and is_known and isinstance(engine, Scores):
-        base = await engine.base_log_probabilities(request.prompt, [one.ids for one in written])
+    is_known = request.adapter is not None and all(one.adapter is not None for one in written)
+    if not is_known or not isinstance(engine, Scores):
+        return written[best([Candidate(one.bubbles) for one in written], recent)]
+    ids = [one.ids for one in written]
+    base = await engine.base_log_probabilities(request.prompt, ids)
+    alone = await engine.base_log_probabilities(unprompted, ids) if unprompted else [()] * count
     judged = [
-        Candidate(one.bubbles, (one.adapter or ()) if theirs else (), theirs)
-        for one, theirs in zip(written, base, strict=True)
+        Candidate(one.bubbles, one.adapter or (), theirs, nothing)
+        for one, theirs, nothing in zip(written, base, alone, strict=True)
     ]
     return written[best(judged, recent)]
 

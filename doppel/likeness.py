@@ -1,29 +1,42 @@
-"""Which of several candidate replies is most like the owner: how much more the adapter expects it than the base does.
+"""Which of several candidate replies is most like the owner, and answers what was said.
 
-    score = mean over tokens of (log p adapter - log p base) + NOVELTY · novelty
+    score = sum over tokens of (log p base - log p base without what was said before)
+          + LIKENESS · sum over tokens of (log p adapter - log p base)
+          + NOVELTY · novelty
 
-What the base expects as well is anybody's; what only the adapter expects is the owner's. Novelty is the share of a
-reply's runs of three characters that no recent message of its own has. Knows numbers and texts, no model.
+What is as likely after nothing at all answers nothing. What the base expects as well is anybody's; what only the
+adapter expects is the owner's. Novelty is the share of a reply's runs of three characters that no recent message of
+its own has. Sums rather than means, as a mean favours short replies; the weights were chosen on replies to the sample
+persona's unseen messages (docs/decisions/0014-fidelity.md). Knows numbers and texts, no model.
 """
 
 import unicodedata
 from collections.abc import Sequence
-from statistics import fmean
 
 import msgspec
 
+LIKENESS = 0.1
+"""Nats that one nat of the adapter's over the base is worth; more of it takes caricatures."""
 NOVELTY = 0.5
-"""Nats a token that an all new reply is worth more than one made of what was said before."""
+"""Nats that an all new reply is worth more than one made of what was said before."""
 
 _RUN = 3
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A reply that might be given, and what both models think of its tokens (nats; empty: the engine cannot say)."""
+    """A reply that might be given, and what the models think of each of its tokens, in nats; empty: it is not known.
+
+    Attributes:
+        bubbles: what it says.
+        adapter: the persona's adapter, after what was said.
+        base: the base model, after what was said.
+        unprompted: the base model, after nothing.
+    """
 
     bubbles: tuple[str, ...]
     adapter: Sequence[float] = ()
     base: Sequence[float] = ()
+    unprompted: Sequence[float] = ()
 
 
 def best(candidates: Sequence[Candidate], recent: Sequence[str]) -> int:
@@ -41,19 +54,21 @@ def best(candidates: Sequence[Candidate], recent: Sequence[str]) -> int:
     def rank(number: int) -> tuple[bool, bool, float]:
         one = candidates[number]
         is_new = any(_plain(bubble) not in said for bubble in one.bubbles)
-        return bool(one.bubbles), is_new, likeness(one.adapter, one.base) + NOVELTY * _novelty(one.bubbles, runs)
+        score = LIKENESS * gain(one.adapter, one.base) + NOVELTY * _novelty(one.bubbles, runs)
+        if one.unprompted:
+            score += gain(one.base, one.unprompted)
+        return bool(one.bubbles), is_new, score
 
     return max(range(len(candidates)), key=rank)
 
 
-def likeness(adapter: Sequence[float], base: Sequence[float]) -> float:
-    """Mean of how much more the adapter expects a token than the base; 0 where nothing is known.
+def gain(here: Sequence[float], there: Sequence[float]) -> float:
+    """How much more a text is expected here than there, in nats; 0 where nothing is known.
 
     Raises:
         ValueError: they are not of the same tokens.
     """
-    gains = [mine - anybodys for mine, anybodys in zip(adapter, base, strict=True)]
-    return fmean(gains) if gains else 0.0
+    return sum(one - other for one, other in zip(here, there, strict=True))
 
 
 def novelty(bubbles: Sequence[str], recent: Sequence[str]) -> float:

@@ -177,7 +177,10 @@ async def speak(
     )
     if candidates > 1:
         recent = [bubble for turn in turns if turn.is_mine for bubble in turn.bubbles]
-        chosen = await best_of(engine, request, candidates, recent, max_bubbles)
+        unprompted = transcript.prompt(header, ()) if turns else ()
+        chosen = await best_of(
+            engine, request, candidates, recent=recent, unprompted=unprompted, max_bubbles=max_bubbles
+        )
         for bubble in chosen.bubbles:
             yield Bubble(bubble, len(chosen.ids))
         return

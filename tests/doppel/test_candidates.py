@@ -12,7 +12,7 @@ from doppel.candidates import best_of
 from doppel.engine import EngineError, Request, Sampling, Scores, Token
 from doppel.engine.scoring import log_probabilities
 from doppel.engine.transformers import TransformersEngine
-from doppel.likeness import likeness
+from doppel.likeness import gain
 from doppel.persona import Bubble, speak
 from doppel.transcript import ME, Header, Transcript, Turn
 from tests.conftest import PublishAdapter
@@ -62,17 +62,17 @@ async def test_the_best_of_several_is_one_of_them(
         adapter=name,
     )
     alone = [
-        await best_of(engine, _with_seed(request, seed), 1, [], None)  # one candidate is what a seed gives
+        await best_of(engine, _with_seed(request, seed), 1)  # one candidate is what a seed gives
         for seed in (5, 6, 7)
     ]
     assert len({tuple(one.ids) for one in alone}) == 3
-    chosen = await best_of(engine, request, 3, [], None)
+    chosen = await best_of(engine, request, 3)
     assert chosen.ids in [one.ids for one in alone]
     base = await engine.base_log_probabilities(request.prompt, [one.ids for one in alone])
-    gains = [likeness(one.adapter or [], theirs) for one, theirs in zip(alone, base, strict=True)]
+    gains = [gain(one.adapter or [], theirs) for one, theirs in zip(alone, base, strict=True)]
     assert min(gains) > -20
     assert len(set(gains)) == 3
-    assert await best_of(engine, request, 3, [], None) == chosen
+    assert await best_of(engine, request, 3) == chosen
 
 
 def _with_seed(request: Request, seed: int) -> Request:
@@ -140,6 +140,27 @@ async def test_all_are_asked_for_at_once_and_only_the_best_is_said() -> None:
     assert [one.sampling.seed for one in engine.requests] == [1, 2, 3]
     assert len({tuple(one.prompt) for one in engine.requests}) == 1
     assert await said(Judges([["one"], ["two", "more"], ["three"]]), max_bubbles=1) == ["two"]
+
+
+class Answers(Says):
+    """The base expects the last answer more after what was said than after nothing; every other as much."""
+
+    asked = 0
+
+    async def base_log_probabilities(
+        self, prompt: Sequence[int], answers: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        self.asked += 1
+        is_alone = self.asked > 1 and list(prompt) == self.transcript.prompt(Header(), [])
+        last = len(answers) - 1
+        return [[-9.0 if is_alone and place == last else -1.0] * len(one) for place, one in enumerate(answers)]
+
+
+async def test_what_answers_is_said_and_of_its_own_accord_nothing_is_answered() -> None:
+    engine, unasked = (Answers([["one"], ["two"], ["three"]]) for _ in range(2))
+    assert await said(engine) == ["three"]
+    assert await said(unasked, turns=[]) == ["one"]
+    assert (engine.asked, unasked.asked) == (2, 1)
 
 
 async def test_what_was_said_before_is_not_said_again() -> None:

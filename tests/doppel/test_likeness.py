@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.likeness import NOVELTY, Candidate, best, likeness, novelty
+from doppel.likeness import LIKENESS, NOVELTY, Candidate, best, gain, novelty
 
 
-def test_likeness_is_the_mean_gain_over_the_base() -> None:
-    assert likeness([-1.0, -2.0], [-3.0, -2.5]) == pytest.approx(1.25)
-    assert likeness([], []) == 0
+def test_a_gain_is_what_all_tokens_gain() -> None:
+    assert gain([-1.0, -2.0], [-3.0, -2.5]) == pytest.approx(2.5)
+    assert gain([], []) == 0
     with pytest.raises(ValueError, match="zip"):
-        likeness([-1.0], [])
+        gain([-1.0], [])
 
 
 def test_novelty_is_the_share_of_new_runs() -> None:
@@ -28,16 +28,24 @@ def test_what_only_the_adapter_expects_wins_over_what_anybody_says() -> None:
     assert best([anybody, owner], []) == 1
 
 
-def test_length_alone_wins_nothing() -> None:
-    short, long = Candidate(("abc",), [-1.0], [-2.0]), Candidate(("xyz",), [-1.0] * 9, [-2.0] * 9)
-    assert best([short, long], []) == best([long, short], []) == 0
+def test_what_answers_wins_over_what_could_be_said_to_anything() -> None:
+    anything = Candidate(("ok",), [-1.0], [-2.0], [-2.0])
+    answer = Candidate(("at the station",), [-3.0], [-4.0], [-9.0])
+    assert best([anything, answer], []) == 1
+    assert best([anything, Candidate(answer.bubbles, [-3.0], [-4.0])], []) == 0  # nothing was said before
+
+
+def test_to_the_point_counts_more_than_to_be_the_owners() -> None:
+    owners = Candidate(("wotcha",), [-1.0], [-9.0], [-9.0])
+    answer = Candidate(("at the station",), [-2.0], [-2.0], [-3.0])
+    assert best([owners, answer], []) == 1
 
 
 def test_novelty_decides_between_equals_and_no_further_than_its_weight() -> None:
     stale, fresh = Candidate(("see you soon then",), [-1.0], [-2.0]), Candidate(("what a mess",), [-1.0], [-2.0])
     recent = ["see you soon"]
     assert best([stale, fresh], recent) == 1
-    liked = Candidate(stale.bubbles, [-1.0 + NOVELTY], [-2.0])
+    liked = Candidate(stale.bubbles, [-1.0 + NOVELTY / LIKENESS], [-2.0])
     assert best([liked, fresh], recent) == 0
 
 

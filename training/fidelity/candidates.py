@@ -29,13 +29,18 @@ def best_of(subject: Subject, first: Sequence[Draft], sampling: Sampling, begin:
         Question(transcript.prompt(one.header, one.context), [draft.ids for draft in side])
         for one, side in zip(situations, sides, strict=True)
     ]
+    unprompted = [
+        Question(transcript.prompt(one.header, ()), question.answers)
+        for one, question in zip(situations, questions, strict=True)
+    ]
     with subject.base_alone():
-        base = subject.tokens(questions, begin(sum(one.size for one in questions)))
+        both = subject.tokens([*questions, *unprompted], begin(sum(one.size for one in (*questions, *unprompted))))
+    base, alone = both[: len(questions)], both[len(questions) :]
     chosen = []
-    for situation, side, anybodys in zip(situations, sides, base, strict=True):
+    for situation, side, anybodys, nothings in zip(situations, sides, base, alone, strict=True):
         judged = [
-            Candidate(draft.reply.bubbles, draft.log_probabilities, theirs.tolist())
-            for draft, theirs in zip(side, anybodys, strict=True)
+            Candidate(draft.reply.bubbles, draft.log_probabilities, theirs.tolist(), nothing.tolist())
+            for draft, theirs, nothing in zip(side, anybodys, nothings, strict=True)
         ]
         recent = [bubble for turn in situation.context if turn.is_mine for bubble in turn.bubbles]
         chosen.append(side[best(judged, recent)].reply)

@@ -90,6 +90,8 @@ class TestCandidates:
             assert recent == []
             assert all(len(one.adapter) == len(one.base) > 0 for one in judged)
             assert any(list(one.adapter) != list(one.base) for one in judged)
+            assert all(len(one.unprompted) == len(one.base) for one in judged)
+            assert any(list(one.unprompted) != list(one.base) for one in judged)
 
     def test_one_reply_is_the_floor(self, subject: Subject) -> None:
         asked = [situation(number, f"what {number}?") for number in range(8)]
