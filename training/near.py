@@ -68,17 +68,18 @@ def near_repeats(words: NDArray[np.uint32], lengths: NDArray[np.int64]) -> NDArr
     found = np.zeros(len(lengths), dtype=bool)
     if len(lengths) < 2:
         return found
-    pairs, keys = [], []
     ends = np.cumsum(lengths)
+    pairs = np.empty(int(ends[-1]) - len(lengths), dtype=np.uint32)
+    keys = np.empty((len(lengths), _BANDS), dtype=np.uint64)
     first = 0
     while first < len(lengths):
         start = int(ends[first] - lengths[first])
         last = max(first + 1, int(np.searchsorted(ends, start + _BLOCK, side="right")))
         block = _pairs(words[start : int(ends[last - 1])], lengths[first:last])
-        pairs.append((block >> _HALF).astype(np.uint32))
-        keys.append(_bucket_keys(block, lengths[first:last] - 1))
+        pairs[start - first : int(ends[last - 1]) - last] = block >> _HALF
+        keys[first:last] = _bucket_keys(block, lengths[first:last] - 1)
         first = last
-    return _compare(np.concatenate(pairs), np.cumsum(lengths - 1), np.concatenate(keys), found)
+    return _compare(pairs, np.cumsum(lengths - 1), keys, found)
 
 
 def _pairs(words: NDArray[np.uint32], lengths: NDArray[np.int64]) -> Hashes:

@@ -76,6 +76,7 @@ class Repeats:
         lengths = np.concatenate([np.asarray(one.lengths, dtype=np.uint16) for one in mine]).astype(np.int64)
         times = np.concatenate([np.asarray(one.times, dtype=np.float64) for one in mine])
         words = np.concatenate([np.asarray(one.words, dtype=np.uint32) for one in mine])
+        mine.clear()  # they are as large again
         starts = np.cumsum(lengths) - lengths
         _, first = np.unique(places, return_index=True)  # exports that overlap have messages twice
         first.sort()
