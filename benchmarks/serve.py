@@ -31,6 +31,7 @@ within 2 %. Prints one JSON object last, and ends with 1 if a goal was missed.
 import argparse
 import asyncio
 import json
+import os
 import random
 import resource
 import statistics
@@ -46,7 +47,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ and the rivals are not installed
 
 import msgspec
-import psutil
 import torch
 
 from benchmarks.chats import Bench
@@ -309,7 +309,7 @@ async def _load(bench: Bench, engine: TransformersEngine, name: str, chats: int,
                 else:
                     lost += 1  # its time ran out before it began, which it was told by an empty stream
             if mark := marks.get(len(answered) + refused + lost):
-                resident[f"resident.{mark}"] = float(psutil.Process().memory_info().rss)
+                resident[f"resident.{mark}"] = _resident()
                 kept[f"kept.{mark}"] = float(engine.load().kept_bytes)
 
     began = time.perf_counter()
@@ -328,6 +328,11 @@ async def _load(bench: Bench, engine: TransformersEngine, name: str, chats: int,
         **kept,
         "growth": resident["resident.100"] - resident["resident.25"] - kept["kept.100"] + kept["kept.25"],
     }
+
+
+def _resident() -> float:
+    """Bytes that this process holds now."""
+    return 1024.0 * int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(os.getpid())]))
 
 
 def _peak() -> int:
