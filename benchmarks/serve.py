@@ -18,7 +18,7 @@ machine meanwhile. The parts, which may also be measured one by one:
 - `memory`: bytes an idle chat of 1,000 tokens and one more adapter hold, and the whole process.
 - `load`: many chats send messages at random moments, more than can be served at once at times. Every one must be
   answered or refused; half and 95 % of the answers were complete within so many seconds. It has a process of its own:
-  `resident.P` is what that held after P % of the messages, in bytes, `kept.P` what of it are earlier turns, which are
+  `resident.P` is what that held after P % of the answers, in bytes, `kept.P` what of it are earlier turns, which are
   bounded, and `growth` what came after the first quarter besides those.
 - `--quick`: 16 new tokens, once, a small load; its checks are shown all the same, and mean little.
 
@@ -30,6 +30,7 @@ within 2 %. Prints one JSON object last, and ends with 1 if a goal was missed.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -288,9 +289,7 @@ async def _load(bench: Bench, engine: TransformersEngine, name: str, chats: int,
     draw = random.Random(1)
     answered: list[float] = []
     refused = lost = 0
-    resident: dict[str, float] = {}
-    kept: dict[str, float] = {}
-    marks = {messages * share // 100: str(share) for share in (25, 50, 75, 100)}
+    held: list[tuple[float, float]] = []
 
     async def talk(chat: int) -> None:
         nonlocal refused, lost
@@ -306,16 +305,16 @@ async def _load(bench: Bench, engine: TransformersEngine, name: str, chats: int,
             else:
                 if count:
                     answered.append(time.perf_counter() - began)
+                    held.append((_resident(), float(engine.load().kept_bytes)))
                 else:
                     lost += 1  # its time ran out before it began, which it was told by an empty stream
-            if mark := marks.get(len(answered) + refused + lost):
-                resident[f"resident.{mark}"] = _resident()
-                kept[f"kept.{mark}"] = float(engine.load().kept_bytes)
 
     began = time.perf_counter()
     await asyncio.gather(*(talk(chat) for chat in range(chats)))
     seconds = time.perf_counter() - began
     ordered = sorted(answered)
+    marks = {share: held[(len(held) - 1) * share // 100] for share in (25, 50, 75, 100)}
+    grown, turns = (last - first for first, last in zip(marks[25], marks[100], strict=True))
     return {
         "messages": float(messages),
         "answered": float(len(answered)),
@@ -324,14 +323,17 @@ async def _load(bench: Bench, engine: TransformersEngine, name: str, chats: int,
         "p50": ordered[len(ordered) // 2],
         "p95": ordered[len(ordered) * 95 // 100],
         "seconds": seconds,
-        **resident,
-        **kept,
-        "growth": resident["resident.100"] - resident["resident.25"] - kept["kept.100"] + kept["kept.25"],
+        **{f"resident.{share}": resident for share, (resident, _) in marks.items()},
+        **{f"kept.{share}": kept for share, (_, kept) in marks.items()},
+        "growth": grown - turns,
     }
 
 
 def _resident() -> float:
     """Bytes that this process holds now."""
+    with contextlib.suppress(OSError):  # Linux tells it without another process
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return float(pages * os.sysconf("SC_PAGE_SIZE"))
     return 1024.0 * int(subprocess.check_output(["ps", "-o", "rss=", "-p", str(os.getpid())]))
 
 
