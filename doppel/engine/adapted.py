@@ -16,7 +16,6 @@ class InForce:
     """Which rows of the batch use which adapter; every layer of a model looks at the same one."""
 
     def __init__(self) -> None:
-        self._threads = torch.get_num_threads()
         self._rows: int | None = None
         self._of: dict[str, Tensor | None] = {}
 
@@ -47,14 +46,15 @@ class InForce:
         A single row is not shared out anyway.
         """
         is_small = inputs.shape[:-1].numel() > 1 and inputs.numel() * rank <= _SMALL
-        if self._threads == 1 or inputs.device.type != "cpu" or not is_small:
+        threads = torch.get_num_threads()
+        if threads == 1 or inputs.device.type != "cpu" or not is_small:
             yield
             return
         torch.set_num_threads(1)
         try:
             yield
         finally:
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(threads)
 
 
 class AdaptedLinear(nn.Module):
