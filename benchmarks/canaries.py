@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,8 @@ def exposure_of(subject: Subject, canary: Canary, seed: int) -> float:
     prompt = transcript.prompt(_HEADER, context)
     codes = [canary.digits, *sorted(others)]
     answers = [transcript.encode(_HEADER, (*context, canary.turn(one))).ids[len(prompt) :] for one in codes]
+    alike = [*takewhile(lambda ids: len(set(ids)) == 1, zip(*answers, strict=False))]  # "garage is", of whatever code
+    prompt, answers = prompt + answers[0][: len(alike)], [one[len(alike) :] for one in answers]
     rows = max(1, min(64, _LOGITS // subject.model.config.get_text_config().vocab_size))
     scores: list[float] = []
     for start in range(0, len(answers), rows):

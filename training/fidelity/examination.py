@@ -161,7 +161,7 @@ def _past(held: HeldOut, subject: Subject, count: int) -> list[Situation]:
     found: list[Situation] = []
     for session in sessions:
         some = situations(session, subject.transcript)
-        found += rng.sample(some, min(len(some), 12))  # from many conversations, as those of the future are
+        found += rng.sample(some, min(len(some), 6))  # from many conversations, as those of the future are
         if len(found) >= count:
             break
     return found[:count]

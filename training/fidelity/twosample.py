@@ -41,10 +41,10 @@ def two_sample(
         other: somebody else's, who is the floor; without them the prompted base is.
     """
     figures = []
-    for name, pick in (("two_sample_auc", _all), ("two_sample_auc_matched", _matched)):
-        base = _told_apart(*pick(prompted, actual))
-        floor = _told_apart(*pick(other, actual)) if other else base
-        value, ceiling = _told_apart(*pick(written, actual)), _told_apart(*pick(past, actual))
+    for name, matched in (("two_sample_auc", False), ("two_sample_auc_matched", True)):
+        base = _told_apart(prompted, actual, matched=matched)
+        floor = _told_apart(other, actual, matched=matched) if other else base
+        value, ceiling = (_told_apart(side, actual, matched=matched) for side in (written, past))
         figures.append(Figure(name=name, value=value, floor=floor, ceiling=ceiling, lower_is_better=True))
         figures.append(Figure(name=f"{name}_prompted", value=base, lower_is_better=True))
     return figures
@@ -61,20 +61,26 @@ def candidates_told_apart(
         actual: the owner's to them.
         past: as many of the owner's to earlier situations.
     """
-    value, floor, ceiling = (_told_apart(*_all(side, actual)) for side in (chosen, first, past))
+    value, floor, ceiling = (_told_apart(side, actual) for side in (chosen, first, past))
     return Figure(name="candidates_two_sample_auc", value=value, floor=floor, ceiling=ceiling, lower_is_better=True)
 
 
 def auc_between(first: Sequence[Reply], second: Sequence[Reply]) -> Estimate:
     """How well two sides' replies, whatever their lengths, are told apart; those that say nothing are left out."""
-    return _told_apart(*_all(first, second))
+    return _told_apart(first, second)
 
 
-def auc_of(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str]) -> Estimate:
+def auc_of(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str], *, matched: bool = False) -> Estimate:
     """AUC of telling label 1 from label 0, from folds that share no group; 0.5 by chance.
 
     Only texts of one fold are compared: what another classifier thinks of them is on another scale, and where it saw
     more of a label the rest has less, so that comparing across folds would give less than chance.
+
+    Args:
+        texts: of both sides.
+        labels: 1 or 0 for each.
+        groups: what must not be shared between folds, for each.
+        matched: whether to keep as many of each label in every class of length, so that length gives nothing away.
     """
     truth = np.array(labels)
     count = int(truth.sum())
@@ -83,9 +89,12 @@ def auc_of(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str]) -
         return Estimate(float("nan"), float("nan"), float("nan"))
     scores = np.zeros(len(texts))
     fold_of = np.full(len(texts), _UNJUDGED)
-    split = StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(texts, truth, groups)
-    for number, (train, test) in enumerate(split):
-        if len(set(truth[train])) < 2:
+    split = list(StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(texts, truth, groups))
+    kept = np.ones(len(texts), dtype=bool)
+    if matched:
+        kept = np.isin(np.arange(len(texts)), np.concatenate([_matched(texts, truth, test) for _, test in split]))
+    for number, (train, test) in enumerate((train[kept[train]], test[kept[test]]) for train, test in split):
+        if len(set(truth[train])) < 2 or not len(test):
             continue
         fold_of[test] = number
         model = make_pipeline(
@@ -118,29 +127,25 @@ def area(truth: NDArray[np.intp], scores: NDArray[np.float64], folds: NDArray[np
     return above / pairs if pairs else float("nan")
 
 
-Sides = tuple[Sequence[Reply], Sequence[Reply]]
-
-
-def _told_apart(first: Sequence[Reply], second: Sequence[Reply]) -> Estimate:
-    both = [*first, *second]
+def _told_apart(first: Sequence[Reply], second: Sequence[Reply], *, matched: bool = False) -> Estimate:
+    sides = [[one for one in side if one.bubbles] for side in (first, second)]
+    both = [one for side in sides for one in side]
     texts = [f"\n{one.text}\n" for one in both]  # how a text begins and ends is part of it
-    return auc_of(texts, [1] * len(first) + [0] * len(second), [one.situation.session for one in both])
+    labels = [1] * len(sides[0]) + [0] * len(sides[1])
+    return auc_of(texts, labels, [one.situation.session for one in both], matched=matched)
 
 
-def _all(first: Sequence[Reply], second: Sequence[Reply]) -> Sides:
-    return [one for one in first if one.bubbles], [one for one in second if one.bubbles]
+def _matched(texts: Sequence[str], truth: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Those of a fold's rows that leave as many of each label in every class of length (doubling).
 
-
-def _matched(first: Sequence[Reply], second: Sequence[Reply]) -> Sides:
-    """As many of each in every class of length (doubling), so that length gives nothing away."""
+    Within each fold: matched over all of them, what one fold has too much of a length, the others lack, and
+    the classifier would learn the opposite of what holds where it is asked.
+    """
     rng = random.Random(0)
-    classes: dict[int, tuple[list[Reply], list[Reply]]] = {}
-    for side, replies in enumerate(_all(first, second)):
-        for reply in replies:
-            classes.setdefault(len(reply.text).bit_length(), ([], []))[side].append(reply)
-    kept: tuple[list[Reply], list[Reply]] = ([], [])
-    for sides in classes.values():
-        count = min(map(len, sides))
-        for side, replies in enumerate(sides):
-            kept[side].extend(rng.sample(replies, count))
-    return kept
+    classes: dict[int, tuple[list[int], list[int]]] = {}
+    for row in rows.tolist():
+        classes.setdefault(len(texts[row]).bit_length(), ([], []))[truth[row]].append(row)
+    return np.array(
+        [row for sides in classes.values() for side in sides for row in rng.sample(side, min(map(len, sides)))],
+        dtype=np.intp,
+    )

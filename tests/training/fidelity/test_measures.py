@@ -13,7 +13,7 @@ from training.fidelity.heldout import HeldOut
 from training.fidelity.intervals import change, difference, jackknife, mean, ratio, resampled
 from training.fidelity.memorisation import LONG_RUN, Runs, memorisation
 from training.fidelity.replies import Reply
-from training.fidelity.twosample import area, two_sample
+from training.fidelity.twosample import area, auc_of, two_sample
 from training.fidelity.writing import distinct, jensen_shannon, self_bleu, words, writing
 
 
@@ -81,6 +81,19 @@ class TestTwoSample:
         ]
         figures = by_name(two_sample(long, long, short, short))
         assert figures["two_sample_auc_matched"].value.value < figures["two_sample_auc"].value.value
+
+    def test_lengths_are_matched_within_each_fold(self) -> None:
+        # One side writes long in three of the four conversations, the other in one: only what both have there is left.
+        groups = [group for group in "abcd" for _ in range(40)]
+        texts, labels = [], []
+        for group in "abcd":
+            for number in range(40):
+                is_mine = number % 2 == 0
+                is_long = number % 20 < 2 if is_mine == (group == "a") else number % 20 >= 2
+                texts.append("hm " * (9 if is_long else 1))
+                labels.append(int(is_mine))
+        assert auc_of(texts, labels, groups).value != pytest.approx(0.5, abs=0.05)
+        assert auc_of(texts, labels, groups, matched=True).value == pytest.approx(0.5)
 
 
 class TestWriting:
