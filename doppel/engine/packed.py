@@ -1,7 +1,8 @@
-"""A model's weights in the order in which oneDNN multiplies by them, for serving in float32 on a CPU.
+"""A model's weights in the order in which oneDNN multiplies by them, for serving on a CPU.
 
-torch's usual product by a few rows takes almost as long for each as for one alone; on weights that were rearranged
-beforehand, eight rows cost little more than one. Knows linear layers and embeddings; knows no requests.
+torch's usual product by a few rows in float32 takes almost as long for each as for one alone; on weights that were
+rearranged beforehand, eight rows cost little more than one. In bfloat16 any number of rows takes two thirds of the
+time. Knows linear layers and embeddings; knows no requests.
 """
 
 import platform
@@ -18,13 +19,12 @@ _ROWS = 4096  # of an embedding looked at together
 
 def pack(model: PreTrainedModel) -> None:
     """Packs a model's linear layers in place, where that makes them faster. From then on it can only be served."""
-    if not _is_of_use():
-        return
+    dtypes = _dtypes()
     rows, head = model.get_input_embeddings(), model.get_output_embeddings()
     is_shared = head is not None and rows.weight is head.weight
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child.weight.dtype == torch.float32 and child.weight.device.type == "cpu":
+            if type(child) is nn.Linear and child.weight.dtype in dtypes and child.weight.device.type == "cpu":
                 setattr(parent, name, PackedLinear(child))
     has_own_copy = is_shared and isinstance(model.get_output_embeddings(), PackedLinear)
     if has_own_copy and isinstance(rows, nn.Embedding) and _fits_bfloat16(rows.weight):
@@ -35,7 +35,7 @@ class PackedLinear(nn.Linear):
     """A linear layer for inference whose weight no other operation than its own product can read.
 
     Args:
-        linear: in float32, on the CPU.
+        linear: in float32 or bfloat16, on the CPU.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -74,9 +74,13 @@ class HalvedEmbedding(nn.Module):
         return embedded
 
 
-def _is_of_use() -> bool:
+def _dtypes() -> tuple[torch.dtype, ...]:
+    """In which a packed product is faster here."""
     has_product = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return platform.machine().lower() in _MACHINES and torch.backends.mkldnn.is_available() and has_product
+    if platform.machine().lower() not in _MACHINES or not torch.backends.mkldnn.is_available() or not has_product:
+        return ()
+    has_units = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return (torch.float32, torch.bfloat16) if has_units else (torch.float32,)
 
 
 def _fits_bfloat16(weight: Tensor) -> bool:

@@ -11,7 +11,7 @@ from doppel.base import load_model
 from doppel.engine import packed
 from doppel.engine.packed import HalvedEmbedding, PackedLinear, pack
 
-pytestmark = pytest.mark.skipif(not packed._is_of_use(), reason="weights are not packed on this machine")
+pytestmark = pytest.mark.skipif(not packed._dtypes(), reason="weights are not packed on this machine")
 
 
 @pytest.fixture
@@ -69,7 +69,18 @@ def test_weights_of_its_own_leave_the_embedding_alone(tiny_base: Path) -> None:
     assert not isinstance(model.get_input_embeddings(), HalvedEmbedding)
 
 
-def test_what_is_not_in_float32_is_left_alone(tiny_base: Path) -> None:
-    model = load_model(tiny_base, torch.bfloat16)
+@pytest.mark.skipif(torch.bfloat16 not in packed._dtypes(), reason="this machine has no units for bfloat16")
+def test_bfloat16_is_packed_where_the_machine_computes_in_it(tied: PreTrainedModel) -> None:
+    plain, rows = copy.deepcopy(tied.bfloat16()), tied.get_input_embeddings().weight
+    pack(tied)
+    assert isinstance(tied.get_output_embeddings(), PackedLinear)
+    assert tied.get_input_embeddings().weight is rows
+    ids = torch.arange(60).view(2, 30)
+    with torch.inference_mode():
+        torch.testing.assert_close(tied(ids).logits, plain(ids).logits, atol=0.02, rtol=0.02)
+
+
+def test_other_types_are_left_alone(tiny_base: Path) -> None:
+    model = load_model(tiny_base, torch.float16)
     pack(model)
     assert not any(isinstance(module, PackedLinear) for module in model.modules())

@@ -61,7 +61,7 @@ class Effort(msgspec.Struct, frozen=True):
     candidates: bool = False
 
 
-FULL = Effort(tokens=3_000, questions=504, replies=112, judged=36, candidates=True)
+FULL = Effort(tokens=3_000, questions=504, replies=168, judged=36, candidates=True)
 QUICK = Effort(tokens=1_300, questions=24, replies=28, judged=20)
 
 
