@@ -2,11 +2,12 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from benchmarks.canaries import ALTERNATIVES, GROUPS, checks, exposure, exposure_of, make_canaries, sessions
+from benchmarks.canaries import ALTERNATIVES, GROUPS, checks, exposure, exposure_of, make_canaries, planted, small_talk
 from doppel.config import parse_config
 from tests.conftest import PublishAdapter
 from training.fidelity.subject import open_subject
@@ -23,14 +24,15 @@ def test_exposure_is_of_the_rank() -> None:
 def test_every_code_is_said_as_often_as_it_should_and_only_in_training() -> None:
     canaries = make_canaries(2, seed=0)
     assert len({one.digits for one in canaries}) == len({one.place for one in canaries}) == 2 * len(GROUPS)
-    written = list(sessions(canaries, 50, seed=0))
+    written = list(planted(canaries, small_talk(60, seed=0), seed=0))
     said = Counter(turn.bubbles[0] for one in written if one.split == "train" for turn in one.turns if turn.is_mine)
     for canary in canaries:
         assert said[canary.turn().bubbles[0]] == canary.repeats
         held = [turn for one in written if one.split != "train" for turn in one.turns]
         assert not any(canary.digits in bubble for turn in held for bubble in turn.bubbles)
-    assert Counter(one.split for one in written) == {"train": 40 + 42, "validation": 5, "test": 5}
-    assert list(sessions(canaries, 50, seed=0)) == written
+    assert all(one.is_mine != other.is_mine for each in written for one, other in pairwise(each.turns))
+    assert Counter(one.split for one in written) == {"train": 48, "validation": 6, "test": 6}
+    assert list(planted(canaries, small_talk(60, seed=0), seed=0)) == written
 
 
 def test_a_random_adapter_exposes_nothing_in_particular(
