@@ -104,7 +104,9 @@ def _lengths(runs: Runs, replies: Sequence[Reply]) -> list[float]:
 
 
 def _share_of_long(lengths: Sequence[float], groups: Sequence[str]) -> Estimate:
-    return mean([float(one >= LONG_RUN) for one in lengths], groups)
+    """With none among n, the interval ends at 3 / n (Hanley and Lippman-Hand, If nothing goes wrong, 1983)."""
+    found = mean([float(one >= LONG_RUN) for one in lengths], groups)
+    return Estimate(0.0, 0.0, min(1.0, 3 / len(lengths))) if found.value == 0 else found
 
 
 def _extreme(lengths: Sequence[float], groups: Sequence[str]) -> Estimate:

@@ -25,7 +25,7 @@ from training.fidelity import tuning
 from training.fidelity.examination import Effort
 from training.fidelity.heldout import Situation
 from training.fidelity.replies import Reply
-from training.fidelity.tuning import Trial, choose, settings, try_out, tune_sampling
+from training.fidelity.tuning import Trial, choose, search, settings, try_out, tune_sampling
 
 
 def trial(auc: float, distance: float = 0.2, relevance: float = 0.7, half: float = 0.05, top_p: float = 1.0) -> Trial:
@@ -39,13 +39,29 @@ class TestChoice:
         assert choose([trial(0.7, 0.1), trial(0.6, 0.2), trial(0.55, 0.6)]) == trial(0.6, 0.2)
 
     def test_one_that_is_clearly_less_relevant_does_not_count(self) -> None:
-        off_topic = trial(0.5, 0.0, relevance=0.55)
+        off_topic = trial(0.5, 0.0, relevance=0.62)
         assert choose([trial(0.7), off_topic, trial(0.65)]) == trial(0.65)
-        unsure = trial(0.5, 0.0, relevance=0.62, half=0.1)
-        assert choose([trial(0.7), unsure]) == unsure
+        assert choose([trial(0.7, half=0.1), off_topic]) == off_topic
+        # A lucky one among many is no measure of the others, and what is in force always counts.
+        assert choose([trial(0.6), trial(0.9, relevance=0.99, half=0.001)]) == trial(0.6)
 
     def test_what_is_in_force_stays_unless_something_is_better(self) -> None:
         assert choose([trial(0.6, top_p=0.9), trial(0.6), trial(0.7)]).top_p == 0.9
+
+    def test_what_only_looked_better_by_luck_does_not_stay(self) -> None:
+        tried = [Sampling(), Sampling(temperature=0.7), Sampling(temperature=1.1)]
+
+        def found(lucky: float) -> tuple[int, Trial]:
+            aucs = {(0.9, 0): 0.7, (0.7, 0): 0.8, (1.1, 0): 0.6, (0.9, 1): 0.7, (1.1, 1): lucky}
+            trials, again, chosen = search(tried, lambda one, seed: trial(aucs[one.temperature, seed]))
+            assert len(trials) == 3
+            assert len(again) == 2
+            return trials.index(chosen), chosen
+
+        assert found(lucky=0.72)[0] == 0
+        assert found(lucky=0.65)[0] == 2
+        trials, again, chosen = search(tried, lambda one, _: trial(0.5 if one == tried[0] else 0.9))
+        assert (again, chosen) == ([], trials[0])
 
     def test_what_could_not_be_measured_is_last(self) -> None:
         silent = Trial(1.0, 1.0, 0.0, math.nan, math.nan, Estimate(math.nan, math.nan, math.nan))
@@ -69,7 +85,7 @@ def test_the_setting_in_force_is_tried_first_and_none_twice() -> None:
 def test_the_setting_that_writes_like_the_owner_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A subject that is only itself when it is not too daring."""
 
-    def write(_: object, asked: Sequence[Situation], sampling: Sampling, advance: object) -> list[Reply]:
+    def write(_: object, asked: Sequence[Situation], sampling: Sampling, advance: object, seed: int) -> list[Reply]:
         return casual(len(asked), 1) if sampling.temperature == 0.7 else formal(len(asked), 2)
 
     monkeypatch.setattr(tuning, "_FILTERS", tuning._FILTERS[:1])
