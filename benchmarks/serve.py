@@ -73,7 +73,7 @@ def main() -> int:
     """Measures and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="short replies, once")
-    parser.add_argument("--rounds", type=int, default=3, help="so many of each, of which the median counts")
+    parser.add_argument("--rounds", type=int, default=4, help="so many of each, of which the median counts")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], help="these parts")
     parser.add_argument("--vllm", help="vLLM's command, to be measured too")
     parser.add_argument("--json", action="store_true", help="as ever: the last line is the JSON object")
@@ -155,8 +155,10 @@ async def _speed(
             if timed is not None:
                 runs.setdefault("overhead", []).append(timed.shares())
             runs.setdefault(f"generate.{chats}", []).append(generate.together(prompts))
-            runs.setdefault(f"llamacpp.{chats}", []).append(await _together(bench, llamacpp, there, prompts))
-            runs.setdefault(f"raw.{chats}", []).append(await asyncio.to_thread(raw.together, prompts))
+            for side in ("llamacpp", "raw")[:: 1 if number % 2 else -1]:  # whoever follows torch finds its threads busy
+                ours = side == "llamacpp"
+                asked = _together(bench, llamacpp, there, prompts) if ours else asyncio.to_thread(raw.together, prompts)
+                runs.setdefault(f"{side}.{chats}", []).append(await asked)
             if remote is not None:
                 runs.setdefault(f"vllm.{chats}", []).append(await _together(bench, remote, name, prompts))
             say(json.dumps({what: results[-1] for what, results in runs.items() if what.endswith(f".{chats}")}))
