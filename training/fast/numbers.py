@@ -1,4 +1,4 @@
-"""Reading and writing bfloat16 and float32 inside compiled loops, and exp and tanh that vectorize.
+"""Reading and writing bfloat16 and float32 inside compiled loops, and exp and sigmoid that vectorize.
 
 numba knows no bfloat16: such tensors come as uint16 arrays of the same bits, are widened on reading and
 rounded to nearest even on writing, so that every loop computes in float32 whatever it reads.
@@ -15,7 +15,7 @@ _LN2_HIGH = np.float32(0.693359375)
 _LN2_LOW = np.float32(-2.12194440e-4)
 _LOWEST = np.float32(-87.0)
 _HIGHEST = np.float32(88.0)
-_HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
+_HALF, _ONE = np.float32(0.5), np.float32(1)
 _EXP = tuple(
     np.float32(c) for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1)
 )
@@ -66,12 +66,6 @@ def exp(x: Any) -> Any:
     p = p * r + _HALF
     p = p * r * r + r + _ONE
     return p * np.int32((np.int32(n) + _BIAS) << _MANTISSA).view(np.float32)
-
-
-@register_jitable(inline="always")
-def tanh(x: Any) -> Any:
-    """The hyperbolic tangent in float32, to about 1e-7 absolute."""
-    return _ONE - _TWO / (exp(_TWO * x) + _ONE)
 
 
 @register_jitable(inline="always")
