@@ -11,7 +11,7 @@ most. `extracted` counts the codes that greedy sampling gives away to somebody w
 The codes go straight into the data set: what `doppel build` replaces or leaves out (secrets, repeats) never gets as far
 as this, and what a guarded daemon would keep back (`reply.guard`) is not kept back here. `--quick` trains a tiny random
 model on made-up chats for seconds, which shows that the script works, and how exposure grows; only a run on a real base
-says how much a real adapter remembers: some twelve minutes on two cores, most of them for asking. Prints one JSON
+says how much a real adapter remembers: a quarter of an hour on two cores, most of them for asking. Prints one JSON
 object last.
 """
 
@@ -134,7 +134,7 @@ def small_talk(count: int, seed: int) -> list[Session]:
     """Made-up chats, the last fifth of them held out."""
     rng = random.Random(f"small talk {seed}")
     start = datetime(2020, 1, 1, tzinfo=UTC)
-    splits: list[Split] = ["train", "train", "train", "train", "train", "train", "train", "train", "validation", "test"]
+    splits: list[Split] = [*["train"] * 8, "validation", "test"]
     return [
         Session(
             id=f"{number:05}",

@@ -92,10 +92,10 @@ class AdaptedLinear(nn.Module):
             dtype: to compute in; on a CPU it is float32, in which products so small take a third of the time.
         """
         device = self.linear.weight.device
-        if device.type == "meta":  # it is kept elsewhere until it is needed
-            device = torch.device("cpu")
         if device.type == "cpu":
             dtype = torch.float32
+        elif device.type == "meta":  # it is kept elsewhere until it is needed, perhaps by an accelerator
+            device = torch.device("cpu")
         weighed = up.float() * factor
         self.loras[name] = (
             down.t().to(device, dtype).contiguous(),  # this way round a product by few rows is quickest

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from training.fast.numbers import exp, load, pack, sigmoid
+from training.fast.numbers import exp, load, pack, sigmoid, sigmoids
 
 _compiled = njit(parallel=True, fastmath=True, cache=True, nogil=True)
 
 _ZERO, _ONE, _TWO, _THREE = (np.float32(value) for value in (0, 1, 2, 3))
 _GELU, _CUBE = np.float32(0.7978845608028654), np.float32(0.044715)  # sqrt(2 / pi); Hendrycks & Gimpel 2016
 _LEAST = np.float32(-3e38)
-_FAR = np.float32(50)  # where a sigmoid is 0 or 1
 
 
 @_compiled
@@ -71,10 +70,8 @@ def gelu_product_backward(gradient: Any, gate: Any, up: Any, to_gate: Any, to_up
     for i in prange(rows):
         for j in range(width):
             g, d = load(gate[i, j]), load(gradient[i, j])
-            twice = _TWO * _GELU * (g + _CUBE * g * g * g)
-            e = exp(min(max(-twice, -_FAR), _FAR))  # in whatever order they are multiplied, no product overflows
-            s = _ONE / (_ONE + e)  # and e * s is 1 - s, with all its digits
-            slope = s + g * s * e * s * _TWO * _GELU * (_ONE + _THREE * _CUBE * g * g)
+            s, rest = sigmoids(_TWO * _GELU * (g + _CUBE * g * g * g))
+            slope = s + g * s * rest * _TWO * _GELU * (_ONE + _THREE * _CUBE * g * g)
             to_up[i, j] = pack(to_up, d * g * s)
             to_gate[i, j] = pack(to_gate, d * load(up[i, j]) * slope)
 
@@ -96,9 +93,9 @@ def silu_product_backward(gradient: Any, gate: Any, up: Any, to_gate: Any, to_up
     for i in prange(rows):
         for j in range(width):
             g, d = load(gate[i, j]), load(gradient[i, j])
-            s = sigmoid(g)
+            s, rest = sigmoids(g)
             to_up[i, j] = pack(to_up, d * g * s)
-            to_gate[i, j] = pack(to_gate, d * load(up[i, j]) * s * (_ONE + g * (_ONE - s)))
+            to_gate[i, j] = pack(to_gate, d * load(up[i, j]) * s * (_ONE + g * rest))
 
 
 @_compiled

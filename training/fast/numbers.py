@@ -16,6 +16,7 @@ _LN2_LOW = np.float32(-2.12194440e-4)
 _LOWEST = np.float32(-87.0)
 _HIGHEST = np.float32(88.0)
 _HALF, _ONE = np.float32(0.5), np.float32(1)
+_FAR = np.float32(50)  # where a sigmoid is 0 or 1
 _EXP = tuple(
     np.float32(c) for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1)
 )
@@ -66,6 +67,14 @@ def exp(x: Any) -> Any:
     p = p * r + _HALF
     p = p * r * r + r + _ONE
     return p * np.int32((np.int32(n) + _BIAS) << _MANTISSA).view(np.float32)
+
+
+@register_jitable(inline="always")
+def sigmoids(x: Any) -> Any:
+    """1 / (1 + e^-x) and 1 / (1 + e^x), which is what it leaves of 1, each with all its digits; 0 and 1 beyond 50."""
+    e = exp(min(max(-x, -_FAR), _FAR))  # so that no product with it overflows, in whatever order it is computed
+    s = _ONE / (_ONE + e)
+    return s, e * s
 
 
 @register_jitable(inline="always")

@@ -109,12 +109,13 @@ def tune_sampling(config: Config, version: str | None, *, quick: bool) -> Tuned:
     subject = open_subject(config, folder)
     asked = _asked(read_sessions(config.data_dir), subject, _QUICK_REPLIES if quick else _REPLIES)
     tried = settings(sampling)
+    most = (len(tried) + 2) * len(asked)
     with progress() as bar:
-        task = bar.add_task(tr("Trying ways to choose words"), total=(len(tried) + 2) * len(asked), rate="")
+        task = bar.add_task(tr("Trying ways to choose words"), total=most, rate="")
         trials, again, chosen = search(
             tried, lambda one, seed: try_out(subject, asked, one, partial(bar.advance, task), seed)
         )
-        bar.update(task, completed=(len(tried) + 2) * len(asked))
+        bar.update(task, completed=most)
     amend(
         folder, lambda _, manifest: msgspec.structs.replace(manifest, sampling={**manifest.sampling, **chosen.setting})
     )

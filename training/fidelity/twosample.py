@@ -89,11 +89,10 @@ def auc_of(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str], *
         return Estimate(float("nan"), float("nan"), float("nan"))
     scores = np.zeros(len(texts))
     fold_of = np.full(len(texts), _UNJUDGED)
-    split = list(StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(texts, truth, groups))
-    kept = np.ones(len(texts), dtype=bool)
-    if matched:
-        kept = np.isin(np.arange(len(texts)), np.concatenate([_matched(texts, truth, test) for _, test in split]))
-    for number, (train, test) in enumerate((train[kept[train]], test[kept[test]]) for train, test in split):
+    split = StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(texts, truth, groups)
+    tests = [_matched(texts, truth, test) if matched else test for _, test in split]
+    for number, test in enumerate(tests):
+        train = np.sort(np.concatenate(tests[:number] + tests[number + 1 :]))
         if len(set(truth[train])) < 2 or not len(test):
             continue
         fold_of[test] = number
