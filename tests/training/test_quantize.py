@@ -20,6 +20,7 @@ from training.examples import Example, collate
 from training.fit import fit
 from training.lora import add_lora, token_losses
 from training.quantize import match_adapter
+from training.threads import use_threads
 
 METHODS: tuple[Method, ...] = ("nf4", "int8")
 EXAMPLE = Example([2, 20, 21, 30, 31, 40, 41, 50, 22, 23], [0, 0, 0, 1, 1, 1, 2, 1, 1, 2], 12)
@@ -104,6 +105,7 @@ def test_only_the_layers_are_quantised_and_nothing_is_upcast(method: Method, dty
 @pytest.mark.parametrize("method", METHODS)
 def test_scoring_first_does_not_change_what_is_trained(method: Method, base: Path) -> None:
     """On some CPUs bitsandbytes repacks 4-bit weights when they are first evaluated, which ends all gradients."""
+    use_threads(torch.get_num_threads())  # as a training does: numba's first call would change torch's in between
     results = []
     for scored in (False, True):
         model = load_quantized(base, method, torch.float32, "cpu")
