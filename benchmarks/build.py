@@ -142,16 +142,16 @@ class _Silence:
 
 
 def _build(config: Any) -> int:
-    from training.build import build_dataset
+    from training.dataset.build import build_dataset
 
     return int(build_dataset(config, _Silence()).read)
 
 
 def _read(config: Any) -> int:
     """Reads with the readers and cuts at silences chat by chat, as the build does, and does nothing else."""
-    from training.archives import discover, installed_readers
-    from training.sessions import Line, cut_at_silences, fit_gap, join_threads
-    from training.spool import Spool
+    from training.archives.discovery import discover, installed_readers
+    from training.dataset.message_store import Spool
+    from training.dataset.sessions import Line, cut_at_silences, fit_gap, join_threads
 
     found = discover(config.archives, config.root, ZoneInfo("UTC"), installed_readers())
     spool = Spool(config.root / "messages.tmp")

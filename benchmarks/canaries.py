@@ -35,15 +35,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ is not installed
 import msgspec
 import torch
 
+from doppel.adapters.habits import Habits, write_habits
 from doppel.config import Config, load_config, parse_config
 from doppel.engine import Sampling
-from doppel.habits import Habits, write_habits
 from doppel.transcript import ME, Header, Turn
-from training.dataset import SESSIONS, Session, Split, read_sessions, write_sessions
-from training.fidelity.heldout import Situation
-from training.fidelity.replies import write
-from training.fidelity.subject import Question, Subject, open_subject
-from training.fit import fit
+from training.dataset.files import SESSIONS, Session, Split, read_sessions, write_sessions
+from training.fidelity.generate import write
+from training.fidelity.judge import Question, Subject, open_subject
+from training.fidelity.texts import Situation
+from training.run.run import fit
 
 GROUPS = (0, 1, 4, 16)
 """How often a code is said; those of the first group are the control."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from doppel.base import choose_device, choose_dtype, identify, load_model, load_tokenizer
 from doppel.engine import Request, Sampling
-from doppel.engine.transformers import TransformersEngine
+from doppel.engine.local.engine import TransformersEngine
+from doppel.models.base import choose_device, choose_dtype, identify, load_model, load_tokenizer
 from doppel.transcript import ME, Header, Transcript, Turn
 
 _OPENINGS = (

@@ -32,14 +32,14 @@ from transformers import TrainerCallback
 
 from doppel.config import Config, load_config
 from doppel.terminal import silence
-from training.examples import plan_steps
-from training.packing import tokens_per_batch
-from training.parts import Parts
-from training.plan import Plan
-from training.prepare import adapted, gather, load_base
-from training.ranks import joined
-from training.threads import use_threads
-from training.trainer import PersonaTrainer
+from training.lora.distributed import joined
+from training.lora.examples import plan_steps
+from training.lora.packing import tokens_per_batch
+from training.lora.threads import use_threads
+from training.run.material import adapted, gather, load_base
+from training.run.plan import Plan
+from training.run.timings import Parts
+from training.run.trainer import PersonaTrainer
 
 RANK, ALPHA, PER_STEP, WARM_UP = 16, 32.0, 16, 1
 CONTENDERS = {"one_thread": (1, 1), "two_threads": (1, 2), "two_processes": (2, 1)}

@@ -35,11 +35,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from doppel.adapter import BaseIdentity, Manifest, publishing
-from doppel.base import identify, load_model, load_tokenizer, prepare_base
+from doppel.adapters.export.gguf import write_gguf
+from doppel.adapters.versions import BaseIdentity, Manifest, publishing
 from doppel.config import Model
-from doppel.engine.lora import Lora, read_lora
-from doppel.export.gguf import write_gguf
+from doppel.engine.local.lora import Lora, read_lora
+from doppel.models.base import identify, load_model, load_tokenizer, prepare_base
 from doppel.terminal import say
 from doppel.transcript import Header, Transcript, Turn
 from tests.llamacpp import LlamaCpp, write_base

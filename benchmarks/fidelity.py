@@ -27,9 +27,9 @@ from typing import Any
 import torch
 import yaml
 
-from doppel.base import prepare_base
 from doppel.config import load_config
-from doppel.figures import check
+from doppel.models.base import prepare_base
+from doppel.reports.figures import check
 
 MOST_MINUTES, MOST_MINUTES_QUICK = 15, 3
 LEAST_QUESTIONS = 500

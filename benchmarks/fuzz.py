@@ -97,7 +97,7 @@ class Fuzzing:
     """
 
     def __init__(self, folder: Path, names: list[tuple[str, str]]) -> None:
-        from training.archives import installed_readers
+        from training.archives.discovery import installed_readers
 
         self._folder = folder
         self._names = names

@@ -23,8 +23,8 @@ from typing import Any
 
 import yaml
 
-from doppel.base import prepare_base
 from doppel.config import load_config
+from doppel.models.base import prepare_base
 
 LEAST, MOST = 0.7, 1.3
 _WORTH_LOOKING_AT = 2.0

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from doppel.engine import Sampling
-from doppel.engine.llamacpp import Instance
+from doppel.engine.llamacpp.engine import Instance
 from tests.processes import free_port
 
 Figures = dict[str, float]

@@ -52,14 +52,15 @@ import torch
 
 from benchmarks.chats import Bench
 from benchmarks.rivals import Generate, RawLlamaCpp, Vllm, figures
-from doppel.adapter import Manifest, publishing
-from doppel.base import identify, prepare_base
+from doppel.adapters.versions import Manifest, publishing
 from doppel.config import Config, Model
-from doppel.engine import Engine, EngineError, Request, decoding
-from doppel.engine.llamacpp import Instance, LlamaCppEngine
-from doppel.engine.lora import read_lora
-from doppel.engine.openai import OpenAIEngine
-from doppel.engine.transformers import TransformersEngine
+from doppel.engine import Engine, EngineError, Request
+from doppel.engine.llamacpp.engine import Instance, LlamaCppEngine
+from doppel.engine.local import decoding
+from doppel.engine.local.engine import TransformersEngine
+from doppel.engine.local.lora import read_lora
+from doppel.engine.remote.engine import OpenAIEngine
+from doppel.models.base import identify, prepare_base
 from doppel.terminal import say
 from doppel.transcript import ME, Header, Turn
 from tests.tiny import save_lora

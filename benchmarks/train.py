@@ -36,16 +36,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from doppel.base import choose_dtype
 from doppel.config import Config, load_config
-from doppel.memory import peak_memory
+from doppel.models.base import choose_dtype
+from doppel.system.memory import peak_memory
 from doppel.transcript import render
-from training.examples import Example, collate, plan_steps
-from training.lora import token_losses
-from training.measure import effort
-from training.optimizer import MasterAdamW
-from training.packing import tokens_per_batch
-from training.prepare import Material, adapted, gather, load_base
+from training.lora.examples import Example, collate, plan_steps
+from training.lora.model import token_losses
+from training.lora.optimizer import MasterAdamW
+from training.lora.packing import tokens_per_batch
+from training.run.material import Material, adapted, gather, load_base
+from training.run.speed import effort
 
 RANK, ALPHA, PER_STEP, LEARNING_RATE = 16, 32, 16, 5e-4
 WARM_UP = 1

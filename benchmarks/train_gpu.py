@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen3Config
 
-from training.examples import Example, collate, micro_batches
-from training.lora import add_lora, token_losses
-from training.measure import Clock
-from training.optimizer import MasterAdamW
-from training.packing import tokens_per_batch
+from training.lora.examples import Example, collate, micro_batches
+from training.lora.model import add_lora, token_losses
+from training.lora.optimizer import MasterAdamW
+from training.lora.packing import tokens_per_batch
+from training.run.speed import Clock
 
 SHAPES: dict[str, PreTrainedConfig] = {
     "llama-3-8b": LlamaConfig(

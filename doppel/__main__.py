@@ -1,5 +1,5 @@
 """`python -m doppel` is the `doppel` command."""
 
-from doppel.cli import main
+from doppel.cli.app import main
 
 main()

@@ -54,7 +54,7 @@ def isolated(
 @pytest.fixture(scope="session")
 def bundled_base(session_cache: Path) -> Path:
     """Folder of the bundled base model; converting it takes a minute or two, so only slow tests ask for it."""
-    from doppel.base import prepare_base
+    from doppel.models.base import prepare_base
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOPPEL_CACHE", str(session_cache))

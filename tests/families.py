@@ -21,9 +21,9 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from doppel.adapter import Manifest, publishing
-from doppel.base import identify, load_model
-from doppel.engine.lora import Lora, read_lora
+from doppel.adapters.versions import Manifest, publishing
+from doppel.engine.local.lora import Lora, read_lora
+from doppel.models.base import identify, load_model
 from tests.tiny import CONTEXT_LENGTH, build_tokenizer
 
 # Of each: a head size that is not hidden size / heads where the family allows it, so that a mix-up shows.

@@ -14,8 +14,8 @@ from gguf import GGUFWriter
 from gguf.constants import MODEL_ARCH_NAMES
 from transformers import PreTrainedModel
 
-from doppel.export.base_gguf import add_sizes, add_vocabulary
-from doppel.export.gguf import FAMILIES, pair_rows, tensor_name
+from doppel.adapters.export.base_gguf import add_sizes, add_vocabulary
+from doppel.adapters.export.gguf import FAMILIES, pair_rows, tensor_name
 
 TYPES = {
     "f32": gguf.GGMLQuantizationType.F32,

@@ -27,7 +27,7 @@ class Child:
         self, target: Callable[..., Any], arguments: Sequence[Any] = (), environment: Mapping[str, str] | None = None
     ) -> None:
         context = get_context("forkserver")
-        context.set_forkserver_preload(["training.fit"])
+        context.set_forkserver_preload(["training.run.run"])
         self._answer, theirs = context.Pipe(duplex=False)
         full = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
         self.process = context.Process(target=_run, args=(theirs, full, target, tuple(arguments)))

@@ -21,10 +21,10 @@ import simcord
 import yaml
 from playwright.async_api import Page, expect
 
+from bot.app import Daemon, Surroundings
 from bot.clock import SystemClock
 from bot.commands.run import open_engine, platforms
-from bot.daemon import Daemon, Surroundings
-from bot.platforms.discord import DiscordPlatform
+from bot.platforms.discord.platform import DiscordPlatform
 from doppel.config import Config, load_config
 from tests.bot.browser import CHROMIUM, NO_CHROMIUM, chromium, opened, write
 from tests.bot.fakes.discord_world import TOKEN as DISCORD_TOKEN

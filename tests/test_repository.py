@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from typer.main import get_command
 
-from doppel.cli import app
+from doppel.cli.app import app
 from doppel.config import parse_config
 from tests.doppel.test_layers import imported
 

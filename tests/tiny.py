@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
-from doppel.adapter import PEFT_CONFIG, WEIGHTS, Manifest, publishing
-from doppel.habits import Habits, write_habits
+from doppel.adapters.habits import Habits, write_habits
+from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, Manifest, publishing
 from doppel.transcript import Transcript
 
 CONTEXT_LENGTH = 512
@@ -107,7 +107,7 @@ def publish_adapter(
     habits: Habits | None = None,
 ) -> Path:
     """Publishes a random adapter for `base` as training would and returns its folder."""
-    from doppel.base import identify
+    from doppel.models.base import identify
 
     manifest = Manifest(
         persona=persona, base=identify(base, base_id or str(base)), header_vocabulary=VOCABULARY, sampling={}

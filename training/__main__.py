@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from doppel.cli import as_command
+from doppel.cli.app import as_command
 from training.commands.train import train
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from doppel.cli import Run
+from doppel.cli.app import Run
 from doppel.i18n import tr
 from doppel.terminal import say
 
@@ -28,14 +28,14 @@ def run(run: Run) -> dict[str, Any]:
     config = run.config
     environ = dict(os.environ)
 
-    from bot.log import set_up_log
+    from bot.logs import set_up_log
 
     set_up_log(config.zone, environ, debug=run.debug)
 
     from random import Random
 
+    from bot.app import Daemon, Surroundings
     from bot.clock import SystemClock
-    from bot.daemon import Daemon, Surroundings
 
     async def serve() -> dict[str, Any]:
         around = Surroundings(environ, platforms(), open_engine, SystemClock(), Random())
@@ -94,6 +94,6 @@ def platforms() -> dict[str, "Factory"]:
 
 def open_engine(config: "Config") -> "Engine":
     """The configured engine for the configured model. Blocks; raises DoppelError."""
-    from doppel.engine.choice import open_engine as open_it
+    from doppel.engine.registry import open_engine as open_it
 
     return open_it(config, say)

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from doppel.adapter import BaseIdentity
+from doppel.adapters.versions import BaseIdentity
 from doppel.errors import DoppelError
 from doppel.transcript import Transcript
 

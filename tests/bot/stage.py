@@ -11,21 +11,21 @@ from typing import Any, Literal
 
 from sqlalchemy import select
 
-from bot.admission import Admission
-from bot.conversation import Means
-from bot.delivery import Delivery
-from bot.intake import Intake
-from bot.line import Line
+from bot.chat.access import Admission
+from bot.chat.conversation import Means
+from bot.chat.delivery import Delivery
+from bot.chat.inbound import Intake
+from bot.chat.responder import Loaded, Voice
 from bot.platforms import Incoming, Newest, Outgoing, Receive, SendFailed
-from bot.schedule import Schedule
-from bot.voice import Loaded, Voice
-from doppel.adapter import PEFT_CONFIG, WEIGHTS, BaseIdentity, Manifest, publishing
+from bot.platforms.connection import Line
+from bot.posts.scheduler import Schedule
+from bot.store import Store
+from bot.store.schema import inbox, outbox, slots
+from doppel.adapters.habits import Habits, write_habits
+from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, BaseIdentity, Manifest, publishing
 from doppel.config import Config, parse_config
 from doppel.engine import EngineError, Health, Load, Request, Token
-from doppel.habits import Habits, write_habits
 from doppel.persona import open_persona
-from doppel.store import Store
-from doppel.store.schema import inbox, outbox, slots
 from doppel.transcript import ME, Header, Transcript, Turn
 
 START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

@@ -12,9 +12,9 @@ import pytest
 import simcord
 from aiogram import types
 
-from bot.daemon import Daemon, Surroundings
-from bot.platforms.discord import DiscordPlatform
-from bot.platforms.telegram import TelegramPlatform
+from bot.app import Daemon, Surroundings
+from bot.platforms.discord.platform import DiscordPlatform
+from bot.platforms.telegram.platform import TelegramPlatform
 from doppel.config import Config
 from doppel.transcript import Transcript
 from tests.bot.fakes.discord_world import TOKEN as DISCORD_TOKEN

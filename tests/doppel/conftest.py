@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from doppel.base import identify, load_model, load_tokenizer
-from doppel.engine.transformers import TransformersEngine
+from doppel.engine.local.engine import TransformersEngine
+from doppel.models.base import identify, load_model, load_tokenizer
 
 Open = Callable[..., TransformersEngine]
 

@@ -40,7 +40,7 @@ def test_platforms_know_neither_store_nor_conversation() -> None:
     allowed = {"bot.platforms", "bot.redaction"}
     for path in (ROOT / "bot" / "platforms").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(("bot", "doppel.store")):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(("bot", "bot.store")):
                 assert any(node.module == name or node.module.startswith(f"{name}.") for name in allowed), path
 
 
@@ -57,6 +57,6 @@ def test_a_module_says_what_it_does(package: str) -> None:
 
 
 def test_starting_a_command_loads_nothing_slow() -> None:
-    code = f"import sys; from doppel.cli import app; app(); print(*({SLOW!r} & sys.modules.keys()))"
+    code = f"import sys; from doppel.cli.app import app; app(); print(*({SLOW!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from doppel.message import Message
-from training.archives import Reader, discover, installed_readers
-from training.archives.tree import BadRecord
+from training.archives.discovery import Reader, discover, installed_readers
+from training.archives.message import Message
+from training.archives.source_tree import BadRecord
 
 ZONE = ZoneInfo("Europe/Berlin")
 OWN_ID = "1001"

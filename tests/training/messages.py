@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from doppel.message import Message
-from training.archives.tree import Tree
-from training.sessions import Line
+from training.archives.message import Message
+from training.archives.source_tree import Tree
+from training.dataset.sessions import Line
 
 START = datetime(2020, 6, 1, 9, 0, tzinfo=UTC)
 

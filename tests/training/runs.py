@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from doppel.adapter import WEIGHTS, current
+from doppel.adapters.habits import Habits, write_habits
+from doppel.adapters.versions import WEIGHTS, current
 from doppel.config import Config, parse_config
-from doppel.habits import Habits, write_habits
 from doppel.transcript import ME, Header, Turn
-from training.dataset import SESSIONS, Session, Split, write_sessions
-from training.metrics import Metric, read_metrics
+from training.dataset.files import SESSIONS, Session, Split, write_sessions
+from training.run.metrics import Metric, read_metrics
 
 FAST = {"sessions_per_step": 4, "epochs": 1, "max_length": 128, "learning_rate": 0.01, "rank": 4}
 

@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from doppel.message import Kind, Mark, Message
-from training.archives.bluesky_car import DamagedCAR, Link, begins_as_car, blocks, decode, is_whole
-from training.archives.reading import as_object, messages_of, to_utc
-from training.archives.tree import Tree
+from training.archives.formats.car import DamagedCAR, Link, begins_as_car, blocks, decode, is_whole
+from training.archives.formats.records import as_object, messages_of, to_utc
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 PLATFORM = "bluesky"
 POSTS = "posts"

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from doppel.message import Kind, Mark, Message
-from training.archives.json_stream import JsonStream
-from training.archives.reactions import reactions_to
-from training.archives.reading import array_records, as_object, json_stream, messages_of, whole_json
-from training.archives.tree import Tree
+from training.archives.formats.json_stream import JsonStream
+from training.archives.formats.reactions import reactions_to
+from training.archives.formats.records import array_records, as_object, json_stream, messages_of, whole_json
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 _CHAT_HEAD = re.compile(rb'^\s*\{\s*"messages"\s*:\s*\[\s*\{\s*"creator"\s*:')
 _HANGOUTS_HEAD = re.compile(

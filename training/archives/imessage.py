@@ -14,19 +14,12 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from doppel.message import Kind, Mark, Message
-from training.archives.chat_text import hour_of
-from training.archives.reactions import Reaction, is_emoji, reactions_to
-from training.archives.reading import MALFORMED
-from training.archives.text_logs import (
-    MONTHS,
-    MessageIds,
-    file_title,
-    first_lines,
-    log_records,
-    month_number,
-)
-from training.archives.tree import Tree
+from training.archives.formats.chat_logs import MONTHS, MessageIds, file_title, first_lines, log_records, month_number
+from training.archives.formats.chat_text import hour_of
+from training.archives.formats.reactions import Reaction, is_emoji, reactions_to
+from training.archives.formats.records import MALFORMED
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 _STAMP = (
     rf"(?P<month>{'|'.join(month.title() for month in MONTHS)}) (?P<day>\d{{1,2}}), (?P<year>\d{{4}})"

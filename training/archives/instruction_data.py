@@ -1,7 +1,7 @@
 """Instruction data as an archive: Alpaca, ShareGPT, OpenAI's messages, and tables with question and answer.
 
 The assistant is the owner, and whoever asks is a contact. The data says no times, so each dialogue gets a made-up one:
-they only keep the order. What a record means is `training.instructions`' business.
+they only keep the order. What a record means is `training.archives.formats.instructions`' business.
 """
 
 import codecs
@@ -14,12 +14,12 @@ from io import BytesIO
 from typing import Any
 
 from doppel.i18n import tr
-from doppel.message import Message
-from training.archives.json_stream import DamagedJSON, JsonStream, Readable
-from training.archives.reading import array_records, csv_rows, json_lines
-from training.archives.text_lines import decode_head, encoding_of
-from training.archives.tree import Tree
-from training.instructions import Said, Unusable, read_record
+from training.archives.formats.instructions import Said, Unusable, read_record
+from training.archives.formats.json_stream import DamagedJSON, JsonStream, Readable
+from training.archives.formats.records import array_records, csv_rows, json_lines
+from training.archives.formats.text_lines import decode_head, encoding_of
+from training.archives.message import Message
+from training.archives.source_tree import Tree
 
 PLATFORM = "instructions"
 ASSISTANT, USER, SYSTEM = "assistant", "user", "system"

@@ -11,10 +11,10 @@ from datetime import date, datetime, timedelta
 import msgspec
 
 from doppel.i18n import tr
-from doppel.message import Kind, Mark, Message
-from training.archives.reading import MALFORMED, to_utc
-from training.archives.text_logs import MONTHS, MessageIds, file_title, first_lines, log_records, month_number
-from training.archives.tree import Tree
+from training.archives.formats.chat_logs import MONTHS, MessageIds, file_title, first_lines, log_records, month_number
+from training.archives.formats.records import MALFORMED, to_utc
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 _NICK = r"[A-Za-z\[\]\\`_^{|}][A-Za-z0-9\[\]\\`_^{|}\-]*"
 _MODES = "~&@%+!"

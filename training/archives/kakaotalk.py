@@ -11,12 +11,12 @@ from datetime import date, datetime
 import msgspec
 
 from doppel.i18n import tr
-from doppel.message import Kind, Mark, Message
-from training.archives.chat_text import HALF_EAST, Conversation, Said, hour_of
-from training.archives.reading import csv_rows
-from training.archives.text_lines import decode_head, text_lines
-from training.archives.text_logs import month_number
-from training.archives.tree import Tree
+from training.archives.formats.chat_logs import month_number
+from training.archives.formats.chat_text import HALF_EAST, Conversation, Said, hour_of
+from training.archives.formats.records import csv_rows
+from training.archives.formats.text_lines import decode_head, text_lines
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 _TITLES = (
     re.compile(r"(?P<name>.+?)(?: (?P<count>\d+))?\s?님과(?:의)? 카카오톡 대화"),

@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from doppel.message import Kind, Mark, Message
-from training.archives.chat_text import HALF_EAST, Conversation, Said, hour_of
-from training.archives.text_lines import decode_head, text_lines
-from training.archives.tree import Tree
+from training.archives.formats.chat_text import HALF_EAST, Conversation, Said, hour_of
+from training.archives.formats.text_lines import decode_head, text_lines
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 _HEADER = re.compile(r"\[LINE\]\s?\S")
 _TITLES: tuple[tuple[re.Pattern[str], Kind | None], ...] = (

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from doppel.message import Kind, Mark, Message
-from training.archives.html_text import html_text
-from training.archives.reading import array_records, as_object, json_stream, messages_of, to_utc
-from training.archives.tree import Tree
+from training.archives.formats.html_text import html_text
+from training.archives.formats.records import array_records, as_object, json_stream, messages_of, to_utc
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 _HEAD = re.compile(rb'"type"\s*:\s*"OrderedCollection"')
 _CONTEXT = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"@context"')

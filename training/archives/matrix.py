@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from doppel.message import Kind, Mark, Message
-from training.archives.json_stream import JsonStream
-from training.archives.reactions import is_emoji
-from training.archives.reading import array_records, as_object, json_stream, messages_of
-from training.archives.tree import Tree
+from training.archives.formats.json_stream import JsonStream
+from training.archives.formats.reactions import is_emoji
+from training.archives.formats.records import array_records, as_object, json_stream, messages_of
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 _HEAD = re.compile(rb'^\s*\{\s*"room_name"\s*:')
 _ACCOUNT = re.compile(r"@[^\s():]+:[^\s()]+")

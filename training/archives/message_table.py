@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from doppel.message import Kind, Message
-from training.archives.reading import csv_rows, messages_of, to_utc
-from training.archives.text_lines import decode_head
-from training.archives.text_logs import MessageIds, file_title
-from training.archives.tree import Tree
+from training.archives.formats.chat_logs import MessageIds, file_title
+from training.archives.formats.records import csv_rows, messages_of, to_utc
+from training.archives.formats.text_lines import decode_head
+from training.archives.message import Kind, Message
+from training.archives.source_tree import Tree
 
 PLATFORM = "table"
 

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from doppel.message import Message
-from training.archives.reading import json_lines, messages_of, to_utc
-from training.archives.text_lines import decode_head
-from training.archives.tree import Tree
+from training.archives.formats.records import json_lines, messages_of, to_utc
+from training.archives.formats.text_lines import decode_head
+from training.archives.message import Message
+from training.archives.source_tree import Tree
 
 PARENTS = "parents"
 """Chat of posts whose conversation is yet to be found."""

@@ -15,11 +15,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from doppel.message import Kind, Mark, Message
-from training.archives.reading import MALFORMED, csv_rows, messages_of, to_utc
-from training.archives.text_lines import decode_head
-from training.archives.tree import Tree
-from training.archives.zstd import ZSTD, Lines, zstd_head
+from training.archives.formats.records import MALFORMED, csv_rows, messages_of, to_utc
+from training.archives.formats.text_lines import decode_head
+from training.archives.formats.zstd import ZSTD, Lines, zstd_head
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 PLATFORM = "reddit"
 

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from doppel.i18n import tr
-from doppel.message import Message
 from doppel.transcript import pseudonym
-from training.archives.json_stream import DamagedJSON, JsonStream
-from training.archives.tree import Tree
+from training.archives.formats.json_stream import DamagedJSON, JsonStream
+from training.archives.message import Message
+from training.archives.source_tree import Tree
 
 SPEAKER = "31267496-e50f-4f91-a197-c5b1bfde803b"
 """The speaker with the most messages: 25,272 in 777 chats."""

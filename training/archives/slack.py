@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from doppel.message import Kind, Mark, Message
-from training.archives.emoji_names import emoji_named, with_emoji
-from training.archives.reactions import reactions_to
-from training.archives.reading import json_array, messages_of, whole_json
-from training.archives.tree import Tree
+from training.archives.formats.emoji_names import emoji_named, with_emoji
+from training.archives.formats.reactions import reactions_to
+from training.archives.formats.records import json_array, messages_of, whole_json
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 _USERS = "users.json"
 _LISTS: dict[str, Kind] = {"channels.json": "group", "groups.json": "group", "mpims.json": "group", "dms.json": "dm"}

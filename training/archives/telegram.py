@@ -13,11 +13,11 @@ import msgspec
 from msgspec import UNSET
 
 from doppel.i18n import tr
-from doppel.message import Kind, Mark, Message
-from training.archives.json_stream import DamagedJSON, JsonStream, MendedEscapes
-from training.archives.reactions import Reaction, reactions_to
-from training.archives.reading import MALFORMED
-from training.archives.tree import Tree
+from training.archives.formats.json_stream import DamagedJSON, JsonStream, MendedEscapes
+from training.archives.formats.reactions import Reaction, reactions_to
+from training.archives.formats.records import MALFORMED
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 _TYPES: dict[str, tuple[str, Kind]] = {
     "personal_chat": ("user", "dm"),

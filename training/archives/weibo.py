@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from doppel.message import Kind, Mark, Message
-from training.archives.reading import array_records, as_object, csv_rows, json_stream, messages_of
-from training.archives.text_lines import decode_head
-from training.archives.text_logs import file_title
-from training.archives.tree import Tree
+from training.archives.formats.chat_logs import file_title
+from training.archives.formats.records import array_records, as_object, csv_rows, json_stream, messages_of
+from training.archives.formats.text_lines import decode_head
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
 
 PLATFORM = "weibo"
 POSTS = "posts"

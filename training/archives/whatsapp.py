@@ -13,11 +13,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from doppel.message import Mark, Message
-from training.archives.chat_text import HALF, Conversation, hour_of
-from training.archives.signal import is_chat_text
-from training.archives.text_lines import decode_head, text_lines
-from training.archives.tree import Tree
+from training.archives.formats.chat_text import HALF, Conversation, hour_of
+from training.archives.formats.text_lines import decode_head, text_lines
+from training.archives.message import Mark, Message
+from training.archives.signal.signal_export import is_chat_text
+from training.archives.source_tree import Tree
 
 _SIDE = "[\u200e\u200f]*"
 """Which side a text begins at; Arabic dates have such signs between their numbers."""

@@ -17,21 +17,21 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
-from doppel.cli import Run
+from doppel.cli.app import Run
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.report import FILE
+from doppel.reports.html import FILE
 from doppel.terminal import console, progress, say
 from doppel.transcript import render
-from training.archives import Reader, installed_readers
-from training.build import build_dataset
-from training.build_page import measure_for, write_page
-from training.build_report import LengthReport, Report, chats_table, sessions_table
-from training.data_export import check_target, export_dataset
-from training.dataset import SESSIONS, Session, check_archives, read_sessions
-from training.owner import Candidate, UnknownOwner
-from training.parents import fetch_parents as fetch_missing
+from training.archives.discovery import Reader, installed_readers
+from training.dataset.build import build_dataset
+from training.dataset.export import check_target, export_dataset
+from training.dataset.files import SESSIONS, Session, check_archives, read_sessions
+from training.dataset.parents import fetch_parents as fetch_missing
+from training.dataset.report.figures import LengthReport, Report, chats_table, sessions_table
+from training.dataset.report.page import measure_for, write_page
+from training.people.owner import Candidate, UnknownOwner
 
 CANDIDATES_SHOWN = 12
 PEOPLE_SHOWN = 5

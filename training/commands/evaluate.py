@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from doppel.cli import Run
+from doppel.cli.app import Run
 from doppel.terminal import console
 
 
@@ -22,8 +22,8 @@ def evaluate(
     """Measure how much an adapter is like its owner, on messages it has never seen."""
     from training.fidelity.evaluate import evaluate_version  # torch takes seconds to import
     from training.fidelity.outcome import compare
-    from training.fidelity.table import comparison_table, report_table, tuning_table
-    from training.fidelity.tuning import tune_sampling as tune
+    from training.fidelity.report.table import comparison_table, report_table, tuning_table
+    from training.tuning.sampling import tune_sampling as tune
 
     chosen = versions[:2] if versions else [None]
     tuned = [tune(run.config, version, quick=quick) for version in chosen] if tune_sampling else []

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from doppel.cli import Run
+from doppel.cli.app import Run
 from doppel.i18n import tr
-from doppel.report import FILE
+from doppel.reports.html import FILE
 from doppel.terminal import say
-from training.build_page import measure_for, write_page
-from training.forgetting import forget as forget_contact
-from training.forgetting import read_report
+from training.dataset.forget import forget as forget_contact
+from training.dataset.forget import read_report
+from training.dataset.report.page import measure_for, write_page
 
 
 def forget(
@@ -20,8 +20,8 @@ def forget(
     name: Annotated[str, typer.Argument(help="Whom: an account's id or name, or the pseudonym, as in contacts.json.")],
 ) -> dict[str, Any]:
     """Take one person out of the data set, for good."""
-    from training.prepare import work_folder  # brings torch along
-    from training.tune import tuning_folder
+    from training.run.material import work_folder  # brings torch along
+    from training.tuning.search import tuning_folder
 
     config = run.config
     gone = forget_contact(config, name)

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from doppel.adapter import read_manifest
-from doppel.cli import Run
+from doppel.adapters.versions import read_manifest
+from doppel.cli.app import Run
 from doppel.i18n import tr
-from doppel.quiz import NAME_LENGTH, Question, Sitting, record, remove_offer, score, summary, write_offer
+from doppel.reports.quiz import NAME_LENGTH, Question, Sitting, record, remove_offer, score, summary, write_offer
 from doppel.terminal import is_interactive, prepare_input, printable, read_line, say
 
 _REAL = {"r", "real", "真"}

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from doppel.cli import Run
+from doppel.cli.app import Run
 from doppel.i18n import tr
 from doppel.terminal import console, say
-from training.dataset import check_archives
+from training.dataset.files import check_archives
 
 
 def train(
@@ -37,22 +37,22 @@ def train(
     check_archives(config)
     if plan:
         return _plan(run, first_run=first_run, origin=origin, restart=restart)
-    from training.fit import fit  # torch takes seconds to import
+    from training.run.run import fit  # torch takes seconds to import
 
     is_examined = config.training.gate and not first_run  # a first run has no time for it
     result = fit(config, first_run=first_run, origin=origin, restart=restart, in_use=not is_examined)
     if not result:  # of several processes one answers
         return None
     if is_examined:
-        from training.fidelity.admission import admit
+        from training.fidelity.gate import admit
 
         result |= admit(config, result["version"], force=force)
     return result
 
 
 def _plan(run: Run, *, first_run: bool, origin: str | None, restart: bool) -> dict[str, Any] | None:
-    from training.forecast import forecast
-    from training.forecast_table import lines, settings_table, time_table
+    from training.run.forecast import forecast
+    from training.run.forecast_table import lines, settings_table, time_table
 
     say(tr("Measuring this machine …"))
     made = forecast(run.config, first_run=first_run, origin=origin, restart=restart)

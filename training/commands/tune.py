@@ -8,16 +8,16 @@ import msgspec
 import typer
 from rich.table import Table
 
-from doppel.cli import Run
-from doppel.config_edit import write_settings
+from doppel.cli.app import Run
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.terminal import console, say
-from training.dataset import check_archives
+from training.dataset.files import check_archives
+from training.tuning.config_edit import write_settings
 
 if TYPE_CHECKING:
-    from training.study import Trial
-    from training.tune import Tuned
+    from training.tuning.search import Tuned
+    from training.tuning.study import Trial
 
 
 def tune(
@@ -43,8 +43,8 @@ def tune(
     check_archives(run.config)
     if find_spec("optuna") is None:
         raise UserError(tr("`doppel tune` needs optuna; run `pip install 'doppel[tune]'`"))
-    from training.tune import Limits  # torch takes seconds to import
-    from training.tune import tune as search
+    from training.tuning.search import Limits  # torch takes seconds to import
+    from training.tuning.search import tune as search
 
     tuned = search(run.config, Limits(trials, minutes, trial_minutes))
     if not run.as_json and tuned.trials:
@@ -58,7 +58,7 @@ def tune(
         say(tr("Written into {path}; `doppel train` uses them.", path=run.config_path))
         result["written"] = True
     if tuned.stopped:
-        from training.fit import Interrupted
+        from training.run.run import Interrupted
 
         stopped = Interrupted(tr("stopped; the same command goes on with the search"))
         stopped.result = result

@@ -5,23 +5,23 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.adapter import Manifest, published, read_manifest
-from doppel.amend import amend, replace_file
+from doppel.adapters.update import amend, replace_file
+from doppel.adapters.versions import Manifest, published, read_manifest
 from doppel.config import Config
-from doppel.figures import FILE
 from doppel.i18n import tr
 from doppel.persona import read_persona
-from doppel.quiz import quiz_figures
-from doppel.report import FILE as REPORT
-from doppel.report import with_sections
+from doppel.reports.figures import FILE
+from doppel.reports.html import FILE as REPORT
+from doppel.reports.html import with_sections
+from doppel.reports.quiz import quiz_figures
 from doppel.terminal import say
-from training.dataset import dataset_digest, read_sessions
-from training.fidelity.checks import gate, goals
-from training.fidelity.examination import FULL, QUICK, examine
-from training.fidelity.kept import Kept, read_kept, to_keep
+from training.dataset.files import dataset_digest, read_sessions
+from training.fidelity.examine import FULL, QUICK, examine
+from training.fidelity.goals import gate, goals
+from training.fidelity.judge import open_subject
 from training.fidelity.outcome import Fidelity
-from training.fidelity.page import STYLE, fidelity_sections
-from training.fidelity.subject import open_subject
+from training.fidelity.report.page import STYLE, fidelity_sections
+from training.fidelity.stored import Kept, read_kept, to_keep
 
 
 def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fidelity:

@@ -4,7 +4,7 @@ Read before and after training, it shows what an adapter forgot. None of it is a
 """
 
 from doppel.transcript import Transcript
-from training.examples import Example
+from training.lora.examples import Example
 
 TEXTS = (
     "Water boils at a lower temperature on a mountain than at the coast, because the air above it weighs less. Cooks "

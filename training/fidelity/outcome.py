@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from doppel.figures import Check, as_json, by_name
-from training.fidelity.examination import Examination
+from doppel.reports.figures import Check, as_json, by_name
+from training.fidelity.examine import Examination
 
 
 class Fidelity(msgspec.Struct, frozen=True):

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.adapter import published, read_manifest
-from doppel.base import load_tokenizer, prepare_base
+from doppel.adapters.versions import published, read_manifest
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.models.base import load_tokenizer, prepare_base
 from doppel.persona import read_persona
-from doppel.quiz import Offer, Question, Sitting
+from doppel.reports.quiz import Offer, Question, Sitting
 from doppel.terminal import progress, say
 from doppel.transcript import open_transcript
-from training.dataset import read_sessions
-from training.fidelity.heldout import Situation, evenly, held_out
-from training.fidelity.kept import digest, kept_replies, read_kept
-from training.fidelity.replies import Reply, real, write
-from training.fidelity.subject import open_subject
+from training.dataset.files import read_sessions
+from training.fidelity.generate import Reply, real, write
+from training.fidelity.judge import open_subject
+from training.fidelity.stored import digest, kept_replies, read_kept
+from training.fidelity.texts import Situation, evenly, held_out
 
 WRITTEN_SITTINGS = 3
 """Sittings for which replies are written where no examination has kept any; what is kept may give more."""

@@ -14,7 +14,7 @@ from time import monotonic
 
 import pytest
 
-from bot.http import listen
+from bot.web.server import listen
 from tests.conftest import PublishAdapter
 
 PROGRAM = """

@@ -9,7 +9,7 @@ from random import Random
 import simcord
 
 from bot.platforms import Incoming
-from bot.platforms.discord import DiscordPlatform
+from bot.platforms.discord.platform import DiscordPlatform
 from doppel.config import Config
 from tests.bot.fakes.discord_world import TOKEN, DiscordWorld
 

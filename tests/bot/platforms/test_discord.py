@@ -12,7 +12,7 @@ import simcord
 from simcord.enums import MessageType
 
 from bot.platforms import Incoming, Outgoing, SendFailed
-from bot.platforms.discord import DiscordPlatform
+from bot.platforms.discord.platform import DiscordPlatform
 from doppel.config import Config
 from doppel.errors import DoppelError
 from tests.bot.fakes.discord_stage import Daemon, Server, running

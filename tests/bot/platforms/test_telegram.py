@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from aiogram import types
 
-from bot.platforms import Incoming, Outgoing, SendFailed, telegram
-from bot.platforms.telegram import TelegramPlatform
-from bot.platforms.telegram_messages import translate
+from bot.platforms import Incoming, Outgoing, SendFailed
+from bot.platforms.telegram import platform as telegram
+from bot.platforms.telegram.messages import translate
+from bot.platforms.telegram.platform import TelegramPlatform
 from doppel.config import Config
 from doppel.errors import DoppelError
 from tests.bot.fakes.telegram_server import ANNA, BOT, TOKEN, Fault, TelegramServer

@@ -15,7 +15,6 @@ import msgspec
 import zstandard
 
 from doppel.errors import UserError
-from doppel.message import Message
 from tests.training.archives import (
     test_bluesky,
     test_discord,
@@ -49,7 +48,8 @@ from tests.training.exports import (
     tweet,
     twitter_files,
 )
-from training.archives import Reader, discover, installed_readers
+from training.archives.discovery import Reader, discover, installed_readers
+from training.archives.message import Message
 from training.archives.sample import SPEAKER
 
 Files = dict[str, bytes]

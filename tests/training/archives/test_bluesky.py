@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.exports import ZONE, read_all, write_folder
-from training.archives import bluesky_car
 from training.archives.bluesky import BlueskyReader
-from training.archives.bluesky_car import DEEPEST, DamagedCAR, Link, blocks, decode
-from training.archives.tree import Tree, open_folder
+from training.archives.formats import car as bluesky_car
+from training.archives.formats.car import DEEPEST, DamagedCAR, Link, blocks, decode
+from training.archives.source_tree import Tree, open_folder
 
 READER = BlueskyReader()
 DID = "did:plc:mara"

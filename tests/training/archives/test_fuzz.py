@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.training.archives.hostile import EXPORTS, damaged, survive, write
 from tests.training.exports import ZONE
-from training.archives import discover, installed_readers
+from training.archives.discovery import discover, installed_readers
 
 READERS = installed_readers()
 OWNERS = sorted(name for name in EXPORTS if name[0] != "sample")

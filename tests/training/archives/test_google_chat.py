@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.exports import ZONE, read_all, write_folder, write_json
 from training.archives.google_chat import GoogleChatReader, parse_time
-from training.archives.tree import Tree, open_folder
+from training.archives.source_tree import Tree, open_folder
 
 MARA, TOM = {"name": "Mara", "email": "mara@a.example", "user_type": "Human"}, {"name": "Tom", "user_type": "Human"}
 

@@ -11,7 +11,7 @@ import pytest
 from doppel.errors import UserError
 from tests.training.archives.hostile import EXPORTS, Files, survive, write
 from tests.training.exports import read_all
-from training.archives import tree
+from training.archives import source_tree as tree
 
 TEXTS = (
     *(("whatsapp", "android"), ("whatsapp", "ios"), ("line", ""), ("kakaotalk", "text"), ("kakaotalk", "table")),

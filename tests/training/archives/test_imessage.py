@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import ZONE, read_all
 from training.archives.imessage import IMessageReader
-from training.archives.tree import BadRecord, Tree, open_folder
+from training.archives.message import Message
+from training.archives.source_tree import BadRecord, Tree, open_folder
 
 CHAT = (
     "Mar 13, 2021  9:05:10 PM (Read by you after 1 hour, 49 seconds)\nTom\nhello\n\nsecond paragraph\n"

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tests.training.archives.test_mastodon import created, outbox
 from tests.training.archives.test_slack import workspace
 from tests.training.exports import ZONE, read_all, telegram_account, telegram_chat, telegram_message, write_folder
-from training.archives import discover, installed_readers
+from training.archives.discovery import discover, installed_readers
 from training.archives.instruction_data import InstructionDataReader
-from training.archives.tree import Tree, open_folder
+from training.archives.source_tree import Tree, open_folder
 
 READER = InstructionDataReader()
 ALPACA = {"instruction": "Add", "input": "1 and 2", "output": "3"}

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import ZONE, read_all
 from training.archives.irc import IRCReader
-from training.archives.tree import BadRecord, Tree, open_folder
+from training.archives.message import Message
+from training.archives.source_tree import BadRecord, Tree, open_folder
 
 WEECHAT = (
     "2021-03-13 21:05:10\t-->\tmara (~m@host.example) has joined #tea\n"

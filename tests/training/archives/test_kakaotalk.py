@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import read_all
 from training.archives.kakaotalk import KakaoTalkReader
-from training.archives.tree import BadRecord, Tree, open_folder
+from training.archives.message import Message
+from training.archives.source_tree import BadRecord, Tree, open_folder
 
 PC = (
     "Tom 님과 카카오톡 대화\n저장한 날짜 : 2021-03-15 10:00:00\n\n"

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import read_all
 from training.archives.line import LineReader
-from training.archives.tree import BadRecord, Tree, open_folder
+from training.archives.message import Message
+from training.archives.source_tree import BadRecord, Tree, open_folder
 
 PHONE = (
     "[LINE] Chat history with Tom\nSaved on: 2021/03/15 10:00\n\n"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.exports import read_all, write_json
-from training.archives.html_text import html_text
+from training.archives.formats.html_text import html_text
 from training.archives.mastodon import MastodonReader
 
 ACTOR = "https://m.example/users/mara"

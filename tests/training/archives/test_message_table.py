@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.training.exports import ZONE, read_all
 from training.archives.message_table import MessageTableReader
-from training.archives.tree import Tree, open_folder
+from training.archives.source_tree import Tree, open_folder
 
 READER = MessageTableReader()
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.exports import read_all, write_json
-from training.archives.meta import MetaReader, mended
+from training.archives.meta.reader import MetaReader, mended
 
 
 def spoiled(text: str) -> str:

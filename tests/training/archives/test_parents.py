@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doppel.errors import UserError
-from doppel.message import Message
 from tests.training.exports import read_all
-from training.archives import installed_readers
+from training.archives.discovery import installed_readers
+from training.archives.message import Message
 from training.archives.parents import PARENTS, UNKNOWN, ParentsReader, written_at
-from training.archives.tree import BadRecord
+from training.archives.source_tree import BadRecord
 
 
 def write_parents(path: Path, *records: Any) -> Path:

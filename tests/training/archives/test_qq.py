@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import read_all, write_zip
-from training.archives.qq import QQReader
-from training.archives.tree import BadRecord, Tree, open_folder
+from training.archives.message import Message
+from training.archives.qq.reader import QQReader
+from training.archives.source_tree import BadRecord, Tree, open_folder
 
 RULE = "=" * 64
 FRIEND = (

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import ZONE, read_all, write_folder, write_json, write_zip
-from training.archives.qq_exporter import QQExporterReader
-from training.archives.tree import BadRecord, Tree, open_folder
+from training.archives.message import Message
+from training.archives.qq.exporter import QQExporterReader
+from training.archives.source_tree import BadRecord, Tree, open_folder
 
 ME, DEER = "u_me", "u_deer"
 FIRST = 7_600_000_000_000_000_000

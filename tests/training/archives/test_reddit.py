@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.exports import ZONE, read_all, write_folder, write_zip
-from training.archives import json_stream, tree, zstd
+from training.archives import source_tree as tree
+from training.archives.formats import json_stream, zstd
 from training.archives.reddit import RedditReader
-from training.archives.tree import Tree, open_folder
+from training.archives.source_tree import Tree, open_folder
 
 READER = RedditReader()
 COMMENTS = "id,permalink,date,ip,subreddit,gildings,link,parent,body,media\n"

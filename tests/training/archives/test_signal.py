@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import ZONE, read_all
-from training.archives.signal import SignalReader
-from training.archives.tree import BadRecord, Tree, open_folder
+from training.archives.message import Message
+from training.archives.signal.signal_export import SignalReader
+from training.archives.source_tree import BadRecord, Tree, open_folder
 
 MARKDOWN = (
     "[2021-03-13 21:05:10] Tom: hello  \n\n"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import ZONE, read_all
-from training.archives.signal_frames import SignalFramesReader
-from training.archives.tree import BadRecord, Tree, open_folder
+from training.archives.message import Message
+from training.archives.signal.backup_frames import SignalFramesReader
+from training.archives.source_tree import BadRecord, Tree, open_folder
 
 FIRST = 1_700_000_000_000
 ANA = "YW5hYW5hYW5hYW5hYW5hYQ=="

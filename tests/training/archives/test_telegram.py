@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from doppel.message import Message
 from tests.training.exports import (
     SECOND,
     read_all,
@@ -18,6 +17,7 @@ from tests.training.exports import (
     write_json,
     write_zip,
 )
+from training.archives.message import Message
 
 OTHER, ME = 2002, 1001
 

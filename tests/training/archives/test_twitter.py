@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import (
     OWN_ID,
     conversation,
@@ -21,8 +20,9 @@ from tests.training.exports import (
     write_folder,
     write_zip,
 )
-from training.archives.tweets import direct_text, parse_time, parse_tweet
-from training.archives.twitter import TwitterReader
+from training.archives.message import Message
+from training.archives.twitter.reader import TwitterReader
+from training.archives.twitter.tweets import direct_text, parse_time, parse_tweet
 
 TWEETS = [tweet(1, "good morning"), tweet(2, "早上好")]
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import ZONE, read_all
-from training.archives.tree import BadRecord, Tree, open_folder
-from training.archives.wechat import WeChatReader
+from training.archives.message import Message
+from training.archives.source_tree import BadRecord, Tree, open_folder
+from training.archives.wechat.tables import WeChatReader
 
 DUMP = ["id", "MsgSvrID", "type_name", "is_sender", "talker", "room_name", "msg", "src", "CreateTime"]
 TRACE = [

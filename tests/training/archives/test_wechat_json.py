@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import ZONE, read_all, write_json
-from training.archives.tree import BadRecord, Tree, open_folder
-from training.archives.wechat_json import WeChatJSONReader
+from training.archives.message import Message
+from training.archives.source_tree import BadRecord, Tree, open_folder
+from training.archives.wechat.json import WeChatJSONReader
 
 DEER, ME, ROOM = "wxid_deer", "wxid_me", "1@chatroom"
 FIRST = 1_763_519_753

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import ZONE, read_all, write_json
-from training.archives.tree import BadRecord, Tree, open_folder
+from training.archives.message import Message
+from training.archives.source_tree import BadRecord, Tree, open_folder
 from training.archives.weibo import WeiboReader
 
 COLUMNS = [

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.message import Message
 from tests.training.exports import read_all, write_zip
-from training.archives.tree import BadRecord
+from training.archives.message import Message
+from training.archives.source_tree import BadRecord
 from training.archives.whatsapp import WhatsAppReader
 
 ANDROID = (
@@ -240,7 +240,7 @@ def test_a_day_that_is_none_is_counted_and_the_rest_is_read(tmp_path: Path) -> N
 def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
     from zoneinfo import ZoneInfo
 
-    from training.archives.tree import Tree, open_folder
+    from training.archives.source_tree import Tree, open_folder
 
     path = written(tmp_path, text)
     assert not WhatsAppReader().sniff(Tree(open_folder(path), path.name, path.name, ZoneInfo("UTC")))

@@ -9,7 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from doppel.cli import as_command
+from doppel.cli.app import as_command
+from tests.training.dataset.test_fetched_parents import FakeX
 from tests.training.exports import (
     telegram_account,
     telegram_chat,
@@ -20,7 +21,6 @@ from tests.training.exports import (
     write_json,
     write_zip,
 )
-from tests.training.test_fetched_parents import FakeX
 from training.commands.build import build
 
 
@@ -291,7 +291,7 @@ def test_parents_are_fetched_only_when_asked_for(tmp_path: Path, monkeypatch: py
     try:
         monkeypatch.setenv("X_BEARER_TOKEN", "made-up")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr("training.x_api.API", fake.url)
+        monkeypatch.setattr("training.dataset.x_api.API", fake.url)
         result = run(tmp_path, "--fetch-parents", "--json")
         exported = run(tmp_path, "--fetch-parents", "--export", "openai", str(tmp_path / "out.jsonl"))
     finally:

@@ -3,8 +3,8 @@
 import random
 
 from doppel.transcript import ME, Header, Turn
-from training.fidelity.heldout import Situation
-from training.fidelity.replies import Reply
+from training.fidelity.generate import Reply
+from training.fidelity.texts import Situation
 
 _SHORT = ("haha", "ok", "yes lol", "no way", "brb", "idk", "omg", "sure thing", "wanna go", "tbh same")
 _LONG = (

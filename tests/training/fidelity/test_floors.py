@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 
 from doppel.engine import Sampling
-from doppel.figures import by_name
+from doppel.reports.figures import by_name
 from doppel.transcript import ME, Header, Turn
 from tests.training.fidelity.cases import casual, formal, situation
-from tests.training.fidelity.test_subject import opened
-from training.dataset import Session
-from training.fidelity import candidates as module
-from training.fidelity.candidates import COUNT, best_of
-from training.fidelity.heldout import LEAST_TURNS, HeldOut, second_speaker
-from training.fidelity.relevance import relevance
-from training.fidelity.replies import drafts, real, write
-from training.fidelity.subject import Question, Subject
-from training.fidelity.titles import title_of
-from training.fidelity.twosample import candidates_told_apart, two_sample
-from training.fidelity.writing import writing
+from tests.training.fidelity.test_judge import opened
+from training.dataset.files import Session
+from training.fidelity import best_of as module
+from training.fidelity.best_of import COUNT, best_of
+from training.fidelity.generate import drafts, real, write
+from training.fidelity.judge import Question, Subject
+from training.fidelity.measures.habits import writing
+from training.fidelity.measures.relevance import relevance
+from training.fidelity.measures.two_sample import candidates_told_apart, two_sample
+from training.fidelity.report.titles import title_of
+from training.fidelity.texts import LEAST_TURNS, HeldOut, second_speaker
 
 
 @pytest.fixture(scope="module")

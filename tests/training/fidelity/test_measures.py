@@ -5,16 +5,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from doppel.figures import Estimate, Figure, by_name, check
+from doppel.reports.figures import Estimate, Figure, by_name, check
 from tests.training.fidelity.cases import casual, formal, situation
-from training.fidelity.authorship import authorship
-from training.fidelity.choice import combined
-from training.fidelity.heldout import HeldOut
-from training.fidelity.intervals import change, difference, jackknife, mean, ratio, resampled
-from training.fidelity.memorisation import LONG_RUN, Runs, memorisation
-from training.fidelity.replies import Reply
-from training.fidelity.twosample import area, auc_of, two_sample
-from training.fidelity.writing import distinct, jensen_shannon, self_bleu, words, writing
+from training.fidelity.generate import Reply
+from training.fidelity.measures.authorship import authorship
+from training.fidelity.measures.choice import combined
+from training.fidelity.measures.habits import distinct, jensen_shannon, self_bleu, words, writing
+from training.fidelity.measures.memorisation import LONG_RUN, Runs, memorisation
+from training.fidelity.measures.two_sample import area, auc_of, two_sample
+from training.fidelity.statistics import change, difference, jackknife, mean, ratio, resampled
+from training.fidelity.texts import HeldOut
 
 
 class TestIntervals:
@@ -148,7 +148,7 @@ def test_authorship_knows_the_author() -> None:
     from datetime import UTC, datetime
 
     from doppel.transcript import ME, Header, Turn
-    from training.dataset import Session
+    from training.dataset.files import Session
 
     def session(number: int, mine: Reply, theirs: Reply) -> Session:
         return Session(

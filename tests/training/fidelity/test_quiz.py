@@ -9,23 +9,23 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from doppel.adapter import read_manifest
-from doppel.cli import app
+from doppel.adapters.versions import read_manifest
+from doppel.cli.app import app
 from doppel.config import Config
-from doppel.figures import FILE
 from doppel.i18n import set_language
-from doppel.quiz import OFFER, Question, read_offer, score
+from doppel.reports.figures import FILE
+from doppel.reports.quiz import OFFER, Question, read_offer, score
 from doppel.transcript import ME, Turn
 from tests.training.fidelity.cases import situation
-from tests.training.fidelity.test_admission import config as config  # noqa: PLC0414 a fixture
-from tests.training.fidelity.test_admission import published
+from tests.training.fidelity.test_gate import config as config  # noqa: PLC0414 a fixture
+from tests.training.fidelity.test_gate import published
 from training.commands.quiz import ask
 from training.fidelity.evaluate import evaluate_version
-from training.fidelity.examination import Effort
-from training.fidelity.heldout import Situation
-from training.fidelity.kept import Kept, kept_replies, read_kept, to_keep
+from training.fidelity.examine import Effort
+from training.fidelity.generate import Reply
 from training.fidelity.quiz import Material, make_sitting
-from training.fidelity.replies import Reply
+from training.fidelity.stored import Kept, kept_replies, read_kept, to_keep
+from training.fidelity.texts import Situation
 
 
 def heard(number: int, reply: str) -> Situation:

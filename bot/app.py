@@ -1,0 +1,230 @@
+"""Puts the daemon together and takes it apart again: store, page, platforms, voice, schedule, pick-up.
+
+The only place that knows all of them. What each does is theirs.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from random import Random
+from typing import Any, TypeVar
+
+from fastapi import FastAPI
+
+from bot.chat.access import Admission
+from bot.chat.adapter_watcher import Pickup, load
+from bot.chat.conversation import Means
+from bot.chat.delivery import Delivery
+from bot.chat.inbound import Intake
+from bot.chat.responder import Voice
+from bot.clock import Clock
+from bot.platforms import Factory, Platform
+from bot.platforms.connection import Line
+from bot.platforms.web import WebPlatform
+from bot.posts.scheduler import Schedule, check_targets
+from bot.store import Store, inbox
+from bot.web.chat_page import Page
+from bot.web.server import HttpServer, application, listen
+from doppel.config import Config
+from doppel.engine import Engine
+from doppel.i18n import tr
+from doppel.persona import open_persona
+
+SENDING_SECONDS = 4.0
+"""At the end, bubbles on their way get so long to arrive."""
+
+ENGINE_SECONDS = 2.0
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the daemon is given besides its configuration.
+
+    Attributes:
+        environ: the environment, for tokens.
+        platforms: constructors by name.
+        open_engine: loads the base model; blocks.
+        clock: time.
+        random: for waits after failures.
+    """
+
+    environ: dict[str, str]
+    platforms: Mapping[str, Factory]
+    open_engine: Callable[[Config], Engine]
+    clock: Clock
+    random: Random
+
+
+class Daemon:
+    """One run, from start to stop.
+
+    Raises:
+        UserError: a post's rhythm or target, the port or the database is the user's to mend.
+    """
+
+    def __init__(self, config: Config, around: Surroundings) -> None:
+        self._config = config
+        self._around = around
+        self._engine: Engine | None = None
+        self._voice = Voice(config, around.clock)
+        platforms, off = _open_platforms(around.platforms, config, around.environ)
+        check_targets(config.posts, off, list(platforms))
+        self._lines = {name: Line(one, around.clock, around.random) for name, one in platforms.items()}
+        self._listener = listen(config.web.host, config.web.port)
+        try:
+            self._store = Store(config.store_url)
+        except BaseException:
+            self._listener.close()
+            raise
+        self._delivery = Delivery(self._store, self._lines, around.clock, around.random, lambda: self._voice.habits)
+        means = Means(self._store, self._voice, self._delivery, config.reply, around.clock, around.random)
+        self._intake = Intake(means, Admission(config), self._lines)
+        self._schedule = Schedule(config, means, self._intake.look)
+
+    @property
+    def port(self) -> int:
+        """The page's port."""
+        return int(self._listener.getsockname()[1])
+
+    async def run(self, stop: asyncio.Event) -> dict[str, Any]:
+        """Serves until `stop` is set; returns what was done.
+
+        Raises:
+            UserError: there is no adapter yet, or no such model.
+            DoppelError: the model or the adapter cannot be loaded.
+        """
+        began = self._around.clock.now()
+        async with AsyncExitStack() as closing:  # undone in reverse: intake ends first, the store last
+            closing.callback(self._listener.close)
+            closing.callback(self._store.close)
+            server = HttpServer(self._application(), self._listener)
+            server.start()
+            closing.push_async_callback(server.stop)
+            log.info(tr("chat page: http://{host}:{port}", host=self._config.web.host, port=self.port))
+            closing.push_async_callback(self._close_engine)
+            closing.push_async_callback(self._close_lines)
+            await self._intake.resume()
+            closing.push_async_callback(self._intake.close, SENDING_SECONDS)
+            listening = [
+                asyncio.create_task(line.run(self._intake.receive, partial(self._store.run, inbox.newest, name)))
+                for name, line in self._lines.items()
+            ]
+            closing.push_async_callback(_cancel, listening)
+            working = asyncio.create_task(self._work())
+            closing.push_async_callback(_cancel, [working])
+            closing.callback(self._schedule.stop)
+            await _until(stop, working)
+            log.info(tr("stopping"))
+        return self._report(began)
+
+    def _application(self) -> FastAPI:
+        app = application(self._not_ready, self._config.web.host)
+        line = self._lines.get("web")
+        if line is not None and isinstance(line.platform, WebPlatform):
+            Page(self._config, self._store, line.platform, self._voice).mount(app)
+        return app
+
+    def _not_ready(self) -> str | None:
+        return None if self._voice.is_ready() else tr("waking up: the model is loading")
+
+    async def _work(self) -> None:
+        """Wakes the persona, then watches for new adapters until cancelled."""
+        began = self._around.clock.now()
+        persona = await asyncio.to_thread(open_persona, self._config)
+        self._engine = await _in_thread(lambda: self._around.open_engine(self._config))
+        self._voice.wake(self._engine, await load(self._engine, persona, self._config))
+        seconds = (self._around.clock.now() - began).total_seconds()
+        log.info(
+            tr(
+                "{persona} is awake (adapter {version}, {seconds} s)",
+                persona=self._config.persona.name,
+                version=persona.manifest.version,
+                seconds=round(seconds, 1),
+            )
+        )
+        await self._schedule.start()
+        await Pickup(self._config, self._engine, self._voice, self._around.clock).run()
+
+    async def _close_engine(self) -> None:
+        if self._engine is not None:
+            # Its thread ends with the step it is at; the process need not wait for a long one.
+            await asyncio.wait((_in_thread(self._engine.close),), timeout=ENGINE_SECONDS)
+
+    async def _close_lines(self) -> None:
+        await asyncio.gather(*(line.close() for line in self._lines.values()))
+
+    def _report(self, began: datetime) -> dict[str, Any]:
+        loaded = self._voice.loaded
+        return {
+            "replies": self._delivery.sent["reply"],
+            "posts": self._delivery.sent["post"],
+            "uptime_seconds": round((self._around.clock.now() - began).total_seconds(), 1),
+            "adapter": loaded.version if loaded else None,
+            "platforms": sorted(self._lines),
+        }
+
+
+def _open_platforms(
+    factories: Mapping[str, Factory], config: Config, environ: dict[str, str]
+) -> tuple[dict[str, Platform], dict[str, str]]:
+    """The platforms that can run, and why the others cannot; both by name."""
+    on: dict[str, Platform] = {}
+    off: dict[str, str] = {}
+    for name, factory in factories.items():
+        platform = factory(config, environ)
+        reason = platform.missing()
+        if reason is None:
+            on[name] = platform
+        else:
+            off[name] = reason
+            log.info(reason)
+    return on, off
+
+
+async def _until(stop: asyncio.Event, working: asyncio.Task[None]) -> None:
+    """Waits for the stop; work that ends before has failed, and raises."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((stopping, working), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        await _cancel([stopping])
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Runs work on a thread that the process does not wait for when it ends, unlike `asyncio.to_thread`."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def deliver(set_outcome: Callable[[Any], None], value: Any) -> None:
+        if not result.done():
+            set_outcome(value)
+
+    def run() -> None:
+        outcome: tuple[Callable[[Any], None], Any]
+        try:
+            outcome = (result.set_result, work())
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
+            outcome = (result.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+            loop.call_soon_threadsafe(deliver, *outcome)
+
+    threading.Thread(target=run, daemon=True).start()
+    return result

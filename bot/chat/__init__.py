@@ -1,0 +1,1 @@
+"""Decides when to answer what: from a committed message to a delivered reply."""

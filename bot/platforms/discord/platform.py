@@ -1,0 +1,291 @@
+"""Discord through discord.py: listens on the gateway, sends bubbles, shows "typing".
+
+What a message means is in `discord_messages`; whether it gets an answer is decided elsewhere. Discord's gateway knows
+no acknowledgement: what was written while nobody listened is fetched after each new session (`discord_missed`).
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from enum import Enum
+from random import Random
+from typing import Any
+
+import discord
+
+from bot.backoff import Backoff
+from bot.platforms import Newest, Outgoing, Receive, SendFailed
+from bot.platforms.discord.messages import translate
+from bot.platforms.discord.missed import UNREACHABLE, missed
+from doppel.config import Config
+from doppel.errors import DoppelError
+from doppel.i18n import tr
+
+MESSAGE_LIMIT = 2000
+NONCE_LIMIT = 25
+LONGEST_RATE_LIMIT = 30.0  # seconds; the smallest that discord.py takes
+BAD_TOKEN = 4004  # close code of the gateway
+
+OUTAGES = (*UNREACHABLE, discord.HTTPException, discord.GatewayNotFound, discord.ConnectionClosed)
+
+log = logging.getLogger(__name__)
+
+
+class _Sign(Enum):
+    CONNECTED = "a new session begins"
+    READY = "servers and channels are known"
+    END = "nothing more comes"
+
+
+Arrived = asyncio.Queue[discord.Message | _Sign]
+Sleep = Callable[[float], Awaitable[None]]
+Start = Callable[[discord.Client, str], Awaitable[None]]
+
+
+class DiscordPlatform:
+    """Direct messages and server channels of one bot account. `start` logs a client in and listens (for tests)."""
+
+    name = "discord"
+    limit = MESSAGE_LIMIT
+    # Discord remembers a nonce for some minutes; the outbox resends no later than that after a stop.
+    resend_is_safe = True
+
+    def __init__(
+        self,
+        config: Config,
+        environ: dict[str, str],
+        *,
+        start: Start = discord.Client.start,
+        sleep: Sleep = asyncio.sleep,
+        random: Random | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._now = now
+        self._settings = config.discord
+        self._token = environ.get("DISCORD_TOKEN", "").strip()
+        # Unlike Telegram's library, this one does not look for a proxy by itself.
+        proxy = environ.get("HTTPS_PROXY") or environ.get("https_proxy") or ""
+        self._proxy = proxy if proxy.startswith("http") else None
+        self._start = start
+        self._sleep = sleep
+        self._backoff = Backoff(random or Random())
+        self._client: discord.Client | None = None
+        self._brief = _Brief()
+        logging.getLogger("discord.client").addFilter(self._brief)
+
+    def missing(self) -> str | None:
+        """Why Discord stays off, in one line; None when it can run."""
+        if not self._settings.enabled:
+            return tr("Discord is off: discord.enabled is false in config.yaml")
+        if not self._token:
+            return tr("Discord is off: no token; set DISCORD_TOKEN to the bot token from discord.com/developers")
+        return None
+
+    def length(self, text: str) -> int:
+        """Code points, as Discord counts."""
+        return len(text)
+
+    async def run(self, receive: Receive, connected: Callable[[], None], newest: Newest) -> None:
+        """Listens until cancelled; outages are waited out.
+
+        Raises:
+            DoppelError: Discord refuses the token, or the bot may not read messages.
+            Exception: whatever `receive` raised.
+        """
+        told = False
+
+        def ready() -> None:
+            nonlocal told
+            self._backoff.reset()
+            if not told:
+                told = True
+                connected()
+
+        while True:
+            reason = await self._listen(receive, ready, newest)
+            seconds = self._backoff.next()
+            log.warning(
+                tr("Discord cannot be reached: {error}. Next try in {seconds} s", error=reason, seconds=round(seconds))
+            )
+            await self._sleep(seconds)
+
+    async def send(self, outgoing: Outgoing) -> str:
+        """Sends text that notifies nobody by mention; returns the message id. Raises SendFailed."""
+        channel = self._channel(outgoing.chat)
+        try:
+            if outgoing.reply_to is None:
+                message = await channel.send(
+                    outgoing.text, nonce=_nonce(outgoing), allowed_mentions=discord.AllowedMentions.none()
+                )
+            else:
+                quoted = discord.MessageReference(
+                    message_id=int(outgoing.reply_to), channel_id=channel.id, fail_if_not_exists=False
+                )
+                message = await channel.send(
+                    outgoing.text,
+                    nonce=_nonce(outgoing),
+                    reference=quoted,
+                    allowed_mentions=discord.AllowedMentions.none(),
+                )
+        except (discord.DiscordException, *UNREACHABLE) as error:
+            raise _send_failed(error) from error
+        return str(message.id)
+
+    async def typing(self, chat: str) -> None:
+        """Shows "typing" for about 10 s. Never raises."""
+        try:
+            await self._channel(chat).typing()
+        except (discord.DiscordException, SendFailed, *UNREACHABLE) as error:
+            log.debug("typing: %s", error)
+
+    async def close(self) -> None:
+        """Leaves the gateway and closes the connections."""
+        logging.getLogger("discord.client").removeFilter(self._brief)
+        await self._leave()
+
+    async def _listen(self, receive: Receive, ready: Callable[[], None], newest: Newest) -> str:
+        """One client's life; returns why it ended, where trying again makes sense."""
+        await self._leave()
+        arrived: Arrived = asyncio.Queue()
+        client = self._client = _build(arrived, ready, self._proxy)
+        connection = asyncio.ensure_future(self._start(client, self._token))
+        commits = _Intake(client, receive, newest, self._now)
+        intake = asyncio.create_task(commits.run(arrived))
+        try:
+            await asyncio.wait({connection, intake}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            connection.cancel()
+            if commits.is_catching_up:  # all that has arrived since is missed, too, and fetched the next time
+                intake.cancel()
+            # What has arrived is still committed: Discord would not send it again.
+            arrived.put_nowait(_Sign.END)
+            await asyncio.gather(connection, intake, return_exceptions=True)
+        if not intake.cancelled():
+            intake.result()
+        try:
+            connection.result()
+        except discord.LoginFailure:
+            raise DoppelError(_refused()) from None
+        except discord.PrivilegedIntentsRequired:
+            raise DoppelError(
+                tr(
+                    "Discord does not let the bot read messages; switch on Message Content Intent at "
+                    "discord.com/developers, your application, Bot"
+                )
+            ) from None
+        except OUTAGES as error:
+            if isinstance(error, discord.ConnectionClosed) and error.code == BAD_TOKEN:
+                raise DoppelError(_refused()) from None
+            return str(error) or type(error).__name__
+        return tr("the connection was closed")
+
+    async def _leave(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
+
+    def _channel(self, chat: str) -> discord.PartialMessageable:
+        if self._client is None or not self._client.is_ready():
+            raise SendFailed(tr("Discord is not connected"))
+        if not chat.isdecimal():
+            raise SendFailed(tr("no such channel: {chat}; write its id, a number", chat=chat), permanent=True)
+        return self._client.get_partial_messageable(int(chat))
+
+
+def _build(arrived: Arrived, ready: Callable[[], None], proxy: str | None) -> discord.Client:
+    """A client that may see no more than it needs, and puts every message into `arrived`."""
+    # Otherwise every start warns twice that a text bot cannot speak.
+    discord.VoiceClient.warn_nacl = False
+    discord.VoiceClient.warn_dave = False
+    intents = discord.Intents.none()
+    intents.guilds = True
+    intents.guild_messages = True
+    intents.dm_messages = True
+    intents.message_content = True
+    options: dict[str, Any] = {"proxy": proxy, "max_messages": None, "max_ratelimit_timeout": LONGEST_RATE_LIMIT}
+    return _Client(arrived, ready, intents=intents, **options)
+
+
+class _Brief(logging.Filter):
+    """Keeps a line of discord.py's log about a lost connection, which it mends itself, and drops the traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and str(record.msg).startswith("Attempting a reconnect"):
+            error = record.exc_info[1]
+            record.msg = f"{record.getMessage()}: {error or type(error).__name__}"
+            record.args = record.exc_info = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+class _Client(discord.Client):
+    def __init__(self, arrived: Arrived, ready: Callable[[], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._arrived = arrived
+        self._on_first_ready = ready
+
+    async def on_connect(self) -> None:
+        self._arrived.put_nowait(_Sign.CONNECTED)
+
+    async def on_ready(self) -> None:
+        self._on_first_ready()
+        self._arrived.put_nowait(_Sign.READY)
+
+    async def on_message(self, message: discord.Message) -> None:
+        # discord.py runs one task a message; the queue keeps their order.
+        self._arrived.put_nowait(message)
+
+
+class _Intake:
+    """Commits what arrives, in its order, and what was missed before it."""
+
+    def __init__(self, client: discord.Client, receive: Receive, newest: Newest, now: Callable[[], datetime]) -> None:
+        self._client = client
+        self._receive = receive
+        self._newest = newest
+        self._now = now
+        self._known: dict[str, str] = {}
+        self.is_catching_up = False
+
+    async def run(self, arrived: Arrived) -> None:
+        """Until the sign of the end."""
+        while (item := await arrived.get()) is not _Sign.END:
+            if item is _Sign.CONNECTED:
+                # Before anything of the new session is committed: it would hide what came before it.
+                self._known = await self._newest()
+            elif item is _Sign.READY:
+                self.is_catching_up = True
+                async for message in missed(self._client, self._known, self._now()):
+                    await self._take(message)
+                self.is_catching_up = False
+            elif isinstance(item, discord.Message):
+                await self._take(item)
+
+    async def _take(self, message: discord.Message) -> None:
+        incoming = translate(message, self._client.user) if self._client.user is not None else None
+        if incoming is not None:
+            await self._receive(incoming)
+
+
+def _nonce(outgoing: Outgoing) -> str:
+    """The same for the same bubble, so that Discord drops the second; another for a new outbox that counts from 1."""
+    bubble = f"{outgoing.id}\n{outgoing.chat}\n{outgoing.text}"
+    return hashlib.sha256(bubble.encode("utf-8", "surrogatepass")).hexdigest()[:NONCE_LIMIT]
+
+
+def _send_failed(error: Exception) -> SendFailed:
+    """Says whether trying again can help, and whether the message may have arrived all the same."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, discord.RateLimited):
+        return SendFailed(text, retry_after=error.retry_after)
+    if isinstance(error, discord.HTTPException):
+        return SendFailed(text, permanent=error.status in (400, 403, 404))
+    return SendFailed(text, unknown=isinstance(error, UNREACHABLE))
+
+
+def _refused() -> str:
+    return tr(
+        "Discord refuses the token; reset it at discord.com/developers (your application, Bot), set DISCORD_TOKEN"
+    )

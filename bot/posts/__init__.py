@@ -1,0 +1,1 @@
+"""Posts of the persona's own accord, on a schedule."""

@@ -1,0 +1,192 @@
+"""The tables as they are now, and the rows read from them. Knows no chat platform and no engine.
+
+A change here needs a new numbered step in `bot.store.migrations`; a test holds the two together.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+InboxState = Literal["new", "answered", "ignored", "failed"]
+"""`new` waits for an answer; `ignored` is kept as context only; `failed` names its reason."""
+
+OutboxState = Literal["pending", "sending", "sent", "failed", "unknown"]
+"""`sending` is committed before the platform is asked; `unknown` may or may not have arrived."""
+
+ChatKind = Literal["dm", "group"]
+
+TurnKind = Literal["reply", "post"]
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time in UTC; kept without a zone, which every database can."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+metadata = MetaData()
+
+chats = Table(
+    "chats",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("platform", String(64), nullable=False),
+    Column("chat", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    UniqueConstraint("platform", "chat", name="one_row_a_chat"),
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("chat_id", ForeignKey("chats.id", ondelete="CASCADE"), nullable=False),
+    Column("platform", String(64), nullable=False),
+    Column("event_id", String(255), nullable=False),
+    Column("message_id", String(255), nullable=False),
+    Column("sender", String(255), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("addressed", Boolean, nullable=False),
+    Column("sent_at", UtcTime, nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("attempts", Integer, nullable=False),
+    UniqueConstraint("platform", "event_id", name="one_row_an_event"),
+    Index("inbox_by_chat", "chat_id", "received_at"),
+    Index("inbox_by_state", "state", "chat_id"),
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("schedule", String(64), nullable=False),
+    Column("due", UtcTime, nullable=False),
+    Column("claimed_at", UtcTime, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    UniqueConstraint("schedule", "due", name="one_row_a_slot"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("chat_id", ForeignKey("chats.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("turn", Integer, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("adapter", String(64)),
+    Column("inbox_id", ForeignKey("inbox.id", ondelete="SET NULL")),
+    Column("slot_id", ForeignKey("slots.id", ondelete="SET NULL")),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", UtcTime),
+    Column("message_id", String(255)),
+    Column("error", Text),
+    Column("created_at", UtcTime, nullable=False),
+    Column("changed_at", UtcTime, nullable=False),
+    UniqueConstraint("turn", "position", name="one_row_a_bubble"),
+    Index("outbox_by_chat", "chat_id", "changed_at"),
+    Index("outbox_by_state", "state", "chat_id"),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("changed_at", UtcTime, nullable=False),
+)
+
+
+class Chat(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation: `chat` is what its platform calls it, `id` is its row."""
+
+    id: int
+    platform: str
+    chat: str
+    kind: ChatKind
+
+
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    """A message to commit to the inbox; the fields are those of the platforms' `Incoming`."""
+
+    platform: str
+    event_id: str
+    chat: str
+    kind: ChatKind
+    sender: str
+    text: str
+    message_id: str
+    addressed: bool
+    sent_at: datetime
+
+
+class InboxMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A committed message. `attempts` counts failed tries to answer it."""
+
+    id: int
+    chat_id: int
+    sender: str
+    text: str
+    message_id: str
+    received_at: datetime
+    state: InboxState
+    attempts: int
+
+
+class Bubble(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the outbox. `turn` numbers the persona's turns, `position` the bubbles in one, from 0."""
+
+    id: int
+    chat_id: int
+    kind: TurnKind
+    turn: int
+    position: int
+    text: str
+    state: OutboxState
+    adapter: str | None
+    inbox_id: int | None
+    slot_id: int | None
+    attempts: int
+    not_before: datetime | None
+    message_id: str | None
+    error: str | None
+    created_at: datetime
+    changed_at: datetime
+
+
+def read(row: Row[*tuple[Any, ...]], kind: type[S]) -> S:
+    """A row as one of the structs above; columns the struct does not have are left out."""
+    values = row._mapping
+    return msgspec.convert({name: values[name] for name in kind.__struct_fields__}, kind)

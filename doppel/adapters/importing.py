@@ -1,0 +1,96 @@
+"""`doppel adapters import`: an adapter made elsewhere becomes a version of the persona.
+
+Everything is checked before anything is published: that it is a plain LoRA, that the configured base has its layers
+in their sizes, and that it was made for that base. How well it imitates anybody is not known here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from doppel.adapters.guard import read_guard
+from doppel.adapters.habits import read_habits, write_habits
+from doppel.adapters.peft_format import check_named_base, read_foreign, write_plain
+from doppel.adapters.versions import MANIFEST, BaseIdentity, Manifest, check_base, current, publishing, read_manifest
+from doppel.config import Config
+from doppel.engine.local.lora import Lora, base_layers, check_fits, read_lora
+from doppel.errors import UserError
+from doppel.i18n import tr
+from doppel.models.base import identify, prepare_base
+from doppel.terminal import say
+from doppel.transcript import FORMATS
+
+
+def import_adapter(config: Config, folder: Path, *, force: bool) -> dict[str, Any]:
+    """Publishes the adapter in a folder as the persona's next version.
+
+    Args:
+        config: whose persona and base model it is for.
+        folder: what PEFT saved, or a version that doppel published elsewhere.
+        force: take it although it names another base model.
+
+    Returns:
+        What `doppel adapters import --json` prints.
+
+    Raises:
+        UserError: there is no adapter. AdapterRefused: it is damaged, no plain LoRA, or not for this base.
+    """
+    if not folder.is_dir():
+        raise UserError(tr("{path}: no such folder; give one with {name}", path=folder, name="adapter_config.json"))
+    base_folder = prepare_base(config.model, say)
+    base = identify(base_folder, config.model.base)
+    lora, manifest = (_own if (folder / MANIFEST).exists() else _foreign)(config, folder, base, force=force)
+    check_fits(lora, base_layers(base_folder))
+    with publishing(config.adapters_dir, manifest) as staging:
+        write_plain(staging, lora, base)
+        write_habits(staging, read_habits(folder))
+        if (guard := read_guard(folder)) is not None:
+            guard.write(staging)
+    published = current(config.adapters_dir)
+    assert published is not None
+    say(
+        tr(
+            "Published {path} and made it the current one: rank {rank} on {layers} layers.",
+            path=published,
+            rank=lora.scaling.r,
+            layers=len(lora.layers),
+        )
+    )
+    return {
+        "adapter": str(published),
+        "version": published.name,
+        "rank": lora.scaling.r,
+        "alpha": lora.scaling.lora_alpha,
+        "layers": len(lora.layers),
+        "training": manifest.training,
+    }
+
+
+def _own(config: Config, folder: Path, base: BaseIdentity, *, force: bool) -> tuple[Lora, Manifest]:
+    """A version that doppel published elsewhere: all that its manifest says stays known."""
+    manifest = read_manifest(folder)
+    if not force:
+        check_base(folder, manifest, base)
+    lora = read_lora(folder, manifest.base)
+    return lora, msgspec.structs.replace(manifest, persona=config.persona.name, base=base)
+
+
+def _foreign(config: Config, folder: Path, base: BaseIdentity, *, force: bool) -> tuple[Lora, Manifest]:
+    """What PEFT saved: of its training nothing is known but what it was called and its settings."""
+    found = read_foreign(folder, pickled=True)
+    if not force:
+        check_named_base(found, base)
+    if found.base is None:
+        say(tr("{path}: does not say which base model it was made for; its layers are compared.", path=folder))
+    if found.unknown:
+        say(tr("{path}: left out settings that are not PEFT's: {names}", path=folder, names=", ".join(found.unknown)))
+    scaling = found.lora.scaling
+    imported = {"weights": found.digest, "base": found.base}
+    manifest = Manifest(
+        persona=config.persona.name,
+        base=base,
+        transcript=FORMATS[config.transcript],
+        training={"imported": imported, "rank": scaling.r, "alpha": scaling.lora_alpha},
+    )
+    return found.lora, manifest

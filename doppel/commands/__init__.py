@@ -1,1 +1,0 @@
-"""Commands that belong to neither side: chat, adapters, doctor."""

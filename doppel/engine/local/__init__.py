@@ -1,0 +1,1 @@
+"""The default engine: a transformers model on a thread of this process."""

@@ -1,0 +1,1 @@
+"""An engine on a server that speaks OpenAI's completions protocol."""

@@ -1,0 +1,126 @@
+"""How servers call the settings of `Sampling`, and which they do not have.
+
+A setting is sent only where it means the same there as it does here; where one is wanted that a server lacks, the
+user is told, as a reply under other settings would not be the persona's. Knows no connection.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from doppel.engine import Sampling
+from doppel.i18n import tr
+from doppel.transcript.safe_tokens import Pieces
+
+Dialect = Literal["vllm", "sglang", "llamacpp", "openai"]
+"""Whose names a server uses; `openai` is any other: only what OpenAI's own protocol has."""
+
+_NEUTRAL = Sampling(top_k=0, top_p=1.0, min_p=0.0)
+_NOT_FILTERS = frozenset(
+    {"temperature", "max_tokens", "seed", "dry_base", "dry_allowed_length", "breakers"}
+)  # always possible, or nothing by themselves
+_ALL = 2**16  # tokens, more than a prompt and a reply have: llama.cpp takes no word for all of them
+_FORBID = -100.0  # the lowest bias that OpenAI's protocol has
+
+_EVERYWHERE = frozenset({"top_p", "presence_penalty", "frequency_penalty", "logit_bias"})
+_HAS: dict[Dialect, frozenset[str]] = {
+    "vllm": _EVERYWHERE | {"top_k", "min_p", "repetition_penalty", "bad_words"},
+    # Its repetition penalty leaves out the prompt.
+    "sglang": _EVERYWHERE | {"top_k", "min_p"},
+    # Its presence and frequency penalties count the prompt too.
+    "llamacpp": frozenset({"top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "dry_multiplier"})
+    | {"logit_bias", "bad_words"},
+    "openai": frozenset({"top_p", "presence_penalty", "frequency_penalty"}),  # biases need its tokens, not ours
+}
+_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp", "openai": "OpenAI"}
+
+
+def refusal(dialect: Dialect, sampling: Sampling) -> str | None:
+    """One line about the settings that the server lacks; None when it has all that are wanted."""
+    wanted = [
+        name
+        for name in Sampling.__struct_fields__
+        if name not in _NOT_FILTERS and getattr(sampling, name) != getattr(_NEUTRAL, name)
+    ]
+    missing = [name for name in wanted if name not in _HAS[dialect]]
+    if dialect == "llamacpp" and any(len(ids) != 1 for ids in sampling.bad_words):
+        missing.append("bad_words")
+    if not missing:
+        return None
+    off = ", ".join(f"{name}: {_written(getattr(_NEUTRAL, name))}" for name in missing)
+    return tr(
+        "a server that speaks {dialect}'s protocol cannot do {settings}; write `reply: {{{off}}}` in config.yaml, or "
+        "choose another engine.backend",
+        dialect=_NAMES[dialect],
+        settings=", ".join(missing),
+        off=off,
+    )
+
+
+def parameters(dialect: Dialect, sampling: Sampling, pieces: Pieces) -> dict[str, Any]:
+    """The settings as the fields of a request. Those that are off are sent too: servers have defaults of their own.
+
+    Args:
+        sampling: one that `refusal` has nothing against.
+        pieces: the tokenizer, for words that are sent as text.
+    """
+    fields: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+    }
+    if dialect != "llamacpp":
+        fields["presence_penalty"] = sampling.presence_penalty
+        fields["frequency_penalty"] = sampling.frequency_penalty
+    if dialect == "vllm":
+        fields |= {"top_k": sampling.top_k or -1, "min_p": sampling.min_p}
+        fields["repetition_penalty"] = sampling.repetition_penalty
+        fields["bad_words"] = _words(sampling, pieces)
+        fields["logit_bias"] = _biases(sampling)
+    elif dialect == "sglang":
+        fields |= {"top_k": sampling.top_k or -1, "min_p": sampling.min_p, "logit_bias": _biases(sampling)}
+    elif dialect == "llamacpp":
+        fields |= _llamacpp(sampling, pieces)
+    return {name: value for name, value in fields.items() if value is not None and value not in ({}, [])}
+
+
+def _llamacpp(sampling: Sampling, pieces: Pieces) -> dict[str, Any]:
+    biases: list[list[Any]] = [[token, bias] for token, bias in sampling.logit_bias]
+    biases += [[ids[0], False] for ids in sampling.bad_words]  # false is its word for never
+    fields: dict[str, Any] = {
+        "samplers": ["penalties", "dry", "temperature", "top_k", "top_p", "min_p", "typ_p"],  # our order, not its own
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "typical_p": sampling.typical_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        "repeat_last_n": _ALL if sampling.repetition_penalty != 1 else 0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "logit_bias": biases,
+        "dry_multiplier": sampling.dry_multiplier,
+    }
+    if sampling.seed is not None:
+        fields["seed"] = sampling.seed % 2**32
+    if sampling.dry_multiplier:
+        ends = [pieces.decode([token]) for token in sorted(sampling.breakers - pieces.special)]
+        fields |= {
+            "dry_base": sampling.dry_base,
+            "dry_allowed_length": sampling.dry_allowed_length,
+            "dry_penalty_last_n": _ALL,
+            "dry_sequence_breakers": [text for text in dict.fromkeys(ends) if text and "\ufffd" not in text] or ["\n"],
+        }
+    return fields
+
+
+def _biases(sampling: Sampling) -> dict[str, float]:
+    return {str(token): max(_FORBID, min(-_FORBID, bias)) for token, bias in sampling.logit_bias}
+
+
+def _words(sampling: Sampling, pieces: Pieces) -> list[str]:
+    """Forbidden words as text: vLLM finds their tokens itself, at the beginning and after a blank."""
+    return list(dict.fromkeys(text for ids in sampling.bad_words if (text := pieces.decode(ids).strip())))
+
+
+def _written(value: Any) -> str:
+    return "[]" if value == () else msgspec.json.encode(value).decode()

@@ -1,0 +1,92 @@
+"""report.html: one page without scripts or anything from elsewhere, put together from sections. Knows no training."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import msgspec
+
+from doppel.i18n import language
+
+FILE = "report.html"
+
+_STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1e; --faint: #6b6b70; --rule: #e3e3e6; --accent: #2563c9; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #161618; --ink: #ececee; --faint: #9a9aa2; --rule: #2e2e33; --accent: #7fb0ff; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif; }
+h1 { font-size: 1.6rem; margin: 0; }
+h1 + p { margin: .25rem 0 0; color: var(--faint); }
+h2 { font-size: 1.1rem; margin: 2.5rem 0 .75rem; }
+.figures { display: flex; flex-wrap: wrap; gap: 1.5rem 3rem; margin: 0; }
+.figures dt { color: var(--faint); font-size: .85rem; }
+.figures dd { margin: 0; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
+.charts { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .95rem; }
+th, td { text-align: left; padding: .35rem 2rem .35rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
+th { font-weight: 400; color: var(--faint); font-size: .85rem; }
+td { font-variant-numeric: tabular-nums; }
+td:last-child { color: var(--faint); }
+"""
+
+
+class Section(msgspec.Struct, frozen=True):
+    """A part of the page. `body` is HTML, as `figures`, `charts` and `table` make it."""
+
+    title: str
+    body: str
+
+
+def page(title: str, subtitle: str, sections: Iterable[Section], style: str = "") -> str:
+    """The whole page; `title` and `subtitle` are plain text, `style` is further rules for the sections."""
+    body = "".join(f"<section><h2>{escape(one.title)}</h2>{one.body}</section>\n" for one in sections)
+    return (
+        f'<!doctype html>\n<html lang="{language()}">\n<head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head>\n"
+        f"<body><h1>{escape(title)}</h1><p>{escape(subtitle)}</p>\n{body}</body>\n</html>\n"
+    )
+
+
+def with_sections(before: str, title: str, sections: Iterable[Section], style: str = "", *, mark: str = "added") -> str:
+    """An older page with sections added at its end, in place of those added earlier; a new page if there is none.
+
+    Args:
+        before: the page as `page` made it, or nothing.
+        title: above the added sections.
+        sections: to add.
+        style: further rules for them.
+        mark: a word for these; only what was added with the same is replaced.
+    """
+    begin, end = f"<!-- {mark} -->", f"<!-- {mark} end -->"
+    added = "".join(f"<section><h2>{escape(one.title)}</h2>{one.body}</section>\n" for one in sections)
+    block = f"{begin}<style>{style}</style><h1>{escape(title)}</h1>\n{added}{end}"
+    if begin in before and end in before:
+        return before[: before.index(begin)] + block + before[before.index(end) + len(end) :]
+    if "</body>" in before:
+        return before.replace("</body>", f"{block}</body>", 1)
+    return page(title, "", []).replace(f"<h1>{escape(title)}</h1>", "", 1).replace("</body>", f"{block}</body>", 1)
+
+
+def figures(values: Sequence[tuple[str, str]]) -> str:
+    """A row of large figures, each with what it is."""
+    return f'<dl class="figures">{"".join(_figure(name, value) for name, value in values)}</dl>'
+
+
+def charts(drawn: Iterable[str]) -> str:
+    """Charts beside each other where there is room (`doppel.reports.curves.draw`), which brings their style."""
+    return f'<div class="charts">{"".join(drawn)}</div>'
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of plain text."""
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _figure(name: str, value: str) -> str:
+    return f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"

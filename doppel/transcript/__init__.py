@@ -1,0 +1,58 @@
+"""The transcript: the one text form of a session, used by training and serving alike."""
+
+from typing import TYPE_CHECKING
+
+from doppel.transcript.base import (
+    FORMAT,
+    FORMATS,
+    ME,
+    Encoded,
+    Header,
+    Transcript,
+    Turn,
+    TurnDecoder,
+    bubbles_of,
+    conceal,
+    hour_bucket,
+    normalize,
+    pseudonym,
+    render,
+    reveal,
+    speaker_of,
+    weekday_name,
+)
+from doppel.transcript.chat import ChatTranscript
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "FORMAT",
+    "FORMATS",
+    "ME",
+    "ChatTranscript",
+    "Encoded",
+    "Header",
+    "Transcript",
+    "Turn",
+    "TurnDecoder",
+    "bubbles_of",
+    "conceal",
+    "hour_bucket",
+    "normalize",
+    "open_transcript",
+    "pseudonym",
+    "render",
+    "reveal",
+    "speaker_of",
+    "weekday_name",
+]
+
+
+def open_transcript(tokenizer: "PreTrainedTokenizerBase", name: str = FORMAT) -> Transcript:
+    """The transcript of one of the `FORMATS`, by its name in the manifest, for a base's tokenizer.
+
+    Raises:
+        UserError: the tokenizer cannot be used for it.
+    """
+    return {FORMATS["base"]: Transcript, FORMATS["chat"]: ChatTranscript}[name](tokenizer)

@@ -1,0 +1,176 @@
+"""Posts of its own accord: each slot once, also across restarts."""
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bot.clock import SystemClock
+from bot.posts.scheduler import Schedule, check_targets
+from bot.posts.triggers import Rhythm
+from doppel.config import Post
+from doppel.engine import EngineError
+from doppel.errors import UserError
+from tests.bot.conftest import MakeStage
+from tests.bot.stage import START, Stage, incoming
+
+DAILY = {"name": "daily", "to": "telegram:-100", "cron": "0 13 * * *"}
+HOUR = 3600.0
+
+
+async def wake(stage: Stage) -> None:
+    for post, rhythm in stage.schedule._posts:
+        await stage.schedule.wake(post, rhythm)
+    await stage.settle()
+
+
+async def restart(stage: Stage) -> None:
+    """As the daemon does it: the schedule looks for missed slots when it starts."""
+    stage.schedule.stop()
+    await stage.restart()
+    await stage.schedule.start()
+    await stage.settle()
+
+
+@pytest.fixture
+async def daily(make_stage: MakeStage) -> Stage:
+    stage = await make_stage(posts=[DAILY])
+    stage.engine.turns = [["good day", "everyone"], ["again"]]
+    await wake(stage)
+    return stage
+
+
+async def test_slot_is_posted_through_the_outbox_with_an_empty_context(daily: Stage) -> None:
+    await daily.clock.advance(HOUR)
+    await wake(daily)
+    await daily.clock.advance(60)
+    assert daily.platform.texts == ["good day", "everyone"]
+    assert {one.chat for one in daily.platform.outgoing} == {"-100"}
+    assert daily.engine.prompts[0].endswith("post]\n\nme:")
+    rows = await daily.outbox_rows()
+    assert [(row.kind, row.adapter, row.slot_id) for row in rows] == [("post", "0001", 1)] * 2
+    assert await daily.slot_rows() == [(START + timedelta(hours=1), "posted")]
+    assert daily.delivery.sent["post"] == 1
+
+
+async def test_slot_fires_once_also_across_a_restart(daily: Stage) -> None:
+    await daily.clock.advance(HOUR)
+    await wake(daily)
+    await wake(daily)
+    await daily.clock.advance(60)
+    await restart(daily)
+    await daily.clock.advance(60)
+    assert daily.platform.texts == ["good day", "everyone"]
+
+
+async def test_slot_missed_by_a_short_downtime_is_made_up_for(daily: Stage) -> None:
+    await daily.clock.advance(HOUR + 1800)
+    await restart(daily)
+    await daily.clock.advance(60)
+    assert daily.platform.texts == ["good day", "everyone"]
+
+
+async def test_slot_missed_by_a_long_downtime_is_skipped_and_said(
+    daily: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    await daily.clock.advance(3 * HOUR)
+    with caplog.at_level(logging.INFO):
+        await restart(daily)
+    await daily.clock.advance(60)
+    assert daily.platform.texts == []
+    assert "post daily: nothing was posted between 2026-03-02 13:00 UTC and now" in caplog.text
+
+
+async def test_only_the_newest_of_several_missed_slots_is_posted(make_stage: MakeStage) -> None:
+    stage = await make_stage(posts=[{"name": "often", "to": "telegram:-100", "every": "10m"}])
+    stage.engine.turns = [["zero"], ["newest"]]
+    await wake(stage)
+    await stage.clock.advance(1805)
+    await restart(stage)
+    await stage.clock.advance(60)
+    assert stage.platform.texts == ["zero", "newest"]
+    assert [state for _, state in await stage.slot_rows()] == ["posted", "skipped", "skipped", "posted"]
+
+
+async def test_slot_before_the_schedule_was_written_is_nobodys(make_stage: MakeStage) -> None:
+    stage = await make_stage(posts=[{"name": "daily", "to": "telegram:-100", "cron": "30 11 * * *"}])
+    stage.engine.turns = [["too late"]]
+    await wake(stage)
+    await stage.clock.advance(60)
+    assert stage.platform.texts == []
+    assert await stage.slot_rows() == []
+
+
+async def test_crash_while_thinking_does_not_lose_the_post(daily: Stage) -> None:
+    daily.engine.gate.clear()
+    await daily.clock.advance(HOUR)
+    thinking = asyncio.create_task(wake(daily))
+    await daily.settle()
+    assert len(daily.engine.prompts) == 1
+    thinking.cancel()
+    await daily.settle()
+    daily.engine.gate.set()
+    await restart(daily)
+    await daily.clock.advance(60)
+    assert daily.platform.texts == ["good day", "everyone"]
+
+
+async def test_failed_post_is_recorded_and_not_repeated(daily: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    daily.engine.turns = [EngineError("full"), ["later"]]
+    await daily.clock.advance(HOUR)
+    await wake(daily)
+    await wake(daily)
+    await daily.clock.advance(60)
+    assert daily.platform.texts == []
+    assert [state for _, state in await daily.slot_rows()] == ["failed"]
+    assert "post daily: full" in caplog.text
+
+
+async def test_new_message_does_not_drop_a_post(make_stage: MakeStage) -> None:
+    stage = await make_stage(posts=[{**DAILY, "to": "telegram:7"}])
+    stage.engine.turns = [["one one", "two two"], ["answer"]]
+    await wake(stage)
+    await stage.clock.advance(HOUR)
+    await wake(stage)
+    await stage.hear(incoming(1))
+    await stage.clock.advance(60)
+    assert stage.platform.texts == ["one one", "two two", "answer"]
+
+
+async def test_scheduler_wakes_by_itself(make_stage: MakeStage) -> None:
+    stage = await make_stage(posts=[{"name": "often", "to": "telegram:-100", "every": "0.05s"}])
+    stage.engine.turns = [["tick"]] * 100
+    posted = asyncio.Event()
+    stage.means = type(stage.means)(**{**vars(stage.means), "clock": SystemClock()})
+    schedule = Schedule(stage.config, stage.means, lambda chat: posted.set())
+    await schedule.start()
+    async with asyncio.timeout(20):
+        await posted.wait()
+    schedule.stop()
+    await asyncio.sleep(0)
+    assert not schedule._scheduler.running
+
+
+def post(**content: Any) -> Post:
+    return Post(name="daily", every="6h", **content)
+
+
+def test_target_must_exist_and_be_on() -> None:
+    check_targets([post(to="web:posts")], {}, ["web"])
+    with pytest.raises(UserError, match=r"post `daily` goes to telegram, which is off: no token"):
+        check_targets([post(to="telegram:1")], {"telegram": "no token"}, ["web"])
+    with pytest.raises(UserError, match=r"goes to myspace, which is no platform; there are: telegram, web"):
+        check_targets([post(to="myspace:1")], {"telegram": "no token"}, ["web"])
+
+
+def test_rhythm_text_changes_with_what_slots_depend_on(make_stage: MakeStage) -> None:
+    from zoneinfo import ZoneInfo
+
+    texts = {
+        Rhythm(post(to="web:a"), ZoneInfo("UTC")).text,
+        Rhythm(post(to="web:b"), ZoneInfo("Asia/Tokyo")).text,
+        Rhythm(post(to="web:b", jitter_minutes=3), ZoneInfo("UTC")).text,
+    }
+    assert len(texts) == 3

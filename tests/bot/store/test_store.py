@@ -1,0 +1,339 @@
+"""The store: migrations, the inbox, the outbox and slots, on real SQLite files."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from sqlalchemy import create_engine, inspect, select
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from bot.store import Store, inbox, outbox, slots
+from bot.store.migrations import STEPS
+from bot.store.schema import Chat, Received, metadata
+from bot.store.schema import inbox as inbox_table
+from bot.store.schema import outbox as outbox_table
+from doppel.errors import DoppelError, UserError
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "doppel.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{path}")
+    yield store
+    store.close()
+
+
+def message(number: int, text: str = "hello", *, addressed: bool = True, chat: str = "7") -> Received:
+    return Received(
+        platform="telegram",
+        event_id=str(number),
+        chat=chat,
+        kind="dm",
+        sender="7",
+        text=text,
+        message_id=f"m{number}",
+        addressed=addressed,
+        sent_at=START,
+    )
+
+
+async def chat_with(store: Store, *texts: str) -> Chat:
+    for number, text in enumerate(texts):
+        chat = await store.run(inbox.receive, message(number, text), START + timedelta(seconds=number))
+    assert chat is not None
+    return chat
+
+
+async def states(store: Store) -> list[str]:
+    return await store.run(
+        lambda connection: list(connection.execute(select(outbox_table.c.state).order_by(outbox_table.c.id)).scalars())
+    )
+
+
+def shape(path: Path) -> dict[str, object]:
+    """Everything a reader of the schema sees: columns, keys, constraints, indexes."""
+    engine = create_engine(f"sqlite:///{path}")
+    seen = inspect(engine)
+    tables = sorted(set(seen.get_table_names()) - {"migrations"})
+    result = {
+        table: {
+            "columns": [
+                (one["name"], str(one["type"]), one["nullable"], one["primary_key"]) for one in seen.get_columns(table)
+            ],
+            "indexes": sorted(map(str, seen.get_indexes(table))),
+            "unique": sorted(map(str, seen.get_unique_constraints(table))),
+            "foreign": sorted(map(str, seen.get_foreign_keys(table))),
+        }
+        for table in tables
+    }
+    engine.dispose()
+    return result
+
+
+def test_migrated_database_equals_the_schema(store: Store, path: Path, tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'fresh.db'}")
+    metadata.create_all(engine)
+    engine.dispose()
+    assert shape(path) == shape(tmp_path / "fresh.db")
+    assert len(shape(path)) == 5
+
+
+def test_opening_again_changes_nothing(store: Store, path: Path) -> None:
+    store.close()
+    before = shape(path)
+    store.__init__(f"sqlite:///{path}")  # type: ignore[misc]
+    assert shape(path) == before
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("select number, name from migrations").fetchall() == [(1, "inbox_and_outbox")]
+    connection.close()
+
+
+def test_newer_database_is_refused(path: Path) -> None:
+    Store(f"sqlite:///{path}").close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("insert into migrations values (99, 'from_the_future', '2030-01-01')")
+    connection.close()
+    with pytest.raises(UserError, match=r"newer doppel .*99.*update doppel"):
+        Store(f"sqlite:///{path}")
+
+
+def test_failing_migration_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(connection: object) -> None:
+        raise UserError("stop")
+
+    monkeypatch.setattr("bot.store.migrations.STEPS", (*STEPS, broken))
+    with pytest.raises(UserError, match="stop"):
+        Store(f"sqlite:///{path}")
+    assert shape(path) == {}
+
+
+def test_not_a_database_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "doppel.db").write_text("this is a text file, and a long one at that" * 50)
+    with pytest.raises(UserError, match=r"doppel\.db: cannot be used as database: file is not a database"):
+        Store(f"sqlite:///{tmp_path / 'doppel.db'}")
+
+
+def test_wrong_url_is_a_clear_error() -> None:
+    with pytest.raises(UserError, match=r"config\.yaml: `store`"):
+        Store("nonsense://x/y")
+
+
+def test_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        Store(f"sqlite:///{tmp_path / 'file' / 'doppel.db'}")
+
+
+def test_only_its_owner_may_read_it(store: Store, path: Path) -> None:
+    assert path.stat().st_mode & 0o077 == 0
+
+
+async def test_sqlite_is_durable(store: Store) -> None:
+    def settings(connection: object) -> list[object]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]  # type: ignore[attr-defined]
+
+    assert await store.run(settings) == ["wal", 2, 1, 5000]
+
+
+def test_schema_has_nothing_only_sqlite_knows() -> None:
+    for table in metadata.sorted_tables:
+        assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=postgresql.dialect()))
+
+
+async def test_same_event_is_committed_once(store: Store) -> None:
+    first = await store.run(inbox.receive, message(1), START)
+    assert first == Chat(id=1, platform="telegram", chat="7", kind="dm")
+    assert await store.run(inbox.receive, message(1, "again"), START) is None
+    assert [one.text for one in await store.run(inbox.waiting, 1)] == ["hello"]
+
+
+async def test_unaddressed_message_is_context_only(store: Store) -> None:
+    chat = await store.run(inbox.receive, message(1, addressed=False), START)
+    assert chat is not None
+    assert await store.run(inbox.waiting, chat.id) == []
+    assert [line.text for line in await store.run(inbox.history, chat.id, 10)] == ["hello"]
+    assert await store.run(inbox.unfinished_chats) == []
+
+
+async def test_times_come_back_in_utc(store: Store) -> None:
+    chat = await chat_with(store, "hello")
+    (row,) = await store.run(inbox.waiting, chat.id)
+    assert row.received_at == START
+    assert row.received_at.tzinfo is UTC
+
+
+async def test_turn_and_its_answered_messages_are_one_transaction(store: Store, path: Path) -> None:
+    chat = await chat_with(store, "one", "two")
+    ids = [row.id for row in await store.run(inbox.waiting, chat.id)]
+
+    def crash(connection: object) -> None:
+        outbox.put_turn(connection, chat.id, "reply", ["a"], adapter="0001", now=START, answers=ids)  # type: ignore[arg-type]
+        raise KeyError("the power went")
+
+    with pytest.raises(KeyError):
+        await store.run(crash)
+    assert await states(store) == []
+    assert len(await store.run(inbox.waiting, chat.id)) == 2
+    await store.run(outbox.put_turn, chat.id, "reply", ["a", "b"], adapter="0001", now=START, answers=ids)
+    assert await states(store) == ["pending", "pending"]
+    assert await store.run(inbox.waiting, chat.id) == []
+
+
+async def test_bubbles_come_in_order_and_carry_their_adapter(store: Store) -> None:
+    chat = await chat_with(store, "one")
+    (asked,) = await store.run(inbox.waiting, chat.id)
+    await store.run(outbox.put_turn, chat.id, "reply", ["a", "b"], adapter="0001", now=START, answers=[asked.id])
+    await store.run(outbox.put_turn, chat.id, "post", ["c"], adapter="0002", now=START)
+    seen = []
+    while (bubble := await store.run(outbox.next_pending, chat.id)) is not None:
+        await store.run(outbox.begin_sending, bubble.id, START)
+        await store.run(outbox.mark_sent, bubble.id, f"p{bubble.id}", START)
+        seen.append((bubble.text, bubble.turn, bubble.position, bubble.adapter))
+        if bubble.text == "a":
+            assert await store.run(outbox.answered_message, bubble) == "m0"
+    assert seen == [("a", 1, 0, "0001"), ("b", 1, 1, "0001"), ("c", 2, 0, "0002")]
+    assert await states(store) == ["sent"] * 3
+
+
+async def test_newest_message_of_each_chat_of_a_platform(store: Store) -> None:
+    for number, (platform, chat) in enumerate(
+        (("discord", "1"), ("telegram", "2"), ("discord", "1"), ("discord", "3"))
+    ):
+        received = msgspec.structs.replace(message(number, chat=chat), platform=platform)
+        await store.run(inbox.receive, received, START)
+    for chat, sent in (("3", "p1"), ("4", "p2"), ("5", None)):
+        target = await store.run(lambda connection, name=chat: inbox.find_chat(connection, "discord", name, now=START))
+        await store.run(outbox.put_turn, target.id, "post", ["a"], adapter=None, now=START)
+        if sent is not None:
+            bubble = await store.run(outbox.next_pending, target.id)
+            assert bubble is not None
+            await store.run(outbox.mark_sent, bubble.id, sent, START)
+    assert await store.run(inbox.newest, "discord") == {"1": "m2", "3": "m3", "4": "p2"}
+
+
+async def test_dropping_spares_posts_and_what_was_sent(store: Store) -> None:
+    chat = await chat_with(store, "one")
+    await store.run(outbox.put_turn, chat.id, "reply", ["a", "b", "c"], adapter=None, now=START)
+    await store.run(outbox.put_turn, chat.id, "post", ["d"], adapter=None, now=START)
+    await store.run(outbox.begin_sending, 1, START)
+    await store.run(outbox.mark_sent, 1, "p1", START)
+    assert await store.run(outbox.drop_unsent, chat.id, START) == 2
+    assert await states(store) == ["sent", "failed", "failed", "pending"]
+
+
+async def test_recovery_resends_only_where_it_is_safe(store: Store) -> None:
+    for number, platform in enumerate(("telegram", "discord")):
+        received = msgspec.structs.replace(message(number), platform=platform)
+        chat = await store.run(inbox.receive, received, START)
+        assert chat is not None
+        await store.run(outbox.put_turn, chat.id, "reply", ["a"], adapter=None, now=START)
+    for bubble_id in (1, 2):
+        await store.run(outbox.begin_sending, bubble_id, START)
+    unsure = await store.run(outbox.recover, {"discord"}, START)
+    assert [(one.platform, one.again) for one in unsure] == [("telegram", False), ("discord", True)]
+    assert await states(store) == ["unknown", "pending"]
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(120, True), (121, False)])
+async def test_recovery_resends_only_while_the_first_sending_is_remembered(
+    store: Store, seconds: float, again: bool
+) -> None:
+    chat = await chat_with(store, "one")
+    await store.run(outbox.put_turn, chat.id, "reply", ["a"], adapter=None, now=START - timedelta(days=1))
+    await store.run(outbox.begin_sending, 1, START)
+    unsure = await store.run(outbox.recover, {"telegram"}, START + timedelta(seconds=seconds))
+    assert [one.again for one in unsure] == [again]
+    assert await states(store) == ["pending" if again else "unknown"]
+
+
+def test_a_second_daemon_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "doppel.db"
+    first = Store(f"sqlite:///{path}")
+    with pytest.raises(UserError, match=r"another `doppel run` is using this database"):
+        Store(f"sqlite:///{path}")
+    first.close()
+    Store(f"sqlite:///{path}").close()
+
+
+def test_a_killed_daemon_leaves_no_lock(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'doppel.db'}"
+    holding = f"import os, signal; from bot.store import Store; Store({url!r}); os.kill(os.getpid(), signal.SIGKILL)"
+    assert subprocess.run([sys.executable, "-c", holding], check=False).returncode == -signal.SIGKILL
+    Store(url).close()
+
+
+async def test_a_long_chat_loses_its_beginning_by_the_quarter(store: Store) -> None:
+    beginnings, sizes = [], []
+    for number in range(60):
+        chat = await store.run(inbox.receive, message(number, f"text {number}"), START + timedelta(seconds=number))
+        assert chat is not None
+        said, asked = await store.run(inbox.situation, chat.id, 20)
+        assert [one.text for one in said] == [f"text {one}" for one in range(number - len(said), number)]
+        assert [one.text for one in asked] == [f"text {number}"]
+        beginnings.append(number - len(said))
+        sizes.append(len(said) + len(asked))
+        await store.run(inbox.settle, [one.id for one in asked], "answered")
+    assert sorted(set(beginnings)) == [*range(0, 41, 5)]
+    assert beginnings == sorted(beginnings)
+    assert max(sizes) == 20
+    assert min(sizes[20:]) == 16
+
+
+async def test_history_is_in_order_and_ends_where_asked(store: Store) -> None:
+    chat = await chat_with(store, "one", "two", "three")
+    later = START + timedelta(minutes=1)
+    await store.run(inbox.settle, [1, 2], "answered")
+    await store.run(outbox.put_turn, chat.id, "reply", ["a", "b"], adapter="0001", now=later)
+    await store.run(outbox.mark_failed, 2, "blocked", later)
+    lines = await store.run(inbox.history, chat.id, 10)
+    assert [(line.sender, line.text) for line in lines] == [("7", "one"), ("7", "two"), (None, "a")]
+    everything = await store.run(inbox.history, chat.id, 10, new=True, states=inbox.SHOWN)
+    assert [line.text for line in everything] == ["one", "two", "three"]
+    assert [line.text for line in await store.run(inbox.history, chat.id, 2)] == ["two", "a"]
+
+
+async def test_slot_is_claimed_once(store: Store) -> None:
+    assert await store.run(slots.claim, "daily", START, "posted", now=START) == 1
+    assert await store.run(slots.claim, "daily", START, "posted", now=START) is None
+    assert await store.run(slots.is_claimed, "daily", START)
+    assert not await store.run(slots.is_claimed, "daily", START + timedelta(days=1))
+    assert await store.run(slots.claim, "hourly", START, "skipped", now=START) == 2
+
+
+async def test_schedule_counts_from_when_its_rhythm_was_first_seen(store: Store) -> None:
+    later = START + timedelta(days=1)
+    assert await store.run(slots.known_since, "daily", "0 9 * * *", START) == START
+    assert await store.run(slots.known_since, "daily", "0 9 * * *", later) == START
+    assert await store.run(slots.known_since, "daily", "0 8 * * *", later) == later
+    assert await store.run(slots.known_since, "daily", "0 8 * * *", later + timedelta(1)) == later
+
+
+async def test_disk_failure_is_a_doppel_error(store: Store) -> None:
+    def wrong(connection: object) -> None:
+        connection.exec_driver_sql("insert into inbox (id) values (1)")  # type: ignore[attr-defined]
+
+    with pytest.raises(DoppelError, match="the database failed"):
+        await store.run(wrong)
+    assert await store.run(inbox.unfinished_chats) == []
+
+
+async def test_chat_row_can_be_forgotten_with_all_it_holds(store: Store) -> None:
+    chat = await chat_with(store, "one")
+    await store.run(outbox.put_turn, chat.id, "reply", ["a"], adapter=None, now=START)
+    await store.run(lambda connection: connection.exec_driver_sql("delete from chats") and None)
+    assert await states(store) == []
+    assert await store.run(lambda connection: connection.execute(select(inbox_table)).all()) == []

@@ -1,0 +1,224 @@
+"""The daemon as a whole with a fake engine: real store, real page server, start to stop."""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+
+from bot.app import Daemon, Surroundings
+from bot.clock import SystemClock
+from bot.platforms import Platform
+from bot.platforms.web import WebPlatform
+from bot.web.server import listen
+from doppel.adapters.habits import Habits
+from doppel.config import Config
+from doppel.errors import DoppelError, UserError
+from doppel.transcript import Transcript
+from tests.bot.stage import FakeEngine, FakePlatform, config_in, publish
+
+QUICK = Habits(seconds_per_character=0.0)
+
+
+class Off(FakePlatform):
+    def missing(self) -> str | None:
+        return "telegram is off: no token"
+
+
+class Waking:
+    """Opens the fake engine once `go` is set, as a model that takes its time to load."""
+
+    def __init__(self, transcript: Transcript) -> None:
+        self.go = threading.Event()
+        self.engine = FakeEngine(transcript)
+
+    def __call__(self, config: Config) -> FakeEngine:
+        assert self.go.wait(20)
+        return self.engine
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    config = config_in(tmp_path, web={"port": 0}, reply={"debounce_seconds": 0})
+    publish(config, habits=QUICK)
+    return config
+
+
+@pytest.fixture
+def waking(tiny_transcript: Transcript) -> Waking:
+    return Waking(tiny_transcript)
+
+
+def surroundings(waking: Any, *platforms: FakePlatform) -> Surroundings:
+    factories: dict[str, Any] = {one.name: lambda *_, one=one: one for one in platforms}
+    return Surroundings({}, {"web": Watched, **factories}, waking, SystemClock(), Random(1))
+
+
+class Watched(WebPlatform):
+    """Tells when a chat has changed so often."""
+
+    def __init__(self, config: Config, environ: dict[str, str]) -> None:
+        super().__init__(config, environ)
+        self.changes: asyncio.Queue[str] = asyncio.Queue()
+
+    def _changed(self, chat: str) -> None:
+        super()._changed(chat)
+        self.changes.put_nowait(chat)
+
+
+class Running:
+    """A daemon at work, with a client of its page's server."""
+
+    def __init__(self, daemon: Daemon, client: httpx.AsyncClient) -> None:
+        self.daemon = daemon
+        self.client = client
+        self._stop = asyncio.Event()
+        self._task = asyncio.create_task(daemon.run(self._stop))
+
+    @property
+    def web(self) -> Watched:
+        platform: Platform = self.daemon._lines["web"].platform
+        assert isinstance(platform, Watched)
+        return platform
+
+    async def awake(self) -> None:
+        await self.daemon._voice.awake()
+        assert (await self.client.get("/readyz")).status_code == 200
+
+    async def changes(self, count: int) -> None:
+        for _ in range(count):
+            await self.web.changes.get()
+
+    async def stop(self) -> dict[str, Any]:
+        self._stop.set()
+        return await self._task
+
+
+@asynccontextmanager
+async def running(daemon: Daemon) -> AsyncIterator[Running]:
+    url = f"http://127.0.0.1:{daemon.port}"
+    async with asyncio.timeout(60), httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+        one = Running(daemon, client)
+        try:
+            yield one
+        finally:
+            await asyncio.gather(one.stop(), return_exceptions=True)
+
+
+async def test_alive_before_ready_and_early_messages_are_answered(config: Config, waking: Waking) -> None:
+    waking.engine.turns = [["good morning", "slept well?"]]
+    daemon = Daemon(config, surroundings(waking))
+    async with running(daemon) as one:
+        assert (await one.client.get("/healthz")).status_code == 200
+        answer = await one.client.get("/readyz")
+        assert (answer.status_code, answer.text) == (503, "waking up: the model is loading\n")
+        await one.web.submit("a" * 32, "hello?")
+        waking.go.set()
+        await one.awake()
+        await one.changes(3)
+        report = await one.stop()
+    assert report["replies"] == 1
+    assert report["posts"] == 0
+    assert report["adapter"] == "0001"
+    assert report["platforms"] == ["web"]
+    assert report["uptime_seconds"] > 0
+
+
+async def test_page_is_served_at_the_root(config: Config, waking: Waking) -> None:
+    waking.go.set()
+    async with running(Daemon(config, surroundings(waking))) as one:
+        page = await one.client.get("/")
+        assert page.status_code == 200
+        assert '"title":"sample"' in page.text
+        assert "googleapis" not in page.text
+
+
+async def test_stop_while_the_model_loads_does_not_wait_for_it(config: Config, waking: Waking) -> None:
+    async with running(Daemon(config, surroundings(waking))) as one:
+        assert (await one.client.get("/healthz")).status_code == 200
+        async with asyncio.timeout(10):
+            assert (await one.stop())["adapter"] is None
+    waking.go.set()
+
+
+async def test_platform_without_token_is_off_and_says_why(
+    config: Config, waking: Waking, caplog: pytest.LogCaptureFixture
+) -> None:
+    waking.go.set()
+    with caplog.at_level(logging.INFO):
+        async with running(Daemon(config, surroundings(waking, Off()))) as one:
+            await one.awake()
+    assert "telegram is off: no token" in caplog.text
+
+
+async def test_failing_platform_stops_no_other(config: Config, waking: Waking) -> None:
+    class Broken(FakePlatform):
+        async def run(self, *_: Any) -> None:
+            raise DoppelError("bad token")
+
+    waking.go.set()
+    waking.engine.turns = [["hi"]]
+    daemon = Daemon(config, surroundings(waking, Broken()))
+    async with running(daemon) as one:
+        await one.awake()
+        await one.web.submit("a" * 32, "hello?")
+        await one.changes(2)
+
+
+async def test_new_adapter_is_used_without_a_restart(config: Config, waking: Waking) -> None:
+    waking.go.set()
+    waking.engine.turns = [["one"], ["two"]]
+    daemon = Daemon(config, surroundings(waking))
+    async with running(daemon) as one:
+        await one.awake()
+        await one.web.submit("a" * 32, "hello?")
+        await one.changes(2)
+        publish(config, habits=QUICK)
+        await waking.engine.dropped.wait()
+        await one.web.submit("a" * 32, "and now?")
+        await one.changes(2)
+    with sqlite3.connect(config.root / "data" / "doppel.db") as database:
+        rows = database.execute("select text, state, adapter from outbox order by id").fetchall()
+    database.close()
+    assert rows == [("one", "sent", "0001"), ("two", "sent", "0002")]
+
+
+async def test_no_adapter_yet_ends_with_what_to_do(tmp_path: Path, waking: Waking) -> None:
+    daemon = Daemon(config_in(tmp_path, web={"port": 0}), surroundings(waking))
+    with pytest.raises(UserError, match="no adapter yet"):
+        await daemon.run(asyncio.Event())
+
+
+async def test_model_that_does_not_load_ends_the_daemon(config: Config) -> None:
+    def broken(config: Config) -> FakeEngine:
+        raise DoppelError("out of memory")
+
+    with pytest.raises(DoppelError, match="out of memory"):
+        await Daemon(config, surroundings(broken)).run(asyncio.Event())
+
+
+def test_port_in_use_leaves_nothing_open(config: Config, waking: Waking) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        web = config.web.model_copy(update={"port": taken.getsockname()[1]})
+        with pytest.raises(UserError, match="is in use"):
+            Daemon(config.model_copy(update={"web": web}), surroundings(waking))
+
+
+def test_newer_database_leaves_the_port_free(config: Config, waking: Waking) -> None:
+    (config.root / "data").mkdir()
+    (config.root / "data" / "doppel.db").write_text("no database" * 100)
+    with pytest.raises(UserError, match="cannot be used as database"):
+        Daemon(config, surroundings(waking))
+
+
+def test_post_to_a_platform_that_is_off_is_refused(tmp_path: Path, waking: Waking) -> None:
+    config = config_in(tmp_path, web={"port": 0}, posts=[{"name": "daily", "to": "telegram:1", "every": "1d"}])
+    with pytest.raises(UserError, match=r"post `daily` goes to telegram, which is off: telegram is off: no token"):
+        Daemon(config, surroundings(waking, Off()))

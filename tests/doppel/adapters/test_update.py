@@ -1,0 +1,65 @@
+"""Adding to a published adapter: digests hold before and after, and a crash loses nothing."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from doppel.adapters.update import amend, replace_file
+from doppel.adapters.versions import Manifest, aside, current, published, read_manifest, versions
+from tests.conftest import PublishAdapter
+
+
+@pytest.fixture
+def folder(tmp_path: Path, publish_tiny_adapter: PublishAdapter) -> Path:
+    return publish_tiny_adapter(tmp_path / "adapters")
+
+
+def test_a_version_gets_a_file_and_another_manifest(folder: Path) -> None:
+    before = read_manifest(folder)
+
+    def change(staging: Path, manifest: Manifest) -> Manifest:
+        replace_file(staging / "fidelity.json", b"{}")
+        return msgspec.structs.replace(manifest, sampling={"temperature": 0.7})
+
+    amend(folder, change)
+    after = read_manifest(folder)
+    assert after.sampling == {"temperature": 0.7}
+    assert after.files.keys() - before.files.keys() == {"fidelity.json"}
+    assert (after.version, after.created_at) == (before.version, before.created_at)
+    assert current(folder.parent) == folder
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([*versions(folder.parent), "current"])
+
+
+def test_what_fails_changes_nothing(folder: Path) -> None:
+    before = read_manifest(folder)
+
+    def fail(staging: Path, manifest: Manifest) -> Manifest:
+        replace_file(staging / "habits.json", b"broken")
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        amend(folder, fail)
+    assert read_manifest(folder) == before
+    assert not list(folder.parent.glob(".a*"))
+
+
+def test_a_version_left_aside_by_a_crash_comes_back(folder: Path) -> None:
+    before = read_manifest(folder)
+    folder.rename(aside(folder))
+    assert published(folder.parent) == folder
+    assert read_manifest(folder) == before
+
+
+def test_replaced_files_leave_the_old_version_alone(folder: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.hardlink_to(folder / "habits.json")
+    content = kept.read_bytes()
+
+    def change(staging: Path, manifest: Manifest) -> Manifest:
+        replace_file(staging / "habits.json", b"{}")
+        return manifest
+
+    amend(folder, change)
+    assert kept.read_bytes() == content
+    assert (folder / "habits.json").read_bytes() == b"{}"

@@ -1,0 +1,220 @@
+"""`doppel chat` driven through its standard input, with a tiny persona."""
+
+import io
+import json
+import signal
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from doppel.adapters.guard import make_guard
+from doppel.cli.app import as_command
+from doppel.cli.chat import Conversation, Screen, chat
+from doppel.config import parse_config
+from doppel.engine import Engine, Request, Token
+from doppel.models.base import load_tokenizer
+from doppel.persona import read_persona
+from doppel.transcript import ME, Header, Transcript, Turn
+from tests.conftest import PublishAdapter
+from tests.doppel.adapters.test_guard import SECRET
+
+Chat = Callable[..., Result]
+
+
+@pytest.fixture
+def chat_with(tiny_base: Path, tmp_path: Path) -> Chat:
+    """`chat_with("line", "line", options...)` runs the command on these lines of input."""
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: {{base: {tiny_base}, dtype: float32}}\nreply: {{max_tokens: 20}}\n")
+    app = typer.Typer()
+    app.command("chat")(as_command(chat))
+
+    def run(*lines: str | bytes, options: tuple[str, ...] = ()) -> Result:
+        text = b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in lines)
+        return CliRunner().invoke(app, ["--config", str(config), *options], input=text)
+
+    return run
+
+
+@pytest.fixture
+def published(publish_tiny_adapter: PublishAdapter, tmp_path: Path) -> Path:
+    return publish_tiny_adapter(tmp_path / "adapters" / "sample")
+
+
+@pytest.mark.usefixtures("published")
+def test_answers_and_speaks_unprompted(chat_with: Chat) -> None:
+    result = chat_with("/seed 4", "", "hello", "", "/quit", "never read")
+    assert result.exit_code == 0, result.output
+    assert "sample, adapter 0001. ENTER alone makes it speak; /help lists the commands." in result.stderr
+    assert len([line for line in result.stdout.splitlines() if line.startswith("sample: ")]) >= 2
+    assert not any(line.startswith("> ") for line in result.stdout.splitlines())
+
+
+@pytest.mark.usefixtures("published")
+def test_json_tells_the_conversation(chat_with: Chat) -> None:
+    result = chat_with("/seed 4", "hello", b"caf\xe9", "/temperature 0", options=("--json",))
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["adapter"] == "0001"
+    assert told["tokens_per_second"] > 0
+    speakers = [turn["speaker"] for turn in told["turns"]]
+    assert speakers[0] == "you"
+    assert told["turns"][0]["bubbles"][0] == "hello"
+    assert "sample: " in result.stderr
+    again = json.loads(chat_with("/seed 4", "hello", options=("--json",)).stdout)
+    assert again["turns"][:2] == told["turns"][:2]
+    assert again["turns"][1]["bubbles"]
+
+
+@pytest.mark.usefixtures("published")
+def test_reset_forgets(chat_with: Chat) -> None:
+    told = json.loads(chat_with("hello", "/reset", options=("--json",)).stdout)
+    assert told["turns"] == []
+
+
+@pytest.mark.usefixtures("published")
+def test_settings_are_checked_in_one_line(chat_with: Chat) -> None:
+    result = chat_with("/temperature 0.5", "/temperature", "/top_k many", "/min_p 1", "/seed -1", "/wat", "/settings")
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    for expected in (
+        "temperature 0.5",
+        "/top_k takes a whole number, 0 ≤ top_k",
+        "/min_p takes a number, 0 ≤ min_p < 1",
+        "/seed takes a whole number, or none for a fresh one each time",
+        "/wat: no such command; /help lists them",
+        "temperature 0.5 · top_p 0.95 · top_k 64 · min_p 0.02 · repetition_penalty 1.0 · max_tokens 20 · seed none",
+    ):
+        assert expected in lines
+    assert lines.count("temperature 0.5") == 2
+
+
+@pytest.mark.usefixtures("published")
+def test_rare_settings_are_shown_once_they_are_set(chat_with: Chat) -> None:
+    result = chat_with(
+        "/dry_multiplier 0.8", "/presence_penalty 9", "/no_repeat_ngram 4", "hello", "/settings", "/help"
+    )
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert "/presence_penalty takes a number, -2 ≤ presence_penalty ≤ 2" in lines
+    assert any(line.endswith("seed none · no_repeat_ngram 4 · dry_multiplier 0.8") for line in lines)
+    assert any("/typical_p" in line for line in lines)
+
+
+def test_without_an_adapter_it_says_what_to_do(chat_with: Chat) -> None:
+    result = chat_with("hello")
+    assert result.exit_code == 2
+    assert "no adapter yet; run `doppel train`" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_any_adapter_folder_can_be_tried(chat_with: Chat, publish_tiny_adapter: PublishAdapter, tmp_path: Path) -> None:
+    for seed in range(2):
+        folder = publish_tiny_adapter(tmp_path / "elsewhere", persona="maria", seed=seed)
+    result = chat_with("hello", options=("--adapter", str(folder.parent / "0001")))
+    assert result.exit_code == 0, result.output
+    assert "maria, adapter 0001." in result.stderr
+    result = chat_with("hello", options=("--adapter", str(tmp_path / "nowhere")))
+    assert result.exit_code == 2
+    assert "no such folder" in result.stderr
+
+
+def test_a_damaged_adapter_is_one_line(chat_with: Chat, published: Path) -> None:
+    (published / "habits.json").write_text("{}")
+    result = chat_with("hello")
+    assert result.exit_code == 1
+    assert result.stderr.strip().endswith("habits.json is damaged (its digest differs)")
+
+
+@pytest.mark.usefixtures("published")
+def test_ctrl_c_stops_the_reply_and_the_chat_goes_on(chat_with: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = 0
+    write = Screen.write
+
+    def interrupted(screen: Screen, text: str) -> None:
+        nonlocal writes
+        write(screen, text)
+        writes += 1
+        if writes == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Screen, "write", interrupted)
+    result = chat_with("/max_tokens 400", "/seed 1", "hello", "/max_tokens 5", "again", options=("--json",))
+    assert result.exit_code == 0, result.output
+    assert "(stopped)" in result.stderr
+    turns = json.loads(result.stdout)["turns"]
+    assert [turn["speaker"] for turn in turns] == ["you", "me", "you", "me"]
+    assert 0 < len("".join(turns[1]["bubbles"])) < 30
+
+
+@pytest.fixture
+def screen() -> tuple[Screen, io.StringIO]:
+    out = io.StringIO()
+    return Screen("ann", out), out
+
+
+def test_bubbles_grow_on_their_line(screen: tuple[Screen, io.StringIO]) -> None:
+    shown, out = screen
+    for partial in ("h", "he", "hey"):
+        shown.write(partial)
+        assert out.getvalue() == f"ann: {partial}"
+    shown.finish("hey you")
+    shown.finish("two\nlines")
+    assert out.getvalue() == "ann: hey you\nann: two\nlines\n"
+
+
+def test_a_bubble_that_came_out_differently_is_shown_again(screen: tuple[Screen, io.StringIO]) -> None:
+    shown, out = screen
+    shown.write("abc")
+    shown.write("abX")
+    shown.finish("abXY")
+    assert out.getvalue() == "ann: abc\nabXY\n"
+
+
+def test_the_terminal_obeys_no_generated_text(screen: tuple[Screen, io.StringIO]) -> None:
+    shown, out = screen
+    shown.finish("\x1b[2Jgone\x07 [bold]not[/bold] :smile:")
+    assert out.getvalue() == "ann: [2Jgone [bold]not[/bold] :smile:\n"
+
+
+class Scripted:
+    """An engine that says one turn."""
+
+    context_length = 4096
+
+    def __init__(self, transcript: Transcript, *bubbles: str) -> None:
+        self.transcript = transcript
+        self.said = 0
+        start = len(transcript.prompt(Header(), []))
+        self._ids = transcript.encode(Header(), [Turn(ME, bubbles)]).ids[start:]
+
+    def transcript_of(self, adapter: str | None) -> Transcript:
+        return self.transcript
+
+    async def generate(self, request: Request) -> AsyncGenerator[Token]:
+        for token in self._ids:
+            self.said += 1
+            yield Token(token, -1.0)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+async def test_it_stops_before_it_repeats_the_archive(
+    is_on: bool, published: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    persona = msgspec.structs.replace(read_persona(published), guard=make_guard([[Turn("Ann", (SECRET,))]]))
+    config = parse_config({"reply": {"guard": is_on}}, published / "config.yaml")
+    engine = Scripted(Transcript(load_tokenizer(tiny_base)), "psst", SECRET, "never said")
+    out = io.StringIO()
+    conversation = Conversation(config, persona, cast("Engine", engine), "name", out)
+    await conversation.speak()
+    shown = " ".join(out.getvalue().split())
+    assert "psst" in shown
+    assert (SECRET in shown, "never said" in shown) == (not is_on, not is_on)
+    said = "\n".join(conversation.turns[-1].bubbles)
+    assert (persona.guard is not None and persona.guard.objects(said) is None) == is_on
+    assert ("(stopped: it repeats 8 words" in capsys.readouterr().err) == is_on

@@ -1,0 +1,222 @@
+"""What `doppel doctor` finds, and whether it says what to do."""
+
+import json
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from doppel.cli import checks as diagnosis
+from doppel.cli.checks import Check, data_made_from, examine
+from doppel.config import Config, load_config
+from tests.conftest import PublishAdapter
+from tests.doppel.transcript.chat_templates import GEMMA
+
+ALL = [
+    *("python", "memory", "disk", "config", "time zone", "archive", "data", "device", "base model"),
+    *("engine", "transcript", "adapter", "page", "telegram", "discord"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_base: Path) -> Path:
+    write(tmp_path, f"model: {{base: {tiny_base}, dtype: float32}}\nweb: {{port: 0}}\ntimezone: Europe/Berlin")
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> None:
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def add(folder: Path, text: str) -> Config:
+    write(folder, f"{(folder / 'config.yaml').read_text()}\n{text}")
+    return load_config(folder / "config.yaml")
+
+
+def look(folder: Path, **environ: str) -> dict[str, Check]:
+    return {check.name: check for check in examine(folder / "config.yaml", environ)}
+
+
+def build(config: Config, archive_digest: str | None = None) -> None:
+    config.data_dir.mkdir(parents=True)
+    report = {"archive_digest": archive_digest or config.archive_digest}
+    (config.data_dir / "report.json").write_text(json.dumps(report))
+
+
+def needed(checks: dict[str, Check]) -> list[str]:
+    return [check.name for check in checks.values() if not check.ok and check.level == "needed"]
+
+
+def test_on_a_fresh_machine_nothing_needed_is_missing(folder: Path) -> None:
+    checks = look(folder)
+    assert list(checks) == ALL
+    assert needed(checks) == []
+    assert not checks["data"].ok
+    assert "doppel build" in checks["data"].hint
+    assert not checks["adapter"].ok
+    assert "doppel train" in checks["adapter"].hint
+    assert checks["time zone"].hint == "Europe/Berlin"
+    assert checks["device"].hint.endswith(", float32")
+    assert all(check.hint and "\n" not in check.hint for check in checks.values())
+
+
+def test_with_everything_there_all_is_well(folder: Path, publish_tiny_adapter: PublishAdapter) -> None:
+    config = add(folder, "telegram: {allow: [1, 2]}\ndiscord: {enabled: false}")
+    build(config)
+    publish_tiny_adapter(config.adapters_dir)
+    checks = look(folder, TELEGRAM_TOKEN="1:a")
+    assert [check.name for check in checks.values() if not check.ok] == []
+    assert checks["telegram"].hint == "token set, 2 allowed"
+
+
+def test_a_broken_config_is_one_failed_check(folder: Path) -> None:
+    write(folder, "telegramm: {}")
+    checks = look(folder)
+    assert list(checks) == ["python", "memory", "config"]
+    assert "unknown key `telegramm`" in checks["config"].hint
+    assert needed(checks) == ["config"]
+
+
+def test_a_missing_archive_is_needed_until_the_data_set_is_built(folder: Path) -> None:
+    config = add(folder, "archive: [sample, my/export.zip]")
+    checks = look(folder)
+    assert needed(checks) == ["archive"]
+    assert "my/export.zip: no such file" in checks["archive"].hint
+    build(config)
+    checks = look(folder)
+    assert needed(checks) == []
+    assert not checks["archive"].ok
+    (folder / "my").mkdir()
+    (folder / "my" / "export.zip").touch()
+    assert look(folder)["archive"].ok
+
+
+def test_a_data_set_from_other_archives_is_noticed(folder: Path) -> None:
+    build(load_config(folder / "config.yaml"), "another")
+    check = look(folder)["data"]
+    assert not check.ok
+    assert "other archives" in check.hint
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '"text"', "\x00"])
+def test_a_damaged_report_counts_as_no_data_set(folder: Path, content: str) -> None:
+    config = load_config(folder / "config.yaml")
+    config.data_dir.mkdir(parents=True)
+    (config.data_dir / "report.json").write_text(content)
+    assert data_made_from(config) is None
+
+
+def test_a_damaged_or_foreign_adapter_needs_mending(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, publish_tiny_adapter: PublishAdapter
+) -> None:
+    config = load_config(folder / "config.yaml")
+    published = publish_tiny_adapter(config.adapters_dir)
+    (published / "habits.json").write_text("{ }")
+    check = look(folder)["adapter"]
+    assert (check.ok, check.level) == (False, "needed")
+    assert "habits.json is damaged" in check.hint
+    assert "doppel adapters rollback" in check.hint
+    from tests.tiny import build_base
+
+    publish_tiny_adapter(config.adapters_dir)
+    other = build_base(tmp_path_factory.mktemp("other") / "base", seed=1)
+    write(folder, f"model: {{base: {other}}}\nweb: {{port: 0}}")
+    assert "trained on another base model" in look(folder)["adapter"].hint
+
+
+@pytest.mark.parametrize(
+    ("base", "level", "says"),
+    [
+        ("bundled", "optional", "converted at the first `doppel up`"),
+        ("someone/some-model", "optional", "fetched from the Hugging Face hub"),
+        ("empty", "needed", "has no config.json with safetensors"),
+    ],
+)
+def test_a_base_model_that_is_not_ready(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, base: str, level: str, says: str
+) -> None:
+    monkeypatch.setenv("DOPPEL_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder / "hub"))
+    (folder / "empty").mkdir()
+    monkeypatch.chdir(folder)
+    write(folder, f"model: {{base: {base}}}")
+    check = look(folder)["base model"]
+    assert (check.ok, check.level) == (False, level)
+    assert says in check.hint
+
+
+def test_a_device_that_is_not_there_is_named(folder: Path, tiny_base: Path) -> None:
+    write(folder, f"model: {{base: {tiny_base}, device: 'quantum:0'}}\nweb: {{port: 0}}")
+    check = look(folder)["device"]
+    assert (check.ok, check.level) == (False, "needed")
+    assert "model.device: `quantum:0`" in check.hint
+
+
+def test_platforms_say_what_is_missing(folder: Path) -> None:
+    checks = look(folder, DISCORD_TOKEN="secret-token")
+    assert "set TELEGRAM_TOKEN" in checks["telegram"].hint
+    assert "discord.allow is empty" in checks["discord"].hint
+    assert "secret-token" not in str(checks)
+    assert {checks["telegram"].level, checks["discord"].level} == {"optional"}
+
+
+class _Health(BaseHTTPRequestHandler):
+    answer = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture(params=[b"alive\n", b"<html>"])
+def server(request: pytest.FixtureRequest) -> Iterator[tuple[int, bool]]:
+    """Something that listens: its port, and whether it is a doppel."""
+    handler = type("Health", (_Health,), {"answer": request.param})
+    with HTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running.server_port, request.param == b"alive\n"
+        running.shutdown()
+        thread.join()
+
+
+def test_a_taken_port_is_fine_if_doppel_has_it(folder: Path, server: tuple[int, bool]) -> None:
+    port, is_doppel = server
+    check = diagnosis.check_page(add(folder, "").model_copy(update={"web": Config(web={"port": port}).web}))
+    assert check.ok == is_doppel
+    assert ("doppel is running" if is_doppel else "set another web.port") in check.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "kind", "ok", "hint"),
+    [
+        ("Tiny-Base", None, "base", True, "base"),
+        ("Tiny-Base", GEMMA, "base", True, "base"),
+        ("Tiny", GEMMA, "base", True, "if .* is an instruct model"),
+        ("Tiny-Instruct", GEMMA, "base", False, "sounds like an instruct model; set `transcript: chat`"),
+        ("tiny-it", GEMMA, "chat", True, "chat"),
+        ("tiny-pt", GEMMA, "chat", False, "sounds like a pretrained model"),
+        ("tiny-it", None, "chat", False, "this one has none: use transcript: base"),
+        ("tiny-it", "{{ messages | nothing }}", "chat", False, "does not write messages one after the other"),
+    ],
+)
+def test_the_transcript_suits_the_base(
+    tmp_path: Path, tiny_base: Path, name: str, template: str | None, kind: str, ok: bool, hint: str
+) -> None:
+    base = tmp_path / name
+    shutil.copytree(tiny_base, base)
+    if template is not None:
+        (base / "chat_template.jinja").write_text(template)
+    write(tmp_path, f"model: {{base: {base}, dtype: float32}}\nweb: {{port: 0}}\ntranscript: {kind}")
+    check = look(tmp_path)["transcript"]
+    assert check.ok == ok
+    assert re.search(hint, check.hint)
+    assert (check.level == "needed") == ("use transcript: base" in check.hint)

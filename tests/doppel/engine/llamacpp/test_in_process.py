@@ -1,0 +1,137 @@
+"""A call in place of the network: streamed, refused, failed, cut off; never more at once than may be."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from doppel.engine.llamacpp.in_process import Inside
+from doppel.engine.remote.client import Server, ServerError
+
+SECONDS = 10  # for what takes none
+
+
+class Stub:
+    """Answers with numbered events, each once it may: `go` is released once for each."""
+
+    def __init__(self, events: int = 3) -> None:
+        self.events = events
+        self.go = threading.Semaphore(0)
+        self.asked: list[Any] = []
+        self.ended = 0
+
+    def __call__(self, body: bytes, take: Callable[[bytes], bool]) -> None:
+        self.asked.append(json.loads(body))
+        for number in range(self.events):
+            assert self.go.acquire(timeout=SECONDS)
+            if take(json.dumps({"number": number}).encode()):
+                break
+        self.ended += 1
+
+    def let(self, events: int) -> None:
+        for _ in range(events):
+            self.go.release()
+
+
+def connect(call: Callable[..., None], at_once: int = 1) -> tuple[Server, Inside]:
+    async def at_once_again(seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    inside = Inside(call, at_once)
+    return Server("http://inside", sleep=at_once_again, transport=inside), inside
+
+
+async def numbers(server: Server, name: str = "one") -> list[int]:
+    return [event["number"] async for event in server.stream("/v1/completions", {"name": name})]
+
+
+async def test_events_arrive_one_by_one() -> None:
+    stub = Stub()
+    server, _ = connect(stub)
+    async with aclosing(server.stream("/v1/completions", {"prompt": [1, 2]})) as events:
+        stub.let(1)
+        assert await anext(events) == {"number": 0}
+        stub.let(2)
+        assert [event["number"] async for event in events] == [1, 2]
+    assert stub.asked == [{"prompt": [1, 2]}]
+    assert stub.ended == 1
+
+
+async def test_no_more_at_once_than_may_be_and_in_order() -> None:
+    stub = Stub(events=1)
+    server, _ = connect(stub, at_once=2)
+    tasks = [asyncio.create_task(numbers(server, name)) for name in "abcd"]
+    while len(stub.asked) < 2:  # noqa: ASYNC110 they are threads
+        await asyncio.sleep(0)
+    assert {one["name"] for one in stub.asked} == {"a", "b"}
+    stub.let(4)
+    assert await asyncio.wait_for(asyncio.gather(*tasks), SECONDS) == [[0]] * 4
+    assert [one["name"] for one in stub.asked[2:]] in (["c", "d"], ["d", "c"])
+
+
+async def test_closing_ends_the_call_at_its_next_piece() -> None:
+    stub = Stub(events=1000)
+    server, _ = connect(stub)
+    async with aclosing(server.stream("/v1/completions", {})) as events:
+        stub.let(1)
+        await anext(events)
+    stub.let(2)
+    stub.events = 1
+    assert await asyncio.wait_for(numbers(server), SECONDS) == [0]
+    assert stub.ended == 2
+
+
+async def test_one_that_waits_may_be_cancelled() -> None:
+    stub = Stub(events=1)
+    server, _ = connect(stub)
+    first, second, third = (asyncio.create_task(numbers(server, name)) for name in "abc")
+    while not stub.asked:  # noqa: ASYNC110 it is a thread
+        await asyncio.sleep(0)
+    second.cancel()
+    stub.let(2)
+    assert await asyncio.wait_for(first, SECONDS) == await asyncio.wait_for(third, SECONDS) == [0]
+    assert {one["name"] for one in stub.asked} == {"a", "c"}
+
+
+async def test_a_refusal_has_its_status() -> None:
+    def refuse(body: bytes, take: Callable[[bytes], bool]) -> None:
+        take(json.dumps({"error": {"code": 400, "message": "too long"}}).encode())
+
+    server, _ = connect(refuse)
+    with pytest.raises(ServerError, match="answers 400: too long") as raised:
+        await numbers(server)
+    assert raised.value.status == 400
+    with pytest.raises(ServerError):  # its place is free again
+        await asyncio.wait_for(numbers(server), SECONDS)
+
+
+async def test_a_failure_is_said() -> None:
+    def fail(body: bytes, take: Callable[[bytes], bool]) -> None:
+        raise RuntimeError("no memory")
+
+    server, _ = connect(fail)
+    with pytest.raises(ServerError, match="does not answer: no memory"):
+        await numbers(server)
+
+
+async def test_its_end_ends_what_is_under_way() -> None:
+    stub = Stub(events=1000)
+    server, inside = connect(stub)
+    stub.let(2)
+    task = asyncio.create_task(numbers(server))
+    while not stub.asked:  # noqa: ASYNC110 it is a thread
+        await asyncio.sleep(0)
+    (answer,) = inside._under_way
+    ending = asyncio.create_task(asyncio.to_thread(inside.end))
+    while answer.is_wanted:  # noqa: ASYNC110 as above
+        await asyncio.sleep(0)
+    stub.let(1)
+    await asyncio.wait_for(ending, SECONDS)
+    assert stub.ended == 1
+    await asyncio.wait_for(task, SECONDS)
+    with pytest.raises(ServerError, match="it has ended"):
+        await numbers(server)

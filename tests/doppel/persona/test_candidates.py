@@ -1,0 +1,181 @@
+"""Several replies of which one is given: what is asked of the engine, and that the numbers are the models' own."""
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import torch
+
+from doppel.engine import EngineError, Request, Sampling, Scores, Token
+from doppel.engine.local.engine import TransformersEngine
+from doppel.engine.local.scoring import log_probabilities
+from doppel.models.base import identify, load_model, load_tokenizer
+from doppel.persona import Bubble, speak
+from doppel.persona.candidates import best_of
+from doppel.persona.ranking import gain
+from doppel.transcript import ME, Header, Transcript, Turn
+from tests.conftest import PublishAdapter
+from tests.families import FAMILIES, save_family
+from tests.tiny import build_transcript
+
+HEARD = [Turn("Ramito", ("hello",))]
+
+
+@pytest.fixture
+def engine(tiny_base: Path) -> Iterator[TransformersEngine]:
+    model = load_model(tiny_base, torch.float32)
+    engine = TransformersEngine(model, load_tokenizer(tiny_base), identify(tiny_base, str(tiny_base)))
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_of_any_length_are_scored_as_if_alone(
+    tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("doppel.engine.local.scoring._AT_ONCE", 3)
+    monkeypatch.setattr("doppel.engine.local.scoring._PREFILL", 4)
+    model = load_model(save_family(family, tmp_path / "base"), torch.float32)
+    prompt, answers = [2, 20, 21, 22, 23, 24], [[30, 31, 32, 33, 34, 35, 36], [40], [], [41, 42, 43, 44]]
+    found = log_probabilities(model, prompt, answers)
+    assert [len(one) for one in found] == [7, 1, 0, 4]
+    for answer, values in zip(answers, found, strict=True):
+        if answer:
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+            expected = logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])[:, 0].tolist()
+            assert values == pytest.approx(expected, abs=1e-4)
+    assert log_probabilities(model, prompt, [[], []]) == [[], []]
+
+
+async def test_the_best_of_several_is_one_of_them(
+    engine: TransformersEngine, publish_tiny_adapter: PublishAdapter, tmp_path: Path
+) -> None:
+    assert isinstance(engine, Scores)
+    name = await engine.load_adapter(publish_tiny_adapter(tmp_path / "adapters"))
+    transcript = engine.transcript_of(name)
+    request = Request(
+        prompt=transcript.prompt(Header(), HEARD),
+        sampling=Sampling(max_tokens=16, seed=5),
+        stop_ids=transcript.stop_ids,
+        adapter=name,
+    )
+    alone = [
+        await best_of(engine, _with_seed(request, seed), 1)  # one candidate is what a seed gives
+        for seed in (5, 6, 7)
+    ]
+    assert len({tuple(one.ids) for one in alone}) == 3
+    chosen = await best_of(engine, request, 3)
+    assert chosen.ids in [one.ids for one in alone]
+    base = await engine.base_log_probabilities(request.prompt, [one.ids for one in alone])
+    gains = [gain(one.adapter or [], theirs) for one, theirs in zip(alone, base, strict=True)]
+    assert min(gains) > -20
+    assert len(set(gains)) == 3
+    assert await best_of(engine, request, 3) == chosen
+
+
+def _with_seed(request: Request, seed: int) -> Request:
+    sampling = Sampling(max_tokens=request.sampling.max_tokens, seed=seed)
+    return Request(prompt=request.prompt, sampling=sampling, stop_ids=request.stop_ids, adapter=request.adapter)
+
+
+async def test_a_closed_engine_scores_nothing(engine: TransformersEngine) -> None:
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        await engine.base_log_probabilities([2], [[3]])
+
+
+async def test_scoring_that_fails_is_an_error_of_the_engine_which_lives_on(engine: TransformersEngine) -> None:
+    with pytest.raises(EngineError, match="the model failed"):
+        await engine.base_log_probabilities([10**9], [[3]])
+    assert len((await engine.base_log_probabilities([2], [[3, 4]]))[0]) == 2
+
+
+class Says:
+    """An engine that says the next of `turns` and, told so, how likely the base finds each; else it cannot score."""
+
+    context_length = 500
+
+    def __init__(self, turns: Sequence[Sequence[str]]) -> None:
+        self.transcript: Transcript = build_transcript()
+        self.turns = list(turns)
+        self.requests: list[Request] = []
+        self.closed = 0
+
+    def transcript_of(self, adapter: str | None) -> Transcript:
+        return self.transcript
+
+    async def generate(self, request: Request) -> AsyncGenerator[Token]:
+        self.requests.append(request)
+        turn = self.turns.pop(0)
+        if turn == ["fail"]:
+            raise EngineError("failed")
+        whole = self.transcript.encode(Header(), [Turn(ME, tuple(turn))]).ids
+        try:
+            for token in whole[len(self.transcript.prompt(Header(), [])) :]:
+                yield Token(token, -1.0, -1.0)
+        finally:
+            self.closed += 1
+
+
+class Judges(Says):
+    """The base expects the second answer least."""
+
+    async def base_log_probabilities(
+        self, prompt: Sequence[int], answers: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        return [[-5.0 if place == 1 else -1.0] * len(answer) for place, answer in enumerate(answers)]
+
+
+async def said(engine: Says, turns: Sequence[Turn] = HEARD, **options: object) -> list[str]:
+    words = speak(engine, "a", Header(), turns, Sampling(seed=1), **{"candidates": 3, **options})  # type: ignore[arg-type]
+    async with aclosing(words) as events:
+        return [event.text async for event in events if isinstance(event, Bubble)]
+
+
+async def test_all_are_asked_for_at_once_and_only_the_best_is_said() -> None:
+    engine = Judges([["one"], ["two", "more"], ["three"]])
+    assert await said(engine) == ["two", "more"]
+    assert [one.sampling.seed for one in engine.requests] == [1, 2, 3]
+    assert len({tuple(one.prompt) for one in engine.requests}) == 1
+    assert await said(Judges([["one"], ["two", "more"], ["three"]]), max_bubbles=1) == ["two"]
+
+
+class Answers(Says):
+    """The base expects the last answer more after what was said than after nothing; every other as much."""
+
+    asked = 0
+
+    async def base_log_probabilities(
+        self, prompt: Sequence[int], answers: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        self.asked += 1
+        is_alone = self.asked > 1 and list(prompt) == self.transcript.prompt(Header(), [])
+        last = len(answers) - 1
+        return [[-9.0 if is_alone and place == last else -1.0] * len(one) for place, one in enumerate(answers)]
+
+
+async def test_what_answers_is_said_and_of_its_own_accord_nothing_is_answered() -> None:
+    engine, unasked = (Answers([["one"], ["two"], ["three"]]) for _ in range(2))
+    assert await said(engine) == ["three"]
+    assert await said(unasked, turns=[]) == ["one"]
+    assert (engine.asked, unasked.asked) == (2, 1)
+
+
+async def test_what_was_said_before_is_not_said_again() -> None:
+    before = [Turn("Ramito", ("hi",)), Turn(ME, ("two",)), *HEARD]
+    assert await said(Judges([["one"], ["two"], ["three"]]), before) != ["two"]
+
+
+async def test_an_engine_that_cannot_score_leaves_the_choice_to_novelty() -> None:
+    engine = Says([["two"], ["something else"], ["two"]])
+    assert not isinstance(engine, Scores)
+    assert await said(engine, [Turn(ME, ("two",)), *HEARD]) == ["something else"]
+
+
+async def test_one_that_fails_stops_the_others() -> None:
+    engine = Says([["one"], ["fail"], ["three"]])
+    with pytest.raises(EngineError, match="failed"):
+        await said(engine)
+    assert engine.closed == 2

@@ -1,0 +1,194 @@
+"""Reading in a process of its own: the same data set, the same account of it and the same errors as reading here."""
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doppel.config import parse_config
+from doppel.errors import UserError
+from tests.training.exports import (
+    telegram_account,
+    telegram_chat,
+    telegram_message,
+    tweet,
+    twitter_files,
+    write_folder,
+    write_json,
+)
+from training.archives.discovery import discover, installed_readers
+from training.archives.source_tree import BadRecord
+from training.dataset import parallel_reader as ahead
+from training.dataset.build import build_dataset
+
+MESSAGES = 1000
+KEY = bytes(range(32))
+
+
+class Watching:
+    """Adds up what it is told."""
+
+    def __init__(self) -> None:
+        self.grown = self.bytes = self.count = 0
+
+    def stage(self, text: str) -> None: ...
+
+    def grew(self, size: int) -> None:
+        self.grown += size
+
+    def read(self, size: int) -> None:
+        self.bytes += size
+
+    def messages(self, count: int) -> None:
+        self.count += count
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """Two chats with a secret, a text to be cleaned, and a record that makes no sense."""
+    chats = []
+    for chat in (2002, 2003):
+        said: list[Any] = [
+            telegram_message(number, 1001 if number % 2 else chat, f"this is what I said as number {number}")
+            for number in range(MESSAGES // 2)
+        ]
+        said[7]["text"] = "my number is +49 151 23456789, call me"
+        said[8]["text"] = "  blanks  "
+        said[9] = {"id": 9, "type": "message"}
+        chats.append(telegram_chat(said, id=chat))
+    return write_json(tmp_path / "export" / "result.json", telegram_account(*chats))
+
+
+def build(root: Path, archive: str = "export") -> dict[str, bytes]:
+    """The files of the data set, without what tells how long it took."""
+    config = parse_config({"archive": [archive], "timezone": "Europe/Berlin"}, root / "config.yaml")
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    (config.data_dir / "scrub.key").write_bytes(KEY)
+    (config.data_dir / "sessions.jsonl").touch()
+    watcher = Watching()
+    report = build_dataset(config, watcher)
+    assert report.bad == 2
+    assert watcher.count == report.read == MESSAGES - 2
+    size = (root / "export" / "result.json").stat().st_size
+    assert watcher.grown == size
+    assert watcher.bytes <= size
+    lines = {path.name: path.read_bytes() for path in config.data_dir.iterdir()}
+    lines["report.json"] = b"\n".join(line for line in lines["report.json"].split(b"\n") if b'"seconds"' not in line)
+    return lines
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """Every archive is large; gives the processes that were started."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            processes.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    monkeypatch.setattr(ahead, "LARGE", 1)
+    monkeypatch.setattr(ahead, "_cores", lambda: 2)
+    return processes
+
+
+def test_two_processes_make_what_one_makes(
+    tmp_path: Path, export: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    two = build(tmp_path)
+    assert len(started) == 1
+    assert started[0].returncode is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ahead, "LARGE", export.stat().st_size + 1)
+        assert build(tmp_path) == two
+    assert len(started) == 1
+
+
+def test_what_the_other_process_opened_is_known_here(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
+    path = write_folder(tmp_path / "x", {**twitter_files(tweets=[tweet(1, "hello")]), "data/odd.xyz": "x"})
+    config = parse_config({"archive": ["x"]}, tmp_path / "config.yaml")
+    with closing(discover(config.archives, config.root, config.zone, installed_readers())) as found:
+        with closing(ahead.preparing(config, frozenset(), installed=True)) as archives:
+            assert list(archives.messages(0, found.sources[0]))
+        assert started
+        assert found.unread().files == [str(path / "data" / "odd.xyz")]
+
+
+def test_where_the_other_process_ends_too_early_reading_goes_on_here(
+    tmp_path: Path, export: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build(tmp_path)
+    following = ahead._Ahead._next
+    batches = 0
+
+    def ending(self: Any) -> Any:
+        nonlocal batches
+        batches += 1
+        if batches == 2:
+            started[-1].kill()
+            self._process.stdout.read()
+        return following(self)
+
+    monkeypatch.setattr(ahead._Ahead, "_next", ending)
+    assert build(tmp_path) == whole
+    assert batches == 2
+    assert started[-1].returncode is not None
+
+
+def test_where_no_process_can_be_started_this_one_reads(
+    tmp_path: Path, export: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    build(tmp_path)
+    assert not started
+
+
+def test_an_archive_that_breaks_off_is_the_same_error(
+    tmp_path: Path, export: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    source = tmp_path / "broken.zip"
+    with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(export, "result.json")
+    data = bytearray(source.read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 16] ^= 1  # the member's checksum is wrong now, which shows when it is read
+    source.write_bytes(data)
+    with pytest.raises(UserError, match=r"broken\.zip: a broken or incomplete zip"):
+        build(tmp_path, "broken.zip")
+    assert len(started) == 1
+    assert started[0].returncode is not None
+
+
+def test_who_stops_in_the_middle_leaves_no_process(
+    tmp_path: Path, export: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    config = parse_config({"archive": ["export"]}, tmp_path / "config.yaml")
+    found = discover(config.archives, config.root, config.zone, installed_readers())
+    archives = ahead.preparing(config, frozenset(("phone",)), installed=True)
+    messages: Iterator[ahead.Prepared] = archives.messages(0, found.sources[0])
+    _, text, secrets = [next(messages) for _ in range(8)][7]
+    assert text[secrets[0].start : secrets[0].end] == "+49 151 23456789"
+    assert started[0].poll() is None
+    archives.close()
+    assert started[0].returncode is not None
+    found.close()
+
+
+def test_readers_of_the_callers_own_are_asked_here(
+    tmp_path: Path, export: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    config = parse_config({"archive": ["export"]}, tmp_path / "config.yaml")
+    found = discover(config.archives, config.root, config.zone, installed_readers())
+    archives = ahead.preparing(config, frozenset(), installed=False)
+    assert len(list(archives.messages(0, found.sources[0]))) == MESSAGES - 2
+    assert found.sources[0].tree.bad_records[0] == BadRecord(
+        str(found.sources[0].tree.label), "Tom, message 10", "has no 'date'"
+    )
+    archives.close()
+    found.close()
+    assert not started

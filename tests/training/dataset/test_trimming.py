@@ -1,0 +1,103 @@
+"""What is cut from a session: only ends, never a question from its answer, and every line is accounted for."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.training.messages import line
+from training.cleaning.rules import Reason
+from training.dataset.sessions import Line
+from training.dataset.trimming import broken_at, trimmed
+
+
+def session(letters: str) -> list[Line]:
+    """`m` is the owner's, `r` the owner's and a repeat, `n` nearly one; every other letter is somebody."""
+    return [
+        line(number, letter, sender="me" if letter in "mrn" else letter, kind="group")
+        for number, letter in enumerate(letters)
+    ]
+
+
+def verdict(one: Line) -> Reason | None:
+    reasons: dict[str, Reason] = {"r": "repeat", "n": "near-duplicate"}
+    return reasons.get(one.message.text)
+
+
+def texts(lines: Sequence[Line]) -> str:
+    return "".join(one.message.text for one in lines)
+
+
+@pytest.mark.parametrize(
+    ("letters", "left"),
+    [
+        ("", ""),
+        ("am", "am"),
+        ("ab", "ab"),  # nothing of the owner's: not for here
+        ("ar", ""),
+        ("arbr", ""),
+        ("aram", "am"),  # the first answer goes with its question
+        ("amar", "ama"),  # what was said before the repeat follows the owner's words
+        ("amara", "ama"),
+        ("amaram", "amaram"),  # between two that stay a repeat is context
+        ("aranam", "am"),
+        ("amanara", "ama"),
+        ("armam", "armam"),  # within a turn that says something new as well
+        ("rm", "rm"),
+        ("ram", "am"),
+        ("m", "m"),
+        ("nrr", ""),
+        ("rambrcm", "ambrcm"),
+        ("arambmcrd", "ambmc"),
+    ],
+)
+def test_repeats_go_at_the_ends(letters: str, left: str) -> None:
+    part, gone = trimmed(session(letters), verdict)
+    assert texts(part) == left
+    assert len(part) + len(gone) == len(letters)
+    for one, reason in gone:
+        assert reason == (verdict(one) or "no turn of yours")
+
+
+@given(st.text(alphabet="abmrn", max_size=30))
+def test_an_unbroken_stretch_is_left_and_every_line_is_accounted_for(letters: str) -> None:
+    whole = session(letters)
+    part, gone = trimmed(whole, verdict)
+    kept, lost = {one.message.id for one in part}, {one.message.id for one, _ in gone}
+    assert kept | lost == {one.message.id for one in whole}
+    assert not kept & lost
+    assert texts(part) in letters
+    assert all(one.message.text != "m" for one, _ in gone)  # what is new is never lost
+    assert part == [] or any(one.message.text == "m" for one in part) or not any(one.is_mine for one in part)
+    assert trimmed(part, verdict) == (part, [])
+
+
+@pytest.mark.parametrize(
+    ("letters", "stretches"),
+    [
+        ("", []),
+        ("am", ["am"]),
+        ("x", []),
+        ("xm", []),
+        ("amxbm", ["am", "bm"]),
+        ("amxmmbm", ["am", "bm"]),  # the owner's words right after it may answer it
+        ("amxxmbxmam", ["am", "b", "am"]),
+        ("amx", ["am"]),
+        ("xmam", ["am"]),
+    ],
+)
+def test_a_person_is_taken_out_with_the_answers(letters: str, stretches: list[str]) -> None:
+    found = broken_at(letters, lambda letter: letter == "x", lambda letter: letter == "m")
+    assert [letters[start:stop] for start, stop in found] == stretches
+
+
+@given(st.text(alphabet="abmx", max_size=30))
+def test_the_stretches_are_apart_and_hold_nothing_of_the_person(letters: str) -> None:
+    found = broken_at(letters, lambda letter: letter == "x", lambda letter: letter == "m")
+    ends = [place for stretch in found for place in stretch]
+    assert ends == sorted(set(ends))
+    left = "".join(letters[start:stop] for start, stop in found)
+    assert "x" not in left
+    assert left.count("a") + left.count("b") == letters.count("a") + letters.count("b")
+    assert all(start == 0 or letters[start] != "m" for start, _ in found)

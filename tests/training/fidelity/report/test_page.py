@@ -1,0 +1,86 @@
+"""The page and the table of an examination: every part is there, and says what it should."""
+
+from io import StringIO
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from doppel.i18n import set_language
+from doppel.reports.figures import Estimate, Figure
+from doppel.transcript import ME, Turn
+from tests.training.fidelity.cases import casual, formal
+from training.fidelity.examine import Examination
+from training.fidelity.goals import gate, goals
+from training.fidelity.measures.habits import writing
+from training.fidelity.outcome import Fidelity
+from training.fidelity.report.page import fidelity_sections
+from training.fidelity.report.table import report_table
+from training.fidelity.report.titles import title_of_check
+
+
+@pytest.fixture(scope="module")
+def examination() -> Examination:
+    written, prompted, actual, past = casual(30, 1), formal(30), casual(30, 2), casual(30, 3)
+    context = (Turn(ME, ("are you there",)), Turn("Ramito", ("<b>yes</b>",)))
+    written = [
+        msgspec.structs.replace(one, situation=msgspec.structs.replace(one.situation, context=context))
+        for one in written
+    ]
+    bits = Figure(
+        name="bits_per_byte",
+        value=Estimate(1.2, 1.1, 1.25),
+        floor=Estimate(1.3, 1.2, 1.4),
+        ceiling=Estimate(1.1, 1.0, 1.2),
+        lower_is_better=True,
+        unit="bits",
+    )
+    figures = [bits, *writing(written, prompted, actual, past, formal(30, 1))]
+    return Examination(figures, written, prompted, actual, formal(30, 1), {})
+
+
+def test_the_page_has_every_part(examination: Examination) -> None:
+    bars, distributions, best, worst, every, _ = fidelity_sections(examination, [])
+    assert "30 of one other person" in bars.body
+    assert 'style="left:50%"' in bars.body  # half way from floor to ceiling
+    assert 'style="left:25%;width:75%"' in bars.body  # its interval, cut at the ceiling
+    assert distributions.body.count("<svg") == 3
+    for section in (best, worst):
+        assert section.body.count('class="chat"') == 10
+        assert "<b>you</b> are you there" in section.body
+        assert "<b>Ramito</b> &lt;b&gt;yes" in section.body
+    assert "1.300 [1.200, 1.400]" in every.body  # floors have intervals, too
+
+
+def test_an_adapter_that_wrote_nothing_has_a_page(examination: Examination) -> None:
+    silent = [msgspec.structs.replace(one, bubbles=()) for one in examination.written]
+    sections = fidelity_sections(msgspec.structs.replace(examination, written=silent), [])
+    assert "It wrote nothing." in sections[1].body
+
+
+def test_the_table_says_who_is_the_floor_and_fits_a_narrow_terminal(examination: Examination) -> None:
+    outcome = Fidelity("0001", Path(), False, examination, [], [], "now")
+    for width in (120, 80):
+        console = Console(width=width, record=True, file=StringIO())
+        console.print(report_table(outcome, width))
+        text = console.export_text()
+        assert max(map(len, text.splitlines())) <= width
+        assert "1.200 [1.100, 1.250]" in text
+        assert ("●" in text) == (width == 120)
+        assert "one other person" in text
+    alone = msgspec.structs.replace(outcome, examination=msgspec.structs.replace(examination, other=[]))
+    assert "base model with a prompt" in str(report_table(alone).caption)
+
+
+def test_every_check_has_a_chinese_name() -> None:
+    some = Estimate(0.5, 0.4, 0.6)
+    names = ("bits_change", "bits_change_prompted", "choice", "choice_others", "specificity", "recited")
+    figures = [
+        Figure(name=name, value=some, floor=some, ceiling=some)
+        for name in (*names, "habits_distance", "habits_distance_prompted")
+    ]
+    checks = [*goals(figures), *gate(figures)]
+    assert [title_of_check(one.name) for one in checks] == [one.name for one in checks]
+    set_language("zh")
+    assert all(any("\u4e00" <= sign <= "\u9fff" for sign in title_of_check(one.name)) for one in checks)

@@ -1,0 +1,114 @@
+"""A new version is examined before it comes into use; a bad one stays out, with a word."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from doppel.adapters.habits import Habits, write_habits
+from doppel.adapters.versions import Manifest, current, publishing, read_manifest, versions
+from doppel.cli.app import app
+from doppel.config import Config
+from doppel.models.base import identify
+from doppel.reports.figures import FILE
+from doppel.transcript import ME, Header, Turn
+from tests.tiny import save_lora
+from tests.training.runs import small_config
+from training.dataset.files import SESSIONS, Session, write_sessions
+from training.fidelity.evaluate import evaluate_version
+from training.fidelity.gate import admit
+
+WORDS = ("haha", "no idea", "ask tom", "later then", "brb", "sounds fine to me", "what a day that was", "see you soon")
+
+
+def session(number: int, split: str) -> Session:
+    """Six turns, three of them the owner's."""
+    turns = tuple(
+        Turn(speaker, (f"{WORDS[(number + place) % len(WORDS)]} {WORDS[(number * place + 3) % len(WORDS)]}",))
+        for place, speaker in enumerate(("Ramito", ME) * 3)
+    )
+    return Session(
+        id=f"{number:04}",
+        split=split,  # type: ignore[arg-type]
+        chat="Ramito",
+        started_at=datetime(2020, 1, 1, tzinfo=UTC) + timedelta(days=number),
+        header=Header(kind="dm", platform="telegram"),
+        turns=turns,
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_base: Path) -> Config:
+    config = small_config(tmp_path, tiny_base)
+    config.data_dir.mkdir(parents=True)
+    splits = ["train"] * 40 + ["validation"] * 5 + ["test"] * 30
+    write_sessions(config.data_dir / SESSIONS, [session(number, split) for number, split in enumerate(splits)])
+    write_habits(config.data_dir, Habits())
+    return config
+
+
+def published(config: Config, *, seed: int) -> str:
+    """A random adapter, which is worse than its base, published and not in use."""
+    base = Path(config.model.base)
+    with publishing(
+        config.adapters_dir, Manifest(persona=config.persona.name, base=identify(base, str(base))), in_use=seed == 0
+    ) as staging:
+        save_lora(base, staging, seed=seed)
+        write_habits(staging, Habits())
+    return versions(config.adapters_dir)[-1]
+
+
+def test_a_bad_version_stays_out_and_says_why(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    before = published(config, seed=0)
+    version = published(config, seed=1)
+    result = admit(config, version, force=False)
+    assert result["in_use"] is False
+    assert any(not check["ok"] for check in result["gate"])
+    assert f"Version {version} fails: " in capsys.readouterr().err
+    used = current(config.adapters_dir)
+    assert used is not None
+    assert used.name == before
+    assert admit(config, version, force=True)["in_use"] is True
+    used = current(config.adapters_dir)
+    assert used is not None
+    assert used.name == version
+
+
+def test_the_outcome_lies_in_the_version(config: Config) -> None:
+    version = published(config, seed=0)
+    outcome = evaluate_version(config, version, quick=True)
+    manifest = read_manifest(outcome.folder)
+    content = json.loads((outcome.folder / FILE).read_text(encoding="utf-8"))
+    assert content["figures"].keys() == outcome.result()["figures"].keys()
+    assert {"bits_per_byte", "choice", "two_sample_auc", "habits_distance", "relevance"} <= manifest.fidelity[
+        "figures"
+    ].keys()
+    assert all({"name", "value", "goal", "ok"} == check.keys() for check in content["checks"])
+    page = (outcome.folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("<!-- added -->") == 1
+    evaluate_version(config, version, quick=True)
+    assert (outcome.folder / "report.html").read_text(encoding="utf-8").count("<!-- added -->") == 1
+
+
+def test_too_little_to_examine_on_is_no_fault(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    version = published(config, seed=0)
+    write_sessions(config.data_dir / SESSIONS, [session(0, "train"), session(1, "test")])
+    assert admit(config, version, force=False) == {"gate": [], "in_use": True}
+    assert "only 3 replies of yours are held out" in capsys.readouterr().err
+
+
+def test_the_command_compares_two_versions(config: Config, tmp_path: Path) -> None:
+    import yaml
+
+    content = {"model": {"base": config.model.base, "dtype": "float32"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    names = [published(config, seed=seed) for seed in (0, 1)]
+    result = CliRunner().invoke(
+        app(), ["evaluate", *names, "--quick", "--json", "--config", str(tmp_path / "config.yaml")]
+    )
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert [one["version"] for one in printed["versions"]] == names
+    assert "bits_per_byte" in printed["better"]

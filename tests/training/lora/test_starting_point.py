@@ -1,0 +1,133 @@
+"""Where a training starts: from a version or a folder of PEFT's, exactly as it was; refused when it does not fit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from doppel.adapters.peft_format import PICKLED
+from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, AdapterRefused
+from doppel.config import Config, parse_config
+from doppel.errors import UserError
+from doppel.models.base import identify, load_model
+from tests.tiny import build_base, publish_adapter, save_lora
+from training.lora.bits_per_byte import Bits
+from training.lora.starting_point import choose_start, read_start, start_from
+from training.run.checkpoints import Work
+from training.run.plan import Plan
+
+IDS = torch.tensor([[2, 40, 41, 42, 43, 44]])
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_base: Path) -> Config:
+    return parse_config({"model": {"base": str(tiny_base), "dtype": "float32"}}, tmp_path / "config.yaml")
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, tiny_base: Path) -> Path:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    save_lora(tiny_base, folder, seed=5)
+    return folder
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        found = model(IDS).logits
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+def settle(folder: Path, **settings: Any) -> None:
+    found = json.loads((folder / PEFT_CONFIG).read_text())
+    (folder / PEFT_CONFIG).write_text(json.dumps({**found, **settings}))
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"lora_alpha": 3}])
+def test_it_computes_what_peft_computes_and_can_be_trained(
+    config: Config, tiny_base: Path, theirs: Path, settings: dict[str, Any]
+) -> None:
+    settle(theirs, **settings)
+    expected = PeftModel.from_pretrained(load_model(tiny_base, torch.float32), theirs)
+    start = read_start(config, str(theirs), identify(tiny_base, "tiny"))
+    model = start_from(start, load_model(tiny_base, torch.float32))
+    assert torch.allclose(logits(model), logits(expected), atol=1e-6)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert len(trained) == len(load_file(theirs / WEIGHTS))
+    assert all("lora_" in name for name in trained)
+
+
+def test_only_the_layers_it_adapts_are_adapted(config: Config, tiny_base: Path, theirs: Path) -> None:
+    weights = {name: tensor for name, tensor in load_file(theirs / WEIGHTS).items() if "layers.1.mlp" in name}
+    save_file(weights, theirs / WEIGHTS)
+    start = read_start(config, str(theirs), identify(tiny_base, "tiny"))
+    model = start_from(start, load_model(tiny_base, torch.float32))
+    assert sum(parameter.requires_grad for parameter in model.parameters()) == 6
+
+
+def test_a_version_is_found_by_its_number(config: Config, tiny_base: Path) -> None:
+    folder = publish_adapter(tiny_base, config.adapters_dir)
+    base = identify(tiny_base, "tiny")
+    for name in ("1", "0001", str(folder)):
+        assert read_start(config, name, base).parent.name == "0001"
+    with pytest.raises(UserError, match="no adapter version 0002; published: 0001"):
+        read_start(config, "2", base)
+    with pytest.raises(UserError, match="--from takes a version, or a folder"):
+        read_start(config, "nowhere", base)
+
+
+def test_what_does_not_fit_is_refused(config: Config, tiny_base: Path, theirs: Path, tmp_path: Path) -> None:
+    base = identify(tiny_base, "tiny")
+    other = publish_adapter(build_base(tmp_path / "other", seed=9), tmp_path / "elsewhere")
+    with pytest.raises(AdapterRefused, match="trained on another base model"):
+        read_start(config, str(other), base)
+    settle(theirs, base_model_name_or_path="google/gemma-3-1b-pt")
+    with pytest.raises(AdapterRefused, match="made for the base model google/gemma-3-1b-pt"):
+        read_start(config, str(theirs), base)
+    settle(theirs, base_model_name_or_path=None)
+    larger = load_model(build_base(tmp_path / "larger", hidden_size=64), torch.float32)
+    with pytest.raises(AdapterRefused, match="in the adapter but"):
+        start_from(read_start(config, str(theirs), base), larger)
+    weights = load_file(theirs / WEIGHTS)
+    torch.save(weights, theirs / PICKLED)
+    (theirs / WEIGHTS).unlink()
+    with pytest.raises(AdapterRefused, match="pickled; `doppel adapters import`"):
+        read_start(config, str(theirs), base)
+    rank = next(iter(weights.values())).shape[0]
+    head = {"lora_A": torch.zeros(rank, 32), "lora_B": torch.zeros(272, rank)}
+    save_file(
+        {**weights, **{f"base_model.model.lm_head.{side}.weight": one for side, one in head.items()}}, theirs / WEIGHTS
+    )
+    with pytest.raises(AdapterRefused, match=r"adapts the output head \(lm_head\)"):
+        start_from(read_start(config, str(theirs), base), load_model(tiny_base, torch.float32))
+
+
+def test_an_unfinished_run_goes_on_only_from_where_it_started(config: Config, tiny_base: Path, theirs: Path) -> None:
+    base = identify(tiny_base, "tiny")
+    work = Work(config.data_dir.with_name("sample.training"), "purpose")
+    assert choose_start(config, None, work, base) == (None, None)
+    begun = read_start(config, str(theirs), base)
+    started = work.begin(_plan(), Bits(1, 1, 1, 1), begun.parent, Bits(2, 2, 2, 2))
+    for name in (None, str(theirs)):
+        start, going_on = choose_start(config, name, work, base)
+        assert start is not None
+        assert (start.parent, going_on) == (begun.parent, started)
+    publish_adapter(tiny_base, config.adapters_dir)
+    start, going_on = choose_start(config, "1", work, base)
+    assert start is not None
+    assert going_on is None
+    checkpoint = work.folder / "checkpoint-3"
+    checkpoint.mkdir()
+    save_lora(tiny_base, checkpoint)
+    with pytest.raises(UserError, match="copy it elsewhere first"):
+        choose_start(config, str(checkpoint), work, base)
+
+
+def _plan() -> Plan:
+    numbers = {name: 1 for name, kind in Plan.__annotations__.items() if kind in (int, float)}
+    return Plan(**numbers, device="cpu", dtype="float32")

@@ -1,0 +1,119 @@
+"""A disk that fills up while a model trains: a clear line, the last checkpoint whole, `current` as it was."""
+
+import errno
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doppel.adapters import versions as adapter
+from doppel.adapters.versions import current, read_manifest, versions
+from doppel.errors import DoppelError
+from tests.processes import Child
+from tests.tiny import publish_adapter
+from tests.training.runs import small_config, small_run, weights_of
+from training.run import checkpoints as work
+from training.run import resumable
+from training.run import run as fitting
+from training.run.checkpoints import Work, checkpoints
+from training.run.material import work_folder
+from training.run.run import fit
+from training.run.seal import is_whole, seal
+
+
+def _train(root: Path, base: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fitting, "Samples", lambda *_: list)
+    fit(small_config(root, base))
+
+
+def _train_whole(root: Path, base: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _train(root, base, patch)
+
+
+def _train_until_full(root: Path, base: Path, largest: int) -> None:
+    """From the first checkpoint on no file may grow beyond `largest` bytes."""
+
+    def fill(folder: Path) -> None:
+        seal(folder)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resumable, "seal", fill)
+        _train(root, base, patch)
+
+
+@pytest.mark.parametrize("largest", [2_000, 30_000])  # no weights any more; weights, but not the optimizer's state
+def test_no_room_for_the_second_checkpoint(tmp_path: Path, tiny_base: Path, largest: int) -> None:
+    config = small_run(tmp_path / "full", tiny_base)
+    with pytest.raises(DoppelError, match=r"sample\.training: cannot be written") as caught:
+        Child(_train_until_full, (tmp_path / "full", tiny_base, largest)).result()
+    assert "\n" not in str(caught.value)
+    assert [*checkpoints(work_folder(config))] == [4]
+    assert is_whole(work_folder(config) / "checkpoint-4")
+    assert versions(config.adapters_dir) == []
+    Child(_train_whole, (tmp_path / "full", tiny_base)).result()
+    whole = small_run(tmp_path / "whole", tiny_base)
+    Child(_train_whole, (tmp_path / "whole", tiny_base)).result()
+    assert weights_of(config) == weights_of(whole)
+
+
+def _publish_until_full(root: Path, base: Path, largest: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        publishing = fitting.publishing
+
+        def fill(*arguments: Any, **options: Any) -> object:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+            return publishing(*arguments, **options)
+
+        patch.setattr(fitting, "publishing", fill)
+        _train(root, base, patch)
+
+
+def test_no_room_to_publish(tmp_path: Path, tiny_base: Path) -> None:
+    config = small_run(tmp_path, tiny_base)
+    Child(_train_whole, (tmp_path, tiny_base)).result()
+    before = weights_of(config)
+    with pytest.raises(DoppelError, match=r"adapters/sample: cannot be written: File too large"):
+        Child(_publish_until_full, (tmp_path, tiny_base, 2_000)).result()
+    assert versions(config.adapters_dir) == ["0001"]
+    assert weights_of(config) == before
+    assert sorted(path.name for path in config.adapters_dir.iterdir()) == ["0001", "current"]
+    Child(_train_whole, (tmp_path, tiny_base)).result()
+    folder = current(config.adapters_dir)
+    assert folder is not None
+    assert read_manifest(folder).version == "0002"
+    assert weights_of(config) == before
+
+
+def _full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_no_room_to_begin(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_run(tmp_path, tiny_base)
+    monkeypatch.setattr(work, "sync", _full)
+    with pytest.raises(DoppelError, match=r"sample\.training: cannot be written: No space left"):
+        fit(config)
+    assert Work(work_folder(config), "").started() is None
+
+
+def test_no_room_for_the_pointer_keeps_the_one_before(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_adapter(tiny_base, tmp_path)
+    monkeypatch.setattr(adapter.os, "fdopen", _full)
+    with pytest.raises(DoppelError, match="cannot be written: No space left"):
+        publish_adapter(tiny_base, tmp_path, seed=1)
+    with pytest.raises(DoppelError, match="cannot be written: No space left"):
+        adapter.use(tmp_path, "0001")
+    assert (tmp_path / "current").read_text() == "0001\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0001", "current"]
+
+
+def test_a_folder_that_may_not_be_written(tmp_path: Path, tiny_base: Path) -> None:
+    (tmp_path / "adapters").write_text("a file where a folder belongs")
+    with pytest.raises(DoppelError, match="adapters/sample: cannot be written"):
+        publish_adapter(tiny_base, tmp_path / "adapters" / "sample")

@@ -1,0 +1,107 @@
+"""`doppel train --plan` says what the training then does, and leaves nothing behind."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from doppel.cli.app import app
+from doppel.config import Config
+from tests.training.runs import small_run
+from training.run import run as fitting
+from training.run.forecast import Forecast, forecast
+from training.run.forecast_table import lines
+from training.run.run import Interrupted, fit
+from training.run.timings import PARTS
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_base: Path) -> Config:
+    return small_run(tmp_path, tiny_base, sessions_per_step=None, rank=None)
+
+
+def look(config: Config, **options: Any) -> Forecast:
+    return forecast(config, **{"first_run": False, "origin": None, "restart": False, **options})
+
+
+def files(config: Config) -> list[str]:
+    return sorted(str(path.relative_to(config.root)) for path in config.root.rglob("*"))
+
+
+def test_it_is_what_then_happens_and_nothing_is_left_behind(config: Config) -> None:
+    before = files(config)
+    made = look(config)
+    assert files(config) == before
+    assert set(made.parts) == set(PARTS)
+    assert all(made.parts[name] > 0 for name in PARTS)
+    assert made.seconds == pytest.approx(sum(made.parts.values()))
+    assert (made.sessions, made.messages, made.goes_on_from) == (48, 96, 0)
+    result = fit(config)
+    for name in ("steps", "epochs", "rank", "sessions_per_step", "steps_between_checks"):
+        assert result["plan"][name] == getattr(made.plan, name)
+    assert set(result["parts"]) == set(PARTS)
+
+
+def test_settings_say_where_they_are_from(config: Config, tmp_path: Path) -> None:
+    content = {"model": {"base": config.model.base, "dtype": "float32"}, "training": {"rank": 8, "max_length": 128}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    command = ["train", "--plan", "--config", str(tmp_path / "config.yaml")]
+    done = CliRunner().invoke(app(), [*command, "--json"])
+    told = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert told["plan"]["rank"] == 8
+    assert "rank" not in told["plan"]["reasons"]
+    assert "96 messages" in told["plan"]["reasons"]["epochs"]
+    assert told["seconds"] > 0
+    assert told["peak_memory_bytes"] > 0
+    shown = CliRunner().invoke(app(), command)
+    assert "set in config.yaml" in shown.stderr
+    assert "training steps" in shown.stderr
+    assert "Memory: about" in shown.stderr
+    assert shown.stdout == ""
+
+
+def test_an_interrupted_training_is_forecast_from_where_it_is(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PressCtrlC(fitting.Samples):
+        def __call__(self) -> list[str]:
+            os.kill(os.getpid(), signal.SIGINT)
+            return []
+
+    whole = look(config)
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting, "Samples", PressCtrlC)
+        with pytest.raises(Interrupted):
+            fit(config)
+    before = files(config)
+    rest = look(config)
+    assert 0 < rest.goes_on_from < rest.plan.steps
+    assert rest.plan.steps == whole.plan.steps
+    assert (rest.parts["score_before"], rest.parts["measure"]) == (0, 0)
+    assert any("goes on from step" in line for line in lines(rest))
+    assert look(config, restart=True).goes_on_from == 0
+    assert files(config) == before
+
+
+def test_more_memory_than_there_is_is_said(config: Config) -> None:
+    made = look(config)
+    big = msgspec.structs.replace(made, peak_memory_bytes=32 * 10**9, memory_bytes=24 * 10**9)
+    assert any("there are only 24.0; take a smaller base" in line for line in lines(big))
+    assert not any("take a smaller base" in line for line in lines(made))
+    unknown = msgspec.structs.replace(made, peak_memory_bytes=None)
+    assert not any("Memory" in line for line in lines(unknown))
+
+
+def test_a_short_run_and_replay_are_forecast_too(tmp_path: Path, tiny_base: Path) -> None:
+    config = small_run(tmp_path / "short", tiny_base, first_run_minutes=1e-4, epochs=50, replay=0.2)
+    short = look(config, first_run=True)
+    assert short.plan.epochs < 50
+    assert not short.samples_replay
+    long = look(config)
+    assert long.samples_replay
+    assert long.tokens == pytest.approx(1.25 * short.tokens, rel=0.05)

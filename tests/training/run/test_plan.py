@@ -1,0 +1,64 @@
+"""The plan of a run: enough steps, within the time allowed, and the user's own settings kept."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import torch
+
+from doppel.config import Training
+from training.lora.examples import Example
+from training.lora.settings import Choice, Size, recommend
+from training.run.plan import Plan, make_plan, steps_of, tokens_within
+
+
+def example(length: int) -> Example:
+    return Example(ids=[1] * length, roles=[0] + [1] * (length - 1), text_bytes=length)
+
+
+def plan(items: list[Example], most_tokens: float = math.inf, **training: Any) -> Plan:
+    settings = Training(**training)
+    size = Size(messages=100, examples=len(items), parameters=10**6, minutes=None)
+    return make_plan(
+        settings,
+        recommend(settings, size, Choice(64, None)),
+        items=items,
+        most_tokens=most_tokens,
+        is_short=most_tokens < math.inf,
+        tokens_per_second=100.0,
+        tokens_per_batch=2048,
+        device="cpu",
+        dtype=torch.float32,
+        now=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def test_steps_cover_the_epochs() -> None:
+    made = plan([example(20)] * 1600, epochs=2)
+    assert (made.steps, made.sessions_per_step, made.epochs) == (200, 16, 2)
+    assert made.warmup_steps == 6
+    steps = steps_of(made, [example(20)] * 1600)
+    assert len(steps) == 200
+    assert sum(len(group) for step in steps for group in step) == 3200
+
+
+def test_few_conversations_get_smaller_steps_and_the_plan_says_so() -> None:
+    made = plan([example(20)] * 100, epochs=1)
+    assert made.sessions_per_step == 2
+    assert "smaller steps" in made.reasons["sessions_per_step"]
+
+
+def test_steps_that_config_yaml_sets_stay_as_they_are() -> None:
+    made = plan([example(20)] * 100, epochs=1, sessions_per_step=16)
+    assert (made.sessions_per_step, made.steps) == (16, 7)
+    assert "sessions_per_step" not in made.reasons
+
+
+def test_the_time_allowed_ends_a_plan_and_says_so() -> None:
+    items = [example(20)] * 1000
+    made = plan(items, most_tokens=tokens_within(1, 100.0), epochs=3)
+    assert made.epochs * 20_000 == pytest.approx(60 * 100 * 0.8)
+    assert made.reasons["epochs"] == "as far as the time allowed goes"
+    assert tokens_within(None, 100.0) == math.inf
+    assert "epochs" not in plan(items, epochs=3).reasons

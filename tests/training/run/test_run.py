@@ -1,0 +1,132 @@
+"""Training end to end on a tiny random base: it learns, publishes, stops when asked and goes on exactly."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from safetensors.torch import load_file
+
+from doppel.adapters.habits import read_habits
+from doppel.adapters.versions import WEIGHTS, current, read_manifest, versions
+from doppel.config import Config, parse_config
+from doppel.errors import UserError
+from tests.training.runs import small_run
+from training.dataset.files import SESSIONS
+from training.run import run as fitting
+from training.run.checkpoints import Work
+from training.run.metrics import read_metrics
+from training.run.run import Interrupted, fit
+from training.run.seal import seal
+
+
+@pytest.fixture(autouse=True)
+def _restored_signals() -> Iterator[None]:
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    assert before == {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_base: Path) -> Config:
+    return small_run(tmp_path, tiny_base)
+
+
+def test_learns_and_publishes_a_verified_adapter(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    result = fit(config)
+    assert result["bits_per_byte_after"] < 0.8 * result["bits_per_byte_before"]
+    assert result["tokens_per_second"] > 0
+    folder = current(config.adapters_dir)
+    assert folder is not None
+    assert str(folder) == result["adapter"]
+    manifest = read_manifest(folder)
+    assert manifest.fidelity["after"]["bits_per_byte"] == result["bits_per_byte_after"]
+    assert manifest.header_vocabulary["contact"] == ["Ramito"]
+    assert manifest.header_vocabulary["weekday"] == []
+    assert manifest.dataset["sessions"] == 48
+    assert manifest.dataset["messages"] == 96
+    assert read_habits(folder).seconds_per_character == 0.3
+    assert {path.name for path in folder.iterdir()} == {*manifest.files, "manifest.json"}
+    assert "README.md" not in manifest.files
+    settings = msgspec.json.decode((folder / "adapter_config.json").read_bytes())
+    assert settings["base_model_name_or_path"] == config.model.base
+    assert not config.data_dir.with_name("sample.training").exists()
+    shown = capsys.readouterr().err
+    metrics = list(read_metrics(folder / "metrics.jsonl"))
+    assert [one.step for one in metrics if one.loss is not None] == list(range(1, result["plan"]["steps"] + 1))
+    assert metrics[-1].bits_per_byte == min(one.bits_per_byte for one in metrics if one.bits_per_byte is not None)
+    assert metrics[-1].epoch == pytest.approx(1)
+    assert metrics[-1].tokens > 1000
+    assert (folder / "report.html").read_text(encoding="utf-8").count("<svg") == 4
+    assert sum(result["parts"].values()) == pytest.approx(result["seconds"], abs=0.2)
+    assert result["peak_memory_bytes"] > 2**20
+    assert "bits per byte on messages it has not seen" in shown
+    assert "me: " in shown
+
+
+def test_a_stopped_training_goes_on_exactly_where_it_was(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = small_run(tmp_path / "whole", tiny_base)
+    fit(whole)
+    stopped = small_run(tmp_path / "stopped", tiny_base)
+
+    class PressCtrlC(fitting.Samples):
+        def __call__(self) -> list[str]:
+            os.kill(os.getpid(), signal.SIGINT)
+            return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting, "Samples", PressCtrlC)
+        with pytest.raises(Interrupted, match="goes on from there") as caught:
+            fit(stopped)
+    assert caught.value.exit_code == 130
+    assert versions(stopped.adapters_dir) == []
+    fit(stopped)
+    one, other = current(whole.adapters_dir), current(stopped.adapters_dir)
+    assert one is not None
+    assert other is not None
+    lines = [read_metrics(folder / "metrics.jsonl") for folder in (one, other)]
+    whole_steps, resumed_steps = ([(line.step, line.loss, line.bits_per_byte) for line in some] for some in lines)
+    assert whole_steps == resumed_steps
+    weights, resumed = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
+    assert weights.keys() == resumed.keys()
+    assert all(bool((weights[name] == resumed[name]).all()) for name in weights)
+
+
+def test_no_data_set_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run `doppel build` first"):
+        fit(parse_config({}, tmp_path / "config.yaml"))
+
+
+def test_a_damaged_data_set_names_its_line(config: Config) -> None:
+    path = config.data_dir / SESSIONS
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b'{"id": 3}\n', *lines[3:]]))
+    with pytest.raises(UserError, match="line 3"):
+        fit(config)
+
+
+def test_time_allowed_limits_the_steps(tmp_path: Path, tiny_base: Path) -> None:
+    config = small_run(tmp_path / "short", tiny_base, first_run_minutes=1e-4, epochs=50)
+    result = fit(config, first_run=True)
+    assert result["plan"]["epochs"] < 50
+    assert result["plan"]["rank"] == 4
+
+
+def test_a_run_for_other_data_is_not_continued_and_a_cut_checkpoint_is_dropped(tmp_path: Path) -> None:
+    folder = tmp_path / "sample.training"
+    good, cut = folder / "checkpoint-9", folder / "checkpoint-10"
+    for path in (good, cut):
+        path.mkdir(parents=True)
+    (good / "trainer_state.json").write_text("{}")
+    seal(good)
+    (cut / "trainer_state.json").write_text('{"global_st')
+    work = Work(folder, "purpose")
+    assert work.checkpoint() == good
+    assert not cut.exists()
+    assert work.started() is None
+    (folder / "plan.json").write_text('{"purpose": "other"}')
+    assert work.started() is None

@@ -1,0 +1,81 @@
+"""Measuring leaves the model as it was, and speaks of work, not of batches."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from doppel.models.base import load_model
+from doppel.system.memory import memory_of, peak_memory
+from training.lora.examples import Example, Step, plan_steps
+from training.lora.model import add_lora
+from training.run.speed import Clock, effort, rehearse, scoring_speed, training_speed
+
+
+def example(length: int, supervised: int) -> Example:
+    return Example([5] * length, [0] * (length - supervised) + [1] * supervised, supervised)
+
+
+@pytest.fixture
+def base(tiny_base: Path) -> PreTrainedModel:
+    return load_model(tiny_base, torch.float32)
+
+
+@pytest.fixture
+def model(base: PreTrainedModel) -> PeftModel:
+    return add_lora(base, 4, 8)
+
+
+@pytest.fixture
+def steps() -> list[Step]:
+    return plan_steps([example(20 + size, size) for size in range(4, 24)], 4, 64, seed=0)
+
+
+def clock() -> Clock:
+    """Every look at it takes a second, so whatever is timed takes one."""
+    ticks: Iterator[int] = count()
+    return Clock("cpu", lambda: float(next(ticks)))
+
+
+def test_work_counts_body_and_head_apart(base: PreTrainedModel, model: PeftModel) -> None:
+    size, vocabulary = 32, base.config.vocab_size
+    body = base.num_parameters() - sum(one.numel() for name, one in base.named_parameters() if "lora" in name)
+    work = effort(model)
+    assert work.supervised == size * vocabulary
+    assert work.token > body - 2 * size * vocabulary
+    assert work.of([example(20, 4), example(10, 1)]) == 30 * work.token + 5 * work.supervised
+
+
+def test_seconds_are_divided_by_the_work_that_was_done(model: PeftModel, steps: list[Step]) -> None:
+    groups = [group for step in steps for group in step]
+    work = effort(model)
+    least, most = min(map(work.of, groups)), max(map(work.of, groups))
+    for unit in (training_speed(model, steps, clock()), scoring_speed(model, groups, clock())):
+        assert 1 / most <= unit <= 1 / least
+
+
+def test_nothing_changes(model: PeftModel, steps: list[Step]) -> None:
+    before = {name: one.clone() for name, one in model.state_dict().items()}
+    torch.manual_seed(0)
+    state = torch.random.get_rng_state()
+    training_speed(model, steps, Clock("cpu"))
+    assert rehearse(model, steps, clock()) == (1, 1)
+    assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
+    assert all(one.grad is None for one in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_memory_is_told_in_bytes() -> None:
+    peak, there_is = peak_memory(), memory_of()
+    assert peak is not None
+    assert there_is is not None
+    assert 2**25 < peak < there_is
+    held = torch.ones(2**26, dtype=torch.uint8)
+    after = peak_memory()
+    assert after is not None
+    assert after >= peak
+    del held

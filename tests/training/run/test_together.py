@@ -1,0 +1,151 @@
+"""Two processes that train together learn what one does, stop together, and go on exactly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load
+
+from doppel.adapters.versions import versions
+from tests.processes import Child, together
+from tests.training.runs import FAST, metrics_of, small_config, small_run, weights_of
+from training.__main__ import main as start
+from training.run import run as fitting
+from training.run.checkpoints import checkpoints
+from training.run.material import work_folder
+from training.run.run import Interrupted, fit
+from training.run.trainer import PersonaTrainer
+
+
+def _train(root: Path, base: Path, training: dict[str, Any]) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "Samples", lambda *_: list)  # they take the longest, and test_fit has them
+        return fit(small_config(root, base, **training))
+
+
+def _losses(root: Path, base: Path, **training: Any) -> list[float]:
+    return [one.loss for one in metrics_of(small_config(root, base, **training)) if one.loss is not None]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """The folder of a run of one process."""
+    root = tmp_path_factory.mktemp("alone")
+    small_run(root, tiny_base)
+    Child(_train, (root, tiny_base, {})).result()
+    return root
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """The folder of a run of two processes, and what they returned."""
+    root = tmp_path_factory.mktemp("both")
+    small_run(root, tiny_base)
+    return root, together(2, _train, root, tiny_base, {})
+
+
+def test_two_processes_learn_what_one_does(
+    alone: Path, both: tuple[Path, list[dict[str, Any]]], tiny_base: Path
+) -> None:
+    root, (first, second) = both
+    losses = _losses(root, tiny_base)
+    assert len(losses) == 12
+    assert losses == pytest.approx(_losses(alone, tiny_base), rel=1e-3)
+    one, other = (load(weights_of(small_config(folder, tiny_base))) for folder in (alone, root))
+    assert all(torch.allclose(one[name], other[name], atol=2e-3) for name in one)
+    assert second == {}
+    assert first["version"] == "0001"
+    assert versions(small_config(root, tiny_base).adapters_dir) == ["0001"]
+
+
+def _train_until_told(root: Path, base: Path) -> tuple[int, str]:
+    """The second process alone hears a SIGTERM, at its sixth step; returns how many steps, and what was said."""
+    steps = [0]
+    with pytest.MonkeyPatch.context() as patch:
+        whole = PersonaTrainer.training_step
+
+        def step(trainer: PersonaTrainer, *arguments: Any, **named: Any) -> torch.Tensor:
+            steps[0] += 1
+            if steps[0] == 6 and not trainer.ranks.leads:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return whole(trainer, *arguments, **named)
+
+        patch.setattr(PersonaTrainer, "training_step", step)
+        try:
+            _train(root, base, {})
+        except Interrupted as said:
+            return steps[0], str(said)
+    return steps[0], ""
+
+
+def test_stopped_together_they_go_on_exactly(
+    tmp_path: Path, both: tuple[Path, list[dict[str, Any]]], tiny_base: Path
+) -> None:
+    config = small_run(tmp_path, tiny_base)
+    (steps, said), follower = together(2, _train_until_told, tmp_path, tiny_base)
+    assert steps == 6
+    assert "stopped at step 6 of 12" in said
+    assert follower == (6, "")
+    assert 6 in checkpoints(work_folder(config))
+    together(2, _train, tmp_path, tiny_base, {})
+    assert weights_of(config) == weights_of(small_config(both[0], tiny_base))
+
+
+def test_one_process_goes_on_where_two_stopped(tmp_path: Path, alone: Path, tiny_base: Path) -> None:
+    config = small_run(tmp_path, tiny_base)
+    together(2, _train_until_told, tmp_path, tiny_base)
+    Child(_train, (tmp_path, tiny_base, {})).result()
+    assert _losses(tmp_path, tiny_base) == pytest.approx(_losses(alone, tiny_base), rel=1e-3)
+    assert not work_folder(config).exists()
+
+
+def test_a_base_that_both_hold_together_is_trained_alike(tmp_path: Path, alone: Path, tiny_base: Path) -> None:
+    small_run(tmp_path, tiny_base, split=True)
+    together(2, _train, tmp_path, tiny_base, {"split": True})
+    assert _losses(tmp_path, tiny_base, split=True) == pytest.approx(_losses(alone, tiny_base), rel=1e-3)
+
+
+def test_a_step_of_one_example_leaves_the_other_process_without_work(tmp_path: Path, tiny_base: Path) -> None:
+    lonely = {"sessions_per_step": 1, "epochs": 0.25}
+    for number, split in enumerate((False, True)):
+        root = tmp_path / str(number)
+        small_run(root, tiny_base, **lonely, split=split)
+        together(2, _train, root, tiny_base, {**lonely, "split": split})
+        assert len(_losses(root, tiny_base, **lonely, split=split)) == 12
+    root = tmp_path / "alone"
+    small_run(root, tiny_base, **lonely)
+    Child(_train, (root, tiny_base, lonely)).result()
+    for number in range(2):
+        assert _losses(tmp_path / str(number), tiny_base) == pytest.approx(_losses(root, tiny_base), rel=1e-3)
+
+
+@pytest.mark.parametrize("word", [[], ["train"]])
+def test_it_takes_the_options_of_doppel_train(
+    word: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["training", *word, "--help"])
+    with pytest.raises(SystemExit) as caught:
+        start()
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(option in shown for option in ("--config", "--first-run", "--from", "--restart", "--json"))
+
+
+def test_torchrun_starts_it_and_one_of_them_answers(tmp_path: Path, tiny_base: Path) -> None:
+    content = {"model": {"base": str(tiny_base), "dtype": "float32"}, "training": {**FAST, "epochs": 0.25}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    config = small_run(tmp_path, tiny_base)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "training", "train", "--config", str(tmp_path / "config.yaml"), "--json"]
+    done = subprocess.run([*launcher, *command], capture_output=True, text=True, timeout=270, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["version"] == "0001"
+    assert versions(config.adapters_dir) == ["0001"]
+    assert done.stderr.count("Published") == 1

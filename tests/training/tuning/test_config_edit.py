@@ -1,0 +1,97 @@
+"""Editing config.yaml changes the values asked for, and not one other character."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doppel.config import load_config
+from doppel.errors import UserError
+from training.tuning.config_edit import edited, write_settings
+
+ROOT = Path(__file__).parents[3]
+FOUND = {"learning_rate": 0.00042, "rank": 64, "epochs": 1.5, "sessions_per_step": 8}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config.zh-CN.yaml"])
+def test_the_shipped_file_keeps_everything_but_the_values(tmp_path: Path, name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    write_settings(path, "training", FOUND)
+    training = load_config(path).training
+    assert {key: getattr(training, key) for key in FOUND} == FOUND
+    before, after = text.splitlines(), path.read_text(encoding="utf-8").splitlines()
+    changed = [(one, other) for one, other in zip(before, after, strict=True) if one != other]
+    assert [other.split(":")[0].strip() for _, other in changed] == [
+        key for key in yaml.safe_load(text)["training"] if key in FOUND
+    ]
+    for one, other in changed:  # the comments stay in their column, where there is room
+        assert one.partition("#")[2] == other.partition("#")[2]
+        if "learning_rate" in one:
+            assert one.index("#") == other.index("#")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "training:\n  rank: 8\n"),
+        ("# only words\n", "# only words\ntraining:\n  rank: 8\n"),
+        ("archive: sample", "archive: sample\n\ntraining:\n  rank: 8\n"),
+        ("training:\narchive: sample\n", "training:\n  rank: 8\narchive: sample\n"),
+        ("training: null # mine\n", "training:\n  rank: 8 # mine\n"),
+        ("training: {}\n", "training: {rank: 8}\n"),
+        ("training: {seed: 1}\n", "training: {seed: 1, rank: 8}\n"),
+        ("training: {rank: 4, seed: 1}\n", "training: {rank: 8, seed: 1}\n"),
+        ("training:\n    # mine\n    seed: 1\n", "training:\n    # mine\n    rank: 8\n    seed: 1\n"),
+        ("training:\n  rank:\n  seed: 1\n", "training:\n  rank: 8\n  seed: 1\n"),
+        ("training:\n  rank: 128    # big\n", "training:\n  rank: 8      # big\n"),
+        ("training:\r\n  rank: 4\r\nweb: {port: 1}\r\n", "training:\r\n  rank: 8\r\nweb: {port: 1}\r\n"),
+        ("reply: {max_bubbles: 1}\ntraining: {rank: 2}\n", "reply: {max_bubbles: 1}\ntraining: {rank: 8}\n"),
+    ],
+)
+def test_every_usual_layout(text: str, expected: str) -> None:
+    assert edited(text, "training", {"rank": 8}) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "training: 3",
+        "- a",
+        "training: [1]",
+        "a: &x 4\ntraining:\n  rank: *x\n",
+        "training: &t {rank: 4}\nother: *t\n",
+        "a: [",
+        "training:\n  rank: 1\n  rank: 2\n",
+    ],
+)
+def test_what_cannot_be_edited_is_left_alone(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"write under `training:` yourself: rank: 8, learning_rate: 0\.0005"):
+        write_settings(path, "training", {"rank": 8, "learning_rate": 5e-4})
+    assert path.read_text(encoding="utf-8") == text
+    assert [one.name for one in tmp_path.iterdir()] == ["config.yaml"]
+
+
+@given(st.floats(1e-9, 0.999), st.integers(1, 256), st.booleans())
+def test_numbers_come_back_as_numbers(rate: float, rank: int, flow: bool) -> None:
+    text = "training: {seed: 3}\n" if flow else "training:\n  seed: 3\n"
+    made = edited(text, "training", {"learning_rate": round(rate, 9), "rank": rank})
+    assert made is not None
+    assert yaml.safe_load(made)["training"] == {"seed": 3, "learning_rate": round(rate, 9), "rank": rank}
+
+
+def test_a_link_is_followed_and_rights_stay(tmp_path: Path) -> None:
+    real = tmp_path / "real.yaml"
+    real.write_text("training: {rank: 4}\n")
+    real.chmod(0o640)
+    link = tmp_path / "config.yaml"
+    link.symlink_to(real)
+    write_settings(link, "training", {"rank": 8})
+    assert link.is_symlink()
+    assert real.read_text() == "training: {rank: 8}\n"
+    assert real.stat().st_mode & 0o777 == 0o640

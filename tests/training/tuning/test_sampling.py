@@ -1,0 +1,136 @@
+"""Tuning the sampling: what writes like the owner wins, at equal relevance, and the daemon speaks with it."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from doppel import config as configuration
+from doppel.adapters.versions import read_manifest
+from doppel.cli.app import app
+from doppel.config import Config
+from doppel.engine import Sampling
+from doppel.errors import UserError
+from doppel.persona import read_persona
+from doppel.reports.figures import Estimate
+from tests.training.fidelity.cases import casual, formal
+from tests.training.fidelity.test_gate import config as config  # noqa: PLC0414 a fixture
+from tests.training.fidelity.test_gate import published, session
+from training.dataset.files import SESSIONS, write_sessions
+from training.fidelity.examine import Effort
+from training.fidelity.generate import Reply
+from training.fidelity.texts import Situation
+from training.tuning import sampling as tuning
+from training.tuning.sampling import Trial, choose, search, settings, try_out, tune_sampling
+
+
+def trial(auc: float, distance: float = 0.2, relevance: float = 0.7, half: float = 0.05, top_p: float = 1.0) -> Trial:
+    return Trial(0.9, top_p, 0.0, auc, distance, Estimate(relevance, relevance - half, relevance + half))
+
+
+class TestChoice:
+    def test_both_measures_count(self) -> None:
+        assert trial(0.6, 0.3).score == pytest.approx(0.5)
+        assert trial(0.4, 0.3).score == pytest.approx(0.3)  # below chance is chance
+        assert choose([trial(0.7, 0.1), trial(0.6, 0.2), trial(0.55, 0.6)]) == trial(0.6, 0.2)
+
+    def test_one_that_is_clearly_less_relevant_does_not_count(self) -> None:
+        off_topic = trial(0.5, 0.0, relevance=0.62)
+        assert choose([trial(0.7), off_topic, trial(0.65)]) == trial(0.65)
+        assert choose([trial(0.7, half=0.1), off_topic]) == off_topic
+        # A lucky one among many is no measure of the others, and what is in force always counts.
+        assert choose([trial(0.6), trial(0.9, relevance=0.99, half=0.001)]) == trial(0.6)
+
+    def test_what_is_in_force_stays_unless_something_is_better(self) -> None:
+        assert choose([trial(0.6, top_p=0.9), trial(0.6), trial(0.7)]).top_p == 0.9
+
+    def test_what_only_looked_better_by_luck_does_not_stay(self) -> None:
+        tried = [Sampling(), Sampling(temperature=0.7), Sampling(temperature=1.1)]
+
+        def found(lucky: float) -> tuple[int, Trial]:
+            aucs = {(0.9, 0): 0.7, (0.7, 0): 0.8, (1.1, 0): 0.6, (0.9, 1): 0.7, (1.1, 1): lucky}
+            trials, again, chosen = search(tried, lambda one, seed: trial(aucs[one.temperature, seed]))
+            assert len(trials) == 3
+            assert len(again) == 2
+            return trials.index(chosen), chosen
+
+        assert found(lucky=0.72)[0] == 0
+        assert found(lucky=0.65)[0] == 2
+        trials, again, chosen = search(tried, lambda one, _: trial(0.5 if one == tried[0] else 0.9))
+        assert (again, chosen) == ([], trials[0])
+
+    def test_what_could_not_be_measured_is_last(self) -> None:
+        silent = Trial(1.0, 1.0, 0.0, math.nan, math.nan, Estimate(math.nan, math.nan, math.nan))
+        assert choose([silent, trial(0.9)]) == trial(0.9)
+        assert choose([silent]) == silent
+        assert silent.score == math.inf
+
+
+def test_the_setting_in_force_is_tried_first_and_none_twice() -> None:
+    for current in (Sampling(), Sampling(temperature=0.33, max_tokens=20)):
+        tried = settings(current)
+        assert tried[0] == current
+        assert len({(one.temperature, one.top_p, one.min_p) for one in tried}) == len(tried)
+        assert {one.max_tokens for one in tried} == {current.max_tokens}
+    assert len(settings(Sampling())) == 9
+    assert all(
+        configuration.Reply(**{name: getattr(one, name) for name in tuning.SETTINGS}) for one in settings(Sampling())
+    )
+
+
+def test_the_setting_that_writes_like_the_owner_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subject that is only itself when it is not too daring."""
+
+    def write(_: object, asked: Sequence[Situation], sampling: Sampling, advance: object, seed: int) -> list[Reply]:
+        return casual(len(asked), 1) if sampling.temperature == 0.7 else formal(len(asked), 2)
+
+    monkeypatch.setattr(tuning, "_FILTERS", tuning._FILTERS[:1])
+    monkeypatch.setattr(tuning, "write", write)
+    monkeypatch.setattr(tuning, "real", lambda asked: casual(len(asked), 3))
+    monkeypatch.setattr(tuning, "fits", lambda subject, sides: [Estimate(0.7, 0.6, 0.8)])
+    asked = [one.situation for one in casual(60)]
+    trials = [try_out(None, asked, one) for one in settings(Sampling())]  # type: ignore[arg-type]
+    chosen = choose(trials)
+    assert chosen.temperature == 0.7
+    assert chosen.auc < 0.65
+    assert chosen.score < 0.4 * max(one.score for one in trials)
+
+
+def test_too_little_for_validation_is_said(config: Config) -> None:
+    version = published(config, seed=0)
+    with pytest.raises(UserError, match="only 15 replies of yours are kept for validation"):
+        tune_sampling(config, version, quick=True)
+    assert read_manifest(config.adapters_dir / version).sampling == {}
+
+
+def test_the_command_writes_what_it_found_where_the_daemon_reads_it(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "_TEMPERATURES", (1.1,))
+    monkeypatch.setattr(tuning, "_QUICK_REPLIES", 12)
+    monkeypatch.setattr(tuning, "_FILTERS", tuning._FILTERS[:2])
+    monkeypatch.setattr("training.fidelity.evaluate.QUICK", Effort(200, 4, 8, 4, candidates=True))
+    splits = ["train"] * 40 + ["validation"] * 12 + ["test"] * 12
+    write_sessions(config.data_dir / SESSIONS, [session(number, split) for number, split in enumerate(splits)])
+    folder = config.adapters_dir / published(config, seed=0)
+    path = tmp_path / "config.yaml"
+    content = {"model": {"base": config.model.base, "dtype": "float32"}, "reply": {"max_tokens": 16, "top_p": 0.95}}
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    result = CliRunner().invoke(
+        app(), ["evaluate", folder.name, "--tune-sampling", "--quick", "--json", "--config", str(path)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "config.yaml says otherwise of top_p" in result.stderr
+    printed = json.loads(result.stdout)
+    assert "bits_per_byte" in printed["figures"]
+    tuned = printed["tuned"][0]
+    assert len(tuned["trials"]) == 3
+    manifest = read_manifest(folder)
+    assert manifest.sampling == tuned["sampling"]
+    spoken = read_persona(folder).sampling(configuration.Reply())
+    assert {name: getattr(spoken, name) for name in tuning.SETTINGS} == tuned["sampling"]
+    assert read_persona(folder).sampling(configuration.Reply(temperature=0.3)).temperature == 0.3

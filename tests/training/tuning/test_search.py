@@ -1,0 +1,152 @@
+"""`doppel tune` end to end on a tiny base: trials that train, a search that goes on, and config.yaml at the end."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from doppel.cli.app import app
+from doppel.config import Config, load_config
+from doppel.errors import DoppelError, UserError
+from doppel.system.file_lock import hold
+from tests.training.runs import small_run
+from training.dataset.files import SESSIONS, read_sessions, write_sessions
+from training.tuning import search as tuning
+from training.tuning.search import Limits, tune, tuning_folder
+
+LIMITS = Limits(trials=2, trial_minutes=0.02)
+
+
+@pytest.fixture(autouse=True)
+def _restored_signals() -> Iterator[None]:
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    assert before == {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_base: Path) -> Config:
+    small_run(tmp_path, tiny_base)
+    training = {"max_length": 128, "learning_rate": 0.002, "rank": 8, "sessions_per_step": 4, "epochs": 1}
+    content = {"model": {"base": str(tiny_base), "dtype": "float32"}, "training": training}
+    path = tmp_path / "config.yaml"
+    path.write_text("# mine\n" + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return load_config(path)
+
+
+@pytest.fixture(autouse=True)
+def _known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of the same length however busy the machine is: a little over an epoch."""
+    monkeypatch.setattr(tuning._Bench, "_measured", lambda bench: 5000.0)
+
+
+def command(config: Config, *options: str) -> tuple[int, dict[str, Any], str]:
+    done = CliRunner().invoke(app(), ["tune", "--config", str(config.root / "config.yaml"), "--json", *options])
+    return done.exit_code, json.loads(done.stdout) if done.stdout else {}, done.stderr
+
+
+def test_trials_train_are_judged_and_kept_and_the_search_goes_on(config: Config) -> None:
+    first = tune(config, LIMITS)
+    assert [trial.state for trial in first.trials] == ["done", "done"]
+    assert first.trials[0].values["learning_rate"] == 0.002
+    assert first.trials[0].values["rank"] == 8
+    scores = [trial.score for trial in first.trials]
+    assert all(score is not None and score < first.base for score in scores)
+    assert first.best is not None
+    assert first.best.score == min(score for score in scores if score is not None)
+    second = tune(config, Limits(trials=3, trial_minutes=0.02))
+    assert second.trials[:2] == first.trials
+    assert len(second.trials) == 3
+    assert second.base == first.base
+    assert second.trial_tokens == first.trial_tokens
+    assert sorted(one.name for one in tuning_folder(config).iterdir()) == ["journal.log", "lock"]
+
+
+def test_a_stopped_trial_is_done_again_by_the_same_command(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = tuning.Attempt.report
+
+    def press_ctrl_c(attempt: tuning.Attempt, score: float, eighths: int) -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(attempt, score, eighths)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tuning.Attempt, "report", press_ctrl_c)
+        stopped = tune(config, LIMITS)
+    assert stopped.stopped
+    assert stopped.trials == []
+    after = tune(config, Limits(trials=1, trial_minutes=0.02))
+    assert [trial.values["learning_rate"] for trial in after.trials] == [0.002]
+
+
+def test_the_command_shows_a_table_and_writes_only_when_told(config: Config) -> None:
+    path = config.root / "config.yaml"
+    before = path.read_text(encoding="utf-8")
+    code, told, shown = command(config, "--trials", "4", "--trial-minutes", "0.02")
+    assert code == 0
+    assert len(told["trials"]) == 4
+    assert path.read_text(encoding="utf-8") == before
+    assert not told["written"]
+    best = told["best"]
+    code, told, shown = command(config, "--trials", "4", "--trial-minutes", "0.02", "--write")
+    assert code == 0
+    assert told["best"] == best
+    training = load_config(path).training
+    if best["number"] == 1:
+        assert "Nothing better than the settings it began with" in shown
+        assert path.read_text(encoding="utf-8") == before
+    else:
+        assert told["written"]
+        assert {name: getattr(training, name) for name in best["values"]} == best["values"]
+        assert path.read_text(encoding="utf-8").startswith("# mine\n")
+    assert training.max_length == 128
+
+
+def test_a_trial_is_as_long_as_the_time_for_it(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    found = tune(config, Limits(trials=0, trial_minutes=0.02))
+    assert 0 < found.trial_tokens <= 4 * found.epoch_tokens
+    assert tune(config, Limits(trials=0, trial_minutes=1e9)).trial_tokens == 4 * found.epoch_tokens
+
+
+def test_minutes_end_it_between_trials(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune(config, Limits(trials=5, minutes=0, trial_minutes=0.02)).trials == []
+    assert "0 minutes are over" in capsys.readouterr().err
+
+
+def test_trials_are_compared_at_the_same_points(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = tuning.Attempt.report
+
+    def note(attempt: tuning.Attempt, score: float, eighths: int) -> bool:
+        seen.append(eighths)
+        return real(attempt, score, eighths)
+
+    monkeypatch.setattr(tuning.Attempt, "report", note)
+    tune(config, Limits(trials=1, trial_minutes=0.02))
+    assert seen == sorted(set(seen))
+    assert len(seen) >= 4
+    assert seen[-1] == 8
+
+
+def test_what_stands_in_the_way_is_one_line(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tuning_folder(config)
+    folder.mkdir()
+    held = hold(folder / "lock")
+    assert held is not None
+    with held, pytest.raises(DoppelError, match="another `doppel tune` is at work there"):
+        tune(config, LIMITS)
+    train = [one for one in read_sessions(config.data_dir) if one.split == "train"]
+    write_sessions(config.data_dir / SESSIONS, train)
+    with pytest.raises(UserError, match="no messages to judge by"):
+        tune(config, LIMITS)
+    monkeypatch.setattr("training.commands.tune.find_spec", lambda name: None)
+    code, _, shown = command(config)
+    assert code == 2
+    assert "`doppel tune` needs optuna; run `pip install 'doppel[tune]'`" in shown
+    assert "Traceback" not in shown

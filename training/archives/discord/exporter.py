@@ -1,0 +1,231 @@
+"""DiscordChatExporter's JSON and CSV: one channel, or a part of one, a file. Does not know whose archive it is.
+
+Streams message by message. A table says neither ids nor replies nor who is a bot, and its times may be in the
+form of any country. Does not decide what is worth keeping.
+"""
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from training.archives.discord.package import shown
+from training.archives.formats.chat_logs import month_number
+from training.archives.formats.json_stream import JsonStream
+from training.archives.formats.reactions import Reaction, is_emoji, reactions_to
+from training.archives.formats.records import array_records, as_object, csv_rows, json_stream, messages_of, to_utc
+from training.archives.formats.text_lines import decode_head
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import Tree
+
+_BEGINNING = re.compile(rb'^\s*\{\s*"guild"\s*:\s*\{')
+_CHANNEL = re.compile(rb'"channel"\s*:\s*\{')
+_TABLE = re.compile(r'\ufeff?"?AuthorID"?,"?Author"?,"?Date"?,"?Content"?,', re.IGNORECASE)
+_ZONE = ZoneInfo("UTC")
+_SAID = frozenset(("Default", "Reply", "0", "19"))
+_PRIVATE = frozenset(("DirectTextChat", "1"))
+_DIRECT = "Direct Messages"
+
+# `Guild - Category - channel [id] (after 2020-01-01) [part 2].csv`, as the exporter names files.
+_NAME = re.compile(r"(?P<title>.*?)\s*\[(?P<id>\d{15,20})\]")
+_PART = re.compile(r"\s*(?:\[part \d+\]|\((?:after|before|\d{4}-)[^()]*\))", re.IGNORECASE)
+_DATE = re.compile(
+    r"(\d{1,4})[-./]\s?(\d{1,2}|[a-z]{3})[-./]\s?(\d{1,4})\.?,?\s+(\d{1,2})[:.](\d\d)(?:[:.](\d\d))?\s*([ap]\.?\s?m)?",
+    re.IGNORECASE,
+)
+_NOTICE = re.compile(
+    r"Pinned a message\.|Joined the server\.|Left the group\.|Started a thread\.|Changed the channel icon\."
+    r"|Started a call(?: that lasted [\d.,]+ minutes)?\.|(?:Added|Removed) .{1,40} (?:to|from) the group\."
+    r"|Changed the channel name[.:].*"
+)
+
+
+class DiscordExporterReader:
+    """Reads one exported file; parts of a channel have the same ids and so become one chat."""
+
+    name = "discord-exporter"
+    accepts = "DiscordChatExporter (JSON or CSV)"
+
+    def sniff(self, tree: Tree) -> bool:
+        """Whether the file begins with a guild and a channel, or with the columns of the exporter's table."""
+        if not tree.is_file:
+            return False
+        head = tree.head(tree.files()[0])
+        plain = head.removeprefix(b"\xef\xbb\xbf")
+        return bool(_BEGINNING.match(plain) and _CHANNEL.search(plain)) or _is_table(head)
+
+    def read(self, tree: Tree) -> Iterator[Message]:
+        """Every record of the file."""
+        name = tree.files()[0]
+        if _is_table(tree.head(name)):
+            yield from messages_of(tree, name, csv_rows(tree, name), _Table(tree, name))
+            return
+        guild: dict[str, Any] = {}
+        channel: dict[str, Any] = {}
+        with json_stream(tree, name) as stream:
+            for key in stream.members():
+                if key == "messages" and stream.peek() == "[":
+                    yield from _messages(tree, name, stream, guild, channel)
+                elif key in ("guild", "channel") and stream.peek() == "{":
+                    value = stream.value()
+                    guild, channel = (value, channel) if key == "guild" else (guild, value)
+                else:
+                    stream.skip()
+
+
+def _messages(
+    tree: Tree, file: str, stream: JsonStream, guild: dict[str, Any], channel: dict[str, Any]
+) -> Iterator[Message]:
+    title = str(channel.get("name") or "")
+    chat = str(channel.get("id") or title)
+    kind: Kind = "dm" if str(channel.get("type")) in _PRIVATE else "group"
+    chat_name = title if kind == "dm" or not guild.get("name") else f"{guild['name']} #{title}"
+
+    def convert(record: dict[str, Any], origin: str) -> Message:
+        return _message(record, chat, chat_name, kind, origin)
+
+    records = array_records(tree, file, stream, fence='"messageCount"')
+    yield from messages_of(tree, file, records, convert, lambda record, to: reactions_to(to, _reactions(record)))
+
+
+def _reactions(record: Mapping[str, Any]) -> Iterator[Reaction]:
+    """Who reacted, where the export was told to say; an emoji of a server's own is written as in a text."""
+    for reaction in record.get("reactions") or ():
+        emoji = as_object(reaction.get("emoji"))
+        sign = str(emoji.get("name") or "")
+        for user in reaction.get("users") or ():
+            if not user.get("isBot"):
+                yield str(user["id"]), _called(user), f":{sign}:" if emoji.get("id") and sign else sign
+
+
+def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, origin: str) -> Message:
+    author = record["author"]
+    reference = record.get("reference") or {}
+    # A reference to another channel is a forward or a crosspost, and an id there means nothing here.
+    answered = reference.get("messageId") if str(reference.get("channelId") or chat) == chat else None
+    people = [as_object(one) for one in record.get("mentions") or ()]
+    text = shown(str(record.get("content") or ""), {str(one.get("id")): _called(one) for one in people})
+    sticker = "" if text else _sticker(record)
+    return Message(
+        id=str(record["id"]),
+        platform="discord",
+        chat=chat,
+        kind=kind,
+        sender=str(author["id"]),
+        sender_name=_called(author),
+        sent_at=to_utc(record["timestamp"], _ZONE),
+        text=text or sticker,
+        reply_to=None if answered is None else str(answered),
+        chat_name=chat_name or chat,
+        mark=_mark(record, author, text or sticker),
+        origin=origin,
+    )
+
+
+def _called(person: Mapping[str, Any]) -> str:
+    return str(person.get("nickname") or person.get("name") or person.get("id"))
+
+
+def _sticker(record: Mapping[str, Any]) -> str:
+    """What a sticker says: the emoji that it is called, or its name as an emoji of a server's own is written."""
+    names = [str(as_object(one).get("name") or "").strip() for one in record.get("stickers") or ()]
+    return " ".join(name if is_emoji(name) else f":{'_'.join(name.split())}:" for name in names if name)
+
+
+def _mark(record: dict[str, Any], author: dict[str, Any], text: str) -> Mark:
+    if author.get("isBot"):
+        return "bot"
+    if str(record.get("type", "Default")) not in _SAID:
+        return "service"
+    if record.get("forwardedMessage"):
+        return "forward"
+    # A sticker that has a name says that, as a picture's caption says what it says.
+    if record.get("stickers"):
+        return "media" if text else "sticker"
+    return "media" if record.get("attachments") else ""
+
+
+def _is_table(head: bytes) -> bool:
+    return bool(_TABLE.match(decode_head(head)))
+
+
+class _Table:
+    """Turns the rows of a table into messages, after a first pass over its dates and authors."""
+
+    def __init__(self, tree: Tree, file: str) -> None:
+        stem = _PART.sub("", PurePosixPath(file).stem)
+        named = _NAME.search(stem)
+        self._title = named["title"] if named else stem
+        self._chat = named["id"] if named else stem
+        self._zone = tree.zone
+        authors, self._day_first = _survey(tree.unheard(), file)
+        self._kind: Kind = "dm" if self._title.startswith(_DIRECT) and authors <= 2 else "group"
+        self._now: datetime | None = None
+        self._same: Counter[int] = Counter()
+
+    def __call__(self, row: Mapping[str, str], origin: str) -> Message:
+        sender, text = row["authorid"], shown(row["content"], {})
+        sent_at = self._time(row["date"])
+        if sent_at != self._now:
+            self._now, self._same = sent_at, Counter()
+        # Rows have no id. Parts of an export may share a minute, so the text belongs to what tells them apart.
+        digest = zlib.crc32(f"{sender}\n{text}\n{row.get('attachments', '')}".encode("utf-8", "replace"))
+        self._same[digest] += 1
+        mark: Mark = "media" if row.get("attachments") else ""
+        return Message(
+            id=f"{sent_at.isoformat()}/{digest:08x}/{self._same[digest]}",
+            platform="discord",
+            chat=self._chat,
+            kind=self._kind,
+            sender=sender or row["author"],
+            sender_name=row["author"] or sender,
+            sent_at=sent_at,
+            text=text,
+            chat_name=self._title or self._chat,
+            mark="service" if _NOTICE.fullmatch(text) else mark,
+            origin=origin,
+        )
+
+    def _time(self, text: str) -> datetime:
+        text = _spaced(text)
+        if text.isdecimal():  # seconds, or milliseconds, since 1970
+            return datetime.fromtimestamp(int(text) / (1000 if len(text) > 11 else 1), UTC)
+        match = _DATE.match(text)
+        if match is None:
+            return to_utc(text, self._zone)
+        first, second, third, hour, minute, seconds, half = match.groups()
+        if len(first) > 2:
+            year, month, day = int(first), int(second), int(third)
+        elif not second.isdecimal():
+            year, month, day = int(third), month_number(second), int(first)
+        else:
+            day, month = (int(first), int(second)) if self._day_first else (int(second), int(first))
+            year = int(third)
+        hours = int(hour) % 12 + 12 * (half[0] in "pP") if half else int(hour)
+        year = year if year > 99 else 2000 + year
+        return datetime(year, month, day, hours, int(minute), int(seconds or 0), tzinfo=self._zone).astimezone(UTC)
+
+
+def _survey(tree: Tree, file: str) -> tuple[int, bool]:
+    """How many people write (3 for more), and whether days come before months in the dates."""
+    authors: set[str] = set()
+    day_first: bool | None = None
+    slashes = False
+    for _, row in csv_rows(tree, file):
+        if len(authors) < 3:
+            authors.add(row.get("authorid", ""))
+        match = _DATE.match(_spaced(row.get("date", "")))
+        if day_first is None and match and match[2].isdecimal() and len(match[1]) <= 2:
+            # The exporter's own form, `03/14/2021 9:00 AM`, is the likelier one where nothing tells.
+            slashes = slashes or ("/" in match[0] and match[7] is not None)
+            if int(match[1]) > 12 or int(match[2]) > 12:
+                day_first = int(match[1]) > 12
+    return len(authors), not slashes if day_first is None else day_first
+
+
+def _spaced(text: str) -> str:
+    return text.replace("\u202f", " ").replace("\xa0", " ").strip()

@@ -1,0 +1,173 @@
+"""Discord's own data package: `messages/c<ID>/messages.json` or `.csv`, beside `messages/index.json`.
+
+It holds the owner's messages only, so that every session of it is one person talking; the answers of others
+come from other exports. Streams channel by channel. Does not decide what is worth keeping.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from training.archives.formats.records import as_object, csv_rows, json_array, messages_of, to_utc, whole_json
+from training.archives.formats.text_lines import decode_head
+from training.archives.message import Kind, Message
+from training.archives.source_tree import Tree
+
+_CHANNEL = re.compile(r"(?:^|/)c?(\d{15,20})/$")
+_TABLE = re.compile(r'\ufeff?"?ID"?,"?Timestamp"?,"?Contents"?', re.IGNORECASE)
+_ARRAY = re.compile(r'\ufeff?\s*\[\s*(?:\]|\{\s*"(?:ID|Timestamp|Contents|Attachments)"\s*:|$)', re.IGNORECASE)
+_MARKUP = re.compile(
+    r"<(?P<kind>@!?|@&|#)(?P<id>\d{15,20})>|<a?(?P<emoji>:\w+:)\d{15,20}>|<t:(?P<time>\d{1,11})(?::[tTdDfFR])?>"
+    r"|<(?P<command>/[^:<>\n]{1,100}):\d{15,20}>"
+)
+_OWNER = "owner"
+_ZONE = ZoneInfo("UTC")
+_GROUPS = frozenset(("GUILD_TEXT", "GUILD_VOICE", "GROUP_DM", "PUBLIC_THREAD", "PRIVATE_THREAD", "GUILD_ANNOUNCEMENT"))
+_SNIFFED = 8
+
+# A folder with anything else in it may hold other archives too, and is not claimed as a whole.
+_PARTS = frozenset(
+    ("account", "activities", "activity", "ads", "messages", "programs", "servers", "support_tickets", "store")
+)
+
+
+class _Account(msgspec.Struct, frozen=True):
+    """What `user.json` tells: whose package it is, and how people and channels are called."""
+
+    sender: str = _OWNER
+    name: str = _OWNER
+    names: dict[str, str] = {}
+
+
+class DiscordReader:
+    """Reads a data package, or its folder of messages alone, whatever that is called."""
+
+    name = "discord"
+    accepts = "Discord data package (zip or folder; it has your own messages only)"
+
+    def sniff(self, tree: Tree) -> bool:
+        """Whether this folder holds folders of channels with messages in them, or is a package that has such."""
+        return not tree.is_file and (_has_channels(tree, "") or _package_messages(tree) is not None)
+
+    def read(self, tree: Tree) -> Iterator[Message]:
+        """Every message of every channel."""
+        place = "" if _has_channels(tree, "") else _package_messages(tree) or ""
+        account = _account(tree) if place else _Account()
+        index = _file(tree, place, "index.json")
+        titles = as_object(whole_json(tree, index)) if index else {}
+        for folder in tree.folders(place):
+            match = _CHANNEL.search(folder)
+            file = _messages_file(tree, folder) if match else None
+            if match is None or file is None:
+                continue
+            about = _file(tree, folder, "channel.json")
+            channel = as_object(whole_json(tree, about)) if about else {}
+            chat = match[1]
+            title = str(titles.get(chat) or channel.get("name") or chat)
+            records = json_array(tree, file) if file.lower().endswith(".json") else csv_rows(tree, file)
+            yield from messages_of(tree, file, records, _Converter(account, chat, title, _kind(channel, title)))
+
+
+class _Converter:
+    """Turns the records of one channel into messages."""
+
+    def __init__(self, account: _Account, chat: str, title: str, kind: Kind) -> None:
+        self._account = account
+        self._chat = chat
+        self._title = title
+        self._kind = kind
+
+    def __call__(self, record: Mapping[str, Any], origin: str) -> Message:
+        fields = {key.lower(): value for key, value in record.items()}
+        return Message(
+            id=str(fields["id"]),
+            platform="discord",
+            chat=self._chat,
+            kind=self._kind,
+            sender=self._account.sender,
+            sender_name=self._account.name,
+            sent_at=to_utc(fields["timestamp"], _ZONE),
+            text=shown(str(fields.get("contents") or ""), self._account.names),
+            is_owner=True,
+            chat_name=self._title,
+            mark="media" if fields.get("attachments") else "",
+            origin=origin,
+        )
+
+
+def shown(text: str, names: Mapping[str, str]) -> str:
+    """A message's text with custom emoji, mentions, times and commands as people see them, by the names known."""
+    if "<" not in text:
+        return text
+
+    def show(match: re.Match[str]) -> str:
+        if match["emoji"]:
+            return match["emoji"]
+        if match["time"]:
+            return f"{datetime.fromtimestamp(int(match['time']), UTC):%Y-%m-%d %H:%M} UTC"
+        if match["command"]:
+            return match["command"]
+        return match["kind"][0] + names.get(match["id"], "unknown")
+
+    return _MARKUP.sub(show, text)
+
+
+def _has_channels(tree: Tree, place: str) -> bool:
+    channels = [folder for folder in tree.folders(place) if _CHANNEL.search(folder)]
+    return any(_messages_file(tree, folder) for folder in channels[:_SNIFFED])
+
+
+def _package_messages(tree: Tree) -> str | None:
+    """The folder of messages in a folder that is a package and nothing else."""
+    folders = {folder.removesuffix("/").lower(): folder for folder in tree.folders()}
+    messages = folders.get("messages")
+    if messages is None or "account" not in folders or not folders.keys() <= _PARTS:
+        return None
+    return messages if _has_channels(tree, messages) else None
+
+
+def _file(tree: Tree, folder: str, name: str) -> str | None:
+    """A file of a folder, by its name in any case."""
+    return next((file for file in tree.files(folder) if file.lower() == (folder + name).lower()), None)
+
+
+def _messages_file(tree: Tree, folder: str) -> str | None:
+    """The file with a channel's messages, by its form."""
+    for name in tree.files(folder):
+        low = name.lower()
+        if low.endswith(("messages.json", "messages.csv")):
+            form = _ARRAY if low.endswith(".json") else _TABLE
+            if form.match(decode_head(tree.head(name, 64))):
+                return name
+    return None
+
+
+def _account(tree: Tree) -> _Account:
+    """The account that a package belongs to."""
+    for folder in tree.folders():
+        if folder.lower() == "account/" and (file := _file(tree, folder, "user.json")):
+            user = as_object(whole_json(tree, file))
+            friends = user.get("relationships")
+            people = [user, *(as_object(as_object(one).get("user")) for one in _list(friends))]
+            names = {str(one.get("id")): str(name) for one in people if (name := _name(one))}
+            if user.get("id"):
+                return _Account(str(user["id"]), str(_name(user) or _OWNER), names)
+    return _Account()
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _name(user: Mapping[str, Any]) -> Any:
+    return user.get("display_name") or user.get("global_name") or user.get("username")
+
+
+def _kind(channel: Mapping[str, Any], title: str) -> Kind:
+    if channel.get("guild") or str(channel.get("type")) in _GROUPS:
+        return "group"
+    return "dm" if title.startswith("Direct Message with") or str(channel.get("type")) in ("1", "DM") else "group"

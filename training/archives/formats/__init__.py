@@ -1,0 +1,1 @@
+"""File formats and text conventions that several readers share."""

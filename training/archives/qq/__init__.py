@@ -1,0 +1,1 @@
+"""QQ: text, mht and JSON exports."""

@@ -1,0 +1,1 @@
+"""Signal: signal-export's folders, and the app's own backup frames."""

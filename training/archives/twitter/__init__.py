@@ -1,0 +1,1 @@
+"""The Twitter / X archive."""

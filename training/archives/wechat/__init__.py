@@ -1,0 +1,1 @@
+"""WeChat: the tables and JSON files of its exporters."""

@@ -1,0 +1,1 @@
+"""Which messages are left out: empty ones, near-duplicates, repeats."""

@@ -1,0 +1,91 @@
+"""The data set on disk: data/<persona>/ with sessions.jsonl, habits.json and report.json.
+
+`doppel build` writes it, `doppel train` reads it. Sessions are kept as text, so that the same data set
+serves every base model; they become tokens only in the trainer. Knows no export format and no model.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from doppel.cli.checks import data_made_from
+from doppel.config import Config
+from doppel.errors import UserError
+from doppel.i18n import tr
+from doppel.transcript import Header, Turn
+
+SESSIONS = "sessions.jsonl"
+Split = Literal["train", "validation", "test"]
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """One conversation without a long silence, or one post, ready for the transcript.
+
+    Attributes:
+        id: stable across builds: digest of platform, chat and first message.
+        split: by time and whole thread.
+        chat: pseudonym of the chat, for per-chat figures.
+        started_at: time of the first bubble, UTC.
+        header: as the model sees it (fields already dropped for some sessions).
+        turns: never empty; at least one is the persona's.
+        kind: what sort of conversation it is, also where the header lost that; None in data sets of earlier versions.
+    """
+
+    id: str
+    split: Split
+    chat: str
+    started_at: datetime
+    header: Header
+    turns: tuple[Turn, ...]
+    kind: str | None = None
+
+
+def write_sessions(path: Path, sessions: Iterable[Session]) -> int:
+    """Writes one session a line and returns how many."""
+    encoder = msgspec.json.Encoder()
+    count = 0
+    with path.open("wb") as file:
+        for session in sessions:
+            file.write(encoder.encode(session) + b"\n")
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def read_sessions(folder: Path) -> Iterator[Session]:
+    """The sessions of a data folder. Raises UserError when it was never built or a line is damaged."""
+    decoder = msgspec.json.Decoder(Session)
+    path = folder / SESSIONS
+    if not path.is_file():
+        raise UserError(tr("{path}: no data set yet; run `doppel build` first", path=folder))
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield decoder.decode(line)
+            except msgspec.MsgspecError as error:
+                raise UserError(
+                    tr("{path}, line {line}: {error}; run `doppel build` again", path=path, line=number, error=error)
+                ) from None
+
+
+def check_archives(config: Config) -> None:
+    """Raises UserError for a data set that was made from other archives than config.yaml names now."""
+    if data_made_from(config) not in (None, config.archive_digest):
+        raise UserError(
+            tr(
+                "{path}: made from other archives than config.yaml names now; run `doppel build` first",
+                path=config.data_dir,
+            )
+        )
+
+
+def dataset_digest(folder: Path) -> str:
+    """SHA-256 of sessions.jsonl: which data an adapter was trained on."""
+    with (folder / SESSIONS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""The build's report: figures, statistics and the page."""

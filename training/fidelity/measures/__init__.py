@@ -1,0 +1,1 @@
+"""The measures of the fidelity report, one a module."""

@@ -1,0 +1,215 @@
+"""The outcome of an examination as sections of report.html: bars, distributions, and replies to look at."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from html import escape
+
+import msgspec
+
+from doppel.i18n import tr
+from doppel.reports.figures import Check, Estimate, Figure, shown
+from doppel.reports.html import Section, table
+from training.fidelity.examine import Examination
+from training.fidelity.generate import Reply
+from training.fidelity.measures.habits import words
+from training.fidelity.report.table import floor_of
+from training.fidelity.report.titles import title_of, title_of_check
+
+_SHOWN_REPLIES = 10
+_MOST_BUBBLES = 6
+_OPENINGS = 8
+_LABEL = 9  # characters of a label that have room
+_WIDTH, _HEIGHT = 640, 240
+
+STYLE = """
+style + h1 { margin-top: 3.5rem; }
+.span { position: relative; height: .5rem; background: var(--rule); border-radius: 1rem; width: min(14rem, 40vw);
+  margin-top: .5rem; }
+.span b { position: absolute; height: 100%; background: var(--accent); opacity: .35; border-radius: 1rem; }
+.span i { position: absolute; top: -.2rem; width: .9rem; height: .9rem; border-radius: 1rem; background: var(--accent);
+  transform: translateX(-50%); }
+.judged td:first-child { min-width: 10rem; }
+.judged td:not(:first-child) { white-space: nowrap; padding-right: 1.25rem; }
+.pairs { display: grid; gap: 1.25rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+.chat { border: 1px solid var(--rule); border-radius: .6rem; padding: .75rem 1rem; font-size: .92rem; }
+.chat p { margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.chat .them { color: var(--faint); }
+.chat .it { color: var(--accent); }
+.bars rect.you { fill: var(--faint); } .bars rect.it { fill: var(--accent); }
+.charts figure { margin: 0; }
+.bars text { fill: var(--faint); font-size: 16px; } .bars text.it { fill: var(--accent); }
+"""
+
+
+def fidelity_sections(examination: Examination, checks: Sequence[Check]) -> list[Section]:
+    """Sections with every figure, the distributions and the ten best and ten worst replies."""
+    ranked = ranked_replies(examination)
+    best, worst = ranked[:_SHOWN_REPLIES], ranked[-_SHOWN_REPLIES:][::-1]
+    return [
+        Section(
+            tr("Between a stranger and you"), f"<p>{escape(floor_of(examination))}</p>{_bars(examination.figures)}"
+        ),
+        Section(tr("How it writes, and how you write"), _distributions(examination)),
+        Section(tr("Ten replies most like you"), _chats(best)),
+        Section(tr("Ten replies least like you"), _chats(worst)),
+        Section(tr("Every figure"), _figures(examination.figures)),
+        Section(tr("Goals"), _checks(checks)),
+    ]
+
+
+def ranked_replies(examination: Examination) -> list[tuple[Reply, Reply]]:
+    """(written, actual) pairs, from what is most like the owner's words to what is least, by shared habits.
+
+    A reply counts as like the owner's when its words are those the owner uses more often than the prompted base does.
+    """
+    own, base = (
+        Counter(word for reply in side for word in words(reply.text))
+        for side in (examination.actual, examination.prompted)
+    )
+    total_own, total_base = sum(own.values()) + 1, sum(base.values()) + 1
+
+    def likeness(reply: Reply) -> float:
+        found = words(reply.text) or [""]
+        score = sum(
+            math.log((own.get(word, 0) + 0.5) / total_own) - math.log((base.get(word, 0) + 0.5) / total_base)
+            for word in found
+        )
+        return score / math.sqrt(len(found))
+
+    pairs = [
+        (reply, real) for reply, real in zip(examination.written, examination.actual, strict=True) if reply.bubbles
+    ]
+    return sorted(pairs, key=lambda pair: likeness(pair[0]), reverse=True)
+
+
+def _bars(figures: Sequence[Figure]) -> str:
+    rows = []
+    for figure in figures:
+        likeness = figure.likeness
+        if likeness is None or not math.isfinite(likeness):
+            continue
+        bar = f'<div class="span">{_band(figure)}<i style="left:{_percent(likeness):.0f}%"></i></div>'
+        value = shown(figure, figure.value, with_interval=True)
+        bounds = (shown(figure, figure.floor), bar, shown(figure, figure.ceiling))
+        cells = (escape(title_of(figure.name)), escape(value), *bounds)
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = "".join(
+        f"<th>{escape(title)}</th>" for title in (tr("figure"), tr("value"), tr("floor"), "", tr("ceiling (you)"))
+    )
+    return f'<div class="wide judged"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _band(figure: Figure) -> str:
+    """The interval, as far as it lies between floor and ceiling."""
+    ends = [
+        _percent(end)
+        for number in (figure.value.low, figure.value.high)
+        if math.isfinite(end := msgspec.structs.replace(figure, value=Estimate(number, number, number)).likeness or 0.0)
+    ]
+    if len(ends) < 2:
+        return ""
+    return f'<b style="left:{min(ends):.0f}%;width:{max(ends) - min(ends):.0f}%"></b>'
+
+
+def _percent(likeness: float) -> float:
+    return 100 * max(0.0, min(1.0, likeness))
+
+
+def _distributions(examination: Examination) -> str:
+    you, it = ([one for one in side if one.bubbles] for side in (examination.actual, examination.written))
+    if not you or not it:
+        return f"<p>{escape(tr('It wrote nothing.'))}</p>"
+    classes = max(len(one.text).bit_length() for one in [*you, *it])
+    lengths = [str(1 << number) for number in range(classes)]
+    rows = [*map(str, range(1, _MOST_BUBBLES)), f"{_MOST_BUBBLES}+"]
+    opening = [name for name, _ in Counter(map(_opening, you)).most_common(_OPENINGS)]
+    drawn = [
+        _histogram(
+            tr("Characters of a reply, from so many on"), lengths, you, it, lambda one: len(one.text).bit_length() - 1
+        ),
+        _histogram(tr("Messages in a row"), rows, you, it, lambda one: min(len(one.bubbles), _MOST_BUBBLES) - 1),
+        _histogram(
+            tr("Your most frequent first words"),
+            opening,
+            you,
+            it,
+            lambda one: opening.index(_opening(one)) if _opening(one) in opening else None,
+        ),
+    ]
+    return f'<div class="charts">{"".join(drawn)}</div>'
+
+
+def _opening(reply: Reply) -> str:
+    return next(iter(words(reply.text)), reply.text[:1])
+
+
+def _histogram(
+    title: str, labels: Sequence[str], you: Sequence[Reply], it: Sequence[Reply], place: Callable[[Reply], int | None]
+) -> str:
+    """Shares of both sides' replies beside each other, a pair of bars a label; what has no place is in none."""
+    heights = []
+    for side in (you, it):
+        counts = Counter(map(place, side))
+        heights.append([counts[number] / len(side) for number in range(len(labels))])
+    tallest = max(max(side) for side in heights) or 1.0
+    slot = (_WIDTH - 40) / len(labels)
+    marks = []
+    for second, (name, shares) in enumerate(zip(("you", "it"), heights, strict=True)):
+        for number, share in enumerate(shares):
+            height = share / tallest * (_HEIGHT - 70)
+            x = 20 + number * slot + second * slot * 0.4 + slot * 0.1
+            marks.append(
+                f'<rect class="{name}" x="{x:.1f}" y="{_HEIGHT - 30 - height:.1f}" width="{slot * 0.38:.1f}" '
+                f'height="{height:.1f}"><title>{share:.0%}</title></rect>'
+            )
+    ticks = "".join(
+        _label(20 + (number + 0.5) * slot, _HEIGHT - 8, label[:_LABEL]) for number, label in enumerate(labels)
+    )
+    label = escape(title)
+    legend = _label(50, 18, f"■ {tr('you')}") + _label(130, 18, f"■ {tr('it')}", "it")
+    return (
+        f'<figure><figcaption>{label}</figcaption><svg class="bars" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{label}">{"".join(marks)}{ticks}{legend}</svg></figure>'
+    )
+
+
+def _label(x: float, y: float, text: str, name: str = "") -> str:
+    return f'<text class="{name}" x="{x:.1f}" y="{y}" text-anchor="middle">{escape(text)}</text>'
+
+
+def _chats(pairs: Sequence[tuple[Reply, Reply]]) -> str:
+    return f'<div class="pairs">{"".join(_chat(written, actual) for written, actual in pairs)}</div>'
+
+
+def _chat(written: Reply, actual: Reply) -> str:
+    heard = "".join(
+        f'<p class="them"><b>{escape(tr("you") if turn.is_mine else turn.speaker)}</b> '
+        f"{escape(' / '.join(turn.bubbles))}</p>"
+        for turn in written.situation.context[-3:]
+    )
+    it, you = (escape(" / ".join(reply.bubbles)) for reply in (written, actual))
+    return (
+        f'<div class="chat">{heard}<p class="it"><b>{escape(tr("it"))}</b> {it}</p>'
+        f"<p><b>{escape(tr('you'))}</b> {you}</p></div>"
+    )
+
+
+def _figures(figures: Sequence[Figure]) -> str:
+    rows = [
+        (
+            title_of(figure.name),
+            shown(figure, figure.value, with_interval=True),
+            shown(figure, figure.floor, with_interval=True),
+            shown(figure, figure.ceiling, with_interval=True),
+        )
+        for figure in figures
+    ]
+    return f'<div class="judged">{table((tr("figure"), tr("value"), tr("floor"), tr("ceiling (you)")), rows)}</div>'
+
+
+def _checks(checks: Sequence[Check]) -> str:
+    rows = [
+        (title_of_check(check.name), f"{check.value:.3f}", check.goal, "✓" if check.ok else "–") for check in checks
+    ]
+    return table((tr("goal"), tr("value"), tr("asked"), ""), rows)

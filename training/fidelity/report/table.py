@@ -1,0 +1,93 @@
+"""The outcome of an examination in the terminal: one screen."""
+
+from rich.table import Table
+
+from doppel.i18n import tr
+from doppel.reports.figures import Figure, by_name, share_of, shown
+from training.fidelity.examine import Examination
+from training.fidelity.outcome import Fidelity
+from training.fidelity.report.titles import title_of
+from training.fidelity.texts import LEAST_TURNS
+from training.tuning.sampling import SETTINGS, Tuned
+
+SHOWN = (
+    *("bits_per_byte", "bits_per_byte_prompted", "bits_change", "specificity", "choice", "choice_others"),
+    *("two_sample_auc", "two_sample_auc_matched", "candidates_two_sample_auc", "habits_distance"),
+    *("habits_distance_prompted", "distinct_2", "length_spread", "authorship", "relevance", "candidates_relevance"),
+    *("out_of_character", "verbatim_run", "recited", "forgetting", "quiz"),
+)
+_BAR = 12
+_WIDE = 110
+
+
+def report_table(outcome: Fidelity, width: int = _WIDE) -> Table:
+    """Value, interval, floor and ceiling of the main figures, and where there is room where the value lies between.
+
+    Args:
+        outcome: of the examination.
+        width: of the terminal, in characters.
+    """
+    title = tr("Version {version}: how much it is like you", version=outcome.version)
+    table = Table(title=title, title_justify="left", caption=floor_of(outcome.examination), caption_justify="left")
+    table.add_column(tr("figure"), overflow="fold")
+    for column in (tr("value"), tr("floor"), tr("ceiling (you)") if width >= _WIDE else tr("you")):
+        table.add_column(column, justify="right", no_wrap=True)
+    if width >= _WIDE:
+        table.add_column(tr("floor → you"))
+    figures = by_name(outcome.examination.figures)
+    for name in SHOWN:
+        if (figure := figures.get(name)) is not None:
+            cells = (title_of(name), shown(figure, figure.value, with_interval=True), *_bounds(figure), _bar(figure))
+            table.add_row(*cells[: len(table.columns)])
+    return table
+
+
+def floor_of(examination: Examination) -> str:
+    """Who is the floor of the figures of what is written, in a sentence."""
+    if examination.other:
+        return tr(
+            "Floor of the written replies: {count} of one other person in your archive.", count=len(examination.other)
+        )
+    return tr(
+        "Floor of the written replies: the base model with a prompt; nobody else in your archive wrote {least}.",
+        least=LEAST_TURNS,
+    )
+
+
+def comparison_table(first: Fidelity, second: Fidelity) -> Table:
+    """The main figures of two versions."""
+    table = Table(title=tr("Two versions compared"), title_justify="left")
+    table.add_column(tr("figure"), overflow="fold")
+    for outcome in (first, second):
+        table.add_column(outcome.version, justify="right")
+    sides = [by_name(outcome.examination.figures) for outcome in (first, second)]
+    for name in SHOWN:
+        if all(name in side for side in sides):
+            cells = [shown(side[name], side[name].value, with_interval=True) for side in sides]
+            table.add_row(title_of(name), *cells)
+    return table
+
+
+def tuning_table(tuned: Tuned) -> Table:
+    """What was tried for a version's sampling, the best marked."""
+    table = Table(title=tr("Version {version}: ways to choose words", version=tuned.version), title_justify="left")
+    for name in SETTINGS:
+        table.add_column(name, justify="right")
+    for column in (tr("told apart (0.5: not)"), tr("habits"), tr("relevance"), ""):
+        table.add_column(column, justify="right")
+    for place, one in enumerate(tuned.trials):
+        mark = "●" if one == tuned.chosen else tr("before") if place == 0 else ""
+        numbers = [f"{value:g}" for value in one.setting.values()]
+        table.add_row(*numbers, f"{one.auc:.3f}", f"{one.distance:.3f}", share_of(one.relevance), mark)
+    return table
+
+
+def _bounds(figure: Figure) -> tuple[str, str]:
+    return shown(figure, figure.floor), shown(figure, figure.ceiling)
+
+
+def _bar(figure: Figure) -> str:
+    if figure.likeness is None or figure.likeness != figure.likeness:
+        return ""
+    place = round(max(0.0, min(1.0, figure.likeness)) * _BAR)
+    return "━" * place + "●" + "─" * (_BAR - place)

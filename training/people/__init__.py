@@ -1,0 +1,1 @@
+"""Who is the owner, and who are the contacts."""

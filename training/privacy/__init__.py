@@ -1,0 +1,1 @@
+"""Personal data is replaced by made-up values before anything is learned."""

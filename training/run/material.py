@@ -1,0 +1,293 @@
+"""A training before its first step: the data set as examples, the base model, and the plan for this machine."""
+
+import hashlib
+import time
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, PreTrainedModel
+
+from doppel.adapters.versions import BaseIdentity
+from doppel.config import Config
+from doppel.errors import UserError
+from doppel.i18n import tr
+from doppel.models.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
+from doppel.models.quantize import check_quantization, choose_body_dtype, load_quantized
+from doppel.terminal import say
+from doppel.transcript import FORMATS, Transcript, open_transcript
+from training.dataset.files import Session, dataset_digest, read_sessions
+from training.lora.bits_per_byte import score
+from training.lora.cpu_kernels.install import accelerate
+from training.lora.distributed import ALONE, Ranks
+from training.lora.examples import Example, examples, first, plan_steps, spread
+from training.lora.fsdp import is_split, layer_mesh, should_split, split
+from training.lora.mixing import Source, count_tokens, mix
+from training.lora.model import add_lora, check_head
+from training.lora.packing import tokens_per_batch, why_not_packed
+from training.lora.quantize import match_adapter
+from training.lora.replay import likely_tokens, replay
+from training.lora.settings import Choice, Settings, Size, choose_length, recommend
+from training.lora.starting_point import Start, choose_start, start_from
+from training.lora.threads import choose_threads, use_threads
+from training.run.checkpoints import Started, Work
+from training.run.plan import Plan, make_plan, tokens_per_second, tokens_within
+from training.run.speed import Clock, training_speed
+
+_TEST_TOKENS = 24_000
+_TRIAL_TOKENS = 512  # to time threads with
+_ANY_CONTEXT = 32_768  # for the few models whose configuration does not say what they take
+
+
+class Material(msgspec.Struct, frozen=True):
+    """Everything a run is made of, besides the model.
+
+    Attributes:
+        sessions: the data set by split.
+        transcript: for the base's tokenizer.
+        base: the base's identity, and where it lies.
+        train, validation, test: the same as examples.
+        minutes: training time allowed, or None.
+        device: where the model computes.
+        max_length: tokens of the longest example.
+        sources: what `train` holds of instruction data, beside the owner's messages.
+        ranks: the processes that train together.
+    """
+
+    sessions: dict[str, list[Session]]
+    transcript: Transcript
+    base: BaseIdentity
+    base_folder: Path
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    minutes: float | None
+    device: str
+    max_length: Choice[int]
+    sources: list[Source] = []
+    ranks: Ranks = ALONE
+
+    @property
+    def messages(self) -> int:
+        """How many of the persona's messages there are to train on."""
+        return sum(len(turn.bubbles) for one in self.sessions["train"] for turn in one.turns if turn.is_mine)
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A run as it stands before its first step.
+
+    Attributes:
+        material: what it is made of.
+        work: its folder.
+        start: the adapter to train on from, or None.
+        started: what an interrupted run left to go on with, or None.
+        base: the model, without adapter.
+    """
+
+    material: Material
+    work: Work
+    start: Start | None
+    started: Started | None
+    base: PreTrainedModel
+
+
+def open_run(config: Config, *, first_run: bool, origin: str | None, ranks: Ranks) -> Opened:
+    """Reads and loads all that a run needs; see `gather`, `choose_start` and `load_base` for what it raises.
+
+    Args:
+        config: the configuration.
+        first_run: keep to `training.first_run_minutes`.
+        origin: the version or folder of an adapter to train on from.
+        ranks: the processes that train together.
+    """
+    with ranks.leader_first():  # the others find in the cache what it fetches or converts
+        minutes = config.training.first_run_minutes if first_run else config.training.minutes
+        material = gather(config, minutes, ranks)
+    work = Work(work_folder(config), purpose(config, material, minutes, regardless_of={"track", "gate"}))
+    start, started = choose_start(config, origin, work, material.base)
+    base = load_base(config, material, started.plan if started else None)
+    if material.device == "cpu":
+        if started:
+            use_threads(started.plan.threads)  # what they add up in another order would not be the same to the bit
+        elif ranks.count == 1:
+            choose_threads(partial(score, base, first(material.train, _TRIAL_TOKENS), tokens_per_batch(base)))
+    return Opened(material, work, start, started, base)
+
+
+def gather(config: Config, minutes: float | None, ranks: Ranks = ALONE) -> Material:
+    """Reads the data set and turns it into examples for the configured base.
+
+    Raises:
+        UserError: no data set, nothing of the persona's in it, longer examples wanted than the base takes, or a
+            quantised base on a machine that cannot compute one.
+    """
+    device = choose_device(config.model.device)
+    if config.training.quantize is not None:
+        check_quantization(device)
+    sessions: dict[str, list[Session]] = {"train": [], "validation": [], "test": []}
+    for session in read_sessions(config.data_dir):
+        sessions[session.split].append(session)
+    folder = prepare_base(config.model, say)
+    tokenizer = load_tokenizer(folder)
+    transcript = open_transcript(tokenizer, FORMATS[config.transcript])
+    shape = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    context = getattr(shape, "max_position_embeddings", None) or _ANY_CONTEXT
+    length = choose_length(config.training, minutes, device, context)
+    split = {name: examples(some, transcript, length.value) for name, some in sessions.items()}
+    if not split["train"]:
+        raise UserError(
+            tr("{path}: nothing of yours to train on; give `doppel build` a larger archive", path=config.data_dir)
+        )
+    fallback = split["validation"] or split["test"] or split["train"]
+    mixed = mix(config.training, config.root, split["train"], transcript, length.value)
+    return Material(
+        sessions=sessions,
+        transcript=transcript,
+        base=identify(folder, config.model.base),
+        base_folder=folder,
+        train=[*split["train"], *mixed.items],
+        validation=fallback,
+        test=spread(split["test"] or fallback, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
+        minutes=minutes,
+        device=device,
+        max_length=length,
+        sources=mixed.sources,
+        ranks=ranks,
+    )
+
+
+def load_base(config: Config, material: Material, plan: Plan | None = None) -> PreTrainedModel:
+    """The base model where and in what it trains.
+
+    Args:
+        config: may quantise it, or split it over GPUs.
+        material: says where it lies and which processes share it.
+        plan: of the run to go on with, whose dtype is kept whatever the machine measures now.
+
+    Raises:
+        UserError: it cannot be trained, or not in this way.
+    """
+    folder, device, ranks, quantize = (
+        material.base_folder,
+        material.device,
+        material.ranks,
+        config.training.quantize,
+    )
+    choose = choose_dtype if quantize is None else choose_body_dtype
+    dtype = ranks.tell(getattr(torch, plan.dtype) if plan else choose(config.model.dtype, device))
+    if quantize is not None:
+        base = load_quantized(folder, quantize, dtype, device)
+    elif should_split(config.training, folder, ranks):
+        mesh = layer_mesh(device, ranks)
+        with ranks.in_turn():  # so that the machine's memory need not hold more than one whole base
+            base = load_model(folder, dtype)
+            split(base, mesh, device)
+    else:
+        base = load_model(folder, dtype, device)
+    check_head(base)
+    accelerate(base)
+    if ranks.leads and (reason := why_not_packed(base)) is not None:
+        say(tr("One conversation at a time, which is slower: {reason}.", reason=reason))
+    return base
+
+
+def with_replay(config: Config, material: Material, base: PreTrainedModel) -> Material:
+    """The material with `training.replay` of its tokens from the base itself, which is sampled first if need be.
+
+    Raises:
+        UserError: the base is split over GPUs, where it cannot write.
+    """
+    share = config.training.replay
+    if not share:
+        return material
+    if is_split(base):
+        raise UserError(tr("training.replay: a base that is split over GPUs cannot write; set it to 0"))
+    tokens = round(count_tokens(material.train) * share / (1 - share))
+    seen = likely_tokens(material.minutes, material.device)
+    with material.ranks.leader_first():  # the others find in the cache what it wrote
+        items = replay(
+            base,
+            material.transcript,
+            material.base,
+            tokens=tokens,
+            distinct=tokens if seen is None else round(seen * share),
+            length=material.max_length.value,
+            seed=config.training.seed,
+        )
+    return msgspec.structs.replace(material, train=[*material.train, *items])
+
+
+def size_of(material: Material, base: PreTrainedModel) -> Size:
+    """What recommendations go by."""
+    return Size(
+        messages=material.messages,
+        examples=len(material.train),
+        parameters=base.num_parameters(),
+        minutes=material.minutes,
+    )
+
+
+def settings_for(config: Config, material: Material, base: PreTrainedModel, start: Start | None = None) -> Settings:
+    """What to train with: as in the adapter to start from, else in config.yaml, else as recommended."""
+    settings = recommend(config.training, size_of(material, base), material.max_length)
+    if start is None:
+        return settings
+    reason = tr("as in the adapter to start from")
+    rank, alpha = Choice(start.lora.scaling.r, reason), Choice(start.alpha, reason)
+    return msgspec.structs.replace(settings, rank=rank, alpha=alpha)
+
+
+def adapted(config: Config, base: PreTrainedModel, rank: int, alpha: float, start: Start | None = None) -> PeftModel:
+    """The base with a LoRA: the one to start from, else a new one; the same seed gives the same."""
+    torch.manual_seed(config.training.seed)
+    model = add_lora(base, rank, alpha) if start is None else start_from(start, base)
+    if config.training.quantize is not None:
+        match_adapter(model, base.dtype)
+    accelerate(model)
+    return model
+
+
+def draw_up(config: Config, settings: Settings, material: Material, model: PeftModel) -> Plan:
+    """The plan of a new run, after a measurement of how fast this machine trains on this material."""
+    size = tokens_per_batch(model)
+    steps = plan_steps(material.train, settings.sessions_per_step.value, size, config.training.seed)
+    ranks = material.ranks
+    # everybody's clock stands where the last one's does: all measure the same batches, and as long as the slowest takes
+    clock = Clock(material.device, lambda: max(ranks.collect(time.perf_counter())))
+    seconds = training_speed(model, steps, clock) / ranks.count
+    speed = tokens_per_second(model, material.train, seconds)
+    return make_plan(
+        config.training,
+        settings,
+        items=material.train,
+        most_tokens=tokens_within(material.minutes, speed),
+        is_short=material.minutes is not None,
+        tokens_per_second=speed,
+        tokens_per_batch=size,
+        device=material.device,
+        dtype=model.dtype,
+        now=datetime.now(UTC),
+    )
+
+
+def work_folder(config: Config) -> Path:
+    """Where an unfinished training of the persona lies."""
+    return config.data_dir.with_name(config.data_dir.name + ".training")
+
+
+def purpose(config: Config, material: Material, minutes: float | None, *, regardless_of: set[str]) -> str:
+    """Digest of all that a run depends on: data, base, and settings but those of `training` that are named."""
+    parts = (
+        dataset_digest(config.data_dir),
+        material.base.digest,
+        material.transcript.format,
+        material.transcript.template,
+        config.training.model_dump_json(exclude=regardless_of),
+        config.model.model_dump_json(),
+        str(minutes),
+        *(source.digest for source in material.sources),
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
