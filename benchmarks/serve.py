@@ -52,16 +52,16 @@ import torch
 
 from benchmarks.chats import Bench
 from benchmarks.rivals import Generate, RawLlamaCpp, Vllm, figures
+from doppel.adapters.lora_file import read_lora
 from doppel.adapters.versions import Manifest, publishing
-from doppel.config import Config, Model
+from doppel.config import Config, ModelSettings
 from doppel.engine import Engine, EngineError, Request
 from doppel.engine.llamacpp.engine import Instance, LlamaCppEngine
 from doppel.engine.local import decoding
 from doppel.engine.local.engine import TransformersEngine
-from doppel.engine.local.lora import read_lora
 from doppel.engine.remote.engine import OpenAIEngine
 from doppel.models.base import identify, prepare_base
-from doppel.terminal import say
+from doppel.terminal import print_status
 from doppel.transcript import ME, Header, Turn
 from tests.tiny import save_lora
 
@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("--vllm", help="vLLM's command, to be measured too")
     parser.add_argument("--json", action="store_true", help="as ever: the last line is the JSON object")
     options = parser.parse_args()
-    base = prepare_base(Model(), say)
+    base = prepare_base(ModelSettings(), print_status)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         adapters = [_publish(base, Path(folder), seed) for seed in range(_ADAPTERS)]
         bench = Bench(base, adapters, tokens=16 if options.quick else 64)
@@ -138,7 +138,7 @@ async def _speed(
     """All sides in turns, each with as many chats; the results of every round."""
     runs: dict[str, list[dict[str, float]]] = {}
     generate = Generate(bench.model(), bench.adapters[0], bench.tokens)
-    llamacpp = await asyncio.to_thread(LlamaCppEngine.open, Config(), say)
+    llamacpp = await asyncio.to_thread(LlamaCppEngine.open, Config(), print_status)
     there = await llamacpp.load_adapter(bench.adapters[0])
     lora = read_lora(bench.adapters[0], llamacpp.base)
     alone: Instance = await asyncio.to_thread(llamacpp._launch, llamacpp._converted(lora))
@@ -146,7 +146,7 @@ async def _speed(
     remote = None
     if vllm is not None:
         content = {"backend": "openai", "url": vllm.url, "model": vllm.name}
-        remote = await asyncio.to_thread(OpenAIEngine.open, Config.model_validate({"engine": content}), say)
+        remote = await asyncio.to_thread(OpenAIEngine.open, Config.model_validate({"engine": content}), print_status)
         await remote.load_adapter(bench.adapters[0])
     for number in range(rounds):
         for chats in CHATS:
@@ -162,7 +162,9 @@ async def _speed(
                 runs.setdefault(f"{side}.{chats}", []).append(await asked)
             if remote is not None:
                 runs.setdefault(f"vllm.{chats}", []).append(await _together(bench, remote, name, prompts))
-            say(json.dumps({what: results[-1] for what, results in runs.items() if what.endswith(f".{chats}")}))
+            print_status(
+                json.dumps({what: results[-1] for what, results in runs.items() if what.endswith(f".{chats}")})
+            )
     alone.stop()
     llamacpp.close()
     return runs

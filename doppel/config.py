@@ -32,14 +32,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Persona(Section):
+class PersonaSettings(Section):
     """Who is imitated. `me` lists account ids or names, for exports that do not say whose they are."""
 
     name: Name = "sample"
     me: tuple[Account, ...] = ()
 
 
-class Privacy(Section):
+class PrivacySettings(Section):
     """Whether secrets and personal data in messages are replaced by made-up ones, which kinds, and names of people."""
 
     scrub: bool = True
@@ -47,7 +47,7 @@ class Privacy(Section):
     names: bool = False
 
 
-class Exclude(Section):
+class ExcludeSettings(Section):
     """Messages that are left out: of people and chats (ids or names), with words, before or after a day."""
 
     people: tuple[Account, ...] = ()
@@ -57,7 +57,7 @@ class Exclude(Section):
     after: date | None = None
 
 
-class Cleaning(Section):
+class CleaningSettings(Section):
     """What is left out because there is too much of it: pasted texts, short repeats, one contact's conversations."""
 
     near_duplicates: bool = True
@@ -65,14 +65,14 @@ class Cleaning(Section):
     contact_share: float = Field(default=0.5, gt=0, le=1)
 
 
-class Person(Section):
+class PersonSettings(Section):
     """One person with several accounts: ids or names, each with its platform before a colon, or without."""
 
     name: str = Field(min_length=1)
     accounts: tuple[Account, ...] = Field(min_length=1)
 
 
-class Model(Section):
+class ModelSettings(Section):
     """The base model: `bundled`, a Hugging Face id or a local folder."""
 
     base: str = "bundled"
@@ -80,7 +80,7 @@ class Model(Section):
     device: str = "auto"
 
 
-class Engine(Section):
+class EngineSettings(Section):
     """What runs the model, and how much of it at once: this process, or a server that speaks OpenAI's protocol.
 
     The server's key comes from the environment (`DOPPEL_ENGINE_KEY`). None means: what suits the engine.
@@ -100,7 +100,7 @@ class Engine(Section):
     memory_gb: float = Field(default=0.5, ge=0)
 
     @model_validator(mode="after")
-    def _small_or_split(self) -> "Engine":
+    def _small_or_split(self) -> "EngineSettings":
         if self.quantize is not None and self.split:
             raise ValueError(tr("a quantised base is not split over GPUs; leave out quantize or split"))
         return self
@@ -116,14 +116,14 @@ class Engine(Section):
         return value
 
 
-class Ingredient(Section):
+class MixSettings(Section):
     """A file of instruction data, and the share of the training tokens that is taken from it."""
 
     path: str = Field(min_length=1)
     share: float = Field(gt=0, lt=1)
 
 
-class Training(Section):
+class TrainingSettings(Section):
     """How the adapter is trained; None means: chosen from the size of archive and model."""
 
     rank: int | None = Field(default=None, ge=1, le=256)
@@ -138,32 +138,32 @@ class Training(Section):
     seed: int = 0
     quantize: Literal["nf4", "int8"] | None = None
     split: bool | None = None
-    mix: tuple[Ingredient, ...] = ()
+    mix: tuple[MixSettings, ...] = ()
     replay: float = Field(default=0, ge=0, lt=1)
     track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     gate: bool = True
 
     @model_validator(mode="after")
-    def _small_or_split(self) -> "Training":
+    def _small_or_split(self) -> "TrainingSettings":
         if self.quantize is not None and self.split:
             raise ValueError(tr("a quantised base is not split over GPUs; leave out quantize or split"))
         return self
 
     @model_validator(mode="after")
-    def _room_for_the_owner(self) -> "Training":
+    def _room_for_the_owner(self) -> "TrainingSettings":
         if sum(one.share for one in self.mix) + self.replay > 0.9:
             raise ValueError(tr("mix and replay together leave less than a tenth for your own messages"))
         return self
 
 
-class Bias(Section):
+class BiasSettings(Section):
     """How much likelier (above 0) or rarer (below) a word is made."""
 
     word: str = Field(min_length=1)
     bias: float = Field(ge=-100, le=100)
 
 
-class Reply(Section):
+class ReplySettings(Section):
     """How replies are sampled and how much of the chat they see."""
 
     temperature: float = Field(default=0.9, ge=0, le=5)
@@ -178,7 +178,7 @@ class Reply(Section):
     dry_multiplier: float = Field(default=0.0, ge=0, le=10)
     dry_base: float = Field(default=1.75, ge=1, le=4)
     dry_allowed_length: int = Field(default=2, ge=1, le=64)
-    logit_bias: tuple[Bias, ...] = ()
+    logit_bias: tuple[BiasSettings, ...] = ()
     bad_words: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     max_tokens: int = Field(default=160, ge=1, le=4096)
     candidates: int = Field(default=1, ge=1, le=8)
@@ -188,7 +188,7 @@ class Reply(Section):
     guard: bool = True
 
 
-class Telegram(Section):
+class TelegramSettings(Section):
     """`allow`: user ids (private chats) and chat ids (groups) that get answers; empty answers nobody."""
 
     enabled: bool = True
@@ -197,21 +197,21 @@ class Telegram(Section):
     api: str = "https://api.telegram.org"
 
 
-class Discord(Section):
+class DiscordSettings(Section):
     """`allow`: ids of users (direct messages), channels or servers that get answers."""
 
     enabled: bool = True
     allow: tuple[Account, ...] = ()
 
 
-class Web(Section):
+class WebSettings(Section):
     """The local web chat; always on, on this machine only unless `host` is changed."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=7860, ge=0, le=65535)
 
 
-class Post(Section):
+class PostSettings(Section):
     """One schedule of autonomous posts: exactly one of `cron` (five fields) and `every` (for example `6h`)."""
 
     name: Name
@@ -228,7 +228,7 @@ class Post(Section):
         return value
 
     @model_validator(mode="after")
-    def _one_rhythm(self) -> "Post":
+    def _one_rhythm(self) -> "PostSettings":
         if (self.cron is None) == (self.every is None):
             raise ValueError(tr("give either cron or every"))
         return self
@@ -239,21 +239,21 @@ class Config(Section):
 
     language: Literal["auto", "en", "zh"] = "auto"
     timezone: str = "auto"
-    persona: Persona = Persona()
+    persona: PersonaSettings = PersonaSettings()
     archive: str | tuple[str, ...] = "sample"
-    privacy: Privacy = Privacy()
-    exclude: Exclude = Exclude()
-    cleaning: Cleaning = Cleaning()
-    people: tuple[Person, ...] = ()
-    model: Model = Model()
-    engine: Engine = Engine()
+    privacy: PrivacySettings = PrivacySettings()
+    exclude: ExcludeSettings = ExcludeSettings()
+    cleaning: CleaningSettings = CleaningSettings()
+    people: tuple[PersonSettings, ...] = ()
+    model: ModelSettings = ModelSettings()
+    engine: EngineSettings = EngineSettings()
     transcript: Literal["base", "chat"] = "base"
-    training: Training = Training()
-    reply: Reply = Reply()
-    telegram: Telegram = Telegram()
-    discord: Discord = Discord()
-    web: Web = Web()
-    posts: tuple[Post, ...] = ()
+    training: TrainingSettings = TrainingSettings()
+    reply: ReplySettings = ReplySettings()
+    telegram: TelegramSettings = TelegramSettings()
+    discord: DiscordSettings = DiscordSettings()
+    web: WebSettings = WebSettings()
+    posts: tuple[PostSettings, ...] = ()
     data: str = "data"
     adapters: str = "adapters"
     store: str = "data/doppel.db"
@@ -268,7 +268,7 @@ class Config(Section):
 
     @field_validator("posts")
     @classmethod
-    def _names_differ(cls, value: tuple[Post, ...]) -> tuple[Post, ...]:
+    def _names_differ(cls, value: tuple[PostSettings, ...]) -> tuple[PostSettings, ...]:
         names = [post.name for post in value]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(tr("two posts are named {name}; each needs its own name", name=twice))
@@ -276,7 +276,7 @@ class Config(Section):
 
     @field_validator("people")
     @classmethod
-    def _people_differ(cls, value: tuple[Person, ...]) -> tuple[Person, ...]:
+    def _people_differ(cls, value: tuple[PersonSettings, ...]) -> tuple[PersonSettings, ...]:
         names = [person.name.casefold() for person in value]
         if twice := next((person.name for person in value if names.count(person.name.casefold()) > 1), None):
             raise ValueError(tr("two people are named {name}; put all accounts of one person together", name=twice))

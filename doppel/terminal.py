@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 console = Console(stderr=True, highlight=False)
 
 
-def say(text: str) -> None:
+def print_status(text: str) -> None:
     """One line for the user, on stderr, as it is (no markup)."""
     console.print(text, markup=False, soft_wrap=True)
 
@@ -56,7 +56,7 @@ def read_line(prompt: str) -> str | None:
         return input(prompt)
     except (EOFError, KeyboardInterrupt):
         if prompt:
-            say("")
+            print_status("")
         return None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from doppel.config import Model
+from doppel.config import ModelSettings
 from doppel.i18n import set_language
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def bundled_base(session_cache: Path) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOPPEL_CACHE", str(session_cache))
-        return prepare_base(Model(), lambda line: None)
+        return prepare_base(ModelSettings(), lambda line: None)
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from doppel.adapters.lora_file import Lora, read_lora
 from doppel.adapters.versions import Manifest, publishing
-from doppel.engine.local.lora import Lora, read_lora
 from doppel.models.base import identify, load_model
 from tests.tiny import CONTEXT_LENGTH, build_tokenizer
 

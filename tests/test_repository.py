@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from doppel.cli.app import app
 from doppel.config import parse_config
-from tests.doppel.test_layers import imported
+from tests.test_layers import imported
 
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "README.zh-CN.md")

@@ -20,7 +20,7 @@ from bot.clock import Clock
 from bot.store import Store, inbox, outbox
 from bot.store.inbox import Entry
 from bot.store.schema import Chat, InboxMessage
-from doppel.config import Reply
+from doppel.config import ReplySettings
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.transcript import pseudonym
@@ -38,7 +38,7 @@ class Means:
     store: Store
     voice: Voice
     delivery: Delivery
-    reply: Reply
+    reply: ReplySettings
     clock: Clock
     random: Random
 

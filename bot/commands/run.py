@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from doppel.cli.app import Run
 from doppel.i18n import tr
-from doppel.terminal import say
+from doppel.terminal import print_status
 
 if TYPE_CHECKING:
     from bot.platforms import Factory
@@ -88,7 +88,7 @@ def platforms() -> dict[str, "Factory"]:
         try:
             found[point.name] = point.load()
         except (ImportError, AttributeError) as error:
-            say(tr("{platform} is off: it cannot be loaded: {error}", platform=point.name, error=error))
+            print_status(tr("{platform} is off: it cannot be loaded: {error}", platform=point.name, error=error))
     return found
 
 
@@ -96,4 +96,4 @@ def open_engine(config: "Config") -> "Engine":
     """The configured engine for the configured model. Blocks; raises DoppelError."""
     from doppel.engine.registry import open_engine as open_it
 
-    return open_it(config, say)
+    return open_it(config, print_status)

@@ -1,4 +1,4 @@
-"""The local web chat as a platform. The page itself is in `bot.web.chat_page`; this is its mailbox, and decides nothing."""
+"""The local web chat as a platform: the mailbox behind the page in `bot.web.chat_page`."""
 
 import asyncio
 from collections.abc import Callable

@@ -16,7 +16,7 @@ from bot.chat.responder import Thought
 from bot.posts.triggers import Rhythm, RhythmTrigger
 from bot.store import inbox, outbox, slots
 from bot.store.schema import Chat
-from doppel.config import Config, Post
+from doppel.config import Config, PostSettings
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 
@@ -65,7 +65,7 @@ class Schedule:
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
-    async def wake(self, post: Post, rhythm: Rhythm) -> None:
+    async def wake(self, post: PostSettings, rhythm: Rhythm) -> None:
         """Posts the newest slot that is due and was not dealt with; older ones are skipped."""
         try:
             slot = await self._due(post, rhythm)
@@ -74,7 +74,7 @@ class Schedule:
         except DoppelError as error:
             log.warning(tr("post {name}: {error}", name=post.name, error=error))
 
-    async def _note_missed(self, post: Post, rhythm: Rhythm) -> None:
+    async def _note_missed(self, post: PostSettings, rhythm: Rhythm) -> None:
         """Says so when slots passed while the daemon was down for longer than the grace."""
         now, store = self._means.clock.now(), self._means.store
         known = await store.run(slots.known_since, post.name, rhythm.text, now)
@@ -90,7 +90,7 @@ class Schedule:
                 )
             )
 
-    async def _due(self, post: Post, rhythm: Rhythm) -> datetime | None:
+    async def _due(self, post: PostSettings, rhythm: Rhythm) -> datetime | None:
         """The newest slot that is due, if its moment is recent; those before it are claimed as skipped."""
         now, store = self._means.clock.now(), self._means.store
         known = await store.run(slots.known_since, post.name, rhythm.text, now)
@@ -102,7 +102,7 @@ class Schedule:
         await store.run(slots.skip, post.name, missed[:-1], now)
         return missed[-1]
 
-    async def _publish(self, post: Post, slot: datetime) -> None:
+    async def _publish(self, post: PostSettings, slot: datetime) -> None:
         means, platform = self._means, post.to.partition(":")[0]
         try:
             thought = await means.voice.say(kind="post", platform=platform)
@@ -119,7 +119,7 @@ class Schedule:
             self._look(chat)
 
 
-def check_targets(posts: Sequence[Post], off: Mapping[str, str], on: Sequence[str]) -> None:
+def check_targets(posts: Sequence[PostSettings], off: Mapping[str, str], on: Sequence[str]) -> None:
     """Raises UserError when a post goes to a platform that does not exist or is off (`off`: name to reason)."""
     for post in posts:
         platform = post.to.partition(":")[0]
@@ -143,7 +143,9 @@ def check_targets(posts: Sequence[Post], off: Mapping[str, str], on: Sequence[st
             )
 
 
-def _claim_and_put(connection: Connection, post: Post, slot: datetime, thought: Thought, now: datetime) -> Chat | None:
+def _claim_and_put(
+    connection: Connection, post: PostSettings, slot: datetime, thought: Thought, now: datetime
+) -> Chat | None:
     """Claims the slot and writes its post, or neither; None when there is nothing to send."""
     platform, _, target = post.to.partition(":")
     if not thought.bubbles:

@@ -15,7 +15,7 @@ from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from doppel.config import Post, parse_duration
+from doppel.config import PostSettings, parse_duration
 from doppel.errors import UserError
 from doppel.i18n import tr
 
@@ -32,7 +32,7 @@ class Rhythm:
         UserError: `cron` is not five fields of cron.
     """
 
-    def __init__(self, post: Post, zone: ZoneInfo) -> None:
+    def __init__(self, post: PostSettings, zone: ZoneInfo) -> None:
         self._name = post.name
         self.jitter = timedelta(minutes=post.jitter_minutes)
         """The longest delay of a slot's moment."""
@@ -88,7 +88,7 @@ def _interval(every: str) -> BaseTrigger:
     return IntervalTrigger(seconds=parse_duration(every).total_seconds(), start_date=EPOCH, timezone=UTC)
 
 
-def _cron(post: Post, zone: ZoneInfo) -> BaseTrigger:
+def _cron(post: PostSettings, zone: ZoneInfo) -> BaseTrigger:
     fields = (post.cron or "").split()
     if len(fields) != 5:
         raise UserError(

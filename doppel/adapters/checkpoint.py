@@ -12,18 +12,24 @@ from pathlib import Path
 import msgspec
 
 from doppel.adapters.habits import Habits, read_habits, write_habits
+from doppel.adapters.lora_file import base_layers, check_fits
 from doppel.adapters.peft_format import check_named_base, read_foreign, write_plain
-from doppel.adapters.versions import MANIFEST, RANK_CAP, AdapterRefused, BaseIdentity, Manifest, published, publishing
+from doppel.adapters.versions import MANIFEST, RANK_CAP, AdapterRefused, Manifest, published, publishing
 from doppel.config import Config
-from doppel.engine.local.lora import base_layers, check_fits
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.models.base import identify, prepare_base
-from doppel.persona import Persona, read_persona
-from doppel.terminal import say
+from doppel.models.base import BaseIdentity, identify, prepare_base
+from doppel.terminal import print_status
 from doppel.transcript import FORMATS
 
 _COMMON = "checkpoints.json"
+
+
+class OpenedAdapter(msgspec.Struct, frozen=True):
+    """An adapter folder with a manifest, and what its version is called; None: as the manifest says."""
+
+    folder: Path
+    version: str | None
 
 
 def describe_checkpoints(folder: Path, manifest: Manifest, habits: Habits) -> None:
@@ -35,8 +41,8 @@ def describe_checkpoints(folder: Path, manifest: Manifest, habits: Habits) -> No
 
 
 @contextmanager
-def open_adapter(folder: Path, config: Config) -> Iterator[Persona]:
-    """The persona of an adapter folder, published or not, to be served while the block lasts.
+def open_adapter(folder: Path, config: Config) -> Iterator[OpenedAdapter]:
+    """An adapter folder, published or not, to be served while the block lasts.
 
     A checkpoint is copied out of the way of its training, which removes old ones, and its manifest is made up.
 
@@ -56,9 +62,9 @@ def open_adapter(folder: Path, config: Config) -> Iterator[Persona]:
             )
         )
     if (folder / MANIFEST).exists():
-        yield read_persona(folder)
+        yield OpenedAdapter(folder, None)
         return
-    base_folder = prepare_base(config.model, say)
+    base_folder = prepare_base(config.model, print_status)
     base = identify(base_folder, config.model.base)
     found = read_foreign(folder, pickled=False)
     check_named_base(found, base)
@@ -70,9 +76,7 @@ def open_adapter(folder: Path, config: Config) -> Iterator[Persona]:
         with publishing(Path(temporary), manifest) as staging:
             write_plain(staging, found.lora, base)
             write_habits(staging, habits)
-        persona = read_persona(published(Path(temporary)))
-        named = msgspec.structs.replace(persona.manifest, version=folder.name)
-        yield msgspec.structs.replace(persona, manifest=named)
+        yield OpenedAdapter(published(Path(temporary)), folder.name)
 
 
 def _common(folder: Path) -> tuple[Manifest, Habits] | None:

@@ -11,14 +11,14 @@ import msgspec
 
 from doppel.adapters.guard import read_guard
 from doppel.adapters.habits import read_habits, write_habits
+from doppel.adapters.lora_file import Lora, base_layers, check_fits, read_lora
 from doppel.adapters.peft_format import check_named_base, read_foreign, write_plain
-from doppel.adapters.versions import MANIFEST, BaseIdentity, Manifest, check_base, current, publishing, read_manifest
+from doppel.adapters.versions import MANIFEST, Manifest, check_base, current, publishing, read_manifest
 from doppel.config import Config
-from doppel.engine.local.lora import Lora, base_layers, check_fits, read_lora
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.models.base import identify, prepare_base
-from doppel.terminal import say
+from doppel.models.base import BaseIdentity, identify, prepare_base
+from doppel.terminal import print_status
 from doppel.transcript import FORMATS
 
 
@@ -38,7 +38,7 @@ def import_adapter(config: Config, folder: Path, *, force: bool) -> dict[str, An
     """
     if not folder.is_dir():
         raise UserError(tr("{path}: no such folder; give one with {name}", path=folder, name="adapter_config.json"))
-    base_folder = prepare_base(config.model, say)
+    base_folder = prepare_base(config.model, print_status)
     base = identify(base_folder, config.model.base)
     lora, manifest = (_own if (folder / MANIFEST).exists() else _foreign)(config, folder, base, force=force)
     check_fits(lora, base_layers(base_folder))
@@ -49,7 +49,7 @@ def import_adapter(config: Config, folder: Path, *, force: bool) -> dict[str, An
             guard.write(staging)
     published = current(config.adapters_dir)
     assert published is not None
-    say(
+    print_status(
         tr(
             "Published {path} and made it the current one: rank {rank} on {layers} layers.",
             path=published,
@@ -82,9 +82,11 @@ def _foreign(config: Config, folder: Path, base: BaseIdentity, *, force: bool) -
     if not force:
         check_named_base(found, base)
     if found.base is None:
-        say(tr("{path}: does not say which base model it was made for; its layers are compared.", path=folder))
+        print_status(tr("{path}: does not say which base model it was made for; its layers are compared.", path=folder))
     if found.unknown:
-        say(tr("{path}: left out settings that are not PEFT's: {names}", path=folder, names=", ".join(found.unknown)))
+        print_status(
+            tr("{path}: left out settings that are not PEFT's: {names}", path=folder, names=", ".join(found.unknown))
+        )
     scaling = found.lora.scaling
     imported = {"weights": found.digest, "base": found.base}
     manifest = Manifest(

@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, AdapterRefused, BaseIdentity
-from doppel.engine.local.lora import Lora, layers_of, scaling_of
+from doppel.adapters.lora_file import Lora, layers_of, scaling_of
+from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, AdapterRefused
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.models.base import BUNDLED, identify
+from doppel.models.base import BUNDLED, BaseIdentity, identify
 
 PICKLED = "adapter_model.bin"
 

@@ -14,16 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.adapters.versions import (
-    MANIFEST,
-    Manifest,
-    aside,
-    bring_back,
-    file_digest,
-    read_manifest,
-    regular_files,
-    sync,
-)
+from doppel.adapters.versions import MANIFEST, Manifest, aside, bring_back, read_manifest
+from doppel.system.durable_files import file_digest, regular_files, sync
 from doppel.system.write_errors import writing
 
 _STAGING = ".amending-"

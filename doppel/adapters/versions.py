@@ -6,7 +6,6 @@ is complete or absent, `current` is old or new. Reading trusts nothing: digests,
 checked before any weight is read, and pickle is never read at all.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,8 @@ import msgspec
 
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
+from doppel.models.base import BaseIdentity
+from doppel.system.durable_files import file_digest, regular_files, sync
 from doppel.system.stale_files import remove_leftovers
 from doppel.system.write_errors import writing
 from doppel.transcript import FORMAT, FORMATS
@@ -36,13 +37,6 @@ WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 RANK_CAP = 512
 _VERSION = re.compile(r"^\d{4,}$")
-
-
-class BaseIdentity(msgspec.Struct, frozen=True):
-    """Which base model: the id as configured, and a SHA-256 over its weight files."""
-
-    id: str
-    digest: str
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,12 +209,6 @@ def check_base(folder: Path, manifest: Manifest, base: BaseIdentity) -> None:
         )
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check_peft_config(folder: Path, manifest: Manifest) -> None:
     for name in (WEIGHTS, PEFT_CONFIG):
         if name not in manifest.files:
@@ -233,11 +221,6 @@ def _check_peft_config(folder: Path, manifest: Manifest) -> None:
         raise AdapterRefused(tr("{path}: {name} cannot be read", path=folder, name=PEFT_CONFIG)) from None
     if kind != "LORA" or not all(0 < one <= RANK_CAP for one in ranks):
         raise AdapterRefused(tr("{path}: not a LoRA of rank 1 to {cap}", path=folder, cap=RANK_CAP))
-
-
-def regular_files(folder: Path) -> list[Path]:
-    """Every file of a folder that is no link, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def _next_version(adapters_dir: Path) -> str:
@@ -263,15 +246,3 @@ def _swap(pointer: Path, adapters_dir: Path) -> None:
     """Makes it `current`, in one step."""
     pointer.replace(adapters_dir / CURRENT)
     sync(adapters_dir)
-
-
-def sync(path: Path) -> None:
-    """Makes a file's content, or a folder's entries, survive a power cut (folders: where the system can)."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows does not open folders
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,7 +10,7 @@ from doppel.adapters.versions import AdapterRefused, Manifest, current, read_man
 from doppel.cli.app import Run, as_command
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.terminal import console, say
+from doppel.terminal import console, print_status
 
 adapters = typer.Typer(
     help="Published adapters: list them, choose one, go back to the one before, import and export.",
@@ -24,7 +24,7 @@ def list_versions(run: Run) -> dict[str, Any]:
     used = current(folder)
     rows = [_describe(run, version, used is not None and version == used.name) for version in versions(folder)]
     if not rows:
-        say(tr("No adapter in {path} yet; run `doppel train` (or `doppel up`) first.", path=folder))
+        print_status(tr("No adapter in {path} yet; run `doppel train` (or `doppel up`) first.", path=folder))
     elif not run.as_json:
         console.print(_table(rows))
     return {"adapters": rows}
@@ -79,7 +79,7 @@ def export_version(
 
 
 def _chosen(version: str) -> dict[str, Any]:
-    say(tr("Version {version} is the current one now.", version=version))
+    print_status(tr("Version {version} is the current one now.", version=version))
     return {"current": version}
 
 

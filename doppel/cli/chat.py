@@ -17,7 +17,7 @@ from doppel.cli.chat_commands import Leave, obey
 from doppel.config import Config
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
-from doppel.terminal import is_interactive, prepare_input, printable, read_line, say
+from doppel.terminal import is_interactive, prepare_input, print_status, printable, read_line
 
 if TYPE_CHECKING:
     from doppel.engine import Engine
@@ -34,22 +34,22 @@ def chat(
     ] = None,
 ) -> dict[str, Any] | None:
     """Talk with the persona in the terminal; ENTER alone makes it speak unprompted."""
-    if adapter is None:
-        from doppel.persona import open_persona
+    from doppel.persona import open_persona, read_persona
 
+    if adapter is None:
         return _serve(run, open_persona(run.config))
     from doppel.adapters.checkpoint import open_adapter
 
-    with open_adapter(adapter, run.config) as persona:
-        return _serve(run, persona)
+    with open_adapter(adapter, run.config) as opened:
+        return _serve(run, read_persona(opened.folder, opened.version))
 
 
 def _serve(run: Run, persona: "Persona") -> dict[str, Any]:
     config = run.config
-    say(tr("Loading the base model …"))
+    print_status(tr("Loading the base model …"))
     from doppel.engine.registry import open_engine
 
-    engine = open_engine(config, say)
+    engine = open_engine(config, print_status)
     try:
         with asyncio.Runner() as runner:
             name = runner.run(engine.load_adapter(persona.folder))
@@ -133,7 +133,7 @@ class Conversation:
                         partial = event.text
                         self._screen.write(partial)
             if objection is None and not bubbles:
-                say(tr("({persona} says nothing this time)", persona=self.persona.manifest.persona))
+                print_status(tr("({persona} says nothing this time)", persona=self.persona.manifest.persona))
         finally:
             self._seconds += time.perf_counter() - started
             self._tokens += tokens
@@ -143,7 +143,7 @@ class Conversation:
             if bubbles:
                 self.turns.append(Turn(ME, tuple(bubbles)))
             if objection is not None:
-                say(tr("(stopped: {reason})", reason=objection))
+                print_status(tr("(stopped: {reason})", reason=objection))
 
     def _objection(self, bubbles: list[str]) -> str | None:
         """Why these must not be said, if the guard is on and has something against them."""
@@ -190,7 +190,7 @@ class Screen:
 def _converse(conversation: Conversation, runner: asyncio.Runner, *, prompt: bool) -> dict[str, Any]:
     """Lines in, replies out, until the end of input, Ctrl-C at the prompt or /quit."""
     persona = conversation.persona.manifest
-    say(
+    print_status(
         tr(
             "{persona}, adapter {version}. ENTER alone makes it speak; /help lists the commands.",
             persona=persona.persona,
@@ -202,9 +202,9 @@ def _converse(conversation: Conversation, runner: asyncio.Runner, *, prompt: boo
         text = line.strip()
         if text.startswith("/"):
             try:
-                say(obey(text, conversation))
+                print_status(obey(text, conversation))
             except UserError as error:
-                say(str(error))
+                print_status(str(error))
             except Leave:
                 break
             continue
@@ -213,7 +213,7 @@ def _converse(conversation: Conversation, runner: asyncio.Runner, *, prompt: boo
         try:
             runner.run(conversation.speak())
         except KeyboardInterrupt:
-            say(tr("(stopped)"))
+            print_status(tr("(stopped)"))
         except DoppelError as error:
-            say(str(error))
+            print_status(str(error))
     return conversation.summary()

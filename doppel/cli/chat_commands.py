@@ -7,7 +7,7 @@ import msgspec
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError
 
-from doppel.config import Reply
+from doppel.config import ReplySettings
 from doppel.errors import UserError
 from doppel.i18n import tr
 
@@ -47,7 +47,7 @@ def obey(line: str, talk: Talk) -> str:
         return _shown(talk.sampling, [name])
     match name:
         case "settings":
-            changed = [one for one in RARE if getattr(talk.sampling, one) != Reply.model_fields[one].default]
+            changed = [one for one in RARE if getattr(talk.sampling, one) != ReplySettings.model_fields[one].default]
             return _shown(talk.sampling, [*SETTINGS, *changed])
         case "reset":
             talk.turns.clear()
@@ -72,9 +72,9 @@ def change(sampling: "Sampling", name: str, value: str) -> "Sampling":
             raise UserError(tr("/seed takes a whole number, or none for a fresh one each time"))
         return msgspec.structs.replace(sampling, seed=int(value))
     try:
-        checked = Reply.model_validate({name: value})
+        checked = ReplySettings.model_validate({name: value})
     except ValidationError:
-        kind = tr("a whole number") if Reply.model_fields[name].annotation is int else tr("a number")
+        kind = tr("a whole number") if ReplySettings.model_fields[name].annotation is int else tr("a number")
         raise UserError(tr("/{name} takes {kind}, {limits}", name=name, kind=kind, limits=limits(name))) from None
     return msgspec.structs.replace(sampling, **{name: getattr(checked, name)})
 
@@ -82,7 +82,7 @@ def change(sampling: "Sampling", name: str, value: str) -> "Sampling":
 def limits(name: str) -> str:
     """The range of a setting, for example `0 ≤ temperature ≤ 5`."""
     lower = upper = ""
-    for limit in Reply.model_fields[name].metadata:
+    for limit in ReplySettings.model_fields[name].metadata:
         match limit:
             case Ge():
                 lower = f"{limit.ge} ≤ "

@@ -3,7 +3,6 @@
 Each check ends in one line that says what to do. Nothing is changed, and no check raises.
 """
 
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ import msgspec
 
 from doppel.adapters.versions import check_base, current, read_manifest
 from doppel.config import Config, cache_dir, load_config
+from doppel.data_stamp import data_made_from
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import set_language, tr
 from doppel.models.base import (
@@ -267,15 +267,6 @@ def _check_platform(
         hint = tr("answers nobody: {name}.allow is empty; write to the bot and the log names the id to add", name=name)
         return Check(name=name, ok=False, hint=hint, level="optional")
     return Check(name=name, ok=True, hint=tr("token set, {count} allowed", count=len(allow)), level="optional")
-
-
-def data_made_from(config: Config) -> str | None:
-    """Digest of the archives that the data set was built from (`Config.archive_digest`); None: no data set."""
-    try:
-        report = json.loads((config.data_dir / "report.json").read_bytes())
-        return str(report.get("archive_digest"))
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _existing(path: Path) -> Path:

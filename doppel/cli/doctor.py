@@ -11,7 +11,7 @@ from doppel.cli.app import Run
 from doppel.cli.checks import Check, examine
 from doppel.errors import DoppelError
 from doppel.i18n import tr
-from doppel.terminal import console, say
+from doppel.terminal import console, print_status
 
 
 class Unwell(DoppelError):
@@ -31,7 +31,7 @@ def doctor(run: Run) -> dict[str, Any]:
     bad = [check.name for check in checks if not check.ok and check.level == "needed"]
     if bad:
         raise Unwell(tr("needs mending: {names}", names=", ".join(bad)), result)
-    say(tr("Everything that `doppel up` needs is there."))
+    print_status(tr("Everything that `doppel up` needs is there."))
     return result
 
 

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol, TextIO
 
-from doppel.adapters.versions import AdapterRefused, BaseIdentity, check_base, current, read_manifest
+from doppel.adapters.versions import AdapterRefused, check_base, current, read_manifest
 from doppel.cli.app import Run
-from doppel.cli.checks import data_made_from
 from doppel.config import Config
+from doppel.data_stamp import data_made_from
 from doppel.errors import DoppelError
 from doppel.i18n import tr
-from doppel.models.base import identify, is_prepared, prepare_base
-from doppel.terminal import say
+from doppel.models.base import BaseIdentity, identify, is_prepared, prepare_base
+from doppel.terminal import print_status
 from doppel.transcript import FORMATS
 
 STAGES = 4
@@ -59,7 +59,7 @@ def bring_up(config: Config, commands: Commands) -> None:
         StageFailed: a command failed. UserError, DoppelError: the base model cannot be had.
     """
     with _stage(1, tr("base model {base}", base=config.model.base), _when(not is_prepared(config.model), tr("2 min"))):
-        base = identify(prepare_base(config.model, say), config.model.base)
+        base = identify(prepare_base(config.model, print_status), config.model.base)
     reason = why_train(config, base)
     stale = reason is not None and data_made_from(config) != config.archive_digest
     with _stage(2, tr("your messages"), _when(stale, tr("10 s; a large archive takes minutes"))):
@@ -71,10 +71,10 @@ def bring_up(config: Config, commands: Commands) -> None:
     )
     with _stage(3, tr("training"), _when(reason is not None, expected)):
         if reason is not None:
-            say(reason)
+            print_status(reason)
             _call(commands, "train", "--first-run")
-            say(tr("This was a short first training. `doppel train` takes its time and gets closer to you."))
-    say(tr("{number}/{stages} Starting your doppelgänger …", number=4, stages=STAGES))
+            print_status(tr("This was a short first training. `doppel train` takes its time and gets closer to you."))
+    print_status(tr("{number}/{stages} Starting your doppelgänger …", number=4, stages=STAGES))
     commands.become("run")
 
 
@@ -165,14 +165,16 @@ def _call(commands: Commands, name: str, *options: str) -> None:
 def _stage(number: int, what: str, expected: str | None) -> Iterator[None]:
     """Says that a stage begins and how long it takes to expect, and how long it took; or that it is done already."""
     if expected is None:
-        say(tr("{number}/{stages} {what}: ready", number=number, stages=STAGES, what=what))
+        print_status(tr("{number}/{stages} {what}: ready", number=number, stages=STAGES, what=what))
         yield
         return
-    say(tr("{number}/{stages} {what}: about {expected} …", number=number, stages=STAGES, what=what, expected=expected))
+    print_status(
+        tr("{number}/{stages} {what}: about {expected} …", number=number, stages=STAGES, what=what, expected=expected)
+    )
     began = time.monotonic()
     yield
     seconds = time.monotonic() - began
-    say(tr("{number}/{stages} done after {seconds:.0f} s", number=number, stages=STAGES, seconds=seconds))
+    print_status(tr("{number}/{stages} done after {seconds:.0f} s", number=number, stages=STAGES, seconds=seconds))
 
 
 def _when(wanted: bool, expected: str) -> str | None:

@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from doppel.adapters.versions import BaseIdentity
 from doppel.errors import DoppelError
+from doppel.models.base import BaseIdentity
 from doppel.transcript import Transcript
 
 

@@ -19,10 +19,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from doppel.adapters.versions import BaseIdentity, file_digest
-from doppel.config import Model, cache_dir
+import msgspec
+
+from doppel.config import ModelSettings, cache_dir
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
+from doppel.system.durable_files import file_digest
 from doppel.system.stale_files import remove_leftovers
 
 if TYPE_CHECKING:
@@ -37,7 +39,14 @@ _NAMES_ONLY = ("*.json", "tokenizer*", "*.model", "*.jinja", "*.txt")
 _WANTED = (*_NAMES_ONLY, "*.safetensors")
 
 
-def prepare_base(model: Model, report: Callable[[str], None]) -> Path:
+class BaseIdentity(msgspec.Struct, frozen=True):
+    """Which base model: the id as configured, and a SHA-256 over its weight files."""
+
+    id: str
+    digest: str
+
+
+def prepare_base(model: ModelSettings, report: Callable[[str], None]) -> Path:
     """A folder with the base's safetensors weights, config and tokenizer; made or fetched if need be.
 
     Args:
@@ -55,7 +64,7 @@ def prepare_base(model: Model, report: Callable[[str], None]) -> Path:
     return _checked(_fetched(model.base, report), model.base)
 
 
-def prepare_tokenizer(model: Model, report: Callable[[str], None]) -> Path:
+def prepare_tokenizer(model: ModelSettings, report: Callable[[str], None]) -> Path:
     """A folder with the base's config and tokenizer, for when its weights are on another machine.
 
     Raises:
@@ -67,7 +76,7 @@ def prepare_tokenizer(model: Model, report: Callable[[str], None]) -> Path:
     return local if local.is_dir() else _fetched(model.base, report, _NAMES_ONLY)
 
 
-def is_prepared(model: Model) -> bool:
+def is_prepared(model: ModelSettings) -> bool:
     """Whether `prepare_base` has nothing slow to do."""
     if model.base == BUNDLED:
         return (cache_dir() / _BUNDLED_FOLDER).is_dir()

@@ -14,7 +14,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.models.base import choose_dtype, load_model
-from doppel.terminal import say
+from doppel.terminal import print_status
 
 Method = Literal["nf4", "int8"]
 
@@ -71,7 +71,7 @@ def load_quantized(
     """
     check_quantization(device, setting)
     if device == "cpu":
-        say(tr("On a CPU a quantised base takes less memory, and more time."))
+        print_status(tr("On a CPU a quantised base takes less memory, and more time."))
     place = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
     try:
         base = load_model(folder, dtype, place, quantization(method, dtype))

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from doppel.adapters.guard import Guard, read_guard
 from doppel.adapters.habits import Habits, read_habits
 from doppel.adapters.versions import AdapterRefused, Manifest, published, read_manifest
-from doppel.config import Config, Reply
+from doppel.config import Config, ReplySettings
 from doppel.engine import Engine, Request, Sampling
 from doppel.i18n import tr
 from doppel.persona.candidates import best_of
@@ -88,7 +88,7 @@ class Persona(msgspec.Struct, frozen=True):
         }
         return Header(**{field: value for field, value in wanted.items() if value in vocabulary.get(field, ())})
 
-    def sampling(self, reply: Reply, transcript: Transcript | None = None) -> Sampling:
+    def sampling(self, reply: ReplySettings, transcript: Transcript | None = None) -> Sampling:
         """How to sample: what config.yaml sets, else what was tuned for this adapter, else the defaults.
 
         Args:
@@ -98,11 +98,11 @@ class Persona(msgspec.Struct, frozen=True):
         Raises:
             AdapterRefused: the manifest's values are out of range.
         """
-        fields = (set(Sampling.__struct_fields__) & set(Reply.model_fields)) - {"logit_bias", "bad_words"}
+        fields = (set(Sampling.__struct_fields__) & set(ReplySettings.model_fields)) - {"logit_bias", "bad_words"}
         tuned = {name: value for name, value in self.manifest.sampling.items() if name in fields}
         chosen = {name: getattr(reply, name) for name in fields & reply.model_fields_set}
         try:
-            checked = Reply.model_validate({**tuned, **chosen})
+            checked = ReplySettings.model_validate({**tuned, **chosen})
         except ValidationError as error:
             key = error.errors()[0]["loc"][0]
             raise AdapterRefused(tr("{path}: sampling.{key} is out of range", path=self.folder, key=key)) from None
@@ -110,7 +110,7 @@ class Persona(msgspec.Struct, frozen=True):
         return sampling if transcript is None else _with_words(sampling, reply, transcript)
 
 
-def _with_words(sampling: Sampling, reply: Reply, transcript: Transcript) -> Sampling:
+def _with_words(sampling: Sampling, reply: ReplySettings, transcript: Transcript) -> Sampling:
     """The sampling with the words of config.yaml as tokens, and the ends of bubbles and turns free to recur."""
 
     def forms(word: str) -> list[tuple[int, ...]]:
@@ -132,9 +132,11 @@ def open_persona(config: Config) -> Persona:
     return read_persona(published(config.adapters_dir))
 
 
-def read_persona(folder: Path) -> Persona:
-    """The persona of one adapter folder, verified. Raises AdapterRefused."""
+def read_persona(folder: Path, version: str | None = None) -> Persona:
+    """The persona of one adapter folder, verified; `version` replaces the manifest's. Raises AdapterRefused."""
     manifest = read_manifest(folder)
+    if version is not None:
+        manifest = msgspec.structs.replace(manifest, version=version)
     try:
         return Persona(folder, manifest, read_habits(folder), read_guard(folder))
     except msgspec.MsgspecError as error:

@@ -22,9 +22,10 @@ from bot.posts.scheduler import Schedule
 from bot.store import Store
 from bot.store.schema import inbox, outbox, slots
 from doppel.adapters.habits import Habits, write_habits
-from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, BaseIdentity, Manifest, publishing
+from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, Manifest, publishing
 from doppel.config import Config, parse_config
 from doppel.engine import EngineError, Health, Load, Request, Token
+from doppel.models.base import BaseIdentity
 from doppel.persona import open_persona
 from doppel.transcript import ME, Header, Transcript, Turn
 

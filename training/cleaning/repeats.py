@@ -1,6 +1,6 @@
 """Which messages of the owner's repeat others of theirs: announcements pasted again, and short words said very often.
 
-Only what the owner wrote is looked at, in order of time: of texts that nearly agree (`training.cleaning.near_duplicates`) the earliest
+Only what the owner wrote is looked at, in order of time: of texts that nearly agree (`near_duplicates`) the earliest
 stays, and the same short text stays up to a cap that grows with the archive, the earliest first, because how often
 somebody says "ok" is part of how they write. Where a message lies in its conversation is not known here; what that
 means for it is decided in `training.dataset.trimming`.
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from doppel.config import Cleaning
+from doppel.config import CleaningSettings
 from training.archives.message import Message
 from training.cleaning.near_duplicates import near_repeats, words_of
 
@@ -44,7 +44,7 @@ class Repeats:
         rules: `cleaning` in config.yaml.
     """
 
-    def __init__(self, rules: Cleaning) -> None:
+    def __init__(self, rules: CleaningSettings) -> None:
         self._rules = rules
         self._texts: dict[tuple[str, str, bool | None], _Texts] = {}
         self._found: dict[int, Repeat] = {}

@@ -22,7 +22,7 @@ from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.reports.html import FILE
-from doppel.terminal import console, progress, say
+from doppel.terminal import console, print_status, progress
 from doppel.transcript import render
 from training.archives.discovery import Reader, installed_readers
 from training.dataset.build import build_dataset
@@ -31,6 +31,7 @@ from training.dataset.files import SESSIONS, Session, check_archives, read_sessi
 from training.dataset.parents import fetch_parents as fetch_missing
 from training.dataset.report.figures import LengthReport, Report, chats_table, sessions_table
 from training.dataset.report.page import measure_for, write_page
+from training.lora.settings import planned_length
 from training.people.owner import Candidate, UnknownOwner
 
 CANDIDATES_SHOWN = 12
@@ -74,7 +75,7 @@ def _fetch(run: Run) -> dict[str, Any]:
     with _watched() as watcher:
         watcher.stage(tr("Looking for what your tweets answer"))
         fetched = fetch_missing(run.config, watcher.stage)
-    say(
+    print_status(
         tr(
             "Fetched from X: {found} of {asked} posts that yours answer or quote; {gone} are deleted or protected",
             found=f"{fetched.found:,}",
@@ -87,7 +88,7 @@ def _fetch(run: Run) -> dict[str, Any]:
 
 def _build(run: Run) -> Report:
     config = run.config
-    say(tr("Reading {archives} …", archives=", ".join(config.archives)))
+    print_status(tr("Reading {archives} …", archives=", ".join(config.archives)))
     try:
         with _watched() as watcher:
             report = build_dataset(config, watcher)
@@ -98,11 +99,12 @@ def _build(run: Run) -> Report:
     if not run.as_json:
         _show(report, config.data_dir)
     _warn(report)
-    report = write_page(config, report, measure_for(config))
+    length = planned_length(config)
+    report = write_page(config, report, measure_for(config.model, length.value, length.reason))
     if report.lengths is not None:
-        say(_lengths(report.lengths))
-    say(tr("What is in it, in pictures: {path}", path=config.data_dir / FILE))
-    say(
+        print_status(_lengths(report.lengths))
+    print_status(tr("What is in it, in pictures: {path}", path=config.data_dir / FILE))
+    print_status(
         tr(
             "Data set in {path} after {seconds} s; next: `doppel train`",
             path=config.data_dir,
@@ -122,7 +124,7 @@ def _export(run: Run, form: str, path: Path, *, fetch: bool) -> dict[str, Any]:
     check_archives(config)
     exported = export_dataset(config.data_dir, form, path)
     counts = ", ".join(f"{category} {count:,}" for category, count in exported.categories.items())
-    say(tr("{path}: {records} records ({counts})", path=path, records=f"{exported.records:,}", counts=counts))
+    print_status(tr("{path}: {records} records ({counts})", path=path, records=f"{exported.records:,}", counts=counts))
     return {**msgspec.to_builtins(exported), **fetched}
 
 
@@ -207,7 +209,7 @@ def _show(report: Report, folder: Path) -> None:
     console.print()
     console.print(sessions_table(report))
     owner = report.owner
-    say(
+    print_status(
         tr(
             "Your messages: {kept} of {read} are in it, from {first} to {last} ({accounts}).",
             accounts=", ".join(owner.accounts),
@@ -220,7 +222,7 @@ def _show(report: Report, folder: Path) -> None:
     for session in _examples(folder):
         console.print()
         console.rule(tr("An example, as the model sees it"), align="left", style="dim")
-        say(render(session.header, session.turns))
+        print_status(render(session.header, session.turns))
     console.print()
 
 
@@ -241,7 +243,7 @@ def _warn(report: Report) -> None:
     """What was not read, and where to look."""
     if report.bad:
         first = next(bad for source in report.sources.values() for bad in source.bad_records)
-        say(
+        print_status(
             tr(
                 "Records that could not be read and were left out: {count}, all listed in report.json; the first: "
                 "{file}, {position}: {reason}",
@@ -253,7 +255,7 @@ def _warn(report: Report) -> None:
         )
     if report.absent:
         archive, names = next(iter(report.absent.items()))
-        say(
+        print_status(
             tr(
                 "Archives in which nobody who may be you writes: {count}, all listed in report.json; the first: "
                 "{archive} ({names}). If you are one of them, add the name to `persona.me`.",
@@ -268,7 +270,7 @@ def _warn(report: Report) -> None:
         files = (
             shown if more <= 0 else tr("{files} and {more} more, listed in report.json", files=shown, more=f"{more:,}")
         )
-        say(
+        print_status(
             tr(
                 "Files that no reader knows, left unread: {count} ({files})",
                 count=f"{report.unknown_count:,}",
@@ -276,7 +278,7 @@ def _warn(report: Report) -> None:
             )
         )
     if report.beside:
-        say(
+        print_status(
             tr(
                 "Pictures, videos, pages and attachments beside the messages, not read: {count}",
                 count=f"{report.beside:,}",

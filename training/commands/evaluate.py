@@ -22,8 +22,9 @@ def evaluate(
     """Measure how much an adapter is like its owner, on messages it has never seen."""
     from training.fidelity.evaluate import evaluate_version  # torch takes seconds to import
     from training.fidelity.outcome import compare
-    from training.fidelity.report.table import comparison_table, report_table, tuning_table
+    from training.fidelity.report.table import comparison_table, report_table
     from training.tuning.sampling import tune_sampling as tune
+    from training.tuning.table import tuning_table
 
     chosen = versions[:2] if versions else [None]
     tuned = [tune(run.config, version, quick=quick) for version in chosen] if tune_sampling else []

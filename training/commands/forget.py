@@ -8,10 +8,11 @@ import typer
 from doppel.cli.app import Run
 from doppel.i18n import tr
 from doppel.reports.html import FILE
-from doppel.terminal import say
+from doppel.terminal import print_status
 from training.dataset.forget import forget as forget_contact
 from training.dataset.forget import read_report
 from training.dataset.report.page import measure_for, write_page
+from training.lora.settings import planned_length
 
 
 def forget(
@@ -25,7 +26,7 @@ def forget(
 
     config = run.config
     gone = forget_contact(config, name)
-    say(
+    print_status(
         tr(
             "{name} is forgotten: {messages} messages left the data set, {sessions} conversations are shorter or gone.",
             name=name,
@@ -33,11 +34,12 @@ def forget(
             sessions=f"{gone.sessions:,}",
         )
     )
-    write_page(config, read_report(config.data_dir), measure_for(config))
-    say(tr("What is in it, in pictures: {path}", path=config.data_dir / FILE))
-    say(tr("No `doppel build` will take them in again: {path} says so, without their name.", path=gone.path))
+    length = planned_length(config)
+    write_page(config, read_report(config.data_dir), measure_for(config.model, length.value, length.reason))
+    print_status(tr("What is in it, in pictures: {path}", path=config.data_dir / FILE))
+    print_status(tr("No `doppel build` will take them in again: {path} says so, without their name.", path=gone.path))
     if config.adapters_dir.is_dir():
-        say(
+        print_status(
             tr(
                 "What was trained before still knows them: run `doppel train`, then remove the older folders in {path}",
                 path=config.adapters_dir,
@@ -45,5 +47,5 @@ def forget(
         )
     unfinished = [path for path in (work_folder(config), tuning_folder(config)) if path.is_dir()]
     if unfinished:
-        say(tr("So does what is not finished: remove {paths}", paths=", ".join(map(str, unfinished))))
+        print_status(tr("So does what is not finished: remove {paths}", paths=", ".join(map(str, unfinished))))
     return dict(msgspec.to_builtins(gone))

@@ -14,7 +14,7 @@ from doppel.adapters.versions import read_manifest
 from doppel.cli.app import Run
 from doppel.i18n import tr
 from doppel.reports.quiz import NAME_LENGTH, Question, Sitting, record, remove_offer, score, summary, write_offer
-from doppel.terminal import is_interactive, prepare_input, printable, read_line, say
+from doppel.terminal import is_interactive, prepare_input, print_status, printable, read_line
 
 _REAL = {"r", "real", "真"}
 _GENERATED = {"g", "generated", "假"}
@@ -44,20 +44,20 @@ def quiz(
     sitting = material.sitting(rounds, seed)
     persona = read_manifest(material.folder).persona
     if len(sitting.questions) < rounds:
-        say(tr("There are only {count} replies to ask about.", count=len(sitting.questions)))
-    say(tr("Did {persona} write the reply after the arrow, or was it generated?", persona=persona))
+        print_status(tr("There are only {count} replies to ask about.", count=len(sitting.questions)))
+    print_status(tr("Did {persona} write the reply after the arrow, or was it generated?", persona=persona))
     prompt = is_interactive() and not run.as_json
     asking = tr("r real, g generated, q stop: ")
     prepare_input(prompt)
     if not prompt:
-        say(asking)
+        print_status(asking)
     verdicts = ask(sitting, persona, lambda: read_line(asking if prompt else ""))
     result = score(sitting, verdicts, name[:NAME_LENGTH])
     if result.asked:
         record(material.folder, result)
-        say("\n" + summary(result))
+        print_status("\n" + summary(result))
     else:
-        say(tr("Nothing was judged, so nothing is noted."))
+        print_status(tr("Nothing was judged, so nothing is noted."))
     share = msgspec.structs.asdict(result.share.rounded()) if result.asked else None
     return {"version": material.folder.name, **msgspec.structs.asdict(result), "share": share}
 
@@ -72,7 +72,7 @@ def ask(sitting: Sitting, owner: str, answer: Answer) -> list[bool]:
     """
     verdicts: list[bool] = []
     for number, question in enumerate(sitting.questions, 1):
-        say(tr("\n— {number} of {count} —", number=number, count=len(sitting.questions)))
+        print_status(tr("\n— {number} of {count} —", number=number, count=len(sitting.questions)))
         _show(question, owner)
         verdict = _verdict(answer)
         if verdict is None:
@@ -88,7 +88,7 @@ def _offer(run: Run, version: str | None, rounds: int) -> dict[str, Any]:
     offer = gather(config, version, WRITTEN_SITTINGS * rounds).offer(rounds)
     path = write_offer(config.data_dir, offer)
     count = sum(len(one.questions) for one in offer.sittings)
-    say(
+    print_status(
         tr(
             "The web page asks {count} questions about version {version}, in {sittings} sittings: "
             "http://{host}:{port}/quiz/ while `doppel run` runs.",
@@ -99,22 +99,22 @@ def _offer(run: Run, version: str | None, rounds: int) -> dict[str, Any]:
             port=config.web.port,
         )
     )
-    say(tr("Whoever opens it reads messages of yours and of others; `doppel quiz --no-page` ends that."))
+    print_status(tr("Whoever opens it reads messages of yours and of others; `doppel quiz --no-page` ends that."))
     return {"version": offer.version, "page": str(path), "sittings": len(offer.sittings), "questions": count}
 
 
 def _withdraw(run: Run) -> dict[str, Any]:
     remove_offer(run.config.data_dir)
-    say(tr("The web page asks nothing now."))
+    print_status(tr("The web page asks nothing now."))
     return {"page": None}
 
 
 def _show(question: Question, owner: str) -> None:
     for turn in question.context:
         for bubble in turn.bubbles:
-            say(printable(f"{owner if turn.is_mine else turn.speaker}: {bubble}"))
+            print_status(printable(f"{owner if turn.is_mine else turn.speaker}: {bubble}"))
     for bubble in question.bubbles:
-        say(printable(f"  → {bubble}"))
+        print_status(printable(f"  → {bubble}"))
 
 
 def _verdict(answer: Answer) -> bool | None:
@@ -126,4 +126,4 @@ def _verdict(answer: Answer) -> bool | None:
             return None
         if said in _REAL or said in _GENERATED:
             return said in _REAL
-        say(tr("r is for real, g for generated, q to stop."))
+        print_status(tr("r is for real, g for generated, q to stop."))

@@ -6,7 +6,7 @@ import typer
 
 from doppel.cli.app import Run
 from doppel.i18n import tr
-from doppel.terminal import console, say
+from doppel.terminal import console, print_status
 from training.dataset.files import check_archives
 
 
@@ -54,7 +54,7 @@ def _plan(run: Run, *, first_run: bool, origin: str | None, restart: bool) -> di
     from training.run.forecast import forecast
     from training.run.forecast_table import lines, settings_table, time_table
 
-    say(tr("Measuring this machine …"))
+    print_status(tr("Measuring this machine …"))
     made = forecast(run.config, first_run=first_run, origin=origin, restart=restart)
     if made is None:
         return None
@@ -64,5 +64,5 @@ def _plan(run: Run, *, first_run: bool, origin: str | None, restart: bool) -> di
             console.print(table)
         console.print()
         for line in lines(made):
-            say(line)
+            print_status(line)
     return made.result()

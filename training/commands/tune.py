@@ -11,7 +11,7 @@ from rich.table import Table
 from doppel.cli.app import Run
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.terminal import console, say
+from doppel.terminal import console, print_status
 from training.dataset.files import check_archives
 from training.tuning.config_edit import write_settings
 
@@ -55,7 +55,7 @@ def tune(
     _tell(tuned, will_write=write)
     if write and tuned.best is not None and tuned.best.number != 1:
         write_settings(run.config_path, "training", settings_of(tuned.best))
-        say(tr("Written into {path}; `doppel train` uses them.", path=run.config_path))
+        print_status(tr("Written into {path}; `doppel train` uses them.", path=run.config_path))
         result["written"] = True
     if tuned.stopped:
         from training.run.run import Interrupted
@@ -98,13 +98,13 @@ def trials_table(tuned: "Tuned") -> Table:
 def _tell(tuned: "Tuned", *, will_write: bool) -> None:
     """What the search has found, and what to do with it."""
     if tuned.best is None or tuned.best.score is None:
-        say(tr("No trial has come to its end yet."))
+        print_status(tr("No trial has come to its end yet."))
         return
     present = tuned.trials[0].score
     if tuned.best.number == 1 or present is None:
-        say(tr("Nothing better than the settings it began with has been found (trial 1)."))
+        print_status(tr("Nothing better than the settings it began with has been found (trial 1)."))
         return
-    say(
+    print_status(
         tr(
             "The best is trial {number}: {better:.1%} fewer bits per byte than the settings it began with (trial 1).",
             number=tuned.best.number,
@@ -113,9 +113,11 @@ def _tell(tuned: "Tuned", *, will_write: bool) -> None:
     )
     lines = ", ".join(f"{name}: {value}" for name, value in settings_of(tuned.best).items())
     if not will_write:
-        say(tr("For config.yaml, under training: {lines}; the same command with --write writes them.", lines=lines))
+        print_status(
+            tr("For config.yaml, under training: {lines}; the same command with --write writes them.", lines=lines)
+        )
     if tuned.trial_tokens < tuned.epoch_tokens:
-        say(
+        print_status(
             tr(
                 "A trial read {share:.0%} of an epoch; a whole training may want other settings. `--trial-minutes` "
                 "makes trials longer.",

@@ -13,8 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from doppel.cli.checks import data_made_from
 from doppel.config import Config
+from doppel.data_stamp import data_made_from
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.transcript import Header, Turn

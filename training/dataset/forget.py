@@ -1,7 +1,7 @@
 """Takes one contact out of a data set that is built: their sessions go, and every later build leaves them out.
 
-A conversation of two goes whole. Of other sessions stay the stretches between the contact's turns, as `training.dataset.trimming`
-says. What others wrote about the contact stays, and so does what adapters that were trained before have learned.
+A conversation of two goes whole. Of other sessions stay the stretches between the contact's turns, as `trimming`
+cuts them. What others wrote about the contact stays, and so does what adapters that were trained before have learned.
 """
 
 import hashlib

@@ -24,13 +24,12 @@ from training.archives.message import Message
 from training.archives.parents import TWITTER, ParentsReader
 from training.archives.source_tree import Tree, open_folder
 from training.cleaning.rules import clean_text, drop_reason
+from training.dataset.x_api import TOKEN
 from training.people.contacts import People
 from training.people.other_owners import Whose
 from training.people.owner import Owner
 from training.privacy.blocklist import Forgotten
 from training.privacy.scrub import Exclusion
-
-TOKEN = "X_BEARER_TOKEN"  # noqa: S105 the name of the variable
 
 
 class Fetched(msgspec.Struct, frozen=True):

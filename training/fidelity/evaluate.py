@@ -14,7 +14,7 @@ from doppel.reports.figures import FILE
 from doppel.reports.html import FILE as REPORT
 from doppel.reports.html import with_sections
 from doppel.reports.quiz import quiz_figures
-from doppel.terminal import say
+from doppel.terminal import print_status
 from training.dataset.files import dataset_digest, read_sessions
 from training.fidelity.examine import FULL, QUICK, examine
 from training.fidelity.goals import gate, goals
@@ -38,7 +38,7 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
     folder = published(config.adapters_dir, None if version is None else version.zfill(4))
     manifest = read_manifest(folder)
     if manifest.dataset.get("digest") != dataset_digest(config.data_dir):
-        say(
+        print_status(
             tr(
                 "Version {version} was trained on another data set; it may have seen some of this one.",
                 version=folder.name,
@@ -53,7 +53,7 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
     now = datetime.now(UTC).isoformat(timespec="seconds")
     outcome = Fidelity(folder.name, folder, quick, examination, goals(figures), gate(figures), now)
     amend(folder, lambda staging, before: _written(staging, before, outcome))
-    say(tr("Report in {path}", path=folder / REPORT))
+    print_status(tr("Report in {path}", path=folder / REPORT))
     return outcome
 
 

@@ -8,7 +8,7 @@ from doppel.adapters.versions import use
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.terminal import say
+from doppel.terminal import print_status
 from training.fidelity.evaluate import evaluate_version
 from training.fidelity.report.titles import title_of_check
 
@@ -27,12 +27,12 @@ def admit(config: Config, version: str, *, force: bool) -> dict[str, Any]:
     try:
         outcome = evaluate_version(config, version, quick=True)
     except UserError as error:  # a small archive has too little to examine on; that is no fault of the version
-        say(tr("Not examined: {error}", error=error))
+        print_status(tr("Not examined: {error}", error=error))
         use(config.adapters_dir, version)
         return {"gate": [], "in_use": True}
     failed = [check for check in outcome.gate if not check.ok]
     for check in failed:
-        say(
+        print_status(
             tr(
                 "Version {version} fails: {name} is {value}, asked is {goal}.",
                 version=version,
@@ -45,5 +45,5 @@ def admit(config: Config, version: str, *, force: bool) -> dict[str, Any]:
     if in_use:
         use(config.adapters_dir, version)
     else:
-        say(tr("It is not put in use; `doppel adapters use {version}` does so all the same.", version=version))
+        print_status(tr("It is not put in use; `doppel adapters use {version}` does so all the same.", version=version))
     return {"gate": [msgspec.structs.asdict(check) for check in outcome.gate], "in_use": in_use}

@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from doppel.adapters.lora_file import read_lora
 from doppel.adapters.versions import Manifest, read_manifest
 from doppel.config import Config
-from doppel.engine.local.lora import Adapters, read_lora
+from doppel.engine.local.lora import Adapters
 from doppel.models.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
-from doppel.terminal import say
+from doppel.terminal import print_status
 from doppel.transcript import Transcript, open_transcript
 from training.lora.cpu_kernels.install import accelerate
 from training.lora.examples import Example, collate, micro_batches
@@ -180,7 +181,7 @@ def open_subject(config: Config, folder: Path) -> Subject:
     Raises:
         AdapterRefused: it is damaged, or of another base. UserError: the base cannot be used.
     """
-    base_folder = prepare_base(config.model, say)
+    base_folder = prepare_base(config.model, print_status)
     device = choose_device(config.model.device)
     lora = read_lora(folder, identify(base_folder, config.model.base))
     model = load_model(base_folder, choose_dtype(config.model.dtype, device), device)

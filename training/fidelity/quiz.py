@@ -14,7 +14,7 @@ from doppel.i18n import tr
 from doppel.models.base import load_tokenizer, prepare_base
 from doppel.persona import read_persona
 from doppel.reports.quiz import Offer, Question, Sitting
-from doppel.terminal import progress, say
+from doppel.terminal import print_status, progress
 from doppel.transcript import open_transcript
 from training.dataset.files import read_sessions
 from training.fidelity.generate import Reply, real, write
@@ -75,7 +75,7 @@ def gather(config: Config, version: str | None, count: int) -> Material:
     """
     folder = published(config.adapters_dir, None if version is None else version.zfill(4))
     manifest, kept = read_manifest(folder), read_kept(folder)
-    transcript = open_transcript(load_tokenizer(prepare_base(config.model, say)), manifest.transcript)
+    transcript = open_transcript(load_tokenizer(prepare_base(config.model, print_status)), manifest.transcript)
     situations = held_out(read_sessions(config.data_dir), transcript).situations
     generated = kept_replies(kept, situations)
     wanted = math.ceil(count / 2)

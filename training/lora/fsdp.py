@@ -12,7 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from doppel.config import Training
+from doppel.config import TrainingSettings
 from doppel.errors import UserError
 from doppel.i18n import tr
 from training.lora.distributed import Ranks
@@ -21,7 +21,7 @@ SPLIT_ABOVE = 14e9
 """Parameters above which a base is split; in bfloat16 that many are 28 GB."""
 
 
-def should_split(training: Training, folder: Path, ranks: Ranks) -> bool:
+def should_split(training: TrainingSettings, folder: Path, ranks: Ranks) -> bool:
     """Whether to split the base in `folder`: as config.yaml has it, else if it is large; never alone, nor quantised."""
     if ranks.count == 1 or training.quantize is not None:
         return False

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.adapters.versions import file_digest
-from doppel.config import Training
+from doppel.config import TrainingSettings
 from doppel.i18n import tr
-from doppel.terminal import progress, say
+from doppel.system.durable_files import file_digest
+from doppel.terminal import print_status, progress
 from doppel.transcript import Header, Transcript, Turn
 from training.archives.formats.instructions import Dialogue, read_instructions
 from training.lora.examples import Example, cut
@@ -57,7 +57,9 @@ class Mixed(msgspec.Struct, frozen=True):
     sources: list[Source]
 
 
-def mix(training: Training, root: Path, own: Sequence[Example], transcript: Transcript, max_length: int) -> Mixed:
+def mix(
+    training: TrainingSettings, root: Path, own: Sequence[Example], transcript: Transcript, max_length: int
+) -> Mixed:
     """The examples that `training.mix` asks for, beside the owner's own.
 
     Args:
@@ -109,7 +111,7 @@ class _Taken(msgspec.Struct, frozen=True):
 
 def _take(path: Path, budget: int, transcript: Transcript, max_length: int, seed: int) -> _Taken:
     """Examples of about `budget` tokens from a file."""
-    say(tr("Reading {path} …", path=path))
+    print_status(tr("Reading {path} …", path=path))
     bad: list[tuple[str, str]] = []
     with progress(counted=False) as bar:
         task = bar.add_task(path.name, total=path.stat().st_size if path.is_file() else None, rate="")
@@ -165,10 +167,10 @@ def _tell(taken: _Taken, wanted: float, total: float) -> None:
     """Says what was taken, and what was left out, of `total` training tokens."""
     path, tokens = taken.path, count_tokens(taken.items)
     for position, reason in taken.bad[:_BAD_SHOWN]:
-        say(tr("{path}, {position}: {reason}; left out", path=path, position=position, reason=reason))
+        print_status(tr("{path}, {position}: {reason}; left out", path=path, position=position, reason=reason))
     if len(taken.bad) > _BAD_SHOWN:
-        say(tr("{path}: {count} records left out in all", path=path, count=f"{len(taken.bad):,}"))
-    say(
+        print_status(tr("{path}: {count} records left out in all", path=path, count=f"{len(taken.bad):,}"))
+    print_status(
         tr(
             "{path}: {dialogues} dialogues, {tokens} tokens, {share:.1%} of the training",
             path=path,
@@ -178,7 +180,7 @@ def _tell(taken: _Taken, wanted: float, total: float) -> None:
         )
     )
     if tokens > taken.distinct:
-        say(
+        print_status(
             tr(
                 "{path}: small for its share, so read {times:.1f} times an epoch",
                 path=path,
@@ -186,7 +188,7 @@ def _tell(taken: _Taken, wanted: float, total: float) -> None:
             )
         )
     if tokens < _NEAR * wanted * total:
-        say(
+        print_status(
             tr(
                 "{path}: too small for {wanted:.1%} of the training, even read {times} times",
                 path=path,

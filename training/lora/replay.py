@@ -15,11 +15,11 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from doppel.adapters.versions import BaseIdentity
 from doppel.config import cache_dir
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
-from doppel.terminal import progress, say
+from doppel.models.base import BaseIdentity
+from doppel.terminal import print_status, progress
 from doppel.transcript import Transcript
 from training.lora.examples import Example
 
@@ -81,7 +81,7 @@ def _texts(writer: "_Writer", folder: Path, tokens: int) -> list[list[int]]:
     missing = tokens - sum(map(len, texts))
     if missing <= 0:
         return texts
-    say(tr("Sampling {tokens} tokens from the base model to replay, once …", tokens=f"{missing:,}"))
+    print_status(tr("Sampling {tokens} tokens from the base model to replay, once …", tokens=f"{missing:,}"))
     with progress() as bar:
         task = bar.add_task(tr("Sampling"), total=missing, rate="")
         while sum(map(len, texts)) < tokens:

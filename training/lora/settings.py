@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from doppel.config import Training
+from doppel.config import Config, TrainingSettings
 from doppel.errors import UserError
 from doppel.i18n import tr
 
@@ -68,7 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return {name: choice.reason for name, choice in self.choices().items() if choice.reason is not None}
 
 
-def recommend(training: Training, size: Size, max_length: Choice[int]) -> Settings:
+def recommend(training: TrainingSettings, size: Size, max_length: Choice[int]) -> Settings:
     """Every setting: as config.yaml has it, else by `size`. `max_length` is from `choose_length`."""
     return Settings(
         rank=_given(training.rank) or _rank(size),
@@ -80,7 +80,16 @@ def recommend(training: Training, size: Size, max_length: Choice[int]) -> Settin
     )
 
 
-def choose_length(training: Training, minutes: float | None, device: str, context: int) -> Choice[int]:
+def planned_length(config: Config) -> Choice[int]:
+    """Tokens of the longest example that `doppel train` would use, before the base model's own limit is known."""
+    from doppel.models.base import choose_device
+
+    training = config.training
+    context = training.max_length or 2**31  # `doppel train` checks what the base takes
+    return choose_length(training, training.minutes, choose_device(config.model.device), context)
+
+
+def choose_length(training: TrainingSettings, minutes: float | None, device: str, context: int) -> Choice[int]:
     """Tokens of the longest example.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.config import Person
+from doppel.config import PersonSettings
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.transcript import pseudonym
@@ -33,7 +33,7 @@ class People:
         people: as written in config.yaml; an account may be an id or a name, with its platform before it or not.
     """
 
-    def __init__(self, people: Sequence[Person]) -> None:
+    def __init__(self, people: Sequence[PersonSettings]) -> None:
         self._people = {plain(account): person.name for person in people for account in person.accounts}
         self._joined: dict[tuple[str, str], str] = {}
         self._seen: set[tuple[str, str, str]] = set()

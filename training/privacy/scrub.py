@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from doppel.config import Exclude, PrivateKind
+from doppel.config import ExcludeSettings, PrivateKind
 from training.archives.message import Message
 from training.privacy.names import Names
 from training.privacy.personal_data import Form, Found, Kind
@@ -35,7 +35,7 @@ class Exclusion:
         zone: in which a day begins.
     """
 
-    def __init__(self, rules: Exclude, zone: ZoneInfo) -> None:
+    def __init__(self, rules: ExcludeSettings, zone: ZoneInfo) -> None:
         self._people = frozenset(one.casefold() for one in rules.people)
         self._chats = frozenset(one.casefold() for one in rules.chats)
         self._words = _any_word(rules.words)

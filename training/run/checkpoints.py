@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.adapters.versions import sync
 from doppel.errors import DoppelError
 from doppel.i18n import tr
+from doppel.system.durable_files import sync
 from doppel.system.file_lock import hold
 from doppel.system.write_errors import writing
 from training.lora.bits_per_byte import Bits

@@ -11,13 +11,20 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, PreTrainedModel
 
-from doppel.adapters.versions import BaseIdentity
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.models.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
+from doppel.models.base import (
+    BaseIdentity,
+    choose_device,
+    choose_dtype,
+    identify,
+    load_model,
+    load_tokenizer,
+    prepare_base,
+)
 from doppel.models.quantize import check_quantization, choose_body_dtype, load_quantized
-from doppel.terminal import say
+from doppel.terminal import print_status
 from doppel.transcript import FORMATS, Transcript, open_transcript
 from training.dataset.files import Session, dataset_digest, read_sessions
 from training.lora.bits_per_byte import score
@@ -31,11 +38,11 @@ from training.lora.packing import tokens_per_batch, why_not_packed
 from training.lora.quantize import match_adapter
 from training.lora.replay import likely_tokens, replay
 from training.lora.settings import Choice, Settings, Size, choose_length, recommend
-from training.lora.starting_point import Start, choose_start, start_from
 from training.lora.threads import choose_threads, use_threads
 from training.run.checkpoints import Started, Work
 from training.run.plan import Plan, make_plan, tokens_per_second, tokens_within
 from training.run.speed import Clock, training_speed
+from training.run.starting_point import Start, choose_start, start_from
 
 _TEST_TOKENS = 24_000
 _TRIAL_TOKENS = 512  # to time threads with
@@ -130,7 +137,7 @@ def gather(config: Config, minutes: float | None, ranks: Ranks = ALONE) -> Mater
     sessions: dict[str, list[Session]] = {"train": [], "validation": [], "test": []}
     for session in read_sessions(config.data_dir):
         sessions[session.split].append(session)
-    folder = prepare_base(config.model, say)
+    folder = prepare_base(config.model, print_status)
     tokenizer = load_tokenizer(folder)
     transcript = open_transcript(tokenizer, FORMATS[config.transcript])
     shape = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
@@ -190,7 +197,7 @@ def load_base(config: Config, material: Material, plan: Plan | None = None) -> P
     check_head(base)
     accelerate(base)
     if ranks.leads and (reason := why_not_packed(base)) is not None:
-        say(tr("One conversation at a time, which is slower: {reason}.", reason=reason))
+        print_status(tr("One conversation at a time, which is slower: {reason}.", reason=reason))
     return base
 
 

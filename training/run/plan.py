@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 import torch
 
-from doppel.config import Training
+from doppel.config import TrainingSettings
 from doppel.i18n import tr
 from training.lora.examples import Example, Step, plan_steps
 from training.lora.settings import Settings
@@ -67,7 +67,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_plan(
-    training: Training,
+    training: TrainingSettings,
     settings: Settings,
     *,
     items: Sequence[Example],

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from doppel.i18n import tr
-from doppel.terminal import say
+from doppel.terminal import print_status
 from training.run.timings import Parts
 from training.run.trainer import METRIC, PersonaTrainer
 
@@ -120,7 +120,7 @@ class Watch(TrainerCallback, ExportableState):
         """Prints what the persona would say by now."""
         bits = (metrics or {}).get(METRIC, 0.0)
         self._bits = tr(" · {bits:.3f} bits per byte", bits=bits)
-        say(
+        print_status(
             tr(
                 "Step {step} of {steps}: {bits:.3f} bits per byte on messages it has not seen",
                 step=state.global_step,
@@ -131,7 +131,7 @@ class Watch(TrainerCallback, ExportableState):
         if not self._stop.asked:
             with self._parts("samples"):
                 for line in self._samples():
-                    say(line)
+                    print_status(line)
         return control
 
     def state(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def stop_on_signals() -> Iterator[StopAsked]:
                 raise KeyboardInterrupt
             return
         stop.asked = True
-        say(tr("Stopping after this step; press Ctrl-C again to stop at once."))
+        print_status(tr("Stopping after this step; press Ctrl-C again to stop at once."))
 
     before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -22,7 +22,7 @@ from doppel.i18n import tr
 from doppel.models.base import choose_device
 from doppel.system.memory import peak_memory
 from doppel.system.write_errors import writing
-from doppel.terminal import progress, say, silence
+from doppel.terminal import print_status, progress, silence
 from doppel.transcript import Header
 from training.dataset.files import dataset_digest
 from training.lora.bits_per_byte import Bits, score
@@ -161,7 +161,7 @@ def _train(
         if ranks.leads:
             describe_checkpoints(work.folder, _manifest(config, started, material), read_habits(config.data_dir))
         if checkpoint is not None:
-            say(tr("Going on from step {step}.", step=step))
+            print_status(tr("Going on from step {step}.", step=step))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if watch.stopped and trainer.state.global_step < plan.steps:
         raise Interrupted(
@@ -258,7 +258,7 @@ def header_vocabulary(headers: list[Header]) -> dict[str, list[str]]:
 
 def _announce(plan: Plan, material: Material) -> None:
     tokens = sum(len(example.ids) for example in material.train)
-    say(
+    print_status(
         tr(
             "Training a LoRA of rank {rank} on {device} in {dtype}: {steps} steps, {epochs:.2f} of an epoch of "
             "{tokens} tokens, learning rate {rate:g}, about {minutes:.0f} min",
@@ -277,7 +277,7 @@ def _announce(plan: Plan, material: Material) -> None:
 def _result(started: Started, after: Bits, folder: Path, watch: Watch, parts: Parts) -> dict[str, Any]:
     before = started.before.bits_per_byte
     change = after.bits_per_byte / before - 1
-    say(
+    print_status(
         tr(
             "Bits per byte of your unseen messages: {before:.3f} → {after:.3f} ({change:+.1%}).",
             before=before,
@@ -286,13 +286,13 @@ def _result(started: Started, after: Bits, folder: Path, watch: Watch, parts: Pa
         )
     )
     if change >= 0:
-        say(tr("That is no better than the untrained base: train longer, or build from a larger archive."))
+        print_status(tr("That is no better than the untrained base: train longer, or build from a larger archive."))
     at_start = started.parent_score.bits_per_byte if started.parent_score else None
     if at_start is not None:
-        say(tr("The adapter it started from: {bits:.3f}.", bits=at_start))
+        print_status(tr("The adapter it started from: {bits:.3f}.", bits=at_start))
         if after.bits_per_byte >= at_start:
-            say(tr("That is no better than the adapter it started from, which stays published."))
-    say(tr("Published {path}", path=folder))
+            print_status(tr("That is no better than the adapter it started from, which stays published."))
+    print_status(tr("Published {path}", path=folder))
     return {
         **({} if at_start is None else {"bits_per_byte_start": at_start}),
         "bits_per_byte_before": before,

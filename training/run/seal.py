@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.adapters.versions import file_digest, sync
+from doppel.system.durable_files import file_digest, sync
 
 _SEAL = "whole.json"
 

@@ -16,7 +16,7 @@ import msgspec
 
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
-from doppel.terminal import say
+from doppel.terminal import print_status
 from training.run.metrics import Metric
 from training.run.plan import Plan
 
@@ -91,7 +91,7 @@ class TensorBoard:
         # from purge_step on, what an earlier process logged of this run is not shown
         self._writer = SummaryWriter(str(folder / run), purge_step=step + 1 if step else None)
         self._writer.add_text("settings", msgspec.json.encode(settings).decode(), step)
-        say(tr("Curves: {where}", where=f"tensorboard --logdir {folder}"))
+        print_status(tr("Curves: {where}", where=f"tensorboard --logdir {folder}"))
 
     def log(self, metric: Metric) -> None:
         """Adds a point to each curve."""
@@ -130,7 +130,7 @@ class WandB:
         self._run = wandb.init(
             project=PROJECT, id=run, name=run, dir=str(folder), config=settings, resume="allow", settings=discreet
         )
-        say(tr("Curves: {where}", where=self._run.url or folder))
+        print_status(tr("Curves: {where}", where=self._run.url or folder))
 
     def log(self, metric: Metric) -> None:
         """Sends a point of each curve."""

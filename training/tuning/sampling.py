@@ -21,7 +21,7 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.persona import read_persona
 from doppel.reports.figures import Estimate, by_name
-from doppel.terminal import progress, say
+from doppel.terminal import print_status, progress
 from training.dataset.files import Session, read_sessions
 from training.fidelity.generate import real, write
 from training.fidelity.judge import Subject, open_subject
@@ -191,6 +191,8 @@ def _asked(sessions: Iterable[Session], subject: Subject, count: int) -> list[Si
 
 def _tell(config: Config, folder: Path, chosen: Trial) -> None:
     setting = ", ".join(f"{name} {value:g}" for name, value in chosen.setting.items())
-    say(tr("Version {version} now speaks with {setting}.", version=folder.name, setting=setting))
+    print_status(tr("Version {version} now speaks with {setting}.", version=folder.name, setting=setting))
     if own := [name for name in SETTINGS if name in config.reply.model_fields_set]:
-        say(tr("config.yaml says otherwise of {names}, and holds; leave them out there.", names=", ".join(own)))
+        print_status(
+            tr("config.yaml says otherwise of {names}, and holds; leave them out there.", names=", ".join(own))
+        )

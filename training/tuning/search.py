@@ -16,12 +16,12 @@ import torch
 from rich.progress import Progress
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from doppel.config import Config, Training
+from doppel.config import Config, TrainingSettings
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.system.file_lock import hold
 from doppel.system.write_errors import writing
-from doppel.terminal import progress, say
+from doppel.terminal import print_status, progress
 from training.lora.bits_per_byte import score
 from training.lora.distributed import ALONE
 from training.lora.examples import spread
@@ -120,7 +120,7 @@ def _search(config: Config, limits: Limits, folder: Path) -> Tuned:
     with stop_on_signals() as stop:
         while not stop.asked and bench.count() < limits.trials:
             if limits.minutes is not None and time.monotonic() - began > limits.minutes * 60:
-                say(tr("{minutes:g} minutes are over.", minutes=limits.minutes))
+                print_status(tr("{minutes:g} minutes are over.", minutes=limits.minutes))
                 break
             with writing(folder):
                 bench.try_next(stop, limits.trials)
@@ -169,7 +169,7 @@ class _Bench:
         attempt = self.study.begin()
         plan = self._plan(attempt.values)
         number = self.count() + 1
-        say(tr("Trial {number} of {count}: {values}", number=number, count=count, values=shown(plan)))
+        print_status(tr("Trial {number} of {count}: {values}", number=number, count=count, values=shown(plan)))
         torch.manual_seed(plan.seed)
         model = adapted(self._config, self._base, plan.rank, plan.alpha)
         try:
@@ -189,7 +189,7 @@ class _Bench:
                 judge.trainer = trainer
                 trainer.train()
         except torch.OutOfMemoryError:
-            say(tr("Trial {number} needs more memory than there is, and is given up.", number=number))
+            print_status(tr("Trial {number} needs more memory than there is, and is given up.", number=number))
             judge.is_pruned = True
         finally:
             model.unload()
@@ -208,7 +208,7 @@ class _Bench:
 
     def _space(self) -> dict[str, Dimension]:
         """Around what is recommended, whatever config.yaml says, so that the search stays the same one."""
-        middle = recommend(Training(), size_of(self._material, self._base), self._material.max_length)
+        middle = recommend(TrainingSettings(), size_of(self._material, self._base), self._material.max_length)
         rate, rank = middle.learning_rate.value, middle.rank.value
         space = {
             "learning_rate": Dimension(rate / 4, rate * 4, "rate"),

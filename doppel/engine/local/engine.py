@@ -10,17 +10,25 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from doppel.adapters.versions import AdapterRefused, BaseIdentity
+from doppel.adapters.lora_file import Lora, read_lora
+from doppel.adapters.versions import AdapterRefused
 from doppel.config import Config
-from doppel.config import Engine as Settings
+from doppel.config import EngineSettings as Settings
 from doppel.engine import EngineError, Health, Load, Request, Token
-from doppel.engine.local.lora import Lora, read_lora
 from doppel.engine.local.packed_weights import pack
 from doppel.engine.local.request import Job
 from doppel.engine.local.worker import InferenceThread
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.models.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
+from doppel.models.base import (
+    BaseIdentity,
+    choose_device,
+    choose_dtype,
+    identify,
+    load_model,
+    load_tokenizer,
+    prepare_base,
+)
 from doppel.models.quantize import check_quantization, choose_body_dtype, load_quantized
 from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcript
 

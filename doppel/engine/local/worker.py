@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 import torch
 from transformers import PreTrainedModel
 
+from doppel.adapters.lora_file import Lora
 from doppel.adapters.versions import AdapterRefused
 from doppel.engine import EngineError, Sampling
 from doppel.engine.local.decoding import Decoding
-from doppel.engine.local.lora import Adapters, Lora
+from doppel.engine.local.lora import Adapters
 from doppel.engine.local.out_of_memory import first_line
 from doppel.engine.local.request import Job
 from doppel.engine.local.sampling import candidates

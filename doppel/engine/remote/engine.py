@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from doppel.adapters.versions import AdapterRefused, BaseIdentity, current, read_manifest
+from doppel.adapters.lora_file import Lora, read_lora
+from doppel.adapters.versions import AdapterRefused, current, read_manifest
 from doppel.config import Config
 from doppel.engine import EngineError, Health, Load, Request, Sampling, Token
-from doppel.engine.local.lora import Lora, read_lora
 from doppel.engine.remote.client import Server, ServerError
 from doppel.engine.remote.discovery import Abilities, look
 from doppel.engine.remote.prompt_text import prompt_text
@@ -28,7 +28,7 @@ from doppel.engine.remote.sampling import parameters, refusal
 from doppel.engine.remote.stream import Reader
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
-from doppel.models.base import identify, load_tokenizer, prepare_tokenizer
+from doppel.models.base import BaseIdentity, identify, load_tokenizer, prepare_tokenizer
 from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcript
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import pytest
 
 from bot.chat.adapter_watcher import Pickup
 from doppel.adapters.update import amend
-from doppel.adapters.versions import AdapterRefused, BaseIdentity, rollback
+from doppel.adapters.versions import AdapterRefused, rollback
+from doppel.models.base import BaseIdentity
 from tests.bot.stage import Stage, incoming, publish
 
 

@@ -10,7 +10,7 @@ import pytest
 from bot.clock import SystemClock
 from bot.posts.scheduler import Schedule, check_targets
 from bot.posts.triggers import Rhythm
-from doppel.config import Post
+from doppel.config import PostSettings
 from doppel.engine import EngineError
 from doppel.errors import UserError
 from tests.bot.conftest import MakeStage
@@ -153,8 +153,8 @@ async def test_scheduler_wakes_by_itself(make_stage: MakeStage) -> None:
     assert not schedule._scheduler.running
 
 
-def post(**content: Any) -> Post:
-    return Post(name="daily", every="6h", **content)
+def post(**content: Any) -> PostSettings:
+    return PostSettings(name="daily", every="6h", **content)
 
 
 def test_target_must_exist_and_be_on() -> None:

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.posts.triggers import Rhythm, RhythmTrigger
-from doppel.config import Post
+from doppel.config import PostSettings
 from doppel.errors import UserError
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 
 
 def rhythm(zone: str = "UTC", **post: Any) -> Rhythm:
-    return Rhythm(Post(name="daily", to="web:posts", **post), ZoneInfo(zone))
+    return Rhythm(PostSettings(name="daily", to="web:posts", **post), ZoneInfo(zone))
 
 
 def first(count: int, one: Rhythm, start: datetime = MONDAY) -> list[str]:

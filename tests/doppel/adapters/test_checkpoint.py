@@ -10,17 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from doppel.adapters.checkpoint import describe_checkpoints, open_adapter
 from doppel.adapters.habits import Habits
-from doppel.adapters.versions import (
-    PEFT_CONFIG,
-    RANK_CAP,
-    WEIGHTS,
-    AdapterRefused,
-    BaseIdentity,
-    Manifest,
-    read_manifest,
-)
+from doppel.adapters.versions import PEFT_CONFIG, RANK_CAP, WEIGHTS, AdapterRefused, Manifest, read_manifest
 from doppel.config import Config, parse_config
 from doppel.errors import UserError
+from doppel.models.base import BaseIdentity
+from doppel.persona import read_persona
 from tests.conftest import PublishAdapter
 from tests.tiny import build_base, save_lora
 
@@ -48,7 +42,8 @@ def change(checkpoint: Path, **settings: object) -> None:
 def test_a_checkpoint_is_served_as_the_version_it_would_become(config: Config, checkpoint: Path) -> None:
     manifest = Manifest(persona="ann", base=BaseIdentity("x", "y"), header_vocabulary={"year": ["2018"]})
     describe_checkpoints(checkpoint.parent, manifest, Habits(bubbles_per_turn=3))
-    with open_adapter(checkpoint, config) as persona:
+    with open_adapter(checkpoint, config) as opened:
+        persona = read_persona(opened.folder, opened.version)
         assert persona.manifest.version == "checkpoint-30"
         assert persona.manifest.persona == "ann"
         assert persona.manifest.header_vocabulary == {"year": ["2018"]}
@@ -63,7 +58,8 @@ def test_a_checkpoint_is_served_as_the_version_it_would_become(config: Config, c
 
 def test_what_no_training_describes_has_the_configured_persona(config: Config, checkpoint: Path) -> None:
     (checkpoint.parent / "habits.json").write_text("not ours")
-    with open_adapter(checkpoint, config) as persona:
+    with open_adapter(checkpoint, config) as opened:
+        persona = read_persona(opened.folder, opened.version)
         assert persona.manifest.persona == "sample"
         assert persona.manifest.header_vocabulary == {}
         assert persona.habits == Habits()
@@ -73,7 +69,8 @@ def test_a_version_is_opened_where_it_lies(
     config: Config, publish_tiny_adapter: PublishAdapter, tmp_path: Path
 ) -> None:
     folder = publish_tiny_adapter(tmp_path / "elsewhere", persona="maria")
-    with open_adapter(folder, config) as persona:
+    with open_adapter(folder, config) as opened:
+        persona = read_persona(opened.folder, opened.version)
         assert persona.folder == folder
         assert persona.manifest.persona == "maria"
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from doppel.adapters.peft_format import PICKLED, check_named_base, read_foreign, write_plain
-from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, AdapterRefused, BaseIdentity
+from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, AdapterRefused
 from doppel.errors import UserError
-from doppel.models.base import identify
+from doppel.models.base import BaseIdentity, identify
 from tests.tiny import save_lora
 
 OLD_SETTINGS = {

@@ -21,11 +21,9 @@ from doppel.adapters.versions import (
     RANK_CAP,
     WEIGHTS,
     AdapterRefused,
-    BaseIdentity,
     Manifest,
     check_base,
     current,
-    file_digest,
     publishing,
     read_manifest,
     rollback,
@@ -33,6 +31,8 @@ from doppel.adapters.versions import (
     versions,
 )
 from doppel.errors import DoppelError, UserError
+from doppel.models.base import BaseIdentity
+from doppel.system.durable_files import file_digest
 
 BASE = BaseIdentity("bundled", "00ff")
 MANIFEST_OF_ANN = Manifest(persona="ann", base=BASE, dataset={"digest": "1234"})

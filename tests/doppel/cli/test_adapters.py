@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, BaseIdentity, Manifest, current, publishing
+from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, Manifest, current, publishing
 from doppel.cli.app import app
+from doppel.models.base import BaseIdentity
 from tests.conftest import PublishAdapter
 
 

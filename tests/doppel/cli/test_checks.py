@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from doppel.cli import checks as diagnosis
-from doppel.cli.checks import Check, data_made_from, examine
+from doppel.cli.checks import Check, examine
 from doppel.config import Config, load_config
+from doppel.data_stamp import data_made_from
 from tests.conftest import PublishAdapter
 from tests.doppel.transcript.chat_templates import GEMMA
 

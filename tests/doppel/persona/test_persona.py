@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doppel.adapters.habits import Habits
-from doppel.adapters.versions import AdapterRefused, BaseIdentity, Manifest
-from doppel.config import Reply, parse_config
+from doppel.adapters.versions import AdapterRefused, Manifest
+from doppel.config import ReplySettings, parse_config
 from doppel.engine import Request, Sampling, Token
 from doppel.engine.local.engine import TransformersEngine
 from doppel.errors import UserError
-from doppel.models.base import identify, load_model, load_tokenizer
+from doppel.models.base import BaseIdentity, identify, load_model, load_tokenizer
 from doppel.persona import Bubble, Partial, Persona, fit_prompt, latest, open_persona, speak
 from doppel.transcript import ME, Header, Transcript, Turn
 from tests.conftest import PublishAdapter
@@ -51,16 +51,16 @@ def test_header_holds_only_what_training_saw() -> None:
 
 def test_sampling_is_the_users_then_the_adapters_then_the_default() -> None:
     tuned = persona(sampling={"temperature": 1.1, "top_p": 0.9, "unknown": 3})
-    sampling = tuned.sampling(Reply(temperature=0.5, max_tokens=30))
+    sampling = tuned.sampling(ReplySettings(temperature=0.5, max_tokens=30))
     assert sampling == Sampling(temperature=0.5, top_p=0.9, max_tokens=30)
-    assert persona().sampling(Reply()) == Sampling()
+    assert persona().sampling(ReplySettings()) == Sampling()
     with pytest.raises(AdapterRefused, match=r"sampling\.temperature is out of range"):
-        persona(sampling={"temperature": 99}).sampling(Reply())
+        persona(sampling={"temperature": 99}).sampling(ReplySettings())
 
 
 def test_words_of_the_configuration_become_tokens() -> None:
     one = transcript()
-    reply = Reply(logit_bias=[{"word": "the", "bias": -2}], bad_words=["the", "haha"], dry_multiplier=0.8)
+    reply = ReplySettings(logit_bias=[{"word": "the", "bias": -2}], bad_words=["the", "haha"], dry_multiplier=0.8)
     assert persona().sampling(reply).bad_words == ()
     sampling = persona().sampling(reply, one)
     spelled = [one.pieces.decode(word) for word in sampling.bad_words]
@@ -69,7 +69,7 @@ def test_words_of_the_configuration_become_tokens() -> None:
     assert {bias for _, bias in sampling.logit_bias} == {-2}
     assert sampling.dry_multiplier == 0.8
     assert one.stop_ids < sampling.breakers
-    assert persona().sampling(Reply(), one) == Sampling()
+    assert persona().sampling(ReplySettings(), one) == Sampling()
 
 
 def test_open_persona(publish_tiny_adapter: PublishAdapter, tmp_path: Path) -> None:

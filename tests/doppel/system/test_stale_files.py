@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from doppel.config import Model
+from doppel.config import ModelSettings
 from doppel.models.base import prepare_base
 from doppel.system.stale_files import STALE, remove_leftovers
 
@@ -47,5 +47,5 @@ def test_an_old_conversion_is_removed_when_the_base_is_next_asked_for(
     converted.mkdir()
     (tmp_path / ".converting-abc").mkdir()
     aged(tmp_path / ".converting-abc", STALE * 2, datetime.now(UTC))
-    assert prepare_base(Model(), lambda line: None) == converted
+    assert prepare_base(ModelSettings(), lambda line: None) == converted
     assert list(tmp_path.iterdir()) == [converted]

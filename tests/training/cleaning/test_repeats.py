@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.config import Cleaning
+from doppel.config import CleaningSettings
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
 from tests.training.messages import message
 from training.archives.message import Message
@@ -21,7 +21,7 @@ LONG = "please remember to bring your own cup to the meeting on friday at noon i
 
 def verdicts(messages: Sequence[Message], **rules: Any) -> list[str | None]:
     """What becomes of each message; the owner is `me`."""
-    repeats = Repeats(Cleaning(**rules))
+    repeats = Repeats(CleaningSettings(**rules))
     for one in messages:
         repeats.saw(one)
     repeats.settle(lambda _, account, verdict: account == "me" if verdict is None else verdict)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from doppel.config import Training
+from doppel.config import TrainingSettings
 from doppel.errors import DoppelError, UserError
 from doppel.models.base import load_model
 from tests.processes import Child, free_port, ranks_environment, together
@@ -106,7 +106,7 @@ def test_a_large_base_is_split(
     training: dict[str, Any], count: int, most: float, expected: bool, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard, "SPLIT_ABOVE", most)
-    assert should_split(Training(**training), tiny_base, Ranks(0, count)) is expected
+    assert should_split(TrainingSettings(**training), tiny_base, Ranks(0, count)) is expected
 
 
 def _agree(base: Path) -> dict[str, Any]:

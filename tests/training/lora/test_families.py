@@ -12,11 +12,12 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerFast
 
 from doppel.adapters.habits import Habits, write_habits
+from doppel.adapters.lora_file import read_lora
 from doppel.adapters.versions import current
 from doppel.config import Config, parse_config
 from doppel.engine import Request, Sampling
 from doppel.engine.local.engine import TransformersEngine
-from doppel.engine.local.lora import Adapters, read_lora
+from doppel.engine.local.lora import Adapters
 from doppel.models.base import identify, load_model
 from doppel.persona import open_persona
 from doppel.transcript import FORMATS, ME, Header, Turn

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doppel.config import Ingredient, Training
+from doppel.config import MixSettings, TrainingSettings
 from doppel.errors import UserError
 from doppel.transcript import ME, Header, Transcript, Turn
 from doppel.transcript.chat import ChatTranscript
@@ -37,8 +37,8 @@ def write(path: Path, count: int) -> None:
 
 
 def mixed(root: Path, transcript: Transcript, *, replay: float = 0, seed: int = 0, **shares: float) -> Mixed:
-    ingredients = tuple(Ingredient(path=f"{name}.json", share=share) for name, share in shares.items())
-    training = Training(mix=ingredients, replay=replay, seed=seed)
+    ingredients = tuple(MixSettings(path=f"{name}.json", share=share) for name, share in shares.items())
+    training = TrainingSettings(mix=ingredients, replay=replay, seed=seed)
     return mix(training, root, own(transcript), transcript, LENGTH)
 
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from doppel.adapters.versions import BaseIdentity
 from doppel.config import cache_dir
 from doppel.errors import DoppelError, UserError
-from doppel.models.base import load_model
+from doppel.models.base import BaseIdentity, load_model
 from doppel.transcript import Transcript
 from tests.tiny import build_transcript
 from training.lora import replay as replaying

@@ -2,7 +2,7 @@
 
 import pytest
 
-from doppel.config import Training
+from doppel.config import TrainingSettings
 from doppel.errors import UserError
 from training.lora.settings import Choice, Size, choose_length, recommend
 
@@ -18,7 +18,7 @@ def size(messages: int = 1_000, parameters: float = 0.27e9, minutes: float | Non
     [(100, 16, 3), (4_999, 16, 3), (5_000, 32, 3), (20_000, 64, 2), (199_999, 64, 2), (200_000, 128, 1)],
 )
 def test_rank_and_epochs_follow_the_archive(messages: int, rank: int, epochs: float) -> None:
-    settings = recommend(Training(), size(messages), LENGTH)
+    settings = recommend(TrainingSettings(), size(messages), LENGTH)
     assert (settings.rank.value, settings.epochs.value, settings.alpha.value) == (rank, epochs, 32)
     assert f"{messages:,}" in settings.reasons()["rank"]
 
@@ -27,19 +27,19 @@ def test_rank_and_epochs_follow_the_archive(messages: int, rank: int, epochs: fl
     ("parameters", "rate"), [(0.27e9, 5e-4), (1e9, 5e-4), (1.7e9, 3e-4), (4e9, 3e-4), (8e9, 2e-4), (32e9, 2e-4)]
 )
 def test_the_learning_rate_follows_the_base_whatever_the_time(parameters: float, rate: float) -> None:
-    assert recommend(Training(), size(parameters=parameters), LENGTH).learning_rate.value == rate
-    short = recommend(Training(), size(messages=50_000, parameters=parameters, minutes=4), LENGTH)
+    assert recommend(TrainingSettings(), size(parameters=parameters), LENGTH).learning_rate.value == rate
+    short = recommend(TrainingSettings(), size(messages=50_000, parameters=parameters, minutes=4), LENGTH)
     assert short.learning_rate.value == rate
     assert short.rank.value == 16
 
 
 def test_a_step_grows_with_the_number_of_conversations() -> None:
-    assert recommend(Training(), size(examples=19_999), LENGTH).sessions_per_step.value == 16
-    assert recommend(Training(), size(examples=20_000), LENGTH).sessions_per_step.value == 32
+    assert recommend(TrainingSettings(), size(examples=19_999), LENGTH).sessions_per_step.value == 16
+    assert recommend(TrainingSettings(), size(examples=20_000), LENGTH).sessions_per_step.value == 32
 
 
 def test_config_yaml_overrides_everything_and_then_there_is_no_reason() -> None:
-    training = Training(rank=8, alpha=16, learning_rate=1e-3, epochs=0.5, sessions_per_step=3, max_length=100)
+    training = TrainingSettings(rank=8, alpha=16, learning_rate=1e-3, epochs=0.5, sessions_per_step=3, max_length=100)
     settings = recommend(training, size(10**6, 8e9, 4.0, 10**6), choose_length(training, 4.0, "cpu", 512))
     assert {key: choice.value for key, choice in settings.choices().items()} == {
         "rank": 8,
@@ -53,10 +53,10 @@ def test_config_yaml_overrides_everything_and_then_there_is_no_reason() -> None:
 
 
 def test_the_length_follows_time_device_and_base() -> None:
-    free = Training()
+    free = TrainingSettings()
     assert choose_length(free, None, "cpu", 32768).value == 512
     assert choose_length(free, 4, "cpu", 32768).value == 256
     assert choose_length(free, None, "cuda", 32768).value == 2048
     assert choose_length(free, None, "cuda", 1024).value == 1024
     with pytest.raises(UserError, match="more than the 512 tokens that the base model takes"):
-        choose_length(Training(max_length=513), None, "cpu", 512)
+        choose_length(TrainingSettings(max_length=513), None, "cpu", 512)

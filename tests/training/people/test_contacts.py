@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.config import Person, parse_config
+from doppel.config import PersonSettings, parse_config
 from doppel.errors import UserError
 from doppel.transcript import pseudonym
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
@@ -28,7 +28,7 @@ from training.people.contacts import (
 
 def joined(account: str, *seen: tuple[str, str, str]) -> list[bool]:
     """Which of the (platform, account, name) seen belong to a person with this one account in config.yaml."""
-    people = People([Person(name="Tom", accounts=(account,))])
+    people = People([PersonSettings(name="Tom", accounts=(account,))])
     for number, (platform, own, name) in enumerate(seen):
         people.saw(message(number, platform=platform, sender=own, sender_name=name))
     return [people.pseudonym(platform, own) == joined_pseudonym("Tom") for platform, own, _ in seen]
@@ -72,7 +72,7 @@ def test_without_people_everybody_is_an_account() -> None:
 
 
 def test_a_name_that_changes_is_noticed() -> None:
-    people = People([Person(name="Tom", accounts=("Tommy",))])
+    people = People([PersonSettings(name="Tom", accounts=("Tommy",))])
     people.saw(message(1, sender="2002", sender_name="Tom"))
     assert people.pseudonym("test", "2002") == pseudonym("test", "2002")
     people.saw(message(2, sender="2002", sender_name="Tommy"))

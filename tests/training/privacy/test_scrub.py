@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.config import Exclude, PrivateKind
+from doppel.config import ExcludeSettings, PrivateKind
 from tests.training.messages import message
 from training.privacy.personal_data import is_cn_id, is_iban, is_luhn
 from training.privacy.scrub import KEY, SCRUBBED, Exclusion, Scrubber, is_stand_in
@@ -515,5 +515,5 @@ def test_ordinary_messages_cost_next_to_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_excluded(rules: dict[str, Any], text: str, more: dict[str, Any], covered: bool) -> None:
-    exclusion = Exclusion(Exclude(**rules), ZoneInfo("Europe/Berlin"))
+    exclusion = Exclusion(ExcludeSettings(**rules), ZoneInfo("Europe/Berlin"))
     assert exclusion.covers(message(1, text, **more)) is covered

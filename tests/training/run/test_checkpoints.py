@@ -12,6 +12,7 @@ from doppel.adapters.habits import Habits, write_habits
 from doppel.cli.app import app
 from doppel.config import load_config
 from doppel.models.base import identify
+from doppel.persona import read_persona
 from doppel.transcript import ME, Header, Turn
 from training.dataset.files import SESSIONS, Session, write_sessions
 from training.run import run as fitting
@@ -55,7 +56,8 @@ def test_a_checkpoint_answers(tmp_path: Path, tiny_base: Path, monkeypatch: pyte
         fit(config)
     checkpoints = sorted((tmp_path / "data" / "sample.training").glob("checkpoint-*"))
     assert checkpoints
-    with open_adapter(checkpoints[0], config) as persona:
+    with open_adapter(checkpoints[0], config) as opened:
+        persona = read_persona(opened.folder, opened.version)
         assert persona.manifest.header_vocabulary["year"] == ["2020"]
         assert persona.manifest.base.digest == identify(tiny_base, "").digest
         assert persona.habits.bubbles_per_turn == 2.5

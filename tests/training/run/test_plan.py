@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from doppel.config import Training
+from doppel.config import TrainingSettings
 from training.lora.examples import Example
 from training.lora.settings import Choice, Size, recommend
 from training.run.plan import Plan, make_plan, steps_of, tokens_within
@@ -18,7 +18,7 @@ def example(length: int) -> Example:
 
 
 def plan(items: list[Example], most_tokens: float = math.inf, **training: Any) -> Plan:
-    settings = Training(**training)
+    settings = TrainingSettings(**training)
     size = Size(messages=100, examples=len(items), parameters=10**6, minutes=None)
     return make_plan(
         settings,

@@ -1,7 +1,7 @@
 """Reactions as messages: an emoji that somebody put to a message, right after it and in answer to it.
 
-Which of them say something the build decides (`training.dataset.reactions`); an export knows neither that nor always whose
-one is.
+Which of them say something is for the build to decide (`training.dataset.reactions`): an export does not know that,
+nor always who reacted.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -14,7 +14,7 @@ from statistics import median
 
 import msgspec
 
-from doppel.config import Config
+from doppel.config import Config, ModelSettings
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.reports.bars import STYLE as BARS_STYLE
@@ -27,7 +27,6 @@ from doppel.transcript import render
 from training.dataset.files import read_sessions
 from training.dataset.report.figures import REPORT, LengthReport, Report, by_format, reason_name
 from training.dataset.report.statistics import MOST_BUBBLES, CountTokens, Portrait, estimated_tokens, portray
-from training.lora.settings import Choice, choose_length
 
 CONTACTS_SHOWN = 12
 LANGUAGES_SHOWN = 8
@@ -49,28 +48,33 @@ _STYLE = (
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """How sessions are measured: what counts their tokens, what people call that, and how long a session may be."""
+    """How the length of sessions is measured.
+
+    Attributes:
+        count_tokens: counts the tokens of texts.
+        counted_by: how that was done, for people.
+        max_length: tokens of the longest session that training takes whole.
+        reason: why it is that long; None where config.yaml sets it.
+    """
 
     count_tokens: CountTokens
     counted_by: str
-    max_length: Choice[int]
+    max_length: int
+    reason: str | None
 
 
-def measure_for(config: Config) -> Measure:
+def measure_for(model: ModelSettings, max_length: int, reason: str | None) -> Measure:
     """With the base model's own tokenizer where it is on this machine already, else by bytes; nothing is fetched."""
-    from doppel.models.base import choose_device, is_prepared, prepare_base
+    from doppel.models.base import is_prepared, prepare_base
 
-    training = config.training
-    context = training.max_length or 2**31  # what the base takes, `doppel train` checks
-    length = choose_length(training, training.minutes, choose_device(config.model.device), context)
-    if is_prepared(config.model):
+    if is_prepared(model):
         with suppress(DoppelError):  # a base that is damaged is not the data set's trouble; `doppel train` says so
-            counter = _counter(prepare_base(config.model, lambda _: None) / "tokenizer.json")
+            counter = _counter(prepare_base(model, lambda _: None) / "tokenizer.json")
             if counter is not None:
-                name = tr("counted with the tokenizer of the base model, {base}", base=config.model.base)
-                return Measure(count_tokens=counter, counted_by=name, max_length=length)
+                name = tr("counted with the tokenizer of the base model, {base}", base=model.base)
+                return Measure(count_tokens=counter, counted_by=name, max_length=max_length, reason=reason)
     name = tr("estimated from the bytes of the text, as there is no tokenizer of the base model here yet")
-    return Measure(count_tokens=estimated_tokens, counted_by=name, max_length=length)
+    return Measure(count_tokens=estimated_tokens, counted_by=name, max_length=max_length, reason=reason)
 
 
 def write_page(config: Config, report: Report, measure: Measure) -> Report:
@@ -94,14 +98,13 @@ def lengths_of(portrait: Portrait, measure: Measure) -> LengthReport | None:
     """The lengths of sessions, and how long a session may be; None where nothing was counted."""
     if not portrait.tokens:
         return None
-    limit = measure.max_length
     return LengthReport(
         half=portrait.tokens_at(0.5),
         most=portrait.tokens_at(0.95),
         longest=max(portrait.tokens),
-        max_length=limit.value,
-        why=limit.reason or tr("set in config.yaml"),
-        fitting=round(portrait.fitting(limit.value), 4),
+        max_length=measure.max_length,
+        why=measure.reason or tr("set in config.yaml"),
+        fitting=round(portrait.fitting(measure.max_length), 4),
         counted_by=measure.counted_by,
     )
 

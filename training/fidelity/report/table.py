@@ -3,12 +3,11 @@
 from rich.table import Table
 
 from doppel.i18n import tr
-from doppel.reports.figures import Figure, by_name, share_of, shown
+from doppel.reports.figures import Figure, by_name, shown
 from training.fidelity.examine import Examination
 from training.fidelity.outcome import Fidelity
 from training.fidelity.report.titles import title_of
 from training.fidelity.texts import LEAST_TURNS
-from training.tuning.sampling import SETTINGS, Tuned
 
 SHOWN = (
     *("bits_per_byte", "bits_per_byte_prompted", "bits_change", "specificity", "choice", "choice_others"),
@@ -65,20 +64,6 @@ def comparison_table(first: Fidelity, second: Fidelity) -> Table:
         if all(name in side for side in sides):
             cells = [shown(side[name], side[name].value, with_interval=True) for side in sides]
             table.add_row(title_of(name), *cells)
-    return table
-
-
-def tuning_table(tuned: Tuned) -> Table:
-    """What was tried for a version's sampling, the best marked."""
-    table = Table(title=tr("Version {version}: ways to choose words", version=tuned.version), title_justify="left")
-    for name in SETTINGS:
-        table.add_column(name, justify="right")
-    for column in (tr("told apart (0.5: not)"), tr("habits"), tr("relevance"), ""):
-        table.add_column(column, justify="right")
-    for place, one in enumerate(tuned.trials):
-        mark = "●" if one == tuned.chosen else tr("before") if place == 0 else ""
-        numbers = [f"{value:g}" for value in one.setting.values()]
-        table.add_row(*numbers, f"{one.auc:.3f}", f"{one.distance:.3f}", share_of(one.relevance), mark)
     return table
 
 

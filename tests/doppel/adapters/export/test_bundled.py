@@ -7,8 +7,8 @@ import torch
 
 from benchmarks.export import GOAL, TOKENS, forced, free, peft_greedy, prompts, random_adapter
 from doppel.adapters.export.version import export_gguf
+from doppel.adapters.lora_file import read_lora
 from doppel.config import parse_config
-from doppel.engine.local.lora import read_lora
 from doppel.models.base import identify, load_model, load_tokenizer
 from doppel.transcript import Transcript
 from tests.llamacpp import LlamaCpp, write_base

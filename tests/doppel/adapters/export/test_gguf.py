@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from doppel.adapters.export.gguf import write_gguf
+from doppel.adapters.lora_file import Lora
 from doppel.adapters.versions import WEIGHTS
-from doppel.engine.local.lora import Lora
 from doppel.errors import DoppelError, UserError
 from doppel.models.base import load_model
 from tests.families import FAMILIES, random_lora, save_family, save_seeing

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from doppel.adapters.export.gguf import write_gguf
 from doppel.adapters.export.merged import write_merged
 from doppel.adapters.export.target import check_free, exporting
+from doppel.adapters.lora_file import Lora
 from doppel.adapters.versions import AdapterRefused
-from doppel.engine.local.lora import Lora
 from doppel.errors import DoppelError, UserError
 from tests.families import FAMILIES, random_lora, save_family, save_seeing
 

@@ -12,11 +12,10 @@ import pytest
 import torch
 from transformers import DynamicCache, Lfm2Config, Lfm2ForCausalLM
 
-from doppel.adapters.versions import BaseIdentity
 from doppel.engine import EngineError, Request, Sampling, Token
 from doppel.engine.local.engine import TransformersEngine
 from doppel.engine.local.kv_cache import Row, bytes_of, gather, length_of, new_cache, rewind, windows_of
-from doppel.models.base import load_model, load_tokenizer
+from doppel.models.base import BaseIdentity, load_model, load_tokenizer
 from tests.conftest import PublishAdapter
 from tests.doppel.conftest import Open
 from tests.families import FAMILIES, save_family, save_seeing

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.config import parse_config
+from doppel.config import Config, parse_config
 from doppel.errors import DoppelError
 from doppel.i18n import set_language
 from doppel.transcript import Header, Turn, normalize, render
@@ -23,11 +23,11 @@ from training.dataset.files import SESSIONS, Session, write_sessions
 from training.dataset.report.figures import LengthReport, OwnerReport, Report, SourceReport
 from training.dataset.report.page import Measure, build_page, lengths_of, measure_for, write_page
 from training.dataset.report.statistics import EXAMPLES, MOST_BUBBLES, Portrait, estimated_tokens, portray
-from training.lora.settings import Choice
+from training.lora.settings import planned_length
 
 START = datetime(2020, 6, 1, 22, 30, tzinfo=UTC)  # a Monday; in Berlin it is Tuesday by then
 BERLIN = ZoneInfo("Europe/Berlin")
-MEASURE = Measure(count_tokens=estimated_tokens, counted_by="estimated", max_length=Choice(64, "why"))
+MEASURE = Measure(count_tokens=estimated_tokens, counted_by="estimated", max_length=64, reason="why")
 
 
 def session(number: int, *turns: tuple[str, str], hours: float = 0, **header: Any) -> Session:
@@ -252,11 +252,16 @@ def test_lengths_and_what_is_chosen_for_them() -> None:
     assert lengths == LengthReport(
         half=10, most=20, longest=3000, max_length=64, why="why", fitting=0.95, counted_by="estimated"
     )
-    given = msgspec.structs.replace(MEASURE, max_length=Choice(4096, None))
+    given = msgspec.structs.replace(MEASURE, max_length=4096, reason=None)
     lengths = lengths_of(found, given)
     assert lengths is not None
     assert (lengths.why, lengths.fitting) == ("set in config.yaml", 1)
     assert lengths_of(Portrait(), MEASURE) is None
+
+
+def measured(config: Config) -> Measure:
+    length = planned_length(config)
+    return measure_for(config.model, length.value, length.reason)
 
 
 def test_measured_by_bytes_without_a_base_and_with_its_tokenizer_where_there_is_one(
@@ -268,10 +273,10 @@ def test_measured_by_bytes_without_a_base_and_with_its_tokenizer_where_there_is_
 
     monkeypatch.setenv("DOPPEL_CACHE", str(tmp_path / "empty"))
     config = parse_config({"model": {"device": "cpu"}}, tmp_path / "config.yaml")
-    guess = measure_for(config)
+    guess = measured(config)
     assert guess.count_tokens is estimated_tokens
     assert guess.counted_by.startswith("estimated")
-    assert guess.max_length.value == 512
+    assert guess.max_length == 512
 
     base = tmp_path / "base"
     base.mkdir()
@@ -279,16 +284,16 @@ def test_measured_by_bytes_without_a_base_and_with_its_tokenizer_where_there_is_
     (base / "model.safetensors").write_bytes(b"")
     (base / "tokenizer.json").write_text("damaged")
     own = {"model": {"device": "cpu", "base": str(base)}, "training": {"max_length": 100}}
-    assert measure_for(parse_config(own, tmp_path / "config.yaml")).count_tokens is estimated_tokens
+    assert measured(parse_config(own, tmp_path / "config.yaml")).count_tokens is estimated_tokens
     tokenizer = Tokenizer(WordLevel({"a": 0, "?": 1}, unk_token="?"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(base / "tokenizer.json"))
-    measure = measure_for(parse_config(own, tmp_path / "config.yaml"))
+    measure = measured(parse_config(own, tmp_path / "config.yaml"))
     assert measure.count_tokens(["a b c", "a"]) == [3, 1]
     assert measure.counted_by.startswith("counted")
-    assert measure.max_length == Choice(100, None)
+    assert (measure.max_length, measure.reason) == (100, None)
     (base / "model.safetensors").unlink()  # what `doppel train` refuses does not keep the page from being made
-    assert measure_for(parse_config(own, tmp_path / "config.yaml")).count_tokens is estimated_tokens
+    assert measured(parse_config(own, tmp_path / "config.yaml")).count_tokens is estimated_tokens
 
 
 def test_files_left_unread_are_counted_by_kind_and_not_named() -> None:

@@ -16,9 +16,9 @@ from doppel.errors import UserError
 from doppel.models.base import identify, load_model
 from tests.tiny import build_base, publish_adapter, save_lora
 from training.lora.bits_per_byte import Bits
-from training.lora.starting_point import choose_start, read_start, start_from
 from training.run.checkpoints import Work
 from training.run.plan import Plan
+from training.run.starting_point import choose_start, read_start, start_from
 
 IDS = torch.tensor([[2, 40, 41, 42, 43, 44]])
 

@@ -11,12 +11,14 @@ from peft import PeftModel
 from peft.functional import set_peft_model_state_dict
 from transformers import PreTrainedModel
 
+from doppel.adapters.lora_file import Lora, check_fits, linear_layers, read_lora
 from doppel.adapters.peft_format import check_named_base, read_foreign
-from doppel.adapters.versions import MANIFEST, WEIGHTS, AdapterRefused, BaseIdentity, file_digest, published
+from doppel.adapters.versions import MANIFEST, WEIGHTS, AdapterRefused, published
 from doppel.config import Config
-from doppel.engine.local.lora import Lora, check_fits, linear_layers, read_lora
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.models.base import BaseIdentity
+from doppel.system.durable_files import file_digest
 from training.lora.model import add_lora
 from training.run.checkpoints import Parent, Started, Work
 
