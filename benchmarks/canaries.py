@@ -43,7 +43,7 @@ from training.dataset.files import SESSIONS, Session, Split, read_sessions, writ
 from training.fidelity.generate import write
 from training.fidelity.judge import Question, Subject, open_subject
 from training.fidelity.texts import Situation
-from training.run.run import fit
+from training.run.run import run_training
 
 GROUPS = (0, 1, 4, 16)
 """How often a code is said; those of the first group are the control."""
@@ -93,7 +93,7 @@ def main() -> None:
         config.data_dir.mkdir(parents=True)
         write_sessions(config.data_dir / SESSIONS, planted(canaries, conversations, arguments.seed))
         write_habits(config.data_dir, Habits())
-        trained = fit(config)
+        trained = run_training(config)
         figures = measure(open_subject(config, Path(trained["adapter"])), canaries, arguments.seed)
     report = {
         "device": "cpu" if not torch.cuda.is_available() else torch.cuda.get_device_name(),

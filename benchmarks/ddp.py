@@ -32,13 +32,13 @@ from transformers import TrainerCallback
 
 from doppel.config import Config, load_config
 from doppel.terminal import silence
-from training.lora.distributed import joined
+from training.lora.distributed import join_processes
 from training.lora.examples import plan_steps
 from training.lora.packing import tokens_per_batch
 from training.lora.threads import use_threads
-from training.run.material import adapted, gather, load_base
-from training.run.plan import Plan
-from training.run.timings import Parts
+from training.run.plan import TrainingPlan
+from training.run.setup import build_model, load_base, load_setup
+from training.run.timings import PhaseTimer
 from training.run.trainer import PersonaTrainer
 
 RANK, ALPHA, PER_STEP, WARM_UP = 16, 32.0, 16, 1
@@ -108,14 +108,14 @@ def _report(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def _worker(config: Config, steps: int) -> None:
-    with joined("cpu") as ranks:
+    with join_processes("cpu") as ranks:
         if not ranks.leads:
             silence()
-        with ranks.leader_first():
-            material = gather(config, None, ranks)
+        with ranks.main_first():
+            material = load_setup(config, None, ranks)
         base = load_base(config, material)
         use_threads(int(os.environ["OMP_NUM_THREADS"]))
-        model = adapted(config, base, RANK, ALPHA)
+        model = build_model(config, base, RANK, ALPHA)
         size = tokens_per_batch(model)
         clock = _Clock()
         with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +126,7 @@ def _worker(config: Config, steps: int) -> None:
                 held_out=material.validation,
                 folder=Path(folder),
                 callbacks=[clock],
-                parts=Parts(),
+                parts=PhaseTimer(),
                 ranks=ranks,
             )
             clock.trainer = trainer
@@ -135,8 +135,8 @@ def _worker(config: Config, steps: int) -> None:
             print(json.dumps({"tokens_per_second": clock.tokens / clock.seconds, "losses": clock.losses}))
 
 
-def _plan(steps: int, size: int, dtype: torch.dtype) -> Plan:
-    return Plan(
+def _plan(steps: int, size: int, dtype: torch.dtype) -> TrainingPlan:
+    return TrainingPlan(
         rank=RANK,
         alpha=ALPHA,
         learning_rate=5e-4,

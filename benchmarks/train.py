@@ -44,8 +44,8 @@ from training.lora.examples import Example, collate, plan_steps
 from training.lora.model import token_losses
 from training.lora.optimizer import MasterAdamW
 from training.lora.packing import tokens_per_batch
-from training.run.material import Material, adapted, gather, load_base
-from training.run.speed import effort
+from training.run.setup import TrainingSetup, build_model, load_base, load_setup
+from training.run.speed import compute_cost
 
 RANK, ALPHA, PER_STEP, LEARNING_RATE = 16, 32, 16, 5e-4
 WARM_UP = 1
@@ -116,10 +116,10 @@ def _holds(value: float, goal: str) -> bool:
 
 
 def _run(contender: str, config: Config, steps: int) -> dict[str, float]:
-    material = gather(config, None)
+    material = load_setup(config, None)
     dtype = choose_dtype(config.model.dtype, "cpu")
     base = load_base(config, material) if contender == "doppel" else _plain_base(material, dtype)
-    work = effort(base)
+    work = compute_cost(base)
     run = {"doppel": _doppel, "trl_packed": _trl_packed, "trl_pairs": _trl_pairs}[contender]
     fed, timed, seconds = run(config, material, base, steps)
     peak = _gemm_rate(dtype)  # in the same minute: the machine is not always equally fast
@@ -137,8 +137,10 @@ def _run(contender: str, config: Config, steps: int) -> dict[str, float]:
     }
 
 
-def _doppel(config: Config, material: Material, base: Any, steps: int) -> tuple[list[Example], list[Example], float]:
-    model = adapted(config, base, RANK, ALPHA)
+def _doppel(
+    config: Config, material: TrainingSetup, base: Any, steps: int
+) -> tuple[list[Example], list[Example], float]:
+    model = build_model(config, base, RANK, ALPHA)
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = MasterAdamW(trained, lr=LEARNING_RATE)
@@ -157,20 +159,22 @@ def _doppel(config: Config, material: Material, base: Any, steps: int) -> tuple[
     return material.train, [one for step in planned[WARM_UP:] for group in step for one in group], seconds
 
 
-def _plain_base(material: Material, dtype: torch.dtype) -> Any:
+def _plain_base(material: TrainingSetup, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(material.base_folder, dtype=dtype)
 
 
 def _trl_packed(
-    config: Config, material: Material, base: Any, steps: int
+    config: Config, material: TrainingSetup, base: Any, steps: int
 ) -> tuple[list[Example], list[Example], float]:
     length = max(_tokens(one) for one in material.train)
     return _trl(material.train, base, steps, material, packing=True, max_length=length)
 
 
-def _trl_pairs(config: Config, material: Material, base: Any, steps: int) -> tuple[list[Example], list[Example], float]:
+def _trl_pairs(
+    config: Config, material: TrainingSetup, base: Any, steps: int
+) -> tuple[list[Example], list[Example], float]:
     """Question and answer, as text; the base's own end token ends the answer."""
     tokenizer = material.transcript.tokenizer
     pairs = []
@@ -186,7 +190,7 @@ def _trl_pairs(config: Config, material: Material, base: Any, steps: int) -> tup
 
 
 def _trl(
-    items: list[Example], base: Any, steps: int, material: Material, *, packing: bool, max_length: int
+    items: list[Example], base: Any, steps: int, material: TrainingSetup, *, packing: bool, max_length: int
 ) -> tuple[list[Example], list[Example], float]:
     from datasets import Dataset
     from peft import LoraConfig

@@ -10,7 +10,7 @@ from doppel.adapters.versions import WEIGHTS, current
 from doppel.config import Config, parse_config
 from doppel.transcript import ME, Header, Turn
 from training.dataset.files import SESSIONS, Session, Split, write_sessions
-from training.run.metrics import Metric, read_metrics
+from training.run.metrics import MetricsRow, read_metrics
 
 FAST = {"sessions_per_step": 4, "epochs": 1, "max_length": 128, "learning_rate": 0.01, "rank": 4}
 
@@ -37,7 +37,7 @@ def weights_of(config: Config) -> bytes:
     return (folder / WEIGHTS).read_bytes()
 
 
-def metrics_of(config: Config) -> list[Metric]:
+def metrics_of(config: Config) -> list[MetricsRow]:
     """What was noted of the training of the adapter in use."""
     folder = current(config.adapters_dir)
     assert folder is not None

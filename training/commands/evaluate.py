@@ -24,7 +24,7 @@ def evaluate(
     from training.fidelity.outcome import compare
     from training.fidelity.report.table import comparison_table, report_table
     from training.tuning.sampling import tune_sampling as tune
-    from training.tuning.table import tuning_table
+    from training.tuning.tables import tuning_table
 
     chosen = versions[:2] if versions else [None]
     tuned = [tune(run.config, version, quick=quick) for version in chosen] if tune_sampling else []

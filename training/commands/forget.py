@@ -21,7 +21,7 @@ def forget(
     name: Annotated[str, typer.Argument(help="Whom: an account's id or name, or the pseudonym, as in contacts.json.")],
 ) -> dict[str, Any]:
     """Take one person out of the data set, for good."""
-    from training.run.material import work_folder  # brings torch along
+    from training.run.setup import run_folder  # brings torch along
     from training.tuning.search import tuning_folder
 
     config = run.config
@@ -45,7 +45,7 @@ def forget(
                 path=config.adapters_dir,
             )
         )
-    unfinished = [path for path in (work_folder(config), tuning_folder(config)) if path.is_dir()]
+    unfinished = [path for path in (run_folder(config), tuning_folder(config)) if path.is_dir()]
     if unfinished:
         print_status(tr("So does what is not finished: remove {paths}", paths=", ".join(map(str, unfinished))))
     return dict(msgspec.to_builtins(gone))

@@ -37,10 +37,10 @@ def train(
     check_archives(config)
     if plan:
         return _plan(run, first_run=first_run, origin=origin, restart=restart)
-    from training.run.run import fit  # torch takes seconds to import
+    from training.run.run import run_training  # torch takes seconds to import
 
     is_examined = config.training.gate and not first_run  # a first run has no time for it
-    result = fit(config, first_run=first_run, origin=origin, restart=restart, in_use=not is_examined)
+    result = run_training(config, first_run=first_run, origin=origin, restart=restart, in_use=not is_examined)
     if not result:  # of several processes one answers
         return None
     if is_examined:

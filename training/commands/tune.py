@@ -43,10 +43,10 @@ def tune(
     check_archives(run.config)
     if find_spec("optuna") is None:
         raise UserError(tr("`doppel tune` needs optuna; run `pip install 'doppel[tune]'`"))
-    from training.tuning.search import Limits  # torch takes seconds to import
+    from training.tuning.search import SearchLimits  # torch takes seconds to import
     from training.tuning.search import tune as search
 
-    tuned = search(run.config, Limits(trials, minutes, trial_minutes))
+    tuned = search(run.config, SearchLimits(trials, minutes, trial_minutes))
     if not run.as_json and tuned.trials:
         console.print()
         console.print(trials_table(tuned))
@@ -58,9 +58,9 @@ def tune(
         print_status(tr("Written into {path}; `doppel train` uses them.", path=run.config_path))
         result["written"] = True
     if tuned.stopped:
-        from training.run.run import Interrupted
+        from training.run.run import TrainingInterrupted
 
-        stopped = Interrupted(tr("stopped; the same command goes on with the search"))
+        stopped = TrainingInterrupted(tr("stopped; the same command goes on with the search"))
         stopped.result = result
         raise stopped
     return result

@@ -24,7 +24,7 @@ from training.lora.cpu_kernels.install import accelerate
 from training.lora.examples import Example, collate, micro_batches
 from training.lora.head import supervised_losses
 from training.lora.model import token_losses
-from training.lora.packing import tokens_per_batch, why_not_packed
+from training.lora.packing import packing_obstacle, tokens_per_batch
 
 _ROW = 384
 """Tokens of a row of questions: more make attention, which is their square, expensive; fewer read the weights often."""
@@ -109,7 +109,7 @@ class Subject:
     @torch.no_grad()
     def tokens(self, questions: Sequence[Question], advance: Advance = lambda _: None) -> list[list[Array]]:
         """log p of each token of each answer in nats, for every question, in their order."""
-        if why_not_packed(self.model) is not None:
+        if packing_obstacle(self.model) is not None:
             return [self._one_by_one(question, advance) for question in questions]
         results: dict[int, list[Array]] = {}
         for places in _rows(questions):

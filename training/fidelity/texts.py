@@ -11,7 +11,7 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.transcript import ME, Header, Transcript, Turn
 from training.dataset.files import Session
-from training.lora.examples import Example, cut, spread
+from training.lora.examples import Example, cut, spread_sample
 
 LEAST_TURNS = 30
 """Turns of the owner's, with something said before, below which no figure means anything."""
@@ -145,7 +145,7 @@ def texts_of_owner(sessions: Iterable[Session]) -> list[str]:
 
 def owner_examples(sessions: Sequence[Session], transcript: Transcript, length: int, tokens: int) -> list[Example]:
     """About `tokens` tokens of the owner's conversations, as they are trained on, evenly over time."""
-    return spread([one for session in sessions for one in _pieces(session, transcript, length, ME)], tokens)
+    return spread_sample([one for session in sessions for one in _pieces(session, transcript, length, ME)], tokens)
 
 
 def others_examples(sessions: Sequence[Session], transcript: Transcript, length: int, tokens: int) -> list[Example]:
@@ -155,7 +155,7 @@ def others_examples(sessions: Sequence[Session], transcript: Transcript, length:
         counts = Counter(turn.speaker for turn in session.turns if not turn.is_mine)
         if counts:
             pieces += _pieces(session, transcript, length, counts.most_common(1)[0][0])
-    return spread(pieces, tokens)
+    return spread_sample(pieces, tokens)
 
 
 def few_shot(sessions: Sequence[Session], transcript: Transcript, tokens: int, seed: int = 0) -> list[int]:

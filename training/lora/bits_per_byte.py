@@ -1,4 +1,4 @@
-"""Bits per byte: how surprised a model is by what the owner wrote, whatever the tokenizer.
+"""HeldOutScore per byte: how surprised a model is by what the owner wrote, whatever the tokenizer.
 
 Only the text of the owner's bubbles counts (role 1); ends of bubbles and turns are reported apart, because
 learning our own punctuation is easy and says nothing about the person.
@@ -14,7 +14,7 @@ from training.lora.examples import Example, collate, micro_batches
 from training.lora.model import token_losses
 
 
-class Bits(msgspec.Struct, frozen=True):
+class HeldOutScore(msgspec.Struct, frozen=True):
     """A score on held-out examples.
 
     Attributes:
@@ -36,7 +36,7 @@ def score(
     items: Sequence[Example],
     tokens_per_batch: int,
     advance: Callable[[int], None] = lambda _: None,
-) -> Bits:
+) -> HeldOutScore:
     """Scores the model on examples; `advance` hears how many tokens each micro-batch held.
 
     The model is scored in evaluation mode and left in the mode it was in.
@@ -55,4 +55,4 @@ def score(
         advance(sum(len(example.ids) for example in group))
     model.train(was_training)
     text_bytes = sum(example.text_bytes for example in items)
-    return Bits(text / math.log(2) / max(1, text_bytes), ends / max(1, end_tokens), tokens, text_bytes)
+    return HeldOutScore(text / math.log(2) / max(1, text_bytes), ends / max(1, end_tokens), tokens, text_bytes)

@@ -29,7 +29,7 @@ _GONE = re.compile(r"gloo|Connection (closed|reset)|NCCL|remote process exited")
 _FOREIGN = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
 
 
-class Ranks(msgspec.Struct, frozen=True):
+class ProcessGroup(msgspec.Struct, frozen=True):
     """This process among those of the training; alone unless a launcher started several.
 
     Attributes:
@@ -62,7 +62,7 @@ class Ranks(msgspec.Struct, frozen=True):
         return values
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def one_at_a_time(self) -> Iterator[None]:
         """One process after another runs the block."""
         for _ in range(self.number):
             self.collect(None)
@@ -71,7 +71,7 @@ class Ranks(msgspec.Struct, frozen=True):
             self.collect(None)
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
+    def main_first(self) -> Iterator[None]:
         """The leader runs the block while the others wait; then they do."""
         if not self.leads:
             self.collect(None)
@@ -120,11 +120,11 @@ class Ranks(msgspec.Struct, frozen=True):
         return mean
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def join_processes(device: str) -> Iterator[ProcessGroup]:
     """Meets the other processes that a launcher started, for as long as the block runs.
 
     Args:
@@ -136,7 +136,7 @@ def joined(device: str) -> Iterator[Ranks]:
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1 or "RANK" not in os.environ:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     if any(os.environ.get(name, "").lower() == "true" for name in _FOREIGN):
         raise UserError(
@@ -154,7 +154,7 @@ def joined(device: str) -> Iterator[Ranks]:
             tr("model.device: `{device}` cannot be shared by several processes; write cuda or cpu", device=device)
         )
     try:
-        yield Ranks(distributed.get_rank(), count)
+        yield ProcessGroup(distributed.get_rank(), count)
     except RuntimeError as error:
         if not _GONE.search(str(error)):
             raise

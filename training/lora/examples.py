@@ -99,11 +99,11 @@ def plan_steps(items: Sequence[Example], per_step: int, tokens_per_batch: int, s
 def micro_batches(items: Sequence[Example], tokens_per_batch: int) -> list[list[Example]]:
     """Examples in groups of at most `tokens_per_batch` tokens, about equally full (one example always fits)."""
     total = sum(len(example.ids) for example in items)
-    groups = even_loads(items, max(1, -(-total // tokens_per_batch)), most=tokens_per_batch)
+    groups = balanced_groups(items, max(1, -(-total // tokens_per_batch)), most=tokens_per_batch)
     return [group for group in groups if group]
 
 
-def even_loads(
+def balanced_groups(
     items: Sequence[Example],
     count: int,
     weigh: Callable[[Example], float] = lambda example: len(example.ids),
@@ -151,7 +151,7 @@ def first(items: Sequence[Example], tokens: int) -> list[Example]:
     return chosen
 
 
-def spread(items: Sequence[Example], tokens: int) -> list[Example]:
+def spread_sample(items: Sequence[Example], tokens: int) -> list[Example]:
     """A fixed sample of about `tokens` tokens, taken evenly over the whole sequence (all, if it is smaller)."""
     total = sum(len(example.ids) for example in items)
     if total <= tokens:

@@ -15,20 +15,20 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from doppel.config import TrainingSettings
 from doppel.errors import UserError
 from doppel.i18n import tr
-from training.lora.distributed import Ranks
+from training.lora.distributed import ProcessGroup
 
-SPLIT_ABOVE = 14e9
+SHARD_ABOVE = 14e9
 """Parameters above which a base is split; in bfloat16 that many are 28 GB."""
 
 
-def should_split(training: TrainingSettings, folder: Path, ranks: Ranks) -> bool:
+def should_shard(training: TrainingSettings, folder: Path, ranks: ProcessGroup) -> bool:
     """Whether to split the base in `folder`: as config.yaml has it, else if it is large; never alone, nor quantised."""
     if ranks.count == 1 or training.quantize is not None:
         return False
-    return _parameters(folder) > SPLIT_ABOVE if training.split is None else training.split
+    return _parameters(folder) > SHARD_ABOVE if training.split is None else training.split
 
 
-def layer_mesh(device: str, ranks: Ranks) -> DeviceMesh:
+def device_mesh(device: str, ranks: ProcessGroup) -> DeviceMesh:
     """The devices to split over; all processes make it together."""
     return init_device_mesh(device, (ranks.count,))
 
@@ -58,7 +58,7 @@ def split(base: PreTrainedModel, mesh: DeviceMesh, device: str) -> None:
             whole.data = whole.data.to(device)
 
 
-def is_split(model: torch.nn.Module) -> bool:
+def is_sharded(model: torch.nn.Module) -> bool:
     """Whether `split` was applied to the model or to what is in it."""
     return any(isinstance(one, DTensor) for one in model.parameters())
 

@@ -50,7 +50,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     left_out: int
 
 
-class Mixed(msgspec.Struct, frozen=True):
+class MixedExamples(msgspec.Struct, frozen=True):
     """Examples to train on beside the owner's, and where they are from."""
 
     items: list[Example]
@@ -59,7 +59,7 @@ class Mixed(msgspec.Struct, frozen=True):
 
 def mix(
     training: TrainingSettings, root: Path, own: Sequence[Example], transcript: Transcript, max_length: int
-) -> Mixed:
+) -> MixedExamples:
     """The examples that `training.mix` asks for, beside the owner's own.
 
     Args:
@@ -82,7 +82,7 @@ def mix(
     total = (own_tokens + sum(count_tokens(one.items) for one in taken)) / (1 - training.replay)
     for one, wanted in zip(taken, training.mix, strict=True):
         _tell(one, wanted.share, total)
-    return Mixed([item for one in taken for item in one.items], [_source(one, total) for one in taken])
+    return MixedExamples([item for one in taken for item in one.items], [_source(one, total) for one in taken])
 
 
 def count_tokens(items: Iterable[Example]) -> int:

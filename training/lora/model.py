@@ -28,9 +28,9 @@ def add_lora(base: PreTrainedModel, rank: int, alpha: float, layers: Sequence[st
         target_modules="all-linear" if layers is None else list(layers),
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(base, settings, autocast_adapter_dtype=False)
-    assert isinstance(adapted, PeftModel)
-    return adapted
+    build_model = get_peft_model(base, settings, autocast_adapter_dtype=False)
+    assert isinstance(build_model, PeftModel)
+    return build_model
 
 
 def check_head(base: PreTrainedModel) -> None:

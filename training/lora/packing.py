@@ -31,12 +31,12 @@ def tokens_per_batch(model: torch.nn.Module) -> int:
     """Tokens in one micro-batch: what keeps a CPU's caches, or a GPU's units, busy; 1, so a sequence, if unpacked."""
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
-    if why_not_packed(causal) is not None:
+    if packing_obstacle(causal) is not None:
         return 1
     return _TOKENS_PER_BATCH.get(causal.device.type, 8192)
 
 
-def why_not_packed(model: PreTrainedModel) -> str | None:
+def packing_obstacle(model: PreTrainedModel) -> str | None:
     """Why sequences of this model must not share a row, for the user; None if they may."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -61,7 +61,7 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """
     device = next(model.parameters()).device
     ids, positions = batch.ids[None].to(device), batch.positions[None].to(device)
-    if why_not_packed(model) is not None:
+    if packing_obstacle(model) is not None:
         if len(batch.lengths) > 1:
             raise ValueError("this model must not be packed")
         return model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]  # type: ignore[no-any-return]

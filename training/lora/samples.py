@@ -14,7 +14,7 @@ _CONTEXT_TURNS = 4
 _NEW_TOKENS = 40
 
 
-class Samples:
+class SampleReplies:
     """Chooses held-out situations once and answers them whenever asked, always from the same seed.
 
     Args:

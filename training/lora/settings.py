@@ -33,7 +33,7 @@ class Choice(msgspec.Struct, Generic[Number], frozen=True):
     reason: str | None
 
 
-class Size(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingSize(msgspec.Struct, frozen=True, kw_only=True):
     """How much there is to learn, and what is to learn it.
 
     Attributes:
@@ -68,7 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return {name: choice.reason for name, choice in self.choices().items() if choice.reason is not None}
 
 
-def recommend(training: TrainingSettings, size: Size, max_length: Choice[int]) -> Settings:
+def recommend(training: TrainingSettings, size: TrainingSize, max_length: Choice[int]) -> Settings:
     """Every setting: as config.yaml has it, else by `size`. `max_length` is from `choose_length`."""
     return Settings(
         rank=_given(training.rank) or _rank(size),
@@ -123,26 +123,26 @@ def _given(value: Number | None) -> Choice[Number] | None:
     return None if value is None else Choice(value, None)
 
 
-def _rank(size: Size) -> Choice[int]:
+def _rank(size: TrainingSize) -> Choice[int]:
     if size.minutes is not None:
         return Choice(_RANKS[0][1], tr("little time: a small adapter learns soonest"))
     value = next((rank for most, rank in _RANKS if size.messages < most), _LARGEST_RANK)
     return Choice(value, _messages(size))
 
 
-def _learning_rate(size: Size) -> Choice[float]:
+def _learning_rate(size: TrainingSize) -> Choice[float]:
     rate = next((rate for most, rate in _RATES if size.parameters <= most), _SMALLEST_RATE)
     return Choice(rate, tr("a base of {billions:.2g} billion parameters", billions=size.parameters / 1e9))
 
 
-def _epochs(size: Size) -> Choice[float]:
+def _epochs(size: TrainingSize) -> Choice[float]:
     return Choice(next((epochs for most, epochs in _EPOCHS if size.messages < most), 1.0), _messages(size))
 
 
-def _sessions_per_step(size: Size) -> Choice[int]:
+def _sessions_per_step(size: TrainingSize) -> Choice[int]:
     value = 32 if size.examples >= _MANY_SESSIONS else 16
     return Choice(value, tr("{count} pieces of conversation to learn from", count=f"{size.examples:,}"))
 
 
-def _messages(size: Size) -> str:
+def _messages(size: TrainingSize) -> str:
     return tr("{count} messages of yours", count=f"{size.messages:,}")

@@ -17,16 +17,16 @@ from doppel.i18n import tr
 from doppel.system.durable_files import sync
 from doppel.system.file_lock import hold
 from doppel.system.write_errors import writing
-from training.lora.bits_per_byte import Bits
-from training.run.plan import Plan
-from training.run.seal import is_whole
+from training.lora.bits_per_byte import HeldOutScore
+from training.run.completion_marker import is_complete
+from training.run.plan import TrainingPlan
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _STATE = "trainer_state.json"
 _FILE = "plan.json"
 
 
-class Parent(msgspec.Struct, frozen=True):
+class ParentAdapter(msgspec.Struct, frozen=True):
     """The adapter that a run started from.
 
     Attributes:
@@ -40,17 +40,17 @@ class Parent(msgspec.Struct, frozen=True):
     weights: str
 
 
-class Started(msgspec.Struct, frozen=True):
+class RunState(msgspec.Struct, frozen=True):
     """A run that has begun: what it was made for, its plan, and the untrained base's score.
 
     Where it started from an adapter: which one, and that one's score.
     """
 
     purpose: str
-    plan: Plan
-    before: Bits
-    parent: Parent | None = None
-    parent_score: Bits | None = None
+    plan: TrainingPlan
+    before: HeldOutScore
+    parent: ParentAdapter | None = None
+    parent_score: HeldOutScore | None = None
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ class _State(msgspec.Struct, frozen=True):
     best_global_step: int | None = None
 
 
-class Work:
+class RunFolder:
     """The folder of one persona's unfinished training.
 
     Args:
@@ -71,19 +71,23 @@ class Work:
         self.folder = folder
         self._purpose = purpose
 
-    def started(self) -> Started | None:
+    def started(self) -> RunState | None:
         """The run to continue, or None when there is none for this purpose."""
         try:
-            started = msgspec.json.decode((self.folder / _FILE).read_bytes(), type=Started)
+            started = msgspec.json.decode((self.folder / _FILE).read_bytes(), type=RunState)
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
         return started if started.purpose == self._purpose else None
 
     def begin(
-        self, plan: Plan, before: Bits, parent: Parent | None = None, parent_score: Bits | None = None
-    ) -> Started:
+        self,
+        plan: TrainingPlan,
+        before: HeldOutScore,
+        parent: ParentAdapter | None = None,
+        parent_score: HeldOutScore | None = None,
+    ) -> RunState:
         """Clears what other runs left and notes this one. Raises DoppelError if the folder cannot be written."""
-        started = Started(self._purpose, plan, before, parent, parent_score)
+        started = RunState(self._purpose, plan, before, parent, parent_score)
         with writing(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
@@ -98,7 +102,7 @@ class Work:
         """The newest checkpoint that is whole, as is the best one, which it names; any that is not is removed."""
         found = checkpoints(self.folder)
         for step, path in [*found.items()]:
-            if not is_whole(path):
+            if not is_complete(path):
                 shutil.rmtree(path, ignore_errors=True)
                 del found[step]
         while found:
@@ -116,7 +120,7 @@ class Work:
 
 
 @contextmanager
-def only_here(folder: Path) -> Iterator[None]:
+def lock_run_folder(folder: Path) -> Iterator[None]:
     """Keeps every other process from training in `folder` while the block runs.
 
     Raises:

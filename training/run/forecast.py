@@ -16,16 +16,22 @@ from doppel.config import Config
 from doppel.models.base import choose_device
 from doppel.system.memory import memory_of, peak_memory
 from doppel.terminal import silence
-from training.lora.distributed import Ranks, joined
-from training.lora.examples import Example, Step, micro_batches, plan_steps, spread
-from training.lora.fsdp import is_split
-from training.lora.samples import Samples
+from training.lora.distributed import ProcessGroup, join_processes
+from training.lora.examples import Example, Step, micro_batches, plan_steps, spread_sample
+from training.lora.fsdp import is_sharded
+from training.lora.samples import SampleReplies
 from training.run.checkpoints import checkpoints
-from training.run.material import Material, Opened, adapted, draw_up, open_run, settings_for
-from training.run.plan import Plan, steps_of
-from training.run.seal import is_whole
-from training.run.speed import Clock, effort, rehearse, scoring_speed, training_speed
-from training.run.timings import Parts
+from training.run.completion_marker import is_complete
+from training.run.plan import TrainingPlan, optimizer_steps
+from training.run.setup import PreparedRun, TrainingSetup, build_model, measure_and_plan, prepare_run, settings_for
+from training.run.speed import (
+    Clock,
+    compute_cost,
+    scoring_seconds_per_mac,
+    time_step_and_checkpoint,
+    training_seconds_per_mac,
+)
+from training.run.timings import PhaseTimer
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +47,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         samples_replay: text for replay may have to be sampled first, which takes time that is not in `parts`.
     """
 
-    plan: Plan
+    plan: TrainingPlan
     goes_on_from: int
     sessions: int
     messages: int
@@ -63,7 +69,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def forecast(config: Config, *, first_run: bool, origin: str | None, restart: bool) -> Forecast | None:
-    """Measures and counts; see `open_run` for what it raises. None in a process of several that does not lead.
+    """Measures and counts; see `prepare_run` for what it raises. None in a process of several that does not lead.
 
     Args:
         config: the configuration.
@@ -71,12 +77,12 @@ def forecast(config: Config, *, first_run: bool, origin: str | None, restart: bo
         origin: the version or folder of an adapter to train on from.
         restart: as if there were no interrupted training.
     """
-    with joined(choose_device(config.model.device)) as ranks:
+    with join_processes(choose_device(config.model.device)) as ranks:
         if not ranks.leads:
             silence()
-        parts = Parts()
+        parts = PhaseTimer()
         with parts("load"):
-            opened = open_run(config, first_run=first_run, origin=origin, ranks=ranks)
+            opened = prepare_run(config, first_run=first_run, origin=origin, ranks=ranks)
         if restart:
             opened = msgspec.structs.replace(opened, started=None)
         share = 0.0 if first_run else config.training.replay
@@ -103,30 +109,34 @@ def forecast(config: Config, *, first_run: bool, origin: str | None, restart: bo
 
 def _done(folder: Path) -> int:
     """The step of the newest whole checkpoint. Only looked at: a training may be writing there at this moment."""
-    return max((step for step, path in checkpoints(folder).items() if is_whole(path)), default=0)
+    return max((step for step, path in checkpoints(folder).items() if is_complete(path)), default=0)
 
 
-def _model_and_plan(config: Config, opened: Opened, material: Material) -> tuple[PeftModel, Plan]:
+def _model_and_plan(config: Config, opened: PreparedRun, material: TrainingSetup) -> tuple[PeftModel, TrainingPlan]:
     if opened.started:
         plan = opened.started.plan
-        return adapted(config, opened.base, plan.rank, plan.alpha, opened.start), plan
+        return build_model(config, opened.base, plan.rank, plan.alpha, opened.start), plan
     settings = settings_for(config, material, opened.base, opened.start)
-    model = adapted(config, opened.base, settings.rank.value, settings.alpha.value, opened.start)
-    return model, material.ranks.tell(draw_up(config, settings, material, model))
+    model = build_model(config, opened.base, settings.rank.value, settings.alpha.value, opened.start)
+    return model, material.ranks.tell(measure_and_plan(config, settings, material, model))
 
 
-def _count(opened: Opened, material: Material, model: PeftModel, plan: Plan, done: int) -> dict[str, float]:
+def _count(
+    opened: PreparedRun, material: TrainingSetup, model: PeftModel, plan: TrainingPlan, done: int
+) -> dict[str, float]:
     """Seconds of every part but loading; `done` steps are behind us."""
-    clock, work, count = Clock(plan.device), effort(model), material.ranks.count
+    clock, work, count = Clock(plan.device), compute_cost(model), material.ranks.count
     epoch = plan_steps(material.train, plan.sessions_per_step, plan.tokens_per_batch, plan.seed)
     if opened.started:
-        unit = training_speed(model, epoch, clock)
+        unit = training_seconds_per_mac(model, epoch, clock)
     else:
         unit = sum(len(one.ids) for one in material.train) / plan.tokens_per_second / work.of(material.train) * count
-    step, write = rehearse(model, epoch, clock)
-    held_out = spread(material.validation, plan.check_tokens)
-    score = scoring_speed(model, micro_batches([*held_out, *material.test], plan.tokens_per_batch), clock) / count
-    steps = steps_of(plan, material.train)[done:]
+    step, write = time_step_and_checkpoint(model, epoch, clock)
+    held_out = spread_sample(material.validation, plan.check_tokens)
+    score = (
+        scoring_seconds_per_mac(model, micro_batches([*held_out, *material.test], plan.tokens_per_batch), clock) / count
+    )
+    steps = optimizer_steps(plan, material.train)[done:]
     checks = _checks(plan, done)
     before = 0 if opened.started else 2 if opened.start else 1
     seconds = {
@@ -141,33 +151,33 @@ def _count(opened: Opened, material: Material, model: PeftModel, plan: Plan, don
     return {**seconds, "measure": 0.0} if opened.started else seconds
 
 
-def _checks(plan: Plan, done: int) -> int:
+def _checks(plan: TrainingPlan, done: int) -> int:
     """Validations to come; the last step is always one."""
     return -(-plan.steps // plan.steps_between_checks) - done // plan.steps_between_checks
 
 
 def _work(model: PeftModel, steps: Sequence[Step]) -> float:
-    work = effort(model)
+    work = compute_cost(model)
     return sum(work.of(group) for step in steps for group in step)
 
 
-def _sample_seconds(material: Material, model: PeftModel, plan: Plan, clock: Clock) -> float:
+def _sample_seconds(material: TrainingSetup, model: PeftModel, plan: TrainingPlan, clock: Clock) -> float:
     base = model.get_base_model()
-    if is_split(base):
+    if is_sharded(base):
         return 0.0
     situations = material.sessions["validation"] or material.sessions["train"]
-    return clock.time(Samples(base, material.transcript, situations, 2, plan.seed))  # type: ignore[arg-type]
+    return clock.time(SampleReplies(base, material.transcript, situations, 2, plan.seed))  # type: ignore[arg-type]
 
 
-def _with_stand_ins(material: Material, share: float) -> Material:
+def _with_stand_ins(material: TrainingSetup, share: float) -> TrainingSetup:
     """The material with as much replay as there will be: the owner's tokens in its place, with loss on all of them."""
     if not share:
         return material
     tokens = round(sum(len(example.ids) for example in material.train) * share / (1 - share))
-    stand_ins = [Example(one.ids, [0] + [1] * (len(one.ids) - 1), 0) for one in spread(material.train, tokens)]
+    stand_ins = [Example(one.ids, [0] + [1] * (len(one.ids) - 1), 0) for one in spread_sample(material.train, tokens)]
     return msgspec.structs.replace(material, train=[*material.train, *stand_ins])
 
 
-def _most(ranks: Ranks, value: int | None) -> int | None:
+def _most(ranks: ProcessGroup, value: int | None) -> int | None:
     values = ranks.collect(value)
     return None if None in values else max(one for one in values if one is not None)

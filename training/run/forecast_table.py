@@ -5,7 +5,7 @@ from rich.table import Table
 from doppel.i18n import tr
 from training.run.forecast import Forecast
 from training.run.report import duration, setting_rows
-from training.run.timings import PARTS, part_title
+from training.run.timings import PHASES, phase_title
 
 _GB = 1e9
 
@@ -25,9 +25,9 @@ def time_table(forecast: Forecast) -> Table:
     table = Table(title=tr("Time, about"), title_justify="left", show_footer=True)
     table.add_column(tr("part"), tr("together"))
     table.add_column(tr("time"), duration(forecast.seconds), justify="right")
-    for name in PARTS:
+    for name in PHASES:
         if forecast.parts[name] >= 0.05:
-            table.add_row(part_title(name), duration(forecast.parts[name]))
+            table.add_row(phase_title(name), duration(forecast.parts[name]))
     return table
 
 

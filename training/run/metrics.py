@@ -13,7 +13,7 @@ import msgspec
 FILE = "metrics.jsonl"
 
 
-class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class MetricsRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line. A step has the fields from `loss` to `tokens_per_second`, a validation the last two.
 
     Attributes:
@@ -41,9 +41,9 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     end_nats: float | None = None
 
 
-def read_metrics(path: Path) -> Iterator[Metric]:
+def read_metrics(path: Path) -> Iterator[MetricsRow]:
     """The lines of a metrics.jsonl; none where there is no file, and no further than a kill let the last line grow."""
-    decoder = msgspec.json.Decoder(Metric)
+    decoder = msgspec.json.Decoder(MetricsRow)
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def read_metrics(path: Path) -> Iterator[Metric]:
             return
 
 
-def cut_metrics(path: Path, step: int) -> Metric | None:
+def truncate_metrics(path: Path, step: int) -> MetricsRow | None:
     """Keeps the lines up to a step, in one swap, and returns the last of them. Raises OSError."""
     kept = [metric for metric in read_metrics(path) if metric.step <= step]
     part = path.with_name(f".{path.name}")
@@ -64,11 +64,11 @@ def cut_metrics(path: Path, step: int) -> Metric | None:
     return kept[-1] if kept else None
 
 
-def add_metric(path: Path, metric: Metric) -> None:
+def append_metric(path: Path, metric: MetricsRow) -> None:
     """Appends a line. Raises OSError."""
     with path.open("ab") as file:
         file.write(_line(metric))
 
 
-def _line(metric: Metric) -> bytes:
+def _line(metric: MetricsRow) -> bytes:
     return msgspec.json.encode(metric) + b"\n"

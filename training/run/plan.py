@@ -15,14 +15,14 @@ from doppel.config import TrainingSettings
 from doppel.i18n import tr
 from training.lora.examples import Example, Step, plan_steps
 from training.lora.settings import Settings
-from training.run.speed import effort
+from training.run.speed import compute_cost
 
 _FEWEST_STEPS = 45  # below this a cosine schedule has no room: smaller steps teach more than fewer
 _SHARE_FOR_STEPS = 0.8  # of the time allowed; the rest goes to validation, samples and checkpoints
 _CHECK_TOKENS = 16_000
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one run.
 
     Attributes:
@@ -78,7 +78,7 @@ def make_plan(
     device: str,
     dtype: torch.dtype,
     now: datetime,
-) -> Plan:
+) -> TrainingPlan:
     """The plan for training on `items`.
 
     Args:
@@ -103,7 +103,7 @@ def make_plan(
         reasons["epochs"] = tr("as far as the time allowed goes")
     steps = max(1, math.ceil(count / per_step))
     checks = 3 if steps < 200 else 10
-    return Plan(
+    return TrainingPlan(
         rank=settings.rank.value,
         alpha=settings.alpha.value,
         learning_rate=settings.learning_rate.value,
@@ -129,15 +129,15 @@ def make_plan(
 
 def tokens_per_second(model: torch.nn.Module, items: Sequence[Example], seconds: float) -> float:
     """Training speed over all of `items`, from the seconds that a multiply-add takes (`training.run.speed`)."""
-    return sum(len(example.ids) for example in items) / (effort(model).of(items) * seconds)
+    return sum(len(example.ids) for example in items) / (compute_cost(model).of(items) * seconds)
 
 
-def tokens_within(minutes: float | None, speed: float) -> float:
+def token_budget(minutes: float | None, speed: float) -> float:
     """Training tokens that fit into the time allowed, validation and checkpoints beside them; infinite without one."""
     return math.inf if minutes is None else minutes * 60 * _SHARE_FOR_STEPS * speed
 
 
-def steps_of(plan: Plan, items: Sequence[Example]) -> list[Step]:
+def optimizer_steps(plan: TrainingPlan, items: Sequence[Example]) -> list[Step]:
     """The optimizer steps of a plan; the same items give the same steps."""
     steps: list[Step] = []
     epoch = 0

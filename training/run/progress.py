@@ -13,13 +13,13 @@ from transformers.trainer_callback import ExportableState
 
 from doppel.i18n import tr
 from doppel.terminal import print_status
-from training.run.timings import Parts
+from training.run.timings import PhaseTimer
 from training.run.trainer import METRIC, PersonaTrainer
 
 _GO_ON, _OVERDUE, _STOP = range(3)
 
 
-class Watch(TrainerCallback, ExportableState):
+class TrainingProgress(TrainerCallback, ExportableState):
     """Shows a run's progress, prints samples at every validation, and ends it in order when asked to.
 
     Args:
@@ -40,9 +40,9 @@ class Watch(TrainerCallback, ExportableState):
         self,
         bar: Progress,
         samples: Callable[[], list[str]],
-        stop: "StopAsked",
+        stop: "StopRequest",
         seconds_allowed: float | None,
-        parts: Parts,
+        parts: PhaseTimer,
         *,
         agree: Callable[[int], int] = int,
     ) -> None:
@@ -148,7 +148,7 @@ class Watch(TrainerCallback, ExportableState):
         return self.seconds_before + time.monotonic() - self._started
 
 
-class StopAsked:
+class StopRequest:
     """Whether somebody asked the run to end."""
 
     def __init__(self) -> None:
@@ -156,12 +156,12 @@ class StopAsked:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopAsked]:
+def stop_on_signals() -> Iterator[StopRequest]:
     """Turns Ctrl-C or SIGTERM into a wish to stop after this step; a Ctrl-C after that interrupts at once.
 
     A second SIGTERM does not: a process started by make gets each one twice, from the group and from make.
     """
-    stop = StopAsked()
+    stop = StopRequest()
 
     def ask(number: int, _: FrameType | None) -> None:
         if stop.asked:

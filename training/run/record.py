@@ -16,14 +16,14 @@ from doppel.i18n import tr
 from doppel.reports.curves import STYLE
 from doppel.reports.html import FILE as REPORT
 from doppel.reports.html import Section, page
-from training.run.metrics import FILE, Metric, add_metric, cut_metrics
-from training.run.plan import Plan
+from training.run.metrics import FILE, MetricsRow, append_metric, truncate_metrics
+from training.run.plan import TrainingPlan
 from training.run.trackers import Tracker, tracking
 from training.run.trainer import METRIC, PersonaTrainer
 
 
 @contextmanager
-def recording(config: Config, plan: Plan, folder: Path, step: int) -> Iterator["Record"]:
+def recording(config: Config, plan: TrainingPlan, folder: Path, step: int) -> Iterator["MetricsRecorder"]:
     """A record of a run: metrics.jsonl in `folder`, and the trackers of config.yaml in `data/<persona>.tracking/`.
 
     Args:
@@ -37,7 +37,7 @@ def recording(config: Config, plan: Plan, folder: Path, step: int) -> Iterator["
     """
     run = plan.began_at.replace(":", "-").partition("+")[0]
     with tracking(config.training.track, tracking_folder(config), run, plan, step) as trackers:
-        yield Record(folder, plan, trackers)
+        yield MetricsRecorder(folder, plan, trackers)
 
 
 def tracking_folder(config: Config) -> Path:
@@ -54,7 +54,7 @@ def publish_record(staging: Path, folder: Path, manifest: Manifest, sections: Se
     (staging / REPORT).write_text(page(title, subtitle, sections, STYLE), encoding="utf-8")
 
 
-class Record(TrainerCallback):
+class MetricsRecorder(TrainerCallback):
     """Turns what the trainer reports into metrics.
 
     Args:
@@ -65,14 +65,18 @@ class Record(TrainerCallback):
     """
 
     def __init__(
-        self, folder: Path, plan: Plan, trackers: Sequence[Tracker] = (), now: Callable[[], float] = time.monotonic
+        self,
+        folder: Path,
+        plan: TrainingPlan,
+        trackers: Sequence[Tracker] = (),
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = folder / FILE
         self._plan = plan
         self._trackers = trackers
         self._now = now
         self._began = self._step_began = self._step_seconds = 0.0
-        self._before = self._last = Metric(step=0, epoch=0, tokens=0, seconds=0)
+        self._before = self._last = MetricsRow(step=0, epoch=0, tokens=0, seconds=0)
         self.trainer: PersonaTrainer | None = None
 
     def on_train_begin(
@@ -80,7 +84,7 @@ class Record(TrainerCallback):
     ) -> TrainerControl:
         """Goes on from the step the run starts at."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._before = self._last = cut_metrics(self._path, state.global_step) or self._before
+        self._before = self._last = truncate_metrics(self._path, state.global_step) or self._before
         self._began = self._now()
         return control
 
@@ -138,17 +142,17 @@ class Record(TrainerCallback):
             )
         return control
 
-    def _now_at(self, state: TrainerState) -> Metric:
+    def _now_at(self, state: TrainerState) -> MetricsRow:
         assert self.trainer is not None
-        return Metric(
+        return MetricsRow(
             step=state.global_step,
             epoch=round(self._plan.epochs * state.global_step / self._plan.steps, 4),
             tokens=self._before.tokens + self.trainer.tokens_seen,
             seconds=round(self._before.seconds + self._now() - self._began, 3),
         )
 
-    def _note(self, metric: Metric) -> None:
-        add_metric(self._path, metric)
+    def _note(self, metric: MetricsRow) -> None:
+        append_metric(self._path, metric)
         for tracker in self._trackers:
             tracker.log(metric)
         self._last = metric

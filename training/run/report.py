@@ -6,16 +6,16 @@ from pathlib import Path
 from doppel.i18n import tr
 from doppel.reports.curves import Curve, draw
 from doppel.reports.html import Section, charts, figures, table
-from training.lora.bits_per_byte import Bits
-from training.run.checkpoints import Started
-from training.run.metrics import FILE, Metric, read_metrics
-from training.run.plan import Plan
-from training.run.timings import Parts, part_title
+from training.lora.bits_per_byte import HeldOutScore
+from training.run.checkpoints import RunState
+from training.run.metrics import FILE, MetricsRow, read_metrics
+from training.run.plan import TrainingPlan
+from training.run.timings import PhaseTimer, phase_title
 
 SETTINGS = ("rank", "alpha", "learning_rate", "epochs", "sessions_per_step", "max_length")
 
 
-def run_sections(started: Started, after: Bits, folder: Path, parts: Parts) -> list[Section]:
+def report_sections(started: RunState, after: HeldOutScore, folder: Path, parts: PhaseTimer) -> list[Section]:
     """The sections of one training.
 
     Args:
@@ -30,12 +30,12 @@ def run_sections(started: Started, after: Bits, folder: Path, parts: Parts) -> l
         sections.append(Section(tr("Curves"), charts(drawn)))
     titles = (tr("setting"), tr("value"), tr("from"))
     sections.append(Section(tr("Settings"), table(titles, setting_rows(started.plan))))
-    spent = [(part_title(name), duration(seconds)) for name, seconds in parts.seconds.items() if seconds >= 0.05]
+    spent = [(phase_title(name), duration(seconds)) for name, seconds in parts.seconds.items() if seconds >= 0.05]
     sections.append(Section(tr("Where the time went"), table((tr("part"), tr("time")), spent)))
     return sections
 
 
-def setting_rows(plan: Plan) -> list[tuple[str, str, str]]:
+def setting_rows(plan: TrainingPlan) -> list[tuple[str, str, str]]:
     """Name, value and origin of every setting that config.yaml may leave open."""
     return [
         (name, f"{getattr(plan, name):.4g}", plan.reasons.get(name) or tr("set in config.yaml")) for name in SETTINGS
@@ -51,7 +51,7 @@ def duration(seconds: float) -> str:
     return tr("{hours:.1f} h", hours=seconds / 3600)
 
 
-def _outcome(before: Bits, after: Bits, lines: Sequence[Metric]) -> list[tuple[str, str]]:
+def _outcome(before: HeldOutScore, after: HeldOutScore, lines: Sequence[MetricsRow]) -> list[tuple[str, str]]:
     told = [
         (tr("bits per byte, untrained base"), f"{before.bits_per_byte:.3f}"),
         (tr("bits per byte, adapter"), f"{after.bits_per_byte:.3f}"),
@@ -65,7 +65,7 @@ def _outcome(before: Bits, after: Bits, lines: Sequence[Metric]) -> list[tuple[s
     return told
 
 
-def _curves(lines: Sequence[Metric]) -> list[Curve]:
+def _curves(lines: Sequence[MetricsRow]) -> list[Curve]:
     across = tr("step")
 
     def points(name: str) -> list[tuple[float, float]]:
@@ -74,7 +74,7 @@ def _curves(lines: Sequence[Metric]) -> list[Curve]:
     return [
         Curve(title=tr("Loss in training, nats a token"), across=across, points=points("loss"), noisy=True),
         Curve(
-            title=tr("Bits per byte of messages it has not seen"),
+            title=tr("HeldOutScore per byte of messages it has not seen"),
             across=across,
             points=points("bits_per_byte"),
             marked=True,

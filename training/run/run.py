@@ -25,33 +25,41 @@ from doppel.system.write_errors import writing
 from doppel.terminal import print_status, progress, silence
 from doppel.transcript import Header
 from training.dataset.files import dataset_digest
-from training.lora.bits_per_byte import Bits, score
-from training.lora.distributed import Ranks, joined
-from training.lora.distributed_work import score_together
-from training.lora.examples import spread
-from training.lora.fsdp import is_split
+from training.lora.bits_per_byte import HeldOutScore, score
+from training.lora.data_parallel import score_in_parallel
+from training.lora.distributed import ProcessGroup, join_processes
+from training.lora.examples import spread_sample
+from training.lora.fsdp import is_sharded
 from training.lora.packing import tokens_per_batch
-from training.lora.samples import Samples
-from training.run.checkpoints import Started, Work, only_here
-from training.run.material import Material, adapted, draw_up, open_run, settings_for, with_replay, work_folder
-from training.run.plan import Plan, steps_of
-from training.run.progress import Watch, stop_on_signals
+from training.lora.samples import SampleReplies
+from training.run.checkpoints import RunFolder, RunState, lock_run_folder
+from training.run.plan import TrainingPlan, optimizer_steps
+from training.run.progress import TrainingProgress, stop_on_signals
 from training.run.record import publish_record, recording
-from training.run.report import run_sections
-from training.run.timings import Parts
+from training.run.report import report_sections
+from training.run.setup import (
+    TrainingSetup,
+    build_model,
+    measure_and_plan,
+    prepare_run,
+    run_folder,
+    settings_for,
+    with_replay,
+)
+from training.run.timings import PhaseTimer
 from training.run.trackers import check_trackers
 from training.run.trainer import PersonaTrainer
 
 _HEADER_VALUES = 1000
 
 
-class Interrupted(DoppelError):
+class TrainingInterrupted(DoppelError):
     """The user stopped the run; it can be continued."""
 
     exit_code = 130
 
 
-def fit(
+def run_training(
     config: Config,
     *,
     first_run: bool = False,
@@ -73,43 +81,43 @@ def fit(
 
     Raises:
         UserError: no data set, or too little in it. AdapterRefused: `origin` cannot be trained on.
-        DoppelError: another process trains there, or nothing can be written. Interrupted: stopped by a signal.
+        DoppelError: another process trains there, or nothing can be written. TrainingInterrupted: stopped by a signal.
     """
     if first_run:
         config = _without_replay(config)
-    folder = work_folder(config)
-    with joined(choose_device(config.model.device)) as ranks:
+    folder = run_folder(config)
+    with join_processes(choose_device(config.model.device)) as ranks:
         if ranks.leads:
-            with only_here(folder):
+            with lock_run_folder(folder):
                 if restart:
                     shutil.rmtree(folder, ignore_errors=True)
-                return _fit(config, first_run, origin, ranks, in_use=in_use)
+                return _run(config, first_run, origin, ranks, in_use=in_use)
         silence()
-        with suppress(Interrupted):  # the leader says so
-            _fit(config, first_run, origin, ranks, in_use=in_use)
+        with suppress(TrainingInterrupted):  # the leader says so
+            _run(config, first_run, origin, ranks, in_use=in_use)
         return {}
 
 
-def _fit(config: Config, first_run: bool, origin: str | None, ranks: Ranks, *, in_use: bool) -> dict[str, Any]:
-    parts = Parts()
+def _run(config: Config, first_run: bool, origin: str | None, ranks: ProcessGroup, *, in_use: bool) -> dict[str, Any]:
+    parts = PhaseTimer()
     check_trackers(config.training.track)
     with parts("load"):
-        opened = open_run(config, first_run=first_run, origin=origin, ranks=ranks)
+        opened = prepare_run(config, first_run=first_run, origin=origin, ranks=ranks)
         base, work, start, started = opened.base, opened.work, opened.start, opened.started
         material = with_replay(config, opened.material, base)
     with parts("score_before"):
         before = started.before if started else _score(base, material, tr("Scoring the untrained base"))
     with parts("measure"):
         if started:
-            model = adapted(config, base, started.plan.rank, started.plan.alpha, start)
+            model = build_model(config, base, started.plan.rank, started.plan.alpha, start)
         else:
             settings = settings_for(config, material, base, start)
-            model = adapted(config, base, settings.rank.value, settings.alpha.value, start)
+            model = build_model(config, base, settings.rank.value, settings.alpha.value, start)
     if started is None:
         with parts("score_before"):
             at_start = _score(model, material, tr("Scoring the adapter to start from")) if start else None
         with parts("measure"):
-            plan = ranks.tell(draw_up(config, settings, material, model))
+            plan = ranks.tell(measure_and_plan(config, settings, material, model))
             parent = start.parent if start else None
             started = ranks.tell(work.begin(plan, before, parent, at_start) if ranks.leads else None)
             assert started is not None
@@ -126,15 +134,15 @@ def _fit(config: Config, first_run: bool, origin: str | None, ranks: Ranks, *, i
 
 
 def _train(
-    config: Config, model: PeftModel, started: Started, material: Material, *, work: Work, parts: Parts
-) -> Watch:
+    config: Config, model: PeftModel, started: RunState, material: TrainingSetup, *, work: RunFolder, parts: PhaseTimer
+) -> TrainingProgress:
     plan, ranks = started.plan, material.ranks
     checkpoint = ranks.tell(work.checkpoint() if ranks.leads else None)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     base = model.get_base_model()
     situations = material.sessions["validation"] or material.sessions["train"]
-    samples: Callable[[], list[str]] = Samples(base, material.transcript, situations, 2, plan.seed)  # type: ignore[arg-type]
-    if not ranks.leads or is_split(base):  # a base that is split writes only if all processes do
+    samples: Callable[[], list[str]] = SampleReplies(base, material.transcript, situations, 2, plan.seed)  # type: ignore[arg-type]
+    if not ranks.leads or is_sharded(base):  # a base that is split writes only if all processes do
         samples = list
     allowed = None if material.minutes is None else material.minutes * 60
     with (
@@ -144,12 +152,12 @@ def _train(
         stop_on_signals() as stop,
         writing(work.folder),
     ):
-        watch = Watch(bar, samples, stop, allowed, parts, agree=lambda wish: max(ranks.collect(wish)))
+        watch = TrainingProgress(bar, samples, stop, allowed, parts, agree=lambda wish: max(ranks.collect(wish)))
         trainer = PersonaTrainer(
             model,
             plan,
-            steps=steps_of(plan, material.train),
-            held_out=spread(material.validation, plan.check_tokens),
+            steps=optimizer_steps(plan, material.train),
+            held_out=spread_sample(material.validation, plan.check_tokens),
             folder=work.folder,
             callbacks=[watch] if record is None else [record, watch],
             parts=parts,
@@ -164,7 +172,7 @@ def _train(
             print_status(tr("Going on from step {step}.", step=step))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if watch.stopped and trainer.state.global_step < plan.steps:
-        raise Interrupted(
+        raise TrainingInterrupted(
             tr(
                 "stopped at step {step} of {steps}; `doppel train` goes on from there",
                 step=trainer.state.global_step,
@@ -174,14 +182,14 @@ def _train(
     return watch
 
 
-def _score(model: torch.nn.Module, material: Material, title: str) -> Bits:
+def _score(model: torch.nn.Module, material: TrainingSetup, title: str) -> HeldOutScore:
     tokens = sum(len(example.ids) for example in material.test)
-    mine = tokens if is_split(model) else tokens // material.ranks.count
+    mine = tokens if is_sharded(model) else tokens // material.ranks.count
     with progress() as bar:
         task = bar.add_task(title, total=mine, rate="")
         advance: Callable[[int], None] = lambda count: bar.update(task, advance=count)  # noqa: E731
         score_share = partial(score, model, tokens_per_batch=tokens_per_batch(model), advance=advance)
-        bits = score_together(material.ranks, model, material.test, score_share)
+        bits = score_in_parallel(material.ranks, model, material.test, score_share)
         bar.update(task, completed=mine)
         return bits
 
@@ -189,11 +197,11 @@ def _score(model: torch.nn.Module, material: Material, title: str) -> Bits:
 def _publish(
     config: Config,
     model: PeftModel,
-    started: Started,
-    material: Material,
-    after: Bits,
+    started: RunState,
+    material: TrainingSetup,
+    after: HeldOutScore,
     *,
-    parts: Parts,
+    parts: PhaseTimer,
     in_use: bool,
 ) -> Path:
     manifest = _manifest(config, started, material)
@@ -205,7 +213,9 @@ def _publish(
         (staging / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         write_habits(staging, read_habits(config.data_dir))
         make_guard(session.turns for session in material.sessions["train"]).write(staging)
-        publish_record(staging, work_folder(config), manifest, run_sections(started, after, work_folder(config), parts))
+        publish_record(
+            staging, run_folder(config), manifest, report_sections(started, after, run_folder(config), parts)
+        )
     return config.adapters_dir / versions(config.adapters_dir)[-1]
 
 
@@ -214,19 +224,19 @@ def _without_replay(config: Config) -> Config:
     return config.model_copy(update={"training": config.training.model_copy(update={"replay": 0})})
 
 
-def _beside(config: Config, material: Material) -> dict[str, Any]:
+def _beside(config: Config, material: TrainingSetup) -> dict[str, Any]:
     """What was trained on beside the owner's messages, for the manifest."""
     replayed = {"replay": config.training.replay} if config.training.replay else {}
     return {**({"mix": msgspec.to_builtins(material.sources)} if material.sources else {}), **replayed}
 
 
-def _parent(started: Started) -> dict[str, Any]:
+def _parent(started: RunState) -> dict[str, Any]:
     """The adapter that this one was trained on from, for the manifest; not where it lay."""
     parent = started.parent
     return {} if parent is None else {"parent": {"name": parent.name, "weights": parent.weights}}
 
 
-def _manifest(config: Config, started: Started, material: Material) -> Manifest:
+def _manifest(config: Config, started: RunState, material: TrainingSetup) -> Manifest:
     """What is known of the adapter before it is trained, and of each of its checkpoints."""
     train = material.sessions["train"]
     return Manifest(
@@ -256,7 +266,7 @@ def header_vocabulary(headers: list[Header]) -> dict[str, list[str]]:
     return vocabulary
 
 
-def _announce(plan: Plan, material: Material) -> None:
+def _announce(plan: TrainingPlan, material: TrainingSetup) -> None:
     tokens = sum(len(example.ids) for example in material.train)
     print_status(
         tr(
@@ -274,12 +284,14 @@ def _announce(plan: Plan, material: Material) -> None:
     )
 
 
-def _result(started: Started, after: Bits, folder: Path, watch: Watch, parts: Parts) -> dict[str, Any]:
+def _result(
+    started: RunState, after: HeldOutScore, folder: Path, watch: TrainingProgress, parts: PhaseTimer
+) -> dict[str, Any]:
     before = started.before.bits_per_byte
     change = after.bits_per_byte / before - 1
     print_status(
         tr(
-            "Bits per byte of your unseen messages: {before:.3f} → {after:.3f} ({change:+.1%}).",
+            "HeldOutScore per byte of your unseen messages: {before:.3f} → {after:.3f} ({change:+.1%}).",
             before=before,
             after=after.bits_per_byte,
             change=change,

@@ -25,7 +25,7 @@ _SECONDS = 12.0  # after which no further batch is measured
 _QUANTILES = (0.5, 0.85, 0.15)  # of all the work, in the order in which they are measured
 
 
-class Effort(msgspec.Struct, frozen=True):
+class ComputeCost(msgspec.Struct, frozen=True):
     """How a model's work grows.
 
     Attributes:
@@ -41,8 +41,8 @@ class Effort(msgspec.Struct, frozen=True):
         return sum(len(one.ids) * self.token + one.supervised * self.supervised for one in items)
 
 
-def effort(model: torch.nn.Module) -> Effort:
-    """The effort of a causal language model, bare or with adapters."""
+def compute_cost(model: torch.nn.Module) -> ComputeCost:
+    """The compute_cost of a causal language model, bare or with adapters."""
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
     head, table = causal.get_output_embeddings().weight, causal.get_input_embeddings().weight
@@ -50,10 +50,10 @@ def effort(model: torch.nn.Module) -> Effort:
     assert isinstance(table, torch.Tensor)
     tables = {id(weight): weight.numel() for weight in (head, table)}  # often one and the same
     body = causal.num_parameters() - sum(tables.values())
-    return Effort(float(max(1, body)), float(head.numel()))
+    return ComputeCost(float(max(1, body)), float(head.numel()))
 
 
-def training_speed(model: torch.nn.Module, steps: Sequence[Step], clock: "Clock") -> float:
+def training_seconds_per_mac(model: torch.nn.Module, steps: Sequence[Step], clock: "Clock") -> float:
     """Seconds a multiply-add of forward takes in training, backward included.
 
     Args:
@@ -67,26 +67,26 @@ def training_speed(model: torch.nn.Module, steps: Sequence[Step], clock: "Clock"
         losses.mean().backward()
         model.zero_grad(set_to_none=True)
 
-    return _seconds_a_unit(effort(model), [group for step in steps for group in step], train, clock)
+    return _seconds_a_unit(compute_cost(model), [group for step in steps for group in step], train, clock)
 
 
 @torch.no_grad()
-def scoring_speed(model: torch.nn.Module, groups: Sequence[Sequence[Example]], clock: "Clock") -> float:
+def scoring_seconds_per_mac(model: torch.nn.Module, groups: Sequence[Sequence[Example]], clock: "Clock") -> float:
     """Seconds a multiply-add of forward takes in scoring; `groups` are the micro-batches to be scored."""
 
     def scored(group: Sequence[Example]) -> None:
         token_losses(model, collate(group))
 
-    return _seconds_a_unit(effort(model), groups, scored, clock)
+    return _seconds_a_unit(compute_cost(model), groups, scored, clock)
 
 
-def rehearse(model: PeftModel, steps: Sequence[Step], clock: "Clock") -> tuple[float, float]:
+def time_step_and_checkpoint(model: PeftModel, steps: Sequence[Step], clock: "Clock") -> tuple[float, float]:
     """Seconds of one optimizer step, and of writing one checkpoint.
 
     Everything that takes memory in training is taken at once: gradients, AdamW's state, and what the micro-batch with
     the most work needs. The optimizer's steps are real and at a learning rate of 0, so they change nothing.
     """
-    work = effort(model)
+    work = compute_cost(model)
     groups = sorted((group for step in steps for group in step), key=work.of)
     optimizer = MasterAdamW([one for one in model.parameters() if one.requires_grad], lr=0.0)
     for group in (groups[0], groups[-1]):  # the state is made by the first
@@ -124,7 +124,7 @@ class Clock:
 
 
 def _seconds_a_unit(
-    work: Effort, groups: Sequence[Sequence[Example]], run: Callable[[Sequence[Example]], None], clock: Clock
+    work: ComputeCost, groups: Sequence[Sequence[Example]], run: Callable[[Sequence[Example]], None], clock: Clock
 ) -> float:
     ordered = sorted(groups, key=work.of)
     run(ordered[0])  # the first time kernels are chosen and memory is taken

@@ -1,6 +1,6 @@
 """Where a training starts: from an adapter there is already, `doppel train --from`, instead of a new one.
 
-Its weights are the first ones of the new adapter; rank, weight and adapted layers are its too. Knows the model and
+Its weights are the first ones of the new adapter; rank, weight and build_model layers are its too. Knows the model and
 adapters on disk; knows no data.
 """
 
@@ -20,14 +20,14 @@ from doppel.i18n import tr
 from doppel.models.base import BaseIdentity
 from doppel.system.durable_files import file_digest
 from training.lora.model import add_lora
-from training.run.checkpoints import Parent, Started, Work
+from training.run.checkpoints import ParentAdapter, RunFolder, RunState
 
 
-class Start(msgspec.Struct, frozen=True):
+class StartingAdapter(msgspec.Struct, frozen=True):
     """An adapter to train on from: where it lies, what it is, and what it computes."""
 
     folder: Path
-    parent: Parent
+    parent: ParentAdapter
     lora: Lora
 
     @property
@@ -36,9 +36,9 @@ class Start(msgspec.Struct, frozen=True):
         return self.lora.scaling.factor * self.lora.scaling.r
 
 
-def choose_start(
-    config: Config, name: str | None, work: Work, base: BaseIdentity
-) -> tuple[Start | None, Started | None]:
+def choose_starting_point(
+    config: Config, name: str | None, work: RunFolder, base: BaseIdentity
+) -> tuple[StartingAdapter | None, RunState | None]:
     """The adapter to start from, and the unfinished run to go on with, if that one started there too.
 
     Args:
@@ -48,20 +48,20 @@ def choose_start(
         base: the base model to train on.
 
     Raises:
-        UserError, AdapterRefused: as `read_start`.
+        UserError, AdapterRefused: as `read_starting_adapter`.
     """
     started = work.started()
     if name is None:
         if started is None or started.parent is None:
             return None, started
         name = started.parent.folder
-    start = read_start(config, name, base)
+    start = read_starting_adapter(config, name, base)
     if start.folder.is_relative_to(work.folder.resolve()):
         raise UserError(tr("{path}: will be removed by the new training; copy it elsewhere first", path=start.folder))
     return start, started if started is not None and started.parent == start.parent else None
 
 
-def read_start(config: Config, name: str, base: BaseIdentity) -> Start:
+def read_starting_adapter(config: Config, name: str, base: BaseIdentity) -> StartingAdapter:
     """The adapter that `--from` names.
 
     Args:
@@ -74,13 +74,15 @@ def read_start(config: Config, name: str, base: BaseIdentity) -> Start:
     """
     folder = _folder(config, name)
     if (folder / MANIFEST).exists():
-        return Start(folder, Parent(str(folder), folder.name, file_digest(folder / WEIGHTS)), read_lora(folder, base))
+        return StartingAdapter(
+            folder, ParentAdapter(str(folder), folder.name, file_digest(folder / WEIGHTS)), read_lora(folder, base)
+        )
     found = read_foreign(folder, pickled=False)
     check_named_base(found, base)
-    return Start(folder, Parent(str(folder), folder.name, found.digest), found.lora)
+    return StartingAdapter(folder, ParentAdapter(str(folder), folder.name, found.digest), found.lora)
 
 
-def start_from(start: Start, base: PreTrainedModel) -> PeftModel:
+def add_starting_lora(start: StartingAdapter, base: PreTrainedModel) -> PeftModel:
     """The base with an adapter to train that is as the one to start from.
 
     Raises:

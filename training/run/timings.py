@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from doppel.i18n import tr
 
-PARTS = (
+PHASES = (
     "load",
     "score_before",
     "measure",
@@ -19,14 +19,14 @@ PARTS = (
 )
 
 
-class Parts:
+class PhaseTimer:
     """Seconds by part; at any time one part is being counted, or none. `now` gives seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._counted: str | None = None
         self._since = 0.0
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.seconds = dict.fromkeys(PHASES, 0.0)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -46,7 +46,7 @@ class Parts:
         self._counted, self._since = name, now
 
 
-def part_title(name: str) -> str:
+def phase_title(name: str) -> str:
     """What a part is called for people."""
     return {
         "load": tr("loading data and model"),

@@ -17,8 +17,8 @@ import msgspec
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.terminal import print_status
-from training.run.metrics import Metric
-from training.run.plan import Plan
+from training.run.metrics import MetricsRow
+from training.run.plan import TrainingPlan
 
 PROJECT = "doppel"
 _SETTINGS = ("rank", "alpha", "learning_rate", "sessions_per_step", "max_length", "steps", "epochs", "seed")
@@ -27,7 +27,7 @@ _SETTINGS = ("rank", "alpha", "learning_rate", "sessions_per_step", "max_length"
 class Tracker(Protocol):
     """Where the numbers of one run go."""
 
-    def log(self, metric: Metric) -> None:
+    def log(self, metric: MetricsRow) -> None:
         """Takes a step or a validation."""
         ...
 
@@ -49,7 +49,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def tracking(names: Sequence[str], folder: Path, run: str, plan: Plan, step: int) -> Iterator[list[Tracker]]:
+def tracking(names: Sequence[str], folder: Path, run: str, plan: TrainingPlan, step: int) -> Iterator[list[Tracker]]:
     """The named trackers, closed at the end.
 
     Args:
@@ -93,7 +93,7 @@ class TensorBoard:
         self._writer.add_text("settings", msgspec.json.encode(settings).decode(), step)
         print_status(tr("Curves: {where}", where=f"tensorboard --logdir {folder}"))
 
-    def log(self, metric: Metric) -> None:
+    def log(self, metric: MetricsRow) -> None:
         """Adds a point to each curve."""
         for name, value in numbers(metric).items():
             self._writer.add_scalar(name, value, metric.step)
@@ -132,7 +132,7 @@ class WandB:
         )
         print_status(tr("Curves: {where}", where=self._run.url or folder))
 
-    def log(self, metric: Metric) -> None:
+    def log(self, metric: MetricsRow) -> None:
         """Sends a point of each curve."""
         self._run.log(numbers(metric), step=metric.step)
 
@@ -158,7 +158,7 @@ class Trackio:
                 auto_log_cpu=False,
             )
 
-    def log(self, metric: Metric) -> None:
+    def log(self, metric: MetricsRow) -> None:
         """Adds a point to each curve."""
         self._run.log(numbers(metric), step=metric.step)
 
@@ -168,7 +168,7 @@ class Trackio:
             self._run.finish()
 
 
-def numbers(metric: Metric) -> dict[str, float]:
+def numbers(metric: MetricsRow) -> dict[str, float]:
     """What a tracker gets of a metric: every number it has, its step apart."""
     values = msgspec.to_builtins(metric)
     return {name: value for name, value in values.items() if name != "step" and value is not None}

@@ -14,17 +14,17 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from training.lora.bits_per_byte import Bits, score
-from training.lora.distributed import Ranks
-from training.lora.distributed_work import score_together, step_shares
+from training.lora.bits_per_byte import HeldOutScore, score
+from training.lora.data_parallel import score_in_parallel, split_step
+from training.lora.distributed import ProcessGroup
 from training.lora.examples import Example, Step, collate
-from training.lora.fsdp import is_split
+from training.lora.fsdp import is_sharded
 from training.lora.model import token_losses
 from training.lora.optimizer import MasterAdamW
-from training.run.plan import Plan
-from training.run.resumable import ResumableTrainer
-from training.run.speed import effort
-from training.run.timings import Parts
+from training.run.exact_resume import ResumableTrainer
+from training.run.plan import TrainingPlan
+from training.run.speed import compute_cost
+from training.run.timings import PhaseTimer
 
 METRIC = "eval_bits_per_byte"
 
@@ -49,23 +49,23 @@ class PersonaTrainer(ResumableTrainer):
     def __init__(
         self,
         model: PeftModel,
-        plan: Plan,
+        plan: TrainingPlan,
         *,
         steps: Sequence[Step],
         held_out: Sequence[Example],
         folder: Path,
         callbacks: Sequence[TrainerCallback],
-        parts: Parts,
-        ranks: Ranks,
+        parts: PhaseTimer,
+        ranks: ProcessGroup,
         keeps_checkpoints: bool = True,
     ) -> None:
         self.plan = plan
-        self.adapted = model
+        self.build_model = model
         self.ranks = ranks
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         ranks.align(self._trained)
-        self._effort = effort(model)
-        self._is_split = is_split(model)
+        self._effort = compute_cost(model)
+        self._is_split = is_sharded(model)
         self.parts = parts
         super().__init__(
             model=model,
@@ -97,17 +97,17 @@ class PersonaTrainer(ResumableTrainer):
         mean may be too small to be anything at all.
         """
         model.train()
-        divided = step_shares(inputs, self.ranks.count, self.plan.tokens_per_batch, self._work)
+        divided = split_step(inputs, self.ranks.count, self.plan.tokens_per_batch, self._work)
         mine = divided[self.ranks.number]
         total = torch.zeros((), device=self._trained[0].device)
         for group in mine:
-            losses, _ = token_losses(self.adapted, collate(group))
+            losses, _ = token_losses(self.build_model, collate(group))
             loss = losses.sum()
             self.accelerator.backward(loss)
             total += loss.detach()
         if self._is_split:  # a layer is gathered by all together, so whoever is done goes along and adds nothing
             for _ in range(max(map(len, divided)) - len(mine)):
-                losses, _ = token_losses(self.adapted, collate(inputs[0][:1]))
+                losses, _ = token_losses(self.build_model, collate(inputs[0][:1]))
                 self.accelerator.backward(losses.sum() * 0)
         supervised = sum(example.supervised for group in inputs for example in group)
         self.tokens_seen += sum(len(example.ids) for group in inputs for example in group)
@@ -117,24 +117,24 @@ class PersonaTrainer(ResumableTrainer):
         return self._effort.of([example])
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Bits per byte on the held-out examples, logged and given to the callbacks."""
+        """HeldOutScore per byte on the held-out examples, logged and given to the callbacks."""
         assert isinstance(self.eval_dataset, list)
         with self.parts("validations"):
-            bits = score_together(self.ranks, self.adapted, self.eval_dataset, self._score)
+            bits = score_in_parallel(self.ranks, self.build_model, self.eval_dataset, self._score)
         metrics = {METRIC: bits.bits_per_byte, "eval_end_nats": bits.end_nats}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _score(self, items: Sequence[Example]) -> Bits:
-        return score(self.adapted, items, self.plan.tokens_per_batch)
+    def _score(self, items: Sequence[Example]) -> HeldOutScore:
+        return score(self.build_model, items, self.plan.tokens_per_batch)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the library's estimate assumes one padded batch and a full head."""
         return 0
 
 
-def _arguments(plan: Plan, folder: Path, keeps_checkpoints: bool) -> TrainingArguments:
+def _arguments(plan: TrainingPlan, folder: Path, keeps_checkpoints: bool) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=1,

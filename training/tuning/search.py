@@ -23,26 +23,26 @@ from doppel.system.file_lock import hold
 from doppel.system.write_errors import writing
 from doppel.terminal import print_status, progress
 from training.lora.bits_per_byte import score
-from training.lora.distributed import ALONE
-from training.lora.examples import spread
+from training.lora.distributed import SINGLE_PROCESS
+from training.lora.examples import spread_sample
 from training.lora.packing import tokens_per_batch
 from training.lora.settings import Choice, Settings, recommend
-from training.run.material import (
-    Material,
-    adapted,
-    draw_up,
-    gather,
+from training.run.plan import TrainingPlan, make_plan, optimizer_steps, token_budget
+from training.run.progress import StopRequest, stop_on_signals
+from training.run.setup import (
+    TrainingSetup,
+    build_model,
     load_base,
+    load_setup,
+    measure_and_plan,
     purpose,
     settings_for,
     size_of,
     with_replay,
 )
-from training.run.plan import Plan, make_plan, steps_of, tokens_within
-from training.run.progress import StopAsked, stop_on_signals
-from training.run.timings import Parts
+from training.run.timings import PhaseTimer
 from training.run.trainer import METRIC, PersonaTrainer
-from training.tuning.study import Attempt, Dimension, Study, Trial, Values
+from training.tuning.study import Dimension, RunningTrial, Study, Trial, Values
 
 _MINUTES_ON_CPU = 10.0
 _MOST_EPOCHS = 4.0
@@ -50,7 +50,7 @@ _SEARCHED = ("learning_rate", "rank", "epochs", "sessions_per_step")
 _NO_MATTER = {*_SEARCHED, "track", "gate", "minutes", "first_run_minutes"}  # trials can be compared all the same
 
 
-class Limits(msgspec.Struct, frozen=True):
+class SearchLimits(msgspec.Struct, frozen=True):
     """When to stop.
 
     Attributes:
@@ -84,7 +84,7 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     epoch_tokens: int
 
 
-def tune(config: Config, limits: Limits) -> Tuned:
+def tune(config: Config, limits: SearchLimits) -> Tuned:
     """Goes on with the search for this data and base, or begins it.
 
     Raises:
@@ -106,9 +106,9 @@ def tuning_folder(config: Config) -> Path:
     return config.data_dir.with_name(config.data_dir.name + ".tuning")
 
 
-def _search(config: Config, limits: Limits, folder: Path) -> Tuned:
+def _search(config: Config, limits: SearchLimits, folder: Path) -> Tuned:
     began = time.monotonic()
-    material = gather(config, None)
+    material = load_setup(config, None)
     if not material.sessions["validation"]:
         raise UserError(
             tr("{path}: holds no messages to judge by; give `doppel build` a larger archive", path=config.data_dir)
@@ -137,7 +137,9 @@ def _search(config: Config, limits: Limits, folder: Path) -> Tuned:
 class _Bench:
     """Data, base and study, set up once for all trials."""
 
-    def __init__(self, config: Config, material: Material, base: PreTrainedModel, limits: Limits, folder: Path) -> None:
+    def __init__(
+        self, config: Config, material: TrainingSetup, base: PreTrainedModel, limits: SearchLimits, folder: Path
+    ) -> None:
         self._config, self._material, self._base = config, material, base
         self._settings = settings_for(config, material, base)
         minutes = limits.trial_minutes
@@ -149,41 +151,41 @@ class _Bench:
         self._speed = self.study.kept("tokens_per_second", self._measured)
         self.epoch_tokens = sum(len(example.ids) for example in material.train)
         whole = self.epoch_tokens * _MOST_EPOCHS
-        self.most_tokens = self.study.kept("tokens", lambda: min(whole, tokens_within(minutes, self._speed)))
+        self.most_tokens = self.study.kept("tokens", lambda: min(whole, token_budget(minutes, self._speed)))
         present = self._plan({})
         first = {name: getattr(self._settings, name).value for name in _SEARCHED}
         self.study.search(self._space(), {**first, "sessions_per_step": present.sessions_per_step})
-        self._held_out = spread(material.validation, present.check_tokens)
+        self._held_out = spread_sample(material.validation, present.check_tokens)
 
     def count(self) -> int:
         """Trials that have ended."""
         return sum(trial.state != "running" for trial in self.study.trials())
 
     def score_base(self) -> float:
-        """Bits per byte of the untrained base on what trials are judged by."""
+        """HeldOutScore per byte of the untrained base on what trials are judged by."""
         size = tokens_per_batch(self._base)
         return self.study.kept("base", lambda: score(self._base, self._held_out, size).bits_per_byte)
 
-    def try_next(self, stop: StopAsked, count: int) -> None:
+    def try_next(self, stop: StopRequest, count: int) -> None:
         """One trial, to its end, until it is given up, or until somebody asks to stop; then it is tried again later."""
         attempt = self.study.begin()
         plan = self._plan(attempt.values)
         number = self.count() + 1
         print_status(tr("Trial {number} of {count}: {values}", number=number, count=count, values=shown(plan)))
         torch.manual_seed(plan.seed)
-        model = adapted(self._config, self._base, plan.rank, plan.alpha)
+        model = build_model(self._config, self._base, plan.rank, plan.alpha)
         try:
             with TemporaryDirectory() as scratch, progress() as bar:
                 judge = _Judge(bar, tr("Trial {number}", number=number), attempt, stop)
                 trainer = PersonaTrainer(
                     model,
                     plan,
-                    steps=steps_of(plan, self._material.train),
+                    steps=optimizer_steps(plan, self._material.train),
                     held_out=self._held_out,
                     folder=Path(scratch),
                     callbacks=[judge],
-                    parts=Parts(),
-                    ranks=ALONE,
+                    parts=PhaseTimer(),
+                    ranks=SINGLE_PROCESS,
                     keeps_checkpoints=False,
                 )
                 judge.trainer = trainer
@@ -200,9 +202,9 @@ class _Bench:
 
     def _measured(self) -> float:
         """Training speed with the present settings, tokens a second."""
-        model = adapted(self._config, self._base, self._settings.rank.value, self._settings.alpha.value)
+        model = build_model(self._config, self._base, self._settings.rank.value, self._settings.alpha.value)
         try:
-            return draw_up(self._config, self._settings, self._material, model).tokens_per_second
+            return measure_and_plan(self._config, self._settings, self._material, model).tokens_per_second
         finally:
             model.unload()
 
@@ -220,7 +222,7 @@ class _Bench:
             space["epochs"] = Dimension(1, epochs, "half")
         return space
 
-    def _plan(self, values: Values) -> Plan:
+    def _plan(self, values: Values) -> TrainingPlan:
         chosen = {name: Choice(value, None) for name, value in values.items()}
         settings: Settings = msgspec.structs.replace(self._settings, **chosen)
         plan = make_plan(
@@ -242,7 +244,7 @@ class _Bench:
 class _Judge(TrainerCallback):
     """Shows a trial's progress, and ends it when the study gives it up or somebody asks to stop."""
 
-    def __init__(self, bar: Progress, title: str, attempt: Attempt, stop: StopAsked) -> None:
+    def __init__(self, bar: Progress, title: str, attempt: RunningTrial, stop: StopRequest) -> None:
         self._bar, self._attempt, self._stop = bar, attempt, stop
         self._task = bar.add_task(title, total=None, rate="")
         self._bits = ""
@@ -278,7 +280,7 @@ class _Judge(TrainerCallback):
         return control
 
 
-def shown(plan: Plan) -> str:
+def shown(plan: TrainingPlan) -> str:
     """The settings of a trial, in a line."""
     return tr(
         "rank {rank}, learning rate {rate:g}, {epochs:.2g} epochs, {sessions} a step",

@@ -120,12 +120,12 @@ class Study:
         if not self._study.get_trials(deepcopy=False):
             self._study.enqueue_trial({name: one.choice(first[name]) for name, one in self._space.items()})
 
-    def begin(self) -> "Attempt":
+    def begin(self) -> "RunningTrial":
         """The next trial."""
         distributions = {name: one.distribution() for name, one in self._space.items()}
-        return Attempt(self._study, self._study.ask(distributions), self._space)
+        return RunningTrial(self._study, self._study.ask(distributions), self._space)
 
-    def repeat(self, attempt: "Attempt") -> None:
+    def repeat(self, attempt: "RunningTrial") -> None:
         """Forgets a trial that was stopped; its settings are the next to be tried."""
         self._again(next(one for one in self._study.get_trials() if one.number == attempt.trial.number))
 
@@ -154,7 +154,7 @@ class Study:
             self._study.enqueue_trial(trial.params)
 
 
-class Attempt:
+class RunningTrial:
     """A trial under way."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, space: Mapping[str, Dimension]) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doppel.transcript import ME, Encoded, Header, Transcript, Turn
-from training.lora.examples import Example, collate, cut, micro_batches, plan_steps, spread
+from training.lora.examples import Example, collate, cut, micro_batches, plan_steps, spread_sample
 
 
 @st.composite
@@ -81,7 +81,7 @@ def test_collate_lays_examples_end_to_end() -> None:
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 500))
 def test_spread_is_a_subset_of_about_the_size_asked_for(lengths: list[int], tokens: int) -> None:
     items = [Example([number] * length, [1] * length, 1) for number, length in enumerate(lengths)]
-    chosen = spread(items, tokens)
+    chosen = spread_sample(items, tokens)
     assert chosen
     assert [one.ids[0] for one in chosen] == sorted({one.ids[0] for one in chosen})
     if sum(lengths) <= tokens:

@@ -26,7 +26,7 @@ from tests.doppel.transcript.chat_templates import CHATML, GEMMA3, GLM4, LLAMA2,
 from tests.families import save_family
 from training.dataset.files import SESSIONS, Session, write_sessions
 from training.run import run as fitting
-from training.run.run import fit
+from training.run.run import run_training
 
 HEADER = Header(kind="dm", platform="telegram", year="2020", contact="Ramito")
 TURNS = (
@@ -127,12 +127,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[PeftModel]:
         models.extend(one for one in given if isinstance(one, PeftModel))
         return publish(*given, **named)
 
-    class Silent(fitting.Samples):
+    class Silent(fitting.SampleReplies):
         def __call__(self) -> list[str]:
             return []
 
     monkeypatch.setattr(fitting, "_publish", look)
-    monkeypatch.setattr(fitting, "Samples", Silent)
+    monkeypatch.setattr(fitting, "SampleReplies", Silent)
     return models
 
 
@@ -149,7 +149,7 @@ async def test_what_was_trained_is_what_is_served(
 ) -> None:
     base = save(CASES[name], tmp_path / "base")
     config = configure(tmp_path, base, transcript)
-    result = fit(config)
+    result = run_training(config)
     assert result["bits_per_byte_after"] < result["bits_per_byte_before"]
     (model,) = trained
     model.eval()

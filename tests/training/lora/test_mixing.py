@@ -16,7 +16,7 @@ from tests.doppel.transcript.chat_templates import KINDS
 from tests.tiny import build_transcript
 from training.archives.formats.instructions import Dialogue, Said
 from training.lora.examples import Example
-from training.lora.mixing import Mixed, count_tokens, dialogue_examples, mix
+from training.lora.mixing import MixedExamples, count_tokens, dialogue_examples, mix
 
 LENGTH = 128
 
@@ -36,7 +36,7 @@ def write(path: Path, count: int) -> None:
     path.write_text(json.dumps(records))
 
 
-def mixed(root: Path, transcript: Transcript, *, replay: float = 0, seed: int = 0, **shares: float) -> Mixed:
+def mixed(root: Path, transcript: Transcript, *, replay: float = 0, seed: int = 0, **shares: float) -> MixedExamples:
     ingredients = tuple(MixSettings(path=f"{name}.json", share=share) for name, share in shares.items())
     training = TrainingSettings(mix=ingredients, replay=replay, seed=seed)
     return mix(training, root, own(transcript), transcript, LENGTH)
@@ -140,7 +140,7 @@ def test_bad_records_are_named_and_counted(
 
 
 def test_nothing_asked_for_is_nothing_mixed_in(tmp_path: Path, transcript: Transcript) -> None:
-    assert mixed(tmp_path, transcript) == Mixed([], [])
+    assert mixed(tmp_path, transcript) == MixedExamples([], [])
 
 
 def test_a_missing_file_is_one_clear_line(tmp_path: Path, transcript: Transcript) -> None:

@@ -13,7 +13,7 @@ from tests.families import FAMILIES, save_family
 from training.lora.cpu_kernels.install import accelerate
 from training.lora.examples import Example, collate, micro_batches
 from training.lora.model import add_lora, token_losses
-from training.lora.packing import packed_attention, tokens_per_batch, why_not_packed
+from training.lora.packing import packed_attention, packing_obstacle, tokens_per_batch
 
 LENGTHS = (3, 40, 2, 75, 12)  # the sliding windows of the tiny models see 32
 
@@ -145,24 +145,24 @@ def _hybrid() -> PreTrainedModel:
 def test_models_that_would_leak_are_not_packed_and_train_one_sequence_at_a_time() -> None:
     torch.manual_seed(0)
     model = _hybrid()
-    reason = why_not_packed(model)
+    reason = packing_obstacle(model)
     assert reason is not None
     assert "conv" in reason
     items = _examples(50)
     with pytest.raises(ValueError, match="packed"):
         token_losses(model, collate(items))
     assert all(len(group) == 1 for group in micro_batches(items, tokens_per_batch(model)))
-    adapted = add_lora(model, 4, 8)
-    accelerate(adapted)
-    expected, gradients = _plain(adapted, items)
-    loss, ours = _ours(adapted, items, tokens_per_batch(adapted))
+    build_model = add_lora(model, 4, 8)
+    accelerate(build_model)
+    expected, gradients = _plain(build_model, items)
+    loss, ours = _ours(build_model, items, tokens_per_batch(build_model))
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(ours, gradients, rtol=1e-3, atol=1e-5)
 
 
 def test_families_that_may_be_packed_are(tmp_path: Path) -> None:
     model = load_model(save_family("gemma3", tmp_path / "base"), torch.float32)
-    assert why_not_packed(model) is None
+    assert packing_obstacle(model) is None
     assert tokens_per_batch(model) > 1000
 
 

@@ -17,10 +17,10 @@ from tests.tiny import build_base
 from tests.training.runs import small_run
 from training.lora.examples import Example, collate
 from training.lora.model import add_lora, token_losses
-from training.lora.quantize import match_adapter
+from training.lora.quantize import match_adapter_dtype
 from training.lora.threads import use_threads
 from training.run import run as fitting
-from training.run.run import fit
+from training.run.run import run_training
 
 METHODS: tuple[Method, ...] = ("nf4", "int8")
 EXAMPLE = Example([2, 20, 21, 30, 31, 40, 41, 50, 22, 23], [0, 0, 0, 1, 1, 1, 2, 1, 1, 2], 12)
@@ -55,7 +55,7 @@ class TestRefused:
             tmp_path / "config.yaml",
         )
         with pytest.raises(UserError, match="needs bitsandbytes"):
-            fit(config)
+            run_training(config)
 
     @pytest.mark.parametrize("training", [{"quantize": "fp8"}, {"quantize": "nf4", "split": True}])
     def test_in_the_configuration(self, training: dict[str, Any], tmp_path: Path) -> None:
@@ -95,11 +95,11 @@ def test_only_the_layers_are_quantised_and_nothing_is_upcast(method: Method, dty
     assert quantised == linear
     assert {one.dtype for one in model.parameters() if one.is_floating_point()} == {dtype}
     assert model.num_parameters() == whole.num_parameters()
-    adapted = add_lora(model, 2, 4)
-    match_adapter(adapted, dtype)
-    trained = {one.dtype for one in adapted.parameters() if one.requires_grad}
+    build_model = add_lora(model, 2, 4)
+    match_adapter_dtype(build_model, dtype)
+    trained = {one.dtype for one in build_model.parameters() if one.requires_grad}
     assert trained == {torch.float32 if dtype == torch.float16 else dtype}
-    assert len({name for name, _ in adapted.named_modules() if name.endswith("lora_A")}) == len(linear)
+    assert len({name for name, _ in build_model.named_modules() if name.endswith("lora_A")}) == len(linear)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -110,15 +110,15 @@ def test_scoring_first_does_not_change_what_is_trained(method: Method, base: Pat
     for scored in (False, True):
         model = load_quantized(base, method, torch.float32, "cpu")
         torch.manual_seed(0)
-        adapted = add_lora(model, 2, 4)
+        build_model = add_lora(model, 2, 4)
         if scored:
-            adapted.eval()
+            build_model.eval()
             with torch.no_grad():
-                token_losses(adapted, collate([EXAMPLE]))
-        adapted.train()
-        losses, _ = token_losses(adapted, collate([EXAMPLE]))
+                token_losses(build_model, collate([EXAMPLE]))
+        build_model.train()
+        losses, _ = token_losses(build_model, collate([EXAMPLE]))
         losses.sum().backward()
-        gradients = [one.grad for name, one in adapted.named_parameters() if "lora_B" in name]
+        gradients = [one.grad for name, one in build_model.named_parameters() if "lora_B" in name]
         assert all(one is not None and bool(one.abs().sum() > 0) for one in gradients)
         results.append([losses.detach(), *gradients])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
@@ -136,10 +136,10 @@ def test_it_is_close_to_the_base_itself(method: Method, base: Path) -> None:
 def test_it_learns_and_the_manifest_says_how(
     method: Method, dtype: str, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "Samples", lambda *_: list)
-    monkeypatch.setattr("training.run.material.choose_body_dtype", lambda *_: getattr(torch, dtype))
+    monkeypatch.setattr(fitting, "SampleReplies", lambda *_: list)
+    monkeypatch.setattr("training.run.setup.choose_body_dtype", lambda *_: getattr(torch, dtype))
     config = small_run(tmp_path, base, quantize=method)
-    result = fit(config)
+    result = run_training(config)
     assert result["bits_per_byte_after"] < 0.8 * result["bits_per_byte_before"]
     folder = current(config.adapters_dir)
     assert folder is not None

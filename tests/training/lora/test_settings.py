@@ -4,13 +4,15 @@ import pytest
 
 from doppel.config import TrainingSettings
 from doppel.errors import UserError
-from training.lora.settings import Choice, Size, choose_length, recommend
+from training.lora.settings import Choice, TrainingSize, choose_length, recommend
 
 LENGTH = Choice(512, "trained on cpu")
 
 
-def size(messages: int = 1_000, parameters: float = 0.27e9, minutes: float | None = None, examples: int = 500) -> Size:
-    return Size(messages=messages, examples=examples, parameters=int(parameters), minutes=minutes)
+def size(
+    messages: int = 1_000, parameters: float = 0.27e9, minutes: float | None = None, examples: int = 500
+) -> TrainingSize:
+    return TrainingSize(messages=messages, examples=examples, parameters=int(parameters), minutes=minutes)
 
 
 @pytest.mark.parametrize(

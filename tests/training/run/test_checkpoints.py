@@ -16,7 +16,7 @@ from doppel.persona import read_persona
 from doppel.transcript import ME, Header, Turn
 from training.dataset.files import SESSIONS, Session, write_sessions
 from training.run import run as fitting
-from training.run.run import fit
+from training.run.run import run_training
 
 
 class PowerCut(Exception):
@@ -53,7 +53,7 @@ def test_a_checkpoint_answers(tmp_path: Path, tiny_base: Path, monkeypatch: pyte
 
     monkeypatch.setattr(fitting, "_publish", cut)
     with pytest.raises(PowerCut):
-        fit(config)
+        run_training(config)
     checkpoints = sorted((tmp_path / "data" / "sample.training").glob("checkpoint-*"))
     assert checkpoints
     with open_adapter(checkpoints[0], config) as opened:

@@ -15,17 +15,17 @@ from tests.processes import Child
 from tests.tiny import publish_adapter
 from tests.training.runs import small_config, small_run, weights_of
 from training.run import checkpoints as work
-from training.run import resumable
+from training.run import exact_resume
 from training.run import run as fitting
-from training.run.checkpoints import Work, checkpoints
-from training.run.material import work_folder
-from training.run.run import fit
-from training.run.seal import is_whole, seal
+from training.run.checkpoints import RunFolder, checkpoints
+from training.run.completion_marker import is_complete, mark_complete
+from training.run.run import run_training
+from training.run.setup import run_folder
 
 
 def _train(root: Path, base: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fitting, "Samples", lambda *_: list)
-    fit(small_config(root, base))
+    patch.setattr(fitting, "SampleReplies", lambda *_: list)
+    run_training(small_config(root, base))
 
 
 def _train_whole(root: Path, base: Path) -> None:
@@ -37,11 +37,11 @@ def _train_until_full(root: Path, base: Path, largest: int) -> None:
     """From the first checkpoint on no file may grow beyond `largest` bytes."""
 
     def fill(folder: Path) -> None:
-        seal(folder)
+        mark_complete(folder)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resumable, "seal", fill)
+        patch.setattr(exact_resume, "mark_complete", fill)
         _train(root, base, patch)
 
 
@@ -51,8 +51,8 @@ def test_no_room_for_the_second_checkpoint(tmp_path: Path, tiny_base: Path, larg
     with pytest.raises(DoppelError, match=r"sample\.training: cannot be written") as caught:
         Child(_train_until_full, (tmp_path / "full", tiny_base, largest)).result()
     assert "\n" not in str(caught.value)
-    assert [*checkpoints(work_folder(config))] == [4]
-    assert is_whole(work_folder(config) / "checkpoint-4")
+    assert [*checkpoints(run_folder(config))] == [4]
+    assert is_complete(run_folder(config) / "checkpoint-4")
     assert versions(config.adapters_dir) == []
     Child(_train_whole, (tmp_path / "full", tiny_base)).result()
     whole = small_run(tmp_path / "whole", tiny_base)
@@ -96,8 +96,8 @@ def test_no_room_to_begin(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.M
     config = small_run(tmp_path, tiny_base)
     monkeypatch.setattr(work, "sync", _full)
     with pytest.raises(DoppelError, match=r"sample\.training: cannot be written: No space left"):
-        fit(config)
-    assert Work(work_folder(config), "").started() is None
+        run_training(config)
+    assert RunFolder(run_folder(config), "").started() is None
 
 
 def test_no_room_for_the_pointer_keeps_the_one_before(

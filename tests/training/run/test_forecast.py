@@ -17,8 +17,8 @@ from tests.training.runs import small_run
 from training.run import run as fitting
 from training.run.forecast import Forecast, forecast
 from training.run.forecast_table import lines
-from training.run.run import Interrupted, fit
-from training.run.timings import PARTS
+from training.run.run import TrainingInterrupted, run_training
+from training.run.timings import PHASES
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def test_it_is_what_then_happens_and_nothing_is_left_behind(config: Config) -> N
     before = files(config)
     made = look(config)
     assert files(config) == before
-    assert set(made.parts) == set(PARTS)
-    assert all(made.parts[name] > 0 for name in PARTS)
+    assert set(made.parts) == set(PHASES)
+    assert all(made.parts[name] > 0 for name in PHASES)
     assert made.seconds == pytest.approx(sum(made.parts.values()))
     assert (made.sessions, made.messages, made.goes_on_from) == (48, 96, 0)
-    result = fit(config)
+    result = run_training(config)
     for name in ("steps", "epochs", "rank", "sessions_per_step", "steps_between_checks"):
         assert result["plan"][name] == getattr(made.plan, name)
-    assert set(result["parts"]) == set(PARTS)
+    assert set(result["parts"]) == set(PHASES)
 
 
 def test_settings_say_where_they_are_from(config: Config, tmp_path: Path) -> None:
@@ -68,16 +68,16 @@ def test_settings_say_where_they_are_from(config: Config, tmp_path: Path) -> Non
 
 
 def test_an_interrupted_training_is_forecast_from_where_it_is(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    class PressCtrlC(fitting.Samples):
+    class PressCtrlC(fitting.SampleReplies):
         def __call__(self) -> list[str]:
             os.kill(os.getpid(), signal.SIGINT)
             return []
 
     whole = look(config)
     with monkeypatch.context() as patched:
-        patched.setattr(fitting, "Samples", PressCtrlC)
-        with pytest.raises(Interrupted):
-            fit(config)
+        patched.setattr(fitting, "SampleReplies", PressCtrlC)
+        with pytest.raises(TrainingInterrupted):
+            run_training(config)
     before = files(config)
     rest = look(config)
     assert 0 < rest.goes_on_from < rest.plan.steps

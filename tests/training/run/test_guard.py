@@ -12,7 +12,7 @@ from doppel.transcript import Turn
 from tests.doppel.adapters.test_guard import CHINESE, SECRET
 from tests.training.runs import small_config, small_run
 from training.dataset.files import SESSIONS, read_sessions, write_sessions
-from training.run.run import fit
+from training.run.run import run_training
 
 
 def test_an_adapter_has_a_guard_of_its_training_sessions(tmp_path: Path, tiny_base: Path) -> None:
@@ -23,7 +23,7 @@ def test_an_adapter_has_a_guard_of_its_training_sessions(tmp_path: Path, tiny_ba
         sessions[number] = msgspec.structs.replace(sessions[number], turns=turns)
     assert sessions[-1].split == "test"
     write_sessions(config.data_dir / SESSIONS, sessions)
-    fit(config)
+    run_training(config)
     folder = published(config.adapters_dir)
     assert FILE in read_manifest(folder).files
     guard = read_persona(folder).guard

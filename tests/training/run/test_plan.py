@@ -9,17 +9,17 @@ import torch
 
 from doppel.config import TrainingSettings
 from training.lora.examples import Example
-from training.lora.settings import Choice, Size, recommend
-from training.run.plan import Plan, make_plan, steps_of, tokens_within
+from training.lora.settings import Choice, TrainingSize, recommend
+from training.run.plan import TrainingPlan, make_plan, optimizer_steps, token_budget
 
 
 def example(length: int) -> Example:
     return Example(ids=[1] * length, roles=[0] + [1] * (length - 1), text_bytes=length)
 
 
-def plan(items: list[Example], most_tokens: float = math.inf, **training: Any) -> Plan:
+def plan(items: list[Example], most_tokens: float = math.inf, **training: Any) -> TrainingPlan:
     settings = TrainingSettings(**training)
-    size = Size(messages=100, examples=len(items), parameters=10**6, minutes=None)
+    size = TrainingSize(messages=100, examples=len(items), parameters=10**6, minutes=None)
     return make_plan(
         settings,
         recommend(settings, size, Choice(64, None)),
@@ -38,7 +38,7 @@ def test_steps_cover_the_epochs() -> None:
     made = plan([example(20)] * 1600, epochs=2)
     assert (made.steps, made.sessions_per_step, made.epochs) == (200, 16, 2)
     assert made.warmup_steps == 6
-    steps = steps_of(made, [example(20)] * 1600)
+    steps = optimizer_steps(made, [example(20)] * 1600)
     assert len(steps) == 200
     assert sum(len(group) for step in steps for group in step) == 3200
 
@@ -57,8 +57,8 @@ def test_steps_that_config_yaml_sets_stay_as_they_are() -> None:
 
 def test_the_time_allowed_ends_a_plan_and_says_so() -> None:
     items = [example(20)] * 1000
-    made = plan(items, most_tokens=tokens_within(1, 100.0), epochs=3)
+    made = plan(items, most_tokens=token_budget(1, 100.0), epochs=3)
     assert made.epochs * 20_000 == pytest.approx(60 * 100 * 0.8)
     assert made.reasons["epochs"] == "as far as the time allowed goes"
-    assert tokens_within(None, 100.0) == math.inf
+    assert token_budget(None, 100.0) == math.inf
     assert "epochs" not in plan(items, epochs=3).reasons

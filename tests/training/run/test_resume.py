@@ -19,13 +19,13 @@ from doppel.adapters.versions import versions
 from doppel.errors import DoppelError
 from tests.processes import Child, Died
 from tests.training.runs import metrics_of, small_config, small_run, weights_of
-from training.lora.bits_per_byte import Bits
-from training.run import resumable, seal, trainer
+from training.lora.bits_per_byte import HeldOutScore
+from training.run import completion_marker, exact_resume, trainer
 from training.run import run as fitting
-from training.run.checkpoints import Work, checkpoints, only_here
-from training.run.material import work_folder
-from training.run.progress import Watch
-from training.run.run import fit
+from training.run.checkpoints import RunFolder, checkpoints, lock_run_folder
+from training.run.progress import TrainingProgress
+from training.run.run import run_training
+from training.run.setup import run_folder
 from training.run.trainer import PersonaTrainer
 
 
@@ -64,11 +64,13 @@ KILLS: dict[str, Callable[[int, pytest.MonkeyPatch], None]] = {
         torch, "save", _after(at, torch.save, _half_a_file)
     ),
     "before a checkpoint is sealed": lambda at, patch: patch.setattr(
-        resumable, "seal", _after(at, resumable.seal, _die)
+        exact_resume, "mark_complete", _after(at, exact_resume.mark_complete, _die)
     ),
-    "while a checkpoint is sealed": lambda at, patch: patch.setattr(seal, "sync", _after(at, seal.sync, _die)),
+    "while a checkpoint is sealed": lambda at, patch: patch.setattr(
+        completion_marker, "sync", _after(at, completion_marker.sync, _die)
+    ),
     "while an old checkpoint is removed": lambda at, patch: patch.setattr(
-        resumable.shutil, "rmtree", _after(at, shutil.rmtree, _half_a_folder)
+        exact_resume.shutil, "rmtree", _after(at, shutil.rmtree, _half_a_folder)
     ),
     "while it is published": lambda at, patch: patch.setattr(adapter, "_swap", _after(at, adapter._swap, _die)),
 }
@@ -84,11 +86,11 @@ def _train(root: Path, base: Path, kill: str | None = None, at: int = 1, trainin
             steps[0] += 1
             return whole(*arguments, **named)
 
-        patch.setattr(fitting, "Samples", lambda *_: list)  # they take the longest, and test_fit has them
+        patch.setattr(fitting, "SampleReplies", lambda *_: list)  # they take the longest, and test_fit has them
         patch.setattr(PersonaTrainer, "training_step", step)
         if kill is not None:
             KILLS[kill](at, patch)
-        fit(small_config(root, base, **(training or {})))
+        run_training(small_config(root, base, **(training or {})))
     return steps[0]
 
 
@@ -112,7 +114,7 @@ def test_killed_again_and_again_it_ends_with_the_same_adapter(
     draw = random.Random(2)
     _killed(tmp_path, tiny_base, "at a step", draw.randint(1, 4))
     _killed(tmp_path, tiny_base, "at half a file of a checkpoint", draw.randint(1, 4))
-    assert Work(work_folder(config), "").checkpoint() is None
+    assert RunFolder(run_folder(config), "").checkpoint() is None
     _killed(tmp_path, tiny_base, "while a checkpoint is sealed", draw.randint(1, 7))
     _killed(tmp_path, tiny_base, "at a step", draw.randint(5, 8))
     _killed(tmp_path, tiny_base, "before a checkpoint is sealed", 1)
@@ -122,7 +124,7 @@ def test_killed_again_and_again_it_ends_with_the_same_adapter(
     assert Child(_train, (tmp_path, tiny_base)).result() == 0
     assert weights_of(config) == uninterrupted
     assert [one.step for one in metrics_of(config) if one.loss is not None] == list(range(1, 13))
-    assert not work_folder(config).exists()
+    assert not run_folder(config).exists()
 
 
 def _train_aloud(root: Path, base: Path, progress: Connection) -> None:
@@ -133,9 +135,9 @@ def _train_aloud(root: Path, base: Path, progress: Connection) -> None:
             progress.send_bytes(b"step")
             return whole(*arguments, **named)
 
-        patch.setattr(fitting, "Samples", lambda *_: list)
+        patch.setattr(fitting, "SampleReplies", lambda *_: list)
         patch.setattr(PersonaTrainer, "training_step", step)
-        fit(small_config(root, base))
+        run_training(small_config(root, base))
 
 
 def test_killed_from_outside_at_random_moments_it_ends_with_the_same_adapter(
@@ -159,7 +161,7 @@ def test_killed_from_outside_at_random_moments_it_ends_with_the_same_adapter(
 def _train_in_vain(root: Path, base: Path, kill: str | None = None) -> int:
     """As `_train`, without any improvement from one check to the next."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "score_together", lambda *_: Bits(2.0, 1.0, 10, 10))
+        patch.setattr(trainer, "score_in_parallel", lambda *_: HeldOutScore(2.0, 1.0, 10, 10))
         return _train(root, base, kill, 1, {"patience": 1})
 
 
@@ -167,7 +169,7 @@ def test_a_training_that_had_stopped_early_does_not_train_on(tmp_path: Path, tin
     config = small_run(tmp_path, tiny_base, patience=1)
     with pytest.raises(Died, match="-9"):
         Child(_train_in_vain, (tmp_path, tiny_base, "while it is published")).result()
-    assert [*checkpoints(work_folder(config))] == [4, 8]
+    assert [*checkpoints(run_folder(config))] == [4, 8]
     assert Child(_train_in_vain, (tmp_path, tiny_base)).result() == 0
     metrics = metrics_of(config)
     assert max(one.step for one in metrics) == 8
@@ -175,7 +177,7 @@ def test_a_training_that_had_stopped_early_does_not_train_on(tmp_path: Path, tin
 
 def _train_slowly(root: Path, base: Path, kill: str, at: int, training: dict[str, Any]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Watch, "state", lambda _: {"args": {}, "attributes": {"seconds_before": 3600.0}})
+        patch.setattr(TrainingProgress, "state", lambda _: {"args": {}, "attributes": {"seconds_before": 3600.0}})
         _train(root, base, kill, at, training)
 
 
@@ -195,58 +197,58 @@ def left(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     config = small_run(root, tiny_base)
     _killed(root, tiny_base, "while it is published", 1)
     assert versions(config.adapters_dir) == ["0001"]
-    return work_folder(config)
+    return run_folder(config)
 
 
 class TestCheckpoints:
     """Whole or not counted."""
 
     @pytest.fixture
-    def work(self, left: Path, tmp_path: Path) -> Work:
+    def work(self, left: Path, tmp_path: Path) -> RunFolder:
         shutil.copytree(left, tmp_path / "work")
-        return Work(tmp_path / "work", "")
+        return RunFolder(tmp_path / "work", "")
 
-    def test_the_newest_and_the_best_are_kept(self, work: Work) -> None:
+    def test_the_newest_and_the_best_are_kept(self, work: RunFolder) -> None:
         assert 12 in checkpoints(work.folder)
         assert len(checkpoints(work.folder)) <= 2
         newest = work.checkpoint()
         assert newest is not None
         assert newest.name == "checkpoint-12"
 
-    def test_damage_to_any_file_is_seen(self, work: Work) -> None:
+    def test_damage_to_any_file_is_seen(self, work: RunFolder) -> None:
         newest = work.folder / "checkpoint-12"
         names = sorted(path.name for path in newest.iterdir())
         assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} < set(names)
         for name in names:
             content = (newest / name).read_bytes()
             (newest / name).write_bytes(content[:-1])
-            assert not seal.is_whole(newest), name
+            assert not completion_marker.is_complete(newest), name
             (newest / name).unlink()
-            assert not seal.is_whole(newest), name
+            assert not completion_marker.is_complete(newest), name
             (newest / name).write_bytes(content)
-        assert seal.is_whole(newest)
+        assert completion_marker.is_complete(newest)
         (newest / "more").touch()
-        assert not seal.is_whole(newest)
+        assert not completion_marker.is_complete(newest)
 
-    def test_a_damaged_checkpoint_is_removed_and_the_one_before_it_used(self, work: Work) -> None:
+    def test_a_damaged_checkpoint_is_removed_and_the_one_before_it_used(self, work: RunFolder) -> None:
         newest, older = work.folder / "checkpoint-12", work.folder / "checkpoint-3"
         shutil.copytree(newest, older)
         state = (older / "trainer_state.json").read_text()
         (older / "trainer_state.json").write_text(state.replace('"best_global_step": 12', '"best_global_step": 3'))
-        seal.seal(older)
+        completion_marker.mark_complete(older)
         (newest / "optimizer.pt").write_bytes(b"")
         assert work.checkpoint() == older
         assert not newest.exists()
 
-    def test_one_whose_best_is_gone_is_not_used(self, work: Work) -> None:
+    def test_one_whose_best_is_gone_is_not_used(self, work: RunFolder) -> None:
         for path in work.folder.glob("checkpoint-*"):
             state = (path / "trainer_state.json").read_text()
             (path / "trainer_state.json").write_text(state.replace('"best_global_step": ', '"best_global_step": 9'))
-            seal.seal(path)
+            completion_marker.mark_complete(path)
         assert work.checkpoint() is None
         assert checkpoints(work.folder) == {}
 
-    def test_other_things_in_the_folder_are_left_alone(self, work: Work) -> None:
+    def test_other_things_in_the_folder_are_left_alone(self, work: RunFolder) -> None:
         (work.folder / "checkpoint-of-mine").mkdir()
         assert work.checkpoint() is not None
         assert (work.folder / "checkpoint-of-mine").is_dir()
@@ -254,10 +256,13 @@ class TestCheckpoints:
 
 def test_two_trainings_of_one_persona_do_not_get_into_each_others_way(tmp_path: Path, tiny_base: Path) -> None:
     config = small_run(tmp_path, tiny_base)
-    with only_here(work_folder(config)), pytest.raises(DoppelError, match="another `doppel train` is at work there"):
-        fit(config)
-    Work(work_folder(config), "").folder.mkdir()
-    (work_folder(config) / "checkpoint-3").mkdir()
-    with only_here(work_folder(config)), pytest.raises(DoppelError, match="at work there"):
-        fit(config, restart=True)
-    assert (work_folder(config) / "checkpoint-3").is_dir()
+    with (
+        lock_run_folder(run_folder(config)),
+        pytest.raises(DoppelError, match="another `doppel train` is at work there"),
+    ):
+        run_training(config)
+    RunFolder(run_folder(config), "").folder.mkdir()
+    (run_folder(config) / "checkpoint-3").mkdir()
+    with lock_run_folder(run_folder(config)), pytest.raises(DoppelError, match="at work there"):
+        run_training(config, restart=True)
+    assert (run_folder(config) / "checkpoint-3").is_dir()

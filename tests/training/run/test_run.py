@@ -16,10 +16,10 @@ from doppel.errors import UserError
 from tests.training.runs import small_run
 from training.dataset.files import SESSIONS
 from training.run import run as fitting
-from training.run.checkpoints import Work
+from training.run.checkpoints import RunFolder
+from training.run.completion_marker import mark_complete
 from training.run.metrics import read_metrics
-from training.run.run import Interrupted, fit
-from training.run.seal import seal
+from training.run.run import TrainingInterrupted, run_training
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def config(tmp_path: Path, tiny_base: Path) -> Config:
 
 
 def test_learns_and_publishes_a_verified_adapter(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    result = fit(config)
+    result = run_training(config)
     assert result["bits_per_byte_after"] < 0.8 * result["bits_per_byte_before"]
     assert result["tokens_per_second"] > 0
     folder = current(config.adapters_dir)
@@ -70,21 +70,21 @@ def test_a_stopped_training_goes_on_exactly_where_it_was(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = small_run(tmp_path / "whole", tiny_base)
-    fit(whole)
+    run_training(whole)
     stopped = small_run(tmp_path / "stopped", tiny_base)
 
-    class PressCtrlC(fitting.Samples):
+    class PressCtrlC(fitting.SampleReplies):
         def __call__(self) -> list[str]:
             os.kill(os.getpid(), signal.SIGINT)
             return []
 
     with monkeypatch.context() as patched:
-        patched.setattr(fitting, "Samples", PressCtrlC)
-        with pytest.raises(Interrupted, match="goes on from there") as caught:
-            fit(stopped)
+        patched.setattr(fitting, "SampleReplies", PressCtrlC)
+        with pytest.raises(TrainingInterrupted, match="goes on from there") as caught:
+            run_training(stopped)
     assert caught.value.exit_code == 130
     assert versions(stopped.adapters_dir) == []
-    fit(stopped)
+    run_training(stopped)
     one, other = current(whole.adapters_dir), current(stopped.adapters_dir)
     assert one is not None
     assert other is not None
@@ -98,7 +98,7 @@ def test_a_stopped_training_goes_on_exactly_where_it_was(
 
 def test_no_data_set_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run `doppel build` first"):
-        fit(parse_config({}, tmp_path / "config.yaml"))
+        run_training(parse_config({}, tmp_path / "config.yaml"))
 
 
 def test_a_damaged_data_set_names_its_line(config: Config) -> None:
@@ -106,12 +106,12 @@ def test_a_damaged_data_set_names_its_line(config: Config) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], b'{"id": 3}\n', *lines[3:]]))
     with pytest.raises(UserError, match="line 3"):
-        fit(config)
+        run_training(config)
 
 
 def test_time_allowed_limits_the_steps(tmp_path: Path, tiny_base: Path) -> None:
     config = small_run(tmp_path / "short", tiny_base, first_run_minutes=1e-4, epochs=50)
-    result = fit(config, first_run=True)
+    result = run_training(config, first_run=True)
     assert result["plan"]["epochs"] < 50
     assert result["plan"]["rank"] == 4
 
@@ -122,9 +122,9 @@ def test_a_run_for_other_data_is_not_continued_and_a_cut_checkpoint_is_dropped(t
     for path in (good, cut):
         path.mkdir(parents=True)
     (good / "trainer_state.json").write_text("{}")
-    seal(good)
+    mark_complete(good)
     (cut / "trainer_state.json").write_text('{"global_st')
-    work = Work(folder, "purpose")
+    work = RunFolder(folder, "purpose")
     assert work.checkpoint() == good
     assert not cut.exists()
     assert work.started() is None

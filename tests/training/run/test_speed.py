@@ -13,7 +13,13 @@ from doppel.models.base import load_model
 from doppel.system.memory import memory_of, peak_memory
 from training.lora.examples import Example, Step, plan_steps
 from training.lora.model import add_lora
-from training.run.speed import Clock, effort, rehearse, scoring_speed, training_speed
+from training.run.speed import (
+    Clock,
+    compute_cost,
+    scoring_seconds_per_mac,
+    time_step_and_checkpoint,
+    training_seconds_per_mac,
+)
 
 
 def example(length: int, supervised: int) -> Example:
@@ -44,7 +50,7 @@ def clock() -> Clock:
 def test_work_counts_body_and_head_apart(base: PreTrainedModel, model: PeftModel) -> None:
     size, vocabulary = 32, base.config.vocab_size
     body = base.num_parameters() - sum(one.numel() for name, one in base.named_parameters() if "lora" in name)
-    work = effort(model)
+    work = compute_cost(model)
     assert work.supervised == size * vocabulary
     assert work.token > body - 2 * size * vocabulary
     assert work.of([example(20, 4), example(10, 1)]) == 30 * work.token + 5 * work.supervised
@@ -52,9 +58,9 @@ def test_work_counts_body_and_head_apart(base: PreTrainedModel, model: PeftModel
 
 def test_seconds_are_divided_by_the_work_that_was_done(model: PeftModel, steps: list[Step]) -> None:
     groups = [group for step in steps for group in step]
-    work = effort(model)
+    work = compute_cost(model)
     least, most = min(map(work.of, groups)), max(map(work.of, groups))
-    for unit in (training_speed(model, steps, clock()), scoring_speed(model, groups, clock())):
+    for unit in (training_seconds_per_mac(model, steps, clock()), scoring_seconds_per_mac(model, groups, clock())):
         assert 1 / most <= unit <= 1 / least
 
 
@@ -62,8 +68,8 @@ def test_nothing_changes(model: PeftModel, steps: list[Step]) -> None:
     before = {name: one.clone() for name, one in model.state_dict().items()}
     torch.manual_seed(0)
     state = torch.random.get_rng_state()
-    training_speed(model, steps, Clock("cpu"))
-    assert rehearse(model, steps, clock()) == (1, 1)
+    training_seconds_per_mac(model, steps, Clock("cpu"))
+    assert time_step_and_checkpoint(model, steps, clock()) == (1, 1)
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
     assert all(one.grad is None for one in model.parameters())
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -15,10 +15,10 @@ from doppel.config import Config, parse_config
 from doppel.errors import UserError
 from doppel.models.base import identify, load_model
 from tests.tiny import build_base, publish_adapter, save_lora
-from training.lora.bits_per_byte import Bits
-from training.run.checkpoints import Work
-from training.run.plan import Plan
-from training.run.starting_point import choose_start, read_start, start_from
+from training.lora.bits_per_byte import HeldOutScore
+from training.run.checkpoints import RunFolder
+from training.run.plan import TrainingPlan
+from training.run.starting_point import add_starting_lora, choose_starting_point, read_starting_adapter
 
 IDS = torch.tensor([[2, 40, 41, 42, 43, 44]])
 
@@ -54,8 +54,8 @@ def test_it_computes_what_peft_computes_and_can_be_trained(
 ) -> None:
     settle(theirs, **settings)
     expected = PeftModel.from_pretrained(load_model(tiny_base, torch.float32), theirs)
-    start = read_start(config, str(theirs), identify(tiny_base, "tiny"))
-    model = start_from(start, load_model(tiny_base, torch.float32))
+    start = read_starting_adapter(config, str(theirs), identify(tiny_base, "tiny"))
+    model = add_starting_lora(start, load_model(tiny_base, torch.float32))
     assert torch.allclose(logits(model), logits(expected), atol=1e-6)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert len(trained) == len(load_file(theirs / WEIGHTS))
@@ -65,8 +65,8 @@ def test_it_computes_what_peft_computes_and_can_be_trained(
 def test_only_the_layers_it_adapts_are_adapted(config: Config, tiny_base: Path, theirs: Path) -> None:
     weights = {name: tensor for name, tensor in load_file(theirs / WEIGHTS).items() if "layers.1.mlp" in name}
     save_file(weights, theirs / WEIGHTS)
-    start = read_start(config, str(theirs), identify(tiny_base, "tiny"))
-    model = start_from(start, load_model(tiny_base, torch.float32))
+    start = read_starting_adapter(config, str(theirs), identify(tiny_base, "tiny"))
+    model = add_starting_lora(start, load_model(tiny_base, torch.float32))
     assert sum(parameter.requires_grad for parameter in model.parameters()) == 6
 
 
@@ -74,60 +74,60 @@ def test_a_version_is_found_by_its_number(config: Config, tiny_base: Path) -> No
     folder = publish_adapter(tiny_base, config.adapters_dir)
     base = identify(tiny_base, "tiny")
     for name in ("1", "0001", str(folder)):
-        assert read_start(config, name, base).parent.name == "0001"
+        assert read_starting_adapter(config, name, base).parent.name == "0001"
     with pytest.raises(UserError, match="no adapter version 0002; published: 0001"):
-        read_start(config, "2", base)
+        read_starting_adapter(config, "2", base)
     with pytest.raises(UserError, match="--from takes a version, or a folder"):
-        read_start(config, "nowhere", base)
+        read_starting_adapter(config, "nowhere", base)
 
 
 def test_what_does_not_fit_is_refused(config: Config, tiny_base: Path, theirs: Path, tmp_path: Path) -> None:
     base = identify(tiny_base, "tiny")
     other = publish_adapter(build_base(tmp_path / "other", seed=9), tmp_path / "elsewhere")
     with pytest.raises(AdapterRefused, match="trained on another base model"):
-        read_start(config, str(other), base)
+        read_starting_adapter(config, str(other), base)
     settle(theirs, base_model_name_or_path="google/gemma-3-1b-pt")
     with pytest.raises(AdapterRefused, match="made for the base model google/gemma-3-1b-pt"):
-        read_start(config, str(theirs), base)
+        read_starting_adapter(config, str(theirs), base)
     settle(theirs, base_model_name_or_path=None)
     larger = load_model(build_base(tmp_path / "larger", hidden_size=64), torch.float32)
     with pytest.raises(AdapterRefused, match="in the adapter but"):
-        start_from(read_start(config, str(theirs), base), larger)
+        add_starting_lora(read_starting_adapter(config, str(theirs), base), larger)
     weights = load_file(theirs / WEIGHTS)
     torch.save(weights, theirs / PICKLED)
     (theirs / WEIGHTS).unlink()
     with pytest.raises(AdapterRefused, match="pickled; `doppel adapters import`"):
-        read_start(config, str(theirs), base)
+        read_starting_adapter(config, str(theirs), base)
     rank = next(iter(weights.values())).shape[0]
     head = {"lora_A": torch.zeros(rank, 32), "lora_B": torch.zeros(272, rank)}
     save_file(
         {**weights, **{f"base_model.model.lm_head.{side}.weight": one for side, one in head.items()}}, theirs / WEIGHTS
     )
     with pytest.raises(AdapterRefused, match=r"adapts the output head \(lm_head\)"):
-        start_from(read_start(config, str(theirs), base), load_model(tiny_base, torch.float32))
+        add_starting_lora(read_starting_adapter(config, str(theirs), base), load_model(tiny_base, torch.float32))
 
 
 def test_an_unfinished_run_goes_on_only_from_where_it_started(config: Config, tiny_base: Path, theirs: Path) -> None:
     base = identify(tiny_base, "tiny")
-    work = Work(config.data_dir.with_name("sample.training"), "purpose")
-    assert choose_start(config, None, work, base) == (None, None)
-    begun = read_start(config, str(theirs), base)
-    started = work.begin(_plan(), Bits(1, 1, 1, 1), begun.parent, Bits(2, 2, 2, 2))
+    work = RunFolder(config.data_dir.with_name("sample.training"), "purpose")
+    assert choose_starting_point(config, None, work, base) == (None, None)
+    begun = read_starting_adapter(config, str(theirs), base)
+    started = work.begin(_plan(), HeldOutScore(1, 1, 1, 1), begun.parent, HeldOutScore(2, 2, 2, 2))
     for name in (None, str(theirs)):
-        start, going_on = choose_start(config, name, work, base)
+        start, going_on = choose_starting_point(config, name, work, base)
         assert start is not None
         assert (start.parent, going_on) == (begun.parent, started)
     publish_adapter(tiny_base, config.adapters_dir)
-    start, going_on = choose_start(config, "1", work, base)
+    start, going_on = choose_starting_point(config, "1", work, base)
     assert start is not None
     assert going_on is None
     checkpoint = work.folder / "checkpoint-3"
     checkpoint.mkdir()
     save_lora(tiny_base, checkpoint)
     with pytest.raises(UserError, match="copy it elsewhere first"):
-        choose_start(config, str(checkpoint), work, base)
+        choose_starting_point(config, str(checkpoint), work, base)
 
 
-def _plan() -> Plan:
-    numbers = {name: 1 for name, kind in Plan.__annotations__.items() if kind in (int, float)}
-    return Plan(**numbers, device="cpu", dtype="float32")
+def _plan() -> TrainingPlan:
+    numbers = {name: 1 for name, kind in TrainingPlan.__annotations__.items() if kind in (int, float)}
+    return TrainingPlan(**numbers, device="cpu", dtype="float32")

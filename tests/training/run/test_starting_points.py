@@ -17,7 +17,7 @@ from doppel.errors import UserError
 from tests.tiny import publish_adapter, save_lora
 from tests.training.runs import small_run
 from training.run import run as fitting
-from training.run.run import Interrupted, fit
+from training.run.run import TrainingInterrupted, run_training
 
 
 def folder_of(config: Config) -> Path:
@@ -34,9 +34,9 @@ def alpaca(tmp_path: Path) -> Path:
 
 
 def test_mixed_data_and_replay_are_trained_on_and_recorded(tmp_path: Path, tiny_base: Path, alpaca: Path) -> None:
-    plain = fit(small_run(tmp_path / "plain", tiny_base))
+    plain = run_training(small_run(tmp_path / "plain", tiny_base))
     config = small_run(tmp_path / "mixed", tiny_base, mix=[{"path": str(alpaca), "share": 0.2}], replay=0.1)
-    result = fit(config)
+    result = run_training(config)
     assert result["plan"]["steps"] > plain["plan"]["steps"]
     assert result["bits_per_byte_before"] == plain["bits_per_byte_before"]  # scored on the owner's words alone
     assert result["bits_per_byte_after"] < result["bits_per_byte_before"]
@@ -50,7 +50,7 @@ def test_mixed_data_and_replay_are_trained_on_and_recorded(tmp_path: Path, tiny_
 
 def test_a_first_run_replays_nothing(tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = small_run(tmp_path / "first", tiny_base, replay=0.1)
-    fit(config, first_run=True)
+    run_training(config, first_run=True)
     assert "replay" not in read_manifest(folder_of(config)).dataset
     assert "to replay, once" not in capsys.readouterr().err
 
@@ -61,14 +61,14 @@ def test_a_stopped_training_with_other_mixed_data_begins_anew(
     config = small_run(tmp_path / "mixed", tiny_base, mix=[{"path": str(alpaca), "share": 0.2}])
     _stop(config, monkeypatch)
     alpaca.write_text(alpaca.read_text().replace("say 1", "write 1"))
-    fit(config)
+    run_training(config)
     assert "Going on from step" not in capsys.readouterr().err
 
 
 def test_broken_mixed_data_is_one_clear_line(tmp_path: Path, tiny_base: Path, alpaca: Path) -> None:
     alpaca.write_text(alpaca.read_text()[:-20])
     with pytest.raises(UserError, match=r"alpaca\.json, record 100: it ends in the middle"):
-        fit(small_run(tmp_path / "mixed", tiny_base, mix=[{"path": str(alpaca), "share": 0.2}]))
+        run_training(small_run(tmp_path / "mixed", tiny_base, mix=[{"path": str(alpaca), "share": 0.2}]))
 
 
 @pytest.mark.parametrize("kind", ["version", "folder"])
@@ -76,12 +76,12 @@ def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny_base: Path, kin
     config = small_run(tmp_path / "next", tiny_base, rank=8, learning_rate=1e-9)
     if kind == "version":
         parent = publish_adapter(tiny_base, config.adapters_dir)
-        result = fit(config, origin="1")
+        result = run_training(config, origin="1")
     else:
         parent = tmp_path / "theirs"
         parent.mkdir()
         save_lora(tiny_base, parent, seed=3)
-        result = fit(config, origin=str(parent))
+        result = run_training(config, origin=str(parent))
     assert result["plan"]["rank"] == 4
     assert result["plan"]["alpha"] == 8
     assert result["bits_per_byte_after"] == pytest.approx(result["bits_per_byte_start"], rel=1e-4)
@@ -98,8 +98,8 @@ def test_it_learns_further_and_says_what_came_of_it(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = small_run(tmp_path / "next", tiny_base)
-    first = fit(config)
-    second = fit(config, origin="0001")
+    first = run_training(config)
+    second = run_training(config, origin="0001")
     assert second["bits_per_byte_start"] == pytest.approx(first["bits_per_byte_after"], rel=1e-6)
     assert second["bits_per_byte_after"] < first["bits_per_byte_after"]
     assert versions(config.adapters_dir) == ["0001", "0002"]
@@ -115,9 +115,9 @@ def test_stopped_it_goes_on_from_the_same_adapter_without_being_told(
         publish_adapter(tiny_base, config.adapters_dir)
         if name == "stopped":
             _stop(config, monkeypatch, origin="1")
-            fit(config)
+            run_training(config)
         else:
-            fit(config, origin="1")
+            run_training(config, origin="1")
         weights.append(load_file(folder_of(config) / WEIGHTS))
         assert read_manifest(folder_of(config)).training["parent"]["name"] == "0001"
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -126,12 +126,12 @@ def test_stopped_it_goes_on_from_the_same_adapter_without_being_told(
 def _stop(config: Config, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
     """Trains until the first check, where Ctrl-C is pressed."""
 
-    class PressCtrlC(fitting.Samples):
+    class PressCtrlC(fitting.SampleReplies):
         def __call__(self) -> list[str]:
             os.kill(os.getpid(), signal.SIGINT)
             return []
 
     with monkeypatch.context() as patched:
-        patched.setattr(fitting, "Samples", PressCtrlC)
-        with pytest.raises(Interrupted):
-            fit(config, **options)
+        patched.setattr(fitting, "SampleReplies", PressCtrlC)
+        with pytest.raises(TrainingInterrupted):
+            run_training(config, **options)

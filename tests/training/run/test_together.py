@@ -19,15 +19,15 @@ from tests.training.runs import FAST, metrics_of, small_config, small_run, weigh
 from training.__main__ import main as start
 from training.run import run as fitting
 from training.run.checkpoints import checkpoints
-from training.run.material import work_folder
-from training.run.run import Interrupted, fit
+from training.run.run import TrainingInterrupted, run_training
+from training.run.setup import run_folder
 from training.run.trainer import PersonaTrainer
 
 
 def _train(root: Path, base: Path, training: dict[str, Any]) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "Samples", lambda *_: list)  # they take the longest, and test_fit has them
-        return fit(small_config(root, base, **training))
+        patch.setattr(fitting, "SampleReplies", lambda *_: list)  # they take the longest, and test_fit has them
+        return run_training(small_config(root, base, **training))
 
 
 def _losses(root: Path, base: Path, **training: Any) -> list[float]:
@@ -80,7 +80,7 @@ def _train_until_told(root: Path, base: Path) -> tuple[int, str]:
         patch.setattr(PersonaTrainer, "training_step", step)
         try:
             _train(root, base, {})
-        except Interrupted as said:
+        except TrainingInterrupted as said:
             return steps[0], str(said)
     return steps[0], ""
 
@@ -93,7 +93,7 @@ def test_stopped_together_they_go_on_exactly(
     assert steps == 6
     assert "stopped at step 6 of 12" in said
     assert follower == (6, "")
-    assert 6 in checkpoints(work_folder(config))
+    assert 6 in checkpoints(run_folder(config))
     together(2, _train, tmp_path, tiny_base, {})
     assert weights_of(config) == weights_of(small_config(both[0], tiny_base))
 
@@ -103,7 +103,7 @@ def test_one_process_goes_on_where_two_stopped(tmp_path: Path, alone: Path, tiny
     together(2, _train_until_told, tmp_path, tiny_base)
     Child(_train, (tmp_path, tiny_base, {})).result()
     assert _losses(tmp_path, tiny_base) == pytest.approx(_losses(alone, tiny_base), rel=1e-3)
-    assert not work_folder(config).exists()
+    assert not run_folder(config).exists()
 
 
 def test_a_base_that_both_hold_together_is_trained_alike(tmp_path: Path, alone: Path, tiny_base: Path) -> None:

@@ -13,12 +13,12 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from doppel.errors import DoppelError, UserError
-from training.run.metrics import Metric
-from training.run.plan import Plan
+from training.run.metrics import MetricsRow
+from training.run.plan import TrainingPlan
 from training.run.trackers import check_trackers, numbers, tracking
 
 RUN = "2026-01-01T12-00-00"
-PLAN = Plan(
+PLAN = TrainingPlan(
     rank=16,
     alpha=32.0,
     learning_rate=5e-4,
@@ -36,8 +36,8 @@ PLAN = Plan(
     tokens_per_second=100.0,
     epochs=1.0,
 )
-STEP = Metric(step=1, epoch=0.1, tokens=100, seconds=2.0, loss=2.5, learning_rate=1e-4, tokens_per_second=50.0)
-CHECK = Metric(step=1, epoch=0.1, tokens=100, seconds=3.0, bits_per_byte=1.5, end_nats=0.5)
+STEP = MetricsRow(step=1, epoch=0.1, tokens=100, seconds=2.0, loss=2.5, learning_rate=1e-4, tokens_per_second=50.0)
+CHECK = MetricsRow(step=1, epoch=0.1, tokens=100, seconds=3.0, bits_per_byte=1.5, end_nats=0.5)
 
 
 def test_what_is_sent_is_numbers() -> None:
@@ -52,7 +52,7 @@ def test_what_is_sent_is_numbers() -> None:
 
 
 def test_tensorboard_shows_every_step_once_also_after_going_on(tmp_path: Path) -> None:
-    def metric(step: int, loss: float) -> Metric:
+    def metric(step: int, loss: float) -> MetricsRow:
         return msgspec.structs.replace(STEP, step=step, loss=loss)
 
     with tracking(["tensorboard"], tmp_path, RUN, PLAN, 0) as trackers:

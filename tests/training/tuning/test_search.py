@@ -18,9 +18,9 @@ from doppel.system.file_lock import hold
 from tests.training.runs import small_run
 from training.dataset.files import SESSIONS, read_sessions, write_sessions
 from training.tuning import search as tuning
-from training.tuning.search import Limits, tune, tuning_folder
+from training.tuning.search import SearchLimits, tune, tuning_folder
 
-LIMITS = Limits(trials=2, trial_minutes=0.02)
+LIMITS = SearchLimits(trials=2, trial_minutes=0.02)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_trials_train_are_judged_and_kept_and_the_search_goes_on(config: Config)
     assert all(score is not None and score < first.base for score in scores)
     assert first.best is not None
     assert first.best.score == min(score for score in scores if score is not None)
-    second = tune(config, Limits(trials=3, trial_minutes=0.02))
+    second = tune(config, SearchLimits(trials=3, trial_minutes=0.02))
     assert second.trials[:2] == first.trials
     assert len(second.trials) == 3
     assert second.base == first.base
@@ -69,18 +69,18 @@ def test_trials_train_are_judged_and_kept_and_the_search_goes_on(config: Config)
 
 
 def test_a_stopped_trial_is_done_again_by_the_same_command(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = tuning.Attempt.report
+    real = tuning.RunningTrial.report
 
-    def press_ctrl_c(attempt: tuning.Attempt, score: float, eighths: int) -> bool:
+    def press_ctrl_c(attempt: tuning.RunningTrial, score: float, eighths: int) -> bool:
         os.kill(os.getpid(), signal.SIGINT)
         return real(attempt, score, eighths)
 
     with monkeypatch.context() as patched:
-        patched.setattr(tuning.Attempt, "report", press_ctrl_c)
+        patched.setattr(tuning.RunningTrial, "report", press_ctrl_c)
         stopped = tune(config, LIMITS)
     assert stopped.stopped
     assert stopped.trials == []
-    after = tune(config, Limits(trials=1, trial_minutes=0.02))
+    after = tune(config, SearchLimits(trials=1, trial_minutes=0.02))
     assert [trial.values["learning_rate"] for trial in after.trials] == [0.002]
 
 
@@ -109,26 +109,26 @@ def test_the_command_shows_a_table_and_writes_only_when_told(config: Config) -> 
 
 def test_a_trial_is_as_long_as_the_time_for_it(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    found = tune(config, Limits(trials=0, trial_minutes=0.02))
+    found = tune(config, SearchLimits(trials=0, trial_minutes=0.02))
     assert 0 < found.trial_tokens <= 4 * found.epoch_tokens
-    assert tune(config, Limits(trials=0, trial_minutes=1e9)).trial_tokens == 4 * found.epoch_tokens
+    assert tune(config, SearchLimits(trials=0, trial_minutes=1e9)).trial_tokens == 4 * found.epoch_tokens
 
 
 def test_minutes_end_it_between_trials(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tune(config, Limits(trials=5, minutes=0, trial_minutes=0.02)).trials == []
+    assert tune(config, SearchLimits(trials=5, minutes=0, trial_minutes=0.02)).trials == []
     assert "0 minutes are over" in capsys.readouterr().err
 
 
 def test_trials_are_compared_at_the_same_points(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = tuning.Attempt.report
+    real = tuning.RunningTrial.report
 
-    def note(attempt: tuning.Attempt, score: float, eighths: int) -> bool:
+    def note(attempt: tuning.RunningTrial, score: float, eighths: int) -> bool:
         seen.append(eighths)
         return real(attempt, score, eighths)
 
-    monkeypatch.setattr(tuning.Attempt, "report", note)
-    tune(config, Limits(trials=1, trial_minutes=0.02))
+    monkeypatch.setattr(tuning.RunningTrial, "report", note)
+    tune(config, SearchLimits(trials=1, trial_minutes=0.02))
     assert seen == sorted(set(seen))
     assert len(seen) >= 4
     assert seen[-1] == 8

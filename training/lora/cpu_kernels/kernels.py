@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from training.lora.cpu_kernels.numbers import exp, load, pack, sigmoid, sigmoids
+from training.lora.cpu_kernels.floats import exp, load, pack, sigmoid, sigmoids
 
 _compiled = njit(parallel=True, fastmath=True, cache=True, nogil=True)
 

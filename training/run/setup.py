@@ -29,27 +29,27 @@ from doppel.transcript import FORMATS, Transcript, open_transcript
 from training.dataset.files import Session, dataset_digest, read_sessions
 from training.lora.bits_per_byte import score
 from training.lora.cpu_kernels.install import accelerate
-from training.lora.distributed import ALONE, Ranks
-from training.lora.examples import Example, examples, first, plan_steps, spread
-from training.lora.fsdp import is_split, layer_mesh, should_split, split
+from training.lora.distributed import SINGLE_PROCESS, ProcessGroup
+from training.lora.examples import Example, examples, first, plan_steps, spread_sample
+from training.lora.fsdp import device_mesh, is_sharded, should_shard, split
 from training.lora.mixing import Source, count_tokens, mix
 from training.lora.model import add_lora, check_head
-from training.lora.packing import tokens_per_batch, why_not_packed
-from training.lora.quantize import match_adapter
+from training.lora.packing import packing_obstacle, tokens_per_batch
+from training.lora.quantize import match_adapter_dtype
 from training.lora.replay import likely_tokens, replay
-from training.lora.settings import Choice, Settings, Size, choose_length, recommend
+from training.lora.settings import Choice, Settings, TrainingSize, choose_length, recommend
 from training.lora.threads import choose_threads, use_threads
-from training.run.checkpoints import Started, Work
-from training.run.plan import Plan, make_plan, tokens_per_second, tokens_within
-from training.run.speed import Clock, training_speed
-from training.run.starting_point import Start, choose_start, start_from
+from training.run.checkpoints import RunFolder, RunState
+from training.run.plan import TrainingPlan, make_plan, token_budget, tokens_per_second
+from training.run.speed import Clock, training_seconds_per_mac
+from training.run.starting_point import StartingAdapter, add_starting_lora, choose_starting_point
 
 _TEST_TOKENS = 24_000
 _TRIAL_TOKENS = 512  # to time threads with
 _ANY_CONTEXT = 32_768  # for the few models whose configuration does not say what they take
 
 
-class Material(msgspec.Struct, frozen=True):
+class TrainingSetup(msgspec.Struct, frozen=True):
     """Everything a run is made of, besides the model.
 
     Attributes:
@@ -75,7 +75,7 @@ class Material(msgspec.Struct, frozen=True):
     device: str
     max_length: Choice[int]
     sources: list[Source] = []
-    ranks: Ranks = ALONE
+    ranks: ProcessGroup = SINGLE_PROCESS
 
     @property
     def messages(self) -> int:
@@ -83,7 +83,7 @@ class Material(msgspec.Struct, frozen=True):
         return sum(len(turn.bubbles) for one in self.sessions["train"] for turn in one.turns if turn.is_mine)
 
 
-class Opened(msgspec.Struct, frozen=True):
+class PreparedRun(msgspec.Struct, frozen=True):
     """A run as it stands before its first step.
 
     Attributes:
@@ -94,15 +94,15 @@ class Opened(msgspec.Struct, frozen=True):
         base: the model, without adapter.
     """
 
-    material: Material
-    work: Work
-    start: Start | None
-    started: Started | None
+    material: TrainingSetup
+    work: RunFolder
+    start: StartingAdapter | None
+    started: RunState | None
     base: PreTrainedModel
 
 
-def open_run(config: Config, *, first_run: bool, origin: str | None, ranks: Ranks) -> Opened:
-    """Reads and loads all that a run needs; see `gather`, `choose_start` and `load_base` for what it raises.
+def prepare_run(config: Config, *, first_run: bool, origin: str | None, ranks: ProcessGroup) -> PreparedRun:
+    """Reads and loads all that a run needs; see `load_setup`, `choose_starting_point`, `load_base` for what it raises.
 
     Args:
         config: the configuration.
@@ -110,21 +110,21 @@ def open_run(config: Config, *, first_run: bool, origin: str | None, ranks: Rank
         origin: the version or folder of an adapter to train on from.
         ranks: the processes that train together.
     """
-    with ranks.leader_first():  # the others find in the cache what it fetches or converts
+    with ranks.main_first():  # the others find in the cache what it fetches or converts
         minutes = config.training.first_run_minutes if first_run else config.training.minutes
-        material = gather(config, minutes, ranks)
-    work = Work(work_folder(config), purpose(config, material, minutes, regardless_of={"track", "gate"}))
-    start, started = choose_start(config, origin, work, material.base)
+        material = load_setup(config, minutes, ranks)
+    work = RunFolder(run_folder(config), purpose(config, material, minutes, regardless_of={"track", "gate"}))
+    start, started = choose_starting_point(config, origin, work, material.base)
     base = load_base(config, material, started.plan if started else None)
     if material.device == "cpu":
         if started:
             use_threads(started.plan.threads)  # what they add up in another order would not be the same to the bit
         elif ranks.count == 1:
             choose_threads(partial(score, base, first(material.train, _TRIAL_TOKENS), tokens_per_batch(base)))
-    return Opened(material, work, start, started, base)
+    return PreparedRun(material, work, start, started, base)
 
 
-def gather(config: Config, minutes: float | None, ranks: Ranks = ALONE) -> Material:
+def load_setup(config: Config, minutes: float | None, ranks: ProcessGroup = SINGLE_PROCESS) -> TrainingSetup:
     """Reads the data set and turns it into examples for the configured base.
 
     Raises:
@@ -150,14 +150,14 @@ def gather(config: Config, minutes: float | None, ranks: Ranks = ALONE) -> Mater
         )
     fallback = split["validation"] or split["test"] or split["train"]
     mixed = mix(config.training, config.root, split["train"], transcript, length.value)
-    return Material(
+    return TrainingSetup(
         sessions=sessions,
         transcript=transcript,
         base=identify(folder, config.model.base),
         base_folder=folder,
         train=[*split["train"], *mixed.items],
         validation=fallback,
-        test=spread(split["test"] or fallback, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
+        test=spread_sample(split["test"] or fallback, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
         minutes=minutes,
         device=device,
         max_length=length,
@@ -166,7 +166,7 @@ def gather(config: Config, minutes: float | None, ranks: Ranks = ALONE) -> Mater
     )
 
 
-def load_base(config: Config, material: Material, plan: Plan | None = None) -> PreTrainedModel:
+def load_base(config: Config, material: TrainingSetup, plan: TrainingPlan | None = None) -> PreTrainedModel:
     """The base model where and in what it trains.
 
     Args:
@@ -187,21 +187,21 @@ def load_base(config: Config, material: Material, plan: Plan | None = None) -> P
     dtype = ranks.tell(getattr(torch, plan.dtype) if plan else choose(config.model.dtype, device))
     if quantize is not None:
         base = load_quantized(folder, quantize, dtype, device)
-    elif should_split(config.training, folder, ranks):
-        mesh = layer_mesh(device, ranks)
-        with ranks.in_turn():  # so that the machine's memory need not hold more than one whole base
+    elif should_shard(config.training, folder, ranks):
+        mesh = device_mesh(device, ranks)
+        with ranks.one_at_a_time():  # so that the machine's memory need not hold more than one whole base
             base = load_model(folder, dtype)
             split(base, mesh, device)
     else:
         base = load_model(folder, dtype, device)
     check_head(base)
     accelerate(base)
-    if ranks.leads and (reason := why_not_packed(base)) is not None:
+    if ranks.leads and (reason := packing_obstacle(base)) is not None:
         print_status(tr("One conversation at a time, which is slower: {reason}.", reason=reason))
     return base
 
 
-def with_replay(config: Config, material: Material, base: PreTrainedModel) -> Material:
+def with_replay(config: Config, material: TrainingSetup, base: PreTrainedModel) -> TrainingSetup:
     """The material with `training.replay` of its tokens from the base itself, which is sampled first if need be.
 
     Raises:
@@ -210,11 +210,11 @@ def with_replay(config: Config, material: Material, base: PreTrainedModel) -> Ma
     share = config.training.replay
     if not share:
         return material
-    if is_split(base):
+    if is_sharded(base):
         raise UserError(tr("training.replay: a base that is split over GPUs cannot write; set it to 0"))
     tokens = round(count_tokens(material.train) * share / (1 - share))
     seen = likely_tokens(material.minutes, material.device)
-    with material.ranks.leader_first():  # the others find in the cache what it wrote
+    with material.ranks.main_first():  # the others find in the cache what it wrote
         items = replay(
             base,
             material.transcript,
@@ -227,9 +227,9 @@ def with_replay(config: Config, material: Material, base: PreTrainedModel) -> Ma
     return msgspec.structs.replace(material, train=[*material.train, *items])
 
 
-def size_of(material: Material, base: PreTrainedModel) -> Size:
+def size_of(material: TrainingSetup, base: PreTrainedModel) -> TrainingSize:
     """What recommendations go by."""
-    return Size(
+    return TrainingSize(
         messages=material.messages,
         examples=len(material.train),
         parameters=base.num_parameters(),
@@ -237,7 +237,9 @@ def size_of(material: Material, base: PreTrainedModel) -> Size:
     )
 
 
-def settings_for(config: Config, material: Material, base: PreTrainedModel, start: Start | None = None) -> Settings:
+def settings_for(
+    config: Config, material: TrainingSetup, base: PreTrainedModel, start: StartingAdapter | None = None
+) -> Settings:
     """What to train with: as in the adapter to start from, else in config.yaml, else as recommended."""
     settings = recommend(config.training, size_of(material, base), material.max_length)
     if start is None:
@@ -247,30 +249,32 @@ def settings_for(config: Config, material: Material, base: PreTrainedModel, star
     return msgspec.structs.replace(settings, rank=rank, alpha=alpha)
 
 
-def adapted(config: Config, base: PreTrainedModel, rank: int, alpha: float, start: Start | None = None) -> PeftModel:
+def build_model(
+    config: Config, base: PreTrainedModel, rank: int, alpha: float, start: StartingAdapter | None = None
+) -> PeftModel:
     """The base with a LoRA: the one to start from, else a new one; the same seed gives the same."""
     torch.manual_seed(config.training.seed)
-    model = add_lora(base, rank, alpha) if start is None else start_from(start, base)
+    model = add_lora(base, rank, alpha) if start is None else add_starting_lora(start, base)
     if config.training.quantize is not None:
-        match_adapter(model, base.dtype)
+        match_adapter_dtype(model, base.dtype)
     accelerate(model)
     return model
 
 
-def draw_up(config: Config, settings: Settings, material: Material, model: PeftModel) -> Plan:
+def measure_and_plan(config: Config, settings: Settings, material: TrainingSetup, model: PeftModel) -> TrainingPlan:
     """The plan of a new run, after a measurement of how fast this machine trains on this material."""
     size = tokens_per_batch(model)
     steps = plan_steps(material.train, settings.sessions_per_step.value, size, config.training.seed)
     ranks = material.ranks
     # everybody's clock stands where the last one's does: all measure the same batches, and as long as the slowest takes
     clock = Clock(material.device, lambda: max(ranks.collect(time.perf_counter())))
-    seconds = training_speed(model, steps, clock) / ranks.count
+    seconds = training_seconds_per_mac(model, steps, clock) / ranks.count
     speed = tokens_per_second(model, material.train, seconds)
     return make_plan(
         config.training,
         settings,
         items=material.train,
-        most_tokens=tokens_within(material.minutes, speed),
+        most_tokens=token_budget(material.minutes, speed),
         is_short=material.minutes is not None,
         tokens_per_second=speed,
         tokens_per_batch=size,
@@ -280,12 +284,12 @@ def draw_up(config: Config, settings: Settings, material: Material, model: PeftM
     )
 
 
-def work_folder(config: Config) -> Path:
+def run_folder(config: Config) -> Path:
     """Where an unfinished training of the persona lies."""
     return config.data_dir.with_name(config.data_dir.name + ".training")
 
 
-def purpose(config: Config, material: Material, minutes: float | None, *, regardless_of: set[str]) -> str:
+def purpose(config: Config, material: TrainingSetup, minutes: float | None, *, regardless_of: set[str]) -> str:
     """Digest of all that a run depends on: data, base, and settings but those of `training` that are named."""
     parts = (
         dataset_digest(config.data_dir),

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, Trainer
 
-from training.lora.distributed import Ranks
+from training.lora.distributed import ProcessGroup
 from training.run.checkpoints import checkpoints
-from training.run.seal import seal
+from training.run.completion_marker import mark_complete
 
 
 class ResumableTrainer(Trainer):
     """A Trainer whose checkpoints are sealed; `ranks` are the processes it runs in."""
 
-    ranks: Ranks
+    ranks: ProcessGroup
 
     def create_accelerator_and_postprocess(self) -> None:
         """The library's, less the wrapping of the model for several processes."""
@@ -27,7 +27,7 @@ class ResumableTrainer(Trainer):
         self.accelerator.prepare_model = lambda model, **_: model
 
     def _wrap_model(self, model: torch.nn.Module, *_: Any, **__: Any) -> torch.nn.Module:
-        """Not wrapped: on a machine with several GPUs the library would spread every batch over them."""
+        """Not wrapped: on a machine with several GPUs the library would spread_sample every batch over them."""
         return model
 
     def _move_model_to_device(self, model: torch.nn.Module, device: torch.device) -> None:
@@ -40,7 +40,7 @@ class ResumableTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.ranks.collect(None)  # every process has written its random state
             if self.args.should_save:
-                seal(newest)
+                mark_complete(newest)
         except BaseException:
             if self.args.should_save:
                 shutil.rmtree(newest, ignore_errors=True)
