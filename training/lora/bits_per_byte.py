@@ -1,4 +1,4 @@
-"""HeldOutScore per byte: how surprised a model is by what the owner wrote, whatever the tokenizer.
+"""Bits per byte: how surprised a model is by what the owner wrote, whatever the tokenizer.
 
 Only the text of the owner's bubbles counts (role 1); ends of bubbles and turns are reported apart, because
 learning our own punctuation is easy and says nothing about the person.

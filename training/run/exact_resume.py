@@ -16,6 +16,10 @@ from training.run.checkpoints import checkpoints
 from training.run.completion_marker import mark_complete
 
 
+_FORMER_NAMES = {"TrainingProgress": "Watch"}
+"""Class names of callbacks under which trainings begun before 2027 store their state."""
+
+
 class ResumableTrainer(Trainer):
     """A Trainer whose checkpoints are sealed; `ranks` are the processes it runs in."""
 
@@ -54,9 +58,10 @@ class ResumableTrainer(Trainer):
         """Gives the callbacks what a checkpoint says of them. The library makes new ones, which nobody else holds."""
         states: Any = self.state.stateful_callbacks  # read from a file they are no list of callbacks
         for callback in self.callback_handler.callbacks:
-            saved = states.get(type(callback).__name__, {"attributes": {}})
-            for name, value in saved["attributes"].items():
-                setattr(callback, name, value)
+            name = type(callback).__name__
+            saved = states.get(name) or states.get(_FORMER_NAMES.get(name, name), {"attributes": {}})
+            for attribute, value in saved["attributes"].items():
+                setattr(callback, attribute, value)
         if self.state.best_global_step:  # the checkpoint names it by its path; the folder may have been moved
             self.state.best_model_checkpoint = str(self._checkpoint(self.state.best_global_step))
 

@@ -74,7 +74,7 @@ def _curves(lines: Sequence[MetricsRow]) -> list[Curve]:
     return [
         Curve(title=tr("Loss in training, nats a token"), across=across, points=points("loss"), noisy=True),
         Curve(
-            title=tr("HeldOutScore per byte of messages it has not seen"),
+            title=tr("Bits per byte of messages it has not seen"),
             across=across,
             points=points("bits_per_byte"),
             marked=True,

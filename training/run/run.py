@@ -291,7 +291,7 @@ def _result(
     change = after.bits_per_byte / before - 1
     print_status(
         tr(
-            "HeldOutScore per byte of your unseen messages: {before:.3f} → {after:.3f} ({change:+.1%}).",
+            "Bits per byte of your unseen messages: {before:.3f} → {after:.3f} ({change:+.1%}).",
             before=before,
             after=after.bits_per_byte,
             change=change,

@@ -117,7 +117,7 @@ class PersonaTrainer(ResumableTrainer):
         return self._effort.of([example])
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """HeldOutScore per byte on the held-out examples, logged and given to the callbacks."""
+        """Bits per byte on the held-out examples, logged and given to the callbacks."""
         assert isinstance(self.eval_dataset, list)
         with self.parts("validations"):
             bits = score_in_parallel(self.ranks, self.build_model, self.eval_dataset, self._score)

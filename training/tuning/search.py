@@ -162,7 +162,7 @@ class _Bench:
         return sum(trial.state != "running" for trial in self.study.trials())
 
     def score_base(self) -> float:
-        """HeldOutScore per byte of the untrained base on what trials are judged by."""
+        """Bits per byte of the untrained base on what trials are judged by."""
         size = tokens_per_batch(self._base)
         return self.study.kept("base", lambda: score(self._base, self._held_out, size).bits_per_byte)
 

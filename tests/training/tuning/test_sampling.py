@@ -21,7 +21,7 @@ from tests.training.fidelity.cases import casual, formal
 from tests.training.fidelity.test_gate import config as config  # noqa: PLC0414 a fixture
 from tests.training.fidelity.test_gate import published, session
 from training.dataset.files import SESSIONS, write_sessions
-from training.fidelity.examine import ComputeCost
+from training.fidelity.examine import Effort
 from training.fidelity.generate import Reply
 from training.fidelity.texts import Situation
 from training.tuning import sampling as tuning
@@ -113,7 +113,7 @@ def test_the_command_writes_what_it_found_where_the_daemon_reads_it(
     monkeypatch.setattr(tuning, "_TEMPERATURES", (1.1,))
     monkeypatch.setattr(tuning, "_QUICK_REPLIES", 12)
     monkeypatch.setattr(tuning, "_FILTERS", tuning._FILTERS[:2])
-    monkeypatch.setattr("training.fidelity.evaluate.QUICK", ComputeCost(200, 4, 8, 4, candidates=True))
+    monkeypatch.setattr("training.fidelity.evaluate.QUICK", Effort(200, 4, 8, 4, candidates=True))
     splits = ["train"] * 40 + ["validation"] * 12 + ["test"] * 12
     write_sessions(config.data_dir / SESSIONS, [session(number, split) for number, split in enumerate(splits)])
     folder = config.adapters_dir / published(config, seed=0)
