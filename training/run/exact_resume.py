@@ -15,7 +15,6 @@ from training.lora.distributed import ProcessGroup
 from training.run.checkpoints import checkpoints
 from training.run.completion_marker import mark_complete
 
-
 _FORMER_NAMES = {"TrainingProgress": "Watch"}
 """Class names of callbacks under which trainings begun before 2027 store their state."""
 
