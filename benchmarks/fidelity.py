@@ -29,7 +29,7 @@ import yaml
 
 from doppel.config import load_config
 from doppel.models.base import prepare_base
-from doppel.reports.figures import check
+from doppel.reports.metrics import check_goal
 
 MOST_MINUTES, MOST_MINUTES_QUICK = 15, 3
 LEAST_QUESTIONS = 500
@@ -94,7 +94,7 @@ def summary(examined: dict[str, Any], wall: float, cpu: float, steps: int | None
 
 
 def _check(name: str, value: float, goal: str) -> dict[str, Any]:
-    found = check(name, value, goal)
+    found = check_goal(name, value, goal)
     return {"name": found.name, "value": found.value, "goal": found.goal, "ok": found.ok}
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from doppel.i18n import tr
-from doppel.reports.figures import Estimate
-from doppel.reports.quiz import Question, Quiz, Sitting, summary
+from doppel.reports.metrics import Interval
+from doppel.reports.quiz import QuizQuestion, QuizResult, QuizSession, summarize
 from doppel.transcript import Turn
 
 
@@ -31,7 +31,7 @@ def beginning(name: str, count: int) -> str:
     )
 
 
-def question(name: str, asked: Question, number: int, count: int) -> str:
+def question(name: str, asked: QuizQuestion, number: int, count: int) -> str:
     """One question: the conversation, and the reply that is to be judged.
 
     Args:
@@ -54,22 +54,22 @@ def question(name: str, asked: Question, number: int, count: int) -> str:
     )
 
 
-def ending(name: str, quiz: Quiz, sitting: Sitting, verdicts: Sequence[bool], trouble: str) -> str:
+def ending(name: str, quiz: QuizResult, session: QuizSession, verdicts: Sequence[bool], trouble: str) -> str:
     """The score, and every judged reply with what it was.
 
     Args:
         name: of the persona.
         quiz: the score; of at least one answer.
-        sitting: what was asked.
+        session: what was asked.
         verdicts: which replies were called real.
         trouble: why the score could not be kept; nothing where it was.
     """
     kept = tr("The score joins the report of this version.") if not trouble else tr("Not kept: {why}", why=trouble)
-    judged = zip(sitting.questions, verdicts, strict=False)
+    judged = zip(session.questions, verdicts, strict=False)
     return (
-        f'<div class="ending"><div class="score">{quiz.right}<small> / {quiz.asked}</small></div>'
+        f'<div class="ending"><div class="score">{quiz.correct}<small> / {quiz.judged}</small></div>'
         f'<p class="verdict">{escape(_verdict(quiz.share))}</p>{_interval(quiz.share)}'
-        f"<p>{escape(summary(quiz))}</p>"
+        f"<p>{escape(summarize(quiz))}</p>"
         f'<p class="{"trouble" if trouble else "faint"}">{escape(kept)}</p>'
         f"<ul>{''.join(_judged(one, verdict, name) for one, verdict in judged)}</ul></div>"
     )
@@ -77,7 +77,7 @@ def ending(name: str, quiz: Quiz, sitting: Sitting, verdicts: Sequence[bool], tr
 
 def stopped() -> str:
     """Somebody stopped before the first answer."""
-    return _centred(f"<p>{escape(tr('Nothing was judged, so nothing is noted.'))}</p>")
+    return _centred(f"<p>{escape(tr('No answers, so no result is saved.'))}</p>")
 
 
 def _centred(body: str) -> str:
@@ -96,7 +96,7 @@ def _turn(turn: Turn, name: str) -> Iterator[str]:
         yield f'<div class="bubble {side}">{escape(bubble)}</div>'
 
 
-def _verdict(share: Estimate) -> str:
+def _verdict(share: Interval) -> str:
     if share.low > 0.5:
         return tr("Better than guessing")
     if share.high < 0.5:
@@ -104,7 +104,7 @@ def _verdict(share: Estimate) -> str:
     return tr("It could be guessing")
 
 
-def _interval(share: Estimate) -> str:
+def _interval(share: Interval) -> str:
     """The share of right answers between 0 and 100 %, its interval, and where guessing lies."""
     low, width = 100 * share.low, 100 * (share.high - share.low)
     label = escape(tr("Right answers, with the 95 % interval"))
@@ -115,7 +115,7 @@ def _interval(share: Estimate) -> str:
     )
 
 
-def _judged(asked: Question, verdict: bool, name: str) -> str:
+def _judged(asked: QuizQuestion, verdict: bool, name: str) -> str:
     right = verdict == asked.is_real
     was = tr("real") if asked.is_real else tr("generated")
     mark, class_ = ("✓", "right") if right else ("✗", "wrong")

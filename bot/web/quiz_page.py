@@ -15,7 +15,16 @@ from doppel.adapters.versions import published
 from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
-from doppel.reports.quiz import NAME_LENGTH, Offer, Sitting, next_sitting, read_offer, read_quizzes, record, score
+from doppel.reports.quiz import (
+    MAX_NAME_LENGTH,
+    QuestionSet,
+    QuizSession,
+    next_session,
+    read_questions,
+    read_results,
+    save_result,
+    score_answers,
+)
 
 QUIET: dict[str, Any] = {
     "show_progress": "hidden",
@@ -29,12 +38,12 @@ QUIET: dict[str, Any] = {
 _ONCE = {**QUIET, "trigger_mode": "once"}  # a second click judges no question that nobody has read
 
 
-class Taking(msgspec.Struct, frozen=True):
+class QuizState(msgspec.Struct, frozen=True):
     """A person at the quiz.
 
     Attributes:
         version: of the adapter.
-        sitting: what they are asked.
+        session: what they are asked.
         name: as they gave it; nothing before they began.
         verdicts: which replies they called real, so far.
         is_over: whether they answered all, or stopped.
@@ -42,7 +51,7 @@ class Taking(msgspec.Struct, frozen=True):
     """
 
     version: str
-    sitting: Sitting
+    session: QuizSession
     name: str = ""
     verdicts: tuple[bool, ...] = ()
     is_over: bool = False
@@ -63,7 +72,7 @@ class QuizPage:
     def blocks(self, heading: str) -> gr.Blocks:
         """The page, under a heading (HTML)."""
         with gr.Blocks(title=self._config.persona.name, analytics_enabled=False, fill_height=True) as blocks:
-            taking = gr.State(None)
+            state = gr.State(None)
             gr.HTML(heading, elem_id="heading", js_on_load=None)
             view = gr.HTML("", elem_id="quiz", scale=1, js_on_load=None)
             with gr.Row(elem_id="begin", visible=False) as begin:
@@ -72,7 +81,7 @@ class QuizPage:
                     show_label=False,
                     container=False,
                     placeholder=tr("Your name"),
-                    max_length=NAME_LENGTH,
+                    max_length=MAX_NAME_LENGTH,
                     scale=1,
                 )
                 start = gr.Button(tr("Start"), variant="primary", scale=0, elem_id="start")
@@ -81,94 +90,95 @@ class QuizPage:
                 generated = gr.Button(tr("Generated"), elem_id="generated", size="lg")
             stop = gr.Button(tr("Stop here"), elem_id="stop", size="sm", visible=False)
             again = gr.Button("", elem_id="again", visible=False)
-            parts = [taking, view, begin, verdicts, stop, again]
+            parts = [state, view, begin, verdicts, stop, again]
             blocks.load(self._opened, None, parts, **QUIET)
-            gr.on([start.click, name.submit], self._began, [taking, name], parts, **_ONCE)
-            real.click(self._called_real, [taking], parts, **_ONCE)
-            generated.click(self._called_generated, [taking], parts, **_ONCE)
-            stop.click(self._ended, [taking], parts, **_ONCE)
-            again.click(self._again, [taking], parts, **_ONCE)
+            gr.on([start.click, name.submit], self._began, [state, name], parts, **_ONCE)
+            real.click(self._called_real, [state], parts, **_ONCE)
+            generated.click(self._called_generated, [state], parts, **_ONCE)
+            stop.click(self._ended, [state], parts, **_ONCE)
+            again.click(self._again, [state], parts, **_ONCE)
         page: gr.Blocks = blocks
         return page
 
     async def _opened(self) -> tuple[Any, ...]:
         return self._drawn(await asyncio.to_thread(self._offered))
 
-    async def _began(self, taking: Taking | None, name: str) -> tuple[Any, ...]:
-        if taking is None or taking.name:
-            return self._drawn(taking)
-        called = " ".join(name.split())[:NAME_LENGTH] or tr("somebody")
-        return self._drawn(msgspec.structs.replace(taking, name=called))
+    async def _began(self, state: QuizState | None, name: str) -> tuple[Any, ...]:
+        if state is None or state.name:
+            return self._drawn(state)
+        called = " ".join(name.split())[:MAX_NAME_LENGTH] or tr("somebody")
+        return self._drawn(msgspec.structs.replace(state, name=called))
 
-    async def _called_real(self, taking: Taking | None) -> tuple[Any, ...]:
-        return await self._judged(taking, is_real=True)
+    async def _called_real(self, state: QuizState | None) -> tuple[Any, ...]:
+        return await self._judged(state, is_real=True)
 
-    async def _called_generated(self, taking: Taking | None) -> tuple[Any, ...]:
-        return await self._judged(taking, is_real=False)
+    async def _called_generated(self, state: QuizState | None) -> tuple[Any, ...]:
+        return await self._judged(state, is_real=False)
 
-    async def _judged(self, taking: Taking | None, *, is_real: bool) -> tuple[Any, ...]:
-        if taking is None or not taking.name or taking.is_over:
-            return self._drawn(taking)
-        taking = msgspec.structs.replace(taking, verdicts=(*taking.verdicts, is_real))
-        if len(taking.verdicts) < len(taking.sitting.questions):
-            return self._drawn(taking)
-        return await self._ended(taking)
+    async def _judged(self, state: QuizState | None, *, is_real: bool) -> tuple[Any, ...]:
+        if state is None or not state.name or state.is_over:
+            return self._drawn(state)
+        state = msgspec.structs.replace(state, verdicts=(*state.verdicts, is_real))
+        if len(state.verdicts) < len(state.session.questions):
+            return self._drawn(state)
+        return await self._ended(state)
 
-    async def _ended(self, taking: Taking | None) -> tuple[Any, ...]:
-        if taking is None or not taking.name or taking.is_over:
-            return self._drawn(taking)
-        taking = msgspec.structs.replace(taking, is_over=True)
-        return self._drawn(await self._kept(taking) if taking.verdicts else taking)
+    async def _ended(self, state: QuizState | None) -> tuple[Any, ...]:
+        if state is None or not state.name or state.is_over:
+            return self._drawn(state)
+        state = msgspec.structs.replace(state, is_over=True)
+        return self._drawn(await self._kept(state) if state.verdicts else state)
 
-    async def _again(self, taking: Taking | None) -> tuple[Any, ...]:
-        if taking is not None and taking.trouble:
-            return self._drawn(await self._kept(taking))
+    async def _again(self, state: QuizState | None) -> tuple[Any, ...]:
+        if state is not None and state.trouble:
+            return self._drawn(await self._kept(state))
         return await self._opened()
 
-    async def _kept(self, taking: Taking) -> Taking:
+    async def _kept(self, state: QuizState) -> QuizState:
         """Writes the score into the version; one at a time, for each is written beside those before."""
-        quiz = score(taking.sitting, taking.verdicts, taking.name)
+        quiz = score_answers(state.session, state.verdicts, state.name)
+        await asyncio.to_thread(lambda: quiz.share)  # the first interval loads scipy, which takes a second
         trouble = ""
         async with self._saving:
             try:
-                folder = published(self._config.adapters_dir, taking.version)
-                await asyncio.to_thread(record, folder, quiz)
+                folder = published(self._config.adapters_dir, state.version)
+                await asyncio.to_thread(save_result, folder, quiz)
             except DoppelError as error:
                 trouble = str(error)
-        return msgspec.structs.replace(taking, trouble=trouble)
+        return msgspec.structs.replace(state, trouble=trouble)
 
-    def _offered(self) -> Taking | None:
-        """A sitting for whoever opens the page; None when there is nothing to ask. Reads files."""
-        offer = read_offer(self._config.data_dir)
+    def _offered(self) -> QuizState | None:
+        """A session for whoever opens the page; None when there is nothing to ask. Reads files."""
+        offer = read_questions(self._config.data_dir)
         folder = None if offer is None else self._version(offer)
         if offer is None or folder is None:
             return None
-        return Taking(offer.version, next_sitting(offer, read_quizzes(folder)))
+        return QuizState(offer.version, next_session(offer, read_results(folder)))
 
-    def _version(self, offer: Offer) -> Path | None:
+    def _version(self, offer: QuestionSet) -> Path | None:
         """The version that the questions are about; None when it is gone."""
         try:
             return published(self._config.adapters_dir, offer.version)
         except DoppelError:
             return None
 
-    def _drawn(self, taking: Taking | None) -> tuple[Any, ...]:
+    def _drawn(self, state: QuizState | None) -> tuple[Any, ...]:
         """Values for the state, the view, the fields of the beginning, the two answers, stop and again."""
         persona = self._config.persona.name
-        if taking is None:
+        if state is None:
             return None, quiz_view.nothing(), *_shown()
-        asked = taking.sitting.questions
-        if not taking.name:
-            return taking, quiz_view.beginning(persona, len(asked)), *_shown(begin=True)
-        if not taking.is_over:
-            done = len(taking.verdicts)
-            return taking, quiz_view.question(persona, asked[done], done + 1, len(asked)), *_shown(verdicts=True)
-        label = tr("Keep it again") if taking.trouble else tr("Once more, with others")
-        if not taking.verdicts:
-            return taking, quiz_view.stopped(), *_shown(again=label)
-        quiz = score(taking.sitting, taking.verdicts, taking.name)
-        view = quiz_view.ending(persona, quiz, taking.sitting, taking.verdicts, taking.trouble)
-        return taking, view, *_shown(again=label)
+        asked = state.session.questions
+        if not state.name:
+            return state, quiz_view.beginning(persona, len(asked)), *_shown(begin=True)
+        if not state.is_over:
+            done = len(state.verdicts)
+            return state, quiz_view.question(persona, asked[done], done + 1, len(asked)), *_shown(verdicts=True)
+        label = tr("Keep it again") if state.trouble else tr("Once more, with others")
+        if not state.verdicts:
+            return state, quiz_view.stopped(), *_shown(again=label)
+        quiz = score_answers(state.session, state.verdicts, state.name)
+        view = quiz_view.ending(persona, quiz, state.session, state.verdicts, state.trouble)
+        return state, view, *_shown(again=label)
 
 
 def _shown(*, begin: bool = False, verdicts: bool = False, again: str = "") -> tuple[Any, ...]:

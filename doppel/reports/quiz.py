@@ -1,8 +1,8 @@
-"""The blind quiz: what is asked, what was answered, and the score in the adapter's report.
+"""The blind quiz: questions, answers, and the results in the adapter's report.
 
-A person sees what was said and one reply, and says whether the owner or the adapter wrote it. `doppel quiz` makes the
-questions; the terminal asks them at once, the web page those that lie in the data set's folder. They hold the owner's
-messages: they never lie in an adapter, and a new data set replaces them. Knows no keyboard and no browser.
+A person reads a conversation and one reply, and says whether the owner or the adapter wrote it. The terminal asks right
+away; the web page reads its questions from data/<persona>/quiz.json. Questions contain the owner's messages, so they
+are never stored in an adapter, and a new data set replaces them.
 """
 
 from collections import Counter
@@ -17,21 +17,27 @@ import msgspec
 from doppel.adapters.update import amend, replace_file
 from doppel.adapters.versions import Manifest
 from doppel.i18n import tr
-from doppel.reports.figures import FILE, Estimate, Figure, as_json, share_of, wilson
 from doppel.reports.html import FILE as REPORT
 from doppel.reports.html import Section, table, with_sections
+from doppel.reports.metrics import FIDELITY_FILE, Interval, Metric, format_share, metrics_to_json, wilson_interval
 from doppel.system.write_errors import writing
 from doppel.transcript import Turn
 
-OFFER = "quiz.json"
-"""The questions of the web page, in data/<persona>/."""
+QUESTIONS_FILE = "quiz.json"
+"""The web page's questions, in data/<persona>/."""
 
-NAME_LENGTH = 40
-"""Characters of a name that are kept."""
+MAX_NAME_LENGTH = 40
+"""Characters of a participant's name that are stored."""
 
 
-class Question(msgspec.Struct, frozen=True):
-    """A reply to judge: what was said before, oldest first, the reply's bubbles, and whether the owner wrote it."""
+class QuizQuestion(msgspec.Struct, frozen=True):
+    """A reply to judge.
+
+    Attributes:
+        context: the turns before the reply, oldest first.
+        bubbles: the reply.
+        is_real: whether the owner wrote it.
+    """
 
     context: tuple[Turn, ...]
     bubbles: tuple[str, ...]
@@ -39,186 +45,201 @@ class Question(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The reply, a bubble a line."""
+        """The reply, one bubble per line."""
         return "\n".join(self.bubbles)
 
 
-class Sitting(msgspec.Struct, frozen=True):
-    """What one person is asked in one go: questions in their order, and the seed they were chosen by."""
+class QuizSession(msgspec.Struct, frozen=True):
+    """The questions one person answers in a row, in order, and the seed they were drawn with."""
 
     seed: int
-    questions: tuple[Question, ...]
+    questions: tuple[QuizQuestion, ...]
 
 
-class Offer(msgspec.Struct, frozen=True):
-    """The questions of the web page.
+class QuestionSet(msgspec.Struct, frozen=True):
+    """The web page's questions.
 
     Attributes:
-        version: of the adapter that wrote the generated replies, and gets the results.
-        sittings: at least one; no two ask the same.
+        version: of the adapter that wrote the generated replies and receives the results.
+        sessions: at least one; no question appears twice.
     """
 
     version: str
-    sittings: tuple[Sitting, ...]
+    sessions: tuple[QuizSession, ...] = msgspec.field(name="sittings")
 
 
-class Quiz(msgspec.Struct, frozen=True, kw_only=True):
-    """One person's answers in a quiz.
+class QuizResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How one person did in the quiz.
 
     Attributes:
-        name: of the person, as they gave it.
-        at: when, ISO 8601.
-        seed: of the choice of replies.
-        asked: replies that were judged.
-        right: judgements that were right.
-        generated: judged replies that were generated.
-        taken_for_real: those of them that were called real.
+        name: of the person, as they entered it.
+        finished_at: ISO 8601.
+        seed: of the quiz session.
+        judged: number of replies judged.
+        correct: how many of them were judged correctly.
+        generated: how many of the judged replies were generated.
+        taken_for_real: how many of the generated replies were judged real.
     """
 
     name: str
-    at: str
+    finished_at: str = msgspec.field(name="at")
     seed: int
-    asked: int
-    right: int
+    judged: int = msgspec.field(name="asked")
+    correct: int = msgspec.field(name="right")
     generated: int
     taken_for_real: int
 
     @property
-    def share(self) -> Estimate:
-        """Share of right judgements; half of them is guessing."""
-        return wilson(self.right, self.asked)
+    def share(self) -> Interval:
+        """Share of correct answers; 0.5 is guessing."""
+        return wilson_interval(self.correct, self.judged)
 
 
-class _Record(msgspec.Struct, frozen=True):
-    """The part of fidelity.json that is of quizzes."""
+class _StoredResults(msgspec.Struct, frozen=True):
+    """The quiz results in fidelity.json."""
 
-    quizzes: list[Quiz] = []
+    quizzes: list[QuizResult] = []
 
 
-def score(sitting: Sitting, verdicts: Sequence[bool], name: str) -> Quiz:
-    """What somebody's verdicts (True: real) on the first questions of a sitting come to."""
-    judged = list(zip(sitting.questions, verdicts, strict=False))
-    return Quiz(
+def score_answers(session: QuizSession, answers: Sequence[bool], name: str) -> QuizResult:
+    """The result of a person who answered the first questions of a session; an answer is True for "real"."""
+    judged = list(zip(session.questions, answers, strict=False))
+    return QuizResult(
         name=name,
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-        seed=sitting.seed,
-        asked=len(judged),
-        right=sum(verdict == question.is_real for question, verdict in judged),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=session.seed,
+        judged=len(judged),
+        correct=sum(answer == question.is_real for question, answer in judged),
         generated=sum(not question.is_real for question, _ in judged),
-        taken_for_real=sum(verdict and not question.is_real for question, verdict in judged),
+        taken_for_real=sum(answer and not question.is_real for question, answer in judged),
     )
 
 
-def summary(quiz: Quiz) -> str:
-    """A score of at least one answer, in words."""
+def summarize(result: QuizResult) -> str:
+    """A result with at least one answer, in words."""
     return tr(
-        "{name}: {right} of {asked} right, {share}. Half would be guessing. "
+        "{name}: {correct} of {judged} right, {share}; guessing gives 50 %. "
         "{taken} of {generated} generated replies were taken for real.",
-        name=quiz.name,
-        right=quiz.right,
-        asked=quiz.asked,
-        share=share_of(quiz.share),
-        taken=quiz.taken_for_real,
-        generated=quiz.generated,
+        name=result.name,
+        correct=result.correct,
+        judged=result.judged,
+        share=format_share(result.share),
+        taken=result.taken_for_real,
+        generated=result.generated,
     )
 
 
-def write_offer(data_dir: Path, offer: Offer) -> Path:
-    """Gives the web page its questions; those it had are gone. Raises DoppelError when they cannot be written."""
-    path = data_dir / OFFER
-    fresh = path.with_suffix(".tmp")
+def write_questions(data_dir: Path, questions: QuestionSet) -> Path:
+    """Replaces the web page's questions. Raises DoppelError when the file cannot be written."""
+    path = data_dir / QUESTIONS_FILE
+    temporary = path.with_suffix(".tmp")
     with writing(path):
-        fresh.write_bytes(msgspec.json.encode(offer))
-        fresh.replace(path)
+        temporary.write_bytes(msgspec.json.encode(questions))
+        temporary.replace(path)
     return path
 
 
-def remove_offer(data_dir: Path) -> None:
-    """Takes the questions out of the web page, if it has any. Raises DoppelError when they cannot be removed."""
-    with writing(data_dir / OFFER):
-        (data_dir / OFFER).unlink(missing_ok=True)
+def remove_questions(data_dir: Path) -> None:
+    """Removes the web page's questions, if there are any. Raises DoppelError when the file cannot be removed."""
+    with writing(data_dir / QUESTIONS_FILE):
+        (data_dir / QUESTIONS_FILE).unlink(missing_ok=True)
 
 
-def read_offer(data_dir: Path) -> Offer | None:
-    """The web page's questions; None where there are none, or they cannot be read."""
+def read_questions(data_dir: Path) -> QuestionSet | None:
+    """The web page's questions; None when there are none or the file cannot be read."""
     try:
-        offer = msgspec.json.decode((data_dir / OFFER).read_bytes(), type=Offer)
+        questions = msgspec.json.decode((data_dir / QUESTIONS_FILE).read_bytes(), type=QuestionSet)
     except (OSError, msgspec.MsgspecError):
         return None
-    return offer if any(one.questions for one in offer.sittings) else None
+    return questions if any(session.questions for session in questions.sessions) else None
 
 
-def next_sitting(offer: Offer, quizzes: Sequence[Quiz]) -> Sitting:
-    """The first of the sittings that were taken least often."""
-    taken = Counter(one.seed for one in quizzes)
-    return min(offer.sittings, key=lambda one: taken[one.seed])
+def next_session(questions: QuestionSet, results: Sequence[QuizResult]) -> QuizSession:
+    """The session that was taken least often so far; the first of several."""
+    times_taken = Counter(result.seed for result in results)
+    return min(questions.sessions, key=lambda session: times_taken[session.seed])
 
 
-def read_quizzes(folder: Path) -> list[Quiz]:
-    """The quizzes about a version, oldest first; none where its record is missing or of an older form."""
+def read_results(folder: Path) -> list[QuizResult]:
+    """The quiz results of a version, oldest first; empty when fidelity.json is missing, damaged or has none."""
     with suppress(OSError, msgspec.MsgspecError):
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=_Record).quizzes
+        return msgspec.json.decode((folder / FIDELITY_FILE).read_bytes(), type=_StoredResults).quizzes
     return []
 
 
-def record(folder: Path, quiz: Quiz) -> None:
-    """Adds a quiz to the version's fidelity.json, its manifest and report.html.
+def save_result(folder: Path, result: QuizResult) -> None:
+    """Adds a result to the version's fidelity.json, manifest and report.html.
 
     Raises:
-        AdapterRefused: the version is damaged, or gone. DoppelError: its folder cannot be written.
+        AdapterRefused: the version is damaged or gone. DoppelError: its folder cannot be written.
     """
-    amend(folder, lambda staging, manifest: _recorded(staging, manifest, quiz))
+    amend(folder, lambda staging, manifest: _with_result(staging, manifest, result))
 
 
-def together(quizzes: Sequence[Quiz]) -> Quiz:
-    """All answers as those of one person."""
-    return Quiz(
-        name=tr("all together"),
-        at="",
+def combine_results(results: Sequence[QuizResult]) -> QuizResult:
+    """The sum of several results."""
+    return QuizResult(
+        name=tr("total"),
+        finished_at="",
         seed=0,
-        asked=sum(one.asked for one in quizzes),
-        right=sum(one.right for one in quizzes),
-        generated=sum(one.generated for one in quizzes),
-        taken_for_real=sum(one.taken_for_real for one in quizzes),
+        judged=sum(result.judged for result in results),
+        correct=sum(result.correct for result in results),
+        generated=sum(result.generated for result in results),
+        taken_for_real=sum(result.taken_for_real for result in results),
     )
 
 
-def quiz_figures(quizzes: Sequence[Quiz]) -> list[Figure]:
-    """How often people told real from generated, all quizzes together; nothing before the first."""
-    share = together(quizzes).share
+def quiz_metrics(results: Sequence[QuizResult]) -> list[Metric]:
+    """The share of correct answers over all results; empty before the first answer."""
+    share = combine_results(results).share
     if share.value != share.value:
         return []
-    floor, ceiling = Estimate(1.0, 1.0, 1.0), Estimate(0.5, 0.5, 0.5)
-    return [Figure(name="quiz", value=share, floor=floor, ceiling=ceiling, lower_is_better=True, unit="share")]
+    return [
+        Metric(
+            name="quiz",
+            estimate=share,
+            floor=Interval.exact(1.0),
+            ceiling=Interval.exact(0.5),
+            lower_is_better=True,
+            unit="share",
+        )
+    ]
 
 
-def _recorded(staging: Path, manifest: Manifest, quiz: Quiz) -> Manifest:
-    path = staging / FILE
+def _with_result(staging: Path, manifest: Manifest, result: QuizResult) -> Manifest:
+    path = staging / FIDELITY_FILE
     content: dict[str, Any] = {"version": manifest.version}
     if path.is_file():
         content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    quizzes = [*read_quizzes(staging), quiz]
-    figures = quiz_figures(quizzes)
+    results = [*read_results(staging), result]
+    metrics = quiz_metrics(results)
     content = {
         **content,
-        "figures": {**content.get("figures", {}), **as_json(figures)},
-        "quizzes": msgspec.to_builtins(quizzes),
+        "figures": {**content.get("figures", {}), **metrics_to_json(metrics)},
+        "quizzes": msgspec.to_builtins(results),
     }
     replace_file(path, msgspec.json.format(msgspec.json.encode(content), indent=2))
     page = staging / REPORT
-    before = page.read_text(encoding="utf-8") if page.is_file() else ""
-    title = tr("{persona}: the blind quiz", persona=manifest.persona)
-    replace_file(page, with_sections(before, title, [_section(quizzes)], mark="quiz").encode())
-    known = {**manifest.fidelity.get("figures", {}), **{one.name: round(one.value.value, 4) for one in figures}}
-    return msgspec.structs.replace(manifest, fidelity={**manifest.fidelity, "figures": known})
+    old_page = page.read_text(encoding="utf-8") if page.is_file() else ""
+    title = tr("{persona}: blind quiz", persona=manifest.persona)
+    replace_file(page, with_sections(old_page, title, [_section(results)], mark="quiz").encode())
+    values = {metric.name: round(metric.estimate.value, 4) for metric in metrics}
+    summary = {**manifest.fidelity.get("figures", {}), **values}
+    return msgspec.structs.replace(manifest, fidelity={**manifest.fidelity, "figures": summary})
 
 
-def _section(quizzes: Sequence[Quiz]) -> Section:
-    """The quizzes as a part of report.html."""
-    titles = (tr("who"), tr("when"), tr("judged"), tr("right (half: they guess)"), tr("generated ones taken for real"))
-    listed = [*quizzes, together(quizzes)] if len(quizzes) > 1 else quizzes
+def _section(results: Sequence[QuizResult]) -> Section:
+    """The results as a section of report.html."""
+    titles = (tr("name"), tr("date"), tr("judged"), tr("correct (guessing: 50 %)"), tr("generated, taken for real"))
+    listed = [*results, combine_results(results)] if len(results) > 1 else results
     rows = [
-        (one.name, one.at[:10], str(one.asked), share_of(one.share), f"{one.taken_for_real} / {one.generated}")
-        for one in listed
+        (
+            result.name,
+            result.finished_at[:10],
+            str(result.judged),
+            format_share(result.share),
+            f"{result.taken_for_real} / {result.generated}",
+        )
+        for result in listed
     ]
     return Section(tr("Can people tell it from you?"), table(titles, rows))

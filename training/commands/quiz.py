@@ -1,7 +1,4 @@
-"""`doppel quiz`: somebody who knows the owner tells real replies from generated ones, or cannot.
-
-Asks in the terminal, or gives the web page what to ask.
-"""
+"""`doppel quiz`: people who know the owner tell real replies from generated ones, in the terminal or on the web."""
 
 import unicodedata
 from collections.abc import Callable
@@ -13,103 +10,126 @@ import typer
 from doppel.adapters.versions import read_manifest
 from doppel.cli.app import Run
 from doppel.i18n import tr
-from doppel.reports.quiz import NAME_LENGTH, Question, Sitting, record, remove_offer, score, summary, write_offer
+from doppel.reports.quiz import (
+    MAX_NAME_LENGTH,
+    QuizQuestion,
+    QuizSession,
+    remove_questions,
+    save_result,
+    score_answers,
+    summarize,
+    write_questions,
+)
 from doppel.terminal import is_interactive, prepare_input, print_status, printable, read_line
 
 _REAL = {"r", "real", "真"}
 _GENERATED = {"g", "generated", "假"}
-_STOP = {"q", "quit", "退出"}
-Answer = Callable[[], str | None]
-"""Gives the next line of the person; None when there is none."""
+_QUIT = {"q", "quit", "退出"}
+ReadAnswer = Callable[[], str | None]
+"""Returns the next line that the person types; None at the end of input."""
 
 
 def quiz(
     run: Run,
-    version: Annotated[str | None, typer.Argument(help="A version; nothing: the one in use.")] = None,
+    version: Annotated[str | None, typer.Argument(help="Version number; default: the one in use.")] = None,
     *,
-    rounds: Annotated[int, typer.Option(min=2, max=500, help="How many replies to judge.")] = 20,
-    name: Annotated[str, typer.Option(help="Who answers; stands in the report.")] = "friend",
-    seed: Annotated[int | None, typer.Option(min=0, help="Which replies; nothing: others than last time.")] = None,
+    rounds: Annotated[int, typer.Option(min=2, max=500, help="Number of replies to judge.")] = 20,
+    name: Annotated[str, typer.Option(help="Who answers; shown in the report.")] = "friend",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Which replies to show; default: different ones each time.")
+    ] = None,
     page: Annotated[
         bool | None,
-        typer.Option(help="Ask in the web page instead, whoever opens it; --no-page: no more."),
+        typer.Option(help="Put the questions on the web page instead; --no-page removes them."),
     ] = None,
 ) -> dict[str, Any]:
-    """Let somebody who knows you tell your replies from generated ones."""
+    """Let someone who knows you tell your replies from generated ones."""
     if page is not None:
-        return _offer(run, version, rounds) if page else _withdraw(run)
-    from training.fidelity.quiz import gather  # torch, behind it, takes seconds to import
+        return _publish_questions(run, version, rounds) if page else _remove_questions(run)
+    from training.fidelity.quiz import prepare_quiz  # imports torch, which is slow
 
-    material = gather(run.config, version, rounds)
-    sitting = material.sitting(rounds, seed)
+    material = prepare_quiz(run.config, version, rounds)
+    session = material.session(rounds, seed)
     persona = read_manifest(material.folder).persona
-    if len(sitting.questions) < rounds:
-        print_status(tr("There are only {count} replies to ask about.", count=len(sitting.questions)))
-    print_status(tr("Did {persona} write the reply after the arrow, or was it generated?", persona=persona))
-    prompt = is_interactive() and not run.as_json
-    asking = tr("r real, g generated, q stop: ")
-    prepare_input(prompt)
-    if not prompt:
-        print_status(asking)
-    verdicts = ask(sitting, persona, lambda: read_line(asking if prompt else ""))
-    result = score(sitting, verdicts, name[:NAME_LENGTH])
-    if result.asked:
-        record(material.folder, result)
-        print_status("\n" + summary(result))
+    if len(session.questions) < rounds:
+        print_status(
+            tr("Only {count} questions: too few messages are held out for more.", count=len(session.questions))
+        )
+    print_status(tr("Did {persona} write the reply marked →, or was it generated?", persona=persona))
+    prompts = is_interactive() and not run.as_json
+    prompt = tr("r real, g generated, q quit: ")
+    prepare_input(prompts)
+    if not prompts:
+        print_status(prompt)
+    answers = ask(session, persona, lambda: read_line(prompt if prompts else ""))
+    result = score_answers(session, answers, name[:MAX_NAME_LENGTH])
+    if result.judged:
+        save_result(material.folder, result)
+        print_status("\n" + summarize(result))
     else:
-        print_status(tr("Nothing was judged, so nothing is noted."))
-    share = msgspec.structs.asdict(result.share.rounded()) if result.asked else None
-    return {"version": material.folder.name, **msgspec.structs.asdict(result), "share": share}
+        print_status(tr("No answers, so no result is saved."))
+    share = msgspec.structs.asdict(result.share.rounded()) if result.judged else None
+    return {"version": material.folder.name, **msgspec.to_builtins(result), "share": share}
 
 
-def ask(sitting: Sitting, owner: str, answer: Answer) -> list[bool]:
-    """Shows one question after the other until all are answered, or the person stops; which were called real.
+def ask(session: QuizSession, owner: str, read_answer: ReadAnswer) -> list[bool]:
+    """Asks the questions one by one, until all are answered or the person quits. Returns which were called real.
 
     Args:
-        sitting: what to ask.
-        owner: what the owner is called before their own lines.
-        answer: gives what the person typed.
+        session: the questions.
+        owner: the name shown before the owner's messages.
+        read_answer: returns what the person typed.
     """
-    verdicts: list[bool] = []
-    for number, question in enumerate(sitting.questions, 1):
-        print_status(tr("\n— {number} of {count} —", number=number, count=len(sitting.questions)))
+    answers: list[bool] = []
+    for number, question in enumerate(session.questions, 1):
+        print_status(tr("\n— {number} of {count} —", number=number, count=len(session.questions)))
         _show(question, owner)
-        verdict = _verdict(answer)
-        if verdict is None:
+        answer = _parse_answer(read_answer)
+        if answer is None:
             break
-        verdicts.append(verdict)
-    return verdicts
+        answers.append(answer)
+    return answers
 
 
-def _offer(run: Run, version: str | None, rounds: int) -> dict[str, Any]:
-    from training.fidelity.quiz import WRITTEN_SITTINGS, gather
+def _publish_questions(run: Run, version: str | None, rounds: int) -> dict[str, Any]:
+    from training.fidelity.quiz import PAGE_SESSIONS, prepare_quiz
 
     config = run.config
-    offer = gather(config, version, WRITTEN_SITTINGS * rounds).offer(rounds)
-    path = write_offer(config.data_dir, offer)
-    count = sum(len(one.questions) for one in offer.sittings)
+    questions = prepare_quiz(config, version, PAGE_SESSIONS * rounds).question_set(rounds)
+    path = write_questions(config.data_dir, questions)
+    count = sum(len(session.questions) for session in questions.sessions)
     print_status(
         tr(
-            "The web page asks {count} questions about version {version}, in {sittings} sittings: "
-            "http://{host}:{port}/quiz/ while `doppel run` runs.",
+            "{count} questions about version {version} in {sessions} sessions are on the web page: "
+            "http://{host}:{port}/quiz/ while `doppel run` is running.",
             count=count,
-            version=offer.version,
-            sittings=len(offer.sittings),
+            version=questions.version,
+            sessions=len(questions.sessions),
             host=config.web.host,
             port=config.web.port,
         )
     )
-    print_status(tr("Whoever opens it reads messages of yours and of others; `doppel quiz --no-page` ends that."))
-    return {"version": offer.version, "page": str(path), "sittings": len(offer.sittings), "questions": count}
+    print_status(
+        tr(
+            "Anyone who opens it can read messages of yours and of your contacts; "
+            "`doppel quiz --no-page` removes the questions."
+        )
+    )
+    return {
+        "version": questions.version,
+        "page": str(path),
+        "sittings": len(questions.sessions),
+        "questions": count,
+    }
 
 
-def _withdraw(run: Run) -> dict[str, Any]:
-    remove_offer(run.config.data_dir)
-    print_status(tr("The web page asks nothing now."))
+def _remove_questions(run: Run) -> dict[str, Any]:
+    remove_questions(run.config.data_dir)
+    print_status(tr("The quiz is no longer on the web page."))
     return {"page": None}
 
 
-def _show(question: Question, owner: str) -> None:
+def _show(question: QuizQuestion, owner: str) -> None:
     for turn in question.context:
         for bubble in turn.bubbles:
             print_status(printable(f"{owner if turn.is_mine else turn.speaker}: {bubble}"))
@@ -117,13 +137,13 @@ def _show(question: Question, owner: str) -> None:
         print_status(printable(f"  → {bubble}"))
 
 
-def _verdict(answer: Answer) -> bool | None:
-    """Whether the person calls it real; None when they stop."""
+def _parse_answer(read_answer: ReadAnswer) -> bool | None:
+    """Asks until the answer is valid: True for real, False for generated, None to quit."""
     while True:
-        line = answer()
-        said = None if line is None else unicodedata.normalize("NFKC", line).strip().casefold()
-        if said is None or said in _STOP:
+        line = read_answer()
+        answer = None if line is None else unicodedata.normalize("NFKC", line).strip().casefold()
+        if answer is None or answer in _QUIT:
             return None
-        if said in _REAL or said in _GENERATED:
-            return said in _REAL
-        print_status(tr("r is for real, g for generated, q to stop."))
+        if answer in _REAL or answer in _GENERATED:
+            return answer in _REAL
+        print_status(tr("Type r for real, g for generated, or q to quit."))

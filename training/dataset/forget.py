@@ -16,7 +16,7 @@ from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.reports.html import FILE
-from doppel.reports.quiz import OFFER
+from doppel.reports.quiz import QUESTIONS_FILE
 from doppel.system.atomic_folder import replacing
 from doppel.transcript import pseudonym
 from training.dataset.files import SESSIONS, Session, read_sessions, write_sessions
@@ -131,7 +131,7 @@ def _copy(folder: Path, staging: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             shutil.copytree(path, staging / path.name)
-        elif path.name not in (SESSIONS, REPORT, CONTACTS, FILE, OFFER):
+        elif path.name not in (SESSIONS, REPORT, CONTACTS, FILE, QUESTIONS_FILE):
             shutil.copy2(path, staging / path.name)
 
 

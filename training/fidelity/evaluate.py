@@ -10,10 +10,10 @@ from doppel.adapters.versions import Manifest, published, read_manifest
 from doppel.config import Config
 from doppel.i18n import tr
 from doppel.persona import read_persona
-from doppel.reports.figures import FILE
 from doppel.reports.html import FILE as REPORT
 from doppel.reports.html import with_sections
-from doppel.reports.quiz import quiz_figures
+from doppel.reports.metrics import FIDELITY_FILE
+from doppel.reports.quiz import quiz_metrics
 from doppel.terminal import print_status
 from training.dataset.files import dataset_digest, read_sessions
 from training.fidelity.examine import FULL, QUICK, examine
@@ -48,7 +48,7 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
     subject = open_subject(config, folder)
     sampling = read_persona(folder).sampling(config.reply, subject.transcript)
     examination = examine(subject, sessions, sampling, QUICK if quick else FULL)
-    figures = [*examination.figures, *quiz_figures(read_kept(folder).quizzes)]
+    figures = [*examination.figures, *quiz_metrics(read_kept(folder).quizzes)]
     examination = msgspec.structs.replace(examination, figures=figures)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     outcome = Fidelity(folder.name, folder, quick, examination, goals(figures), gate(figures), now)
@@ -60,15 +60,15 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
 def _written(staging: Path, manifest: Manifest, outcome: Fidelity) -> Manifest:
     kept = Kept(to_keep(outcome.examination.written), read_kept(staging).quizzes)
     content = {**outcome.result(), **msgspec.to_builtins(kept)}
-    replace_file(staging / FILE, msgspec.json.format(msgspec.json.encode(content), indent=2))
+    replace_file(staging / FIDELITY_FILE, msgspec.json.format(msgspec.json.encode(content), indent=2))
     title = tr("{persona}: how much it is like you", persona=manifest.persona)
     page = staging / REPORT
     before = page.read_text(encoding="utf-8") if page.is_file() else ""
     sections = fidelity_sections(outcome.examination, outcome.checks)
     replace_file(page, with_sections(before, title, sections, STYLE).encode())
     summary = {
-        figure.name: round(figure.value.value, 4)
+        figure.name: round(figure.estimate.value, 4)
         for figure in outcome.examination.figures
-        if figure.value.value == figure.value.value
+        if figure.estimate.value == figure.estimate.value
     }
     return msgspec.structs.replace(manifest, fidelity={**manifest.fidelity, "figures": summary})

@@ -13,7 +13,7 @@ import torch
 
 from doppel.engine import Sampling
 from doppel.i18n import tr
-from doppel.reports.figures import Figure
+from doppel.reports.metrics import Metric
 from training.dataset.files import Session
 from training.fidelity.best_of import best_of
 from training.fidelity.generate import Reply, drafts, real, write
@@ -77,7 +77,7 @@ class Examination(msgspec.Struct, frozen=True):
         seconds: by measure.
     """
 
-    figures: list[Figure]
+    figures: list[Metric]
     written: list[Reply]
     prompted: list[Reply]
     actual: list[Reply]
@@ -124,7 +124,7 @@ def _threads(subject: Subject, held: HeldOut) -> Iterator[None]:
 
 def _examined(subject: Subject, held: HeldOut, sampling: Sampling, effort: Effort, stages: Stages) -> Examination:
     asked = evenly(held.situations, effort.replies)
-    figures: list[Figure] = []
+    figures: list[Metric] = []
     with stages("read", tr("Reading unseen messages"), tr("tokens")) as begin:
         figures += likelihood(subject, held, effort.tokens, begin)
     with stages("choose", tr("Choosing replies"), tr("tokens")) as begin:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from doppel.reports.figures import Check, as_json, by_name
+from doppel.reports.metrics import GoalResult, by_name, metrics_to_json
 from training.fidelity.examine import Examination
 
 
@@ -16,8 +16,8 @@ class Fidelity(msgspec.Struct, frozen=True):
     folder: Path
     is_quick: bool
     examination: Examination
-    checks: list[Check]
-    gate: list[Check]
+    checks: list[GoalResult]
+    gate: list[GoalResult]
     created_at: str
 
     @property
@@ -32,7 +32,7 @@ class Fidelity(msgspec.Struct, frozen=True):
             "created_at": self.created_at,
             "quick": self.is_quick,
             "floor": {"speaker": bool(self.examination.other), "replies": len(self.examination.other)},
-            "figures": as_json(self.examination.figures),
+            "figures": metrics_to_json(self.examination.figures),
             "checks": [msgspec.structs.asdict(check) for check in self.checks],
             "gate": [msgspec.structs.asdict(check) for check in self.gate],
             "seconds": self.examination.seconds,
@@ -46,7 +46,7 @@ def compare(first: Fidelity, second: Fidelity) -> dict[str, Any]:
     for figure in first.examination.figures:
         other = others.get(figure.name)
         if other is not None:
-            left, right = figure.value, other.value
+            left, right = figure.estimate, other.estimate
             apart = left.high < right.low or right.high < left.low
             is_first = (left.value < right.value) == figure.lower_is_better
             better[figure.name] = (first.version if is_first else second.version) if apart else None

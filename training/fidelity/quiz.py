@@ -13,7 +13,7 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.models.base import load_tokenizer, prepare_base
 from doppel.persona import read_persona
-from doppel.reports.quiz import Offer, Question, Sitting
+from doppel.reports.quiz import QuestionSet, QuizQuestion, QuizSession
 from doppel.terminal import print_status, progress
 from doppel.transcript import open_transcript
 from training.dataset.files import read_sessions
@@ -22,13 +22,13 @@ from training.fidelity.judge import open_subject
 from training.fidelity.stored import digest, kept_replies, read_kept
 from training.fidelity.texts import Situation, evenly, held_out
 
-WRITTEN_SITTINGS = 3
-"""Sittings for which replies are written where no examination has kept any; what is kept may give more."""
+PAGE_SESSIONS = 3
+"""Sessions for which replies are written where no examination has kept any; what is kept may give more."""
 
-_MOST_SITTINGS = 10
+_MAX_SESSIONS = 10
 
 
-class Material(msgspec.Struct, frozen=True):
+class QuizMaterial(msgspec.Struct, frozen=True):
     """What questions about a version are made of.
 
     Attributes:
@@ -43,26 +43,26 @@ class Material(msgspec.Struct, frozen=True):
     generated: Sequence[Reply]
     seed: int
 
-    def sitting(self, rounds: int, seed: int | None) -> Sitting:
+    def session(self, rounds: int, seed: int | None) -> QuizSession:
         """As many questions, chosen by the seed; None takes the material's own."""
-        return make_sitting(self.generated, self.situations, rounds, self.seed if seed is None else seed)
+        return make_session(self.generated, self.situations, rounds, self.seed if seed is None else seed)
 
-    def offer(self, rounds: int) -> Offer:
-        """Sittings for the web page that share no situation, at least one."""
-        sittings: list[Sitting] = []
+    def question_set(self, rounds: int) -> QuestionSet:
+        """Sessions for the web page that share no situation, at least one."""
+        sessions: list[QuizSession] = []
         generated, situations = self.generated, self.situations
-        while len(sittings) < _MOST_SITTINGS:
-            seed = self.seed + len(sittings)
-            sitting, used = _draw(generated, situations, rounds, seed)
-            if sittings and len(sitting.questions) < rounds:
+        while len(sessions) < _MAX_SESSIONS:
+            seed = self.seed + len(sessions)
+            session, used = _draw(generated, situations, rounds, seed)
+            if sessions and len(session.questions) < rounds:
                 break
-            sittings.append(sitting)
+            sessions.append(session)
             generated = [one for one in generated if digest(one.situation) not in used]
             situations = [one for one in situations if digest(one) not in used]
-        return Offer(self.folder.name, tuple(sittings))
+        return QuestionSet(self.folder.name, tuple(sessions))
 
 
-def gather(config: Config, version: str | None, count: int) -> Material:
+def prepare_quiz(config: Config, version: str | None, count: int) -> QuizMaterial:
     """What `count` questions about a version can be made of; replies are written where too few were kept.
 
     Args:
@@ -82,11 +82,11 @@ def gather(config: Config, version: str | None, count: int) -> Material:
     if len(generated) < min(wanted, len(situations) // 2):
         generated = _generate(config, folder, evenly(situations, 2 * wanted))
     if not generated:
-        raise UserError(tr("version {version} says nothing that could be asked about", version=folder.name))
-    return Material(folder, situations, generated, 1 + max((one.seed for one in kept.quizzes), default=-1))
+        raise UserError(tr("version {version} wrote no replies to ask about", version=folder.name))
+    return QuizMaterial(folder, situations, generated, 1 + max((one.seed for one in kept.quizzes), default=-1))
 
 
-def make_sitting(generated: Sequence[Reply], situations: Sequence[Situation], rounds: int, seed: int) -> Sitting:
+def make_session(generated: Sequence[Reply], situations: Sequence[Situation], rounds: int, seed: int) -> QuizSession:
     """As many real as generated replies (one more of either when `rounds` is odd), in an order that follows from the
     seed; each real one is the nearest in length to a generated one, and answers something else.
     """
@@ -95,8 +95,8 @@ def make_sitting(generated: Sequence[Reply], situations: Sequence[Situation], ro
 
 def _draw(
     generated: Sequence[Reply], situations: Sequence[Situation], rounds: int, seed: int
-) -> tuple[Sitting, set[str]]:
-    """A sitting, and the digests of the situations in it."""
+) -> tuple[QuizSession, set[str]]:
+    """A session, and the digests of the situations in it."""
     rng = random.Random(f"quiz {seed}")
     pairs = min(math.ceil(rounds / 2), len(generated), len(situations) // 2)
     chosen = rng.sample(generated, pairs)
@@ -110,11 +110,11 @@ def _draw(
             taken.add(digest(other.situation))
             questions += [_question(one, is_real=False), _question(other, is_real=True)]
     rng.shuffle(questions)
-    return Sitting(seed, tuple(questions[:rounds])), taken
+    return QuizSession(seed, tuple(questions[:rounds])), taken
 
 
-def _question(reply: Reply, *, is_real: bool) -> Question:
-    return Question(reply.situation.context, reply.bubbles, is_real)
+def _question(reply: Reply, *, is_real: bool) -> QuizQuestion:
+    return QuizQuestion(reply.situation.context, reply.bubbles, is_real)
 
 
 def _generate(config: Config, folder: Path, asked: Sequence[Situation]) -> list[Reply]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from doppel.reports.figures import Estimate
+from doppel.reports.metrics import Interval
 
 ROUNDS = 1000
 _TAILS = (2.5, 97.5)
@@ -18,12 +18,12 @@ _BLOCKS = 40
 Array = NDArray[np.float64]
 
 
-def ratio(above: Sequence[float], below: Sequence[float], seed: int = 0) -> Estimate:
+def ratio(above: Sequence[float], below: Sequence[float], seed: int = 0) -> Interval:
     """Sum of `above` over sum of `below`, one number each a group; NaN where the second is 0."""
     return _statistic(np.array([above, below], dtype=float), lambda sums: sums[0] / sums[1], seed)
 
 
-def mean(values: Sequence[float], groups: Sequence[Hashable] | None = None, seed: int = 0) -> Estimate:
+def mean(values: Sequence[float], groups: Sequence[Hashable] | None = None, seed: int = 0) -> Interval:
     """Mean of values, resampled by group; each its own group where none are given."""
     if groups is None:
         return ratio(values, [1.0] * len(values), seed)
@@ -31,12 +31,12 @@ def mean(values: Sequence[float], groups: Sequence[Hashable] | None = None, seed
     return ratio(sums, counts, seed)
 
 
-def change(after: Sequence[float], before: Sequence[float], seed: int = 0) -> Estimate:
+def change(after: Sequence[float], before: Sequence[float], seed: int = 0) -> Interval:
     """Relative change of a sum, `after / before - 1`, where both are of the same groups in the same order."""
     return _statistic(np.array([after, before], dtype=float), lambda sums: sums[0] / sums[1] - 1, seed)
 
 
-def difference(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
+def difference(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], seed: int = 0) -> Interval:
     """`change(*first) - change(*second)` of two independent sets of groups, each an (after, before) pair."""
     rng = np.random.default_rng(seed)
     spread = [_resampled(np.array(one, dtype=float), rng) for one in (first, second)]
@@ -47,7 +47,7 @@ def difference(first: Sequence[Sequence[float]], second: Sequence[Sequence[float
 
 def resampled(
     groups: Sequence[Hashable], statistic: Callable[[NDArray[np.intp]], float], rounds: int = 200, seed: int = 0
-) -> Estimate:
+) -> Interval:
     """Any statistic of rows, given the numbers of the rows to take (some twice); slow ones may ask for fewer rounds."""
     places: dict[Hashable, list[int]] = {}
     for place, group in enumerate(groups):
@@ -62,7 +62,7 @@ def resampled(
     return _estimate(whole, np.array(values))
 
 
-def jackknife(groups: Sequence[Hashable], statistic: Callable[[NDArray[np.intp]], float]) -> Estimate:
+def jackknife(groups: Sequence[Hashable], statistic: Callable[[NDArray[np.intp]], float]) -> Interval:
     """As `resampled`, for statistics that a repeated row would change, as variety: leaves groups out, repeats none.
 
     Efron and Tibshirani, ch. 11, on at most `_BLOCKS` blocks of groups; the interval is that of a normal distribution.
@@ -72,10 +72,10 @@ def jackknife(groups: Sequence[Hashable], statistic: Callable[[NDArray[np.intp]]
     whole = statistic(np.arange(len(groups), dtype=np.intp))
     count = min(_BLOCKS, len(block_of))
     if count < 2:
-        return Estimate(whole, float("nan"), float("nan"))
+        return Interval(whole, float("nan"), float("nan"))
     left = np.array([statistic(np.flatnonzero(blocks != block)) for block in range(count)])
     half = _NORMAL * float(np.sqrt((count - 1) * left.var()))
-    return Estimate(whole, whole - half, whole + half)
+    return Interval(whole, whole - half, whole + half)
 
 
 def _by_group(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[list[float], list[float]]:
@@ -87,10 +87,10 @@ def _by_group(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[list
     return [one[0] for one in sums.values()], [one[1] for one in sums.values()]
 
 
-def _statistic(rows: Array, statistic: Callable[[Array], Array], seed: int) -> Estimate:
+def _statistic(rows: Array, statistic: Callable[[Array], Array], seed: int) -> Interval:
     """A statistic of the sums of `rows` (K, groups)."""
     if not rows.shape[1]:
-        return Estimate(float("nan"), float("nan"), float("nan"))
+        return Interval(float("nan"), float("nan"), float("nan"))
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = statistic(_resampled(rows, np.random.default_rng(seed)))
         return _estimate(float(statistic(rows.sum(1))), drawn)
@@ -104,9 +104,9 @@ def _resampled(rows: Array, rng: np.random.Generator) -> Array:
     return sums
 
 
-def _estimate(value: float, drawn: Array) -> Estimate:
+def _estimate(value: float, drawn: Array) -> Interval:
     usable = drawn[np.isfinite(drawn)]
     if not len(usable) or not np.isfinite(value):
-        return Estimate(value, float("nan"), float("nan"))
+        return Interval(value, float("nan"), float("nan"))
     low, high = np.percentile(usable, _TAILS)
-    return Estimate(float(value), float(low), float(high))
+    return Interval(float(value), float(low), float(high))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.reports.figures import FILE
-from doppel.reports.quiz import Quiz
+from doppel.reports.metrics import FIDELITY_FILE
+from doppel.reports.quiz import QuizResult
 from training.fidelity.generate import Reply
 from training.fidelity.texts import Situation
 
@@ -19,13 +19,13 @@ class Kept(msgspec.Struct, frozen=True):
     """The part of fidelity.json that outlives one examination, or serves after it."""
 
     replies: dict[str, list[str]] = {}
-    quizzes: list[Quiz] = []
+    quizzes: list[QuizResult] = []
 
 
 def read_kept(folder: Path) -> Kept:
     """What a version's fidelity.json keeps; nothing where there is none, or it is of an older form."""
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Kept)
+        return msgspec.json.decode((folder / FIDELITY_FILE).read_bytes(), type=Kept)
     except (FileNotFoundError, msgspec.MsgspecError):
         return Kept()
 

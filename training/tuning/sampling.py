@@ -20,7 +20,7 @@ from doppel.engine import Sampling
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.persona import read_persona
-from doppel.reports.figures import Estimate, by_name
+from doppel.reports.metrics import Interval, by_name
 from doppel.terminal import print_status, progress
 from training.dataset.files import Session, read_sessions
 from training.fidelity.generate import real, write
@@ -54,7 +54,7 @@ class Trial(msgspec.Struct, frozen=True):
     min_p: float
     auc: float
     distance: float
-    relevance: Estimate
+    relevance: Interval
 
     @property
     def score(self) -> float:
@@ -154,7 +154,7 @@ def try_out(
     """Writes a reply to every situation and measures them."""
     written, actual = write(subject, asked, sampling, advance, seed=seed), real(asked)
     said = [one for one in written if one.bubbles]
-    distance = by_name(writing(written, [], actual, []))["habits_distance"].value.value if said else math.nan
+    distance = by_name(writing(written, [], actual, []))["habits_distance"].estimate.value if said else math.nan
     auc = auc_between(written, actual).value if said else math.nan
     return Trial(sampling.temperature, sampling.top_p, sampling.min_p, auc, distance, fits(subject, (written,))[0])
 

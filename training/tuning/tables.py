@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from doppel.i18n import tr
-from doppel.reports.figures import share_of
+from doppel.reports.metrics import format_share
 from training.tuning.sampling import SETTINGS, Tuned
 
 
@@ -17,5 +17,5 @@ def tuning_table(tuned: Tuned) -> Table:
     for place, one in enumerate(tuned.trials):
         mark = "●" if one == tuned.chosen else tr("before") if place == 0 else ""
         numbers = [f"{value:g}" for value in one.setting.values()]
-        table.add_row(*numbers, f"{one.auc:.3f}", f"{one.distance:.3f}", share_of(one.relevance), mark)
+        table.add_row(*numbers, f"{one.auc:.3f}", f"{one.distance:.3f}", format_share(one.relevance), mark)
     return table

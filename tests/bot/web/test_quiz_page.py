@@ -10,8 +10,16 @@ from bot.app import Daemon
 from doppel.adapters.versions import read_manifest
 from doppel.config import Config
 from doppel.i18n import set_language
-from doppel.reports.figures import FILE
-from doppel.reports.quiz import OFFER, Offer, Question, Sitting, read_quizzes, remove_offer, write_offer
+from doppel.reports.metrics import FIDELITY_FILE
+from doppel.reports.quiz import (
+    QUESTIONS_FILE,
+    QuestionSet,
+    QuizQuestion,
+    QuizSession,
+    read_results,
+    remove_questions,
+    write_questions,
+)
 from doppel.transcript import ME, Turn
 from tests.bot.browser import CHROMIUM, NO_CHROMIUM
 from tests.bot.stage import FakeEngine
@@ -26,16 +34,18 @@ pytestmark = [
 REAL = (True, False, True, False)
 
 
-def sitting(seed: int) -> Sitting:
+def session(seed: int) -> QuizSession:
     context = (Turn("Ramito", ("are you <b>there</b>?", "${1+1}")), Turn(ME, ("here",)), Turn("Ramito", ("lunch?",)))
-    return Sitting(seed, tuple(Question(context, (f"at {seed}.{place}", "ok"), one) for place, one in enumerate(REAL)))
+    return QuizSession(
+        seed, tuple(QuizQuestion(context, (f"at {seed}.{place}", "ok"), one) for place, one in enumerate(REAL))
+    )
 
 
 @pytest.fixture
 def folder(config: Config) -> Path:
     """Of the version that the questions are about."""
     config.data_dir.mkdir(parents=True)
-    write_offer(config.data_dir, Offer("0001", (sitting(0), sitting(1))))
+    write_questions(config.data_dir, QuestionSet("0001", (session(0), session(1))))
     return config.adapters_dir / "0001"
 
 
@@ -73,15 +83,15 @@ async def test_a_friend_judges_and_the_score_joins_the_report(
         await expect(page.locator("#quiz li.wrong")).to_have_count(1)
         await expect(page.locator("#quiz li.wrong .was")).to_have_text("generated")
 
-        (quiz,) = read_quizzes(folder)
-        assert (quiz.name, quiz.seed, quiz.asked, quiz.right) == ("jo <i>smith</i>", 0, 4, 3)
-        assert (quiz.generated, quiz.taken_for_real) == (2, 1)
-        assert json.loads((folder / FILE).read_text(encoding="utf-8"))["figures"]["quiz"]["value"] == 0.75
+        (result,) = read_results(folder)
+        assert (result.name, result.seed, result.judged, result.correct) == ("jo <i>smith</i>", 0, 4, 3)
+        assert (result.generated, result.taken_for_real) == (2, 1)
+        assert json.loads((folder / FIDELITY_FILE).read_text(encoding="utf-8"))["figures"]["quiz"]["value"] == 0.75
         assert read_manifest(folder).fidelity["figures"]["quiz"] == 0.75
         report = (folder / "report.html").read_text(encoding="utf-8")
         assert "jo &lt;i&gt;smith&lt;/i&gt;" in report
         assert "75.0% [30.1%, 95.4%]" in report
-        assert not (folder / OFFER).exists()
+        assert not (folder / QUESTIONS_FILE).exists()
 
         await page.locator("#again").click()
         await page.locator("#start").click()  # without a name
@@ -90,7 +100,7 @@ async def test_a_friend_judges_and_the_score_joins_the_report(
         await expect(page.locator("#quiz .progress")).to_contain_text("2 / 4")
         await page.locator("#stop").click()
         await expect(page.locator("#quiz .score")).to_have_text("0 / 1")
-        assert [(one.name, one.seed, one.asked) for one in read_quizzes(folder)[1:]] == [("jo <i>smith</i>", 1, 1)]
+        assert [(one.name, one.seed, one.judged) for one in read_results(folder)[1:]] == [("jo <i>smith</i>", 1, 1)]
         await page.locator("#heading nav a").first.click()
         await expect(page.locator("#text textarea")).to_be_visible()
 
@@ -99,15 +109,15 @@ async def test_without_questions_it_names_the_command(
     config: Config, folder: Path, engine: FakeEngine, browser: Browser
 ) -> None:
     expect.set_options(timeout=30_000)
-    remove_offer(config.data_dir)
+    remove_questions(config.data_dir)
     async with running(config, engine) as daemon:
         page = await opened(browser, daemon)
         await expect(page.locator("#quiz")).to_have_text("Nothing to ask yet: doppel quiz --page makes the questions.")
         await expect(page.locator("#start")).to_be_hidden()
-        write_offer(config.data_dir, Offer("0007", (sitting(0),)))
+        write_questions(config.data_dir, QuestionSet("0007", (session(0),)))
         await page.reload()  # about a version that is gone
         await expect(page.locator("#quiz")).to_contain_text("Nothing to ask yet")
-        write_offer(config.data_dir, Offer("0001", (sitting(0),)))
+        write_questions(config.data_dir, QuestionSet("0001", (session(0),)))
         await page.reload()
         await expect(page.locator("#start")).to_be_visible()
 
@@ -125,8 +135,8 @@ async def test_a_score_that_cannot_be_kept_is_not_lost(
         (folder / "habits.json").write_text("{}", encoding="utf-8")
         await answer(page, *REAL)
         await expect(page.locator("#quiz .trouble")).to_contain_text("没有存下：")
-        assert read_quizzes(folder) == []
+        assert read_results(folder) == []
         (folder / "habits.json").write_bytes(habits)
         await page.locator("#again").get_by_text("再存一次").click()
         await expect(page.locator("#quiz .ending")).to_contain_text("成绩已写进这个版本的报告")
-        assert [(one.name, one.right) for one in read_quizzes(folder)] == [("某人", 4)]
+        assert [(one.name, one.correct) for one in read_results(folder)] == [("某人", 4)]

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from doppel.cli.app import as_command
 from doppel.config import Config, parse_config
 from doppel.errors import DoppelError, UserError
-from doppel.reports.quiz import Offer, Question, Sitting, write_offer
+from doppel.reports.quiz import QuestionSet, QuizQuestion, QuizSession, write_questions
 from doppel.transcript import Turn, pseudonym
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
 from tests.training.exports import telegram_account, telegram_chat, telegram_message, write_json
@@ -102,8 +102,8 @@ def test_a_contact_by_whatever_name(tmp_path: Path, name: str) -> None:
 
 def test_what_the_quiz_asks_of_them_goes_too(tmp_path: Path) -> None:
     build_messages(tmp_path, archive())
-    asked = Question((Turn(ANA, ("from ana",)),), ("to ana",), True)
-    write_offer(folder_of(tmp_path), Offer("0001", (Sitting(0, (asked,)),)))
+    asked = QuizQuestion((Turn(ANA, ("from ana",)),), ("to ana",), True)
+    write_questions(folder_of(tmp_path), QuestionSet("0001", (QuizSession(0, (asked,)),)))
     forget(config_of(tmp_path), "ana")
     assert [path.name for path in folder_of(tmp_path).iterdir() if b"from ana" in path.read_bytes()] == []
 

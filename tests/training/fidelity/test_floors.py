@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from doppel.engine import Sampling
-from doppel.reports.figures import by_name
+from doppel.reports.metrics import by_name
 from doppel.transcript import ME, Header, Turn
 from tests.training.fidelity.cases import casual, formal, situation
 from tests.training.fidelity.test_judge import opened
@@ -67,7 +67,7 @@ def test_another_person_is_the_floor_and_the_prompted_base_stands_beside() -> No
         beside = by_name(measure(*sides, formal(90)))
         assert alone[name].floor == alone[f"{name}_prompted"].value == beside[f"{name}_prompted"].value
         assert beside[name].value == alone[name].value
-        assert beside[name].floor.value > 2 * beside[name].value.value - 0.5  # type: ignore[union-attr]
+        assert beside[name].floor.value > 2 * beside[name].estimate.value - 0.5  # type: ignore[union-attr]
 
 
 class TestCandidates:
@@ -98,7 +98,7 @@ class TestCandidates:
         first = write(subject, asked, Sampling(max_tokens=10))
         told = candidates_told_apart(casual(60), formal(60), casual(60, 1), casual(60, 2))
         assert told.floor is not None
-        assert told.value.value < 0.7 < told.floor.value
+        assert told.estimate.value < 0.7 < told.floor.value
         fit = by_name(relevance(subject, first, first, real(asked), real(asked)))
         assert fit["candidates_relevance"].value == fit["candidates_relevance"].ceiling == fit["relevance"].ceiling
         assert fit["candidates_relevance"].floor == fit["relevance"].value

@@ -12,7 +12,7 @@ from doppel.adapters.versions import Manifest, current, publishing, read_manifes
 from doppel.cli.app import app
 from doppel.config import Config
 from doppel.models.base import identify
-from doppel.reports.figures import FILE
+from doppel.reports.metrics import FIDELITY_FILE
 from doppel.transcript import ME, Header, Turn
 from tests.tiny import save_lora
 from tests.training.runs import small_config
@@ -80,7 +80,7 @@ def test_the_outcome_lies_in_the_version(config: Config) -> None:
     version = published(config, seed=0)
     outcome = evaluate_version(config, version, quick=True)
     manifest = read_manifest(outcome.folder)
-    content = json.loads((outcome.folder / FILE).read_text(encoding="utf-8"))
+    content = json.loads((outcome.folder / FIDELITY_FILE).read_text(encoding="utf-8"))
     assert content["figures"].keys() == outcome.result()["figures"].keys()
     assert {"bits_per_byte", "choice", "two_sample_auc", "habits_distance", "relevance"} <= manifest.fidelity[
         "figures"

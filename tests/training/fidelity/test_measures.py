@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from doppel.reports.figures import Estimate, Figure, by_name, check
+from doppel.reports.metrics import Interval, Metric, by_name, check_goal
 from tests.training.fidelity.cases import casual, formal, situation
 from training.fidelity.generate import Reply
 from training.fidelity.measures.authorship import authorship
@@ -47,15 +47,15 @@ class TestIntervals:
 
 class TestFigures:
     def test_likeness_is_the_place_between_floor_and_ceiling(self) -> None:
-        one, two, three = (Estimate(value, value, value) for value in (1.0, 2.0, 3.0))
-        assert Figure(name="x", value=two, floor=one, ceiling=three).likeness == 0.5
-        assert Figure(name="x", value=two, floor=three, ceiling=one).likeness == 0.5
-        assert Figure(name="x", value=two).likeness is None
+        one, two, three = (Interval(value, value, value) for value in (1.0, 2.0, 3.0))
+        assert Metric(name="x", estimate=two, floor=one, ceiling=three).normalized == 0.5
+        assert Metric(name="x", estimate=two, floor=three, ceiling=one).normalized == 0.5
+        assert Metric(name="x", estimate=two).normalized is None
 
     def test_what_could_not_be_measured_fails(self) -> None:
-        assert check("x", 0.5, ">= 0.5").ok
-        assert not check("x", 0.5, "> 0.5").ok
-        assert not check("x", float("nan"), "<= 1").ok
+        assert check_goal("x", 0.5, ">= 0.5").ok
+        assert not check_goal("x", 0.5, "> 0.5").ok
+        assert not check_goal("x", float("nan"), "<= 1").ok
 
 
 class TestTwoSample:
@@ -64,7 +64,7 @@ class TestTwoSample:
         found = figures["two_sample_auc"]
         assert found.floor is not None
         assert found.ceiling is not None
-        assert found.value.value < 0.65
+        assert found.estimate.value < 0.65
         assert found.ceiling.value < 0.65
         assert found.floor.value > 0.95
 
@@ -80,7 +80,7 @@ class TestTwoSample:
             Reply(one.situation, (word,)) for one, word in zip(casual(90), ["ab", "ab ab ab ab ab"] * 45, strict=True)
         ]
         figures = by_name(two_sample(long, long, short, short))
-        assert figures["two_sample_auc_matched"].value.value < figures["two_sample_auc"].value.value
+        assert figures["two_sample_auc_matched"].estimate.value < figures["two_sample_auc"].estimate.value
 
     def test_lengths_are_matched_within_each_fold(self) -> None:
         # One side writes long in three of the four conversations, the other in one: only what both have there is left.
@@ -101,20 +101,20 @@ class TestWriting:
         figures = by_name(writing(casual(90, 1), formal(90), casual(90, 2), casual(90, 3)))
         found = figures["habits_distance"]
         assert found.floor is not None
-        assert found.likeness is not None
-        assert found.value.value < 0.35 * found.floor.value
-        assert found.likeness > 0.8
+        assert found.normalized is not None
+        assert found.estimate.value < 0.35 * found.floor.value
+        assert found.normalized > 0.8
         for name in ("habit_emoji", "habit_opening_words", "habit_length"):
             one = figures[name]
             assert one.floor is not None
-            assert one.value.value < one.floor.value
+            assert one.estimate.value < one.floor.value
 
     def test_one_who_always_says_the_same_shows_it(self) -> None:
         constant = [Reply(one.situation, ("sounds good to me",)) for one in casual(90)]
         figures = by_name(writing(constant, formal(90), casual(90, 2), casual(90, 3)))
-        assert figures["distinct_2"].value.value < 0.5
-        assert figures["length_spread"].value.value == 0
-        assert figures["self_bleu"].value.value > 1
+        assert figures["distinct_2"].estimate.value < 0.5
+        assert figures["length_spread"].estimate.value == 0
+        assert figures["self_bleu"].estimate.value > 1
 
     def test_divergence(self) -> None:
         assert jensen_shannon(Counter("ab"), Counter("ab")) == 0
@@ -138,8 +138,8 @@ class TestMemorisation:
         verse = "the quick brown fox jumps over the lazy dog and runs far away"
         parrot = [Reply(situation(number), (verse,)) for number in range(40)]
         figures = by_name(memorisation(parrot, casual(40), [verse]))
-        assert figures["recited"].value.value == 1
-        assert figures["verbatim_run"].value.value > LONG_RUN
+        assert figures["recited"].estimate.value == 1
+        assert figures["verbatim_run"].estimate.value > LONG_RUN
         assert figures["recited"].ceiling is not None
         assert figures["recited"].ceiling.value == 0
 
@@ -163,8 +163,8 @@ def test_authorship_knows_the_author() -> None:
     sessions = [session(number, *pair) for number, pair in enumerate(zip(casual(300), formal(300), strict=True))]
     held = HeldOut(sessions[:200], sessions[200:], [])
     good = by_name(authorship(casual(90, 5), formal(90, 6), held))
-    assert good["authorship"].value.value > 0.8
-    assert good["authorship_prompted"].value.value < 0.2
+    assert good["authorship"].estimate.value > 0.8
+    assert good["authorship_prompted"].estimate.value < 0.2
 
 
 def test_the_combination_finds_the_feature_that_tells() -> None:

@@ -13,8 +13,8 @@ from doppel.adapters.versions import read_manifest
 from doppel.cli.app import app
 from doppel.config import Config
 from doppel.i18n import set_language
-from doppel.reports.figures import FILE
-from doppel.reports.quiz import OFFER, Question, read_offer, score
+from doppel.reports.metrics import FIDELITY_FILE
+from doppel.reports.quiz import QUESTIONS_FILE, QuizQuestion, read_questions, score_answers
 from doppel.transcript import ME, Turn
 from tests.training.fidelity.cases import situation
 from tests.training.fidelity.test_gate import config as config  # noqa: PLC0414 a fixture
@@ -23,7 +23,7 @@ from training.commands.quiz import ask
 from training.fidelity.evaluate import evaluate_version
 from training.fidelity.examine import Effort
 from training.fidelity.generate import Reply
-from training.fidelity.quiz import Material, make_sitting
+from training.fidelity.quiz import QuizMaterial, make_session
 from training.fidelity.stored import Kept, kept_replies, read_kept, to_keep
 from training.fidelity.texts import Situation
 
@@ -36,8 +36,8 @@ SITUATIONS = [heard(number, "x" * (1 + 7 * number % 50)) for number in range(60)
 GENERATED = [Reply(one, ("y" * (1 + 11 * place % 50),)) for place, one in enumerate(SITUATIONS[:30])]
 
 
-def asked(generated: Sequence[Reply], situations: Sequence[Situation], rounds: int, seed: int) -> list[Question]:
-    return list(make_sitting(generated, situations, rounds, seed).questions)
+def asked(generated: Sequence[Reply], situations: Sequence[Situation], rounds: int, seed: int) -> list[QuizQuestion]:
+    return list(make_session(generated, situations, rounds, seed).questions)
 
 
 class TestQuestions:
@@ -66,38 +66,38 @@ class TestQuestions:
 
 class TestOffer:
     def test_no_two_sittings_ask_the_same(self) -> None:
-        offer = Material(Path("0007"), SITUATIONS, GENERATED, seed=4).offer(10)
-        assert offer.version == "0007"
-        assert [one.seed for one in offer.sittings] == [4, 5, 6, 7]
-        contexts = [question.context for one in offer.sittings for question in one.questions]
+        questions = QuizMaterial(Path("0007"), SITUATIONS, GENERATED, seed=4).question_set(10)
+        assert questions.version == "0007"
+        assert [one.seed for one in questions.sessions] == [4, 5, 6, 7]
+        contexts = [question.context for one in questions.sessions for question in one.questions]
         assert len(contexts) == len(set(contexts)) == 40
 
     def test_where_little_is_held_out_one_sitting_is_shorter(self) -> None:
-        (sitting,) = Material(Path("0007"), SITUATIONS, GENERATED[:3], seed=0).offer(10).sittings
-        assert len(sitting.questions) == 6
+        (session,) = QuizMaterial(Path("0007"), SITUATIONS, GENERATED[:3], seed=0).question_set(10).sessions
+        assert len(session.questions) == 6
 
 
 class TestAnswers:
     def test_what_is_counted(self, capsys: pytest.CaptureFixture[str]) -> None:
-        sitting = make_sitting(GENERATED, SITUATIONS, 8, seed=0)
+        session = make_session(GENERATED, SITUATIONS, 8, seed=0)
         lines = iter(["what?", " R ", *["ｒ"] * 7])
-        quiz = score(sitting, ask(sitting, "ann", lambda: next(lines)), "jo")
-        assert (quiz.asked, quiz.right, quiz.generated, quiz.taken_for_real) == (8, 4, 4, 4)
+        result = score_answers(session, ask(session, "ann", lambda: next(lines)), "jo")
+        assert (result.judged, result.correct, result.generated, result.taken_for_real) == (8, 4, 4, 4)
         shown = capsys.readouterr().err
         assert "— 8 of 8 —" in shown
-        assert "r is for real" in shown
+        assert "Type r for real" in shown
         assert "Ramito: what about" in shown
 
     @pytest.mark.parametrize("end", ["q", None])
     def test_one_who_stops_keeps_what_was_judged(self, end: str | None) -> None:
-        sitting = make_sitting(GENERATED, SITUATIONS, 8, seed=0)
-        lines = iter(["r" if sitting.questions[0].is_real else "g", end])
-        quiz = score(sitting, ask(sitting, "ann", lambda: next(lines)), "jo")
-        assert (quiz.asked, quiz.right) == (1, 1)
+        session = make_session(GENERATED, SITUATIONS, 8, seed=0)
+        lines = iter(["r" if session.questions[0].is_real else "g", end])
+        result = score_answers(session, ask(session, "ann", lambda: next(lines)), "jo")
+        assert (result.judged, result.correct) == (1, 1)
 
     def test_control_characters_do_not_reach_the_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
-        sitting = make_sitting([Reply(SITUATIONS[0], ("a\x1b[2Jb",))], SITUATIONS, 2, seed=0)
-        ask(sitting, "ann", lambda: "r")
+        session = make_session([Reply(SITUATIONS[0], ("a\x1b[2Jb",))], SITUATIONS, 2, seed=0)
+        ask(session, "ann", lambda: "r")
         assert "a[2Jb" in capsys.readouterr().err
 
 
@@ -110,9 +110,9 @@ class TestRecord:
 
     def test_a_damaged_or_older_record_is_an_empty_one(self, tmp_path: Path) -> None:
         assert read_kept(tmp_path) == Kept()
-        (tmp_path / FILE).write_text('{"replies": 3}', encoding="utf-8")
+        (tmp_path / FIDELITY_FILE).write_text('{"replies": 3}', encoding="utf-8")
         assert read_kept(tmp_path) == Kept()
-        (tmp_path / FILE).write_text('{"figures": {}}', encoding="utf-8")
+        (tmp_path / FIDELITY_FILE).write_text('{"figures": {}}', encoding="utf-8")
         assert read_kept(tmp_path) == Kept()
 
 
@@ -149,7 +149,7 @@ def test_the_command_asks_notes_and_shows(config: Config, settings: Path, monkey
     assert (second["asked"], second["seed"]) == (2, 1)
     assert run(answers="q\n")["share"] is None
 
-    record = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    record = json.loads((folder / FIDELITY_FILE).read_text(encoding="utf-8"))
     assert [one["name"] for one in record["quizzes"]] == ["jo", "<b>kim</b>"]
     assert len(record["replies"]) > 3
     assert record["figures"]["quiz"]["value"] == pytest.approx((3 + second["right"]) / 8)  # type: ignore[operator]
@@ -168,23 +168,23 @@ def test_the_command_gives_the_web_page_its_questions_and_takes_them_back(config
         return CliRunner().invoke(app(), ["quiz", "--rounds", "6", "--json", "--config", str(settings), *options])
 
     result = run("--page")
-    offer = read_offer(config.data_dir)
-    assert offer is not None
-    assert offer.version == folder.name
+    questions = read_questions(config.data_dir)
+    assert questions is not None
+    assert questions.version == folder.name
     assert json.loads(result.stdout) == {
         "version": folder.name,
-        "page": str(config.data_dir / OFFER),
-        "sittings": len(offer.sittings),
-        "questions": sum(len(one.questions) for one in offer.sittings),
+        "page": str(config.data_dir / QUESTIONS_FILE),
+        "sittings": len(questions.sessions),
+        "questions": sum(len(one.questions) for one in questions.sessions),
     }
-    assert len(offer.sittings) >= 3
+    assert len(questions.sessions) >= 3
     assert "http://127.0.0.1:7860/quiz/" in result.stderr
-    assert [path for path in folder.rglob("*") if path.name == OFFER] == []
+    assert [path for path in folder.rglob("*") if path.name == QUESTIONS_FILE] == []
     assert json.loads(run("--no-page").stdout) == {"page": None}
-    assert read_offer(config.data_dir) is None
+    assert read_questions(config.data_dir) is None
 
 
 def test_the_quiz_speaks_chinese(capsys: pytest.CaptureFixture[str]) -> None:
     set_language("zh")
-    ask(make_sitting(GENERATED, SITUATIONS, 2, seed=0), "ann", lambda: "真")
+    ask(make_session(GENERATED, SITUATIONS, 2, seed=0), "ann", lambda: "真")
     assert "第 2 题，共 2 题" in capsys.readouterr().err

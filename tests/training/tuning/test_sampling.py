@@ -16,7 +16,7 @@ from doppel.config import Config
 from doppel.engine import Sampling
 from doppel.errors import UserError
 from doppel.persona import read_persona
-from doppel.reports.figures import Estimate
+from doppel.reports.metrics import Interval
 from tests.training.fidelity.cases import casual, formal
 from tests.training.fidelity.test_gate import config as config  # noqa: PLC0414 a fixture
 from tests.training.fidelity.test_gate import published, session
@@ -29,7 +29,7 @@ from training.tuning.sampling import Trial, choose, search, settings, try_out, t
 
 
 def trial(auc: float, distance: float = 0.2, relevance: float = 0.7, half: float = 0.05, top_p: float = 1.0) -> Trial:
-    return Trial(0.9, top_p, 0.0, auc, distance, Estimate(relevance, relevance - half, relevance + half))
+    return Trial(0.9, top_p, 0.0, auc, distance, Interval(relevance, relevance - half, relevance + half))
 
 
 class TestChoice:
@@ -64,7 +64,7 @@ class TestChoice:
         assert (again, chosen) == ([], trials[0])
 
     def test_what_could_not_be_measured_is_last(self) -> None:
-        silent = Trial(1.0, 1.0, 0.0, math.nan, math.nan, Estimate(math.nan, math.nan, math.nan))
+        silent = Trial(1.0, 1.0, 0.0, math.nan, math.nan, Interval(math.nan, math.nan, math.nan))
         assert choose([silent, trial(0.9)]) == trial(0.9)
         assert choose([silent]) == silent
         assert silent.score == math.inf
@@ -91,7 +91,7 @@ def test_the_setting_that_writes_like_the_owner_is_found(monkeypatch: pytest.Mon
     monkeypatch.setattr(tuning, "_FILTERS", tuning._FILTERS[:1])
     monkeypatch.setattr(tuning, "write", write)
     monkeypatch.setattr(tuning, "real", lambda asked: casual(len(asked), 3))
-    monkeypatch.setattr(tuning, "fits", lambda subject, sides: [Estimate(0.7, 0.6, 0.8)])
+    monkeypatch.setattr(tuning, "fits", lambda subject, sides: [Interval(0.7, 0.6, 0.8)])
     asked = [one.situation for one in casual(60)]
     trials = [try_out(None, asked, one) for one in settings(Sampling())]  # type: ignore[arg-type]
     chosen = choose(trials)

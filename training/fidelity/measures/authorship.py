@@ -12,7 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from doppel.reports.figures import Estimate, Figure
+from doppel.reports.metrics import Interval, Metric
 from training.fidelity.generate import Reply
 from training.fidelity.statistics import mean
 from training.fidelity.texts import HeldOut, texts_of_others, texts_of_owner
@@ -23,7 +23,7 @@ _MOST_PILES = 3000
 _FEWEST_PILES = 4
 
 
-def authorship(written: Sequence[Reply], prompted: Sequence[Reply], held: HeldOut) -> list[Figure]:
+def authorship(written: Sequence[Reply], prompted: Sequence[Reply], held: HeldOut) -> list[Metric]:
     """Figure 5 of a report: mean probability that a pile is the owner's; none where there is nobody else."""
     own, others = _piles(texts_of_owner(held.past)), _piles(texts_of_others(held.past))
     strangers = _piles(texts_of_others(held.future))
@@ -35,27 +35,27 @@ def authorship(written: Sequence[Reply], prompted: Sequence[Reply], held: HeldOu
     )
     judge.fit([*own, *others], [1] * len(own) + [0] * len(others))
     return [
-        Figure(
+        Metric(
             name="authorship",
-            value=_verdict(judge, [one.text for one in written]),
+            estimate=_verdict(judge, [one.text for one in written]),
             floor=_verdict(judge, texts_of_others(held.future)),
             ceiling=_verdict(judge, texts_of_owner(held.future)),
             unit="share",
         ),
-        Figure(
+        Metric(
             name="authorship_prompted",
-            value=_verdict(judge, [one.text for one in prompted]),
+            estimate=_verdict(judge, [one.text for one in prompted]),
             unit="share",
         ),
     ]
 
 
-def _verdict(judge: Pipeline, texts: Sequence[str]) -> Estimate:
+def _verdict(judge: Pipeline, texts: Sequence[str]) -> Interval:
     piles = _piles(texts)
     if not piles:
-        return Estimate(math.nan, math.nan, math.nan)
+        return Interval(math.nan, math.nan, math.nan)
     chances = [float(one) for one in judge.predict_proba(piles)[:, 1]]
-    return mean(chances) if len(chances) > 1 else Estimate(fmean(chances), math.nan, math.nan)
+    return mean(chances) if len(chances) > 1 else Interval(fmean(chances), math.nan, math.nan)
 
 
 def _piles(texts: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from doppel.reports.figures import Estimate, Figure
+from doppel.reports.metrics import Interval, Metric
 from doppel.transcript import ME, Header, Transcript, Turn
 from training.fidelity.judge import Question, Subject
 from training.fidelity.stages import Begin, silent
@@ -40,7 +40,7 @@ class Choice(msgspec.Struct, frozen=True):
     candidates: list[Turn]
 
 
-def choice(subject: Subject, held: HeldOut, count: int, begin: Begin = silent, seed: int = 0) -> list[Figure]:
+def choice(subject: Subject, held: HeldOut, count: int, begin: Begin = silent, seed: int = 0) -> list[Metric]:
     """Figure 2 of a report: shares of questions answered right.
 
     Args:
@@ -59,7 +59,7 @@ def choice(subject: Subject, held: HeldOut, count: int, begin: Begin = silent, s
     return [
         *_figures("choice", scores, groups),
         *_figures("choice_others", scores[[0, *range(2, 2 + OTHERS)]], groups),
-        Figure(name="choice_questions", value=Estimate(asked, asked, asked), unit="count"),
+        Metric(name="choice_questions", estimate=Interval(asked, asked, asked), unit="count"),
     ]
 
 
@@ -77,13 +77,13 @@ class _Scores(msgspec.Struct, frozen=True):
         return _Scores(*(one[:, candidates] for one in msgspec.structs.astuple(self)))
 
 
-def _figures(name: str, scores: _Scores, groups: Sequence[str]) -> list[Figure]:
+def _figures(name: str, scores: _Scores, groups: Sequence[str]) -> list[Metric]:
     """The combined way under `name` itself, above what the base gets in the same way; the simple ways above chance."""
     adapter, base, sizes = scores.adapter, scores.base, scores.sizes
     context, base_context = adapter - scores.adapter_alone, base - scores.base_alone
     mine = combined(np.stack([context, adapter / sizes, base / sizes], axis=-1), groups)
     anybodys = combined(np.stack([base_context, base / sizes], axis=-1), groups)
-    chance = Estimate(*[1 / adapter.shape[1]] * 3)
+    chance = Interval(*[1 / adapter.shape[1]] * 3)
     simple = {
         "adapter": (adapter, chance),
         "difference": (adapter - base, chance),
@@ -91,9 +91,9 @@ def _figures(name: str, scores: _Scores, groups: Sequence[str]) -> list[Figure]:
         "base": (base, chance),
     }
     return [
-        Figure(name=name, value=_share(mine, groups), floor=_share(anybodys, groups), unit="share"),
+        Metric(name=name, estimate=_share(mine, groups), floor=_share(anybodys, groups), unit="share"),
         *(
-            Figure(name=f"{name}_{way}", value=_share(values, groups), floor=floor, unit="share")
+            Metric(name=f"{name}_{way}", estimate=_share(values, groups), floor=floor, unit="share")
             for way, (values, floor) in simple.items()
         ),
     ]
@@ -219,7 +219,7 @@ def _draw(pool: Pool, situation: Situation, taken: set[str], rng: random.Random)
     return turn
 
 
-def _share(scores: Array, groups: Sequence[str]) -> Estimate:
+def _share(scores: Array, groups: Sequence[str]) -> Interval:
     """Share of questions whose first candidate has the best score; ties count by chance."""
     best = scores.max(1, keepdims=True)
     tied = (scores == best).sum(1)

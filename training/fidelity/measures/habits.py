@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
-from doppel.reports.figures import Estimate, Figure
+from doppel.reports.metrics import Interval, Metric
 from training.fidelity.generate import Reply
 from training.fidelity.statistics import jackknife, resampled
 
@@ -76,7 +76,7 @@ def writing(
     actual: Sequence[Reply],
     past: Sequence[Reply],
     other: Sequence[Reply] = (),
-) -> list[Figure]:
+) -> list[Metric]:
     """Figure 4 of a report; arguments as `twosample.two_sample`."""
     truth = [one for one in actual if one.bubbles]
     mine, base, earlier, somebody = (
@@ -86,33 +86,33 @@ def writing(
     names = found[0].keys()
     floor, ceiling = found[1:]
     figures = [
-        Figure(name=name, value=found[0][name], floor=floor[name], ceiling=ceiling[name], lower_is_better=True)
+        Metric(name=name, estimate=found[0][name], floor=floor[name], ceiling=ceiling[name], lower_is_better=True)
         for name in names
     ]
     plain = _distances(base, truth) if somebody else floor
     return [
         *figures,
-        Figure(name="habits_distance_prompted", value=plain["habits_distance"], lower_is_better=True),
+        Metric(name="habits_distance_prompted", estimate=plain["habits_distance"], lower_is_better=True),
         *_variety((mine, somebody or base, earlier), truth),
     ]
 
 
-def _distances(side: Sequence[Reply], truth: Sequence[Reply]) -> dict[str, Estimate]:
+def _distances(side: Sequence[Reply], truth: Sequence[Reply]) -> dict[str, Interval]:
     """Each distance by the name of its figure; the first is the mean of the others."""
     found = {f"habit_{name}": _wasserstein(measure, side, truth) for name, measure in HABITS.items()}
     for name, place in (("opening_words", 0), ("closing_words", -1)):
         found[f"habit_{name}"] = _divergence(place, side, truth)
     parts = (fmean(getattr(one, part) for one in found.values()) for part in ("value", "low", "high"))
-    return {"habits_distance": Estimate(*parts), **found}
+    return {"habits_distance": Interval(*parts), **found}
 
 
-def _wasserstein(measure: Callable[[Reply], float], side: Sequence[Reply], truth: Sequence[Reply]) -> Estimate:
+def _wasserstein(measure: Callable[[Reply], float], side: Sequence[Reply], truth: Sequence[Reply]) -> Interval:
     left, right = np.array([measure(one) for one in side]), np.array([measure(one) for one in truth])
     scale = pstdev(right) if len(right) > 1 else 0.0
     return _resampled(side, lambda rows: float(wasserstein_distance(left[rows], right)) / (scale or 1.0))
 
 
-def _divergence(place: int, side: Sequence[Reply], truth: Sequence[Reply]) -> Estimate:
+def _divergence(place: int, side: Sequence[Reply], truth: Sequence[Reply]) -> Interval:
     right = Counter(_word_at(one, place) for one in truth)
     left = [_word_at(one, place) for one in side]
     return _resampled(side, lambda rows: jensen_shannon(Counter(left[row] for row in rows), right))
@@ -134,13 +134,13 @@ def jensen_shannon(left: Counter[str], right: Counter[str]) -> float:
     return value
 
 
-def _variety(sides: Sequence[Sequence[Reply]], truth: Sequence[Reply]) -> list[Figure]:
+def _variety(sides: Sequence[Sequence[Reply]], truth: Sequence[Reply]) -> list[Metric]:
     """Distinct pairs of words and self-BLEU as ratios to the owner's, and the spread of lengths; 1 is the owner's."""
     figures = []
     for name, measure in (("distinct_2", distinct), ("self_bleu", self_bleu), ("length_spread", _length_spread)):
         own = measure([one.text for one in truth]) or 1.0
         values = [_left_out(side, _of_texts(measure, side, own)) for side in sides]
-        figures.append(Figure(name=name, value=values[0], floor=values[1], ceiling=values[2]))
+        figures.append(Metric(name=name, estimate=values[0], floor=values[1], ceiling=values[2]))
     return figures
 
 
@@ -170,13 +170,13 @@ def _grams(found: Sequence[str], order: int) -> list[tuple[str, ...]]:
     return [tuple(found[place : place + order]) for place in range(len(found) - order + 1)]
 
 
-def _resampled(side: Sequence[Reply], statistic: Callable[[Rows], float]) -> Estimate:
+def _resampled(side: Sequence[Reply], statistic: Callable[[Rows], float]) -> Interval:
     if not side:
-        return Estimate(float("nan"), float("nan"), float("nan"))
+        return Interval(float("nan"), float("nan"), float("nan"))
     return resampled([one.situation.session for one in side], statistic, _ROUNDS)
 
 
-def _left_out(side: Sequence[Reply], statistic: Callable[[Rows], float]) -> Estimate:
+def _left_out(side: Sequence[Reply], statistic: Callable[[Rows], float]) -> Interval:
     if not side:
-        return Estimate(float("nan"), float("nan"), float("nan"))
+        return Interval(float("nan"), float("nan"), float("nan"))
     return jackknife([one.situation.session for one in side], statistic)

@@ -7,7 +7,7 @@ what other people wrote in the same conversations: what improves there is the pl
 import math
 from collections.abc import Sequence
 
-from doppel.reports.figures import Estimate, Figure
+from doppel.reports.metrics import Interval, Metric
 from training.fidelity.judge import Scored, Subject
 from training.fidelity.neutral import neutral_examples
 from training.fidelity.stages import Begin, silent
@@ -19,7 +19,7 @@ _LENGTH = 256
 """Tokens of a piece, as in a first training: many short pieces say more than few long ones that begin alike."""
 
 
-def likelihood(subject: Subject, held: HeldOut, tokens: int, begin: Begin = silent) -> list[Figure]:
+def likelihood(subject: Subject, held: HeldOut, tokens: int, begin: Begin = silent) -> list[Metric]:
     """Figures 1 (bits per byte, specificity) and 8 (forgetting) of a report.
 
     Args:
@@ -47,29 +47,29 @@ def likelihood(subject: Subject, held: HeldOut, tokens: int, begin: Begin = sile
         _bits("bits_per_byte", after, floor=bits(before), ceiling=ceiling),
         _bits("bits_per_byte_base", before),
         _bits("bits_per_byte_prompted", prompted),
-        Figure(name="bits_change", value=improvement, floor=elsewhere, lower_is_better=True, unit="change"),
-        Figure(name="bits_change_prompted", value=_change(after, prompted), lower_is_better=True, unit="change"),
-        Figure(
+        Metric(name="bits_change", estimate=improvement, floor=elsewhere, lower_is_better=True, unit="change"),
+        Metric(name="bits_change_prompted", estimate=_change(after, prompted), lower_is_better=True, unit="change"),
+        Metric(
             name="specificity",
-            value=difference(_sums(others_after, others_before), _sums(after, before)),
+            estimate=difference(_sums(others_after, others_before), _sums(after, before)),
             unit="change",
         ),
-        Figure(name="forgetting", value=_change(neutral_after, neutral_before), lower_is_better=True, unit="change"),
+        Metric(name="forgetting", estimate=_change(neutral_after, neutral_before), lower_is_better=True, unit="change"),
     ]
 
 
-def bits(scores: Sequence[Scored]) -> Estimate:
+def bits(scores: Sequence[Scored]) -> Interval:
     """Bits per byte of text over examples."""
     return ratio([one.text / math.log(2) for one in scores], [float(one.text_bytes) for one in scores])
 
 
 def _bits(
-    name: str, scores: Sequence[Scored], floor: Estimate | None = None, ceiling: Estimate | None = None
-) -> Figure:
-    return Figure(name=name, value=bits(scores), floor=floor, ceiling=ceiling, lower_is_better=True, unit="bits")
+    name: str, scores: Sequence[Scored], floor: Interval | None = None, ceiling: Interval | None = None
+) -> Metric:
+    return Metric(name=name, estimate=bits(scores), floor=floor, ceiling=ceiling, lower_is_better=True, unit="bits")
 
 
-def _change(after: Sequence[Scored], before: Sequence[Scored]) -> Estimate:
+def _change(after: Sequence[Scored], before: Sequence[Scored]) -> Interval:
     return change(*_sums(after, before))
 
 

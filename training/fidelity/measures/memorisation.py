@@ -10,7 +10,7 @@ from statistics import quantiles
 import numpy as np
 from numpy.typing import NDArray
 
-from doppel.reports.figures import Estimate, Figure
+from doppel.reports.metrics import Interval, Metric
 from training.fidelity.generate import Reply
 from training.fidelity.measures.habits import words
 from training.fidelity.statistics import mean, resampled
@@ -62,7 +62,7 @@ class Runs:
         return self._sets[order]
 
 
-def memorisation(written: Sequence[Reply], actual: Sequence[Reply], training: Iterable[str]) -> list[Figure]:
+def memorisation(written: Sequence[Reply], actual: Sequence[Reply], training: Iterable[str]) -> list[Metric]:
     """Figure 7 of a report: mean and 99th percentile of the longest run, and the share of long ones.
 
     Args:
@@ -74,24 +74,24 @@ def memorisation(written: Sequence[Reply], actual: Sequence[Reply], training: It
     generated, real = (_lengths(runs, replies) for replies in (written, actual))
     groups, real_groups = ([one.situation.session for one in replies if one.bubbles] for replies in (written, actual))
     return [
-        Figure(
+        Metric(
             name="verbatim_run",
-            value=mean(generated, groups),
+            estimate=mean(generated, groups),
             floor=None,
             ceiling=mean(real, real_groups),
             lower_is_better=True,
             unit="count",
         ),
-        Figure(
+        Metric(
             name="verbatim_run_99",
-            value=_extreme(generated, groups),
+            estimate=_extreme(generated, groups),
             ceiling=_extreme(real, real_groups),
             lower_is_better=True,
             unit="count",
         ),
-        Figure(
+        Metric(
             name="recited",
-            value=_share_of_long(generated, groups),
+            estimate=_share_of_long(generated, groups),
             ceiling=_share_of_long(real, real_groups),
             lower_is_better=True,
             unit="share",
@@ -103,15 +103,15 @@ def _lengths(runs: Runs, replies: Sequence[Reply]) -> list[float]:
     return [float(runs.longest(one.text)) for one in replies if one.bubbles]
 
 
-def _share_of_long(lengths: Sequence[float], groups: Sequence[str]) -> Estimate:
+def _share_of_long(lengths: Sequence[float], groups: Sequence[str]) -> Interval:
     """With none among n, the interval ends at 3 / n (Hanley and Lippman-Hand, If nothing goes wrong, 1983)."""
     found = mean([float(one >= LONG_RUN) for one in lengths], groups)
-    return Estimate(0.0, 0.0, min(1.0, 3 / len(lengths))) if found.value == 0 else found
+    return Interval(0.0, 0.0, min(1.0, 3 / len(lengths))) if found.value == 0 else found
 
 
-def _extreme(lengths: Sequence[float], groups: Sequence[str]) -> Estimate:
+def _extreme(lengths: Sequence[float], groups: Sequence[str]) -> Interval:
     if len(lengths) < 2:
-        return Estimate(float("nan"), float("nan"), float("nan"))
+        return Interval(float("nan"), float("nan"), float("nan"))
     return resampled(groups, lambda rows: quantiles([lengths[row] for row in rows] * 2, n=100)[98])
 
 

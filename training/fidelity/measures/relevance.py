@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from doppel.reports.figures import Estimate, Figure
+from doppel.reports.metrics import Interval, Metric
 from doppel.transcript import ME, Transcript, Turn
 from training.fidelity.generate import Reply
 from training.fidelity.judge import Question, Subject
@@ -35,7 +35,7 @@ def relevance(
     chosen: Sequence[Reply] = (),
     *,
     begin: Begin = silent,
-) -> list[Figure]:
+) -> list[Metric]:
     """Figure 6 of a report: how often a reply fits its own context better than another, and slips out of character.
 
     Args:
@@ -49,20 +49,27 @@ def relevance(
     sides = [side for side in (written, prompted, actual, chosen) if side]
     value, base, ceiling, *best = fits(subject, sides, begin)
     return [
-        Figure(name="relevance", value=value, floor=Estimate(0.5, 0.5, 0.5), ceiling=ceiling, unit="share"),
-        Figure(name="relevance_prompted", value=base, unit="share"),
-        *(Figure(name="candidates_relevance", value=one, floor=value, ceiling=ceiling, unit="share") for one in best),
-        Figure(
-            name="out_of_character", value=_slips(written), floor=_slips(prompted), lower_is_better=True, unit="share"
+        Metric(name="relevance", estimate=value, floor=Interval(0.5, 0.5, 0.5), ceiling=ceiling, unit="share"),
+        Metric(name="relevance_prompted", estimate=base, unit="share"),
+        *(
+            Metric(name="candidates_relevance", estimate=one, floor=value, ceiling=ceiling, unit="share")
+            for one in best
+        ),
+        Metric(
+            name="out_of_character",
+            estimate=_slips(written),
+            floor=_slips(prompted),
+            lower_is_better=True,
+            unit="share",
         ),
     ]
 
 
-def fits(subject: Subject, sides: Sequence[Sequence[Reply]], begin: Begin = silent) -> list[Estimate]:
+def fits(subject: Subject, sides: Sequence[Sequence[Reply]], begin: Begin = silent) -> list[Interval]:
     """Of each side, all to the same situations: the share that fits its own context better than one far away."""
     places = [place for place in range(len(sides[0])) if all(side[place].bubbles for side in sides)]
     if len(places) < 2:
-        return [Estimate(math.nan, math.nan, math.nan)] * len(sides)
+        return [Interval(math.nan, math.nan, math.nan)] * len(sides)
     half = len(places) // 2
     away = dict(zip(places, [*places[half:], *places[:half]], strict=True))
     questions = []
@@ -91,7 +98,7 @@ def _question(transcript: Transcript, context: Situation, replies: Sequence[Repl
     return Question(prompt, answers)
 
 
-def _slips(replies: Sequence[Reply]) -> Estimate:
+def _slips(replies: Sequence[Reply]) -> Interval:
     said = [one for one in replies if one.bubbles]
     return mean(
         [float(bool(_OUT_OF_CHARACTER.search(one.text))) for one in said], [one.situation.session for one in said]

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 
-from doppel.reports.figures import Estimate, Figure
+from doppel.reports.metrics import Interval, Metric
 from training.fidelity.generate import Reply
 from training.fidelity.statistics import resampled
 
@@ -30,7 +30,7 @@ def two_sample(
     actual: Sequence[Reply],
     past: Sequence[Reply],
     other: Sequence[Reply] = (),
-) -> list[Figure]:
+) -> list[Metric]:
     """Figure 3 of a report.
 
     Args:
@@ -45,14 +45,14 @@ def two_sample(
         base = _told_apart(prompted, actual, matched=matched)
         floor = _told_apart(other, actual, matched=matched) if other else base
         value, ceiling = (_told_apart(side, actual, matched=matched) for side in (written, past))
-        figures.append(Figure(name=name, value=value, floor=floor, ceiling=ceiling, lower_is_better=True))
-        figures.append(Figure(name=f"{name}_prompted", value=base, lower_is_better=True))
+        figures.append(Metric(name=name, estimate=value, floor=floor, ceiling=ceiling, lower_is_better=True))
+        figures.append(Metric(name=f"{name}_prompted", estimate=base, lower_is_better=True))
     return figures
 
 
 def candidates_told_apart(
     chosen: Sequence[Reply], first: Sequence[Reply], actual: Sequence[Reply], past: Sequence[Reply]
-) -> Figure:
+) -> Metric:
     """Figure 3 of a report for the best of several replies; what one reply gets is the floor.
 
     Args:
@@ -62,15 +62,15 @@ def candidates_told_apart(
         past: as many of the owner's to earlier situations.
     """
     value, floor, ceiling = (_told_apart(side, actual) for side in (chosen, first, past))
-    return Figure(name="candidates_two_sample_auc", value=value, floor=floor, ceiling=ceiling, lower_is_better=True)
+    return Metric(name="candidates_two_sample_auc", estimate=value, floor=floor, ceiling=ceiling, lower_is_better=True)
 
 
-def auc_between(first: Sequence[Reply], second: Sequence[Reply]) -> Estimate:
+def auc_between(first: Sequence[Reply], second: Sequence[Reply]) -> Interval:
     """How well two sides' replies, whatever their lengths, are told apart; those that say nothing are left out."""
     return _told_apart(first, second)
 
 
-def auc_of(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str], *, matched: bool = False) -> Estimate:
+def auc_of(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str], *, matched: bool = False) -> Interval:
     """AUC of telling label 1 from label 0, from folds that share no group; 0.5 by chance.
 
     Only texts of one fold are compared: what another classifier thinks of them is on another scale, and where it saw
@@ -86,7 +86,7 @@ def auc_of(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str], *
     count = int(truth.sum())
     folds = min(_FOLDS, len(set(groups)), count, len(labels) - count)
     if folds < 2:
-        return Estimate(float("nan"), float("nan"), float("nan"))
+        return Interval(float("nan"), float("nan"), float("nan"))
     scores = np.zeros(len(texts))
     fold_of = np.full(len(texts), _UNJUDGED)
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(texts, truth, groups)
@@ -126,7 +126,7 @@ def area(truth: NDArray[np.intp], scores: NDArray[np.float64], folds: NDArray[np
     return above / pairs if pairs else float("nan")
 
 
-def _told_apart(first: Sequence[Reply], second: Sequence[Reply], *, matched: bool = False) -> Estimate:
+def _told_apart(first: Sequence[Reply], second: Sequence[Reply], *, matched: bool = False) -> Interval:
     sides = [[one for one in side if one.bubbles] for side in (first, second)]
     both = [one for side in sides for one in side]
     texts = [f"\n{one.text}\n" for one in both]  # how a text begins and ends is part of it

@@ -8,8 +8,8 @@ from html import escape
 import msgspec
 
 from doppel.i18n import tr
-from doppel.reports.figures import Check, Estimate, Figure, shown
 from doppel.reports.html import Section, table
+from doppel.reports.metrics import GoalResult, Interval, Metric, format_value
 from training.fidelity.examine import Examination
 from training.fidelity.generate import Reply
 from training.fidelity.measures.habits import words
@@ -42,7 +42,7 @@ style + h1 { margin-top: 3.5rem; }
 """
 
 
-def fidelity_sections(examination: Examination, checks: Sequence[Check]) -> list[Section]:
+def fidelity_sections(examination: Examination, checks: Sequence[GoalResult]) -> list[Section]:
     """Sections with every figure, the distributions and the ten best and ten worst replies."""
     ranked = ranked_replies(examination)
     best, worst = ranked[:_SHOWN_REPLIES], ranked[-_SHOWN_REPLIES:][::-1]
@@ -83,15 +83,15 @@ def ranked_replies(examination: Examination) -> list[tuple[Reply, Reply]]:
     return sorted(pairs, key=lambda pair: likeness(pair[0]), reverse=True)
 
 
-def _bars(figures: Sequence[Figure]) -> str:
+def _bars(figures: Sequence[Metric]) -> str:
     rows = []
     for figure in figures:
-        likeness = figure.likeness
+        likeness = figure.normalized
         if likeness is None or not math.isfinite(likeness):
             continue
         bar = f'<div class="span">{_band(figure)}<i style="left:{_percent(likeness):.0f}%"></i></div>'
-        value = shown(figure, figure.value, with_interval=True)
-        bounds = (shown(figure, figure.floor), bar, shown(figure, figure.ceiling))
+        value = format_value(figure, figure.estimate, with_interval=True)
+        bounds = (format_value(figure, figure.floor), bar, format_value(figure, figure.ceiling))
         cells = (escape(title_of(figure.name)), escape(value), *bounds)
         rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     head = "".join(
@@ -100,12 +100,14 @@ def _bars(figures: Sequence[Figure]) -> str:
     return f'<div class="wide judged"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _band(figure: Figure) -> str:
+def _band(figure: Metric) -> str:
     """The interval, as far as it lies between floor and ceiling."""
     ends = [
         _percent(end)
-        for number in (figure.value.low, figure.value.high)
-        if math.isfinite(end := msgspec.structs.replace(figure, value=Estimate(number, number, number)).likeness or 0.0)
+        for number in (figure.estimate.low, figure.estimate.high)
+        if math.isfinite(
+            end := msgspec.structs.replace(figure, estimate=Interval(number, number, number)).normalized or 0.0
+        )
     ]
     if len(ends) < 2:
         return ""
@@ -195,20 +197,20 @@ def _chat(written: Reply, actual: Reply) -> str:
     )
 
 
-def _figures(figures: Sequence[Figure]) -> str:
+def _figures(figures: Sequence[Metric]) -> str:
     rows = [
         (
             title_of(figure.name),
-            shown(figure, figure.value, with_interval=True),
-            shown(figure, figure.floor, with_interval=True),
-            shown(figure, figure.ceiling, with_interval=True),
+            format_value(figure, figure.estimate, with_interval=True),
+            format_value(figure, figure.floor, with_interval=True),
+            format_value(figure, figure.ceiling, with_interval=True),
         )
         for figure in figures
     ]
     return f'<div class="judged">{table((tr("figure"), tr("value"), tr("floor"), tr("ceiling (you)")), rows)}</div>'
 
 
-def _checks(checks: Sequence[Check]) -> str:
+def _checks(checks: Sequence[GoalResult]) -> str:
     rows = [
         (title_of_check(check.name), f"{check.value:.3f}", check.goal, "✓" if check.ok else "–") for check in checks
     ]

@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from doppel.i18n import tr
-from doppel.reports.figures import Figure, by_name, shown
+from doppel.reports.metrics import Metric, by_name, format_value
 from training.fidelity.examine import Examination
 from training.fidelity.outcome import Fidelity
 from training.fidelity.report.titles import title_of
@@ -36,7 +36,12 @@ def report_table(outcome: Fidelity, width: int = _WIDE) -> Table:
     figures = by_name(outcome.examination.figures)
     for name in SHOWN:
         if (figure := figures.get(name)) is not None:
-            cells = (title_of(name), shown(figure, figure.value, with_interval=True), *_bounds(figure), _bar(figure))
+            cells = (
+                title_of(name),
+                format_value(figure, figure.estimate, with_interval=True),
+                *_bounds(figure),
+                _bar(figure),
+            )
             table.add_row(*cells[: len(table.columns)])
     return table
 
@@ -62,17 +67,17 @@ def comparison_table(first: Fidelity, second: Fidelity) -> Table:
     sides = [by_name(outcome.examination.figures) for outcome in (first, second)]
     for name in SHOWN:
         if all(name in side for side in sides):
-            cells = [shown(side[name], side[name].value, with_interval=True) for side in sides]
+            cells = [format_value(side[name], side[name].estimate, with_interval=True) for side in sides]
             table.add_row(title_of(name), *cells)
     return table
 
 
-def _bounds(figure: Figure) -> tuple[str, str]:
-    return shown(figure, figure.floor), shown(figure, figure.ceiling)
+def _bounds(figure: Metric) -> tuple[str, str]:
+    return format_value(figure, figure.floor), format_value(figure, figure.ceiling)
 
 
-def _bar(figure: Figure) -> str:
-    if figure.likeness is None or figure.likeness != figure.likeness:
+def _bar(figure: Metric) -> str:
+    if figure.normalized is None or figure.normalized != figure.normalized:
         return ""
-    place = round(max(0.0, min(1.0, figure.likeness)) * _BAR)
+    place = round(max(0.0, min(1.0, figure.normalized)) * _BAR)
     return "━" * place + "●" + "─" * (_BAR - place)

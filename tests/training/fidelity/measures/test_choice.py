@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doppel.reports.figures import by_name
+from doppel.reports.metrics import by_name
 from doppel.transcript import ME, Header
 from tests.training.fidelity.test_floors import session
 from tests.training.fidelity.test_floors import subject as subject  # noqa: PLC0414 a fixture
@@ -67,11 +67,11 @@ def test_one_who_knows_the_reply_from_its_context_finds_it(subject: Subject) -> 
         return heard.append
 
     figures = by_name(choice(Knowing(subject, 40), held_out(), 40, begin))  # type: ignore[arg-type]
-    assert figures["choice_questions"].value.value == 40
+    assert figures["choice_questions"].estimate.value == 40
     for name, chance in (("choice", 0.25), ("choice_others", 1 / 3)):
-        assert figures[name].value.value == figures[f"{name}_context"].value.value == 1
+        assert figures[name].estimate.value == figures[f"{name}_context"].estimate.value == 1
         assert figures[f"{name}_context"].floor.value == pytest.approx(chance)  # type: ignore[union-attr]
-        assert figures[f"{name}_base"].value.value == pytest.approx(chance)
+        assert figures[f"{name}_base"].estimate.value == pytest.approx(chance)
         assert figures[name].floor.value <= chance + 0.2  # type: ignore[union-attr]
     assert sum(heard) == sum(total)
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from doppel.i18n import set_language
-from doppel.reports.figures import Estimate, Figure
+from doppel.reports.metrics import Interval, Metric
 from doppel.transcript import ME, Turn
 from tests.training.fidelity.cases import casual, formal
 from training.fidelity.examine import Examination
@@ -28,11 +28,11 @@ def examination() -> Examination:
         msgspec.structs.replace(one, situation=msgspec.structs.replace(one.situation, context=context))
         for one in written
     ]
-    bits = Figure(
+    bits = Metric(
         name="bits_per_byte",
-        value=Estimate(1.2, 1.1, 1.25),
-        floor=Estimate(1.3, 1.2, 1.4),
-        ceiling=Estimate(1.1, 1.0, 1.2),
+        estimate=Interval(1.2, 1.1, 1.25),
+        floor=Interval(1.3, 1.2, 1.4),
+        ceiling=Interval(1.1, 1.0, 1.2),
         lower_is_better=True,
         unit="bits",
     )
@@ -74,10 +74,10 @@ def test_the_table_says_who_is_the_floor_and_fits_a_narrow_terminal(examination:
 
 
 def test_every_check_has_a_chinese_name() -> None:
-    some = Estimate(0.5, 0.4, 0.6)
+    some = Interval(0.5, 0.4, 0.6)
     names = ("bits_change", "bits_change_prompted", "choice", "choice_others", "specificity", "recited")
     figures = [
-        Figure(name=name, value=some, floor=some, ceiling=some)
+        Metric(name=name, estimate=some, floor=some, ceiling=some)
         for name in (*names, "habits_distance", "habits_distance_prompted")
     ]
     checks = [*goals(figures), *gate(figures)]
