@@ -17,19 +17,19 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI
 
-from bot.chat.access import Admission
-from bot.chat.adapter_watcher import Pickup, load
-from bot.chat.conversation import Means
+from bot.chat.access import AccessList
+from bot.chat.adapter_watcher import AdapterWatcher, load_adapter
+from bot.chat.conversation import Services
 from bot.chat.delivery import Delivery
-from bot.chat.inbound import Intake
-from bot.chat.responder import Voice
+from bot.chat.inbound import ChatRouter
+from bot.chat.responder import Responder
 from bot.clock import Clock
 from bot.platforms import Factory, Platform
-from bot.platforms.connection import Line
+from bot.platforms.connection import PlatformConnection
 from bot.platforms.web import WebPlatform
-from bot.posts.scheduler import Schedule, check_targets
+from bot.posts.scheduler import PostScheduler, check_targets
 from bot.store import Store, inbox
-from bot.web.chat_page import Page
+from bot.web.chat_page import ChatPage
 from bot.web.server import HttpServer, application, listen
 from doppel.config import Config
 from doppel.engine import Engine
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Dependencies:
     """What the daemon is given besides its configuration.
 
     Attributes:
@@ -72,24 +72,30 @@ class Daemon:
         UserError: a post's rhythm or target, the port or the database is the user's to mend.
     """
 
-    def __init__(self, config: Config, around: Surroundings) -> None:
+    def __init__(self, config: Config, dependencies: Dependencies) -> None:
         self._config = config
-        self._around = around
+        self._dependencies = dependencies
         self._engine: Engine | None = None
-        self._voice = Voice(config, around.clock)
-        platforms, off = _open_platforms(around.platforms, config, around.environ)
+        self._responder = Responder(config, dependencies.clock)
+        platforms, off = _open_platforms(dependencies.platforms, config, dependencies.environ)
         check_targets(config.posts, off, list(platforms))
-        self._lines = {name: Line(one, around.clock, around.random) for name, one in platforms.items()}
+        self._connections = {
+            name: PlatformConnection(one, dependencies.clock, dependencies.random) for name, one in platforms.items()
+        }
         self._listener = listen(config.web.host, config.web.port)
         try:
             self._store = Store(config.store_url)
         except BaseException:
             self._listener.close()
             raise
-        self._delivery = Delivery(self._store, self._lines, around.clock, around.random, lambda: self._voice.habits)
-        means = Means(self._store, self._voice, self._delivery, config.reply, around.clock, around.random)
-        self._intake = Intake(means, Admission(config), self._lines)
-        self._schedule = Schedule(config, means, self._intake.look)
+        self._delivery = Delivery(
+            self._store, self._connections, dependencies.clock, dependencies.random, lambda: self._responder.habits
+        )
+        services = Services(
+            self._store, self._responder, self._delivery, config.reply, dependencies.clock, dependencies.random
+        )
+        self._router = ChatRouter(services, AccessList(config), self._connections)
+        self._scheduler = PostScheduler(config, services, self._router.wake)
 
     @property
     def port(self) -> int:
@@ -103,7 +109,7 @@ class Daemon:
             UserError: there is no adapter yet, or no such model.
             DoppelError: the model or the adapter cannot be loaded.
         """
-        began = self._around.clock.now()
+        started_at = self._dependencies.clock.now()
         async with AsyncExitStack() as closing:  # undone in reverse: intake ends first, the store last
             closing.callback(self._listener.close)
             closing.callback(self._store.close)
@@ -112,38 +118,38 @@ class Daemon:
             closing.push_async_callback(server.stop)
             log.info(tr("chat page: http://{host}:{port}", host=self._config.web.host, port=self.port))
             closing.push_async_callback(self._close_engine)
-            closing.push_async_callback(self._close_lines)
-            await self._intake.resume()
-            closing.push_async_callback(self._intake.close, SENDING_SECONDS)
+            closing.push_async_callback(self._close_connections)
+            await self._router.resume()
+            closing.push_async_callback(self._router.close, SENDING_SECONDS)
             listening = [
-                asyncio.create_task(line.run(self._intake.receive, partial(self._store.run, inbox.newest, name)))
-                for name, line in self._lines.items()
+                asyncio.create_task(connection.run(self._router.receive, partial(self._store.run, inbox.newest, name)))
+                for name, connection in self._connections.items()
             ]
             closing.push_async_callback(_cancel, listening)
             working = asyncio.create_task(self._work())
             closing.push_async_callback(_cancel, [working])
-            closing.callback(self._schedule.stop)
+            closing.callback(self._scheduler.stop)
             await _until(stop, working)
             log.info(tr("stopping"))
-        return self._report(began)
+        return self._report(started_at)
 
     def _application(self) -> FastAPI:
         app = application(self._not_ready, self._config.web.host)
-        line = self._lines.get("web")
-        if line is not None and isinstance(line.platform, WebPlatform):
-            Page(self._config, self._store, line.platform, self._voice).mount(app)
+        connection = self._connections.get("web")
+        if connection is not None and isinstance(connection.platform, WebPlatform):
+            ChatPage(self._config, self._store, connection.platform, self._responder).mount(app)
         return app
 
     def _not_ready(self) -> str | None:
-        return None if self._voice.is_ready() else tr("waking up: the model is loading")
+        return None if self._responder.is_ready() else tr("waking up: the model is loading")
 
     async def _work(self) -> None:
         """Wakes the persona, then watches for new adapters until cancelled."""
-        began = self._around.clock.now()
+        started_at = self._dependencies.clock.now()
         persona = await asyncio.to_thread(open_persona, self._config)
-        self._engine = await _in_thread(lambda: self._around.open_engine(self._config))
-        self._voice.wake(self._engine, await load(self._engine, persona, self._config))
-        seconds = (self._around.clock.now() - began).total_seconds()
+        self._engine = await _in_thread(lambda: self._dependencies.open_engine(self._config))
+        self._responder.start(self._engine, await load_adapter(self._engine, persona, self._config))
+        seconds = (self._dependencies.clock.now() - started_at).total_seconds()
         log.info(
             tr(
                 "{persona} is awake (adapter {version}, {seconds} s)",
@@ -152,25 +158,25 @@ class Daemon:
                 seconds=round(seconds, 1),
             )
         )
-        await self._schedule.start()
-        await Pickup(self._config, self._engine, self._voice, self._around.clock).run()
+        await self._scheduler.start()
+        await AdapterWatcher(self._config, self._engine, self._responder, self._dependencies.clock).run()
 
     async def _close_engine(self) -> None:
         if self._engine is not None:
             # Its thread ends with the step it is at; the process need not wait for a long one.
             await asyncio.wait((_in_thread(self._engine.close),), timeout=ENGINE_SECONDS)
 
-    async def _close_lines(self) -> None:
-        await asyncio.gather(*(line.close() for line in self._lines.values()))
+    async def _close_connections(self) -> None:
+        await asyncio.gather(*(connection.close() for connection in self._connections.values()))
 
-    def _report(self, began: datetime) -> dict[str, Any]:
-        loaded = self._voice.loaded
+    def _report(self, started_at: datetime) -> dict[str, Any]:
+        loaded = self._responder.loaded
         return {
             "replies": self._delivery.sent["reply"],
             "posts": self._delivery.sent["post"],
-            "uptime_seconds": round((self._around.clock.now() - began).total_seconds(), 1),
+            "uptime_seconds": round((self._dependencies.clock.now() - started_at).total_seconds(), 1),
             "adapter": loaded.version if loaded else None,
-            "platforms": sorted(self._lines),
+            "platforms": sorted(self._connections),
         }
 
 

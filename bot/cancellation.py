@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 R = TypeVar("R")
 
 
-class Interrupted(Exception):
+class CancelledByEvent(Exception):
     """The event came before the work was done; the work has been cancelled."""
 
 
-async def interruptible(work: Coroutine[Any, Any, R], interruption: asyncio.Event | None) -> R:
+async def cancel_on_event(work: Coroutine[Any, Any, R], interruption: asyncio.Event | None) -> R:
     """Runs the work to its end unless the event comes first; None: it cannot be interrupted.
 
     Raises:
@@ -24,7 +24,7 @@ async def interruptible(work: Coroutine[Any, Any, R], interruption: asyncio.Even
     try:
         await asyncio.wait((task, alarm), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise Interrupted
+            raise CancelledByEvent
         return await task
     finally:
         await _cancel(task, alarm)

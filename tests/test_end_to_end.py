@@ -21,7 +21,7 @@ import simcord
 import yaml
 from playwright.async_api import Page, expect
 
-from bot.app import Daemon, Surroundings
+from bot.app import Daemon, Dependencies
 from bot.clock import SystemClock
 from bot.commands.run import open_engine, platforms
 from bot.platforms.discord.platform import DiscordPlatform
@@ -169,7 +169,7 @@ class Announcement(logging.Handler):
 @asynccontextmanager
 async def serving(config: Config, world: DiscordWorld) -> AsyncIterator[Daemon]:
     """The daemon with everything that `doppel run` gives it, but for the place where Discord would be."""
-    around = Surroundings(
+    around = Dependencies(
         environ={"TELEGRAM_TOKEN": TELEGRAM_TOKEN, "DISCORD_TOKEN": DISCORD_TOKEN},
         platforms={**platforms(), "discord": partial(DiscordPlatform, start=world.start)},
         open_engine=open_engine,

@@ -12,22 +12,22 @@ OPEN = frozenset({"web"})
 log = logging.getLogger(__name__)
 
 
-class Admission:
+class AccessList:
     """Decides by account, chat or server id, and tells the log once a run whom to add."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._told: set[tuple[str, str]] = set()
 
-    def admits(self, incoming: Incoming) -> bool:
+    def allows(self, incoming: Incoming) -> bool:
         """Whether the message may be stored and answered; if not, and it was meant for us, the log says so once."""
         if incoming.platform in OPEN:
             return True
         allowed = self._allowed(incoming.platform)
-        if allowed and not allowed.isdisjoint(incoming.keys):
+        if allowed and not allowed.isdisjoint(incoming.allow_ids):
             return True
         who = (incoming.platform, incoming.sender)
-        if incoming.addressed and who not in self._told:
+        if incoming.mentions_bot and who not in self._told:
             self._told.add(who)
             log.info(self._hint(incoming, allowed))
         return False
@@ -63,7 +63,7 @@ class Admission:
 
 def _group_key(incoming: Incoming) -> str:
     """The id a group's allow-list entry names: its own, where the platform offers it."""
-    others = [key for key in incoming.keys if key != incoming.sender]
+    others = [key for key in incoming.allow_ids if key != incoming.sender]
     return incoming.chat if incoming.chat in others or not others else others[0]
 
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from bot.chat.responder import Loaded, Voice
+from bot.chat.responder import LoadedAdapter, Responder
 from bot.clock import Clock
 from doppel.adapters.versions import MANIFEST, check_base, current
 from doppel.config import Config
@@ -21,7 +21,7 @@ POLL_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
-async def load(engine: Engine, persona: Persona, config: Config) -> Loaded:
+async def load_adapter(engine: Engine, persona: Persona, config: Config) -> LoadedAdapter:
     """Loads a verified persona's adapter into the engine, which tries it before it returns.
 
     Raises:
@@ -31,10 +31,10 @@ async def load(engine: Engine, persona: Persona, config: Config) -> Loaded:
     check_base(persona.folder, persona.manifest, engine.base)
     persona.sampling(config.reply)  # what is out of range is found before anything is loaded
     name = await engine.load_adapter(persona.folder)
-    return Loaded(persona, name, persona.sampling(config.reply, engine.transcript_of(name)))
+    return LoadedAdapter(persona, name, persona.sampling(config.reply, engine.transcript_of(name)))
 
 
-class Pickup:
+class AdapterWatcher:
     """Watches which version is in use.
 
     Args:
@@ -44,10 +44,10 @@ class Pickup:
         clock: time.
     """
 
-    def __init__(self, config: Config, engine: Engine, voice: Voice, clock: Clock) -> None:
+    def __init__(self, config: Config, engine: Engine, responder: Responder, clock: Clock) -> None:
         self._config = config
         self._engine = engine
-        self._voice = voice
+        self._responder = responder
         self._clock = clock
         self._refused: Path | None = None
         self._manifest_at: int | None = None
@@ -55,33 +55,33 @@ class Pickup:
     async def run(self) -> None:
         """Looks once a second until cancelled."""
         while True:
-            await self.look()
+            await self.poll()
             await self._clock.sleep(POLL_SECONDS)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Takes up the version in use if it is another than the one loaded. A refused one is logged once."""
         folder = await asyncio.to_thread(_current, self._config.adapters_dir)
-        loaded = self._voice.loaded
+        loaded = self._responder.loaded
         assert loaded is not None
         if folder == loaded.persona.folder:
-            await self._look_again(loaded)
+            await self._poll_sampling(loaded)
             return
         if folder is None or folder == self._refused:
             return
         try:
             persona = await asyncio.to_thread(read_persona, folder)
-            fresh = await load(self._engine, persona, self._config)
+            fresh = await load_adapter(self._engine, persona, self._config)
         except (DoppelError, OSError) as error:
             self._refused = folder
             log.warning(tr("new adapter refused, {version} stays in use: {error}", version=loaded.version, error=error))
             return
         self._refused = None
-        self._voice.switch(fresh)
+        self._responder.switch_adapter(fresh)
         log.info(tr("new adapter in use: {version}", version=fresh.version))
         if fresh.name != loaded.name:  # the same weights published twice are the same to the engine
             await self._engine.drop_adapter(loaded.name)
 
-    async def _look_again(self, loaded: Loaded) -> None:
+    async def _poll_sampling(self, loaded: LoadedAdapter) -> None:
         """Takes up how the version in use is best sampled, once that is written into its manifest."""
         changed = await asyncio.to_thread(_changed_at, loaded.persona.folder / MANIFEST)
         if changed is None or changed == self._manifest_at:
@@ -93,7 +93,7 @@ class Pickup:
         except (DoppelError, OSError):  # damaged since it was loaded, which harms nothing before the next start
             return
         if sampling != loaded.sampling:
-            self._voice.switch(Loaded(persona, loaded.name, sampling))
+            self._responder.switch_adapter(LoadedAdapter(persona, loaded.name, sampling))
             log.info(tr("adapter {version} now speaks as it was tuned", version=loaded.version))
 
 

@@ -12,13 +12,13 @@ from datetime import datetime, timedelta
 from random import Random
 
 from bot.backoff import Backoff
-from bot.cancellation import Interrupted, interruptible
+from bot.cancellation import CancelledByEvent, cancel_on_event
 from bot.chat.delivery import Delivery
 from bot.chat.prompt import turns_of
-from bot.chat.responder import SILENT, Thought, Voice
+from bot.chat.responder import SILENT, Reply, Responder
 from bot.clock import Clock
 from bot.store import Store, inbox, outbox
-from bot.store.inbox import Entry
+from bot.store.inbox import HistoryMessage
 from bot.store.schema import Chat, InboxMessage
 from doppel.config import ReplySettings
 from doppel.errors import DoppelError
@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Means:
+class Services:
     """What every conversation works with."""
 
     store: Store
-    voice: Voice
+    responder: Responder
     delivery: Delivery
     reply: ReplySettings
     clock: Clock
@@ -46,9 +46,9 @@ class Means:
 class Conversation:
     """One chat. Its task lives only while there is something to do; `idle` tells whether it does."""
 
-    def __init__(self, chat: Chat, means: Means) -> None:
+    def __init__(self, chat: Chat, services: Services) -> None:
         self._chat = chat
-        self._means = means
+        self._services = services
         self._task: asyncio.Task[None] | None = None
         self._wanted = False
         self._heard = asyncio.Event()
@@ -59,13 +59,13 @@ class Conversation:
         """Whether nothing is being done."""
         return self._task is None or self._task.done()
 
-    def hear(self) -> None:
+    def on_message(self) -> None:
         """A message that deserves an answer was committed; a reply that is not finished is thought over."""
-        self._heard_at = self._means.clock.now()
+        self._heard_at = self._services.clock.now()
         self._heard.set()
-        self.look()
+        self.wake()
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """There may be something to answer or to send."""
         self._wanted = True
         if self.idle:
@@ -78,7 +78,7 @@ class Conversation:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _work(self) -> None:
-        await self._means.voice.awake()
+        await self._services.responder.wait_until_ready()
         while self._wanted:
             self._wanted = False
             try:
@@ -92,76 +92,78 @@ class Conversation:
         """One reply. A message that comes before all of it is sent makes the persona think again, once."""
         try:
             await self._reply(self._heard)
-        except Interrupted:
-            dropped = await self._means.store.run(outbox.drop_unsent, self._chat.id, self._means.clock.now())
+        except CancelledByEvent:
+            dropped = await self._services.store.run(outbox.drop_unsent, self._chat.id, self._services.clock.now())
             log.debug("%s: thinking again, %d unsent bubbles dropped", self._chat.platform, dropped)
             await self._reply(None)
 
     async def _reply(self, interruption: asyncio.Event | None) -> None:
-        means, chat = self._means, self._chat
-        await means.delivery.send_pending(chat, interruption)
+        services, chat = self._services, self._chat
+        await services.delivery.send_pending(chat, interruption)
         await self._silence()
-        backoff = Backoff(means.random, longest=30.0)
+        backoff = Backoff(services.random, longest=30.0)
         while True:
             self._heard.clear()  # before reading, so that what comes after the reading is noticed
-            before, asked = await means.store.run(inbox.situation, chat.id, means.reply.history)
+            before, asked = await services.store.run(inbox.prompt_context, chat.id, services.reply.history)
             if not asked:
                 return
-            began = means.clock.now()
+            began = services.clock.now()
             try:
-                thought = await interruptible(self._think(before, asked), interruption)
+                reply = await cancel_on_event(self._think(before, asked), interruption)
                 break
             except DoppelError as error:
                 if await self._give_up(asked, error):
                     return
-                await interruptible(means.clock.sleep(backoff.next()), interruption)
-        await self._put(thought, asked)
-        await means.delivery.send_pending(chat, interruption, since=began)
+                await cancel_on_event(services.clock.sleep(backoff.next()), interruption)
+        await self._put(reply, asked)
+        await services.delivery.send_pending(chat, interruption, since=began)
 
     async def _silence(self) -> None:
         """Waits until nobody has written for a while."""
-        pause = timedelta(seconds=self._means.reply.debounce_seconds)
+        pause = timedelta(seconds=self._services.reply.debounce_seconds)
         while self._heard_at is not None:
-            left = (self._heard_at + pause - self._means.clock.now()).total_seconds()
+            left = (self._heard_at + pause - self._services.clock.now()).total_seconds()
             if left <= 0:
                 break
-            await self._means.clock.sleep(left)
+            await self._services.clock.sleep(left)
 
-    async def _think(self, before: Sequence[Entry], asked: Sequence[InboxMessage]) -> Thought:
+    async def _think(self, before: Sequence[HistoryMessage], asked: Sequence[InboxMessage]) -> Reply:
         chat = self._chat
         # What is asked comes last even where a bubble was sent after it arrived: the prompt ends with the others.
         said = [(entry.sender, entry.text) for entry in before] + [(one.sender, one.text) for one in asked]
         contact = pseudonym(chat.platform, asked[-1].sender) if chat.kind == "dm" else None
-        async with self._means.delivery.typing(chat):
-            return await self._means.voice.say(
+        async with self._services.delivery.typing(chat):
+            return await self._services.responder.respond(
                 kind=chat.kind, platform=chat.platform, contact=contact, turns=turns_of(chat.platform, said)
             )
 
-    async def _put(self, thought: Thought, asked: Sequence[InboxMessage]) -> None:
-        means, chat, ids = self._means, self._chat, [one.id for one in asked]
-        bubbles = means.delivery.fit(chat.platform, thought.bubbles)
+    async def _put(self, reply: Reply, asked: Sequence[InboxMessage]) -> None:
+        services, chat, ids = self._services, self._chat, [one.id for one in asked]
+        bubbles = services.delivery.fit(chat.platform, reply.bubbles)
         if not bubbles:
-            if thought.silence == SILENT:
+            if reply.silence == SILENT:
                 log.info(tr("{platform}: no reply, the persona had nothing to say", platform=chat.platform))
-            await means.store.run(inbox.settle, ids, "ignored", thought.silence)
+            await services.store.run(inbox.resolve, ids, "ignored", reply.silence)
             return
-        now = means.clock.now()
-        await means.store.run(outbox.put_turn, chat.id, "reply", bubbles, adapter=thought.version, now=now, answers=ids)
+        now = services.clock.now()
+        await services.store.run(
+            outbox.add_turn, chat.id, "reply", bubbles, adapter=reply.version, now=now, answers=ids
+        )
         log.info(
             tr(
                 "{platform}: replying ({bubbles} bubbles, adapter {version})",
                 platform=chat.platform,
                 bubbles=len(bubbles),
-                version=thought.version,
+                version=reply.version,
             )
         )
 
     async def _give_up(self, asked: Sequence[InboxMessage], error: DoppelError) -> bool:
         """Counts a failed attempt; messages tried too often are marked failed, and then there may be none left."""
-        means = self._means
-        await means.store.run(inbox.count_attempt, [one.id for one in asked], str(error))
+        services = self._services
+        await services.store.run(inbox.count_attempt, [one.id for one in asked], str(error))
         hopeless = [one.id for one in asked if one.attempts + 1 >= ATTEMPTS]
         if hopeless:
-            await means.store.run(inbox.settle, hopeless, "failed", str(error))
+            await services.store.run(inbox.resolve, hopeless, "failed", str(error))
         log.warning(tr("{platform}: no reply yet: {error}", platform=self._chat.platform, error=error))
         return len(hopeless) == len(asked)

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from random import Random
 
 from bot.backoff import Backoff
-from bot.cancellation import Interrupted, interruptible
+from bot.cancellation import CancelledByEvent, cancel_on_event
 from bot.chat.split_text import split
 from bot.clock import Clock
 from bot.platforms import Outgoing, Platform, SendFailed
-from bot.platforms.connection import Line
+from bot.platforms.connection import PlatformConnection
 from bot.store import Store, outbox
 from bot.store.schema import Bubble, Chat
 from doppel.adapters.habits import Habits
@@ -26,7 +26,7 @@ TYPING_SECONDS = 4.0
 """How often "typing" is shown anew; services let it fade after five seconds or more."""
 
 ATTEMPTS = 8
-PATIENCE = timedelta(hours=1)
+GIVE_UP_AFTER = timedelta(hours=1)
 """A bubble that failed so often and is so old is given up; an outage of some minutes costs nothing."""
 
 log = logging.getLogger(__name__)
@@ -44,10 +44,15 @@ class Delivery:
     """
 
     def __init__(
-        self, store: Store, lines: Mapping[str, Line], clock: Clock, random: Random, habits: Callable[[], Habits]
+        self,
+        store: Store,
+        connections: Mapping[str, PlatformConnection],
+        clock: Clock,
+        random: Random,
+        habits: Callable[[], Habits],
     ) -> None:
         self._store = store
-        self._lines = lines
+        self._connections = connections
         self._clock = clock
         self._random = random
         self._habits = habits
@@ -58,18 +63,18 @@ class Delivery:
 
     def fit(self, platform: str, bubbles: Sequence[str]) -> list[str]:
         """The bubbles, cut where one is longer than the platform takes."""
-        service = self._lines[platform].platform
+        service = self._connections[platform].platform
         return [piece for bubble in bubbles for piece in split(bubble, service.limit, service.length)]
 
     @asynccontextmanager
     async def typing(self, chat: Chat) -> AsyncIterator[None]:
         """Shows "typing" in the chat for as long as the block runs."""
-        shown = asyncio.create_task(self._show_typing(self._lines[chat.platform].platform, chat.chat))
+        visible_messages = asyncio.create_task(self._show_typing(self._connections[chat.platform].platform, chat.chat))
         try:
             yield
         finally:
-            shown.cancel()
-            await asyncio.gather(shown, return_exceptions=True)
+            visible_messages.cancel()
+            await asyncio.gather(visible_messages, return_exceptions=True)
 
     async def send_pending(
         self, chat: Chat, interruption: asyncio.Event | None = None, since: datetime | None = None
@@ -84,15 +89,15 @@ class Delivery:
         Raises:
             Interrupted: bubbles of a reply are left unsent.
         """
-        line = self._lines[chat.platform]
+        connection = self._connections[chat.platform]
         backoff = Backoff(self._random, longest=300.0)
         while (bubble := await self._store.run(outbox.next_pending, chat.id)) is not None:
             stop = interruption if bubble.kind == "reply" else None
-            await interruptible(self._wait_for_turn(line, chat, bubble, since or self._clock.now()), stop)
+            await cancel_on_event(self._wait_for_turn(connection, chat, bubble, since or self._clock.now()), stop)
             if stop is not None and stop.is_set():
-                raise Interrupted
+                raise CancelledByEvent
             since = None
-            task = asyncio.create_task(self._send(line.platform, chat, bubble, backoff))
+            task = asyncio.create_task(self._send(connection.platform, chat, bubble, backoff))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
             # Shielded: a bubble on its way is followed to its end even when the daemon stops; see `finish`.
@@ -104,9 +109,9 @@ class Delivery:
         if self._sending:
             await asyncio.wait(self._sending, timeout=seconds)
 
-    async def _wait_for_turn(self, line: Line, chat: Chat, bubble: Bubble, since: datetime) -> None:
+    async def _wait_for_turn(self, connection: PlatformConnection, chat: Chat, bubble: Bubble, since: datetime) -> None:
         """Waits for the connection, for the time a failed bubble may be tried again, and for the typing."""
-        await line.connected.wait()
+        await connection.connected.wait()
         if bubble.not_before is not None:
             await self._clock.sleep((bubble.not_before - self._clock.now()).total_seconds())
         if bubble.attempts == 0:
@@ -123,8 +128,8 @@ class Delivery:
         """Sends one bubble and commits how it went; tells whether it was sent."""
         quoted = None
         if chat.kind == "group" and bubble.position == 0 and bubble.inbox_id is not None:
-            quoted = await self._store.run(outbox.answered_message, bubble)
-        await self._store.run(outbox.begin_sending, bubble.id, self._clock.now())
+            quoted = await self._store.run(outbox.answered_message_id, bubble)
+        await self._store.run(outbox.mark_sending, bubble.id, self._clock.now())
         outgoing = Outgoing(id=bubble.id, chat=chat.chat, text=bubble.text, reply_to=quoted)
         try:
             message_id = await platform.send(outgoing)
@@ -147,13 +152,13 @@ class Delivery:
         if failure.unknown:
             self._unsure_since.setdefault(bubble.id, now)
         unsure_since = self._unsure_since.get(bubble.id)
-        forgotten = unsure_since is not None and now + timedelta(seconds=seconds) > unsure_since + outbox.RESEND_WITHIN
+        forgotten = unsure_since is not None and now + timedelta(seconds=seconds) > unsure_since + outbox.RESEND_WINDOW
         if unsure_since is not None and (forgotten or not platform.resend_is_safe):
             log.warning(tr("{platform}: a bubble may not have arrived; it is not sent again: {error}", **values))
             await self._store.run(outbox.mark_unknown, bubble.id, str(failure), now)
-        elif failure.permanent or (bubble.attempts + 1 >= ATTEMPTS and now - bubble.created_at >= PATIENCE):
+        elif failure.permanent or (bubble.attempts + 1 >= ATTEMPTS and now - bubble.created_at >= GIVE_UP_AFTER):
             log.warning(tr("{platform}: a bubble was given up: {error}", **values))
             await self._store.run(outbox.mark_failed, bubble.id, str(failure), now)
         else:
             log.info(tr("{platform}: sent again in {seconds} s: {error}", seconds=round(seconds, 1), **values))
-            await self._store.run(outbox.postpone, bubble.id, str(failure), now + timedelta(seconds=seconds), now)
+            await self._store.run(outbox.schedule_retry, bubble.id, str(failure), now + timedelta(seconds=seconds), now)

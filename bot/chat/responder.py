@@ -25,13 +25,13 @@ OBJECTIONS = 2
 """The guard may object to a reply so often; then nothing is said."""
 
 SILENT = "the persona had nothing to say"
-KEPT_BACK = "the guard kept the reply back"
+BLOCKED = "the guard kept the reply back"
 """Reasons of messages that were thought about and left without a reply."""
 
 log = logging.getLogger(__name__)
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class LoadedAdapter(msgspec.Struct, frozen=True):
     """An adapter in the engine: whose it is, the engine's name for it, how it is sampled."""
 
     persona: Persona
@@ -43,7 +43,7 @@ class Loaded(msgspec.Struct, frozen=True):
         return self.persona.manifest.version
 
 
-class Thought(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True):
     """A turn the persona wants to say: its bubbles (none: it keeps silent, and why) and the adapter it came from."""
 
     bubbles: tuple[str, ...]
@@ -51,18 +51,18 @@ class Thought(msgspec.Struct, frozen=True):
     silence: str = SILENT
 
 
-class Voice:
+class Responder:
     """Speaks with the adapter in use once `wake` was called; before that everybody waits."""
 
     def __init__(self, config: Config, clock: Clock) -> None:
         self._config = config
         self._clock = clock
         self._engine: Engine | None = None
-        self._loaded: Loaded | None = None
-        self._awake = asyncio.Event()
+        self._loaded: LoadedAdapter | None = None
+        self._ready = asyncio.Event()
 
     @property
-    def loaded(self) -> Loaded | None:
+    def loaded(self) -> LoadedAdapter | None:
         """The adapter in use; None before the persona is awake."""
         return self._loaded
 
@@ -75,21 +75,23 @@ class Voice:
         """Whether a reply can be given now."""
         return self._engine is not None and self._engine.health().ready
 
-    def wake(self, engine: Engine, loaded: Loaded) -> None:
+    def start(self, engine: Engine, loaded: LoadedAdapter) -> None:
         """From now on turns are said with this engine and adapter."""
         self._engine = engine
         self._loaded = loaded
-        self._awake.set()
+        self._ready.set()
 
-    async def awake(self) -> None:
+    async def wait_until_ready(self) -> None:
         """Waits until `wake` was called."""
-        await self._awake.wait()
+        await self._ready.wait()
 
-    def switch(self, loaded: Loaded) -> None:
+    def switch_adapter(self, loaded: LoadedAdapter) -> None:
         """Turns that begin after this use the new adapter; those being said end with the old one."""
         self._loaded = loaded
 
-    async def say(self, *, kind: str, platform: str, contact: str | None = None, turns: Sequence[Turn] = ()) -> Thought:
+    async def respond(
+        self, *, kind: str, platform: str, contact: str | None = None, turns: Sequence[Turn] = ()
+    ) -> Reply:
         """The persona's next turn; silence, when the guard objects to what it says, and to what it says instead.
 
         Args:
@@ -101,17 +103,17 @@ class Voice:
         Raises:
             EngineError: the engine is full, closed or failed.
         """
-        await self.awake()
-        thought = Thought((), "")
+        await self.wait_until_ready()
+        reply = Reply((), "")
         objections = 0
         for _ in range(TRIES):
-            thought = await self._try(kind, platform, contact, turns)
-            objections += thought.silence == KEPT_BACK
-            if thought.bubbles or objections == OBJECTIONS:
+            reply = await self._try(kind, platform, contact, turns)
+            objections += reply.silence == BLOCKED
+            if reply.bubbles or objections == OBJECTIONS:
                 break
-        return thought
+        return reply
 
-    async def _try(self, kind: str, platform: str, contact: str | None, turns: Sequence[Turn]) -> Thought:
+    async def _try(self, kind: str, platform: str, contact: str | None, turns: Sequence[Turn]) -> Reply:
         """One turn, all of it with the adapter that is in use when it begins."""
         engine, loaded, reply = self._engine, self._loaded, self._config.reply
         assert engine is not None
@@ -134,5 +136,5 @@ class Voice:
         objection = guard.objects("\n".join(bubbles)) if guard is not None else None
         if objection is not None:
             log.warning(tr("{platform}: a reply is not sent: {reason}", platform=platform, reason=objection))
-            return Thought((), loaded.version, KEPT_BACK)
-        return Thought(tuple(bubbles), loaded.version)
+            return Reply((), loaded.version, BLOCKED)
+        return Reply(tuple(bubbles), loaded.version)

@@ -34,11 +34,11 @@ def run(run: Run) -> dict[str, Any]:
 
     from random import Random
 
-    from bot.app import Daemon, Surroundings
+    from bot.app import Daemon, Dependencies
     from bot.clock import SystemClock
 
     async def serve() -> dict[str, Any]:
-        around = Surroundings(environ, platforms(), open_engine, SystemClock(), Random())
+        around = Dependencies(environ, platforms(), open_engine, SystemClock(), Random())
         return await Daemon(config, around).run(stop.listen())
 
     result = asyncio.run(serve())

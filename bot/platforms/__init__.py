@@ -28,8 +28,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
             remember, but the log should say whom to allow.
         sent_at: UTC, as the platform says.
         message_id: the platform's id of the message, for quoting.
-        addressed: the persona is meant: private chat, mention, name, or a reply to it.
-        keys: ids an allow-list entry may name, most specific first: the account in private chats; in groups the
+        mentions_bot: the persona is meant: private chat, mention, name, or a reply to it.
+        allow_ids: ids an allow-list entry may name, most specific first: the account in private chats; in groups the
             chat and its server, never the account, so that allowing a friend does not open every group they are in.
     """
 
@@ -42,8 +42,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     sent_at: datetime
     message_id: str
-    addressed: bool
-    keys: tuple[str, ...]
+    mentions_bot: bool
+    allow_ids: tuple[str, ...]
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):

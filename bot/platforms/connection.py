@@ -18,7 +18,7 @@ CLOSE_SECONDS = 2.0
 log = logging.getLogger(__name__)
 
 
-class Line:
+class PlatformConnection:
     """One platform with whether it is connected yet. `connected` stays set once the first connection stood."""
 
     def __init__(self, platform: Platform, clock: Clock, random: Random) -> None:

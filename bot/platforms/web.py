@@ -58,8 +58,8 @@ class WebPlatform:
                 text=text,
                 sent_at=datetime.now(UTC),
                 message_id=event,
-                addressed=True,
-                keys=(chat,),
+                mentions_bot=True,
+                allow_ids=(chat,),
             )
         )
         self._changed(chat)

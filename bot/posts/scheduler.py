@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy import Connection
 
-from bot.chat.conversation import Means
-from bot.chat.responder import Thought
-from bot.posts.triggers import Rhythm, RhythmTrigger
+from bot.chat.conversation import Services
+from bot.chat.responder import Reply
+from bot.posts.triggers import ApschedulerTrigger, PostTrigger
 from bot.store import inbox, outbox, slots
 from bot.store.schema import Chat
 from doppel.config import Config, PostSettings
@@ -26,7 +26,7 @@ GRACE = timedelta(hours=1)
 log = logging.getLogger(__name__)
 
 
-class Schedule:
+class PostScheduler:
     """All schedules of config.yaml.
 
     Args:
@@ -38,21 +38,21 @@ class Schedule:
         UserError: a post's rhythm cannot be understood.
     """
 
-    def __init__(self, config: Config, means: Means, look: Callable[[Chat], None]) -> None:
-        self._posts = [(post, Rhythm(post, config.zone)) for post in config.posts]
-        self._means = means
-        self._look = look
+    def __init__(self, config: Config, services: Services, wake_chat: Callable[[Chat], None]) -> None:
+        self._posts = [(post, PostTrigger(post, config.zone)) for post in config.posts]
+        self._services = services
+        self._wake_chat = wake_chat
         self._scheduler = AsyncIOScheduler(timezone=config.zone)
 
     async def start(self) -> None:
         """Makes up for a slot missed by a short downtime, then waits for the next ones."""
-        for post, rhythm in self._posts:
-            await self._note_missed(post, rhythm)
-            await self.wake(post, rhythm)
+        for post, trigger in self._posts:
+            await self._log_missed_slots(post, trigger)
+            await self.wake(post, trigger)
             self._scheduler.add_job(
                 self.wake,
-                RhythmTrigger(rhythm),
-                args=(post, rhythm),
+                ApschedulerTrigger(trigger),
+                args=(post, trigger),
                 id=post.name,
                 misfire_grace_time=None,  # however late it wakes, `wake` finds what is due
                 coalesce=True,
@@ -65,23 +65,23 @@ class Schedule:
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
-    async def wake(self, post: PostSettings, rhythm: Rhythm) -> None:
+    async def wake(self, post: PostSettings, trigger: PostTrigger) -> None:
         """Posts the newest slot that is due and was not dealt with; older ones are skipped."""
         try:
-            slot = await self._due(post, rhythm)
+            slot = await self._due(post, trigger)
             if slot is not None:
                 await self._publish(post, slot)
         except DoppelError as error:
             log.warning(tr("post {name}: {error}", name=post.name, error=error))
 
-    async def _note_missed(self, post: PostSettings, rhythm: Rhythm) -> None:
+    async def _log_missed_slots(self, post: PostSettings, trigger: PostTrigger) -> None:
         """Says so when slots passed while the daemon was down for longer than the grace."""
-        now, store = self._means.clock.now(), self._means.store
-        known = await store.run(slots.known_since, post.name, rhythm.text, now)
+        now, store = self._services.clock.now(), self._services.store
+        known = await store.run(slots.trigger_since, post.name, trigger.text, now)
         last = await store.run(slots.last_claimed, post.name)
         start = known if last is None else max(known, last + timedelta(microseconds=1))
-        first = next(rhythm.slots(start), None)
-        if first is not None and rhythm.moment(first) < now - GRACE:
+        first = next(trigger.slots(start), None)
+        if first is not None and trigger.fire_time(first) < now - GRACE:
             log.info(
                 tr(
                     "post {name}: nothing was posted between {first} and now, because doppel was not running",
@@ -90,12 +90,12 @@ class Schedule:
                 )
             )
 
-    async def _due(self, post: PostSettings, rhythm: Rhythm) -> datetime | None:
+    async def _due(self, post: PostSettings, trigger: PostTrigger) -> datetime | None:
         """The newest slot that is due, if its moment is recent; those before it are claimed as skipped."""
-        now, store = self._means.clock.now(), self._means.store
-        known = await store.run(slots.known_since, post.name, rhythm.text, now)
-        passed = rhythm.due(max(known, now - GRACE - rhythm.jitter), now)
-        recent = [slot for slot in passed if rhythm.moment(slot) >= now - GRACE]
+        now, store = self._services.clock.now(), self._services.store
+        known = await store.run(slots.trigger_since, post.name, trigger.text, now)
+        passed = trigger.due(max(known, now - GRACE - trigger.jitter), now)
+        recent = [slot for slot in passed if trigger.fire_time(slot) >= now - GRACE]
         missed = await store.run(slots.unclaimed, post.name, recent)
         if not missed:
             return None
@@ -103,20 +103,18 @@ class Schedule:
         return missed[-1]
 
     async def _publish(self, post: PostSettings, slot: datetime) -> None:
-        means, platform = self._means, post.to.partition(":")[0]
+        services, platform = self._services, post.to.partition(":")[0]
         try:
-            thought = await means.voice.say(kind="post", platform=platform)
+            reply = await services.responder.respond(kind="post", platform=platform)
         except DoppelError as error:
-            now = means.clock.now()
-            await means.store.run(slots.claim, post.name, slot, "failed", now=now, reason=str(error))
+            now = services.clock.now()
+            await services.store.run(slots.claim, post.name, slot, "failed", now=now, reason=str(error))
             raise
-        fitting = Thought(tuple(means.delivery.fit(platform, thought.bubbles)), thought.version, thought.silence)
-        chat = await means.store.run(_claim_and_put, post, slot, fitting, means.clock.now())
+        fitting = Reply(tuple(services.delivery.fit(platform, reply.bubbles)), reply.version, reply.silence)
+        chat = await services.store.run(_claim_and_put, post, slot, fitting, services.clock.now())
         if chat is not None:
-            log.info(
-                tr("post {name}: to {to} (adapter {version})", name=post.name, to=post.to, version=thought.version)
-            )
-            self._look(chat)
+            log.info(tr("post {name}: to {to} (adapter {version})", name=post.name, to=post.to, version=reply.version))
+            self._wake_chat(chat)
 
 
 def check_targets(posts: Sequence[PostSettings], off: Mapping[str, str], on: Sequence[str]) -> None:
@@ -144,16 +142,16 @@ def check_targets(posts: Sequence[PostSettings], off: Mapping[str, str], on: Seq
 
 
 def _claim_and_put(
-    connection: Connection, post: PostSettings, slot: datetime, thought: Thought, now: datetime
+    connection: Connection, post: PostSettings, slot: datetime, reply: Reply, now: datetime
 ) -> Chat | None:
     """Claims the slot and writes its post, or neither; None when there is nothing to send."""
     platform, _, target = post.to.partition(":")
-    if not thought.bubbles:
-        slots.claim(connection, post.name, slot, "failed", now=now, reason=thought.silence)
+    if not reply.bubbles:
+        slots.claim(connection, post.name, slot, "failed", now=now, reason=reply.silence)
         return None
     slot_id = slots.claim(connection, post.name, slot, "posted", now=now)
     if slot_id is None:
         return None
-    chat = inbox.find_chat(connection, platform, target, now=now)
-    outbox.put_turn(connection, chat.id, "post", thought.bubbles, adapter=thought.version, now=now, slot_id=slot_id)
+    chat = inbox.get_or_create_chat(connection, platform, target, now=now)
+    outbox.add_turn(connection, chat.id, "post", reply.bubbles, adapter=reply.version, now=now, slot_id=slot_id)
     return chat

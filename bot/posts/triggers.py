@@ -25,7 +25,7 @@ EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
-class Rhythm:
+class PostTrigger:
     """The slots of one schedule.
 
     Raises:
@@ -47,7 +47,7 @@ class Rhythm:
             yield following.astimezone(UTC)
             following = self._trigger.get_next_fire_time(following, following + timedelta(microseconds=1))
 
-    def moment(self, slot: datetime) -> datetime:
+    def fire_time(self, slot: datetime) -> datetime:
         """When the post of a slot is made: up to the jitter later."""
         return slot + self.jitter * Random(f"{self._name} {slot.isoformat()}").random()
 
@@ -57,31 +57,31 @@ class Rhythm:
         for slot in self.slots(since):
             if slot > now:
                 break
-            if self.moment(slot) <= now:
+            if self.fire_time(slot) <= now:
                 passed.append(slot)
         return passed
 
-    def next_moment(self, after: datetime) -> datetime | None:
+    def next_fire_time(self, after: datetime) -> datetime | None:
         """The first moment later than `after`."""
         best: datetime | None = None
         for slot in self.slots(after - self.jitter):
             if best is not None and slot >= best:
                 break
-            moment = self.moment(slot)
-            if moment > after and (best is None or moment < best):
-                best = moment
+            fire_time = self.fire_time(slot)
+            if fire_time > after and (best is None or fire_time < best):
+                best = fire_time
         return best
 
 
-class RhythmTrigger(BaseTrigger):  # type: ignore[misc]
+class ApschedulerTrigger(BaseTrigger):  # type: ignore[misc]
     """A rhythm as APScheduler wants it."""
 
-    def __init__(self, rhythm: Rhythm) -> None:
-        self._rhythm = rhythm
+    def __init__(self, trigger: PostTrigger) -> None:
+        self._rhythm = trigger
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """The next moment later than now and than the one before."""
-        return self._rhythm.next_moment(max(now, previous_fire_time or now))
+        return self._rhythm.next_fire_time(max(now, previous_fire_time or now))
 
 
 def _interval(every: str) -> BaseTrigger:

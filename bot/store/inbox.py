@@ -14,8 +14,8 @@ from bot.store.schema import (
     ChatKind,
     InboxMessage,
     InboxState,
+    NewMessage,
     OutboxState,
-    Received,
     TurnKind,
     chats,
     inbox,
@@ -30,7 +30,7 @@ SHOWN: tuple[OutboxState, ...] = ("sending", "sent", "unknown")
 """States of bubbles that a reader of the chat may have seen."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message of a chat, whoever wrote it; `sender` is None for the persona. `at` is UTC, by our clock."""
 
     sender: str | None
@@ -40,7 +40,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     adapter: str | None
 
 
-def find_chat(connection: Connection, platform: str, chat: str, kind: ChatKind | None = None, *, now: datetime) -> Chat:
+def get_or_create_chat(
+    connection: Connection, platform: str, chat: str, kind: ChatKind | None = None, *, now: datetime
+) -> Chat:
     """The row of a conversation, made when it is new. A kind of None stands for "whatever it is"."""
     mine = (chats.c.platform == platform, chats.c.chat == chat)
     row = connection.execute(select(chats).where(*mine)).one_or_none()
@@ -52,7 +54,7 @@ def find_chat(connection: Connection, platform: str, chat: str, kind: ChatKind |
     return read(row, Chat)
 
 
-def receive(connection: Connection, message: Received, now: datetime) -> Chat | None:
+def receive(connection: Connection, message: NewMessage, now: datetime) -> Chat | None:
     """Commits a message as `new`, or as `ignored` context when the persona is not addressed.
 
     Returns its chat, or None when the event is known already.
@@ -60,7 +62,7 @@ def receive(connection: Connection, message: Received, now: datetime) -> Chat | 
     seen = select(inbox.c.id).where(inbox.c.platform == message.platform, inbox.c.event_id == message.event_id)
     if connection.execute(seen).first() is not None:
         return None
-    chat = find_chat(connection, message.platform, message.chat, message.kind, now=now)
+    chat = get_or_create_chat(connection, message.platform, message.chat, message.kind, now=now)
     connection.execute(
         insert(inbox).values(
             chat_id=chat.id,
@@ -69,11 +71,11 @@ def receive(connection: Connection, message: Received, now: datetime) -> Chat | 
             message_id=message.message_id,
             sender=message.sender,
             text=message.text,
-            addressed=message.addressed,
+            addressed=message.mentions_bot,
             sent_at=message.sent_at,
             received_at=now,
-            state="new" if message.addressed else "ignored",
-            reason=None if message.addressed else NOT_ADDRESSED,
+            state="new" if message.mentions_bot else "ignored",
+            reason=None if message.mentions_bot else NOT_ADDRESSED,
             attempts=0,
         )
     )
@@ -96,7 +98,7 @@ def newest(connection: Connection, platform: str) -> dict[str, str]:
     return known
 
 
-def waiting(connection: Connection, chat_id: int) -> list[InboxMessage]:
+def pending_messages(connection: Connection, chat_id: int) -> list[InboxMessage]:
     """The chat's messages that still need an answer, oldest first."""
     rows = connection.execute(
         select(inbox).where(inbox.c.chat_id == chat_id, inbox.c.state == "new").order_by(inbox.c.id)
@@ -104,20 +106,20 @@ def waiting(connection: Connection, chat_id: int) -> list[InboxMessage]:
     return [read(row, InboxMessage) for row in rows]
 
 
-def shown(connection: Connection, platform: str, chat: str, limit: int) -> list[Entry]:
+def visible_messages(connection: Connection, platform: str, chat: str, limit: int) -> list[HistoryMessage]:
     """The last messages of a chat as somebody in it sees them, oldest first."""
     query = select(chats.c.id).where(chats.c.platform == platform, chats.c.chat == chat)
     chat_id = connection.execute(query).scalar_one_or_none()
     return [] if chat_id is None else history(connection, chat_id, limit, states=SHOWN, new=True)
 
 
-def situation(connection: Connection, chat_id: int, limit: int) -> tuple[list[Entry], list[InboxMessage]]:
+def prompt_context(connection: Connection, chat_id: int, limit: int) -> tuple[list[HistoryMessage], list[InboxMessage]]:
     """What was said before in a chat, and what waits for an answer; the last ones, at most `limit` together.
 
     A chat that is longer loses its oldest messages a quarter of `limit` at a time: in between the beginning stays the
     same, so that an engine need not read all of it anew for each reply.
     """
-    asked = waiting(connection, chat_id)
+    asked = pending_messages(connection, chat_id)
     said = _count(connection, chat_id)
     step = max(1, limit // 4)
     over = said + len(asked) - limit
@@ -135,7 +137,7 @@ def unfinished_chats(connection: Connection) -> list[Chat]:
     return [read(row, Chat) for row in rows]
 
 
-def settle(connection: Connection, ids: Sequence[int], state: InboxState, reason: str | None = None) -> None:
+def resolve(connection: Connection, ids: Sequence[int], state: InboxState, reason: str | None = None) -> None:
     """Ends the waiting of messages."""
     connection.execute(update(inbox).where(inbox.c.id.in_(ids)).values(state=state, reason=reason))
 
@@ -154,7 +156,7 @@ def _count(connection: Connection, chat_id: int) -> int:
 
 def history(
     connection: Connection, chat_id: int, limit: int, *, states: Sequence[str] = (*SHOWN, "pending"), new: bool = False
-) -> list[Entry]:
+) -> list[HistoryMessage]:
     """The last `limit` messages of a chat, oldest first.
 
     Args:
@@ -174,4 +176,4 @@ def history(
     ).where(outbox.c.chat_id == chat_id, outbox.c.state.in_(states))  # fmt: skip
     both = union_all(theirs, mine).subquery()
     newest = select(both).order_by(both.c.at.desc(), both.c.side.desc(), both.c.id.desc()).limit(limit)
-    return [read(row, Entry) for row in reversed(connection.execute(newest).all())]
+    return [read(row, HistoryMessage) for row in reversed(connection.execute(newest).all())]

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import msgspec
 from sqlalchemy import Connection, func, insert, select, update
 
-from bot.store.inbox import settle
+from bot.store.inbox import resolve
 from bot.store.schema import Bubble, TurnKind, chats, inbox, outbox, read
 
 INTERRUPTED = "a new message came before it was sent"
@@ -19,11 +19,11 @@ CUT_SHORT = "doppel ended while this was being sent"
 """Error of bubbles whose sending nobody saw the end of."""
 
 
-RESEND_WITHIN = timedelta(minutes=2)
+RESEND_WINDOW = timedelta(minutes=2)
 """A service that drops a second sending remembers the first for some minutes only."""
 
 
-class Unsure(msgspec.Struct, frozen=True, kw_only=True):
+class InterruptedSend(msgspec.Struct, frozen=True, kw_only=True):
     """A bubble that was being sent when the daemon ended; `again` tells whether it will be sent again."""
 
     id: int
@@ -32,7 +32,7 @@ class Unsure(msgspec.Struct, frozen=True, kw_only=True):
     again: bool
 
 
-def put_turn(
+def add_turn(
     connection: Connection,
     chat_id: int,
     kind: TurnKind,
@@ -66,7 +66,7 @@ def put_turn(
             for position, text in enumerate(texts)
         ],
     )
-    settle(connection, answers, "answered")
+    resolve(connection, answers, "answered")
     return turn
 
 
@@ -77,12 +77,12 @@ def next_pending(connection: Connection, chat_id: int) -> Bubble | None:
     return None if row is None else read(row, Bubble)
 
 
-def answered_message(connection: Connection, bubble: Bubble) -> str | None:
+def answered_message_id(connection: Connection, bubble: Bubble) -> str | None:
     """The platform's id of the message a bubble answers."""
     return connection.execute(select(inbox.c.message_id).where(inbox.c.id == bubble.inbox_id)).scalar_one_or_none()
 
 
-def begin_sending(connection: Connection, bubble_id: int, now: datetime) -> None:
+def mark_sending(connection: Connection, bubble_id: int, now: datetime) -> None:
     """Commits that the platform is about to be asked."""
     connection.execute(
         update(outbox)
@@ -106,7 +106,7 @@ def mark_unknown(connection: Connection, bubble_id: int, error: str, now: dateti
     _change(connection, bubble_id, now, state="unknown", error=error)
 
 
-def postpone(connection: Connection, bubble_id: int, error: str, not_before: datetime, now: datetime) -> None:
+def schedule_retry(connection: Connection, bubble_id: int, error: str, not_before: datetime, now: datetime) -> None:
     """It did not arrive and is tried again, not before a time."""
     _change(connection, bubble_id, now, state="pending", error=error, not_before=not_before)
 
@@ -119,7 +119,7 @@ def drop_unsent(connection: Connection, chat_id: int, now: datetime) -> int:
     ).rowcount
 
 
-def recover(connection: Connection, resendable: Collection[str], now: datetime) -> list[Unsure]:
+def recover(connection: Connection, resendable: Collection[str], now: datetime) -> list[InterruptedSend]:
     """Sorts out bubbles that were being sent when the daemon ended without knowing the outcome.
 
     Where the platform drops a second sending (`resendable`) and the first was just now, they wait to be sent again;
@@ -132,11 +132,11 @@ def recover(connection: Connection, resendable: Collection[str], now: datetime) 
         .order_by(outbox.c.id)
     ).all()
     unsure = [
-        Unsure(
+        InterruptedSend(
             id=row.id,
             platform=row.platform,
             chat=row.chat,
-            again=row.platform in resendable and row.changed_at >= now - RESEND_WITHIN,
+            again=row.platform in resendable and row.changed_at >= now - RESEND_WINDOW,
         )
         for row in rows
     ]

@@ -138,7 +138,7 @@ class Chat(msgspec.Struct, frozen=True, kw_only=True):
     kind: ChatKind
 
 
-class Received(msgspec.Struct, frozen=True, kw_only=True):
+class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message to commit to the inbox; the fields are those of the platforms' `Incoming`."""
 
     platform: str
@@ -148,7 +148,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     sender: str
     text: str
     message_id: str
-    addressed: bool
+    mentions_bot: bool
     sent_at: datetime
 
 

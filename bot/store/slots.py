@@ -50,12 +50,12 @@ def last_claimed(connection: Connection, schedule: str) -> datetime | None:
     return last
 
 
-def known_since(connection: Connection, schedule: str, rhythm: str, now: datetime) -> datetime:
+def trigger_since(connection: Connection, schedule: str, trigger: str, now: datetime) -> datetime:
     """Since when the schedule has had this rhythm; now, when it is new or has changed.
 
     A slot before that moment was never missed: nobody had asked for it.
     """
-    name, value = f"schedule:{schedule}", rhythm
+    name, value = f"schedule:{schedule}", trigger
     row = connection.execute(select(cursors).where(cursors.c.name == name)).one_or_none()
     if row is not None and row.value == value:
         since: datetime = row.changed_at

@@ -8,11 +8,11 @@ from datetime import date
 from html import escape
 from zoneinfo import ZoneInfo
 
-from bot.store.inbox import Entry
+from bot.store.inbox import HistoryMessage
 from doppel.i18n import tr
 
 
-def timeline(entries: Sequence[Entry], zone: ZoneInfo, name: str, *, typing: bool) -> str:
+def render_chat(entries: Sequence[HistoryMessage], zone: ZoneInfo, name: str, *, typing: bool) -> str:
     """The messages, oldest first, and three dots while the persona `name` is typing."""
     parts = list(_messages(entries, zone))
     if not entries and not typing:
@@ -26,7 +26,7 @@ def timeline(entries: Sequence[Entry], zone: ZoneInfo, name: str, *, typing: boo
     return f'<div class="scroll"><div class="messages" role="log" aria-live="polite">{"".join(parts)}</div></div>'
 
 
-def _messages(entries: Sequence[Entry], zone: ZoneInfo) -> Iterator[str]:
+def _messages(entries: Sequence[HistoryMessage], zone: ZoneInfo) -> Iterator[str]:
     day: date | None = None
     for position, entry in enumerate(entries):
         at = entry.at.astimezone(zone)

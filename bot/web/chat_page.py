@@ -15,11 +15,11 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
-from bot.chat.responder import Voice
+from bot.chat.responder import Responder
 from bot.platforms.web import WebPlatform
 from bot.store import Store, inbox
-from bot.store.inbox import Entry
-from bot.web.chat_html import timeline
+from bot.store.inbox import HistoryMessage
+from bot.web.chat_html import render_chat
 from bot.web.quiz_page import QUIET, QuizPage
 from doppel.config import Config
 from doppel.i18n import tr
@@ -39,7 +39,7 @@ _LEAVE = """(text) => {
 _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "PingFang SC", "Microsoft YaHei", "sans-serif")
 
 
-class Seen(msgspec.Struct, frozen=True):
+class PageState(msgspec.Struct, frozen=True):
     """What a page shows; when it differs from what is, the page is drawn again."""
 
     chat: str
@@ -49,7 +49,7 @@ class Seen(msgspec.Struct, frozen=True):
     version: str | None
 
 
-class Page:
+class ChatPage:
     """The page for one persona.
 
     Args:
@@ -59,11 +59,11 @@ class Page:
         voice: whether the persona is awake, and with which adapter.
     """
 
-    def __init__(self, config: Config, store: Store, web: WebPlatform, voice: Voice) -> None:
+    def __init__(self, config: Config, store: Store, web: WebPlatform, responder: Responder) -> None:
         self._config = config
         self._store = store
         self._web = web
-        self._voice = voice
+        self._responder = responder
         targets = (post.to.partition(":") for post in config.posts)
         self._boards = tuple(dict.fromkeys(chat for platform, _, chat in targets if platform == web.name))
 
@@ -97,32 +97,32 @@ class Page:
             outgoing = gr.Textbox(visible="hidden")
             notice = gr.HTML(self._notice(), elem_id="notice", js_on_load=None)
             parts = [chat, heading, notice, seen]
-            blocks.load(self._opened, [mine], [mine, *parts], **QUIET)
+            blocks.load(self._on_load, [mine], [mine, *parts], **QUIET)
             sent = text.submit(None, [text], [outgoing, text], js=_LEAVE, **QUIET)
-            taken = sent.then(self._typed, [mine, outgoing], [mine, *parts], **QUIET)
+            taken = sent.then(self._on_submit, [mine, outgoing], [mine, *parts], **QUIET)
             taken.failure(None, [text, outgoing], [text], js="(text, lost) => text || lost", **QUIET)
-            gr.Timer(TICK_SECONDS).tick(self._ticked, [mine, seen], parts, **{**QUIET, "trigger_mode": "once"})
+            gr.Timer(TICK_SECONDS).tick(self._on_tick, [mine, seen], parts, **{**QUIET, "trigger_mode": "once"})
         page: gr.Blocks = blocks
         return page
 
-    async def _opened(self, mine: Any) -> tuple[Any, ...]:
+    async def _on_load(self, mine: Any) -> tuple[Any, ...]:
         chat = mine if isinstance(mine, str) and _CHAT.fullmatch(mine) else token_hex(16)
-        return chat, *await self._drawn(chat)
+        return chat, *await self._render(chat)
 
-    async def _typed(self, mine: Any, text: str) -> tuple[Any, ...]:
+    async def _on_submit(self, mine: Any, text: str) -> tuple[Any, ...]:
         chat = mine if isinstance(mine, str) and _CHAT.fullmatch(mine) else token_hex(16)
         if text.strip():
             await self._web.submit(chat, text.strip()[: self._web.limit])
-        return chat, *await self._drawn(chat)
+        return chat, *await self._render(chat)
 
-    async def _ticked(self, mine: Any, seen: Seen | None) -> tuple[Any, ...] | Any:
-        if not isinstance(mine, str) or not _CHAT.fullmatch(mine) or self._look(mine) == seen:
+    async def _on_tick(self, mine: Any, seen: PageState | None) -> tuple[Any, ...] | Any:
+        if not isinstance(mine, str) or not _CHAT.fullmatch(mine) or self._page_state(mine) == seen:
             return gr.skip()
-        return await self._drawn(mine)
+        return await self._render(mine)
 
-    def _look(self, chat: str) -> Seen:
-        loaded = self._voice.loaded
-        return Seen(
+    def _page_state(self, chat: str) -> PageState:
+        loaded = self._responder.loaded
+        return PageState(
             chat,
             self._web.revision(chat),
             tuple(self._web.revision(board) for board in self._boards),
@@ -130,20 +130,20 @@ class Page:
             loaded.version if loaded else None,
         )
 
-    async def _drawn(self, chat: str) -> tuple[Any, ...]:
+    async def _render(self, chat: str) -> tuple[Any, ...]:
         """Values for chat, heading, notice and seen."""
-        seen = self._look(chat)  # before reading: what changes meanwhile is drawn at the next tick
+        seen = self._page_state(chat)  # before reading: what changes meanwhile is drawn at the next tick
         name, zone = self._config.persona.name, self._config.zone
-        entries: list[Entry] = []
+        entries: list[HistoryMessage] = []
         for source in (chat, *self._boards):
-            entries += await self._store.run(inbox.shown, self._web.name, source, SHOWN)
+            entries += await self._store.run(inbox.visible_messages, self._web.name, source, SHOWN)
         entries.sort(key=lambda entry: entry.at)
-        return timeline(entries[-SHOWN:], zone, name, typing=seen.typing), self._heading(), self._notice(), seen
+        return render_chat(entries[-SHOWN:], zone, name, typing=seen.typing), self._heading(), self._notice(), seen
 
     def _heading(self, quiz: str = "") -> str:
         """Who it is, how they are (or what is said of the quiz, on its page), and the way to the other page."""
         name = html.escape(self._config.persona.name)
-        awake = self._voice.is_ready()
+        awake = self._responder.is_ready()
         dot, state = ("dot", tr("here")) if awake else ("dot waking", tr("waking up; your messages will be answered"))
         below = html.escape(quiz) if quiz else f'<span class="{dot}"></span>{html.escape(state)}'
         pages = (("../" if quiz else "./", tr("Chat"), not quiz), ("./" if quiz else "quiz/", tr("Quiz"), bool(quiz)))
@@ -157,7 +157,7 @@ class Page:
         )
 
     def _notice(self) -> str:
-        loaded = self._voice.loaded
+        loaded = self._responder.loaded
         local = tr("Imitates a person; what it says was not said by them. This chat stays on this machine.")
         version = tr("Adapter {version}.", version=loaded.version) if loaded else ""
         return f"<p>{html.escape(f'{local} {version}'.strip())}</p>"

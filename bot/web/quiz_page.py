@@ -91,7 +91,7 @@ class QuizPage:
             stop = gr.Button(tr("Stop here"), elem_id="stop", size="sm", visible=False)
             again = gr.Button("", elem_id="again", visible=False)
             parts = [state, view, begin, verdicts, stop, again]
-            blocks.load(self._opened, None, parts, **QUIET)
+            blocks.load(self._on_load, None, parts, **QUIET)
             gr.on([start.click, name.submit], self._began, [state, name], parts, **_ONCE)
             real.click(self._called_real, [state], parts, **_ONCE)
             generated.click(self._called_generated, [state], parts, **_ONCE)
@@ -100,14 +100,14 @@ class QuizPage:
         page: gr.Blocks = blocks
         return page
 
-    async def _opened(self) -> tuple[Any, ...]:
-        return self._drawn(await asyncio.to_thread(self._offered))
+    async def _on_load(self) -> tuple[Any, ...]:
+        return self._render(await asyncio.to_thread(self._offered))
 
     async def _began(self, state: QuizState | None, name: str) -> tuple[Any, ...]:
         if state is None or state.name:
-            return self._drawn(state)
+            return self._render(state)
         called = " ".join(name.split())[:MAX_NAME_LENGTH] or tr("somebody")
-        return self._drawn(msgspec.structs.replace(state, name=called))
+        return self._render(msgspec.structs.replace(state, name=called))
 
     async def _called_real(self, state: QuizState | None) -> tuple[Any, ...]:
         return await self._judged(state, is_real=True)
@@ -117,22 +117,22 @@ class QuizPage:
 
     async def _judged(self, state: QuizState | None, *, is_real: bool) -> tuple[Any, ...]:
         if state is None or not state.name or state.is_over:
-            return self._drawn(state)
+            return self._render(state)
         state = msgspec.structs.replace(state, verdicts=(*state.verdicts, is_real))
         if len(state.verdicts) < len(state.session.questions):
-            return self._drawn(state)
+            return self._render(state)
         return await self._ended(state)
 
     async def _ended(self, state: QuizState | None) -> tuple[Any, ...]:
         if state is None or not state.name or state.is_over:
-            return self._drawn(state)
+            return self._render(state)
         state = msgspec.structs.replace(state, is_over=True)
-        return self._drawn(await self._kept(state) if state.verdicts else state)
+        return self._render(await self._kept(state) if state.verdicts else state)
 
     async def _again(self, state: QuizState | None) -> tuple[Any, ...]:
         if state is not None and state.trouble:
-            return self._drawn(await self._kept(state))
-        return await self._opened()
+            return self._render(await self._kept(state))
+        return await self._on_load()
 
     async def _kept(self, state: QuizState) -> QuizState:
         """Writes the score into the version; one at a time, for each is written beside those before."""
@@ -162,7 +162,7 @@ class QuizPage:
         except DoppelError:
             return None
 
-    def _drawn(self, state: QuizState | None) -> tuple[Any, ...]:
+    def _render(self, state: QuizState | None) -> tuple[Any, ...]:
         """Values for the state, the view, the fields of the beginning, the two answers, stop and again."""
         persona = self._config.persona.name
         if state is None:

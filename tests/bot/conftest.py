@@ -1,4 +1,4 @@
-"""A stage for the daemon's inside: fake clock, engine and platform, a real store."""
+"""Runs the daemon's parts in tests: fake clock, engine and platform, a real store."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -9,12 +9,12 @@ from playwright.async_api import Browser
 
 from doppel.transcript import Transcript
 from tests.bot.browser import chromium
-from tests.bot.stage import FakeEngine, FakePlatform, Stage, config_in
+from tests.bot.harness import FakeEngine, FakePlatform, Harness, config_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-MakeStage = Callable[..., Awaitable[Stage]]
+MakeHarness = Callable[..., Awaitable[Harness]]
 
 
 @pytest.fixture(scope="session")
@@ -34,21 +34,21 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-async def make_stage(tmp_path: Path, tiny_transcript: Transcript) -> AsyncIterator[MakeStage]:
-    """`await make_stage(*platforms, awake=True, **config)` starts a stage, by default with one fake Telegram."""
-    stages: list[Stage] = []
+async def make_harness(tmp_path: Path, tiny_transcript: Transcript) -> AsyncIterator[MakeHarness]:
+    """`await make_harness(*platforms, ready=True, **config)` starts a harness, by default with one fake Telegram."""
+    harnesses: list[Harness] = []
 
-    async def make(*platforms: FakePlatform, awake: bool = True, **content: object) -> Stage:
-        stage = Stage(config_in(tmp_path, **content), tiny_transcript, *(platforms or (FakePlatform(),)))
-        await stage.start(awake=awake)
-        stages.append(stage)
-        return stage
+    async def make(*platforms: FakePlatform, ready: bool = True, **content: object) -> Harness:
+        harness = Harness(config_in(tmp_path, **content), tiny_transcript, *(platforms or (FakePlatform(),)))
+        await harness.start(ready=ready)
+        harnesses.append(harness)
+        return harness
 
     yield make
-    for stage in stages:
-        await stage.stop()
+    for harness in harnesses:
+        await harness.stop()
 
 
 @pytest.fixture
-async def stage(make_stage: MakeStage) -> Stage:
-    return await make_stage()
+async def harness(make_harness: MakeHarness) -> Harness:
+    return await make_harness()

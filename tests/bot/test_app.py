@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bot.app import Daemon, Surroundings
+from bot.app import Daemon, Dependencies
 from bot.clock import SystemClock
 from bot.platforms import Platform
 from bot.platforms.web import WebPlatform
@@ -22,7 +22,7 @@ from doppel.adapters.habits import Habits
 from doppel.config import Config
 from doppel.errors import DoppelError, UserError
 from doppel.transcript import Transcript
-from tests.bot.stage import FakeEngine, FakePlatform, config_in, publish
+from tests.bot.harness import FakeEngine, FakePlatform, config_in, publish
 
 QUICK = Habits(seconds_per_character=0.0)
 
@@ -56,9 +56,9 @@ def waking(tiny_transcript: Transcript) -> Waking:
     return Waking(tiny_transcript)
 
 
-def surroundings(waking: Any, *platforms: FakePlatform) -> Surroundings:
+def dependencies(waking: Any, *platforms: FakePlatform) -> Dependencies:
     factories: dict[str, Any] = {one.name: lambda *_, one=one: one for one in platforms}
-    return Surroundings({}, {"web": Watched, **factories}, waking, SystemClock(), Random(1))
+    return Dependencies({}, {"web": Watched, **factories}, waking, SystemClock(), Random(1))
 
 
 class Watched(WebPlatform):
@@ -84,12 +84,12 @@ class Running:
 
     @property
     def web(self) -> Watched:
-        platform: Platform = self.daemon._lines["web"].platform
+        platform: Platform = self.daemon._connections["web"].platform
         assert isinstance(platform, Watched)
         return platform
 
     async def awake(self) -> None:
-        await self.daemon._voice.awake()
+        await self.daemon._responder.wait_until_ready()
         assert (await self.client.get("/readyz")).status_code == 200
 
     async def changes(self, count: int) -> None:
@@ -114,7 +114,7 @@ async def running(daemon: Daemon) -> AsyncIterator[Running]:
 
 async def test_alive_before_ready_and_early_messages_are_answered(config: Config, waking: Waking) -> None:
     waking.engine.turns = [["good morning", "slept well?"]]
-    daemon = Daemon(config, surroundings(waking))
+    daemon = Daemon(config, dependencies(waking))
     async with running(daemon) as one:
         assert (await one.client.get("/healthz")).status_code == 200
         answer = await one.client.get("/readyz")
@@ -133,7 +133,7 @@ async def test_alive_before_ready_and_early_messages_are_answered(config: Config
 
 async def test_page_is_served_at_the_root(config: Config, waking: Waking) -> None:
     waking.go.set()
-    async with running(Daemon(config, surroundings(waking))) as one:
+    async with running(Daemon(config, dependencies(waking))) as one:
         page = await one.client.get("/")
         assert page.status_code == 200
         assert '"title":"sample"' in page.text
@@ -141,7 +141,7 @@ async def test_page_is_served_at_the_root(config: Config, waking: Waking) -> Non
 
 
 async def test_stop_while_the_model_loads_does_not_wait_for_it(config: Config, waking: Waking) -> None:
-    async with running(Daemon(config, surroundings(waking))) as one:
+    async with running(Daemon(config, dependencies(waking))) as one:
         assert (await one.client.get("/healthz")).status_code == 200
         async with asyncio.timeout(10):
             assert (await one.stop())["adapter"] is None
@@ -153,7 +153,7 @@ async def test_platform_without_token_is_off_and_says_why(
 ) -> None:
     waking.go.set()
     with caplog.at_level(logging.INFO):
-        async with running(Daemon(config, surroundings(waking, Off()))) as one:
+        async with running(Daemon(config, dependencies(waking, Off()))) as one:
             await one.awake()
     assert "telegram is off: no token" in caplog.text
 
@@ -165,7 +165,7 @@ async def test_failing_platform_stops_no_other(config: Config, waking: Waking) -
 
     waking.go.set()
     waking.engine.turns = [["hi"]]
-    daemon = Daemon(config, surroundings(waking, Broken()))
+    daemon = Daemon(config, dependencies(waking, Broken()))
     async with running(daemon) as one:
         await one.awake()
         await one.web.submit("a" * 32, "hello?")
@@ -175,7 +175,7 @@ async def test_failing_platform_stops_no_other(config: Config, waking: Waking) -
 async def test_new_adapter_is_used_without_a_restart(config: Config, waking: Waking) -> None:
     waking.go.set()
     waking.engine.turns = [["one"], ["two"]]
-    daemon = Daemon(config, surroundings(waking))
+    daemon = Daemon(config, dependencies(waking))
     async with running(daemon) as one:
         await one.awake()
         await one.web.submit("a" * 32, "hello?")
@@ -191,7 +191,7 @@ async def test_new_adapter_is_used_without_a_restart(config: Config, waking: Wak
 
 
 async def test_no_adapter_yet_ends_with_what_to_do(tmp_path: Path, waking: Waking) -> None:
-    daemon = Daemon(config_in(tmp_path, web={"port": 0}), surroundings(waking))
+    daemon = Daemon(config_in(tmp_path, web={"port": 0}), dependencies(waking))
     with pytest.raises(UserError, match="no adapter yet"):
         await daemon.run(asyncio.Event())
 
@@ -201,24 +201,24 @@ async def test_model_that_does_not_load_ends_the_daemon(config: Config) -> None:
         raise DoppelError("out of memory")
 
     with pytest.raises(DoppelError, match="out of memory"):
-        await Daemon(config, surroundings(broken)).run(asyncio.Event())
+        await Daemon(config, dependencies(broken)).run(asyncio.Event())
 
 
 def test_port_in_use_leaves_nothing_open(config: Config, waking: Waking) -> None:
     with listen("127.0.0.1", 0) as taken:
         web = config.web.model_copy(update={"port": taken.getsockname()[1]})
         with pytest.raises(UserError, match="is in use"):
-            Daemon(config.model_copy(update={"web": web}), surroundings(waking))
+            Daemon(config.model_copy(update={"web": web}), dependencies(waking))
 
 
 def test_newer_database_leaves_the_port_free(config: Config, waking: Waking) -> None:
     (config.root / "data").mkdir()
     (config.root / "data" / "doppel.db").write_text("no database" * 100)
     with pytest.raises(UserError, match="cannot be used as database"):
-        Daemon(config, surroundings(waking))
+        Daemon(config, dependencies(waking))
 
 
 def test_post_to_a_platform_that_is_off_is_refused(tmp_path: Path, waking: Waking) -> None:
     config = config_in(tmp_path, web={"port": 0}, posts=[{"name": "daily", "to": "telegram:1", "every": "1d"}])
     with pytest.raises(UserError, match=r"post `daily` goes to telegram, which is off: telegram is off: no token"):
-        Daemon(config, surroundings(waking, Off()))
+        Daemon(config, dependencies(waking, Off()))

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bot.cancellation import Interrupted, interruptible
+from bot.cancellation import CancelledByEvent, cancel_on_event
 
 
 async def answer() -> int:
@@ -13,8 +13,8 @@ async def answer() -> int:
 
 
 async def test_work_that_is_not_interrupted_gives_its_result() -> None:
-    assert await interruptible(answer(), None) == 42
-    assert await interruptible(answer(), asyncio.Event()) == 42
+    assert await cancel_on_event(answer(), None) == 42
+    assert await cancel_on_event(answer(), asyncio.Event()) == 42
 
 
 async def test_event_cancels_the_work_and_waits_for_its_end() -> None:
@@ -28,8 +28,8 @@ async def test_event_cancels_the_work_and_waits_for_its_end() -> None:
             ended.append(True)
 
     asyncio.get_running_loop().call_later(0, event.set)
-    with pytest.raises(Interrupted):
-        await interruptible(endless(), event)
+    with pytest.raises(CancelledByEvent):
+        await cancel_on_event(endless(), event)
     assert ended == [True]
 
 
@@ -38,7 +38,7 @@ async def test_failure_comes_through() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        await interruptible(broken(), asyncio.Event())
+        await cancel_on_event(broken(), asyncio.Event())
 
 
 async def test_cancelling_the_caller_cancels_the_work() -> None:
@@ -50,7 +50,7 @@ async def test_cancelling_the_caller_cancels_the_work() -> None:
         finally:
             ended.append(True)
 
-    task = asyncio.create_task(interruptible(endless(), asyncio.Event()))
+    task = asyncio.create_task(cancel_on_event(endless(), asyncio.Event()))
     for _ in range(3):
         await asyncio.sleep(0)
     task.cancel()

@@ -12,7 +12,7 @@ import pytest
 import simcord
 from aiogram import types
 
-from bot.app import Daemon, Surroundings
+from bot.app import Daemon, Dependencies
 from bot.platforms.discord.platform import DiscordPlatform
 from bot.platforms.telegram.platform import TelegramPlatform
 from doppel.config import Config
@@ -21,7 +21,7 @@ from tests.bot.fakes.discord_world import TOKEN as DISCORD_TOKEN
 from tests.bot.fakes.discord_world import DiscordWorld
 from tests.bot.fakes.telegram_server import ANNA, BOT, Fault, TelegramServer
 from tests.bot.fakes.telegram_server import TOKEN as TELEGRAM_TOKEN
-from tests.bot.stage import FakeEngine, config_in, publish
+from tests.bot.harness import FakeEngine, config_in, publish
 
 SERVER = 800000000000000000
 STRANGER = types.User(id=6006, is_bot=False, first_name="Stranger")
@@ -60,7 +60,7 @@ class Services:
     async def daemon(self, telegram_token: str = TELEGRAM_TOKEN) -> AsyncIterator[simcord.Env]:
         """A run of the daemon, ended in order."""
         clock = QuickClock()
-        surroundings = Surroundings(
+        dependencies = Dependencies(
             environ={"TELEGRAM_TOKEN": telegram_token, "DISCORD_TOKEN": DISCORD_TOKEN},
             platforms={
                 "telegram": partial(TelegramPlatform, sleep=clock.sleep),
@@ -71,7 +71,7 @@ class Services:
             random=Random(1),
         )
         stop = asyncio.Event()
-        running = asyncio.create_task(Daemon(self.config, surroundings).run(stop))
+        running = asyncio.create_task(Daemon(self.config, dependencies).run(stop))
         try:
             async with asyncio.timeout(30):
                 yield await self.world.env()

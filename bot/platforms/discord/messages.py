@@ -36,12 +36,12 @@ def translate(message: discord.Message, me: discord.ClientUser) -> Incoming | No
         text=text,
         sent_at=message.created_at,
         message_id=str(message.id),
-        addressed=private or bool(spans) or _answers(message, me),
-        keys=_keys(message),
+        mentions_bot=private or bool(spans) or _answers(message, me),
+        allow_ids=_allow_ids(message),
     )
 
 
-def _keys(message: discord.Message) -> tuple[str, ...]:
+def _allow_ids(message: discord.Message) -> tuple[str, ...]:
     """In private the account; in a server the channel, the channel a thread hangs on, and the server."""
     if message.guild is None:
         return (str(message.author.id),)

@@ -13,9 +13,9 @@ import discord
 
 from doppel.i18n import tr
 
-KEPT = timedelta(hours=24)
+MAX_AGE = timedelta(hours=24)
 """Nothing older is fetched; Telegram keeps messages for a bot as long."""
-MOST = 200
+MAX_MESSAGES = 200
 """Messages of one chat; of more, the last ones."""
 UNREACHABLE = (OSError, aiohttp.ClientError)
 """What a request ends with where Discord cannot be reached."""
@@ -31,7 +31,7 @@ async def missed(client: discord.Client, newest: Mapping[str, str], now: datetim
         newest: channel id → id of the last message that is known of it.
         now: UTC.
     """
-    oldest = discord.utils.time_snowflake(now - KEPT)
+    oldest = discord.utils.time_snowflake(now - MAX_AGE)
     for chat, known in newest.items():
         if not (chat.isdecimal() and known.isdecimal()):
             continue
@@ -57,4 +57,4 @@ async def _since(client: discord.Client, chat: int, known: int) -> list[discord.
     if last is not None and last <= known:
         return []
     after = discord.Object(known)
-    return [message async for message in channel.history(after=after, limit=MOST, oldest_first=False)][::-1]
+    return [message async for message in channel.history(after=after, limit=MAX_MESSAGES, oldest_first=False)][::-1]

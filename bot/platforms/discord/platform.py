@@ -33,13 +33,13 @@ OUTAGES = (*UNREACHABLE, discord.HTTPException, discord.GatewayNotFound, discord
 log = logging.getLogger(__name__)
 
 
-class _Sign(Enum):
+class _GatewayEvent(Enum):
     CONNECTED = "a new session begins"
     READY = "servers and channels are known"
     END = "nothing more comes"
 
 
-Arrived = asyncio.Queue[discord.Message | _Sign]
+Arrived = asyncio.Queue[discord.Message | _GatewayEvent]
 Sleep = Callable[[float], Awaitable[None]]
 Start = Callable[[discord.Client, str], Awaitable[None]]
 
@@ -151,7 +151,7 @@ class DiscordPlatform:
         arrived: Arrived = asyncio.Queue()
         client = self._client = _build(arrived, ready, self._proxy)
         connection = asyncio.ensure_future(self._start(client, self._token))
-        commits = _Intake(client, receive, newest, self._now)
+        commits = _EventConsumer(client, receive, newest, self._now)
         intake = asyncio.create_task(commits.run(arrived))
         try:
             await asyncio.wait({connection, intake}, return_when=asyncio.FIRST_COMPLETED)
@@ -160,7 +160,7 @@ class DiscordPlatform:
             if commits.is_catching_up:  # all that has arrived since is missed, too, and fetched the next time
                 intake.cancel()
             # What has arrived is still committed: Discord would not send it again.
-            arrived.put_nowait(_Sign.END)
+            arrived.put_nowait(_GatewayEvent.END)
             await asyncio.gather(connection, intake, return_exceptions=True)
         if not intake.cancelled():
             intake.result()
@@ -227,18 +227,18 @@ class _Client(discord.Client):
         self._on_first_ready = ready
 
     async def on_connect(self) -> None:
-        self._arrived.put_nowait(_Sign.CONNECTED)
+        self._arrived.put_nowait(_GatewayEvent.CONNECTED)
 
     async def on_ready(self) -> None:
         self._on_first_ready()
-        self._arrived.put_nowait(_Sign.READY)
+        self._arrived.put_nowait(_GatewayEvent.READY)
 
     async def on_message(self, message: discord.Message) -> None:
         # discord.py runs one task a message; the queue keeps their order.
         self._arrived.put_nowait(message)
 
 
-class _Intake:
+class _EventConsumer:
     """Commits what arrives, in its order, and what was missed before it."""
 
     def __init__(self, client: discord.Client, receive: Receive, newest: Newest, now: Callable[[], datetime]) -> None:
@@ -251,11 +251,11 @@ class _Intake:
 
     async def run(self, arrived: Arrived) -> None:
         """Until the sign of the end."""
-        while (item := await arrived.get()) is not _Sign.END:
-            if item is _Sign.CONNECTED:
+        while (item := await arrived.get()) is not _GatewayEvent.END:
+            if item is _GatewayEvent.CONNECTED:
                 # Before anything of the new session is committed: it would hide what came before it.
                 self._known = await self._newest()
-            elif item is _Sign.READY:
+            elif item is _GatewayEvent.READY:
                 self.is_catching_up = True
                 async for message in missed(self._client, self._known, self._now()):
                     await self._take(message)

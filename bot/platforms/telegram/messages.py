@@ -43,10 +43,10 @@ def translate(update: Update, me: User, names: Sequence[str]) -> Incoming | None
         text="" if opened else text,
         sent_at=message.date,
         message_id=str(message.message_id),
-        addressed=private or mentioned or _answers(message, me) or is_named(text, names or (me.first_name,)),
+        mentions_bot=private or mentioned or _answers(message, me) or is_named(text, names or (me.first_name,)),
         # A group is allowed by its own id: that somebody may talk to the persona in private does not open every
         # group they are in.
-        keys=(str(message.from_user.id),) if private else (chat,),
+        allow_ids=(str(message.from_user.id),) if private else (chat,),
     )
 
 

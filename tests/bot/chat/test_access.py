@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from bot.chat.access import Admission
+from bot.chat.access import AccessList
 from bot.platforms import Incoming
 from doppel.i18n import set_language
-from tests.bot.conftest import MakeStage
-from tests.bot.stage import FakePlatform, config_in, incoming
+from tests.bot.conftest import MakeHarness
+from tests.bot.harness import FakePlatform, config_in, incoming
 
 
 def verdict(folder: Path, message: Incoming, **content: object) -> bool:
-    return Admission(config_in(folder, **content)).admits(message)
+    return AccessList(config_in(folder, **content)).allows(message)
 
 
 def test_closed_by_default(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_closed_by_default(tmp_path: Path) -> None:
 
 
 def test_any_key_opens(tmp_path: Path) -> None:
-    server = incoming(1, platform="discord", kind="group", chat="c1", keys=("c1", "s9"))
+    server = incoming(1, platform="discord", kind="group", chat="c1", allow_ids=("c1", "s9"))
     assert verdict(tmp_path, server, discord={"allow": ["s9"]})
     assert not verdict(tmp_path, server, discord={"allow": ["s8"]})
 
@@ -71,15 +71,15 @@ def test_log_says_what_to_add(
 
 
 def test_log_says_it_once_an_account_and_only_when_meant(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    admission = Admission(config_in(tmp_path, telegram={"allow": []}))
+    access = AccessList(config_in(tmp_path, telegram={"allow": []}))
     with caplog.at_level(logging.INFO):
         for message in (
-            incoming(1, kind="group", chat="-5", addressed=False),
+            incoming(1, kind="group", chat="-5", mentions_bot=False),
             incoming(2),
             incoming(3),
             incoming(4, sender="8", chat="8"),
         ):
-            assert not admission.admits(message)
+            assert not access.allows(message)
     assert ["(7)" in line for line in caplog.messages] == [True, False]
 
 
@@ -90,18 +90,18 @@ def test_log_speaks_the_users_language(tmp_path: Path, caplog: pytest.LogCapture
     assert "请把 7 加进 config.yaml 的 telegram.allow" in caplog.text
 
 
-async def test_nothing_of_strangers_is_stored(make_stage: MakeStage) -> None:
-    stage = await make_stage(FakePlatform(), telegram={"allow": [9]})
-    await stage.hear(incoming(1), incoming(2, kind="group", chat="-5"))
-    await stage.clock.advance(60)
-    assert await stage.inbox_states() == []
-    assert stage.engine.prompts == []
+async def test_nothing_of_strangers_is_stored(make_harness: MakeHarness) -> None:
+    harness = await make_harness(FakePlatform(), telegram={"allow": [9]})
+    await harness.on_message(incoming(1), incoming(2, kind="group", chat="-5"))
+    await harness.clock.advance(60)
+    assert await harness.inbox_states() == []
+    assert harness.engine.prompts == []
 
 
 async def test_empty_message_of_a_stranger_still_tells_whom_to_add(
-    make_stage: MakeStage, caplog: pytest.LogCaptureFixture
+    make_harness: MakeHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage = await make_stage(telegram={"allow": []})
+    harness = await make_harness(telegram={"allow": []})
     with caplog.at_level(logging.INFO):
-        await stage.hear(incoming(1, ""))
+        await harness.on_message(incoming(1, ""))
     assert "add 7 to telegram.allow" in caplog.text

@@ -5,74 +5,74 @@ import logging
 import msgspec
 import pytest
 
-from bot.chat.responder import KEPT_BACK, SILENT
+from bot.chat.responder import BLOCKED, SILENT
 from doppel.adapters.guard import make_guard
 from doppel.transcript import Turn
-from tests.bot.conftest import MakeStage
-from tests.bot.stage import FakePlatform, Stage, incoming
+from tests.bot.conftest import MakeHarness
+from tests.bot.harness import FakePlatform, Harness, incoming
 from tests.doppel.adapters.test_guard import SECRET
 
 OTHER = "something else"
 
 
-async def guarded(make_stage: MakeStage, **content: object) -> Stage:
+async def guarded(make_harness: MakeHarness, **content: object) -> Harness:
     """A stage whose adapter was trained on what Ann said."""
-    stage = await make_stage(FakePlatform(limit=200), **content)
-    loaded = stage.voice.loaded
+    harness = await make_harness(FakePlatform(limit=200), **content)
+    loaded = harness.responder.loaded
     assert loaded is not None
     persona = msgspec.structs.replace(loaded.persona, guard=make_guard([[Turn("Ann", (SECRET,))]]))
-    stage.voice.switch(msgspec.structs.replace(loaded, persona=persona))
-    return stage
+    harness.responder.switch_adapter(msgspec.structs.replace(loaded, persona=persona))
+    return harness
 
 
-async def answer(stage: Stage) -> list[str]:
-    await stage.hear(incoming(1))
-    await stage.clock.advance(60)
-    return stage.platform.texts
+async def answer(harness: Harness) -> list[str]:
+    await harness.on_message(incoming(1))
+    await harness.clock.advance(60)
+    return harness.platform.texts
 
 
-async def test_it_is_written_anew_once(make_stage: MakeStage, caplog: pytest.LogCaptureFixture) -> None:
-    stage = await guarded(make_stage)
-    stage.engine.turns = [[SECRET[:30], SECRET[30:]], [OTHER]]
-    assert await answer(stage) == [OTHER]
+async def test_it_is_written_anew_once(make_harness: MakeHarness, caplog: pytest.LogCaptureFixture) -> None:
+    harness = await guarded(make_harness)
+    harness.engine.turns = [[SECRET[:30], SECRET[30:]], [OTHER]]
+    assert await answer(harness) == [OTHER]
     assert "telegram: a reply is not sent: it repeats 8 words or more" in caplog.text
     assert SECRET[:20] not in caplog.text
-    assert await stage.inbox_states() == [("answered", None)]
+    assert await harness.inbox_states() == [("answered", None)]
 
 
-async def test_then_nothing_is_sent(make_stage: MakeStage, caplog: pytest.LogCaptureFixture) -> None:
+async def test_then_nothing_is_sent(make_harness: MakeHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    stage = await guarded(make_stage)
-    stage.engine.turns = [[SECRET], [f"well, {SECRET}"], [OTHER]]
-    assert await answer(stage) == []
-    assert stage.engine.turns == [[OTHER]]
-    assert await stage.inbox_states() == [("ignored", KEPT_BACK)]
-    assert await stage.outbox_rows() == []
+    harness = await guarded(make_harness)
+    harness.engine.turns = [[SECRET], [f"well, {SECRET}"], [OTHER]]
+    assert await answer(harness) == []
+    assert harness.engine.turns == [[OTHER]]
+    assert await harness.inbox_states() == [("ignored", BLOCKED)]
+    assert await harness.outbox_rows() == []
     assert SILENT not in caplog.text
 
 
-async def test_silence_in_between_lets_nothing_through(make_stage: MakeStage) -> None:
-    stage = await guarded(make_stage)
-    stage.engine.turns = [[], [], [SECRET], [SECRET]]
-    assert await answer(stage) == []
-    assert await stage.inbox_states() == [("ignored", KEPT_BACK)]
+async def test_silence_in_between_lets_nothing_through(make_harness: MakeHarness) -> None:
+    harness = await guarded(make_harness)
+    harness.engine.turns = [[], [], [SECRET], [SECRET]]
+    assert await answer(harness) == []
+    assert await harness.inbox_states() == [("ignored", BLOCKED)]
 
 
-async def test_it_can_be_turned_off(make_stage: MakeStage) -> None:
-    stage = await guarded(make_stage, reply={"guard": False})
-    stage.engine.turns = [[SECRET]]
-    assert await answer(stage) == [SECRET]
+async def test_it_can_be_turned_off(make_harness: MakeHarness) -> None:
+    harness = await guarded(make_harness, reply={"guard": False})
+    harness.engine.turns = [[SECRET]]
+    assert await answer(harness) == [SECRET]
 
 
-async def test_an_adapter_without_a_guard_says_everything(make_stage: MakeStage) -> None:
-    stage = await make_stage(FakePlatform(limit=200))
-    stage.engine.turns = [[SECRET]]
-    assert await answer(stage) == [SECRET]
+async def test_an_adapter_without_a_guard_says_everything(make_harness: MakeHarness) -> None:
+    harness = await make_harness(FakePlatform(limit=200))
+    harness.engine.turns = [[SECRET]]
+    assert await answer(harness) == [SECRET]
 
 
-async def test_a_post_is_guarded_too(make_stage: MakeStage) -> None:
-    stage = await guarded(make_stage)
-    stage.engine.turns = [[SECRET], [SECRET], [OTHER]]
-    thought = await stage.voice.say(kind="post", platform="telegram")
-    assert (thought.bubbles, thought.silence) == ((), KEPT_BACK)
-    assert (await stage.voice.say(kind="post", platform="telegram")).bubbles == (OTHER,)
+async def test_a_post_is_guarded_too(make_harness: MakeHarness) -> None:
+    harness = await guarded(make_harness)
+    harness.engine.turns = [[SECRET], [SECRET], [OTHER]]
+    reply = await harness.responder.respond(kind="post", platform="telegram")
+    assert (reply.bubbles, reply.silence) == ((), BLOCKED)
+    assert (await harness.responder.respond(kind="post", platform="telegram")).bubbles == (OTHER,)

@@ -21,7 +21,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from bot.commands.run import run
-from doppel.cli import Run, execute
+from doppel.cli.app import Run, execute
 given = Run(Path("config.yaml"), as_json=True)
 sys.exit(execute(given, lambda: run(given)))
 """

@@ -224,8 +224,8 @@ class TelegramServer:
     def _message(self, chat: types.Chat, **fields: Any) -> types.Message:
         self._chats[chat.id] = chat
         self._last_message += 1
-        moment = fields.pop("date", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-        return types.Message(message_id=self._last_message, date=moment, chat=chat, **fields)
+        fire_time = fields.pop("date", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+        return types.Message(message_id=self._last_message, date=fire_time, chat=chat, **fields)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from bot.platforms import Incoming, Newest, Receive
-from bot.platforms.connection import Line
+from bot.platforms.connection import PlatformConnection
 from doppel.errors import DoppelError
-from tests.bot.stage import FakeClock, FakePlatform, nothing_known
+from tests.bot.harness import FakeClock, FakePlatform, no_known_messages
 
 
 class Shaky(FakePlatform):
@@ -49,13 +49,13 @@ async def advance(clock: FakeClock, seconds: float) -> None:
 async def test_failing_platform_is_tried_again_with_growing_waits(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     platform = Shaky(DoppelError("bad token"), OSError("no network"), None)
-    line = Line(platform, clock, Random(1))
+    connection = PlatformConnection(platform, clock, Random(1))
     with caplog.at_level(logging.INFO):
-        task = asyncio.create_task(line.run(ignore, nothing_known))
+        task = asyncio.create_task(connection.run(ignore, no_known_messages))
         for runs, seconds in ((2, 2), (3, 4), (4, 8)):
             await advance(clock, seconds)
             assert platform.runs == runs
-    assert line.connected.is_set()
+    assert connection.connected.is_set()
     assert "shaky: bad token (next try in" in caplog.messages[0]
     assert "shaky: failed; next try" in caplog.messages[1]
     assert "shaky: ended; next try" in caplog.messages[2]
@@ -67,7 +67,7 @@ async def test_failing_platform_is_tried_again_with_growing_waits(caplog: pytest
 async def test_wait_stays_below_five_minutes() -> None:
     clock = FakeClock()
     platform = Shaky(*[OSError("no network")] * 30)
-    task = asyncio.create_task(Line(platform, clock, Random(1)).run(ignore, nothing_known))
+    task = asyncio.create_task(PlatformConnection(platform, clock, Random(1)).run(ignore, no_known_messages))
     for _ in range(30):
         await advance(clock, 300)
     assert platform.runs == 31
@@ -76,4 +76,4 @@ async def test_wait_stays_below_five_minutes() -> None:
 
 
 async def test_close_never_raises() -> None:
-    await Line(Shaky(), FakeClock(), Random(1)).close()
+    await PlatformConnection(Shaky(), FakeClock(), Random(1)).close()

@@ -43,8 +43,8 @@ async def test_a_direct_message_becomes_incoming(daemon_and_env: tuple[Daemon, s
         text="are you there?\n你好 🎈",
         sent_at=message.created_at,
         message_id=str(message.id),
-        addressed=True,
-        keys=(str(anna.id),),
+        mentions_bot=True,
+        allow_ids=(str(anna.id),),
     )
     assert daemon.connections == 1
 
@@ -58,11 +58,11 @@ async def test_in_a_server_only_what_is_meant_for_the_persona_is_addressed(
     await server.anna.send(server.channel, f"{server.me.mention} good morning")
     await server.anna.send(server.channel, f"{server.bob.mention} good morning")
     got = [await daemon.next() for _ in range(3)]
-    assert [one.addressed for one in got] == [False, True, False]
+    assert [one.mentions_bot for one in got] == [False, True, False]
     assert [one.text for one in got] == ["good morning all", "good morning", "@Bob good morning"]
     assert {one.kind for one in got} == {"group"}
     assert {one.chat for one in got} == {str(server.channel.id)}
-    assert {one.keys for one in got} == {(str(server.channel.id), str(server.guild.id))}
+    assert {one.allow_ids for one in got} == {(str(server.channel.id), str(server.guild.id))}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ async def test_mentions_are_read_as_people_see_them(
     content = template.format(me=server.me.id, bob=server.bob.id, channel=server.channel.id)
     await server.anna.send(server.channel, content)
     incoming = await daemon.next()
-    assert (incoming.addressed, incoming.text) == (True, text)
+    assert (incoming.mentions_bot, incoming.text) == (True, text)
 
 
 async def test_a_role_addresses_only_if_discord_made_it_for_the_bot(
@@ -104,7 +104,7 @@ async def test_a_role_addresses_only_if_discord_made_it_for_the_bot(
     await server.anna.send(server.channel, f"{own.mention} hi")
     await server.anna.send(server.channel, f"{other.mention} hi")
     got = [await daemon.next() for _ in range(2)]
-    assert [(one.addressed, one.text) for one in got] == [(True, "hi"), (False, "@Regulars hi")]
+    assert [(one.mentions_bot, one.text) for one in got] == [(True, "hi"), (False, "@Regulars hi")]
 
 
 async def test_a_reply_to_the_persona_addresses_and_others_do_not(daemon_and_env: tuple[Daemon, simcord.Env]) -> None:
@@ -117,7 +117,7 @@ async def test_a_reply_to_the_persona_addresses_and_others_do_not(daemon_and_env
     await server.anna.send(server.channel, "why?", reply_to=own)
     await server.anna.send(server.channel, "why?", reply_to=from_bob)
     got = [await daemon.next() for _ in range(3)]
-    assert [(one.text, one.addressed) for one in got] == [("hm", False), ("why?", True), ("why?", False)]
+    assert [(one.text, one.mentions_bot) for one in got] == [("hm", False), ("why?", True), ("why?", False)]
 
 
 async def test_bots_webhooks_forwards_and_empty_messages_are_left_out(

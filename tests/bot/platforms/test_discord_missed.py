@@ -18,7 +18,7 @@ async def test_what_was_written_while_nobody_listened_is_taken_in_after_a_start(
         await cara.send_dm("hello??")
         async with running(world, known | {"12345678901234567": "1", "not-a-number": "x"}) as (daemon, _):
             await server.anna.send(server.channel, "live again")
-            texts = [(one.text, one.kind, one.addressed) for one in [await daemon.next() for _ in range(4)]]
+            texts = [(one.text, one.kind, one.mentions_bot) for one in [await daemon.next() for _ in range(4)]]
     assert texts[:3] == [("and now?", "group", True), ("nobody asked", "group", False), ("hello??", "dm", True)]
     assert texts[3][0] == "live again"
     assert daemon.received.empty()

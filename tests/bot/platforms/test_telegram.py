@@ -19,7 +19,7 @@ from bot.platforms.telegram.platform import TelegramPlatform
 from doppel.config import Config
 from doppel.errors import DoppelError
 from tests.bot.fakes.telegram_server import ANNA, BOT, TOKEN, Fault, TelegramServer
-from tests.bot.stage import nothing_known
+from tests.bot.harness import no_known_messages
 
 
 class Daemon:
@@ -48,7 +48,7 @@ class Daemon:
 @asynccontextmanager
 async def running(server: TelegramServer, **settings: object) -> AsyncIterator[Daemon]:
     daemon = Daemon(server.url, **settings)
-    task = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected.set, nothing_known))
+    task = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected.set, no_known_messages))
     try:
         yield daemon
     finally:
@@ -93,8 +93,8 @@ async def test_a_private_message_becomes_incoming(server: TelegramServer, daemon
         text="are you there?\nhello 你好 🎈",
         sent_at=message.date,
         message_id="101",
-        addressed=True,
-        keys=("7001",),
+        mentions_bot=True,
+        allow_ids=("7001",),
     )
     assert daemon.connected.is_set()
 
@@ -121,8 +121,8 @@ async def test_a_mention_addresses_and_is_taken_out(
 ) -> None:
     server.group_says(text, entities=[entity("mention", text, part)])
     incoming = await daemon.next()
-    assert (incoming.kind, incoming.addressed, incoming.text) == ("group", True, rest)
-    assert (incoming.chat, incoming.keys) == ("-200", ("-200",))
+    assert (incoming.kind, incoming.mentions_bot, incoming.text) == ("group", True, rest)
+    assert (incoming.chat, incoming.allow_ids) == ("-200", ("-200",))
 
 
 async def test_mentions_of_others_stay_and_do_not_address(server: TelegramServer, daemon: Daemon) -> None:
@@ -131,7 +131,7 @@ async def test_mentions_of_others_stay_and_do_not_address(server: TelegramServer
     server.group_says(text, entities=[entity("text_mention", text, "the persona 🎈", user=ANNA)])
     server.group_says(text, entities=[entity("text_mention", text, "the persona 🎈", user=BOT)])
     got = [await daemon.next() for _ in range(3)]
-    assert [one.addressed for one in got] == [False, False, True]
+    assert [one.mentions_bot for one in got] == [False, False, True]
     assert [one.text for one in got] == ["@bob look", text, "ask about it"]
 
 
@@ -139,13 +139,13 @@ async def test_names_address_in_groups(server: TelegramServer) -> None:
     async with running(server, names=["小明", "Ming"]) as daemon:
         for text in ("小明你怎么看", "ming?", "Mina?", "flaming hot", "hi all"):
             server.group_says(text)
-        assert [(await daemon.next()).addressed for _ in range(5)] == [True, True, False, False, False]
+        assert [(await daemon.next()).mentions_bot for _ in range(5)] == [True, True, False, False, False]
 
 
 async def test_the_accounts_first_name_counts_where_no_names_are_set(server: TelegramServer, daemon: Daemon) -> None:
     server.group_says("does Mina know?")
     incoming = await daemon.next()
-    assert (incoming.addressed, incoming.text) == (True, "does Mina know?")
+    assert (incoming.mentions_bot, incoming.text) == (True, "does Mina know?")
 
 
 async def test_who_allows_a_group_is_told_that_the_bot_may_not_hear_its_name(
@@ -168,14 +168,14 @@ async def test_a_reply_to_the_persona_addresses_and_others_do_not(server: Telegr
     server.group_says("why?", reply_to_message=own)
     server.group_says("why?", reply_to_message=other)
     server.group_says("why?", reply_to_message=opening, message_thread_id=7, is_topic_message=True)
-    assert [(await daemon.next()).addressed for _ in range(3)] == [True, False, False]
+    assert [(await daemon.next()).mentions_bot for _ in range(3)] == [True, False, False]
 
 
 async def test_a_topic_is_a_chat_of_its_own(server: TelegramServer, daemon: Daemon) -> None:
     server.group_says("Mina?", message_thread_id=42, is_topic_message=True)
     server.group_says("Mina?", message_thread_id=43)
     incoming = await daemon.next()
-    assert (incoming.chat, incoming.keys) == ("-200/42", ("-200",))
+    assert (incoming.chat, incoming.allow_ids) == ("-200/42", ("-200",))
     assert (await daemon.next()).chat == "-200"
     await daemon.platform.send(Outgoing(id=1, chat=incoming.chat, text="yes"))
     await daemon.platform.typing(incoming.chat)
@@ -225,7 +225,7 @@ async def test_telegram_is_told_only_after_the_message_is_on_disk(server: Telegr
 
     update_id = 501
     server.user_says("keep this")
-    task = asyncio.create_task(daemon.platform.run(slowly, daemon.connected.set, nothing_known))
+    task = asyncio.create_task(daemon.platform.run(slowly, daemon.connected.set, no_known_messages))
     async with asyncio.timeout(10):
         await started.wait()
         assert [one.offset for one in server.of("getUpdates")] == [None]
@@ -249,7 +249,7 @@ async def test_a_crash_while_receiving_loses_nothing(server: TelegramServer) -> 
     server.user_says("second")
     with pytest.raises(OSError, match="no space left"):
         async with asyncio.timeout(10):
-            await daemon.platform.run(full_disk, daemon.connected.set, nothing_known)
+            await daemon.platform.run(full_disk, daemon.connected.set, no_known_messages)
     await daemon.platform.close()
     async with running(server) as again:
         assert [(await again.next()).text for _ in range(2)] == ["first", "second"]
@@ -302,7 +302,7 @@ async def test_a_refused_token_is_a_clear_error(server: TelegramServer, method: 
     server.fail(method, Fault(status, "Unauthorized"))
     daemon = Daemon(server.url)
     with pytest.raises(DoppelError, match="refuses the token") as caught:
-        await daemon.platform.run(daemon.received.put, daemon.connected.set, nothing_known)
+        await daemon.platform.run(daemon.received.put, daemon.connected.set, no_known_messages)
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
     assert not daemon.connected.is_set()
     await daemon.platform.close()

@@ -8,7 +8,7 @@ import pytest
 from bot.platforms import Incoming, Outgoing
 from bot.platforms import web as web_module
 from bot.platforms.web import WebPlatform
-from tests.bot.stage import config_in, nothing_known
+from tests.bot.harness import config_in, no_known_messages
 
 
 @pytest.fixture
@@ -27,12 +27,12 @@ async def test_message_typed_before_the_daemon_listens_waits(web: WebPlatform) -
     await asyncio.sleep(0)
     assert received == []
     connected = asyncio.Event()
-    listening = asyncio.create_task(web.run(receive, connected.set, nothing_known))
+    listening = asyncio.create_task(web.run(receive, connected.set, no_known_messages))
     await typed
     assert connected.is_set()
     (message,) = received
     assert (message.platform, message.chat, message.kind, message.text) == ("web", "a", "dm", "hello")
-    assert message.addressed
+    assert message.mentions_bot
     assert web.revision("a") == 1
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
@@ -45,7 +45,7 @@ async def test_same_text_twice_is_two_messages(web: WebPlatform) -> None:
     async def receive(incoming: Incoming) -> None:
         received.append(incoming.event_id)
 
-    listening = asyncio.create_task(web.run(receive, lambda: None, nothing_known))
+    listening = asyncio.create_task(web.run(receive, lambda: None, no_known_messages))
     for _ in range(2):
         await web.submit("a", "ok")
     assert len(set(received)) == 2

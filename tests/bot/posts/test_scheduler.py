@@ -8,41 +8,41 @@ from typing import Any
 import pytest
 
 from bot.clock import SystemClock
-from bot.posts.scheduler import Schedule, check_targets
-from bot.posts.triggers import Rhythm
+from bot.posts.scheduler import PostScheduler, check_targets
+from bot.posts.triggers import PostTrigger
 from doppel.config import PostSettings
 from doppel.engine import EngineError
 from doppel.errors import UserError
-from tests.bot.conftest import MakeStage
-from tests.bot.stage import START, Stage, incoming
+from tests.bot.conftest import MakeHarness
+from tests.bot.harness import START, Harness, incoming
 
 DAILY = {"name": "daily", "to": "telegram:-100", "cron": "0 13 * * *"}
 HOUR = 3600.0
 
 
-async def wake(stage: Stage) -> None:
-    for post, rhythm in stage.schedule._posts:
-        await stage.schedule.wake(post, rhythm)
-    await stage.settle()
+async def wake(harness: Harness) -> None:
+    for post, trigger in harness.scheduler._posts:
+        await harness.scheduler.wake(post, trigger)
+    await harness.resolve()
 
 
-async def restart(stage: Stage) -> None:
+async def restart(harness: Harness) -> None:
     """As the daemon does it: the schedule looks for missed slots when it starts."""
-    stage.schedule.stop()
-    await stage.restart()
-    await stage.schedule.start()
-    await stage.settle()
+    harness.scheduler.stop()
+    await harness.restart()
+    await harness.scheduler.start()
+    await harness.resolve()
 
 
 @pytest.fixture
-async def daily(make_stage: MakeStage) -> Stage:
-    stage = await make_stage(posts=[DAILY])
-    stage.engine.turns = [["good day", "everyone"], ["again"]]
-    await wake(stage)
-    return stage
+async def daily(make_harness: MakeHarness) -> Harness:
+    harness = await make_harness(posts=[DAILY])
+    harness.engine.turns = [["good day", "everyone"], ["again"]]
+    await wake(harness)
+    return harness
 
 
-async def test_slot_is_posted_through_the_outbox_with_an_empty_context(daily: Stage) -> None:
+async def test_slot_is_posted_through_the_outbox_with_an_empty_context(daily: Harness) -> None:
     await daily.clock.advance(HOUR)
     await wake(daily)
     await daily.clock.advance(60)
@@ -55,7 +55,7 @@ async def test_slot_is_posted_through_the_outbox_with_an_empty_context(daily: St
     assert daily.delivery.sent["post"] == 1
 
 
-async def test_slot_fires_once_also_across_a_restart(daily: Stage) -> None:
+async def test_slot_fires_once_also_across_a_restart(daily: Harness) -> None:
     await daily.clock.advance(HOUR)
     await wake(daily)
     await wake(daily)
@@ -65,7 +65,7 @@ async def test_slot_fires_once_also_across_a_restart(daily: Stage) -> None:
     assert daily.platform.texts == ["good day", "everyone"]
 
 
-async def test_slot_missed_by_a_short_downtime_is_made_up_for(daily: Stage) -> None:
+async def test_slot_missed_by_a_short_downtime_is_made_up_for(daily: Harness) -> None:
     await daily.clock.advance(HOUR + 1800)
     await restart(daily)
     await daily.clock.advance(60)
@@ -73,7 +73,7 @@ async def test_slot_missed_by_a_short_downtime_is_made_up_for(daily: Stage) -> N
 
 
 async def test_slot_missed_by_a_long_downtime_is_skipped_and_said(
-    daily: Stage, caplog: pytest.LogCaptureFixture
+    daily: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     await daily.clock.advance(3 * HOUR)
     with caplog.at_level(logging.INFO):
@@ -83,41 +83,41 @@ async def test_slot_missed_by_a_long_downtime_is_skipped_and_said(
     assert "post daily: nothing was posted between 2026-03-02 13:00 UTC and now" in caplog.text
 
 
-async def test_only_the_newest_of_several_missed_slots_is_posted(make_stage: MakeStage) -> None:
-    stage = await make_stage(posts=[{"name": "often", "to": "telegram:-100", "every": "10m"}])
-    stage.engine.turns = [["zero"], ["newest"]]
-    await wake(stage)
-    await stage.clock.advance(1805)
-    await restart(stage)
-    await stage.clock.advance(60)
-    assert stage.platform.texts == ["zero", "newest"]
-    assert [state for _, state in await stage.slot_rows()] == ["posted", "skipped", "skipped", "posted"]
+async def test_only_the_newest_of_several_missed_slots_is_posted(make_harness: MakeHarness) -> None:
+    harness = await make_harness(posts=[{"name": "often", "to": "telegram:-100", "every": "10m"}])
+    harness.engine.turns = [["zero"], ["newest"]]
+    await wake(harness)
+    await harness.clock.advance(1805)
+    await restart(harness)
+    await harness.clock.advance(60)
+    assert harness.platform.texts == ["zero", "newest"]
+    assert [state for _, state in await harness.slot_rows()] == ["posted", "skipped", "skipped", "posted"]
 
 
-async def test_slot_before_the_schedule_was_written_is_nobodys(make_stage: MakeStage) -> None:
-    stage = await make_stage(posts=[{"name": "daily", "to": "telegram:-100", "cron": "30 11 * * *"}])
-    stage.engine.turns = [["too late"]]
-    await wake(stage)
-    await stage.clock.advance(60)
-    assert stage.platform.texts == []
-    assert await stage.slot_rows() == []
+async def test_slot_before_the_schedule_was_written_is_nobodys(make_harness: MakeHarness) -> None:
+    harness = await make_harness(posts=[{"name": "daily", "to": "telegram:-100", "cron": "30 11 * * *"}])
+    harness.engine.turns = [["too late"]]
+    await wake(harness)
+    await harness.clock.advance(60)
+    assert harness.platform.texts == []
+    assert await harness.slot_rows() == []
 
 
-async def test_crash_while_thinking_does_not_lose_the_post(daily: Stage) -> None:
+async def test_crash_while_thinking_does_not_lose_the_post(daily: Harness) -> None:
     daily.engine.gate.clear()
     await daily.clock.advance(HOUR)
     thinking = asyncio.create_task(wake(daily))
-    await daily.settle()
+    await daily.resolve()
     assert len(daily.engine.prompts) == 1
     thinking.cancel()
-    await daily.settle()
+    await daily.resolve()
     daily.engine.gate.set()
     await restart(daily)
     await daily.clock.advance(60)
     assert daily.platform.texts == ["good day", "everyone"]
 
 
-async def test_failed_post_is_recorded_and_not_repeated(daily: Stage, caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_post_is_recorded_and_not_repeated(daily: Harness, caplog: pytest.LogCaptureFixture) -> None:
     daily.engine.turns = [EngineError("full"), ["later"]]
     await daily.clock.advance(HOUR)
     await wake(daily)
@@ -128,23 +128,23 @@ async def test_failed_post_is_recorded_and_not_repeated(daily: Stage, caplog: py
     assert "post daily: full" in caplog.text
 
 
-async def test_new_message_does_not_drop_a_post(make_stage: MakeStage) -> None:
-    stage = await make_stage(posts=[{**DAILY, "to": "telegram:7"}])
-    stage.engine.turns = [["one one", "two two"], ["answer"]]
-    await wake(stage)
-    await stage.clock.advance(HOUR)
-    await wake(stage)
-    await stage.hear(incoming(1))
-    await stage.clock.advance(60)
-    assert stage.platform.texts == ["one one", "two two", "answer"]
+async def test_new_message_does_not_drop_a_post(make_harness: MakeHarness) -> None:
+    harness = await make_harness(posts=[{**DAILY, "to": "telegram:7"}])
+    harness.engine.turns = [["one one", "two two"], ["answer"]]
+    await wake(harness)
+    await harness.clock.advance(HOUR)
+    await wake(harness)
+    await harness.on_message(incoming(1))
+    await harness.clock.advance(60)
+    assert harness.platform.texts == ["one one", "two two", "answer"]
 
 
-async def test_scheduler_wakes_by_itself(make_stage: MakeStage) -> None:
-    stage = await make_stage(posts=[{"name": "often", "to": "telegram:-100", "every": "0.05s"}])
-    stage.engine.turns = [["tick"]] * 100
+async def test_scheduler_wakes_by_itself(make_harness: MakeHarness) -> None:
+    harness = await make_harness(posts=[{"name": "often", "to": "telegram:-100", "every": "0.05s"}])
+    harness.engine.turns = [["tick"]] * 100
     posted = asyncio.Event()
-    stage.means = type(stage.means)(**{**vars(stage.means), "clock": SystemClock()})
-    schedule = Schedule(stage.config, stage.means, lambda chat: posted.set())
+    harness.services = type(harness.services)(**{**vars(harness.services), "clock": SystemClock()})
+    schedule = PostScheduler(harness.config, harness.services, lambda chat: posted.set())
     await schedule.start()
     async with asyncio.timeout(20):
         await posted.wait()
@@ -165,12 +165,12 @@ def test_target_must_exist_and_be_on() -> None:
         check_targets([post(to="myspace:1")], {"telegram": "no token"}, ["web"])
 
 
-def test_rhythm_text_changes_with_what_slots_depend_on(make_stage: MakeStage) -> None:
+def test_rhythm_text_changes_with_what_slots_depend_on(make_harness: MakeHarness) -> None:
     from zoneinfo import ZoneInfo
 
     texts = {
-        Rhythm(post(to="web:a"), ZoneInfo("UTC")).text,
-        Rhythm(post(to="web:b"), ZoneInfo("Asia/Tokyo")).text,
-        Rhythm(post(to="web:b", jitter_minutes=3), ZoneInfo("UTC")).text,
+        PostTrigger(post(to="web:a"), ZoneInfo("UTC")).text,
+        PostTrigger(post(to="web:b"), ZoneInfo("Asia/Tokyo")).text,
+        PostTrigger(post(to="web:b", jitter_minutes=3), ZoneInfo("UTC")).text,
     }
     assert len(texts) == 3

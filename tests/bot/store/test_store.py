@@ -16,7 +16,7 @@ from sqlalchemy.schema import CreateTable
 
 from bot.store import Store, inbox, outbox, slots
 from bot.store.migrations import STEPS
-from bot.store.schema import Chat, Received, metadata
+from bot.store.schema import Chat, NewMessage, metadata
 from bot.store.schema import inbox as inbox_table
 from bot.store.schema import outbox as outbox_table
 from doppel.errors import DoppelError, UserError
@@ -36,8 +36,8 @@ def store(path: Path) -> Iterator[Store]:
     store.close()
 
 
-def message(number: int, text: str = "hello", *, addressed: bool = True, chat: str = "7") -> Received:
-    return Received(
+def message(number: int, text: str = "hello", *, mentions_bot: bool = True, chat: str = "7") -> NewMessage:
+    return NewMessage(
         platform="telegram",
         event_id=str(number),
         chat=chat,
@@ -45,7 +45,7 @@ def message(number: int, text: str = "hello", *, addressed: bool = True, chat: s
         sender="7",
         text=text,
         message_id=f"m{number}",
-        addressed=addressed,
+        mentions_bot=mentions_bot,
         sent_at=START,
     )
 
@@ -158,53 +158,53 @@ async def test_same_event_is_committed_once(store: Store) -> None:
     first = await store.run(inbox.receive, message(1), START)
     assert first == Chat(id=1, platform="telegram", chat="7", kind="dm")
     assert await store.run(inbox.receive, message(1, "again"), START) is None
-    assert [one.text for one in await store.run(inbox.waiting, 1)] == ["hello"]
+    assert [one.text for one in await store.run(inbox.pending_messages, 1)] == ["hello"]
 
 
 async def test_unaddressed_message_is_context_only(store: Store) -> None:
-    chat = await store.run(inbox.receive, message(1, addressed=False), START)
+    chat = await store.run(inbox.receive, message(1, mentions_bot=False), START)
     assert chat is not None
-    assert await store.run(inbox.waiting, chat.id) == []
+    assert await store.run(inbox.pending_messages, chat.id) == []
     assert [line.text for line in await store.run(inbox.history, chat.id, 10)] == ["hello"]
     assert await store.run(inbox.unfinished_chats) == []
 
 
 async def test_times_come_back_in_utc(store: Store) -> None:
     chat = await chat_with(store, "hello")
-    (row,) = await store.run(inbox.waiting, chat.id)
+    (row,) = await store.run(inbox.pending_messages, chat.id)
     assert row.received_at == START
     assert row.received_at.tzinfo is UTC
 
 
 async def test_turn_and_its_answered_messages_are_one_transaction(store: Store, path: Path) -> None:
     chat = await chat_with(store, "one", "two")
-    ids = [row.id for row in await store.run(inbox.waiting, chat.id)]
+    ids = [row.id for row in await store.run(inbox.pending_messages, chat.id)]
 
     def crash(connection: object) -> None:
-        outbox.put_turn(connection, chat.id, "reply", ["a"], adapter="0001", now=START, answers=ids)  # type: ignore[arg-type]
+        outbox.add_turn(connection, chat.id, "reply", ["a"], adapter="0001", now=START, answers=ids)  # type: ignore[arg-type]
         raise KeyError("the power went")
 
     with pytest.raises(KeyError):
         await store.run(crash)
     assert await states(store) == []
-    assert len(await store.run(inbox.waiting, chat.id)) == 2
-    await store.run(outbox.put_turn, chat.id, "reply", ["a", "b"], adapter="0001", now=START, answers=ids)
+    assert len(await store.run(inbox.pending_messages, chat.id)) == 2
+    await store.run(outbox.add_turn, chat.id, "reply", ["a", "b"], adapter="0001", now=START, answers=ids)
     assert await states(store) == ["pending", "pending"]
-    assert await store.run(inbox.waiting, chat.id) == []
+    assert await store.run(inbox.pending_messages, chat.id) == []
 
 
 async def test_bubbles_come_in_order_and_carry_their_adapter(store: Store) -> None:
     chat = await chat_with(store, "one")
-    (asked,) = await store.run(inbox.waiting, chat.id)
-    await store.run(outbox.put_turn, chat.id, "reply", ["a", "b"], adapter="0001", now=START, answers=[asked.id])
-    await store.run(outbox.put_turn, chat.id, "post", ["c"], adapter="0002", now=START)
+    (asked,) = await store.run(inbox.pending_messages, chat.id)
+    await store.run(outbox.add_turn, chat.id, "reply", ["a", "b"], adapter="0001", now=START, answers=[asked.id])
+    await store.run(outbox.add_turn, chat.id, "post", ["c"], adapter="0002", now=START)
     seen = []
     while (bubble := await store.run(outbox.next_pending, chat.id)) is not None:
-        await store.run(outbox.begin_sending, bubble.id, START)
+        await store.run(outbox.mark_sending, bubble.id, START)
         await store.run(outbox.mark_sent, bubble.id, f"p{bubble.id}", START)
         seen.append((bubble.text, bubble.turn, bubble.position, bubble.adapter))
         if bubble.text == "a":
-            assert await store.run(outbox.answered_message, bubble) == "m0"
+            assert await store.run(outbox.answered_message_id, bubble) == "m0"
     assert seen == [("a", 1, 0, "0001"), ("b", 1, 1, "0001"), ("c", 2, 0, "0002")]
     assert await states(store) == ["sent"] * 3
 
@@ -216,8 +216,10 @@ async def test_newest_message_of_each_chat_of_a_platform(store: Store) -> None:
         received = msgspec.structs.replace(message(number, chat=chat), platform=platform)
         await store.run(inbox.receive, received, START)
     for chat, sent in (("3", "p1"), ("4", "p2"), ("5", None)):
-        target = await store.run(lambda connection, name=chat: inbox.find_chat(connection, "discord", name, now=START))
-        await store.run(outbox.put_turn, target.id, "post", ["a"], adapter=None, now=START)
+        target = await store.run(
+            lambda connection, name=chat: inbox.get_or_create_chat(connection, "discord", name, now=START)
+        )
+        await store.run(outbox.add_turn, target.id, "post", ["a"], adapter=None, now=START)
         if sent is not None:
             bubble = await store.run(outbox.next_pending, target.id)
             assert bubble is not None
@@ -227,9 +229,9 @@ async def test_newest_message_of_each_chat_of_a_platform(store: Store) -> None:
 
 async def test_dropping_spares_posts_and_what_was_sent(store: Store) -> None:
     chat = await chat_with(store, "one")
-    await store.run(outbox.put_turn, chat.id, "reply", ["a", "b", "c"], adapter=None, now=START)
-    await store.run(outbox.put_turn, chat.id, "post", ["d"], adapter=None, now=START)
-    await store.run(outbox.begin_sending, 1, START)
+    await store.run(outbox.add_turn, chat.id, "reply", ["a", "b", "c"], adapter=None, now=START)
+    await store.run(outbox.add_turn, chat.id, "post", ["d"], adapter=None, now=START)
+    await store.run(outbox.mark_sending, 1, START)
     await store.run(outbox.mark_sent, 1, "p1", START)
     assert await store.run(outbox.drop_unsent, chat.id, START) == 2
     assert await states(store) == ["sent", "failed", "failed", "pending"]
@@ -240,9 +242,9 @@ async def test_recovery_resends_only_where_it_is_safe(store: Store) -> None:
         received = msgspec.structs.replace(message(number), platform=platform)
         chat = await store.run(inbox.receive, received, START)
         assert chat is not None
-        await store.run(outbox.put_turn, chat.id, "reply", ["a"], adapter=None, now=START)
+        await store.run(outbox.add_turn, chat.id, "reply", ["a"], adapter=None, now=START)
     for bubble_id in (1, 2):
-        await store.run(outbox.begin_sending, bubble_id, START)
+        await store.run(outbox.mark_sending, bubble_id, START)
     unsure = await store.run(outbox.recover, {"discord"}, START)
     assert [(one.platform, one.again) for one in unsure] == [("telegram", False), ("discord", True)]
     assert await states(store) == ["unknown", "pending"]
@@ -253,8 +255,8 @@ async def test_recovery_resends_only_while_the_first_sending_is_remembered(
     store: Store, seconds: float, again: bool
 ) -> None:
     chat = await chat_with(store, "one")
-    await store.run(outbox.put_turn, chat.id, "reply", ["a"], adapter=None, now=START - timedelta(days=1))
-    await store.run(outbox.begin_sending, 1, START)
+    await store.run(outbox.add_turn, chat.id, "reply", ["a"], adapter=None, now=START - timedelta(days=1))
+    await store.run(outbox.mark_sending, 1, START)
     unsure = await store.run(outbox.recover, {"telegram"}, START + timedelta(seconds=seconds))
     assert [one.again for one in unsure] == [again]
     assert await states(store) == ["pending" if again else "unknown"]
@@ -281,12 +283,12 @@ async def test_a_long_chat_loses_its_beginning_by_the_quarter(store: Store) -> N
     for number in range(60):
         chat = await store.run(inbox.receive, message(number, f"text {number}"), START + timedelta(seconds=number))
         assert chat is not None
-        said, asked = await store.run(inbox.situation, chat.id, 20)
+        said, asked = await store.run(inbox.prompt_context, chat.id, 20)
         assert [one.text for one in said] == [f"text {one}" for one in range(number - len(said), number)]
         assert [one.text for one in asked] == [f"text {number}"]
         beginnings.append(number - len(said))
         sizes.append(len(said) + len(asked))
-        await store.run(inbox.settle, [one.id for one in asked], "answered")
+        await store.run(inbox.resolve, [one.id for one in asked], "answered")
     assert sorted(set(beginnings)) == [*range(0, 41, 5)]
     assert beginnings == sorted(beginnings)
     assert max(sizes) == 20
@@ -296,8 +298,8 @@ async def test_a_long_chat_loses_its_beginning_by_the_quarter(store: Store) -> N
 async def test_history_is_in_order_and_ends_where_asked(store: Store) -> None:
     chat = await chat_with(store, "one", "two", "three")
     later = START + timedelta(minutes=1)
-    await store.run(inbox.settle, [1, 2], "answered")
-    await store.run(outbox.put_turn, chat.id, "reply", ["a", "b"], adapter="0001", now=later)
+    await store.run(inbox.resolve, [1, 2], "answered")
+    await store.run(outbox.add_turn, chat.id, "reply", ["a", "b"], adapter="0001", now=later)
     await store.run(outbox.mark_failed, 2, "blocked", later)
     lines = await store.run(inbox.history, chat.id, 10)
     assert [(line.sender, line.text) for line in lines] == [("7", "one"), ("7", "two"), (None, "a")]
@@ -316,10 +318,10 @@ async def test_slot_is_claimed_once(store: Store) -> None:
 
 async def test_schedule_counts_from_when_its_rhythm_was_first_seen(store: Store) -> None:
     later = START + timedelta(days=1)
-    assert await store.run(slots.known_since, "daily", "0 9 * * *", START) == START
-    assert await store.run(slots.known_since, "daily", "0 9 * * *", later) == START
-    assert await store.run(slots.known_since, "daily", "0 8 * * *", later) == later
-    assert await store.run(slots.known_since, "daily", "0 8 * * *", later + timedelta(1)) == later
+    assert await store.run(slots.trigger_since, "daily", "0 9 * * *", START) == START
+    assert await store.run(slots.trigger_since, "daily", "0 9 * * *", later) == START
+    assert await store.run(slots.trigger_since, "daily", "0 8 * * *", later) == later
+    assert await store.run(slots.trigger_since, "daily", "0 8 * * *", later + timedelta(1)) == later
 
 
 async def test_disk_failure_is_a_doppel_error(store: Store) -> None:
@@ -333,7 +335,7 @@ async def test_disk_failure_is_a_doppel_error(store: Store) -> None:
 
 async def test_chat_row_can_be_forgotten_with_all_it_holds(store: Store) -> None:
     chat = await chat_with(store, "one")
-    await store.run(outbox.put_turn, chat.id, "reply", ["a"], adapter=None, now=START)
+    await store.run(outbox.add_turn, chat.id, "reply", ["a"], adapter=None, now=START)
     await store.run(lambda connection: connection.exec_driver_sql("delete from chats") and None)
     assert await states(store) == []
     assert await store.run(lambda connection: connection.execute(select(inbox_table)).all()) == []

@@ -3,20 +3,20 @@
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from bot.store.inbox import Entry
-from bot.web.chat_html import timeline
+from bot.store.inbox import HistoryMessage
+from bot.web.chat_html import render_chat
 
 START = datetime(2026, 3, 2, 22, 30, tzinfo=UTC)
 
 
-def said(text: str, *, mine: bool = False, minutes: int = 0, post: bool = False) -> Entry:
+def said(text: str, *, mine: bool = False, minutes: int = 0, post: bool = False) -> HistoryMessage:
     kind = "post" if post else "reply" if not mine else None
     at = START + timedelta(minutes=minutes)
-    return Entry(sender="me" if mine else None, text=text, at=at, kind=kind, adapter=None)
+    return HistoryMessage(sender="me" if mine else None, text=text, at=at, kind=kind, adapter=None)
 
 
-def drawn(*entries: Entry, typing: bool = False) -> str:
-    return timeline(entries, ZoneInfo("UTC"), "Mira", typing=typing)
+def drawn(*entries: HistoryMessage, typing: bool = False) -> str:
+    return render_chat(entries, ZoneInfo("UTC"), "Mira", typing=typing)
 
 
 def test_nothing_written_can_be_markup() -> None:
@@ -33,7 +33,7 @@ def test_sides_ends_of_turns_and_times() -> None:
 
 
 def test_new_days_are_marked_in_the_owners_zone() -> None:
-    page = timeline([said("a"), said("b", minutes=120)], ZoneInfo("Asia/Tokyo"), "Mira", typing=False)
+    page = render_chat([said("a"), said("b", minutes=120)], ZoneInfo("Asia/Tokyo"), "Mira", typing=False)
     assert page.count('class="day"') == 1
     assert "2026-03-03" in page
     assert drawn(said("a"), said("b", minutes=120)).count('class="day"') == 2
@@ -47,4 +47,4 @@ def test_typing_and_the_empty_chat() -> None:
 
 
 def test_name_is_escaped() -> None:
-    assert "<i>x" not in timeline([], ZoneInfo("UTC"), "<i>x", typing=True).replace("<i></i>", "")
+    assert "<i>x" not in render_chat([], ZoneInfo("UTC"), "<i>x", typing=True).replace("<i></i>", "")

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from playwright.async_api import Browser, expect
 
-from bot.app import Daemon, Surroundings
+from bot.app import Daemon, Dependencies
 from bot.clock import SystemClock
 from bot.platforms.web import WebPlatform
 from bot.web.server import listen
@@ -17,7 +17,7 @@ from doppel.adapters.habits import Habits
 from doppel.config import Config
 from doppel.i18n import set_language
 from tests.bot.browser import CHROMIUM, NO_CHROMIUM, opened, write
-from tests.bot.stage import FakeEngine, config_in, publish
+from tests.bot.harness import FakeEngine, config_in, publish
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,7 +40,7 @@ def config(tmp_path: Path) -> Config:
 @asynccontextmanager
 async def running(config: Config, engine: FakeEngine) -> AsyncIterator[Daemon]:
     stop = asyncio.Event()
-    around = Surroundings({}, {"web": WebPlatform}, lambda _: engine, SystemClock(), Random(1))
+    around = Dependencies({}, {"web": WebPlatform}, lambda _: engine, SystemClock(), Random(1))
     daemon = Daemon(config, around)
     task = asyncio.create_task(daemon.run(stop))
     try:
@@ -102,8 +102,8 @@ async def test_every_browser_has_its_own_chat_and_all_see_posts(
         await expect(first.locator("#chat .theirs:not(.typing)")).to_contain_text("for one")
         await expect(second.locator("#chat .bubble")).to_have_count(0)
         engine.turns = [["what a day"]]
-        ((post, rhythm),) = daemon._schedule._posts
-        await daemon._schedule._publish(post, next(rhythm.slots(SystemClock().now())))
+        ((post, trigger),) = daemon._scheduler._posts
+        await daemon._scheduler._publish(post, next(trigger.slots(SystemClock().now())))
         for page in (first, second):
             await expect(page.locator("#chat .post")).to_contain_text("what a day")
 
@@ -131,11 +131,11 @@ async def test_page_speaks_chinese_and_says_that_the_persona_wakes_up(
 ) -> None:
     expect.set_options(timeout=30_000)
     set_language("zh")
-    waiting = asyncio.Event()
+    pending_messages = asyncio.Event()
     load = engine.load_adapter
 
     async def load_later(folder: Path) -> str:
-        await waiting.wait()
+        await pending_messages.wait()
         return await load(folder)
 
     engine.load_adapter = load_later  # type: ignore[method-assign]
@@ -145,6 +145,6 @@ async def test_page_speaks_chinese_and_says_that_the_persona_wakes_up(
         await expect(page.locator("#heading .state")).to_have_text("正在醒来，稍后会回复你的消息")
         await expect(page.locator("#text textarea")).to_have_attribute("placeholder", "写点什么……")
         await write(page, "你好")
-        waiting.set()
+        pending_messages.set()
         await expect(page.locator("#heading .state")).to_have_text("在线")
         await expect(page.locator("#chat .theirs:not(.typing)")).to_contain_text("早上好")

@@ -22,7 +22,7 @@ from doppel.reports.quiz import (
 )
 from doppel.transcript import ME, Turn
 from tests.bot.browser import CHROMIUM, NO_CHROMIUM
-from tests.bot.stage import FakeEngine
+from tests.bot.harness import FakeEngine
 from tests.bot.web.test_chat_page import config as config  # noqa: PLC0414 a fixture
 from tests.bot.web.test_chat_page import running
 

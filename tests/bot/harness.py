@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 from sqlalchemy import select
 
-from bot.chat.access import Admission
-from bot.chat.conversation import Means
+from bot.chat.access import AccessList
+from bot.chat.conversation import Services
 from bot.chat.delivery import Delivery
-from bot.chat.inbound import Intake
-from bot.chat.responder import Loaded, Voice
+from bot.chat.inbound import ChatRouter
+from bot.chat.responder import LoadedAdapter, Responder
 from bot.platforms import Incoming, Newest, Outgoing, Receive, SendFailed
-from bot.platforms.connection import Line
-from bot.posts.scheduler import Schedule
+from bot.platforms.connection import PlatformConnection
+from bot.posts.scheduler import PostScheduler
 from bot.store import Store
 from bot.store.schema import inbox, outbox, slots
 from doppel.adapters.habits import Habits, write_habits
@@ -39,7 +39,7 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.time = START
-        self.settle: Callable[[], Awaitable[None]] = self._yield
+        self.resolve: Callable[[], Awaitable[None]] = self._yield
         self._sleepers: list[tuple[datetime, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
 
@@ -56,14 +56,14 @@ class FakeClock:
     async def advance(self, seconds: float) -> None:
         """Moves on, waking every sleeper at its own time and letting what follows happen before the next."""
         end = self.time + timedelta(seconds=seconds)
-        await self.settle()
+        await self.resolve()
         while self._sleepers and self._sleepers[0][0] <= end:
             self.time, _, sleeper = heapq.heappop(self._sleepers)
             if not sleeper.done():
                 sleeper.set_result(None)
-                await self.settle()
+                await self.resolve()
         self.time = end
-        await self.settle()
+        await self.resolve()
 
     async def _yield(self) -> None:
         await asyncio.sleep(0)
@@ -131,7 +131,7 @@ class FakeEngine:
         pass
 
 
-async def nothing_known() -> dict[str, str]:
+async def no_known_messages() -> dict[str, str]:
     """No chat is known yet."""
     return {}
 
@@ -190,8 +190,8 @@ def incoming(
     chat: str = "7",
     kind: Literal["dm", "group"] = "dm",
     sender: str = "7",
-    addressed: bool = True,
-    keys: tuple[str, ...] | None = None,
+    mentions_bot: bool = True,
+    allow_ids: tuple[str, ...] | None = None,
 ) -> Incoming:
     return Incoming(
         platform=platform,
@@ -203,8 +203,8 @@ def incoming(
         text=text,
         sent_at=START,
         message_id=f"m{event}",
-        addressed=addressed,
-        keys=keys or ((sender,) if kind == "dm" else (chat,)),
+        mentions_bot=mentions_bot,
+        allow_ids=allow_ids or ((sender,) if kind == "dm" else (chat,)),
     )
 
 
@@ -222,17 +222,17 @@ def publish(config: Config, *, base: BaseIdentity = BASE, habits: Habits = TYPIN
     return config.adapters_dir / (config.adapters_dir / "current").read_text().strip()
 
 
-class Stage:
+class Harness:
     """Everything but the page, on one database; `restart` leaves it as a crash or an end would and begins anew."""
 
     def __init__(self, config: Config, transcript: Transcript, *platforms: FakePlatform) -> None:
         self.config = config
         self.clock = FakeClock()
-        self.clock.settle = self.settle
+        self.clock.resolve = self.resolve
         self.engine = FakeEngine(transcript)
-        self.platforms = {one.name: one for one in platforms}
-        for one in platforms:
-            one.clock = self.clock
+        self.platforms = {platform.name: platform for platform in platforms}
+        for platform in platforms:
+            platform.clock = self.clock
         if not (config.adapters_dir / "current").exists():
             publish(config)
 
@@ -240,48 +240,50 @@ class Stage:
     def platform(self) -> FakePlatform:
         return next(iter(self.platforms.values()))
 
-    async def start(self, *, awake: bool = True) -> None:
+    async def start(self, *, ready: bool = True) -> None:
         random = Random(1)
         self.store = Store(self.config.store_url)
-        self.voice = Voice(self.config, self.clock)
-        self.lines = {name: Line(one, self.clock, random) for name, one in self.platforms.items()}
-        for line in self.lines.values():
-            line.connected.set()
-        self.delivery = Delivery(self.store, self.lines, self.clock, random, lambda: self.voice.habits)
-        self.means = Means(self.store, self.voice, self.delivery, self.config.reply, self.clock, random)
-        self.intake = Intake(self.means, Admission(self.config), self.lines)
-        self.schedule = Schedule(self.config, self.means, self.intake.look)
-        await self.intake.resume()
-        if awake:
-            await self.wake()
+        self.responder = Responder(self.config, self.clock)
+        self.connections = {
+            name: PlatformConnection(platform, self.clock, random) for name, platform in self.platforms.items()
+        }
+        for connection in self.connections.values():
+            connection.connected.set()
+        self.delivery = Delivery(self.store, self.connections, self.clock, random, lambda: self.responder.habits)
+        self.services = Services(self.store, self.responder, self.delivery, self.config.reply, self.clock, random)
+        self.router = ChatRouter(self.services, AccessList(self.config), self.connections)
+        self.scheduler = PostScheduler(self.config, self.services, self.router.wake)
+        await self.router.resume()
+        if ready:
+            await self.start_responder()
 
-    async def wake(self) -> None:
+    async def start_responder(self) -> None:
         persona = open_persona(self.config)
         name = await self.engine.load_adapter(persona.folder)
-        self.voice.wake(self.engine, Loaded(persona, name, persona.sampling(self.config.reply)))
+        self.responder.start(self.engine, LoadedAdapter(persona, name, persona.sampling(self.config.reply)))
 
     async def stop(self) -> None:
-        await self.intake.close(0)
-        await self.settle()
+        await self.router.close(0)
+        await self.resolve()
         self.store.close()
 
     async def restart(self) -> None:
         await self.stop()
-        for one in self.platforms.values():
-            one.hold = None
+        for platform in self.platforms.values():
+            platform.hold = None
         await self.start()
 
-    async def settle(self) -> None:
+    async def resolve(self) -> None:
         """Lets everything happen that needs no time to pass. The store does one thing after the other."""
         for _ in range(15):
             await self.store.run(lambda connection: None)
             for _ in range(5):
                 await asyncio.sleep(0)
 
-    async def hear(self, *messages: Incoming) -> None:
+    async def on_message(self, *messages: Incoming) -> None:
         for message in messages:
-            await self.intake.receive(message)
-        await self.settle()
+            await self.router.receive(message)
+        await self.resolve()
 
     async def inbox_states(self) -> list[tuple[str, str | None]]:
         return await self.store.run(
