@@ -26,7 +26,6 @@ FLOORS = {
         "bot.logs",
         "bot.redaction",
         "bot.cancellation",
-        "bot.backoff",
         "bot.clock",
     ),
     "training": (

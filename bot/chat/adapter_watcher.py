@@ -11,8 +11,8 @@ from bot.chat.responder import LoadedAdapter, Responder
 from bot.clock import Clock
 from doppel.adapters.versions import MANIFEST, check_base, current
 from doppel.config import Config
-from doppel.engine import Engine
-from doppel.errors import DoppelError
+from doppel.engine import Engine, unsupported
+from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.persona import Persona, read_persona
 
@@ -26,10 +26,12 @@ async def load_adapter(engine: Engine, persona: Persona, config: Config) -> Load
 
     Raises:
         AdapterRefused: it was trained on another base, cannot be loaded, or does not work.
+        UserError: its sampling has settings that the engine does not support.
         EngineError: the engine is closed or failed.
     """
     check_base(persona.folder, persona.manifest, engine.base)
-    persona.sampling(config.reply)  # what is out of range is found before anything is loaded
+    if reason := unsupported(engine, persona.sampling(config.reply)):  # found before anything is loaded
+        raise UserError(reason)
     name = await engine.load_adapter(persona.folder)
     return LoadedAdapter(persona, name, persona.sampling(config.reply, engine.transcript_of(name)))
 
@@ -92,7 +94,7 @@ class AdapterWatcher:
             sampling = persona.sampling(self._config.reply, self._engine.transcript_of(loaded.name))
         except (DoppelError, OSError):  # damaged since it was loaded, which harms nothing before the next start
             return
-        if sampling != loaded.sampling:
+        if sampling != loaded.sampling and not unsupported(self._engine, sampling):
             self._responder.switch_adapter(LoadedAdapter(persona, loaded.name, sampling))
             log.info(tr("adapter {version} now speaks as it was tuned", version=loaded.version))
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 
-from bot.backoff import Backoff
 from bot.cancellation import CancelledByEvent, cancel_on_event
 from bot.chat.delivery import Delivery
 from bot.chat.prompt import turns_of
@@ -23,6 +22,7 @@ from bot.store.schema import Chat, InboxMessage
 from doppel.config import ReplySettings
 from doppel.errors import DoppelError
 from doppel.i18n import tr
+from doppel.system.backoff import Backoff
 from doppel.transcript import pseudonym
 
 ATTEMPTS = 3

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from random import Random
 
-from bot.backoff import Backoff
 from bot.cancellation import CancelledByEvent, cancel_on_event
 from bot.chat.split_text import split
 from bot.clock import Clock
@@ -21,6 +20,7 @@ from bot.store import Store, outbox
 from bot.store.schema import Bubble, Chat
 from doppel.adapters.habits import Habits
 from doppel.i18n import tr
+from doppel.system.backoff import Backoff
 
 TYPING_SECONDS = 4.0
 """How often "typing" is shown anew; services let it fade after five seconds or more."""

@@ -7,11 +7,11 @@ import asyncio
 import logging
 from random import Random
 
-from bot.backoff import Backoff
 from bot.clock import Clock
 from bot.platforms import Newest, Platform, Receive
 from doppel.errors import DoppelError
 from doppel.i18n import tr
+from doppel.system.backoff import Backoff
 
 CLOSE_SECONDS = 2.0
 

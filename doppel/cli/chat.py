@@ -20,7 +20,7 @@ from doppel.i18n import tr
 from doppel.terminal import is_interactive, prepare_input, print_status, printable, read_line
 
 if TYPE_CHECKING:
-    from doppel.engine import Engine
+    from doppel.engine import Engine, Sampling
     from doppel.persona import Persona
     from doppel.transcript import Turn
 
@@ -75,12 +75,20 @@ class Conversation:
         self.turns: list[Turn] = []
         self._config = config
         self._engine = engine
+        if reason := self.unsupported(self.sampling):
+            raise UserError(reason)
         self._name = name
         self._guard = persona.guard if config.reply.guard else None
         self._you = pseudonym("terminal", getuser())
         self._screen = Screen(persona.manifest.persona, out)
         self._tokens = 0
         self._seconds = 0.0
+
+    def unsupported(self, sampling: "Sampling") -> str | None:
+        """Why the engine cannot sample like this, in one line; None when it can."""
+        from doppel.engine import unsupported
+
+        return unsupported(self._engine, sampling)
 
     def hear(self, text: str) -> None:
         """Takes what the user wrote; an unanswered turn of theirs goes on."""

@@ -28,6 +28,10 @@ class Talk(Protocol):
     sampling: "Sampling"
     turns: "list[Turn]"
 
+    def unsupported(self, sampling: "Sampling") -> str | None:
+        """Why the engine cannot sample like this, in one line; None when it can."""
+        ...
+
 
 class Leave(Exception):
     """The user wants to go."""
@@ -37,18 +41,21 @@ def obey(line: str, talk: Talk) -> str:
     """Does what a line like `/temperature 0.8` says and returns the answer to show.
 
     Raises:
-        UserError: no such command, or a value that does not do. Leave: on /quit.
+        UserError: no such command, or a value out of range or not supported by the engine. Leave: on /quit.
     """
     name, _, value = line.removeprefix("/").partition(" ")
     value = value.strip()
     if name in SETTINGS or name in RARE:
         if value:
-            talk.sampling = change(talk.sampling, name, value)
+            changed = change(talk.sampling, name, value)
+            if reason := talk.unsupported(changed):
+                raise UserError(reason)
+            talk.sampling = changed
         return _shown(talk.sampling, [name])
     match name:
         case "settings":
-            changed = [one for one in RARE if getattr(talk.sampling, one) != ReplySettings.model_fields[one].default]
-            return _shown(talk.sampling, [*SETTINGS, *changed])
+            set_rarely = [one for one in RARE if getattr(talk.sampling, one) != ReplySettings.model_fields[one].default]
+            return _shown(talk.sampling, [*SETTINGS, *set_rarely])
         case "reset":
             talk.turns.clear()
             return tr("The conversation begins anew.")

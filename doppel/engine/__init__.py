@@ -162,3 +162,17 @@ class Scores(Protocol):
     ) -> list[list[float]]:
         """What the base model alone thinks of each answer's tokens, in nats. Raises EngineError."""
         ...
+
+
+@runtime_checkable
+class LimitedSampling(Protocol):
+    """An engine that does not support every setting of `Sampling`."""
+
+    def unsupported(self, sampling: Sampling) -> str | None:
+        """One line that names the settings it does not support and how to switch them off; None: it supports all."""
+        ...
+
+
+def unsupported(engine: Engine, sampling: Sampling) -> str | None:
+    """Why an engine cannot sample like this, in one line; None when it can."""
+    return engine.unsupported(sampling) if isinstance(engine, LimitedSampling) else None

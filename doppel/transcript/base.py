@@ -181,6 +181,8 @@ class Transcript:
         ends = self._turn_end if len(self._turn_end) == 1 else []
         self.stop_ids: frozenset[int] = self.pieces.special.union(ends)
         """Tokens after which a turn is over. `TurnDecoder` also finds an end that needs two tokens."""
+        self.forbidden_ids: frozenset[int] = self._forbidden(ends)
+        """Markup tokens, which must never be generated or shown. The tokens that end a turn are not among them."""
 
     def encode(self, header: Header, turns: Sequence[Turn], learned: str = ME) -> Encoded:
         """A whole session with the roles of its tokens, for training and scoring.
@@ -220,6 +222,9 @@ class Transcript:
         decoder = TurnDecoder(self)
         done = [bubble for token in ids for bubble in decoder.feed(token)]
         return done + decoder.close()
+
+    def _forbidden(self, turn_end: Iterable[int]) -> frozenset[int]:
+        return self.pieces.markup.difference(turn_end, {self.tokenizer.eos_token_id})
 
     def _opening(self, header: Header) -> list[int]:
         return self._start + self.pieces.plain([header.render()])[0] + self._turn_end
@@ -261,6 +266,8 @@ class TurnDecoder:
         if token in self._transcript.stop_ids:
             self.finished = True
             return self.close()
+        if token in self._transcript.forbidden_ids:  # from an engine that cannot rule them out
+            return []
         self._pending.append(token)
         text = self._text()
         whole, empty_line, _ = text.partition("\n\n")

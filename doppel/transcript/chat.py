@@ -65,6 +65,7 @@ class ChatTranscript(Transcript):
         template = tokenizer.get_chat_template()
         named = {one for one, text in self.pieces.reserved.items() if _is_bracketed(text) and text in template}
         self.stop_ids = self.pieces.special.union(named, self._end[-1:])
+        self.forbidden_ids = self._forbidden(self._end[-1:])
         marks = (self._before_header, self._before_user, self._me, self._to_user, frame.blanks)
         self.template = hashlib.sha256(repr(marks).encode()).hexdigest()
 

@@ -6,6 +6,7 @@ no transcript.
 
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from doppel.errors import UserError
@@ -37,6 +38,13 @@ class Pieces:
         ends = {eos} if isinstance(eos, int) else set()
         self.special: frozenset[int] = frozenset(ends | {one for one in self.reserved if added[one].special})
         """Tokens that stand for no text: one that is generated ends the turn."""
+        self.markup: frozenset[int] = self.special.union(
+            token_id for token_id, text in self.reserved.items() if not _is_blank(text)
+        )
+        """Tokens that are markup, not text: every special one, and every added one that is more than blanks.
+
+        Runs of blanks and line breaks, which Gemma and others list as added tokens, are text.
+        """
 
     def plain(self, texts: list[str], context: str = "") -> list[list[int]]:
         """Tokenizes texts one by one, with no reserved token among the ids.
@@ -77,6 +85,22 @@ class Pieces:
         assert isinstance(text, str)
         return text
 
+    def strip_markup(self, text: str) -> str:
+        """The text without the spellings of markup tokens, for text that a server made of tokens."""
+        spellings, first_characters = self._markup_spellings
+        if first_characters.isdisjoint(text):
+            return text
+        for spelling in spellings:
+            text = text.replace(spelling, "")
+        return text
+
+    @cached_property
+    def _markup_spellings(self) -> tuple[list[str], frozenset[str]]:
+        """Spellings of markup tokens, longest first, and the characters that they begin with."""
+        texts = (self.reserved.get(token, "") for token in self.markup)
+        spellings = sorted((text for text in texts if len(text) > 1), key=len, reverse=True)
+        return spellings, frozenset(text[0] for text in spellings)
+
     def _cut(self, text: str, context: str) -> list[int]:
         """Tokenizes text that may spell a reserved token or a byte: the spelling is cut in two.
 
@@ -105,3 +129,8 @@ class Pieces:
             "input_ids"
         ]
         return ids
+
+
+def _is_blank(text: str) -> bool:
+    """Whether a token is nothing but blanks and line breaks, also as SentencePiece spells blanks."""
+    return not text.replace("\u2581", " ").strip()

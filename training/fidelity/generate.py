@@ -9,7 +9,7 @@ from transformers import Cache
 
 from doppel.engine import EngineError, Sampling
 from doppel.engine.local.kv_cache import Row, Windows, gather, new_cache, windows_of
-from doppel.engine.local.sampling import Sampler, draw
+from doppel.engine.local.sampling import Sampler, TokenMask, draw
 from doppel.transcript import Transcript, TurnDecoder
 from training.fidelity.judge import Subject
 from training.fidelity.texts import Situation
@@ -89,13 +89,14 @@ def drafts(
     prompts = [transcript.prompt(one.header, one.context) for one in situations]
     order = sorted(range(len(situations)), key=lambda place: len(prompts[place]))  # like lengths need little padding
     most = min(sampling.max_tokens, _MOST_TOKENS)
+    mask = TokenMask(transcript.forbidden_ids)
     windows = windows_of(subject.model)
     size = _ROWS if windows else 1  # a model that keeps a state along the row cannot be padded
     written: dict[int, Draft] = {}
     for start in range(0, len(order), size):
         places = order[start : start + size]
         rows = [
-            _Row(transcript, prompts[place], msgspec.structs.replace(sampling, seed=_seed(seed, place)))
+            _Row(transcript, prompts[place], msgspec.structs.replace(sampling, seed=_seed(seed, place)), mask)
             for place in places
         ]
         if windows:
@@ -111,9 +112,9 @@ def drafts(
 class _Row:
     """One reply being written."""
 
-    def __init__(self, transcript: Transcript, prompt: list[int], sampling: Sampling) -> None:
+    def __init__(self, transcript: Transcript, prompt: list[int], sampling: Sampling, mask: TokenMask) -> None:
         self.prompt = prompt
-        self.sampler = Sampler(sampling, prompt)
+        self.sampler = Sampler(sampling, prompt, mask)
         self.ids: list[int] = []
         self._log_probabilities: list[float] = []
         self._decoder = TurnDecoder(transcript)

@@ -16,6 +16,7 @@ from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from doppel.config import cache_dir
+from doppel.engine.local.sampling import TokenMask
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.models.base import BaseIdentity
@@ -53,7 +54,7 @@ def replay(
         UserError: the base has no token that begins a text. DoppelError: the cache cannot be written.
     """
     length = min(length, _LONGEST)
-    writer = _Writer(base, _begin(transcript), length, seed)
+    writer = _Writer(base, _begin(transcript), transcript.pieces.markup, length, seed)
     folder = cache_dir() / "replay" / f"{identity.digest[:16]}-{seed}-{length}"
     texts = _texts(writer, folder, min(tokens, distinct))
     taken: list[Example] = []
@@ -76,7 +77,7 @@ def _texts(writer: "_Writer", folder: Path, tokens: int) -> list[list[int]]:
     texts: list[list[int]] = []
     number = 0
     while sum(map(len, texts)) < tokens and (kept := _read(folder / f"{number:05}.json")) is not None:
-        texts += kept
+        texts += [text for text in kept if writer.forbidden.isdisjoint(text[1:])]  # older versions sampled markup
         number += 1
     missing = tokens - sum(map(len, texts))
     if missing <= 0:
@@ -99,17 +100,20 @@ class _Writer:
     Args:
         base: the model.
         begin: the token before every text.
+        markup: tokens that are no text; only those that end one may be sampled.
         length: tokens of the longest text, `begin` included.
         seed: of all the batches.
     """
 
-    def __init__(self, base: PreTrainedModel, begin: int, length: int, seed: int) -> None:
+    def __init__(self, base: PreTrainedModel, begin: int, markup: frozenset[int], length: int, seed: int) -> None:
         self._base = base
         self._begin = begin
         self._seed = seed
         config: Any = base.config.get_text_config()
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         self._ends = {one for one in ends if one is not None}
+        self.forbidden = markup - self._ends
+        self._mask = TokenMask(self.forbidden)
         self._settings = GenerationConfig(
             do_sample=False,  # `_Draw` has chosen, and what it chose is the likeliest
             repetition_penalty=1.0,
@@ -131,7 +135,7 @@ class _Writer:
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             generation_config=self._settings,
-            logits_processor=[_Draw(random.Random(f"{self._seed} {number}").getrandbits(63))],
+            logits_processor=[_Draw(random.Random(f"{self._seed} {number}").getrandbits(63), self._mask)],
             streamer=_Steps(advance),
         )
         return [text for row in made.tolist() if len(text := self._until_end(row)) > 1]
@@ -142,17 +146,19 @@ class _Writer:
 
 
 class _Draw(LogitsProcessor):
-    """Draws every next token from the base's own distribution: temperature 1, nothing filtered.
+    """Draws every next token from the base's own distribution: temperature 1, nothing filtered but markup.
 
     One random number and a running sum do it. The library's own draw takes a random number for each token of the
     vocabulary: with 262,144 of them more than the model's time.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, mask: TokenMask) -> None:
+        self._mask = mask
         self._random = torch.Generator().manual_seed(seed)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (B, V) in which the token drawn for each row is the only one possible."""
+        self._mask.apply(scores)
         below = scores.float().softmax(-1).cumsum(-1)
         chances = torch.rand((len(scores), 1), generator=self._random).to(scores.device) * below[:, -1:]
         drawn = torch.searchsorted(below, chances, right=True).clamp(

@@ -4,8 +4,9 @@ import random
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedModel
+from transformers import LogitsProcessor, PreTrainedModel
 
+from doppel.engine.local.sampling import TokenMask
 from doppel.transcript import Header, Transcript, Turn
 from training.dataset.files import Session
 from training.lora.threads import one_thread
@@ -31,6 +32,7 @@ class SampleReplies:
         self._model = model
         self._transcript = transcript
         self._seed = seed
+        self._mask = _MaskLogits(TokenMask(transcript.forbidden_ids))
         chosen = random.Random(seed).sample(situations := _situations(sessions), min(count, len(situations)))
         unprompted = (Header(kind="post"), ())
         self._situations: list[tuple[Header, tuple[Turn, ...]]] = [*chosen, unprompted]
@@ -58,10 +60,23 @@ class SampleReplies:
             max_new_tokens=_NEW_TOKENS,
             eos_token_id=sorted(self._transcript.stop_ids),
             pad_token_id=self._transcript.tokenizer.pad_token_id or 0,
+            logits_processor=[self._mask],
         )
         reply = " / ".join(self._transcript.reply(made[0, len(prompt) :].tolist())) or "…"
         heard = f"{turns[-1].speaker}: {' / '.join(turns[-1].bubbles)}  →  " if turns else ""
         return f"   {heard}me: {reply}".replace("\n", " ")
+
+
+class _MaskLogits(LogitsProcessor):
+    """A `TokenMask` for transformers' `generate`, whose own `suppress_tokens` sorts the list at every step."""
+
+    def __init__(self, mask: TokenMask) -> None:
+        self._mask = mask
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (B, V) with the masked tokens ruled out."""
+        self._mask.apply(scores)
+        return scores
 
 
 def _situations(sessions: Sequence[Session]) -> list[tuple[Header, tuple[Turn, ...]]]:

@@ -15,13 +15,13 @@ from typing import Any
 
 import discord
 
-from bot.backoff import Backoff
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
 from bot.platforms.discord.messages import translate
 from bot.platforms.discord.missed import UNREACHABLE, missed
 from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
+from doppel.system.backoff import Backoff
 
 MESSAGE_LIMIT = 2000
 NONCE_LIMIT = 25

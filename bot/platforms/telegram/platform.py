@@ -30,13 +30,13 @@ from telegram.error import (
 from telegram.ext import AIORateLimiter, Application, ApplicationBuilder, ContextTypes, MessageHandler, filters
 from telegram.request import HTTPXRequest
 
-from bot.backoff import Backoff
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
 from bot.platforms.telegram.messages import translate, utf16_length
 from bot.redaction import Redaction
 from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
+from doppel.system.backoff import Backoff
 
 POLL_SECONDS = 25
 UPDATES = ("message",)

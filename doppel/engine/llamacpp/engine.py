@@ -29,7 +29,8 @@ from doppel.engine import EngineError, Health, Load, Request, Sampling, Token
 from doppel.engine.llamacpp.in_process import Inside
 from doppel.engine.remote.client import Server
 from doppel.engine.remote.discovery import Abilities
-from doppel.engine.remote.engine import OpenAIEngine, context_length_of, transcript_for
+from doppel.engine.remote.engine import OpenAIEngine, text_config_of, transcript_for
+from doppel.engine.remote.sampling import Dialect, check_reply, refusal
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.models.base import BaseIdentity, identify, load_tokenizer, prepare_base
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 SLOTS = 8  # each takes memory for a whole context
 LONGEST_CONTEXT = 4096
+_DIALECT: Dialect = "llamacpp"
 _CANARY_TOKENS = 2
 _UNUSED = timedelta(days=30)  # after which a converted adapter is converted anew when it is wanted again
 _READ_SECONDS = 5  # for a request to arrive: `stop` would wait for one that never does
@@ -148,7 +150,9 @@ class LlamaCppEngine:
         self.base = base
         self.transcript = open_transcript(tokenizer, transcript)
         """The transcript for the base model alone."""
-        self.context_length = min(context_length_of(base_folder), longest)
+        text_config = text_config_of(base_folder)
+        self.context_length = min(text_config.max_position_embeddings, longest)
+        self._vocabulary_size: int = text_config.vocab_size
         self._base_folder = base_folder
         self._tokenizer = tokenizer
         self._clock = clock
@@ -178,6 +182,7 @@ class LlamaCppEngine:
             UserError: the extra is not installed, or there is no such model or file. DoppelError: it cannot be made.
         """
         check_installed()
+        check_reply(_DIALECT, config.reply)
         settings = config.engine
         folder = prepare_base(config.model, report)
         gguf = prepare_gguf(config, folder, report)
@@ -199,6 +204,10 @@ class LlamaCppEngine:
         """The transcript that an adapter was trained with; None: the one to use with the base model alone."""
         running = self._running.get(adapter)
         return running[1].transcript if running else self.transcript
+
+    def unsupported(self, sampling: Sampling) -> str | None:
+        """The settings that llama.cpp does not support, in one line; None: it supports all."""
+        return refusal(_DIALECT, sampling)
 
     def generate(self, request: Request) -> AsyncGenerator[Token]:
         """Streams tokens until a stop id, `max_tokens`, the context's end or the deadline, which counts from now.
@@ -291,7 +300,7 @@ class LlamaCppEngine:
             if self._is_closed:
                 instance.stop()
                 raise EngineError(tr("the engine is closed"))
-            abilities = Abilities(model="base", dialect="llamacpp", takes_ids=True, spells=self._spells)
+            abilities = Abilities(model="base", dialect=_DIALECT, takes_ids=True, spells=self._spells)
             engine = OpenAIEngine(
                 instance.connection,
                 abilities,
@@ -299,6 +308,7 @@ class LlamaCppEngine:
                 self.base,
                 transcript=transcript,
                 context_length=self.context_length,
+                vocabulary_size=self._vocabulary_size,
                 clock=self._clock,
                 max_requests=self._slots + self._waiting,
             )

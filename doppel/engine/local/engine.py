@@ -17,6 +17,7 @@ from doppel.config import EngineSettings as Settings
 from doppel.engine import EngineError, Health, Load, Request, Token
 from doppel.engine.local.packed_weights import pack
 from doppel.engine.local.request import Job
+from doppel.engine.local.sampling import TokenMask
 from doppel.engine.local.worker import InferenceThread
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -72,6 +73,8 @@ class TransformersEngine:
         self.transcript = open_transcript(tokenizer, transcript)
         """The transcript for the base model alone."""
         self._transcripts: dict[str, Transcript] = {}
+        self._masks: dict[str, TokenMask] = {}
+        """By the transcript's format, so that the rows of a batch share one."""
         most: int = model.config.get_text_config().max_position_embeddings
         self.context_length = min(most, longest or most)
         self._clock = clock
@@ -175,6 +178,11 @@ class TransformersEngine:
             )
         return transcript
 
+    def _mask_of(self, transcript: Transcript) -> TokenMask:
+        if transcript.format not in self._masks:
+            self._masks[transcript.format] = TokenMask(transcript.forbidden_ids)
+        return self._masks[transcript.format]
+
     async def _stream(self, request: Request, deadline: float) -> AsyncGenerator[Token]:
         if not 0 < len(request.prompt) < self.context_length:
             raise EngineError(
@@ -193,7 +201,7 @@ class TransformersEngine:
             except RuntimeError:  # the loop is closed: nobody is listening
                 job.cancelled = True
 
-        job = Job(request, deadline, deliver)
+        job = Job(request, deadline, deliver, self._mask_of(self.transcript_of(request.adapter)))
         self._thread.submit(job)
         try:
             while (result := await results.get()) is not None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from transformers import Cache
 
 from doppel.engine import Request, Token
-from doppel.engine.local.sampling import Sampler
+from doppel.engine.local.sampling import Sampler, TokenMask
 
 _MOST_ROOM = 256  # columns reserved for a reply; one that grows longer gets more
 
@@ -20,9 +20,10 @@ class Job:
         request: what to generate.
         deadline: when it must end, in the thread's clock.
         deliver: where the results go.
+        mask: tokens that are never sampled.
     """
 
-    def __init__(self, request: Request, deadline: float, deliver: Deliver) -> None:
+    def __init__(self, request: Request, deadline: float, deliver: Deliver, mask: TokenMask | None = None) -> None:
         self.request = request
         self.deadline = deadline
         self.deliver = deliver
@@ -37,7 +38,7 @@ class Job:
         """Whether all but the last of `ids` are read, so that it may be in the batch."""
         self.retried = False
         """Whether memory did not suffice once while it was read."""
-        self.sampler = Sampler(request.sampling, request.prompt)
+        self.sampler = Sampler(request.sampling, request.prompt, mask)
 
     @property
     def produced(self) -> int:

@@ -7,7 +7,7 @@ full sort costs more than a small model's layers. Knows no model and no thread.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +20,28 @@ _BLOCK = 64  # scores whose maximum is looked at first
 _FIRST_GUESS = 256  # candidates that usually hold the mass; eight times as many are tried next
 
 
+class TokenMask:
+    """Rules out tokens before anything is sampled, for all rows in one operation.
+
+    Args:
+        ids: of the tokens; those beyond a model's vocabulary are ignored.
+    """
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self._ids = sorted(ids)
+        self._index = torch.empty(0, dtype=torch.long)
+        self._size = 0
+
+    def apply(self, logits: Tensor) -> None:
+        """Sets the logits of these tokens, the last dimension being the vocabulary, to -inf in place."""
+        if self._size != logits.shape[-1] or self._index.device != logits.device:
+            self._size = logits.shape[-1]
+            self._index = torch.tensor(
+                [token for token in self._ids if token < self._size], dtype=torch.long, device=logits.device
+            )
+        logits.index_fill_(-1, self._index, -torch.inf)
+
+
 class Sampler:
     """The draws of one generation: remembers what was said for the penalties, and owns its random numbers.
 
@@ -27,10 +49,12 @@ class Sampler:
 
     Args:
         prompt: token ids that count as said already.
+        mask: tokens that are never sampled, shared by the rows of a batch.
     """
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
+    def __init__(self, sampling: Sampling, prompt: Sequence[int], mask: TokenMask | None = None) -> None:
         self.sampling = sampling
+        self.mask = mask
         self._random = random.Random(sampling.seed)
         self.said = Said(sampling, prompt) if matters(sampling) else None
         """What was said, if that changes anything."""
@@ -61,9 +85,11 @@ def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[Token | EngineErro
 
     Args:
         samplers: one for each row.
-        logits: shape (rows, vocabulary), any float type and device.
+        logits: shape (rows, vocabulary), any float type and device; changed in place.
     """
     scores = plain = logits.float()
+    normalizers = plain.logsumexp(-1)  # of the model's own distribution, before anything is ruled out
+    _mask(samplers, scores)
     if any(sampler.said is not None for sampler in samplers):
         scores = plain.clone()
         for sampler, row in zip(samplers, scores, strict=True):
@@ -79,7 +105,7 @@ def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[Token | EngineErro
     places = places.clamp(max=weights.shape[1] - 1)  # where nothing is a number, neither is the place
     drawn = ids.gather(1, places)
     logprobs = (weights.gather(1, places).double() / mass).log()[:, 0].tolist()
-    own = (plain.gather(1, drawn.to(plain.device))[:, 0] - plain.logsumexp(-1)).tolist()
+    own = (plain.gather(1, drawn.to(plain.device))[:, 0] - normalizers).tolist()
     tokens: list[Token | EngineError] = []
     for sampler, token, logprob, model_logprob, whole in zip(
         samplers, drawn[:, 0].tolist(), logprobs, own, mass[:, 0].tolist(), strict=True
@@ -91,6 +117,19 @@ def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[Token | EngineErro
         sampler.take(token)
         tokens.append(Token(token, logprob, min(model_logprob, 0.0)))
     return tokens
+
+
+def _mask(samplers: Sequence[Sampler], scores: Tensor) -> None:
+    """Rules out tokens in each row; the rows of a batch nearly always share one mask."""
+    masks = {sampler.mask for sampler in samplers}
+    for mask in masks - {None}:
+        assert mask is not None
+        if len(masks) == 1:
+            mask.apply(scores)
+            continue
+        for sampler, row in zip(samplers, scores, strict=True):
+            if sampler.mask is mask:
+                mask.apply(row)
 
 
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

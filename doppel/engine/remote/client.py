@@ -16,6 +16,7 @@ import httpx
 
 from doppel.engine import EngineError
 from doppel.i18n import tr
+from doppel.system.backoff import Backoff
 
 ATTEMPTS = 4
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
@@ -148,6 +149,7 @@ class Server:
         final: frozenset[int] = frozenset(),
     ) -> AsyncGenerator[Any]:
         """What one request brings, after as many attempts as it takes."""
+        backoff = Backoff(self._random, first=FIRST_WAIT, longest=LONGEST_WAIT)
         for attempt in range(ATTEMPTS):
             if not self.breaker.admit():
                 raise EngineError(
@@ -168,7 +170,7 @@ class Server:
             except ServerError as error:
                 if begun or error.status not in (_MOMENTARY | {0}) - final or attempt == ATTEMPTS - 1:
                     raise
-                usual = min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt) * self._random.uniform(0.5, 1.0)
+                usual = backoff.next()
                 wait = usual if error.wait is None else error.wait
             await self._sleep(wait)
 

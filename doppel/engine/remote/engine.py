@@ -24,7 +24,7 @@ from doppel.engine import EngineError, Health, Load, Request, Sampling, Token
 from doppel.engine.remote.client import Server, ServerError
 from doppel.engine.remote.discovery import Abilities, look
 from doppel.engine.remote.prompt_text import prompt_text
-from doppel.engine.remote.sampling import parameters, refusal
+from doppel.engine.remote.sampling import check_reply, parameters, refusal
 from doppel.engine.remote.stream import Reader
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
@@ -32,7 +32,7 @@ from doppel.models.base import BaseIdentity, identify, load_tokenizer, prepare_t
 from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcript
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 KEY_VARIABLE = "DOPPEL_ENGINE_KEY"
 MAX_REQUESTS = 64
@@ -52,6 +52,7 @@ class OpenAIEngine:
         base: the identity that adapters must have been trained for.
         transcript: name of the transcript's format for the base model alone.
         context_length: the base's; the server's counts where it is shorter.
+        vocabulary_size: of the base's head, which may be smaller than the tokenizer; None: every token has a logit.
         is_fixed: the server was started with the persona's adapter and loads no other.
         place: where the server sees an adapter's folder; None: at the same path.
         clock: seconds, monotonic; deadlines are kept by it.
@@ -68,6 +69,7 @@ class OpenAIEngine:
         *,
         transcript: str = FORMAT,
         context_length: int,
+        vocabulary_size: int | None = None,
         is_fixed: bool = False,
         place: Callable[[Path], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -78,6 +80,7 @@ class OpenAIEngine:
         self.transcript = open_transcript(tokenizer, transcript)
         """The transcript for the base model alone."""
         self.context_length = min(one for one in (context_length, abilities.context_length, longest) if one is not None)
+        self._vocabulary_size = vocabulary_size
         self._server = server
         self._abilities = abilities
         self._is_fixed = is_fixed
@@ -100,23 +103,22 @@ class OpenAIEngine:
         """
         settings = config.engine
         folder = prepare_tokenizer(config.model, report)
+        text_config = text_config_of(folder)
         has_weights = any(folder.glob("*.safetensors"))
         identity = identify(folder, config.model.base) if has_weights else _identity_of_adapter(config)
         tokenizer = load_tokenizer(folder)
         address = settings.url.rstrip("/").removesuffix("/v1")
         key = os.environ.get(KEY_VARIABLE, "")
         abilities = asyncio.run(look(Server(address, key), settings.model, tokenizer))
-        fields = set(Sampling.__struct_fields__) & set(type(config.reply).model_fields)
-        plain = {name: getattr(config.reply, name) for name in fields - {"logit_bias", "bad_words"}}
-        if reason := refusal(abilities.dialect, Sampling(**plain)):
-            raise UserError(reason)
+        check_reply(abilities.dialect, config.reply)
         return cls(
             Server(address, key),
             abilities,
             tokenizer,
             identity,
             transcript=FORMATS[config.transcript],
-            context_length=context_length_of(folder),
+            context_length=text_config.max_position_embeddings,
+            vocabulary_size=text_config.vocab_size,
             is_fixed=settings.adapter == "fixed",
             place=_mapped(config) if settings.adapters_there else None,
             longest=settings.context,
@@ -126,6 +128,10 @@ class OpenAIEngine:
     def transcript_of(self, adapter: str | None) -> Transcript:
         """The transcript that an adapter was trained with; None: the one to use with the base model alone."""
         return self._transcripts.get(adapter or "", self.transcript)
+
+    def unsupported(self, sampling: Sampling) -> str | None:
+        """The settings that the server does not support, in one line; None: it supports all."""
+        return refusal(self._abilities.dialect, sampling)
 
     def generate(self, request: Request) -> AsyncGenerator[Token]:
         """Streams tokens until a stop id, `max_tokens`, the context's end or the deadline, which counts from now.
@@ -241,7 +247,7 @@ class OpenAIEngine:
             raise EngineError(tr("the adapter {name} is not loaded", name=request.adapter))
         if self._users.total() >= self._max_requests:
             raise EngineError(tr("too many requests at once ({count} are waiting)", count=self._users.total()))
-        if reason := refusal(self._abilities.dialect, request.sampling):
+        if reason := self.unsupported(request.sampling):
             raise EngineError(reason)
 
     async def _tokens(self, request: Request) -> AsyncGenerator[Token]:
@@ -271,9 +277,10 @@ class OpenAIEngine:
 
     def _body(self, request: Request) -> dict[str, Any]:
         abilities, pieces = self._abilities, self.transcript.pieces
+        forbidden = self._forbidden_ids(self.transcript_of(request.adapter))
         room = self.context_length - len(request.prompt)
         sampling = msgspec.structs.replace(request.sampling, max_tokens=min(request.sampling.max_tokens, room))
-        body = parameters(abilities.dialect, sampling, pieces)
+        body = parameters(abilities.dialect, sampling, pieces, forbidden)
         body |= {"model": self._name_there(request.adapter), "stream": True}
         body["prompt"] = request.prompt if abilities.takes_ids else prompt_text(pieces, request.prompt)
         if abilities.dialect == "vllm":
@@ -284,6 +291,11 @@ class OpenAIEngine:
         elif abilities.dialect == "llamacpp":
             body |= {"n_probs": 1, "post_sampling_probs": True, "cache_prompt": True}
         return body
+
+    def _forbidden_ids(self, transcript: Transcript) -> list[int]:
+        """Tokens that the server must not sample; it may refuse ids that its model has no logit for."""
+        size = self._vocabulary_size
+        return sorted(token for token in transcript.forbidden_ids if size is None or token < size)
 
     def _name_there(self, adapter: str | None) -> str:
         if adapter is None or self._is_fixed:
@@ -353,12 +365,12 @@ def transcript_for(lora: Lora, opened: Transcript) -> Transcript:
     return transcript
 
 
-def context_length_of(folder: Path) -> int:
-    """The context length of a base, from its configuration."""
+def text_config_of(folder: Path) -> "PreTrainedConfig":
+    """The configuration of a base's language model, which has its context length and vocabulary size."""
     from transformers import AutoConfig
 
-    length: int = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().max_position_embeddings
-    return length
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    return config
 
 
 def _identity_of_adapter(config: Config) -> BaseIdentity:

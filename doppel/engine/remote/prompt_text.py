@@ -30,7 +30,8 @@ def prompt_text(pieces: Pieces, ids: Sequence[int]) -> str:
 
 
 def reply_ids(pieces: Pieces, text: str) -> list[int]:
-    """A part of a reply as token ids of our tokenizer, none of them reserved."""
+    """A part of a reply as token ids of our tokenizer, without the markup tokens that the server spelled out."""
+    text = pieces.strip_markup(text)
     return pieces.plain([text], "\n")[0] if text else []
 
 

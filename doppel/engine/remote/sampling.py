@@ -4,11 +4,14 @@ A setting is sent only where it means the same there as it does here; where one 
 user is told, as a reply under other settings would not be the persona's. Knows no connection.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
+from doppel.config import ReplySettings
 from doppel.engine import Sampling
+from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.transcript.safe_tokens import Pieces
 
@@ -32,7 +35,7 @@ _HAS: dict[Dialect, frozenset[str]] = {
     | {"logit_bias", "bad_words"},
     "openai": frozenset({"top_p", "presence_penalty", "frequency_penalty"}),  # biases need its tokens, not ours
 }
-_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp", "openai": "OpenAI"}
+_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp", "openai": "OpenAI API"}
 
 
 def refusal(dialect: Dialect, sampling: Sampling) -> str | None:
@@ -49,20 +52,27 @@ def refusal(dialect: Dialect, sampling: Sampling) -> str | None:
         return None
     off = ", ".join(f"{name}: {_written(getattr(_NEUTRAL, name))}" for name in missing)
     return tr(
-        "a server that speaks {dialect}'s protocol cannot do {settings}; write `reply: {{{off}}}` in config.yaml, or "
-        "choose another engine.backend",
-        dialect=_NAMES[dialect],
+        "{engine} does not support {settings}; set `reply: {{{off}}}` in config.yaml or choose another engine.backend",
+        engine=_NAMES[dialect],
         settings=", ".join(missing),
         off=off,
     )
 
 
-def parameters(dialect: Dialect, sampling: Sampling, pieces: Pieces) -> dict[str, Any]:
+def check_reply(dialect: Dialect, reply: ReplySettings) -> None:
+    """Raises UserError when config.yaml sets what the server does not support."""
+    fields = (set(Sampling.__struct_fields__) & set(ReplySettings.model_fields)) - {"logit_bias", "bad_words"}
+    if reason := refusal(dialect, Sampling(**{name: getattr(reply, name) for name in fields})):
+        raise UserError(reason)
+
+
+def parameters(dialect: Dialect, sampling: Sampling, pieces: Pieces, forbidden: Sequence[int] = ()) -> dict[str, Any]:
     """The settings as the fields of a request. Those that are off are sent too: servers have defaults of their own.
 
     Args:
         sampling: one that `refusal` has nothing against.
         pieces: the tokenizer, for words that are sent as text.
+        forbidden: token ids that must never be sampled. Left out for servers whose tokens may be others than ours.
     """
     fields: dict[str, Any] = {
         "temperature": sampling.temperature,
@@ -77,17 +87,17 @@ def parameters(dialect: Dialect, sampling: Sampling, pieces: Pieces) -> dict[str
         fields |= {"top_k": sampling.top_k or -1, "min_p": sampling.min_p}
         fields["repetition_penalty"] = sampling.repetition_penalty
         fields["bad_words"] = _words(sampling, pieces)
-        fields["logit_bias"] = _biases(sampling)
+        fields["logit_bias"] = _biases(sampling, forbidden)
     elif dialect == "sglang":
-        fields |= {"top_k": sampling.top_k or -1, "min_p": sampling.min_p, "logit_bias": _biases(sampling)}
+        fields |= {"top_k": sampling.top_k or -1, "min_p": sampling.min_p, "logit_bias": _biases(sampling, forbidden)}
     elif dialect == "llamacpp":
-        fields |= _llamacpp(sampling, pieces)
+        fields |= _llamacpp(sampling, pieces, forbidden)
     return {name: value for name, value in fields.items() if value is not None and value not in ({}, [])}
 
 
-def _llamacpp(sampling: Sampling, pieces: Pieces) -> dict[str, Any]:
+def _llamacpp(sampling: Sampling, pieces: Pieces, forbidden: Sequence[int]) -> dict[str, Any]:
     biases: list[list[Any]] = [[token, bias] for token, bias in sampling.logit_bias]
-    biases += [[ids[0], False] for ids in sampling.bad_words]  # false is its word for never
+    biases += [[token, False] for token in (*(ids[0] for ids in sampling.bad_words), *forbidden)]  # false: never
     fields: dict[str, Any] = {
         "samplers": ["penalties", "dry", "temperature", "top_k", "top_p", "min_p", "typ_p"],  # our order, not its own
         "top_k": sampling.top_k,
@@ -113,8 +123,9 @@ def _llamacpp(sampling: Sampling, pieces: Pieces) -> dict[str, Any]:
     return fields
 
 
-def _biases(sampling: Sampling) -> dict[str, float]:
-    return {str(token): max(_FORBID, min(-_FORBID, bias)) for token, bias in sampling.logit_bias}
+def _biases(sampling: Sampling, forbidden: Sequence[int]) -> dict[str, float]:
+    biases = {str(token): max(_FORBID, min(-_FORBID, bias)) for token, bias in sampling.logit_bias}
+    return biases | {str(token): _FORBID for token in forbidden}
 
 
 def _words(sampling: Sampling, pieces: Pieces) -> list[str]:

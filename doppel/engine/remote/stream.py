@@ -31,6 +31,7 @@ class Reader:
         self._stop_ids = stop_ids
         self._dialect = dialect
         self._spells = spells
+        self._hidden = transcript.forbidden_ids - stop_ids
         self._last: int | None = None
         self.is_finished = False
         """Whether the server said that this is all."""
@@ -41,7 +42,7 @@ class Reader:
             choice = next(iter(event.get("choices") or ()), None)
             if choice is None:  # a count of tokens, at the end
                 return []
-            tokens = self._tokens(choice)
+            tokens = [token for token in self._tokens(choice) if token.id not in self._hidden]
             reason = choice.get("finish_reason")
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise EngineError(tr("the server's answer cannot be read: {error}", error=repr(error)[:100])) from None

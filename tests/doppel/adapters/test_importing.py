@@ -56,7 +56,13 @@ async def test_an_old_pickled_adapter_speaks_as_it_did_with_peft(root: Path, tin
     finally:
         engine.close()
     ids = torch.tensor([prompt])
-    again = expected.generate(input_ids=ids, do_sample=False, max_new_tokens=24, eos_token_id=-1)
+    again = expected.generate(
+        input_ids=ids,
+        do_sample=False,
+        max_new_tokens=24,
+        eos_token_id=-1,
+        suppress_tokens=sorted(engine.transcript.forbidden_ids),
+    )
     assert said == again[0, len(prompt) :].tolist()
 
 

@@ -15,8 +15,10 @@ from typer.testing import CliRunner, Result
 from doppel.adapters.guard import make_guard
 from doppel.cli.app import as_command
 from doppel.cli.chat import Conversation, Screen, chat
+from doppel.cli.chat_commands import obey
 from doppel.config import parse_config
-from doppel.engine import Engine, Request, Token
+from doppel.engine import Engine, Request, Sampling, Token
+from doppel.errors import UserError
 from doppel.models.base import load_tokenizer
 from doppel.persona import read_persona
 from doppel.transcript import ME, Header, Transcript, Turn
@@ -218,3 +220,29 @@ async def test_it_stops_before_it_repeats_the_archive(
     said = "\n".join(conversation.turns[-1].bubbles)
     assert (persona.guard is not None and persona.guard.objects(said) is None) == is_on
     assert ("(stopped: it repeats 8 words" in capsys.readouterr().err) == is_on
+
+
+class Limited(Scripted):
+    """An engine that supports no `no_repeat_ngram`."""
+
+    def unsupported(self, sampling: Sampling) -> str | None:
+        return "Abacus does not support no_repeat_ngram" if sampling.no_repeat_ngram else None
+
+
+def test_a_setting_that_the_engine_lacks_is_refused_when_typed(published: Path, tiny_base: Path) -> None:
+    config = parse_config({}, published / "config.yaml")
+    engine = cast("Engine", Limited(Transcript(load_tokenizer(tiny_base)), "hi"))
+    conversation = Conversation(config, read_persona(published), engine, "name", io.StringIO())
+    before = conversation.sampling
+    with pytest.raises(UserError, match="Abacus does not support no_repeat_ngram"):
+        obey("/no_repeat_ngram 3", conversation)
+    assert conversation.sampling == before
+    assert obey("/no_repeat_ngram 0", conversation) == "no_repeat_ngram 0"
+    assert obey("/temperature 0.5", conversation) == "temperature 0.5"
+
+
+def test_a_setting_that_the_engine_lacks_is_refused_at_the_start(published: Path, tiny_base: Path) -> None:
+    config = parse_config({"reply": {"no_repeat_ngram": 3}}, published / "config.yaml")
+    engine = cast("Engine", Limited(Transcript(load_tokenizer(tiny_base)), "hi"))
+    with pytest.raises(UserError, match="Abacus does not support no_repeat_ngram"):
+        Conversation(config, read_persona(published), engine, "name", io.StringIO())

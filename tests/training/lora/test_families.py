@@ -20,7 +20,7 @@ from doppel.engine.local.engine import TransformersEngine
 from doppel.engine.local.lora import Adapters
 from doppel.models.base import identify, load_model
 from doppel.persona import open_persona
-from doppel.transcript import FORMATS, ME, Header, Turn
+from doppel.transcript import FORMATS, ME, Header, Transcript, Turn
 from tests.doppel.transcript import tokenizers
 from tests.doppel.transcript.chat_templates import CHATML, GEMMA3, GLM4, LLAMA2, LLAMA3, MISTRAL
 from tests.families import save_family
@@ -170,7 +170,7 @@ async def test_what_was_trained_is_what_is_served(
         spoken = [token.id async for token in engine.generate(request)]
     finally:
         engine.close()
-    expected = greedy(model, prompt, served.stop_ids, 8)
+    expected = greedy(model, prompt, served, 8)
     assert spoken == expected
     served.reply([*spoken, model.config.vocab_size - 1])  # an id that a padded vocabulary has, and the tokenizer not
 
@@ -187,10 +187,12 @@ async def test_what_was_trained_is_what_is_served(
     assert (after - before).abs().max() > 0.1
 
 
-def greedy(model: PeftModel, prompt: list[int], stop_ids: frozenset[int], most: int) -> list[int]:
+def greedy(model: PeftModel, prompt: list[int], transcript: Transcript, most: int) -> list[int]:
     ids = list(prompt)
     while len(ids) < len(prompt) + most:
-        ids.append(int(logits(model, ids)[0, -1].argmax()))
-        if ids[-1] in stop_ids:
+        last = logits(model, ids)[0, -1]
+        last[sorted(transcript.forbidden_ids)] = -torch.inf
+        ids.append(int(last.argmax()))
+        if ids[-1] in transcript.stop_ids:
             break
     return ids[len(prompt) :]

@@ -14,14 +14,14 @@ import torch
 from doppel.adapters.export import base_gguf
 from doppel.adapters.versions import AdapterRefused
 from doppel.config import cache_dir, parse_config
-from doppel.engine import EngineError, Request, Sampling, Token
+from doppel.engine import EngineError, Request, Sampling, Token, unsupported
 from doppel.engine.llamacpp.engine import LlamaCppEngine
 from doppel.engine.local.lora import Adapters
 from doppel.engine.registry import open_engine
 from doppel.engine.remote.engine import OpenAIEngine
 from doppel.errors import UserError
 from doppel.models.base import identify, load_model, load_tokenizer
-from doppel.transcript import Header, Turn
+from doppel.transcript import Header, Transcript, Turn
 from tests.conftest import PublishAdapter
 from tests.families import random_lora, save_family
 from tests.tiny import build_base
@@ -81,12 +81,14 @@ def sampled(seed: int = 0, **options: object) -> Sampling:
     return Sampling(**{"temperature": 1.0, "max_tokens": 24, "seed": seed, **options})
 
 
-def greedy(model: torch.nn.Module, prompt: list[int], count: int = 24) -> list[int]:
-    """The likeliest continuation according to transformers; ends where llama.cpp ends, at the end of text."""
+def greedy(model: torch.nn.Module, transcript: Transcript, prompt: list[int], count: int = 24) -> list[int]:
+    """The likeliest continuation without markup tokens according to transformers."""
     found: list[int] = []
     with torch.no_grad():
         for _ in range(count):
-            found.append(int(model(torch.tensor([prompt + found])).logits[0, -1].argmax()))
+            logits = model(torch.tensor([prompt + found])).logits[0, -1]
+            logits[sorted(transcript.forbidden_ids)] = -torch.inf
+            found.append(int(logits.argmax()))
     return found
 
 
@@ -104,12 +106,12 @@ async def test_base_and_adapters_say_what_transformers_says(engine: LlamaCppEngi
     assert engine.health().adapters == (name,)
     for text in ("hi", "and a longer one, of several words and more " * 3):
         request = ask(engine, text)
-        assert agrees(await ids(engine.generate(request)), greedy(model, request.prompt), end)
+        assert agrees(await ids(engine.generate(request)), greedy(model, engine.transcript, request.prompt), end)
     adapters = Adapters(model)
     adapters.attach(lora)
     adapters.activate(lora.name)
     request = ask(engine, adapter=name)
-    expected = greedy(model, request.prompt)
+    expected = greedy(model, engine.transcript, request.prompt)
     assert agrees(await ids(engine.generate(request)), expected, end)
     assert not agrees(await ids(engine.generate(ask(engine))), expected, end)
 
@@ -215,7 +217,7 @@ async def test_every_family_is_converted(family: str, tmp_path: Path, monkeypatc
     )
     try:
         request = ask(engine, "a prompt that is longer than the window of 32 tokens")
-        expected = greedy(load_model(folder, torch.float32), request.prompt, 12)
+        expected = greedy(load_model(folder, torch.float32), engine.transcript, request.prompt, 12)
         actual = await ids(engine.generate(request))
         assert agrees(actual[:12], expected, tokenizer.eos_token_id)
     finally:
@@ -260,6 +262,19 @@ def test_what_is_missing_is_said(base: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'doppel\[llamacpp\]'"):
         open_engine(config(), pytest.fail)
+
+
+def test_settings_that_llama_cpp_lacks_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    content = {"engine": {"backend": "llamacpp"}, "model": {"base": "nowhere"}, "reply": {"no_repeat_ngram": 3}}
+    with pytest.raises(
+        UserError, match=r"llama\.cpp does not support no_repeat_ngram; set `reply: {no_repeat_ngram: 0}`"
+    ):
+        open_engine(parse_config(content, tmp_path / "config.yaml"), pytest.fail)
+
+
+def test_it_says_which_settings_it_lacks(engine: LlamaCppEngine) -> None:
+    assert unsupported(engine, Sampling()) is None
+    assert "no_repeat_ngram" in str(unsupported(engine, Sampling(no_repeat_ngram=3)))
 
 
 @pytest.mark.slow

@@ -225,7 +225,12 @@ async def test_every_family_is_the_same_in_a_batch_and_going_on(family: str, tmp
             for prompt, reply in zip(prompts, replies, strict=True):
                 given = torch.tensor([prompt])
                 expected = model.generate(
-                    given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=24, eos_token_id=-1
+                    given,
+                    attention_mask=torch.ones_like(given),
+                    do_sample=False,
+                    max_new_tokens=24,
+                    eos_token_id=-1,
+                    suppress_tokens=sorted(engine.transcript.forbidden_ids),
                 )
                 assert reply == expected[0, len(prompt) :].tolist()
             prompts = [[*prompt, *reply, 50, 51] for prompt, reply in zip(prompts, replies, strict=True)]

@@ -45,7 +45,13 @@ async def test_greedy_equals_plain_generate(engine: TransformersEngine, tiny_bas
     model = load_model(tiny_base, torch.float32)
     for text in ("hi", "a longer one, past the sliding window of 32 tokens " * 3):
         request = ask(engine, text)
-        expected = model.generate(torch.tensor([request.prompt]), do_sample=False, max_new_tokens=24, eos_token_id=-1)
+        expected = model.generate(
+            torch.tensor([request.prompt]),
+            do_sample=False,
+            max_new_tokens=24,
+            eos_token_id=-1,
+            suppress_tokens=sorted(engine.transcript.forbidden_ids),
+        )
         assert await ids(engine.generate(request)) == expected[0, len(request.prompt) :].tolist()
 
 
@@ -59,7 +65,13 @@ async def test_a_prompt_longer_than_a_prefill_step(tiny_base: Path, monkeypatch:
         actual = await ids(engine.generate(request))
     finally:
         engine.close()
-    expected = model.generate(torch.tensor([request.prompt]), do_sample=False, max_new_tokens=24, eos_token_id=-1)
+    expected = model.generate(
+        torch.tensor([request.prompt]),
+        do_sample=False,
+        max_new_tokens=24,
+        eos_token_id=-1,
+        suppress_tokens=sorted(engine.transcript.forbidden_ids),
+    )
     assert actual == expected[0, len(request.prompt) :].tolist()
 
 

@@ -67,7 +67,13 @@ async def test_speaks_as_peft_would(engine: TransformersEngine, tiny_base: Path,
     assert engine.health().adapters == (name,)
     model = PeftModel.from_pretrained(load_model(tiny_base, torch.float32), folder)
     prompt = engine.transcript.prompt(Header(), [])
-    expected = model.generate(input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=32, eos_token_id=-1)
+    expected = model.generate(
+        input_ids=torch.tensor([prompt]),
+        do_sample=False,
+        max_new_tokens=32,
+        eos_token_id=-1,
+        suppress_tokens=sorted(engine.transcript.forbidden_ids),
+    )
     assert await reply(engine, name) == expected[0, len(prompt) :].tolist()
 
 

@@ -19,7 +19,7 @@ from doppel.engine import EngineError, Request, Sampling, Token
 from doppel.engine.registry import open_engine
 from doppel.engine.remote.client import ATTEMPTS, BREAK_AFTER, Server
 from doppel.engine.remote.discovery import discover
-from doppel.engine.remote.engine import OpenAIEngine, context_length_of
+from doppel.engine.remote.engine import OpenAIEngine, text_config_of
 from doppel.engine.remote.prompt_text import prompt_text, reply_ids
 from doppel.engine.remote.sampling import parameters, refusal
 from doppel.errors import UserError
@@ -64,7 +64,7 @@ async def connect(server: CompletionsServer, base: Path, *, key: str = "", **opt
     tokenizer = load_tokenizer(base)
     connection = Server(server.url, key, clock=lambda: time.now, sleep=time.sleep, random=Random(0))
     abilities = await discover(connection, None, tokenizer)
-    length = context_length_of(base)
+    length = text_config_of(base).max_position_embeddings
     engine = OpenAIEngine(connection, abilities, tokenizer, identify(base, "tiny"), context_length=length, **options)
     engine.time = time
     return engine
@@ -363,10 +363,10 @@ def test_settings_by_their_names_there() -> None:
 @pytest.mark.parametrize(
     ("dialect", "sampling", "names"),
     [
-        ("vllm", Sampling(dry_multiplier=0.8), "cannot do dry_multiplier; .*dry_multiplier: 0.0"),
+        ("vllm", Sampling(dry_multiplier=0.8), "vLLM does not support dry_multiplier; .*dry_multiplier: 0.0"),
         ("llamacpp", Sampling(frequency_penalty=0.5), "frequency_penalty"),
         ("llamacpp", Sampling(bad_words=((1, 2),)), "bad_words: \\[\\]"),
-        ("openai", Sampling(), "top_k, min_p; write `reply: {top_k: 0, min_p: 0.0}`"),
+        ("openai", Sampling(), "OpenAI API does not support top_k, min_p; set `reply: {top_k: 0, min_p: 0.0}`"),
         ("sglang", Sampling(repetition_penalty=1.2), "repetition_penalty"),
     ],
 )

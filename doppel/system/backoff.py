@@ -1,12 +1,12 @@
-"""How long to wait after a failure, before trying again. Knows neither clock nor what failed."""
+"""How long to wait after a failure before the next attempt."""
 
 from random import Random
 
 
 class Backoff:
-    """Waits that double from `first` to `longest` seconds, each shortened at random by up to half.
+    """Exponential backoff with jitter: waits double from `first` to `longest` seconds, each reduced by up to half.
 
-    The random part keeps many daemons that failed together from returning together.
+    The jitter keeps clients that failed together from retrying together.
     """
 
     def __init__(self, random: Random, first: float = 1.0, longest: float = 60.0) -> None:
@@ -22,5 +22,5 @@ class Backoff:
         return ceiling * self._random.uniform(0.5, 1.0)
 
     def reset(self) -> None:
-        """Something worked: the next failure is a first one."""
+        """An attempt succeeded: the next failure counts as the first."""
         self._failures = 0

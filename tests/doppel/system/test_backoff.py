@@ -2,7 +2,7 @@
 
 from random import Random
 
-from bot.backoff import Backoff
+from doppel.system.backoff import Backoff
 
 
 def test_waits_grow_to_the_longest_and_never_pass_it() -> None:
