@@ -1,5 +1,6 @@
 """Nothing that a training lets the model write holds a token that is markup, however much the model wants it."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -43,7 +44,8 @@ def model(tiny_base: Path, transcript: Transcript) -> PreTrainedModel:
 
 
 def test_samples_during_a_training(model: PreTrainedModel, transcript: Transcript) -> None:
-    session = Session("1", Header(kind="dm"), TURNS)
+    started = datetime(2018, 3, 6, tzinfo=UTC)
+    session = Session(id="1", split="test", chat="c", started_at=started, header=Header(kind="dm"), turns=TURNS)
     for line in Samples(model, transcript, [session], 1, 0)():
         assert "…" not in line
         assert not any(text in line for text in ("<", "[toxicity"))
