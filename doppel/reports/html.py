@@ -1,4 +1,4 @@
-"""report.html: one page without scripts or anything from elsewhere, put together from sections. Knows no training."""
+"""report.html: one self-contained page, without scripts, made of sections."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -6,6 +6,7 @@ from html import escape
 import msgspec
 
 from doppel.i18n import language
+from doppel.reports.charts import STYLE as CHART_STYLE
 
 FILE = "report.html"
 
@@ -31,54 +32,60 @@ th { font-weight: 400; color: var(--faint); font-size: .85rem; }
 td { font-variant-numeric: tabular-nums; }
 td:last-child { color: var(--faint); }
 """
+"""The colours that charts use, and the looks of everything else."""
 
 
 class Section(msgspec.Struct, frozen=True):
-    """A part of the page. `body` is HTML, as `figures`, `charts` and `table` make it."""
+    """A part of the page. `body` is HTML, as made by `figures`, `charts` and `table`."""
 
     title: str
     body: str
 
 
 def page(title: str, subtitle: str, sections: Iterable[Section], style: str = "") -> str:
-    """The whole page; `title` and `subtitle` are plain text, `style` is further rules for the sections."""
-    body = "".join(f"<section><h2>{escape(one.title)}</h2>{one.body}</section>\n" for one in sections)
+    """The whole page. `title` and `subtitle` are plain text; `style` is more CSS for the sections."""
     return (
         f'<!doctype html>\n<html lang="{language()}">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head>\n"
-        f"<body><h1>{escape(title)}</h1><p>{escape(subtitle)}</p>\n{body}</body>\n</html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}{CHART_STYLE}{style}</style></head>\n"
+        f"<body><h1>{escape(title)}</h1><p>{escape(subtitle)}</p>\n{_html_of(sections)}</body>\n</html>\n"
     )
 
 
-def with_sections(before: str, title: str, sections: Iterable[Section], style: str = "", *, mark: str = "added") -> str:
-    """An older page with sections added at its end, in place of those added earlier; a new page if there is none.
+def with_sections(
+    old_page: str, title: str, sections: Iterable[Section], style: str = "", *, mark: str = "added"
+) -> str:
+    """A page with sections appended; they replace the ones appended earlier under the same mark.
 
     Args:
-        before: the page as `page` made it, or nothing.
-        title: above the added sections.
-        sections: to add.
-        style: further rules for them.
-        mark: a word for these; only what was added with the same is replaced.
+        old_page: a page made by `page`; if empty, a new one is made.
+        title: heading above the appended sections.
+        sections: to append.
+        style: more CSS for them.
+        mark: identifies these sections.
     """
     begin, end = f"<!-- {mark} -->", f"<!-- {mark} end -->"
-    added = "".join(f"<section><h2>{escape(one.title)}</h2>{one.body}</section>\n" for one in sections)
-    block = f"{begin}<style>{style}</style><h1>{escape(title)}</h1>\n{added}{end}"
-    if begin in before and end in before:
-        return before[: before.index(begin)] + block + before[before.index(end) + len(end) :]
-    if "</body>" in before:
-        return before.replace("</body>", f"{block}</body>", 1)
+    head, found, tail = old_page.partition(begin)
+    if found:
+        tail = tail.partition(end)[2]
+    if CHART_STYLE not in head + tail:  # written by an earlier version
+        style = CHART_STYLE + style
+    block = f"{begin}<style>{style}</style><h1>{escape(title)}</h1>\n{_html_of(sections)}{end}"
+    if found:
+        return head + block + tail
+    if "</body>" in old_page:
+        return old_page.replace("</body>", f"{block}</body>", 1)
     return page(title, "", []).replace(f"<h1>{escape(title)}</h1>", "", 1).replace("</body>", f"{block}</body>", 1)
 
 
 def figures(values: Sequence[tuple[str, str]]) -> str:
-    """A row of large figures, each with what it is."""
+    """A row of large numbers, each with a label."""
     return f'<dl class="figures">{"".join(_figure(name, value) for name, value in values)}</dl>'
 
 
-def charts(drawn: Iterable[str]) -> str:
-    """Charts beside each other where there is room (`doppel.reports.curves.draw`), which brings their style."""
-    return f'<div class="charts">{"".join(drawn)}</div>'
+def charts(figures: Iterable[str]) -> str:
+    """Charts made by `doppel.reports.charts`, next to each other where there is room."""
+    return f'<div class="charts">{"".join(figures)}</div>'
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -86,6 +93,10 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _html_of(sections: Iterable[Section]) -> str:
+    return "".join(f"<section><h2>{escape(section.title)}</h2>{section.body}</section>\n" for section in sections)
 
 
 def _figure(name: str, value: str) -> str:

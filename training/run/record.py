@@ -13,7 +13,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from doppel.adapters.versions import Manifest
 from doppel.config import Config
 from doppel.i18n import tr
-from doppel.reports.curves import STYLE
 from doppel.reports.html import FILE as REPORT
 from doppel.reports.html import Section, page
 from training.run.metrics import FILE, MetricsRow, append_metric, truncate_metrics
@@ -51,7 +50,7 @@ def publish_record(staging: Path, folder: Path, manifest: Manifest, sections: Se
         shutil.copyfile(folder / FILE, staging / FILE)
     title = tr("{persona}: how the training went", persona=manifest.persona)
     subtitle = f"{manifest.base.id} · {manifest.training.get('began_at', '')[:16].replace('T', ' ')}"
-    (staging / REPORT).write_text(page(title, subtitle, sections, STYLE), encoding="utf-8")
+    (staging / REPORT).write_text(page(title, subtitle, sections), encoding="utf-8")
 
 
 class MetricsRecorder(TrainerCallback):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doppel.i18n import tr
-from doppel.reports.curves import Curve, draw
+from doppel.reports.charts import line_chart
 from doppel.reports.html import Section, charts, figures, table
 from training.lora.bits_per_byte import HeldOutScore
 from training.run.checkpoints import RunState
@@ -26,7 +26,7 @@ def report_sections(started: RunState, after: HeldOutScore, folder: Path, parts:
     """
     lines = list(read_metrics(folder / FILE))
     sections = [Section(tr("Outcome"), figures(_outcome(started.before, after, lines)))]
-    if drawn := [chart for chart in map(draw, _curves(lines)) if chart]:
+    if drawn := [chart for chart in _curves(lines) if chart]:
         sections.append(Section(tr("Curves"), charts(drawn)))
     titles = (tr("setting"), tr("value"), tr("from"))
     sections.append(Section(tr("Settings"), table(titles, setting_rows(started.plan))))
@@ -65,20 +65,15 @@ def _outcome(before: HeldOutScore, after: HeldOutScore, lines: Sequence[MetricsR
     return told
 
 
-def _curves(lines: Sequence[MetricsRow]) -> list[Curve]:
-    across = tr("step")
+def _curves(lines: Sequence[MetricsRow]) -> list[str]:
+    step = tr("step")
 
     def points(name: str) -> list[tuple[float, float]]:
         return [(line.step, value) for line in lines if (value := getattr(line, name)) is not None]
 
     return [
-        Curve(title=tr("Loss in training, nats a token"), across=across, points=points("loss"), noisy=True),
-        Curve(
-            title=tr("Bits per byte of messages it has not seen"),
-            across=across,
-            points=points("bits_per_byte"),
-            marked=True,
-        ),
-        Curve(title=tr("Learning rate"), across=across, points=points("learning_rate")),
-        Curve(title=tr("Tokens a second"), across=across, points=points("tokens_per_second"), noisy=True),
+        line_chart(tr("Loss in training, nats a token"), step, points("loss"), is_noisy=True),
+        line_chart(tr("Bits per byte of messages it has not seen"), step, points("bits_per_byte"), show_values=True),
+        line_chart(tr("Learning rate"), step, points("learning_rate")),
+        line_chart(tr("Tokens a second"), step, points("tokens_per_second"), is_noisy=True),
     ]

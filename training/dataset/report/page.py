@@ -17,10 +17,7 @@ import msgspec
 from doppel.config import Config, ModelSettings
 from doppel.errors import DoppelError
 from doppel.i18n import tr
-from doppel.reports.bars import STYLE as BARS_STYLE
-from doppel.reports.bars import bar_row, bar_table, columns_chart, figure, share_table
-from doppel.reports.curves import STYLE as CURVES_STYLE
-from doppel.reports.curves import Curve, draw
+from doppel.reports.charts import Bar, TableBar, bar_chart, bar_table, heat_map, line_chart
 from doppel.reports.html import FILE, Section, charts, figures, page, table
 from doppel.system.write_errors import writing
 from doppel.transcript import render
@@ -34,17 +31,14 @@ ENDINGS_SHOWN = 6
 
 _GAP_STEP = 30  # minutes
 _MOST_MONTHS = 240  # more are drawn as years
-_CELL_LEFT, _CELL_WIDTH, _CELL_HEIGHT = 56, 24, 24
 
-_STYLE = (
-    f"<style>\n{BARS_STYLE}"
-    + """.charts { margin-top: .75rem; } .charts figure { max-width: 40rem; }
+_STYLE = """
+.charts { margin-top: .75rem; } .charts figure { max-width: 40rem; }
 .note { color: var(--faint); font-size: .9rem; margin: .75rem 0; }
 .session { margin: 0 0 1rem; padding: .75rem 1rem; border: 1px solid var(--rule); border-radius: .5rem;
   font: .9rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "Noto Sans Mono CJK SC", monospace;
   white-space: pre-wrap; overflow-wrap: anywhere; }
-</style>"""
-)
+"""
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +119,7 @@ def build_page(persona: str, report: Report, portrait: Portrait, measure: Measur
     owner = report.owner
     stretch = f"{owner.first:%Y-%m-%d} – {owner.last:%Y-%m-%d}" if owner.first and owner.last else ""
     sections = [
-        Section(tr("In figures"), _STYLE + _figures(report, portrait)),
+        Section(tr("In figures"), _figures(report, portrait)),
         Section(tr("What became of the messages"), _funnel(report) + _sources(report) + _unread(report)),
         Section(tr("When you write"), _when(portrait)),
         Section(tr("How you write"), _how(portrait)),
@@ -138,7 +132,7 @@ def build_page(persona: str, report: Report, portrait: Portrait, measure: Measur
         f'<pre class="session">{escape(render(one.header, one.turns))}</pre>' for one in portrait.examples
     )
     sections.append(Section(tr("Examples, as the model sees them"), examples))
-    return page(tr("The data set of {persona}", persona=persona), stretch, sections, CURVES_STYLE)
+    return page(tr("The data set of {persona}", persona=persona), stretch, sections, _STYLE)
 
 
 def _counter(path: Path) -> CountTokens | None:
@@ -170,12 +164,12 @@ def _splits() -> list[tuple[str, str]]:
 
 def _funnel(report: Report) -> str:
     """Read, then every reason with what it took away, then kept."""
-    rows = [bar_row(tr("read"), report.read, report.read)]
+    rows = [TableBar(tr("read"), report.read)]
     left = report.read
     for reason, count in sorted(report.dropped.items(), key=lambda item: -item[1]):
         left -= count
-        rows.append(bar_row(reason_name(reason), count, report.read, before=left, is_lost=True))
-    return bar_table([*rows, bar_row(tr("kept"), report.kept, report.read)])
+        rows.append(TableBar(reason_name(reason), count, offset=left, is_dropped=True))
+    return bar_table([*rows, TableBar(tr("kept"), report.kept)], report.read)
 
 
 def _sources(report: Report) -> str:
@@ -211,12 +205,12 @@ def _unread(report: Report) -> str:
 
 def _when(portrait: Portrait) -> str:
     note = tr("Every message counts at the time at which its session began.")
-    drawn = charts([columns_chart(tr("Messages by month"), _months(portrait.months)), _heat_map(portrait)])
-    return f'{drawn}<p class="note">{escape(note)}</p>'
+    month_and_hour = charts([bar_chart(tr("Messages by month"), _months(portrait.months)), _hours(portrait)])
+    return f'{month_and_hour}<p class="note">{escape(note)}</p>'
 
 
-def _months(months: Counter[tuple[int, int]]) -> list[tuple[str, str, int]]:
-    """What stands below each column, what it tells, and its height; months without messages too, years named once."""
+def _months(months: Counter[tuple[int, int]]) -> list[Bar]:
+    """A bar a month, also for months without messages; a bar a year where the months would be too many."""
     if not months:
         return []
     numbers = [year * 12 + month - 1 for year, month in months]
@@ -227,7 +221,7 @@ def _months(months: Counter[tuple[int, int]]) -> list[tuple[str, str, int]]:
             years[year] += count
         span = range(min(years), max(years) + 1)
         every = math.ceil(len(span) / 10)
-        return [(str(year) if not year % every else "", str(year), years[year]) for year in span]
+        return [Bar(str(year) if not year % every else "", str(year), years[year]) for year in span]
     length = last - first + 1
     months_named = 1 if length <= 8 else 3 if length <= 20 else 12 * math.ceil(length / 120)
     columns = []
@@ -235,44 +229,27 @@ def _months(months: Counter[tuple[int, int]]) -> list[tuple[str, str, int]]:
         year, month = divmod(number, 12)
         full = f"{year}-{month + 1:02}"
         name = str(year) if months_named >= 12 else full
-        columns.append((name if number % months_named == 0 else "", full, months[year, month + 1]))
+        columns.append(Bar(name if number % months_named == 0 else "", full, months[year, month + 1]))
     return columns
 
 
-def _heat_map(portrait: Portrait) -> str:
-    """Your messages by weekday and hour."""
+def _hours(portrait: Portrait) -> str:
     days = (tr("Mon"), tr("Tue"), tr("Wed"), tr("Thu"), tr("Fri"), tr("Sat"), tr("Sun"))
-    most = max(portrait.hours.values(), default=0) or 1
-    parts = []
-    for day, name in enumerate(days):
-        y = day * _CELL_HEIGHT
-        parts.append(f'<text x="{_CELL_LEFT - 8}" y="{y + 17}" text-anchor="end">{escape(name)}</text>')
-        for hour in range(24):
-            count = portrait.hours[day, hour]
-            look = f'class="bar" opacity="{0.08 + 0.92 * count / most:.2f}"' if count else 'class="none"'
-            parts.append(
-                f'<rect {look} x="{_CELL_LEFT + hour * _CELL_WIDTH}" y="{y}" width="{_CELL_WIDTH - 2}" '
-                f'height="{_CELL_HEIGHT - 2}" rx="3"><title>{escape(name)} {hour:02}:00 · {count:,}</title></rect>'
-            )
-    y = len(days) * _CELL_HEIGHT + 16
-    parts += [
-        f'<text x="{_CELL_LEFT + (hour + 0.5) * _CELL_WIDTH:.0f}" y="{y}" text-anchor="middle">{hour}</text>'
-        for hour in range(0, 24, 3)
-    ]
-    return figure(tr("Your messages by weekday and hour"), "".join(parts), y + 8)
+    hours = [("" if hour % 3 else str(hour), f"{hour:02}:00") for hour in range(24)]
+    return heat_map(tr("Your messages by weekday and hour"), days, hours, portrait.hours)
 
 
 def _how(portrait: Portrait) -> str:
     top = max(portrait.lengths, default=0)
-    lengths = [(_power(size), _doubling(size), portrait.lengths[size]) for size in range(top + 1)]
+    lengths = [Bar(_power(size), _doubling(size), portrait.lengths[size]) for size in range(top + 1)]
     bubbles = [
-        (name := str(size) if size < MOST_BUBBLES else f"{size}+", name, portrait.bubbles[size])
+        Bar(name := str(size) if size < MOST_BUBBLES else f"{size}+", name, portrait.bubbles[size])
         for size in range(1, max(portrait.bubbles, default=1) + 1)
     ]
     drawn = charts(
         [
-            columns_chart(tr("Characters of a message of yours"), lengths, tr("characters and more")),
-            columns_chart(tr("Messages that you send in a row"), bubbles, tr("messages")),
+            bar_chart(tr("Characters of a message of yours"), lengths, tr("characters and more")),
+            bar_chart(tr("Messages that you send in a row"), bubbles, tr("messages")),
         ]
     )
     return drawn + _languages(portrait)
@@ -293,7 +270,8 @@ def _languages(portrait: Portrait) -> str:
     told = [(name or tr("cannot be told"), count) for name, count in ranked[:LANGUAGES_SHOWN] if count]
     if rest := sum(count for _, count in ranked[LANGUAGES_SHOWN:]):
         told.append((tr("others"), rest))
-    return f"<h3>{escape(tr('Languages of your messages'))}</h3>{share_table(told, portrait.mine)}"
+    bars = bar_table((TableBar(*row) for row in told), portrait.mine)
+    return f"<h3>{escape(tr('Languages of your messages'))}</h3>{bars}"
 
 
 def _contacts(portrait: Portrait) -> str:
@@ -301,7 +279,7 @@ def _contacts(portrait: Portrait) -> str:
     if not ranked:
         return f'<p class="note">{escape(tr("There is nobody else in this data set."))}</p>'
     note = tr("Messages of the others, under the made-up names by which the model knows them.")
-    return f'{share_table(ranked, ranked[0][1])}<p class="note">{escape(note)}</p>'
+    return f'{bar_table((TableBar(*row) for row in ranked), ranked[0][1])}<p class="note">{escape(note)}</p>'
 
 
 def _lengths(portrait: Portrait, measure: Measure) -> str:
@@ -312,7 +290,7 @@ def _lengths(portrait: Portrait, measure: Measure) -> str:
     for tokens, count in portrait.tokens.items():
         sizes[tokens.bit_length() - 1] += count
     shortest = min(sizes)
-    columns = [(_power(size), _doubling(size), sizes[size]) for size in range(shortest, max(sizes) + 1)]
+    columns = [Bar(_power(size), _doubling(size), sizes[size]) for size in range(shortest, max(sizes) + 1)]
     last_within = (lengths.max_length - 1).bit_length() - 1 - shortest
     told = figures(
         [
@@ -327,10 +305,10 @@ def _lengths(portrait: Portrait, measure: Measure) -> str:
     points = [(end * place / 100, 100 * portrait.fitting(end * place // 100)) for place in range(101)]
     drawn = charts(
         [
-            columns_chart(
+            bar_chart(
                 tr("Sessions by length (pale: longer than max_length)"), columns, tr("tokens and more"), last_within
             ),
-            draw(Curve(title=tr("Sessions that fit, in percent"), across="max_length", points=points)),
+            line_chart(tr("Sessions that fit, in percent"), "max_length", points),
         ]
     )
     note = tr(
@@ -352,7 +330,7 @@ def _gaps(report: Report) -> str:
         return ""
     counts = Counter(math.ceil(one / _GAP_STEP) * _GAP_STEP for one in minutes)
     columns = [
-        (str(end) if len(counts) < 12 or not end % (4 * _GAP_STEP) else "", f"{end - _GAP_STEP}–{end}", counts[end])
+        Bar(str(end) if len(counts) < 12 or not end % (4 * _GAP_STEP) else "", f"{end - _GAP_STEP}–{end}", counts[end])
         for end in range(min(counts), max(counts) + 1, _GAP_STEP)
     ]
     told = [
@@ -360,4 +338,4 @@ def _gaps(report: Report) -> str:
         (tr("in the middle"), tr("{minutes:.0f} min", minutes=median(minutes))),
         (tr("the longest"), tr("{minutes:.0f} min", minutes=minutes[-1])),
     ]
-    return figures(told) + charts([columns_chart(tr("Chats by silence"), columns, tr("minutes, at most"))])
+    return figures(told) + charts([bar_chart(tr("Chats by silence"), columns, tr("minutes, at most"))])

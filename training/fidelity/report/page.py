@@ -8,7 +8,8 @@ from html import escape
 import msgspec
 
 from doppel.i18n import tr
-from doppel.reports.html import Section, table
+from doppel.reports.charts import grouped_bar_chart
+from doppel.reports.html import Section, charts, table
 from doppel.reports.metrics import GoalResult, Interval, Metric, format_value
 from training.fidelity.examine import Examination
 from training.fidelity.generate import Reply
@@ -19,8 +20,6 @@ from training.fidelity.report.titles import title_of, title_of_check
 _SHOWN_REPLIES = 10
 _MOST_BUBBLES = 6
 _OPENINGS = 8
-_LABEL = 9  # characters of a label that have room
-_WIDTH, _HEIGHT = 640, 240
 
 STYLE = """
 style + h1 { margin-top: 3.5rem; }
@@ -36,9 +35,6 @@ style + h1 { margin-top: 3.5rem; }
 .chat p { margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .chat .them { color: var(--faint); }
 .chat .it { color: var(--accent); }
-.bars rect.you { fill: var(--faint); } .bars rect.it { fill: var(--accent); }
-.charts figure { margin: 0; }
-.bars text { fill: var(--faint); font-size: 16px; } .bars text.it { fill: var(--accent); }
 """
 
 
@@ -139,7 +135,7 @@ def _distributions(examination: Examination) -> str:
             lambda one: opening.index(_opening(one)) if _opening(one) in opening else None,
         ),
     ]
-    return f'<div class="charts">{"".join(drawn)}</div>'
+    return charts(drawn)
 
 
 def _opening(reply: Reply) -> str:
@@ -149,35 +145,12 @@ def _opening(reply: Reply) -> str:
 def _histogram(
     title: str, labels: Sequence[str], you: Sequence[Reply], it: Sequence[Reply], place: Callable[[Reply], int | None]
 ) -> str:
-    """Shares of both sides' replies beside each other, a pair of bars a label; what has no place is in none."""
-    heights = []
-    for side in (you, it):
-        counts = Counter(map(place, side))
-        heights.append([counts[number] / len(side) for number in range(len(labels))])
-    tallest = max(max(side) for side in heights) or 1.0
-    slot = (_WIDTH - 40) / len(labels)
-    marks = []
-    for second, (name, shares) in enumerate(zip(("you", "it"), heights, strict=True)):
-        for number, share in enumerate(shares):
-            height = share / tallest * (_HEIGHT - 70)
-            x = 20 + number * slot + second * slot * 0.4 + slot * 0.1
-            marks.append(
-                f'<rect class="{name}" x="{x:.1f}" y="{_HEIGHT - 30 - height:.1f}" width="{slot * 0.38:.1f}" '
-                f'height="{height:.1f}"><title>{share:.0%}</title></rect>'
-            )
-    ticks = "".join(
-        _label(20 + (number + 0.5) * slot, _HEIGHT - 8, label[:_LABEL]) for number, label in enumerate(labels)
-    )
-    label = escape(title)
-    legend = _label(50, 18, f"■ {tr('you')}") + _label(130, 18, f"■ {tr('it')}", "it")
-    return (
-        f'<figure><figcaption>{label}</figcaption><svg class="bars" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{label}">{"".join(marks)}{ticks}{legend}</svg></figure>'
-    )
-
-
-def _label(x: float, y: float, text: str, name: str = "") -> str:
-    return f'<text class="{name}" x="{x:.1f}" y="{y}" text-anchor="middle">{escape(text)}</text>'
+    """The distribution of both sides' replies over the labels; `place` is the index of a reply's label, if any."""
+    shares = {}
+    for name, replies in ((tr("you"), you), (tr("it"), it)):
+        counts = Counter(map(place, replies))
+        shares[name] = [counts[index] / len(replies) for index in range(len(labels))]
+    return grouped_bar_chart(title, labels, shares)
 
 
 def _chats(pairs: Sequence[tuple[Reply, Reply]]) -> str:
