@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.car import DamagedCAR, Link, begins_as_car, blocks, decode, is_whole
+from training.archives.formats.car import CID, DamagedCAR, decode, looks_like_car, matches_digest, read_blocks
 from training.archives.formats.records import as_object, messages_of, to_utc
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import Tree
@@ -45,7 +45,7 @@ class BlueskyReader:
         if not tree.is_file:
             return False
         file = tree.files()[0]
-        if not begins_as_car(tree.head(file)):
+        if not looks_like_car(tree.head(file)):
             return False
         head = tree.head(file, _SNIFFED)
         return _COMMIT in head or _NODE in head or b"app.bsky." in head
@@ -85,7 +85,7 @@ def _survey(tree: Tree, file: str) -> _Repository:
             continue  # of no use here; what cannot be read of the posts is told when they are
         if isinstance(value.get("e"), list):
             _note_paths(value["e"], repository.paths)
-        elif isinstance(value.get("did"), str) and isinstance(value.get("data"), Link):
+        elif isinstance(value.get("did"), str) and isinstance(value.get("data"), CID):
             repository.account = value["did"]
         elif value.get("$type") == _PROFILE:
             repository.name = str(value.get("displayName") or "")
@@ -97,7 +97,7 @@ def _note_paths(entries: list[Any], paths: dict[bytes, list[str]]) -> None:
     path = b""
     for entry in map(as_object, entries):
         shared, rest, link = entry.get("p"), entry.get("k"), entry.get("v")
-        if not (isinstance(shared, int) and isinstance(rest, bytes) and isinstance(link, Link)):
+        if not (isinstance(shared, int) and isinstance(rest, bytes) and isinstance(link, CID)):
             return
         if not 0 <= shared <= len(path):
             return
@@ -113,8 +113,8 @@ def _records(tree: Tree, file: str, repository: _Repository) -> Iterator[tuple[i
     for number, link, block in _blocks(tree, file):
         paths = repository.paths.get(bytes(link))
         # A damaged block is told whatever it seems to be: it may have been a post, or said where one is.
-        if not is_whole(link, block):
-            tree.bad(file, tr("record {number}", number=number), tr("a damaged block"))
+        if not matches_digest(link, block):
+            tree.bad(file, tr("record {number}", number=number), tr("block does not match its digest"))
             continue
         if paths is None and not any(kind in block for kind in _WANTED):
             continue
@@ -132,15 +132,15 @@ def _records(tree: Tree, file: str, repository: _Repository) -> Iterator[tuple[i
             repository.paths[bytes(link)] = []  # the same block again is no other record
 
 
-def _blocks(tree: Tree, file: str) -> Iterator[tuple[int, Link, bytes]]:
+def _blocks(tree: Tree, file: str) -> Iterator[tuple[int, CID, bytes]]:
     def bad(number: int, reason: str) -> None:
         tree.bad(file, tr("record {number}", number=number), reason)
 
     with tree.open(file) as opened:
         try:
-            yield from blocks(opened, bad)
+            yield from read_blocks(opened, bad)
         except DamagedCAR as damage:
-            tree.bad(file, tr("end"), str(damage))
+            tree.bad(file, tr("end of file"), str(damage))
 
 
 class _Converter:
@@ -223,5 +223,5 @@ def _is_shortened(shown: str, address: str) -> bool:
     return _SCHEME.sub("", address).lower().startswith(_SCHEME.sub("", beginning).lower())
 
 
-def _address(link: Link) -> str:
+def _address(link: CID) -> str:
     return "b" + base64.b32encode(link).decode().lower().rstrip("=")

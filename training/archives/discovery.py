@@ -92,6 +92,18 @@ def installed_readers() -> list[Reader]:
     return [point.load()() for point in points]
 
 
+class Format(msgspec.Struct, frozen=True):
+    """A supported archive format: its name, and in the user's language what to hand over."""
+
+    name: str
+    accepts: str
+
+
+def supported_formats(readers: Sequence[Reader]) -> list[Format]:
+    """The formats that a user can be offered, in the order of the readers."""
+    return [Format(reader.name, tr(reader.accepts)) for reader in readers if reader.accepts]
+
+
 def discover(archives: Sequence[str], root: Path, zone: ZoneInfo, readers: Sequence[Reader]) -> Discovery:
     """Finds the archives that the configuration names.
 
@@ -211,7 +223,7 @@ class _Search:
         store = open_zip(file, label)
         self.stores.append(store)
         if depth > ZIP_DEPTH:
-            raise UserError(tr("{path}: zips inside zips inside zips; unpack it first", path=label))
+            raise UserError(tr("{path}: too many nested zips; unpack it first", path=label))
         before, unknown_before = len(self.sources), len(self.unknown)
         self._folder(store, "", label, depth=depth)
         if len(self.sources) == before:
@@ -236,12 +248,15 @@ class _Search:
     def _refuse(self, path: Path) -> None:
         if self.refused is not None:
             raise self.refused
-        supported = "; ".join(tr(reader.accepts) for reader in self.readers if reader.accepts)
         if path.is_dir() and not self.unknown:
-            raise UserError(tr("{path}: nothing to read there; supported: {supported}", path=path, supported=supported))
+            raise UserError(
+                tr("{path}: no messages found; `doppel build --list-formats` lists the supported formats", path=path)
+            )
         first = self.unknown[0] if self.unknown else path
         if str(first).lower().endswith(_PACKED):
-            raise UserError(tr("{path}: packed in a form that is not read here; unpack it first", path=first))
+            raise UserError(tr("{path}: unsupported compression format; unpack it first", path=first))
         if str(first).lower().endswith(_PAGES):
-            raise UserError(tr("{path}: a page for reading, not for programs; export it again as JSON", path=first))
-        raise UserError(tr("{path}: not an archive I know; supported: {supported}", path=first, supported=supported))
+            raise UserError(tr("{path}: HTML exports are not supported; export again as JSON", path=first))
+        raise UserError(
+            tr("{path}: unknown archive format; `doppel build --list-formats` lists the supported ones", path=first)
+        )

@@ -105,7 +105,7 @@ class IMessageReader:
     """Reads one chat."""
 
     name = "imessage"
-    accepts = "iMessage chats exported by imessage-exporter as txt"
+    accepts = "iMessage chats from imessage-exporter (txt)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the file begins with a date as the exporter writes it."""
@@ -174,7 +174,7 @@ def _records(tree: Tree, file: str) -> Iterator[_Record]:
                 yield _Record(number, sent_at, "", "\n".join([head.notice, *lines]).strip(), "service")
                 continue
             if not lines or not lines[0].strip():
-                raise ValueError(tr("no sender beneath it"))
+                raise ValueError(tr("no sender below the date"))
         except MALFORMED as error:
             tree.bad(file, tr("line {number}", number=number), error)
             continue

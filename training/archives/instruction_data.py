@@ -97,7 +97,7 @@ def _records(tree: Tree, file: str) -> Iterator[tuple[int, Any]]:
                 yield from array_records(tree, file, stream)
             except DamagedJSON as damage:
                 if not stream.lost:
-                    tree.bad(file, tr("end"), str(damage))
+                    tree.bad(file, tr("end of file"), str(damage))
     elif head.startswith("{"):
         yield from json_lines(tree, file)
     else:

@@ -68,7 +68,7 @@ class IRCReader:
     """Reads the log of one channel or query."""
 
     name = "irc"
-    accepts = "IRC logs of WeeChat, irssi or ZNC"
+    accepts = "IRC logs from WeeChat, irssi or ZNC"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the first lines are of one of the three forms. ZNC writes the day in the file's name only."""
@@ -162,14 +162,14 @@ def _lines(tree: Tree, file: str) -> Iterator[tuple[int, datetime, _Head]]:
                 day = date(int(head.day["year"]), month_number(head.day["month"]), int(head.day["day"]))
             elif not head.is_known:
                 named = day = None
-                raise ValueError(tr("a day in a language I do not read"))
+                raise ValueError(tr("date in an unsupported language"))
             else:
                 yield number, _time(head, day, tree), head
         except MALFORMED as error:
             tree.bad(file, tr("line {number}", number=number), error)
         for offset, line in enumerate(further, 1):
             if line.strip():
-                tree.bad(file, tr("line {number}", number=number + offset), tr("not a line of a log"))
+                tree.bad(file, tr("line {number}", number=number + offset), tr("not a log line"))
 
 
 def _named_day(label: str) -> re.Match[str] | None:
@@ -182,7 +182,7 @@ def _time(head: _Head, day: date | None, tree: Tree) -> datetime:
     if head.stamp:
         return to_utc(head.stamp.replace(",", "."), tree.zone)
     if day is None:
-        raise ValueError(tr("no day above it"))
+        raise ValueError(tr("no date before it"))
     return to_utc(f"{day.isoformat()}T{head.clock}", tree.zone)
 
 

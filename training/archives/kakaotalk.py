@@ -223,7 +223,7 @@ class _Text:
         match = _PC.fullmatch(line)
         if match is not None:
             if self.day is None:
-                raise ValueError(tr("a time without a day"))
+                raise ValueError(tr("time without a date"))
             return _Entry(number, _at(self.day, match, self.tree), match["sender"].strip(), match["text"] or "")
         if self.day is not None and _SYSTEM.fullmatch(line):
             sent_at = self.entry.sent_at if self.entry else datetime.combine(self.day, datetime.min.time())
@@ -249,7 +249,7 @@ class _Text:
             if raw.strip() and not is_header:
                 self.tree.bad(self.file, place, tr("text before the first message"))
         elif self.size > _LONGEST:
-            self.tree.bad(self.file, place, tr("a message longer than any"))
+            self.tree.bad(self.file, place, tr("message too long"))
         else:
             self.lines.append(raw)
             self.size += len(raw) + 1

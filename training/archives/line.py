@@ -218,7 +218,7 @@ def _entries(tree: Tree, file: str, pattern: re.Pattern[str]) -> Iterator[_Entry
             lines.append(line)
             size += len(line) + 1
         elif match is None and begun is not None:
-            tree.bad(file, tr("line {number}", number=number), tr("a message longer than any"))
+            tree.bad(file, tr("line {number}", number=number), tr("message too long"))
         elif match is None:
             if line.strip() and (day is not None or number > _HEADER_LINES):
                 tree.bad(file, tr("line {number}", number=number), tr("text before the first message"))
@@ -231,7 +231,7 @@ def _entries(tree: Tree, file: str, pattern: re.Pattern[str]) -> Iterator[_Entry
             elif (clock := _clock(match)) is None:
                 tree.bad(file, tr("line {number}", number=number), ValueError(line[:20]))
             elif day is None:
-                tree.bad(file, tr("line {number}", number=number), tr("a time without a day"))
+                tree.bad(file, tr("line {number}", number=number), tr("time without a date"))
             else:
                 begun, lines, size = _Entry(number, day, clock, ""), [match["rest"]], 0
     if begun is not None:

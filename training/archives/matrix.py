@@ -28,7 +28,7 @@ class MatrixReader:
     """Reads one room."""
 
     name = "matrix"
-    accepts = "Matrix room exported by Element (JSON)"
+    accepts = "Matrix room exported from Element (JSON)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the file begins as Element writes it."""

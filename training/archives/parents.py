@@ -41,7 +41,7 @@ class ParentsReader:
     """Reads one file of parents."""
 
     name = "parents"
-    accepts = "Posts of others that yours answer or quote (parents.jsonl)"
+    accepts = "Posts that yours reply to or quote (parents.jsonl)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the first line is an object with the fields of a parent and no others."""

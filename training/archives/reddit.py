@@ -315,7 +315,7 @@ def _dump_records(tree: Tree, file: str) -> Iterator[tuple[int, Mapping[str, Any
         if isinstance(record, dict):
             yield number, record
         else:
-            tree.bad(file, tr("record {number}", number=number), tr("not an object"))
+            tree.bad(file, tr("record {number}", number=number), tr("not a JSON object"))
 
 
 def _parsed(line: bytes) -> Any:

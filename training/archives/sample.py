@@ -48,13 +48,13 @@ class SampleReader:
                     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                         tree.bad(name, chat, error)
             except DamagedJSON as damage:
-                tree.bad(name, tr("end"), str(damage))
+                tree.bad(name, tr("end of file"), str(damage))
 
 
 def _chat(chat: str, content: dict[str, Any], file: str) -> Iterator[Message]:
     bubbles = [bubble for turn in content["messages"] for bubble in turn]
     if not all(isinstance(bubble[key], str) for bubble in bubbles for key in ("sender", "text", "timestamp")):
-        raise ValueError(tr("a field that should be text is not"))
+        raise ValueError(tr("a text field is not a string"))
     if not any(bubble["sender"] == SPEAKER for bubble in bubbles):
         return
     names = {account: pseudonym(PLATFORM, account) for account in {bubble["sender"] for bubble in bubbles}}

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from training.archives.formats.emoji_names import emoji_named, with_emoji
+from training.archives.formats.emoji_names import emoji_named, replace_emoji_names
 from training.archives.formats.reactions import reactions_to
 from training.archives.formats.records import json_array, messages_of, whole_json
 from training.archives.message import Kind, Mark, Message
@@ -123,7 +123,7 @@ class _Converter:
             pieces += [html.unescape(text[at : match.start()]), html.unescape(self._readable(match))]
             at = match.end()
         shown = "".join([*pieces, html.unescape(text[at:])]) or _of_blocks(record.get("blocks"))
-        shown = with_emoji(shown).strip("\n")
+        shown = replace_emoji_names(shown).strip("\n")
         return f"/me {shown}" if record.get("subtype") == "me_message" else shown
 
     def _readable(self, match: re.Match[str]) -> str:

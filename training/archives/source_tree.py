@@ -176,13 +176,13 @@ def open_zip(file: Path | IO[bytes], label: str) -> Store:
     try:
         return _Zip(file, label)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        raise UserError(tr("{path}: a broken or incomplete zip; download it again", path=label)) from None
+        raise UserError(tr("{path}: damaged or incomplete zip; download it again", path=label)) from None
 
 
 def _explain(error: Exception) -> str:
     if isinstance(error, KeyError):
-        return tr("has no {key}", key=error)
-    return tr("makes no sense: {error}", error=error)
+        return tr("missing {key}", key=error)
+    return tr("invalid value: {error}", error=error)
 
 
 class _Folder:
@@ -251,10 +251,10 @@ class _Zip:
     def open(self, name: str) -> ByteStream:
         member = self._members[name]
         if member.flag_bits & 1:
-            raise UserError(tr("{path}: protected by a password; unpack it first", path=self._label))
+            raise UserError(tr("{path}: password-protected zip; unpack it first", path=self._label))
         if member.file_size > BOMB_BYTES and member.file_size > BOMB_RATIO * max(1, member.compress_size):
             raise UserError(
-                tr("{path}: {name} unpacks to far more than an export does; refused", path=self._label, name=name)
+                tr("{path}: {name} looks like a zip bomb; refused", path=self._label, name=name)
             )
         with _BrokenZip(self._label):
             return _ZipMember(self._archive.open(member), self._label)
@@ -310,4 +310,4 @@ class _BrokenZip:
         broken = isinstance(error, zipfile.BadZipFile | zlib.error | EOFError | NotImplementedError | RuntimeError)
         # a member that is said to begin before the file does
         if broken or (isinstance(error, OSError) and error.errno == errno.EINVAL):
-            raise UserError(tr("{path}: a broken or incomplete zip; download it again", path=self._label)) from None
+            raise UserError(tr("{path}: damaged or incomplete zip; download it again", path=self._label)) from None

@@ -77,7 +77,7 @@ class TelegramReader:
     """Reads one `result.json`. The account's own id is in it when the whole account was exported."""
 
     name = "telegram"
-    accepts = "Telegram Desktop export in the format JSON (result.json)"
+    accepts = "Telegram Desktop export, JSON format (result.json)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the file begins like either form of the export."""
@@ -96,7 +96,7 @@ class TelegramReader:
                 yield from _Export(tree, name, stream).read({})
             except DamagedJSON as damage:
                 if not stream.lost:
-                    tree.bad(name, tr("end"), str(damage))
+                    tree.bad(name, tr("end of file"), str(damage))
 
 
 class _Export:

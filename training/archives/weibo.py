@@ -40,7 +40,7 @@ class WeiboReader:
     """Reads one file."""
 
     name = "weibo"
-    accepts = "Weibo posts as JSON or CSV from weibo-crawler"
+    accepts = "Weibo posts from weibo-crawler (JSON or CSV)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the file begins with the account as the crawler describes it, or with its columns."""

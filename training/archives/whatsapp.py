@@ -140,7 +140,7 @@ class WhatsAppReader:
     """Reads one chat. Its times are local, without a zone; the owner's zone is taken."""
 
     name = "whatsapp"
-    accepts = "WhatsApp chat export (the zip, or its _chat.txt)"
+    accepts = "WhatsApp chat export (the zip or its _chat.txt)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the first line begins like a message of either form, and somebody or the app speaks in the next."""
@@ -195,7 +195,7 @@ def _records(tree: Tree, file: str, form: str) -> Iterator[tuple[int, re.Match[s
                 if line.strip():
                     tree.bad(file, tr("line {number}", number=number), tr("text before the first message"))
             elif size > _LONGEST:
-                tree.bad(file, tr("line {number}", number=number), tr("a message longer than any"))
+                tree.bad(file, tr("line {number}", number=number), tr("message too long"))
             else:
                 begun[2].append(raw)
                 size += len(raw)

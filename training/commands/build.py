@@ -24,7 +24,7 @@ from doppel.i18n import tr
 from doppel.reports.html import FILE
 from doppel.terminal import console, print_status, progress
 from doppel.transcript import render
-from training.archives.discovery import Reader, installed_readers
+from training.archives.discovery import Format, installed_readers, supported_formats
 from training.dataset.build import build_dataset
 from training.dataset.export import check_target, export_dataset
 from training.dataset.files import SESSIONS, Session, check_archives, read_sessions
@@ -131,18 +131,18 @@ def _export(run: Run, form: str, path: Path, *, fetch: bool) -> dict[str, Any]:
 def _list_formats(run: Run) -> dict[str, Any]:
     with suppress(UserError):  # only for the language: what can be read depends on no configuration
         _ = run.config
-    listed = [reader for reader in installed_readers() if reader.accepts]
+    formats = supported_formats(installed_readers())
     if not run.as_json:
-        console.print(_formats_table(listed))
-    return {"formats": [{"name": reader.name, "accepts": tr(reader.accepts)} for reader in listed]}
+        console.print(_formats_table(formats))
+    return {"formats": msgspec.to_builtins(formats)}
 
 
-def _formats_table(readers: list[Reader]) -> Table:
+def _formats_table(formats: list[Format]) -> Table:
     table = Table(title=tr("Archives that can be read"), title_justify="left")
     table.add_column(tr("format"))
     table.add_column(tr("what to hand over"), overflow="fold")
-    for reader in readers:
-        table.add_row(reader.name, tr(reader.accepts))
+    for one in formats:
+        table.add_row(one.name, one.accepts)
     return table
 
 

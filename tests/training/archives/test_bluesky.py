@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.training.exports import ZONE, read_all, write_folder
 from training.archives.bluesky import BlueskyReader
-from training.archives.formats import car as bluesky_car
-from training.archives.formats.car import DEEPEST, DamagedCAR, Link, blocks, decode
+from training.archives.formats import car as car_module
+from training.archives.formats.car import MAX_DEPTH, DamagedCAR, CID, read_blocks, decode
 from training.archives.source_tree import Tree, open_folder
 
 READER = BlueskyReader()
@@ -31,7 +31,7 @@ def encode(value: Any) -> bytes:
         return head(0, value) if value >= 0 else head(1, -1 - value)
     if isinstance(value, float):
         return b"\xfb" + struct.pack(">d", value)
-    if isinstance(value, Link):
+    if isinstance(value, CID):
         return b"\xd8\x2a" + head(2, len(value) + 1) + b"\0" + value
     if isinstance(value, bytes):
         return head(2, len(value)) + value
@@ -59,8 +59,8 @@ def varint(number: int) -> bytes:
     return data + bytes((number,))
 
 
-def link(block: bytes) -> Link:
-    return Link(b"\x01\x71\x12\x20" + hashlib.sha256(block).digest())
+def link(block: bytes) -> CID:
+    return CID(b"\x01\x71\x12\x20" + hashlib.sha256(block).digest())
 
 
 def car(*contents: bytes) -> bytes:
@@ -186,12 +186,12 @@ def test_damage_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     flipped = whole.replace(b"picture", b"pixture")
     messages, bad = read(tmp_path, flipped[:-20])
     assert [one.id[-2:] for one in messages] == ["3a", "3c", "3f", "3g", "3h"]
-    assert [one.position for one in bad] == ["record 4", "record 6", "record 7", "end"]
-    assert "a damaged block" in bad[2].reason
+    assert [one.position for one in bad] == ["record 4", "record 6", "record 7", "end of file"]
+    assert "block does not match its digest" in bad[2].reason
 
 
 def test_blocks_larger_than_any_are_left_out_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bluesky_car, "LARGEST_BLOCK", 1000)
+    monkeypatch.setattr(car_module, "LARGEST_BLOCK", 1000)
     contents = [encode(post(1, "a")), encode(post(2, "x" * 700_000)), encode(post(3, "c"))]
     messages, bad = read(tmp_path, car(*contents))
     assert [one.text for one in messages] == ["a", "c"]
@@ -212,7 +212,7 @@ def test_blocks_larger_than_any_are_left_out_unread(tmp_path: Path, monkeypatch:
         b"\xf7",
         b"\x1c",
         b"\x00\x00",
-        b"\x81" * (DEEPEST + 2) + b"\x00",
+        b"\x81" * (MAX_DEPTH + 2) + b"\x00",
         b"\x81" * 100_000,
         b"\xd8\x2a" * 100_000,
     ],
@@ -260,7 +260,7 @@ def test_any_bytes_are_a_value_or_damage(data: bytes) -> None:
     except DamagedCAR as damage:
         assert str(damage)  # noqa: PT017 either outcome is right
     try:
-        list(blocks(io.BytesIO(data), lambda *_: None))
+        list(read_blocks(io.BytesIO(data), lambda *_: None))
     except DamagedCAR as damage:
         assert str(damage)  # noqa: PT017
 

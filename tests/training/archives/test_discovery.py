@@ -17,7 +17,7 @@ from tests.training.exports import (
     write_folder,
     write_zip,
 )
-from training import archives
+from training.archives import discovery as discovery_module
 from training.archives.discovery import Discovery, discover, installed_readers, sample_path
 from training.archives.unread import Unread
 
@@ -98,7 +98,7 @@ def test_of_an_export_that_is_a_folder_everything_that_was_not_opened_is_told(tm
 
 
 def test_a_long_list_of_unknown_files_is_cut_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "LISTED", 3)
+    monkeypatch.setattr(discovery_module, "LISTED", 3)
     unread = read(write_folder(tmp_path / "a", {"result.json": CHAT, **{f"{n}.xyz": "x" for n in range(7)}}))
     assert [Path(name).name for name in unread.files] == ["0.xyz", "1.xyz", "2.xyz"]
     assert unread.count == 7
@@ -136,9 +136,9 @@ def test_the_sample_is_recognised_by_content(tmp_path: Path) -> None:
     ("name", "files", "expected"),
     [
         ("missing", None, "missing: no such file or folder; set `archive` in config.yaml"),
-        ("empty", {}, "empty: nothing to read there; supported: "),
-        ("pictures", {"a.jpg": "x"}, "pictures: nothing to read there; supported: "),
-        ("unknown", {"diary.txt": "x"}, "unknown/diary.txt: not an archive I know; supported: "),
+        ("empty", {}, "empty: no messages found; `doppel build --list-formats`"),
+        ("pictures", {"a.jpg": "x"}, "pictures: no messages found; `doppel build --list-formats`"),
+        ("unknown", {"diary.txt": "x"}, "unknown/diary.txt: unknown archive format; `doppel build --list-formats`"),
     ],
 )
 def test_one_clear_line(tmp_path: Path, name: str, files: dict[str, str] | None, expected: str) -> None:
@@ -153,7 +153,7 @@ def test_one_clear_line(tmp_path: Path, name: str, files: dict[str, str] | None,
 
 def test_an_unknown_file_is_told_what_is_supported(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(UserError, match=r"notes\.txt: not an archive I know; supported: .*result\.json.*Twitter"):
+    with pytest.raises(UserError, match=r"notes\.txt: unknown archive format; `doppel build --list-formats` lists the supported ones$"):
         find(tmp_path / "notes.txt")
 
 
@@ -161,20 +161,20 @@ def test_an_unknown_file_is_told_what_is_supported(tmp_path: Path) -> None:
 def test_what_is_packed_otherwise_has_to_be_unpacked(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x1f\x8b")
     for path in (tmp_path / name, tmp_path):
-        with pytest.raises(UserError, match=f"{name}: packed in a form that is not read here; unpack it first"):
+        with pytest.raises(UserError, match=f"{name}: unsupported compression format; unpack it first"):
             find(path)
 
 
 def test_an_export_as_pages_is_to_be_made_again(tmp_path: Path) -> None:
     export = write_folder(tmp_path / "ChatExport", {"messages.html": "<!DOCTYPE html>", "css/style.css": "x"})
     with pytest.raises(
-        UserError, match=r"messages\.html: a page for reading, not for programs; export it again as JSON"
+        UserError, match=r"messages\.html: HTML exports are not supported; export again as JSON"
     ):
         find(export)
 
 
 def test_an_empty_zip(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"empty\.zip: not an archive I know"):
+    with pytest.raises(UserError, match=r"empty\.zip: unknown archive format"):
         find(write_zip(tmp_path / "empty.zip", {}))
 
 

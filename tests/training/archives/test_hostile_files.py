@@ -117,7 +117,7 @@ def test_a_link_in_a_zip_is_only_its_text(tmp_path: Path) -> None:
     member.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
         archive.writestr(member, str(tmp_path / "secret.txt"))
-    with pytest.raises(UserError, match=r"t\.zip: not an archive I know"):
+    with pytest.raises(UserError, match=r"t\.zip: unknown archive format"):
         read_all(tmp_path / "t.zip")
 
 
@@ -149,7 +149,7 @@ def test_a_member_that_lies_about_its_size_is_not_unpacked_further(tmp_path: Pat
         at = data.index(signature) + offset
         data[at : at + 4] = struct.pack("<I", 200)
     (tmp_path / "t.zip").write_bytes(data)
-    with pytest.raises(UserError, match=r"t\.zip: a broken or incomplete zip"):
+    with pytest.raises(UserError, match=r"t\.zip: damaged or incomplete zip"):
         read_all(tmp_path / "t.zip")
 
 
@@ -162,7 +162,7 @@ def test_a_bomb_whatever_it_is_called_and_wherever_it_lies(
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(inner, b"0" * (4 << 20))
     path = write(tmp_path, {"inner.zip": bomb.getvalue()}, as_zip=True)
-    with pytest.raises(UserError, match="unpacks to far more than an export does; refused"):
+    with pytest.raises(UserError, match="looks like a decompression bomb; refused"):
         read_all(path)
 
 
@@ -172,7 +172,7 @@ def test_a_zip_that_ends_early_is_one_line(tmp_path: Path, name: tuple[str, str]
     path = write(tmp_path, EXPORTS[name], as_zip=True)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
-    with pytest.raises(UserError, match=r"archive\.zip: a broken or incomplete zip; download it again"):
+    with pytest.raises(UserError, match=r"archive\.zip: damaged or incomplete zip; download it again"):
         read_all(path)
 
 

@@ -81,7 +81,7 @@ def test_a_table(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(rows, encoding="gb18030")
     messages, bad = read_all(tmp_path / "data.csv", [READER])
     assert [one.text for one in messages] == ["tea?", "yes,\nplease", "milk?", "no"]
-    assert [one.reason for one in bad] == ["no question with an answer"]
+    assert [one.reason for one in bad] == ["no question has an answer"]
 
 
 def test_the_same_dialogue_is_the_same_chat_wherever_it_stands(tmp_path: Path) -> None:

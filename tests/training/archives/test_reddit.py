@@ -189,7 +189,7 @@ def test_a_damaged_dump_keeps_what_came_before(tmp_path: Path, damage: str) -> N
     (tmp_path / "dump.zst").write_bytes(first + changed[damage])
     messages, bad = read_all(tmp_path / "dump.zst", [READER])
     assert messages[0].text == "first"
-    assert [one.position for one in bad] == ["end"]
+    assert [one.position for one in bad] == ["end of file"]
 
 
 def test_a_bomb_and_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_a_bomb_and_a_line_without_end(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "bomb.zst").write_bytes(zstandard.ZstdCompressor().compress(start + b"\n" * (32 << 20)))
     messages, bad = read_all(tmp_path / "bomb.zst", [READER])
     assert [one.text for one in messages] == ["first"]
-    assert "far more than an export" in bad[0].reason
+    assert "decompression bomb" in bad[0].reason
 
     monkeypatch.setattr(zstd, "LARGEST_RECORD", 1000)
     assert json_stream.LARGEST_RECORD > 1000

@@ -124,7 +124,7 @@ def test_what_is_kept_of_a_file_does_not_grow_with_it() -> None:
 def test_a_truncated_zip(tmp_path: Path, kept: float) -> None:
     whole = write_zip(tmp_path / "t.zip", twitter_files(tweets=[tweet(1, "a")])).read_bytes()
     (tmp_path / "t.zip").write_bytes(whole[: int(kept if kept >= 1 else len(whole) * kept)])
-    with pytest.raises(UserError, match=r"t\.zip: a broken or incomplete zip; download it again"):
+    with pytest.raises(UserError, match=r"t\.zip: damaged or incomplete zip; download it again"):
         read_all(tmp_path / "t.zip")
 
 
@@ -133,7 +133,7 @@ def test_a_zip_with_a_damaged_member(tmp_path: Path) -> None:
     data = bytearray(zip_bytes(**{"data/tweets.js": b"window.YTD.tweets.part0 = [" + noise}))
     data[15_000] ^= 0xFF
     (tmp_path / "t.zip").write_bytes(data)
-    with pytest.raises(UserError, match=r"t\.zip: a broken or incomplete zip"):
+    with pytest.raises(UserError, match=r"t\.zip: damaged or incomplete zip"):
         read_all(tmp_path / "t.zip")
 
 
@@ -142,14 +142,14 @@ def test_a_password(tmp_path: Path) -> None:
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(signature) + offset] |= 1
     (tmp_path / "t.zip").write_bytes(data)
-    with pytest.raises(UserError, match=r"t\.zip: protected by a password; unpack it first"):
+    with pytest.raises(UserError, match=r"t\.zip: password-protected zip; unpack it first"):
         read_all(tmp_path / "t.zip")
 
 
 def test_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "BOMB_BYTES", 1 << 20)
     (tmp_path / "t.zip").write_bytes(zip_bytes(**{"result.json": b" " * (4 << 20)}))
-    with pytest.raises(UserError, match=r"t\.zip: result\.json unpacks to far more than an export does"):
+    with pytest.raises(UserError, match=r"t\.zip: result\.json looks like a zip bomb"):
         read_all(tmp_path / "t.zip")
 
 

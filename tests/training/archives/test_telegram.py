@@ -180,7 +180,7 @@ def test_bad_records_are_counted_and_named(tmp_path: Path) -> None:
     assert [(record.file, record.position) for record in bad] == [
         (str(tmp_path / "result.json"), f"Tom, message {number}") for number in (2, 3, 4)
     ]
-    assert bad[0].reason == "has no 'id'"
+    assert bad[0].reason == "missing 'id'"
     assert "yesterday" in bad[2].reason
 
 
@@ -190,7 +190,7 @@ def test_a_cut_off_file_keeps_what_came_before(tmp_path: Path) -> None:
     path.write_text(text[:-60], encoding="utf-8")
     messages, bad = read_all(path)
     assert [message.id for message in messages] == ["1"]
-    assert [record.reason for record in bad] == ["it ends in the middle"]
+    assert [record.reason for record in bad] == ["ends unexpectedly"]
 
 
 def test_found_in_folders_and_zips_under_any_name(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_bad_records_are_one_line(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert result.exit_code == 0
     assert "could not be read and were left out: 1," in result.stderr
-    assert f"{tmp_path}/archive/result.json, Tom, message 1: has no 'id'" in result.stderr
+    assert f"{tmp_path}/archive/result.json, Tom, message 1: missing 'id'" in result.stderr
 
 
 def test_the_page_lies_in_the_data_set(tmp_path: Path) -> None:
@@ -194,10 +194,10 @@ def broken_zip(root: Path) -> None:
     ("prepare", "expected"),
     [
         (lambda root: None, "archive: no such file or folder; set `archive` in config.yaml"),
-        (lambda root: (root / "archive").mkdir(), "archive: nothing to read there; supported: "),
-        (lambda root: write_zip(root / "archive" / "a.zip", {}), "archive/a.zip: not an archive I know; supported: "),
-        (broken_zip, "archive/t.zip: a broken or incomplete zip; download it again"),
-        (lambda root: write_folder(root / "archive", {"diary.txt": "x"}), "archive/diary.txt: not an archive I know"),
+        (lambda root: (root / "archive").mkdir(), "archive: no messages found; `doppel build --list-formats`"),
+        (lambda root: write_zip(root / "archive" / "a.zip", {}), "archive/a.zip: unknown archive format; `doppel build --list-formats`"),
+        (broken_zip, "archive/t.zip: damaged or incomplete zip; download it again"),
+        (lambda root: write_folder(root / "archive", {"diary.txt": "x"}), "archive/diary.txt: unknown archive format"),
         (
             lambda root: write_json(
                 root / "archive" / "result.json",
@@ -211,7 +211,7 @@ def broken_zip(root: Path) -> None:
         ),
         (
             lambda root: write_folder(root / "archive", {"data/tweets.js": "window.YTD.tweets.part0 = [ {"}),
-            "archive/data/tweets.js, record 1: it ends in the middle; not one message could be read",
+            "archive/data/tweets.js, record 1: ends unexpectedly; not one message could be read",
         ),
         (
             lambda root: write_json(

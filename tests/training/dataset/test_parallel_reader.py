@@ -158,7 +158,7 @@ def test_an_archive_that_breaks_off_is_the_same_error(
     data = bytearray(source.read_bytes())
     data[data.rindex(b"PK\x01\x02") + 16] ^= 1  # the member's checksum is wrong now, which shows when it is read
     source.write_bytes(data)
-    with pytest.raises(UserError, match=r"broken\.zip: a broken or incomplete zip"):
+    with pytest.raises(UserError, match=r"broken\.zip: damaged or incomplete zip"):
         build(tmp_path, "broken.zip")
     assert len(started) == 1
     assert started[0].returncode is not None
@@ -187,7 +187,7 @@ def test_readers_of_the_callers_own_are_asked_here(
     archives = ahead.preparing(config, frozenset(), installed=False)
     assert len(list(archives.messages(0, found.sources[0]))) == MESSAGES - 2
     assert found.sources[0].tree.bad_records[0] == BadRecord(
-        str(found.sources[0].tree.label), "Tom, message 10", "has no 'date'"
+        str(found.sources[0].tree.label), "Tom, message 10", "missing 'date'"
     )
     archives.close()
     found.close()

@@ -47,7 +47,7 @@ class DiscordReader:
     """Reads a data package, or its folder of messages alone, whatever that is called."""
 
     name = "discord"
-    accepts = "Discord data package (zip or folder; it has your own messages only)"
+    accepts = "Discord data package (zip or folder; only your own messages)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether this folder holds folders of channels with messages in them, or is a package that has such."""

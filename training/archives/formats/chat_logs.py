@@ -49,7 +49,7 @@ def log_records(tree: Tree, file: str, begin: Callable[[str], Head | None]) -> I
                 if line.strip():
                     tree.bad(file, tr("line {number}", number=line_number), tr("text before the first message"))
             elif size > _LONGEST:
-                tree.bad(file, tr("line {number}", number=line_number), tr("a message longer than any"))
+                tree.bad(file, tr("line {number}", number=line_number), tr("message too long"))
             else:
                 lines.append(line)
                 size += len(line) + 1

@@ -104,12 +104,12 @@ def read_record(record: Any) -> tuple[Said, ...]:
 def _turn(turn: Any) -> list[Said]:
     """One message of OpenAI's (`role`, `content`) or ShareGPT's form (`from`, `value`)."""
     if not isinstance(turn, dict):
-        raise Unusable(tr("a turn without role and text"))
+        raise Unusable(tr("a message without a role"))
     name = turn.get("role", turn.get("from"))
     if not isinstance(name, str):
-        raise Unusable(tr("a turn without role and text"))
+        raise Unusable(tr("a message without a role"))
     if name.lower() in _TOOLS or turn.get("tool_calls") or turn.get("function_call"):
-        raise Unusable(tr("calls tools, which a conversation in text does not show"))
+        raise Unusable(tr("tool calls are not supported"))
     if name.lower() not in _ROLES:
         raise Unusable(tr("unknown role {role}", role=repr(name[:40])))
     return _say(_ROLES[name.lower()], _parts(turn.get("content", turn.get("value"))))
@@ -120,7 +120,7 @@ def _parts(content: Any) -> Any:
     if not isinstance(content, list):
         return content
     if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        raise Unusable(tr("holds more than text (pictures, sound or files)"))
+        raise Unusable(tr("contains images, audio or files"))
     return "\n".join(str(part.get("text", "")) for part in content)
 
 
@@ -130,7 +130,7 @@ def _pair(fields: dict[str, Any]) -> list[Said]:
     answer = next((name for name in _ANSWERS if name in fields), None)
     if question is None or answer is None:
         names = ", ".join(name[:20] for name in list(fields)[:8]) or tr("none")
-        raise Unusable(tr("no known fields for question and answer (it has: {names})", names=names))
+        raise Unusable(tr("no question and answer fields (found: {names})", names=names))
     detail = next((fields[name] for name in _DETAILS if name != question and fields.get(name)), "")
     asked = "\n\n".join(one.text for text in (fields[question], detail) for one in _say("user", text))
     return [*_history(fields.get("history")), *_say("user", asked), *_say("assistant", fields[answer])]
@@ -140,7 +140,7 @@ def _history(pairs: Any) -> list[Said]:
     if not isinstance(pairs, list):
         return []
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        raise Unusable(tr("`history` is no list of pairs"))
+        raise Unusable(tr("`history` is not a list of pairs"))
     return [one for asked, said in pairs for one in (*_say("user", asked), *_say("assistant", said))]
 
 
@@ -149,9 +149,9 @@ def _say(role: Role, text: Any) -> list[Said]:
     if text is None:
         return []
     if not isinstance(text, str):
-        raise Unusable(tr("a field that should be text is not"))
+        raise Unusable(tr("a text field is not a string"))
     if "\ufffd" in text:
-        raise Unusable(tr("holds characters that are not UTF-8, or were lost before"))
+        raise Unusable(tr("contains invalid or lost characters"))
     return [Said(role, text)] if normalize(text) else []
 
 
@@ -160,7 +160,7 @@ def _whole(said: list[Said]) -> tuple[Said, ...]:
     start = next((at for at, one in enumerate(said) if one.role == "user"), len(said))
     end = next((at + 1 for at in reversed(range(len(said))) if said[at].role == "assistant"), 0)
     if start >= end:
-        raise Unusable(tr("no question with an answer"))
+        raise Unusable(tr("no question has an answer"))
     return (*(one for one in said[:start] if one.role == "system"), *said[start:end])
 
 

@@ -82,7 +82,7 @@ class JsonStream:
         while (found := self._text.find(mark, self._at)) < 0:
             self._at = len(self._text)
             if not self._fill():
-                raise DamagedJSON(tr("has no {key}", key=repr(mark)))
+                raise DamagedJSON(tr("missing {key}", key=repr(mark)))
         self._at = found + 1
 
     def peek(self) -> str:
@@ -233,7 +233,7 @@ class JsonStream:
         found = self.peek()
         if not found or found not in marks:
             if not found:
-                raise DamagedJSON(tr("it ends in the middle"))
+                raise DamagedJSON(tr("ends unexpectedly"))
             raise DamagedJSON(tr("not valid JSON: {error}", error=f"{found!r}, not {' or '.join(map(repr, marks))}"))
         self._at += 1
         return found
@@ -311,5 +311,5 @@ def _mend(match: re.Match[bytes]) -> bytes:
 
 def _explain(error: json.JSONDecodeError, ended: bool) -> str:
     if ended and (error.msg.startswith("Unterminated string") or error.pos >= len(error.doc) - 12):
-        return tr("it ends in the middle")
+        return tr("ends unexpectedly")
     return tr("not valid JSON: {error}", error=error.msg)

@@ -37,7 +37,7 @@ def read_records(path: Path, bad: Bad, advance: Callable[[int], None] = lambda _
         UserError: the file is missing, of no known form, in another encoding, or cut off.
     """
     if path.is_dir():
-        raise UserError(tr("{path}: a folder; name one file in it", path=path))
+        raise UserError(tr("{path}: is a folder; give the path of a file", path=path))
     try:
         raw = _CountedFile(path, advance)
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def _records(path: Path, file: "io.BufferedReader[Any]", bad: Bad) -> Iterator[t
     elif (delimiter := _delimiter(text)) is not None:
         yield from _table(path, file, delimiter, bad)
     else:
-        raise UserError(tr("{path}: neither a JSON array, JSON Lines nor CSV with named columns", path=path))
+        raise UserError(tr("{path}: not a JSON array, JSON Lines, or CSV with a header row", path=path))
 
 
 def _array(path: Path, file: "io.BufferedReader[Any]", bad: Bad) -> Iterator[tuple[str, Any]]:
@@ -90,7 +90,7 @@ def _array(path: Path, file: "io.BufferedReader[Any]", bad: Bad) -> Iterator[tup
     if stream.lost:
         raise _ended(path, _record(last[0]), last[1])
     if stream.peek():
-        bad(tr("after the last record"), tr("more text follows"))
+        bad(tr("after the last record"), tr("extra text after it"))
 
 
 def _lines(path: Path, file: "io.BufferedReader[Any]", bad: Bad) -> Iterator[tuple[str, Any]]:
@@ -122,7 +122,7 @@ def _table(path: Path, file: "io.BufferedReader[Any]", delimiter: str, bad: Bad)
                 return
             except csv.Error as error:
                 if str(error) == "unexpected end of data":
-                    raise _ended(path, position, tr("it ends in the middle")) from None
+                    raise _ended(path, position, tr("ends unexpectedly")) from None
                 bad(position, tr("not valid CSV: {error}", error=error))
                 continue
             if not row:
@@ -130,7 +130,7 @@ def _table(path: Path, file: "io.BufferedReader[Any]", delimiter: str, bad: Bad)
             if names is None:
                 names = [name.strip().lower() for name in row]
             elif len(row) != len(names):
-                bad(position, tr("{found} fields in {columns} columns", found=len(row), columns=len(names)))
+                bad(position, tr("{found} fields, expected {columns}", found=len(row), columns=len(names)))
             else:
                 yield position, dict(zip(names, row, strict=True))
 
@@ -147,13 +147,13 @@ def _damage(line: bytes) -> str:
         JsonStream(io.BytesIO(line)).value()
     except DamagedJSON as damage:
         return str(damage)
-    return tr("more text follows")
+    return tr("extra text after it")
 
 
 def _ended(path: Path, position: str, reason: str) -> UserError:
     return UserError(
         tr(
-            "{path}, {position}: {reason}; get the file again, or mend it there",
+            "{path}, {position}: {reason}; download the file again, or fix it there",
             path=path,
             position=position,
             reason=reason,

@@ -59,7 +59,7 @@ def json_stream(tree: Tree, file: str) -> Iterator[JsonStream]:
             yield stream
         except DamagedJSON as damage:
             if not stream.lost:
-                tree.bad(file, tr("end"), str(damage))
+                tree.bad(file, tr("end of file"), str(damage))
 
 
 def array_records(tree: Tree, file: str, stream: JsonStream, fence: str = "") -> Iterator[tuple[int, Any]]:
@@ -118,7 +118,7 @@ def whole_json(tree: Tree, file: str) -> Any:
         try:
             return json.loads(opened.read(_WHOLE))
         except (ValueError, RecursionError) as error:
-            tree.bad(file, tr("end"), error)
+            tree.bad(file, tr("end of file"), error)
             return None
 
 

@@ -43,9 +43,9 @@ def unpacked(file: Readable) -> Iterator[bytes]:
                 given += len(data)
                 yield from (data[at : at + CHUNK] for at in range(0, len(data), CHUNK))
                 if given > trees.BOMB_BYTES and given > trees.BOMB_RATIO * taken:
-                    raise ValueError(tr("unpacks to far more than an export does; refused"))
+                    raise ValueError(tr("looks like a decompression bomb; refused"))
     if not frame.eof:
-        raise ValueError(tr("it ends in the middle"))
+        raise ValueError(tr("ends unexpectedly"))
 
 
 def _new_frame() -> "zstandard.ZstdDecompressionObj":
@@ -93,10 +93,10 @@ class Lines:
         try:
             yield from unpacked(opened)
         except (zstandard.ZstdError, ValueError, MemoryError) as error:
-            self._tree.bad(self._file, tr("end"), error)
+            self._tree.bad(self._file, tr("end of file"), error)
 
     def _too_long(self, number: int) -> None:
-        self._tree.bad(self._file, tr("line {number}", number=number), tr("a message longer than any"))
+        self._tree.bad(self._file, tr("line {number}", number=number), tr("message too long"))
 
 
 def zstd_head(tree: Tree, file: str, size: int) -> bytes:

@@ -41,7 +41,7 @@ class QQExporterReader:
     """Reads one exported chat."""
 
     name = "qq-exporter"
-    accepts = "QQ chats as JSON from qq-chat-exporter"
+    accepts = "QQ chats from qq-chat-exporter (JSON)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the file begins with the exporter's description of a chat, or the folder has one and chunks."""

@@ -40,7 +40,7 @@ def mht_records(tree: Tree, file: str) -> Iterator[tuple[int, qq_lines.Head, lis
             is_own = _OWN.get(match["color"].lower())
             head = qq_lines.painted_heading(_name(match["name"]), html.unescape(match["clock"]), is_own=is_own)
             if head is None:
-                tree.bad(file, tr("line {number}", number=number), tr("has no {key}", key="'time'"))
+                tree.bad(file, tr("line {number}", number=number), tr("missing {key}", key="'time'"))
             else:
                 yield number, head, [html_text(_PICTURE.sub(PICTURE, match["body"]))]
             continue
@@ -78,7 +78,7 @@ def _rows(tree: Tree, file: str) -> Iterator[tuple[int, str]]:
             *rows, held = _ROW_END.split(held)
             yield from ((number, row) for row in rows)
             if len(held) > _LONGEST_ROW:
-                tree.bad(file, tr("line {number}", number=number), tr("a message longer than any"))
+                tree.bad(file, tr("line {number}", number=number), tr("message too long"))
                 held = ""
     if "<tr" in held.lower():
-        tree.bad(file, tr("line {number}", number=number), tr("it ends in the middle"))
+        tree.bad(file, tr("line {number}", number=number), tr("ends unexpectedly"))

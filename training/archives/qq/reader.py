@@ -90,7 +90,7 @@ class QQReader:
     """Reads one file, with one chat or many."""
 
     name = "qq"
-    accepts = "QQ chat history from the PC client (txt or mht), or copied from a chat window"
+    accepts = "QQ chat history exported from the PC client (txt or mht) or copied from a chat window"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the file begins with headings of messages as QQ writes them, or was saved by its manager."""
@@ -275,7 +275,7 @@ def _lines(text: str) -> list[str]:
 def _time(head: Heading, day: Day | None, survey: _Survey, tree: Tree) -> datetime:
     """Raises ValueError for a day that no calendar has, or where none is known."""
     if day is None:
-        raise ValueError(tr("no day above it"))
+        raise ValueError(tr("no date before it"))
     a, b, c = day.parts
     year, month, date = (a, b, c) if a > 31 else (c, b, a) if survey.is_day_first else (c, a, b)
     local = datetime(year, month, date, *head.clock, tzinfo=tree.zone)

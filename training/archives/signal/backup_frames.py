@@ -40,7 +40,7 @@ class SignalFramesReader:
     """Reads one main.jsonl."""
 
     name = "signal-desktop"
-    accepts = "Signal's own export of chats as plain text (its folder, or main.jsonl)"
+    accepts = "Signal's own plain-text export (its folder or main.jsonl)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the file begins like a backup in plain text."""

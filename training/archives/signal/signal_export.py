@@ -58,7 +58,7 @@ class SignalReader:
     """Reads one chat."""
 
     name = "signal"
-    accepts = "Signal chats exported by signal-export (its folder)"
+    accepts = "Signal chats from signal-export (its folder)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the file, or one of the folder's two files, begins as signal-export writes it."""

@@ -72,7 +72,7 @@ class TwitterReader:
             _report_missing(tree, file)
         account = _account(tree, files)
         if not account.id and any(kind in files for kind in _DIRECT):
-            tree.bad("account.js", "-", tr("missing, so `persona.me` must say which direct messages are yours"))
+            tree.bad("account.js", "-", tr("missing; set `persona.me` to say which direct messages are yours"))
         yield from _tweets(tree, files, account)
         for kind in _DIRECT:
             for file in files.get(kind, ()):
@@ -108,7 +108,7 @@ def _stream(tree: Tree, file: str) -> Iterator[JsonStream]:
             yield stream
         except DamagedJSON as damage:
             if not stream.lost:
-                tree.bad(file, tr("end"), str(damage))
+                tree.bad(file, tr("end of file"), str(damage))
 
 
 def _records(tree: Tree, file: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -117,7 +117,7 @@ def _records(tree: Tree, file: str) -> Iterator[tuple[int, dict[str, Any]]]:
             if isinstance(record, dict):
                 yield number, record
             else:
-                tree.bad(file, _place(number), tr("not an object"))
+                tree.bad(file, _place(number), tr("not a JSON object"))
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def _report_missing(tree: Tree, file: str) -> None:
         types = json.loads(text.partition("=")[2])["dataTypes"]
         listed = [one for entry in types.values() for one in entry.get("files", ()) if isinstance(one, dict)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        tree.bad(file, tr("end"), tr("not a manifest"))
+        tree.bad(file, tr("end of file"), tr("not a valid manifest"))
         return
     present = {path.rpartition("/")[2] for path in _scripts(tree)}
     for one in listed:
@@ -180,7 +180,7 @@ def _tweets(tree: Tree, files: dict[str, list[str]], account: _Account) -> Itera
                     text = long_tweets.take(tweet) or tweet.text
                     yield _tweet_message(tweet, text, account, deleted=kind in _DELETED, origin=f"{file}:{number}")
     for file, number in long_tweets.unused():
-        tree.bad(file, _place(number), tr("a long tweet whose beginning is in no tweet"))
+        tree.bad(file, _place(number), tr("long tweet without a matching tweet"))
 
 
 def _tweet_message(tweet: Tweet, text: str, account: _Account, *, deleted: bool, origin: str) -> Message:

@@ -41,7 +41,7 @@ class WeChatJSONReader:
     """Reads one file."""
 
     name = "wechat-json"
-    accepts = "WeChat as JSON: chatlog, WeFlow or echotrace"
+    accepts = "WeChat chats as JSON (chatlog, WeFlow or echotrace)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the file begins with chatlog's messages, or with the description of a chat."""

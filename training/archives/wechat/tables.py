@@ -91,7 +91,7 @@ class WeChatReader:
     """Reads one table."""
 
     name = "wechat"
-    accepts = "WeChat as CSV: PyWxDump, WeClone, MemoTrace or chatlog"
+    accepts = "WeChat chats as CSV (PyWxDump, WeClone, MemoTrace or chatlog)"
 
     def sniff(self, tree: Tree) -> bool:
         """Whether the columns are those of one of the tables."""

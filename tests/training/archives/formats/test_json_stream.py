@@ -123,7 +123,7 @@ def test_a_missing_comma_costs_nothing() -> None:
 def test_a_file_that_ends_in_the_middle_keeps_what_came_before(end: bytes) -> None:
     read, bad = records(end)
     assert read == [{"id": 1}]
-    assert bad == [(2, "it ends in the middle")]
+    assert bad == [(2, "ends unexpectedly")]
 
 
 def test_the_search_for_the_next_record_stops_at_the_fence() -> None:

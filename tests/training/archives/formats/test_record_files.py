@@ -89,10 +89,10 @@ def test_a_damaged_record_is_named_and_the_rest_is_read(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'[{"a": 1}, {"a": "tw', "data, record 2: it ends in the middle; get the file again"),
-        (b'[{"a": 1}, {"a": 2}', "data, record 3: it ends in the middle"),
-        (b'{"a": 1}\n{"a": "tw', "data, line 2: it ends in the middle"),
-        (b'a,b\n1,2\n3,"fo', "data, line 3: it ends in the middle"),
+        (b'[{"a": 1}, {"a": "tw', "data, record 2: ends unexpectedly; download the file again"),
+        (b'[{"a": 1}, {"a": 2}', "data, record 3: ends unexpectedly"),
+        (b'{"a": 1}\n{"a": "tw', "data, line 2: ends unexpectedly"),
+        (b'a,b\n1,2\n3,"fo', "data, line 3: ends unexpectedly"),
         ('[{"a": 1}]'.encode("utf-16"), "data: not UTF-8 text; save it as UTF-8"),
         (b"just some text\nand more\n", "data: neither a JSON array, JSON Lines nor CSV"),
         (b"PK\x03\x04\x00\x00,", "data: neither a JSON array, JSON Lines nor CSV"),
