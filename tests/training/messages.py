@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from training.archives.message import Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 from training.dataset.sessions import Line
 
 START = datetime(2020, 6, 1, 9, 0, tzinfo=UTC)
@@ -42,10 +42,10 @@ class FixedReader:
         self.name = name
         self._messages = messages
 
-    def sniff(self, tree: Tree) -> bool:
+    def sniff(self, tree: SourceTree) -> bool:
         """Any single file will do."""
         return tree.is_file
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """The messages given."""
         yield from self._messages

@@ -1,1 +1,1 @@
-"""One reader for each export format. A reader yields messages and judges nothing."""
+"""Reads message archives: one reader for each export format, and the discovery of archives."""

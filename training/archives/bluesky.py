@@ -1,7 +1,7 @@
-"""Bluesky's repository export, a CAR file with all that one account posted, answered, quoted and reposted.
+"""Reads Bluesky's repository export: a CAR file with the posts, replies, quotes and reposts of one account.
 
-Posts of others are not in it, only their addresses; nor are private messages, which no repository holds. The addresses
-of the account's own posts are kept in memory, as they stand apart from the posts.
+It has no private messages, and only the addresses of other people's posts. The addresses of the account's own posts
+are kept in memory, because they are stored apart from the posts.
 """
 
 import base64
@@ -13,19 +13,20 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
+from training.archives.formats.archive_records import as_object, messages_of
 from training.archives.formats.car import CID, DamagedCAR, decode, looks_like_car, matches_digest, read_blocks
-from training.archives.formats.records import as_object, messages_of, to_utc
+from training.archives.formats.timestamps import to_utc
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 PLATFORM = "bluesky"
 POSTS = "posts"
 """Chat id of all posts."""
 
 _POST, _REPOST, _PROFILE = "app.bsky.feed.post", "app.bsky.feed.repost", "app.bsky.actor.profile"
-_WANTED = tuple(kind.encode() for kind in (_POST, _REPOST))
-_NODE, _COMMIT = b"\xa2\x61e", b"\x63did"
-_LONGEST_PATH = 1024
+_READ_TYPES = tuple(kind.encode() for kind in (_POST, _REPOST))
+_NODE_START, _COMMIT_START = b"\xa2\x61e", b"\x63did"
+_MAX_PATH_LENGTH = 1024
 _SNIFFED = 1 << 16
 _LINK_FACET = "app.bsky.richtext.facet#link"
 _QUOTES = ("app.bsky.embed.record", "app.bsky.embed.recordWithMedia")
@@ -40,25 +41,25 @@ class BlueskyReader:
     name = "bluesky"
     accepts = "Bluesky repository export (repo.car)"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether the file is a CAR with a repository's commit, a node of its tree, or a record."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether the file is a CAR file with a repository's commit, a node of its tree, or a record."""
         if not tree.is_file:
             return False
         file = tree.files()[0]
         if not looks_like_car(tree.head(file)):
             return False
         head = tree.head(file, _SNIFFED)
-        return _COMMIT in head or _NODE in head or b"app.bsky." in head
+        return _COMMIT_START in head or _NODE_START in head or b"app.bsky." in head
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every post and repost, in the order of the file."""
         file = tree.files()[0]
-        repository = _survey(tree.unheard(), file)
+        repository = _survey(tree.for_survey(), file)
         yield from messages_of(tree, file, _records(tree, file, repository), _Converter(repository))
 
 
 class _Repository(msgspec.Struct):
-    """What stands apart from the posts: whose they are, and their addresses, by block."""
+    """What is stored apart from the posts: the account, and the paths of the records by block."""
 
     account: str = ""
     name: str = ""
@@ -72,19 +73,19 @@ class _Record(msgspec.Struct, frozen=True):
     content: Mapping[str, Any]
 
 
-def _survey(tree: Tree, file: str) -> _Repository:
-    """A first pass: the commit, the nodes of the tree, and the profile."""
+def _survey(tree: SourceTree, file: str) -> _Repository:
+    """The first pass: the commit, the nodes of the tree, and the profile."""
     repository = _Repository()
     for _, _, block in _blocks(tree, file):
         is_profile = _PROFILE.encode() in block
-        if not (block.startswith(_NODE) or _COMMIT in block[:8] or is_profile):
+        if not (block.startswith(_NODE_START) or _COMMIT_START in block[:8] or is_profile):
             continue
         try:
             value = as_object(decode(block))
         except DamagedCAR:
-            continue  # of no use here; what cannot be read of the posts is told when they are
+            continue  # damaged posts are reported by the second pass
         if isinstance(value.get("e"), list):
-            _note_paths(value["e"], repository.paths)
+            _add_paths(value["e"], repository.paths)
         elif isinstance(value.get("did"), str) and isinstance(value.get("data"), CID):
             repository.account = value["did"]
         elif value.get("$type") == _PROFILE:
@@ -92,8 +93,8 @@ def _survey(tree: Tree, file: str) -> _Repository:
     return repository
 
 
-def _note_paths(entries: list[Any], paths: dict[bytes, list[str]]) -> None:
-    """Notes where the records of one node are; each of its paths begins like the one before."""
+def _add_paths(entries: list[Any], paths: dict[bytes, list[str]]) -> None:
+    """Adds the paths of one node's records. Each path is stored without the part it shares with the one before."""
     path = b""
     for entry in map(as_object, entries):
         shared, rest, link = entry.get("p"), entry.get("k"), entry.get("v")
@@ -102,45 +103,45 @@ def _note_paths(entries: list[Any], paths: dict[bytes, list[str]]) -> None:
         if not 0 <= shared <= len(path):
             return
         path = path[:shared] + rest
-        if len(path) > _LONGEST_PATH:
+        if len(path) > _MAX_PATH_LENGTH:
             return
-        if path.startswith(_WANTED):
+        if path.startswith(_READ_TYPES):
             paths.setdefault(bytes(link), []).append(path.decode("utf-8", "replace"))
 
 
-def _records(tree: Tree, file: str, repository: _Repository) -> Iterator[tuple[int, _Record]]:
+def _records(tree: SourceTree, file: str, repository: _Repository) -> Iterator[tuple[int, _Record]]:
     """Block number and record of every post and repost."""
     for number, link, block in _blocks(tree, file):
         paths = repository.paths.get(bytes(link))
-        # A damaged block is told whatever it seems to be: it may have been a post, or said where one is.
+        # A damaged block is reported whatever it contains: it may have been a post, or the path of one.
         if not matches_digest(link, block):
-            tree.bad(file, tr("record {number}", number=number), tr("block does not match its digest"))
+            tree.report_bad(file, tr("record {number}", number=number), tr("block does not match its digest"))
             continue
-        if paths is None and not any(kind in block for kind in _WANTED):
+        if paths is None and not any(kind in block for kind in _READ_TYPES):
             continue
         try:
             content = as_object(decode(block))
         except DamagedCAR as damage:
-            tree.bad(file, tr("record {number}", number=number), str(damage))
+            tree.report_bad(file, tr("record {number}", number=number), str(damage))
             continue
         if paths is None and content.get("$type") in (_POST, _REPOST):
-            # A part of a repository may lack the tree: the block's own address then tells a record from others.
-            paths = [f"{content['$type']}/{_address(link)}"]
+            # A partial repository may lack the tree: then the block's own address identifies the record.
+            paths = [f"{content['$type']}/{_text_address(link)}"]
         for path in paths or ():
             yield number, _Record(path, content)
         if paths:
-            repository.paths[bytes(link)] = []  # the same block again is no other record
+            repository.paths[bytes(link)] = []  # a repeated block is not another record
 
 
-def _blocks(tree: Tree, file: str) -> Iterator[tuple[int, CID, bytes]]:
-    def bad(number: int, reason: str) -> None:
-        tree.bad(file, tr("record {number}", number=number), reason)
+def _blocks(tree: SourceTree, file: str) -> Iterator[tuple[int, CID, bytes]]:
+    def report_bad(number: int, reason: str) -> None:
+        tree.report_bad(file, tr("record {number}", number=number), reason)
 
     with tree.open(file) as opened:
         try:
-            yield from read_blocks(opened, bad)
+            yield from read_blocks(opened, report_bad)
         except DamagedCAR as damage:
-            tree.bad(file, tr("end of file"), str(damage))
+            tree.report_bad(file, tr("end of file"), str(damage))
 
 
 class _Converter:
@@ -153,22 +154,22 @@ class _Converter:
     def __call__(self, record: _Record, origin: str) -> Message:
         post = record.content
         embed = as_object(post.get("embed"))
-        answered = as_object(as_object(post.get("reply")).get("parent")).get("uri")
+        replied_to = as_object(as_object(post.get("reply")).get("parent")).get("uri")
         is_repost = record.path.startswith(_REPOST)
         quoted = _quoted(embed)
-        kind: Kind = "reply" if answered else "quote" if quoted else "post"
-        mark: Mark = "retweet" if is_repost else "media" if embed.get("$type") in _MEDIA else ""
+        kind: Kind = "reply" if replied_to else "quote" if quoted else "post"
+        mark: Mark = Mark.RETWEET if is_repost else Mark.MEDIA if embed.get("$type") in _MEDIA else Mark.NONE
         return Message(
             id=f"at://{self._account}/{record.path}",
             platform=PLATFORM,
-            chat=POSTS,  # so that replies among several people's archives make threads: ids are addresses
+            chat=POSTS,  # ids are addresses, so replies between several people's archives make threads
             kind=kind,
             sender=self._account,
             sender_name=self._name,
             sent_at=to_utc(post["createdAt"], _ZONE),
             text="" if is_repost else _text(post),
             is_owner=True,
-            reply_to=str(answered) if answered else quoted,
+            reply_to=str(replied_to) if replied_to else quoted,
             chat_name=self._name,
             mark=mark,
             origin=origin,
@@ -176,7 +177,7 @@ class _Converter:
 
 
 def _quoted(embed: Mapping[str, Any]) -> str | None:
-    """Address of the post that is embedded; feeds and lists may be too."""
+    """Address of the embedded post; feeds and lists can also be embedded."""
     if embed.get("$type") not in _QUOTES:
         return None
     record = as_object(embed.get("record"))
@@ -185,7 +186,7 @@ def _quoted(embed: Mapping[str, Any]) -> str | None:
 
 
 def _text(post: Mapping[str, Any]) -> str:
-    """A post's text with the links whole that are shown shortened. Places are counted in bytes."""
+    """A post's text with shortened links written out. Facet positions count bytes."""
     text = str(post["text"])
     facets = post.get("facets")
     if not isinstance(facets, list) or not facets:
@@ -200,7 +201,7 @@ def _text(post: Mapping[str, Any]) -> str:
 
 
 def _links(facets: list[Any], raw: bytes) -> Iterator[tuple[int, int, str]]:
-    """Beginning, end and target of every link that lies within the text and cuts no character."""
+    """Start, end and target of every link within the text that does not cut a character."""
     for facet in map(as_object, facets):
         index, features = as_object(facet.get("index")), facet.get("features")
         begin, end = index.get("byteStart"), index.get("byteEnd")
@@ -218,10 +219,11 @@ def _is_boundary(raw: bytes, at: int) -> bool:
 
 
 def _is_shortened(shown: str, address: str) -> bool:
-    """Whether these words are the beginning of the address, and not words that somebody made a link of."""
+    """Whether the shown text is the beginning of the address, and not words with a link."""
     beginning = shown.removesuffix("...").removesuffix("…")
     return _SCHEME.sub("", address).lower().startswith(_SCHEME.sub("", beginning).lower())
 
 
-def _address(link: CID) -> str:
-    return "b" + base64.b32encode(link).decode().lower().rstrip("=")
+def _text_address(cid: CID) -> str:
+    """A CID in base32."""
+    return "b" + base64.b32encode(cid).decode().lower().rstrip("=")

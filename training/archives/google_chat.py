@@ -1,6 +1,6 @@
-"""Google Takeout: Chat (`Groups/<group>/messages.json`) and Hangouts (`Hangouts.json`).
+"""Reads Google Takeout: Chat (`Groups/<group>/messages.json`) and Hangouts (`Hangouts.json`).
 
-Chat writes its times in the account's language, which is read for the usual ones. Judges nothing.
+Chat writes its times in the account's language; the common languages are supported.
 """
 
 import re
@@ -8,20 +8,20 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from training.archives.formats.archive_records import array_records, as_object, load_json, messages_of, open_json
 from training.archives.formats.json_stream import JsonStream
 from training.archives.formats.reactions import reactions_to
-from training.archives.formats.records import array_records, as_object, json_stream, messages_of, whole_json
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 _CHAT_HEAD = re.compile(rb'^\s*\{\s*"messages"\s*:\s*\[\s*\{\s*"creator"\s*:')
 _HANGOUTS_HEAD = re.compile(
     rb'^\s*\{\s*(?:"continuation_end_timestamp"\s*:\s*"?\d+"?\s*,\s*)?"conversation(?:s|_state)"\s*:\s*\['
     rb'\s*(?:\]|$|\{\s*(?:$|"(?:conversation|response_header|events?)))'
 )
-_GROUPS, _USERS = "Groups/", "Users/"
+_GROUPS_FOLDER, _USERS_FOLDER = "Groups/", "Users/"
 
-# How months begin in the languages in which Google writes them; of two that fit a word the longer one counts.
+# Beginnings of month names in the languages of Google; of two that match a word, the longer one counts.
 _MONTH_STARTS = (
     "jan ene gen ian янв січ sty led oca tam ιαν",
     "feb fév fev фев лют lut úno şub hel φεβ",
@@ -38,28 +38,28 @@ _MONTH_STARTS = (
 )
 _MONTHS = {start: number for number, starts in enumerate(_MONTH_STARTS, 1) for start in starts.split()}
 _LONGEST_START = max(map(len, _MONTHS))
-_NUMBERED = re.compile(r"\btháng (\d{1,2})")
+_NUMBERED_MONTH = re.compile(r"\btháng (\d{1,2})")
 _CLOCK = re.compile(r"(\d{1,2})(?:[:.]|시 ?)(\d\d?)(?:(?:[:.]|분 ?)(\d\d?))?(?:\s*([ap])\.?\s?m\b)?", re.IGNORECASE)
-_EASTERN = re.compile(r"(\d{4})\s?[年년]\s?(\d{1,2})\s?[月월]\s?(\d{1,2})")
-_LATE = re.compile("下午|晚上|午後|오후")
-_EARLY = re.compile("上午|凌晨|早上|午前|오전")
+_EAST_ASIAN_DATE = re.compile(r"(\d{4})\s?[年년]\s?(\d{1,2})\s?[月월]\s?(\d{1,2})")
+_PM = re.compile("下午|晚上|午後|오후")
+_AM = re.compile("上午|凌晨|早上|午前|오전")
 _YEAR, _DAY, _WORD = re.compile(r"\b(\d{4})\b"), re.compile(r"\b(\d{1,2})\b"), re.compile(r"[^\W\d_]+")
 
 
 class GoogleChatReader:
-    """Reads the folder of Google Chat, which says whose it is, or one group's file, or Hangouts' file."""
+    """Reads the folder of Google Chat, which says who the owner is, or one group's file, or Hangouts' file."""
 
     name = "google-chat"
     accepts = "Google Takeout: Google Chat or Hangouts"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether this folder has groups with messages, or this file is one of theirs or Hangouts'."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether this folder has groups with messages, or this is one group's file or Hangouts'."""
         if not tree.is_file:
-            return _GROUPS in tree.folders() and any(True for _ in _group_files(tree))
+            return _GROUPS_FOLDER in tree.folders() and any(True for _ in _group_files(tree))
         head = tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf")
         return bool(_CHAT_HEAD.match(head) or _HANGOUTS_HEAD.match(head))
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every message of every group, or of every conversation."""
         if not tree.is_file:
             owner = _owner(tree)
@@ -71,31 +71,31 @@ class GoogleChatReader:
             yield from _hangouts(tree, tree.files()[0])
 
 
-def _group_files(tree: Tree) -> Iterator[tuple[str, str]]:
-    for folder in tree.folders(_GROUPS):
+def _group_files(tree: SourceTree) -> Iterator[tuple[str, str]]:
+    for folder in tree.folders(_GROUPS_FOLDER):
         file = f"{folder}messages.json"
         if file in tree.files(folder) and _CHAT_HEAD.match(tree.head(file)):
             yield folder, file
 
 
-def _owner(tree: Tree) -> str | None:
-    """The address of the account; the folder of users has the owner's alone."""
-    for folder in tree.folders(_USERS) if _USERS in tree.folders() else ():
+def _owner(tree: SourceTree) -> str | None:
+    """The address of the owner, whose account is the only one in the users' folder."""
+    for folder in tree.folders(_USERS_FOLDER) if _USERS_FOLDER in tree.folders() else ():
         file = f"{folder}user_info.json"
-        if file in tree.files(folder) and (user := as_object(as_object(whole_json(tree, file)).get("user"))):
+        if file in tree.files(folder) and (user := as_object(as_object(load_json(tree, file)).get("user"))):
             return str(user.get("email") or user.get("name") or "") or None
     return None
 
 
-def _group(tree: Tree, folder: str, file: str, owner: str | None) -> Iterator[Message]:
+def _group(tree: SourceTree, folder: str, file: str, owner: str | None) -> Iterator[Message]:
     about = (
-        as_object(whole_json(tree, f"{folder}group_info.json"))
+        as_object(load_json(tree, f"{folder}group_info.json"))
         if f"{folder}group_info.json" in tree.files(folder)
         else {}
     )
     members = about.get("members")
     count = len(members) if isinstance(members, list) else 0
-    chat = folder.removeprefix(_GROUPS).removesuffix("/") or tree.label
+    chat = folder.removeprefix(_GROUPS_FOLDER).removesuffix("/") or tree.label
     kind: Kind = "dm" if count == 2 or chat.startswith("DM ") else "group"
 
     def convert(record: Mapping[str, Any], origin: str) -> Message:
@@ -103,7 +103,7 @@ def _group(tree: Tree, folder: str, file: str, owner: str | None) -> Iterator[Me
         sender = str(creator.get("email") or creator["name"])
         name = str(creator.get("name") or sender)
         quoted = as_object(record.get("quoted_message_metadata"))
-        answered = as_object(quoted.get("quoted_message_id") or quoted).get("message_id")
+        replied_to = as_object(quoted.get("quoted_message_id") or quoted).get("message_id")
         return Message(
             id=str(record.get("message_id") or record["created_date"] + sender),
             platform="google-chat",
@@ -114,68 +114,68 @@ def _group(tree: Tree, folder: str, file: str, owner: str | None) -> Iterator[Me
             sent_at=parse_time(str(record["created_date"])),
             text=str(record.get("text") or ""),
             is_owner=None if owner is None else sender == owner,
-            reply_to=None if answered is None else str(answered),
+            reply_to=None if replied_to is None else str(replied_to),
             chat_name=str(about.get("name") or chat),
             mark=_chat_mark(record, creator),
             origin=origin,
         )
 
-    def react(record: Mapping[str, Any], message: Message) -> Iterator[Message]:
-        found = [
-            (str(email), str(email), str(as_object(one.get("emoji")).get("unicode") or ""))
-            for one in record.get("reactions") or ()
-            for email in one.get("reactor_emails") or ()
+    def reactions(record: Mapping[str, Any], message: Message) -> Iterator[Message]:
+        people = [
+            (str(email), str(email), str(as_object(reaction.get("emoji")).get("unicode") or ""))
+            for reaction in record.get("reactions") or ()
+            for email in reaction.get("reactor_emails") or ()
         ]
-        yield from reactions_to(message, found, lambda account: None if owner is None else account == owner)
+        yield from reactions_to(message, people, lambda account: None if owner is None else account == owner)
 
-    with json_stream(tree, file) as stream:
+    with open_json(tree, file) as stream:
         for key in stream.members():
             if key == "messages" and stream.peek() == "[":
-                yield from messages_of(tree, file, array_records(tree, file, stream), convert, react)
+                yield from messages_of(tree, file, array_records(tree, file, stream), convert, reactions)
             else:
                 stream.skip()
 
 
 def _chat_mark(record: Mapping[str, Any], creator: Mapping[str, Any]) -> Mark:
     if str(record.get("message_state")) == "DELETED":
-        return "deleted"
+        return Mark.DELETED
     if str(creator.get("user_type", "Human")).lower() == "bot":
-        return "bot"
-    return "media" if record.get("attached_files") else ""
+        return Mark.BOT
+    return Mark.MEDIA if record.get("attached_files") else Mark.NONE
 
 
 def parse_time(text: str) -> datetime:
-    """A time as Chat writes it, such as `Tuesday, March 3, 2020 at 4:05:06 PM UTC`. Raises ValueError."""
+    """A time in the form of Chat, such as `Tuesday, March 3, 2020 at 4:05:06 PM UTC`. Raises ValueError."""
     text = text.replace("\u202f", " ").replace("\xa0", " ")
-    eastern = _EASTERN.search(text)
-    clock = _CLOCK.search(text, eastern.end() if eastern else 0)
+    east_asian = _EAST_ASIAN_DATE.search(text)
+    clock = _CLOCK.search(text, east_asian.end() if east_asian else 0)
     if clock is None:
         raise ValueError(f"not a time: {text}")
     hour, minute, second = (int(part or 0) for part in clock.groups()[:3])
-    is_late = (clock[4] or "").lower() == "p" or _LATE.search(text) is not None
-    if clock[4] or is_late or _EARLY.search(text):
-        hour = hour % 12 + 12 * is_late
-    if eastern:
-        year, month, day = map(int, eastern.groups())
+    is_pm = (clock[4] or "").lower() == "p" or _PM.search(text) is not None
+    if clock[4] or is_pm or _AM.search(text):
+        hour = hour % 12 + 12 * is_pm
+    if east_asian:
+        year, month, day = map(int, east_asian.groups())
     else:
         date = text[: clock.start()]
-        numbered = _NUMBERED.search(date)
-        found = [number for word in _WORD.findall(date.lower()) if (number := _month(word))]
+        numbered = _NUMBERED_MONTH.search(date)
+        months = [number for word in _WORD.findall(date.lower()) if (number := _month(word))]
         year_match, day_match = _YEAR.search(date), _DAY.search(date)
-        if not (found or numbered) or year_match is None or day_match is None:
+        if not (months or numbered) or year_match is None or day_match is None:
             raise ValueError(f"not a time: {text}")
-        year, month, day = int(year_match[1]), int(numbered[1]) if numbered else found[-1], int(day_match[1])
+        year, month, day = int(year_match[1]), int(numbered[1]) if numbered else months[-1], int(day_match[1])
     return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
 
 
 def _month(word: str) -> int | None:
-    """The month that a word names in any of the languages; weekdays may look like one, but stand before it."""
+    """The month that a word names in any language. Weekdays may look like one, but come before the month."""
     sizes = range(min(len(word), _LONGEST_START), 2, -1)
     return next((_MONTHS[word[:size]] for size in sizes if word[:size] in _MONTHS), None)
 
 
-def _hangouts(tree: Tree, file: str) -> Iterator[Message]:
-    with json_stream(tree, file) as stream:
+def _hangouts(tree: SourceTree, file: str) -> Iterator[Message]:
+    with open_json(tree, file) as stream:
         for key in stream.members():
             if key in ("conversations", "conversation_state") and stream.peek() == "[":
                 yield from _conversations(tree, file, stream)
@@ -183,7 +183,7 @@ def _hangouts(tree: Tree, file: str) -> Iterator[Message]:
                 stream.skip()
 
 
-def _conversations(tree: Tree, file: str, stream: JsonStream) -> Iterator[Message]:
+def _conversations(tree: SourceTree, file: str, stream: JsonStream) -> Iterator[Message]:
     for number, record in array_records(tree, file, stream):
         outer = as_object(as_object(record).get("conversation_state")) or as_object(record)
         about = as_object(outer.get("conversation"))
@@ -191,17 +191,19 @@ def _conversations(tree: Tree, file: str, stream: JsonStream) -> Iterator[Messag
         events = outer.get("events") or outer.get("event") or []
         if isinstance(events, list):
             place = f"{file}:{number}"
-            yield from messages_of(tree, place, enumerate(events, 1), _Hangout(about, outer, tree.label))
+            yield from messages_of(tree, place, enumerate(events, 1), _HangoutConversation(about, outer, tree.label))
 
 
-class _Hangout:
-    """Turns the events of one conversation of Hangouts into messages."""
+class _HangoutConversation:
+    """Turns the events of one Hangouts conversation into messages."""
 
     def __init__(self, about: Mapping[str, Any], outer: Mapping[str, Any], label: str) -> None:
-        people = [as_object(one) for one in about.get("participant_data") or ()]
-        self._names = {_gaia(one.get("id")): str(one.get("fallback_name") or _gaia(one.get("id"))) for one in people}
+        people = [as_object(person) for person in about.get("participant_data") or ()]
+        self._names = {
+            (account := _account_id(person.get("id"))): str(person.get("fallback_name") or account) for person in people
+        }
         state = as_object(as_object(about.get("self_conversation_state")).get("self_read_state"))
-        self._owner = _gaia(state.get("participant_id"))
+        self._owner = _account_id(state.get("participant_id"))
         identity = as_object(outer.get("conversation_id")) or as_object(about.get("id"))
         inner = as_object(as_object(outer.get("conversation")).get("conversation_id"))
         self._chat = str(identity.get("id") or inner.get("id") or label)
@@ -210,11 +212,11 @@ class _Hangout:
         self._title = str(about.get("name") or ", ".join(others[:4]) or self._chat)
 
     def __call__(self, event: Mapping[str, Any], origin: str) -> Message:
-        sender = _gaia(event["sender_id"])
+        sender = _account_id(event["sender_id"])
         content = as_object(as_object(event.get("chat_message")).get("message_content"))
-        parts = [as_object(one) for one in content.get("segment") or ()]
-        text = "".join("\n" if one.get("type") == "LINE_BREAK" else str(one.get("text") or "") for one in parts)
-        mark: Mark = "media" if content.get("attachment") else ""
+        parts = [as_object(part) for part in content.get("segment") or ()]
+        text = "".join("\n" if part.get("type") == "LINE_BREAK" else str(part.get("text") or "") for part in parts)
+        mark: Mark = Mark.MEDIA if content.get("attachment") else Mark.NONE
         return Message(
             id=str(event["event_id"]),
             platform="hangouts",
@@ -226,11 +228,11 @@ class _Hangout:
             text=text,
             is_owner=sender == self._owner if self._owner else None,
             chat_name=self._title,
-            mark=mark if "chat_message" in event else "service",
+            mark=mark if "chat_message" in event else Mark.SERVICE,
             origin=origin,
         )
 
 
-def _gaia(identity: Any) -> str:
-    found = as_object(identity)
-    return str(found.get("gaia_id") or found.get("chat_id") or "")
+def _account_id(identity: Any) -> str:
+    fields = as_object(identity)
+    return str(fields.get("gaia_id") or fields.get("chat_id") or "")

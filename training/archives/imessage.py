@@ -1,7 +1,7 @@
-"""iMessage, as imessage-exporter writes it as text: date, sender, body and an empty line for every message.
+"""Reads iMessage chats from imessage-exporter's text files: date, sender, body and an empty line for every message.
 
-An answer stands twice in the export: indented beneath what it answers, and at its own time. A first pass learns from
-the indented ones what is answered; the second yields every message once. Knows no ids but what it makes itself.
+A reply occurs twice in the export: indented below the message it replies to, and at its own time. The first pass
+learns from the indented ones what each replies to; the second yields every message once.
 """
 
 import hashlib
@@ -14,12 +14,13 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.chat_logs import MONTHS, MessageIds, file_title, first_lines, log_records, month_number
-from training.archives.formats.chat_text import hour_of
+from training.archives.formats.archive_records import RECORD_ERRORS
+from training.archives.formats.chat_text import MessageIds, title_of
 from training.archives.formats.reactions import Reaction, is_emoji, reactions_to
-from training.archives.formats.records import MALFORMED
+from training.archives.formats.text_lines import first_lines, multiline_records
+from training.archives.formats.timestamps import MONTHS, hour_24, month_number
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 _STAMP = (
     rf"(?P<month>{'|'.join(month.title() for month in MONTHS)}) (?P<day>\d{{1,2}}), (?P<year>\d{{4}})"
@@ -27,13 +28,13 @@ _STAMP = (
 )
 _HEAD = re.compile(rf"(?P<indent> *){_STAMP}(?: \(Read by .*\))?$")
 _NOTICE = re.compile(rf"(?P<indent> *){_STAMP} (?P<text>\S.*)$")
-_ANSWER = "This message responded to an earlier message."
+_REPLY_NOTE = "This message responded to an earlier message."
 _DELETED = "This message was deleted from the conversation!"
 _OWNER = "Me"
 
 _TAPBACKS = ("Tapbacks:", "Reactions:")
 _TAPBACK = re.compile(r"(?P<what>.+?) by (?P<who>.+)|.*[Ss]ticker from .+")
-_MEANT = {
+_TAPBACK_EMOJI = {
     "Loved": "\u2764\ufe0f",
     "Liked": "👍",
     "Disliked": "👎",
@@ -41,7 +42,7 @@ _MEANT = {
     "Emphasized": "\u203c\ufe0f",
     "Questioned": "❓",
 }
-"""The signs that the phone shows for the six tapbacks that have names."""
+"""The emoji that the phone shows for the six named tapbacks."""
 _EDITED = re.compile(r"Edited .{1,60} later: ?")
 _UNSENT = re.compile(r".{1,60} unsent this message part.*!$|.{1,60} unsent a message!$")
 _EXPRESSIVE = re.compile(
@@ -53,9 +54,9 @@ _ATTACHMENT = re.compile(
     r"|Attachment missing!$|Digital Touch Message: .*|Unable to format app message: .*"
 )
 _LINK = re.compile(r"(?:https?://|www\.)\S+$")
-_OF_SITE = re.compile(r"\S \s?[|·–—•-] \S|(?:…|\.\.\.)$")
-_SHORT_WORD = 2  # "of", "to" and the like are small in titles
-_SUMMARY = 60
+_SITE_TITLE = re.compile(r"\S \s?[|·–—•-] \S|(?:…|\.\.\.)$")
+_SHORT_WORD_LENGTH = 2  # "of", "to" and the like are not capitalized in titles
+_MIN_SUMMARY_LENGTH = 60
 _APP = re.compile(
     r"(?:GamePigeon|Fitness|Photos|Spotify|YouTube|Maps|Polls|Memoji|Music|Reminders|Notes|Pages|Numbers|Keynote|Freeform"
     r"|(?:com|net|org|io)\.[\w.-]+) message:(?:\n.*)?|Apple (?:Cash|Pay) transaction: .*"
@@ -68,7 +69,7 @@ _SERVICE = re.compile(r"SharePlay Message\nEnded|(?:Started|Stopped) sharing loc
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """The date that begins a message, or a line that the app wrote itself (`notice`)."""
+    """The date line of a message, or a notice: a line that the app wrote itself."""
 
     match: re.Match[str]
     is_indented: bool = False
@@ -76,7 +77,7 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """One message or notice, its body without what the exporter adds."""
+    """One message or notice; the text is without what the exporter adds."""
 
     number: int
     sent_at: datetime
@@ -84,21 +85,27 @@ class _Record(msgspec.Struct, frozen=True):
     text: str
     mark: Mark
     is_indented: bool = False
-    is_answer: bool = False
+    is_reply: bool = False
     reactions: list[Reaction] = []
 
     def key(self) -> bytes:
-        """The same for an answer at its own time and beneath what it answers, where lines are indented."""
+        """The same for a reply at its own time and below what it replies to, where lines are indented."""
         words = "\0".join((self.sender, *self.text.split()))
         return hashlib.sha256(f"{int(self.sent_at.timestamp())}\0{words}".encode("utf-8", "replace")).digest()[:12]
 
 
 class _Survey(msgspec.Struct):
-    """What the first pass learned: who speaks, what each answer answers, and the answers at their own time."""
+    """What the first pass found.
+
+    Attributes:
+        senders: messages of each sender.
+        replied_to: id of the message that each indented reply replies to, by its key.
+        replies: keys of the replies at their own time.
+    """
 
     senders: Counter[str] = msgspec.field(default_factory=Counter)
-    answered: dict[bytes, str] = msgspec.field(default_factory=dict)
-    answers: set[bytes] = msgspec.field(default_factory=set)
+    replied_to: dict[bytes, str] = msgspec.field(default_factory=dict)
+    replies: set[bytes] = msgspec.field(default_factory=set)
 
 
 class IMessageReader:
@@ -107,28 +114,28 @@ class IMessageReader:
     name = "imessage"
     accepts = "iMessage chats from imessage-exporter (txt)"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether the file begins with a date as the exporter writes it."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether the file begins with a date in the exporter's form."""
         if not tree.is_file:
             return False
         lines = first_lines(tree, tree.files()[0])[:2]
         first = lines[0].removeprefix("\ufeff") if lines else ""
         return bool(_NOTICE.match(first) or (_HEAD.match(first) and len(lines) > 1 and not _HEAD.match(lines[1])))
 
-    def read(self, tree: Tree) -> Iterator[Message]:
-        """Every message and notice, answers once."""
+    def read(self, tree: SourceTree) -> Iterator[Message]:
+        """Every message and notice; replies once."""
         file = tree.files()[0]
         survey = _survey(tree, file)
         others = survey.senders.keys() - {_OWNER}
         kind: Kind = "dm" if len(others) <= 1 else "group"
-        chat = file_title(tree.label)
-        ids, answer_ids = MessageIds(), MessageIds()
+        chat = title_of(tree.label)
+        ids, indented_ids = MessageIds(), MessageIds()
         for record in _records(tree, file):
-            key = record.key() if record.is_indented or record.is_answer else b""
-            if record.is_indented and key in survey.answers:
-                continue  # it comes again at its own time
+            key = record.key() if record.is_indented or record.is_reply else b""
+            if record.is_indented and key in survey.replies:
+                continue  # occurs again at its own time
             author = record.sender or chat
-            number = (answer_ids if record.is_indented else ids).of(record.sent_at, record.sender, record.text)
+            number = (indented_ids if record.is_indented else ids).next_id(record.sent_at, record.sender, record.text)
             message = Message(
                 id=f"{number}-answer" if record.is_indented else number,
                 platform="imessage",
@@ -139,7 +146,7 @@ class IMessageReader:
                 sent_at=record.sent_at,
                 text=record.text,
                 is_owner=record.sender == _OWNER if record.sender and _OWNER in survey.senders else None,
-                reply_to=survey.answered.get(key),
+                reply_to=survey.replied_to.get(key),
                 chat_name=chat,
                 mark=record.mark,
                 origin=f"{file}:{record.number}",
@@ -148,45 +155,45 @@ class IMessageReader:
             yield from reactions_to(message, record.reactions, lambda account: account == _OWNER)
 
 
-def _survey(tree: Tree, file: str) -> _Survey:
-    """Reads the file once. An indented answer belongs to the last message that is not indented."""
+def _survey(tree: SourceTree, file: str) -> _Survey:
+    """The first pass. An indented reply belongs to the last message that is not indented."""
     survey = _Survey()
     ids = MessageIds()
-    above = ""
-    for record in _records(tree.unheard(), file):
+    parent = ""
+    for record in _records(tree.for_survey(), file):
         survey.senders.update([record.sender] if record.sender else [])
         if record.is_indented:
-            survey.answered.setdefault(record.key(), above)
+            survey.replied_to.setdefault(record.key(), parent)
             continue
-        above = ids.of(record.sent_at, record.sender, record.text)
-        if record.is_answer:
-            survey.answers.add(record.key())
+        parent = ids.next_id(record.sent_at, record.sender, record.text)
+        if record.is_reply:
+            survey.replies.add(record.key())
     return survey
 
 
-def _records(tree: Tree, file: str) -> Iterator[_Record]:
+def _records(tree: SourceTree, file: str) -> Iterator[_Record]:
     """The messages and notices of the file, in its order."""
-    begin: Callable[[str], _Head | None] = _Beginnings()
-    for number, head, lines in log_records(tree, file, begin):
+    parse_head: Callable[[str], _Head | None] = _HeadParser()
+    for number, head, lines in multiline_records(tree, file, parse_head):
         try:
             sent_at = _time(head.match, tree.zone)
             if head.notice:
-                yield _Record(number, sent_at, "", "\n".join([head.notice, *lines]).strip(), "service")
+                yield _Record(number, sent_at, "", "\n".join([head.notice, *lines]).strip(), Mark.SERVICE)
                 continue
             if not lines or not lines[0].strip():
                 raise ValueError(tr("no sender below the date"))
-        except MALFORMED as error:
-            tree.bad(file, tr("line {number}", number=number), error)
+        except RECORD_ERRORS as error:
+            tree.report_bad(file, tr("line {number}", number=number), error)
             continue
         body = [line.strip() for line in lines[1:]] if head.is_indented else lines[1:]
-        is_answer = _ANSWER in body
-        words, reactions = _without_tapbacks([line for line in body if line != _ANSWER])
-        mark, text = _body(words)
-        yield _Record(number, sent_at, lines[0].strip(), text, mark, head.is_indented, is_answer, reactions)
+        is_reply = _REPLY_NOTE in body
+        words, reactions = _without_tapbacks([line for line in body if line != _REPLY_NOTE])
+        mark, text = _parse_body(words)
+        yield _Record(number, sent_at, lines[0].strip(), text, mark, head.is_indented, is_reply, reactions)
 
 
-class _Beginnings:
-    """Which lines begin something. A date with words is a notice only beneath an empty line: else it is an edit."""
+class _HeadParser:
+    """Recognizes heads. A date with words is a notice only below an empty line; elsewhere it is an edit."""
 
     def __init__(self) -> None:
         self._is_after_blank = True
@@ -201,16 +208,16 @@ class _Beginnings:
 
 
 def _time(match: re.Match[str], zone: ZoneInfo) -> datetime:
-    """Raises ValueError for a day that no calendar has."""
-    hour = hour_of(int(match["hour"]), match["half"])
+    """The time of a date line. Raises ValueError for an impossible date."""
+    hour = hour_24(int(match["hour"]), match["half"])
     clock = (hour, int(match["minute"]), int(match["second"]))
     return datetime(
         int(match["year"]), month_number(match["month"]), int(match["day"]), *clock, tzinfo=zone
     ).astimezone(UTC)
 
 
-def _body(lines: list[str]) -> tuple[Mark, str]:
-    """What was written, and what sort of message it is."""
+def _parse_body(lines: list[str]) -> tuple[Mark, str]:
+    """The mark and the text of a message."""
     kept, has_file, has_sticker, is_unsent, is_deleted = list[str](), False, False, False, False
     for line in _last_edits(lines):
         if line == _DELETED and not kept:
@@ -223,47 +230,47 @@ def _body(lines: list[str]) -> tuple[Mark, str]:
             has_file = True
         elif _UNSENT.match(line):
             is_unsent = True
-        else:  # a voice message has its words beneath it, as a picture has its caption
+        else:  # the transcript of a voice message or the caption of a picture
             kept.append(line.removeprefix(_TRANSCRIPT) if has_file else line)
     text = "\n".join(kept).replace("\ufffc", "").strip()
     if is_deleted or (is_unsent and not text):
-        return "deleted", text
+        return Mark.DELETED, text
     if _SERVICE.fullmatch(text):
-        return "service", text
+        return Mark.SERVICE, text
     if _APP.fullmatch(text):
-        return "media", ""
+        return Mark.MEDIA, ""
     if has_file:
-        return "media", text
+        return Mark.MEDIA, text
     first, _, below = text.partition("\n")
     if _LINK.match(first) and _is_preview(below.split("\n")):
-        return "", first
-    return ("sticker" if has_sticker and not text else ""), text
+        return Mark.NONE, first
+    return (Mark.STICKER if has_sticker and not text else Mark.NONE), text
 
 
 def _is_preview(lines: list[str]) -> bool:
-    """Whether what stands below a link is the title and summary of its page, which the exporter puts there.
+    """Whether the lines below a link are the title and summary of its page, which the exporter adds.
 
-    A text message may begin with a link as well, and nothing in the file tells the two apart but the look of a title.
+    A message may also begin with a link; the two can only be told apart by the look of a title.
     """
-    words = [word for word in lines[0].split() if len(word) > _SHORT_WORD]
+    words = [word for word in lines[0].split() if len(word) > _SHORT_WORD_LENGTH]
     is_title = len(words) > 1 and sum(word[0].isupper() for word in words) > len(words) / 2
-    has_summary = len(lines) > 1 and len(lines[1]) >= _SUMMARY and not lines[0].endswith((".", "!", "?"))
-    return bool(_OF_SITE.search(lines[0])) or is_title or has_summary
+    has_summary = len(lines) > 1 and len(lines[1]) >= _MIN_SUMMARY_LENGTH and not lines[0].endswith((".", "!", "?"))
+    return bool(_SITE_TITLE.search(lines[0])) or is_title or has_summary
 
 
 def _without_tapbacks(lines: list[str]) -> tuple[list[str], list[Reaction]]:
-    """The lines without the lists of reactions, each of which an empty line ends; and the reactions."""
+    """The lines without the lists of reactions, which end at an empty line; and the reactions."""
     kept: list[str] = []
     reactions: list[Reaction] = []
     is_listing = False
     for number, line in enumerate(lines):
-        following = lines[number + 1] if number + 1 < len(lines) else ""
-        if line in _TAPBACKS and _TAPBACK.match(following):
+        next_line = lines[number + 1] if number + 1 < len(lines) else ""
+        if line in _TAPBACKS and _TAPBACK.match(next_line):
             is_listing = True
         elif is_listing and (match := _TAPBACK.match(line)):
-            sign = _MEANT.get(match["what"] or "", match["what"] or "")
-            if is_emoji(sign):  # a sticker is a file
-                reactions.append((match["who"], match["who"], sign))
+            emoji = _TAPBACK_EMOJI.get(match["what"] or "", match["what"] or "")
+            if is_emoji(emoji):  # a sticker is a file
+                reactions.append((match["who"], match["who"], emoji))
         else:
             is_listing = False
             kept.append(line)
@@ -271,16 +278,16 @@ def _without_tapbacks(lines: list[str]) -> tuple[list[str], list[Reaction]]:
 
 
 def _last_edits(lines: list[str]) -> list[str]:
-    """Of a text that was edited only the last form, without the times of the edits."""
+    """Only the last version of an edited text, without the times of the edits."""
     kept: list[str] = []
-    begun: int | None = None  # where in `kept` the edited text begins
+    edit_start: int | None = None  # index in `kept` at which the edited text begins
     for line in lines:
         match = _NOTICE.match(line)
         if match:
-            begun = len(kept)
+            edit_start = len(kept)
             kept.append(match["text"])
-        elif begun is not None and (edit := _EDITED.match(line)):
-            del kept[begun:]
+        elif edit_start is not None and (edit := _EDITED.match(line)):
+            del kept[edit_start:]
             kept.append(line[edit.end() :])
         else:
             kept.append(line)

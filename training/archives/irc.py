@@ -1,7 +1,7 @@
-"""IRC logs as text: of WeeChat, of irssi and of the bouncer ZNC, a file for every channel or query.
+"""Reads IRC logs of WeeChat, irssi and the bouncer ZNC, one file for every channel or query.
 
-Follows nick changes within a file, so that one person is one sender there; across files a person has as many senders
-as nicks. Does not know which of them is the owner. Times are local unless the log says a zone.
+Follows nick changes within a file, so that one person is one sender there; across files every first nick is a sender
+of its own. The logs do not say who the owner is. Times are local unless the log has a zone.
 """
 
 import re
@@ -11,10 +11,12 @@ from datetime import date, datetime, timedelta
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.chat_logs import MONTHS, MessageIds, file_title, first_lines, log_records, month_number
-from training.archives.formats.records import MALFORMED, to_utc
+from training.archives.formats.archive_records import RECORD_ERRORS
+from training.archives.formats.chat_text import MessageIds, title_of
+from training.archives.formats.text_lines import first_lines, multiline_records
+from training.archives.formats.timestamps import MONTHS, month_number, to_utc
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 _NICK = r"[A-Za-z\[\]\\`_^{|}][A-Za-z0-9\[\]\\`_^{|}\-]*"
 _MODES = "~&@%+!"
@@ -29,35 +31,45 @@ _NEW_DAY = re.compile(
     r" {1,2}(?P<day>\d{1,2})(?: \d\d:\d\d:\d\d)? (?P<year>\d{4})$"
 )
 _OTHER_DAY = re.compile(r"--- (?:Log opened|Log closed|Day changed) ")
-_SAID = re.compile(rf"<[ {re.escape(_MODES)}]?(?P<nick>[^\s<>]+)>(?: (?P<text>.*))?$")
+_MESSAGE = re.compile(rf"<[ {re.escape(_MODES)}]?(?P<nick>[^\s<>]+)>(?: (?P<text>.*))?$")
 _ACTION = re.compile(r"\s?\* (?P<nick>[^\s*]+)(?: (?P<text>.*))?$")
 _NOTICE = re.compile(r"-(?P<nick>[^\s():-][^\s():]*)(?::[^\s()]+|\([^\s()]*\))?- (?P<text>.*)$")
 _RENAMED = re.compile(r"(?:-!- |\*\*\* )?(?P<old>[^\s]+) is now known as (?P<new>[^\s]+)$")
-_GONE = re.compile(r"(?:-!- |\*\*\* )?(?:(?:Joins|Parts|Quits): )?(?P<nick>[^\s]+) [(\[][^\s]*[)\]](?: .*)?$")
+_LEFT = re.compile(r"(?:-!- |\*\*\* )?(?:(?:Joins|Parts|Quits): )?(?P<nick>[^\s]+) [(\[][^\s]*[)\]](?: .*)?$")
 _ADDRESSED = re.compile(rf"(?P<nick>{_NICK})[:,] \S")
 _FORMATTING = re.compile(r"\x03(?:\d{1,2}(?:,\d{1,2})?)?|\x04[0-9A-Fa-f]{6}|[\x02\x0f\x11\x16\x1d\x1e\x1f]")
 
 _CHANNEL = re.compile(r"(?:^|[./_])(?P<name>[#&][^\s/]+?)(?:[._-]?\d{4}-?\d\d-?\d\d)?(?:\.(?:log|txt|weechatlog))*$")
 _LOG_DATE = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)-?(?P<month>\d\d)-?(?P<day>\d\d)(?!\d)")
 _WEECHAT_FILE = re.compile(r"irc\.(?P<network>[^./]+)\.(?P<name>[^/]+?)(?:\.\d{4}-\d\d-\d\d)?\.weechatlog$")
-_SURE = timedelta(minutes=5)
-"""How long what was just said may be answered by naming its writer, with nobody having spoken in between."""
+_REPLY_WINDOW = timedelta(minutes=5)
+"""Time within which a message that begins with a nick replies to that person's message just before."""
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """One line of the log: a stamp, who (empty: nobody), what; or a new day (no `rest`)."""
+    """One line of a log.
+
+    Attributes:
+        day: a date line; all other fields are empty then.
+        stamp: date and time, in forms that have both.
+        clock: the time alone, in other forms.
+        nick: the writer; empty for notices.
+        text: what was written.
+        mark: what sort of line it is.
+        is_known: whether the line has a known form.
+    """
 
     day: re.Match[str] | None = None
     stamp: str = ""
     clock: str = ""
     nick: str = ""
     text: str = ""
-    mark: Mark = ""
+    mark: Mark = Mark.NONE
     is_known: bool = True
 
 
-class _Last(msgspec.Struct, frozen=True):
-    """What was said last, by whom and when."""
+class _LastMessage(msgspec.Struct, frozen=True):
+    """The last message of a log."""
 
     id: str
     sender: str
@@ -70,8 +82,8 @@ class IRCReader:
     name = "irc"
     accepts = "IRC logs from WeeChat, irssi or ZNC"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether the first lines are of one of the three forms. ZNC writes the day in the file's name only."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether the first lines have one of the three forms. ZNC has the date in the file's name only."""
         if not tree.is_file:
             return False
         lines = [line.strip("\ufeff\r") for line in first_lines(tree, tree.files()[0])[:3]]
@@ -82,24 +94,24 @@ class IRCReader:
         first = _ZNC.match(lines[0])
         return bool(first and _line(first["rest"]).is_known and _named_day(tree.label))
 
-    def read(self, tree: Tree) -> Iterator[Message]:
-        """Every line: what people said, and as service what the server and the client wrote."""
+    def read(self, tree: SourceTree) -> Iterator[Message]:
+        """Every line; lines of the server and the client as service messages."""
         file = tree.files()[0]
         chat, is_channel = _chat(tree.label)
         kind: Kind = "group" if is_channel or len(_people(tree, file)) > 2 else "dm"
         nicks, ids = _Nicks(), MessageIds()
-        last: _Last | None = None
+        last: _LastMessage | None = None
         for number, sent_at, head in _lines(tree, file):
             if not head.nick:
-                nicks.hear(head.text)
+                nicks.learn(head.text)
             sender = nicks.person(head.nick) if head.nick else chat
-            number_of_it = ids.of(sent_at, head.nick, head.text)
+            message_id = ids.next_id(sent_at, head.nick, head.text)
             reply_to = None
             if head.nick and not head.mark:
-                reply_to = _answered(head.text, sender, sent_at, last, nicks)
-                last = _Last(number_of_it, sender, sent_at)
+                reply_to = _reply_target(head.text, sender, sent_at, last, nicks)
+                last = _LastMessage(message_id, sender, sent_at)
             yield Message(
-                id=number_of_it,
+                id=message_id,
                 platform="irc",
                 chat=chat,
                 kind=kind,
@@ -115,17 +127,17 @@ class IRCReader:
 
 
 class _Nicks:
-    """Who is who after nick changes: a person is the first of their nicks in the file, until that nick leaves."""
+    """Follows nick changes: a person is identified by their first nick in the file, until that nick leaves."""
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
 
     def person(self, nick: str) -> str:
-        """The sender behind a nick."""
+        """The first nick of whoever has this nick now."""
         return self._first.get(nick.lower(), nick.lower())
 
-    def hear(self, notice: str) -> None:
-        """Learns from a service line that somebody changed their nick, came or went."""
+    def learn(self, notice: str) -> None:
+        """Updates the nicks from a notice that somebody changed their nick, joined or left."""
         if match := _RENAMED.match(notice):
             old, new = match["old"].lower(), match["new"].lower()
             first = self._first.pop(old, old)
@@ -133,52 +145,52 @@ class _Nicks:
                 self._first.pop(new, None)
             else:
                 self._first[new] = first
-        elif match := _GONE.match(notice):
+        elif match := _LEFT.match(notice):
             self._first.pop(match["nick"].lower(), None)
 
 
-def _people(tree: Tree, file: str) -> set[str]:
-    """Who speaks in the log."""
+def _people(tree: SourceTree, file: str) -> set[str]:
+    """Everybody who writes in the log."""
     nicks, people = _Nicks(), set[str]()
-    for _, _, head in _lines(tree.unheard(), file):
+    for _, _, head in _lines(tree.for_survey(), file):
         if head.nick:
             people.add(nicks.person(head.nick))
         else:
-            nicks.hear(head.text)
+            nicks.learn(head.text)
     return people
 
 
-def _lines(tree: Tree, file: str) -> Iterator[tuple[int, datetime, _Head]]:
-    """Number, time and content of every line that has them."""
+def _lines(tree: SourceTree, file: str) -> Iterator[tuple[int, datetime, _Head]]:
+    """Yields number, time and content of every line."""
     named = _named_day(tree.label)
     day: date | None = None
-    begin: Callable[[str], _Head | None] = _begin
-    for number, head, further in log_records(tree, file, begin):
+    parse_head: Callable[[str], _Head | None] = _parse_head
+    for number, head, other_lines in multiline_records(tree, file, parse_head):
         try:
             if named and day is None and not head.day:
                 day = date(int(named["year"]), int(named["month"]), int(named["day"]))
             if head.day:
-                named = day = None  # were it unreadable, the day before would be wrong
+                named = day = None  # if the new date is unreadable, the old one is wrong too
                 day = date(int(head.day["year"]), month_number(head.day["month"]), int(head.day["day"]))
             elif not head.is_known:
                 named = day = None
                 raise ValueError(tr("date in an unsupported language"))
             else:
                 yield number, _time(head, day, tree), head
-        except MALFORMED as error:
-            tree.bad(file, tr("line {number}", number=number), error)
-        for offset, line in enumerate(further, 1):
+        except RECORD_ERRORS as error:
+            tree.report_bad(file, tr("line {number}", number=number), error)
+        for offset, line in enumerate(other_lines, 1):
             if line.strip():
-                tree.bad(file, tr("line {number}", number=number + offset), tr("not a log line"))
+                tree.report_bad(file, tr("line {number}", number=number + offset), tr("not a log line"))
 
 
 def _named_day(label: str) -> re.Match[str] | None:
-    """The day in the file's own name; folders above it may be called after other days."""
+    """The date in the file's own name; the folders above it may have other dates."""
     return _LOG_DATE.search(label.replace("\\", "/").rpartition("/")[2])
 
 
-def _time(head: _Head, day: date | None, tree: Tree) -> datetime:
-    """Raises ValueError for a time that no clock shows, and where no day is known."""
+def _time(head: _Head, day: date | None, tree: SourceTree) -> datetime:
+    """The time of a line. Raises ValueError for an impossible time, or if no date is known."""
     if head.stamp:
         return to_utc(head.stamp.replace(",", "."), tree.zone)
     if day is None:
@@ -186,7 +198,7 @@ def _time(head: _Head, day: date | None, tree: Tree) -> datetime:
     return to_utc(f"{day.isoformat()}T{head.clock}", tree.zone)
 
 
-def _begin(line: str) -> _Head | None:
+def _parse_head(line: str) -> _Head | None:
     line = line.removeprefix("\ufeff")
     if match := _WEECHAT.match(line):
         return msgspec.structs.replace(_weechat(match["prefix"], match["text"]), stamp=match["stamp"])
@@ -200,46 +212,46 @@ def _begin(line: str) -> _Head | None:
 
 
 def _weechat(prefix: str, text: str) -> _Head:
-    """A line of WeeChat: its prefix is a nick, or an arrow or dash for what nobody said."""
+    """A line of WeeChat: its prefix is a nick, or an arrow or dash for notices."""
     prefix = prefix.strip()
     text = _plain(text)
     if prefix == "*":
         nick, _, action = text.partition(" ")
         return _Head(nick=nick.lstrip(_MODES), text=f"/me {action}".strip())
     if prefix in ("", "--", "-->", "<--", "=!=") or not re.match(rf"[{re.escape(_MODES)}]?{_NICK}$", prefix):
-        return _Head(text=text, mark="service")
+        return _Head(text=text, mark=Mark.SERVICE)
     return _Head(nick=prefix.lstrip(_MODES), text=text)
 
 
 def _line(rest: str) -> _Head:
-    """What follows the time in a line of irssi or ZNC; `is_known` says whether it looks like any of theirs."""
-    if match := _SAID.match(rest):
+    """The part after the time in a line of irssi or ZNC; `is_known` is False if it has none of their forms."""
+    if match := _MESSAGE.match(rest):
         return _Head(nick=match["nick"].lstrip(_MODES), text=_plain(match["text"] or ""))
     if match := _ACTION.match(rest):
         return _Head(nick=match["nick"], text=f"/me {_plain(match['text'] or '')}".strip())
     if rest.startswith(("-!-", "***")):
-        return _Head(text=_plain(rest), mark="service")
+        return _Head(text=_plain(rest), mark=Mark.SERVICE)
     if match := _NOTICE.match(rest):
-        return _Head(nick=match["nick"], text=_plain(match["text"]), mark="bot")
-    return _Head(text=_plain(rest), mark="service", is_known=False)
+        return _Head(nick=match["nick"], text=_plain(match["text"]), mark=Mark.BOT)
+    return _Head(text=_plain(rest), mark=Mark.SERVICE, is_known=False)
 
 
 def _plain(text: str) -> str:
-    """The text without the codes of colours and bold letters."""
+    """The text without colour and formatting codes."""
     return _FORMATTING.sub("", text).strip()
 
 
-def _answered(text: str, sender: str, sent_at: datetime, last: _Last | None, nicks: _Nicks) -> str | None:
-    """The message just before, if its writer is named at the beginning. Anything else would be a guess."""
+def _reply_target(text: str, sender: str, sent_at: datetime, last: _LastMessage | None, nicks: _Nicks) -> str | None:
+    """Id of the message just before, if the text begins with its writer's nick. Anything else would be a guess."""
     match = _ADDRESSED.match(text)
     if match is None or last is None or last.sender == sender:
         return None
-    is_just_before = timedelta(0) <= sent_at - last.sent_at <= _SURE
+    is_just_before = timedelta(0) <= sent_at - last.sent_at <= _REPLY_WINDOW
     return last.id if is_just_before and nicks.person(match["nick"]) == last.sender else None
 
 
 def _chat(label: str) -> tuple[str, bool]:
-    """The channel or nick that the log is of, as its file or folder is called, and whether it is surely a channel."""
+    """The channel or nick of the log, from its file or folder name, and whether it is certainly a channel."""
     label = label.replace("\\", "/")
     if match := _WEECHAT_FILE.search(label):
         return f"{match['network']}/{match['name']}", match["name"].startswith(("#", "&"))
@@ -247,7 +259,7 @@ def _chat(label: str) -> tuple[str, bool]:
     for part in reversed(parts[-2:]):
         if match := _CHANNEL.search(part):
             return match["name"], True
-    title = _LOG_DATE.sub("", file_title(label)).strip("._- ")
+    title = _LOG_DATE.sub("", title_of(label)).strip("._- ")
     if title:
         return title, False
     return parts[-2] if len(parts) > 1 else "irc", False

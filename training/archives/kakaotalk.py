@@ -1,7 +1,7 @@
-"""KakaoTalk's chat export: the text file of a PC, that of a phone, and the table of a Mac.
+"""Reads KakaoTalk's chat export: the text file of a PC or phone, and the CSV file of a Mac.
 
-Two passes: the first learns who speaks, the second yields messages. A lone word such as 사진 ("photo") stands for a
-picture; whether somebody wrote just that word, the file does not say.
+Two passes: the first collects the names, the second yields messages. A message that is only a word such as 사진
+("photo") counts as a picture, although somebody may have typed it.
 """
 
 import re
@@ -11,12 +11,12 @@ from datetime import date, datetime
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.chat_logs import month_number
-from training.archives.formats.chat_text import HALF_EAST, Conversation, Said, hour_of
-from training.archives.formats.records import csv_rows
-from training.archives.formats.text_lines import decode_head, text_lines
+from training.archives.formats.archive_records import csv_rows
+from training.archives.formats.chat_text import TextChat, TextRecord
+from training.archives.formats.text_lines import MAX_RECORD_LENGTH, decode_head, text_lines
+from training.archives.formats.timestamps import AM_PM_EAST_ASIA, hour_24, month_number
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 _TITLES = (
     re.compile(r"(?P<name>.+?)(?: (?P<count>\d+))?\s?님과(?:의)? 카카오톡 대화"),
@@ -35,8 +35,8 @@ _DATE = (
     r"|(?P<day2>\d{1,2}) (?P<name2>[A-Z][a-z]{2,8})\.?,? (?P<year2>\d{4}))"
 )
 _CLOCK = (
-    rf"(?:(?P<before>{HALF_EAST})\s?)?(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?"
-    rf"(?:\s?(?P<after>{HALF_EAST}))?"
+    rf"(?:(?P<before>{AM_PM_EAST_ASIA})\s?)?(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d))?"
+    rf"(?:\s?(?P<after>{AM_PM_EAST_ASIA}))?"
 )
 _DAY = re.compile(rf"-{{3,}}\s*(?:[A-Za-z]+, )?{_DATE}(?:,? [^\s\d-]+)?\s*-{{3,}}\s*")
 _PC = re.compile(rf"\[(?P<sender>.+?)\] \[{_CLOCK}\](?: (?P<text>.*))?", re.IGNORECASE | re.DOTALL)
@@ -71,12 +71,10 @@ _SYSTEM = re.compile(
 _ME = "회원님"
 _SNIFFED = 4096
 _HEADER_LINES = 5
-_LONGEST = 1 << 20
-"""Characters of one message; KakaoTalk cuts messages long before."""
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """One record; without a sender it is the app's own."""
+    """One record; the sender of a notice is empty."""
 
     number: int
     sent_at: datetime
@@ -85,13 +83,13 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class KakaoTalkReader:
-    """Reads one chat. Its times are local, without a zone; the owner's zone is taken."""
+    """Reads one chat. Times are local, without a zone, and are read in the owner's zone."""
 
     name = "kakaotalk"
     accepts = "KakaoTalk chat export (text or CSV)"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether the file begins like the table, or with a title, a day or a message of either text form."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether the file begins like the CSV file, or with a title, date or message of either text form."""
         if not tree.is_file:
             return False
         head = _head(tree)
@@ -105,30 +103,30 @@ class KakaoTalkReader:
         bracketed = any(map(_PC.fullmatch, lines))
         return (titles and saved) or (days and (bracketed or titles)) or bool(messages)
 
-    def read(self, tree: Tree) -> Iterator[Message]:
-        """Every message and system line of the chat."""
+    def read(self, tree: SourceTree) -> Iterator[Message]:
+        """Every message and notice of the chat."""
         file = tree.files()[0]
         entries = _table_entries if _TABLE.match(_head(tree)) else _text_entries
         title, kind = _title(tree)
-        names = {entry.sender for entry in entries(tree.unheard(), file)} - {""}
-        chat = Conversation("kakaotalk", title, names, kind, owner=_ME)
-        yield from chat.messages(tree, file, map(_said, entries(tree, file)))
+        names = {entry.sender for entry in entries(tree.for_survey(), file)} - {""}
+        chat = TextChat("kakaotalk", title, names, kind, owner=_ME)
+        yield from chat.messages(tree, file, map(_text_record, entries(tree, file)))
 
 
-def _head(tree: Tree) -> str:
+def _head(tree: SourceTree) -> str:
     return decode_head(tree.head(tree.files()[0], _SNIFFED)).translate(_BLANKS)
 
 
 def _title_of(line: str) -> tuple[str, int]:
-    """Name and, for a group, number of members in the title; an empty name where the line is none."""
+    """The name in a title line and, for a group, the number of members; an empty name for any other line."""
     for pattern in _TITLES:
         if match := pattern.fullmatch(line.strip().removesuffix(".txt")):
             return match["name"].strip(), int(match["count"] or 0)
     return "", 0
 
 
-def _title(tree: Tree) -> tuple[str, Kind | None]:
-    """With whom or in which group, as the first lines or the name of the file has it."""
+def _title(tree: SourceTree) -> tuple[str, Kind | None]:
+    """The other person or the group, from the first lines or the file's name."""
     for line in [line for line in _head(tree).splitlines() if line.strip()][:2]:
         name, count = _title_of(line)
         if name:
@@ -138,27 +136,27 @@ def _title(tree: Tree) -> tuple[str, Kind | None]:
 
 
 def _day(match: re.Match[str]) -> date:
-    """The day of a match of `_DATE`. Raises ValueError."""
+    """The date of a match of `_DATE`. Raises ValueError."""
     if match["year"]:
         return date(int(match["year"]), int(match["month"]), int(match["day"]))
     month = month_number(match["name1"] or match["name2"])
     return date(int(match["year1"] or match["year2"]), month, int(match["day1"] or match["day2"]))
 
 
-def _at(day: date, match: re.Match[str], tree: Tree) -> datetime:
-    """The time of a match of `_CLOCK` on a day. Raises ValueError."""
-    hour = hour_of(int(match["hour"]), match["before"] or match["after"])
+def _datetime(day: date, match: re.Match[str], tree: SourceTree) -> datetime:
+    """The time of a match of `_CLOCK` on a date. Raises ValueError."""
+    hour = hour_24(int(match["hour"]), match["before"] or match["after"])
     minute, second = int(match["minute"]), int(match["second"] or 0)
     return datetime(day.year, day.month, day.day, hour, minute, second, tzinfo=tree.zone)
 
 
-def _table_entries(tree: Tree, file: str) -> Iterator[_Entry]:
+def _table_entries(tree: SourceTree, file: str) -> Iterator[_Entry]:
     for number, row in csv_rows(tree, file):
         try:
             sent_at = datetime.fromisoformat(row["date"].strip())
             user, text = row["user"], row["message"]
         except (KeyError, ValueError) as error:
-            tree.bad(file, tr("line {number}", number=number), error)
+            tree.report_bad(file, tr("line {number}", number=number), error)
             continue
         if row.get(""):
             text = f"{text},{row['']}"
@@ -166,54 +164,54 @@ def _table_entries(tree: Tree, file: str) -> Iterator[_Entry]:
         yield _Entry(number, sent_at, "" if _SYSTEM.fullmatch(text) else user.strip(), text)
 
 
-class _Text:
-    """The state of reading a text: its form, once a record has shown it, the day, and the record begun."""
+class _TextParser:
+    """Parses a text line by line. Keeps its form, once the first record has shown it, the date, and the open record."""
 
-    def __init__(self, tree: Tree, file: str) -> None:
+    def __init__(self, tree: SourceTree, file: str) -> None:
         self.tree = tree
         self.file = file
-        self.begin: Callable[[int, str], _Entry | None] | None = None
+        self.parse_head: Callable[[int, str], _Entry | None] | None = None
         self.day: date | None = None
         self.entry: _Entry | None = None
         self.lines: list[str] = []
         self.size = 0
 
-    def take(self, number: int, raw: str) -> _Entry | None:
-        """Takes a line; returns the record that it ends, if it does."""
+    def feed(self, number: int, raw: str) -> _Entry | None:
+        """Parses a line; returns the record that it completes, if any."""
         line = raw.translate(_BLANKS)
         try:
-            begun = self._day_line(line) or (self.begin or self._first)(number, line)
+            entry = self._day_line(line) or (self.parse_head or self._first)(number, line)
         except ValueError as error:
-            self.tree.bad(self.file, tr("line {number}", number=number), error)
+            self.tree.report_bad(self.file, tr("line {number}", number=number), error)
             return self.end()
-        if begun is None:
-            self._go_on(number, raw)
+        if entry is None:
+            self._continue(number, raw)
             return None
-        ended = self.end()
-        if isinstance(begun, _Entry):
-            self.entry, self.lines, self.size = begun, [begun.text], 0
-        return ended
+        completed = self.end()
+        if isinstance(entry, _Entry):
+            self.entry, self.lines, self.size = entry, [entry.text], 0
+        return completed
 
     def end(self) -> _Entry | None:
-        """The record begun, which nothing follows."""
+        """Closes the open record and returns it."""
         entry, lines = self.entry, self.lines
         self.entry, self.lines = None, []
         return entry and msgspec.structs.replace(entry, text="\n".join(lines).rstrip("\n"))
 
     def _first(self, number: int, line: str) -> _Entry | None:
-        """The first record decides the form, so that what looks like the other one is only quoted."""
-        for begin in (self._pc, self._mobile):
-            if (entry := begin(number, line)) is not None:
-                self.begin = begin
+        """The first record decides the form; lines in the other form are quotes."""
+        for parse_head in (self._pc, self._mobile):
+            if (entry := parse_head(number, line)) is not None:
+                self.parse_head = parse_head
                 return entry
         return None
 
     def _day_line(self, line: str) -> bool:
-        """Whether the line only says which day it is, or when somebody began to write."""
-        if self.begin != self._mobile and (match := _DAY.fullmatch(line)):
+        """Whether the line is only a date, or a time without a message."""
+        if self.parse_head != self._mobile and (match := _DAY.fullmatch(line)):
             self.day = _day(match)
             return True
-        if self.begin == self._pc:
+        if self.parse_head == self._pc:
             return False
         is_after_blank = not (self.lines and self.lines[-1].strip())
         stamp = _MOBILE.fullmatch(line)
@@ -224,7 +222,7 @@ class _Text:
         if match is not None:
             if self.day is None:
                 raise ValueError(tr("time without a date"))
-            return _Entry(number, _at(self.day, match, self.tree), match["sender"].strip(), match["text"] or "")
+            return _Entry(number, _datetime(self.day, match, self.tree), match["sender"].strip(), match["text"] or "")
         if self.day is not None and _SYSTEM.fullmatch(line):
             sent_at = self.entry.sent_at if self.entry else datetime.combine(self.day, datetime.min.time())
             return _Entry(number, sent_at.replace(tzinfo=self.tree.zone), "", line)
@@ -234,7 +232,7 @@ class _Text:
         match = _MOBILE.fullmatch(line)
         if match is None or match["rest"] is None:
             return None
-        sent_at = _at(_day(match), match, self.tree)
+        sent_at = _datetime(_day(match), match, self.tree)
         sender, colon, text = match["rest"].partition(" : ")
         if not colon and match["rest"].endswith(" :"):
             sender, colon = match["rest"].removesuffix(" :"), ":"
@@ -242,44 +240,44 @@ class _Text:
             return _Entry(number, sent_at, "", match["rest"])
         return _Entry(number, sent_at, sender.strip(), text)
 
-    def _go_on(self, number: int, raw: str) -> None:
-        place = tr("line {number}", number=number)
+    def _continue(self, number: int, raw: str) -> None:
+        position = tr("line {number}", number=number)
         if self.entry is None:
             is_header = number <= _HEADER_LINES and (_title_of(raw.translate(_BLANKS))[0] or _SAVED.fullmatch(raw))
             if raw.strip() and not is_header:
-                self.tree.bad(self.file, place, tr("text before the first message"))
-        elif self.size > _LONGEST:
-            self.tree.bad(self.file, place, tr("message too long"))
+                self.tree.report_bad(self.file, position, tr("text before the first message"))
+        elif self.size > MAX_RECORD_LENGTH:
+            self.tree.report_bad(self.file, position, tr("message too long"))
         else:
             self.lines.append(raw)
             self.size += len(raw) + 1
 
 
-def _text_entries(tree: Tree, file: str) -> Iterator[_Entry]:
-    text = _Text(tree, file)
+def _text_entries(tree: SourceTree, file: str) -> Iterator[_Entry]:
+    text = _TextParser(tree, file)
     with tree.open(file) as stream:
         for number, line in text_lines(stream, tree.head(file, _SNIFFED)):
-            if (entry := text.take(number, line)) is not None:
+            if (entry := text.feed(number, line)) is not None:
                 yield entry
     if (entry := text.end()) is not None:
         yield entry
 
 
-def _said(entry: _Entry) -> Said:
+def _text_record(entry: _Entry) -> TextRecord:
     mark, text = _mark(entry.sender, entry.text)
-    return Said(entry.number, entry.sent_at, entry.sender, text, mark)
+    return TextRecord(entry.number, entry.sent_at, entry.sender, text, mark)
 
 
 def _mark(sender: str, text: str) -> tuple[Mark, str]:
     text = text.strip()
     if not sender or _CALL.fullmatch(text):
-        return "service", text
+        return Mark.SERVICE, text
     if _DELETED.fullmatch(text):
-        return "deleted", text
+        return Mark.DELETED, text
     if _STICKER.fullmatch(text):
-        return "sticker", ""
+        return Mark.STICKER, ""
     if _MEDIA.fullmatch(text):
-        return "media", ""
+        return Mark.MEDIA, ""
     if _WITH_STICKER.match(text):
-        return "media", _WITH_STICKER.sub("", text, count=1)
-    return "", text
+        return Mark.MEDIA, _WITH_STICKER.sub("", text, count=1)
+    return Mark.NONE, text

@@ -1,7 +1,7 @@
-"""LINE's chat export: the text file of a phone (`[LINE] Chat history with …`) or of the desktop app.
+"""Reads LINE's chat export: the text file of a phone (`[LINE] Chat history with …`) or of the desktop app.
 
-Two passes: the first learns who speaks, the second yields messages. The desktop form sets no mark between a name
-and the words after it; there a name of several words is told by how often they stand together.
+Two passes: the first collects the names, the second yields messages. The desktop form has no separator between a name
+and the text after it; names of several words are recognized by how often those words occur together.
 """
 
 import re
@@ -15,10 +15,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.chat_text import HALF_EAST, Conversation, Said, hour_of
-from training.archives.formats.text_lines import decode_head, text_lines
+from training.archives.formats.chat_text import TextChat, TextRecord
+from training.archives.formats.text_lines import MAX_RECORD_LENGTH, decode_head, text_lines
+from training.archives.formats.timestamps import AM_PM_EAST_ASIA, hour_24
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 _HEADER = re.compile(r"\[LINE\]\s?\S")
 _TITLES: tuple[tuple[re.Pattern[str], Kind | None], ...] = (
@@ -42,13 +43,13 @@ _YEAR_LAST = re.compile(
     r"(?P<c>\d{1,2})[/.](?P<d>\d{1,2})[/.](?P<last>\d{4})\s?[(（]?(?P<weekday>[^\d\s()（）]{1,20})[)）]?"
 )
 _WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_CLOCK = rf"(?P<before>{HALF_EAST})?\s?(?P<hour>\d{{1,2}}):(?P<minute>\d\d)\s?(?P<after>{HALF_EAST})?"
+_CLOCK = rf"(?P<before>{AM_PM_EAST_ASIA})?\s?(?P<hour>\d{{1,2}}):(?P<minute>\d\d)\s?(?P<after>{AM_PM_EAST_ASIA})?"
 _TABBED = re.compile(rf"{_CLOCK}\t(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _SPACED = re.compile(rf"{_CLOCK} (?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 
 _DAY = re.compile(r".*", re.DOTALL)
 _HEADER_LINES = 3
-"""The title, when it was saved, and a blank line."""
+"""The title, the date of the export, and a blank line."""
 
 _MEDIA = re.compile(
     r"\[(?:photos?|写真|照片|圖片|图片|相片|사진|รูป|ภาพ|videos?|動画|影片|视频|視訊|동영상|วิดีโอ|"
@@ -59,13 +60,13 @@ _MEDIA = re.compile(
 )
 _STICKER = re.compile(r"\[(?:stickers?|スタンプ|貼圖|贴图|表情贴图|스티커|stiker|สติกเกอร์)\]", re.IGNORECASE)
 _BARE: dict[str, Mark] = {
-    **dict.fromkeys(("Stickers", "貼圖", "贴图", "スタンプ", "스티커", "สติกเกอร์"), "sticker"),
-    **dict.fromkeys(("Photos", "圖片", "图片", "写真", "사진", "รูป"), "media"),
-    **dict.fromkeys(("Videos", "影片", "视频", "動画", "동영상", "วิดีโอ"), "media"),
-    **dict.fromkeys(("Files", "檔案", "文件", "ファイル", "파일"), "media"),
-    **dict.fromkeys(("Voice messages", "語音訊息", "语音信息", "ボイスメッセージ", "음성메시지"), "media"),
+    **dict.fromkeys(("Stickers", "貼圖", "贴图", "スタンプ", "스티커", "สติกเกอร์"), Mark.STICKER),
+    **dict.fromkeys(("Photos", "圖片", "图片", "写真", "사진", "รูป"), Mark.MEDIA),
+    **dict.fromkeys(("Videos", "影片", "视频", "動画", "동영상", "วิดีโอ"), Mark.MEDIA),
+    **dict.fromkeys(("Files", "檔案", "文件", "ファイル", "파일"), Mark.MEDIA),
+    **dict.fromkeys(("Voice messages", "語音訊息", "语音信息", "ボイスメッセージ", "음성메시지"), Mark.MEDIA),
 }
-"""What the desktop app writes in place of what is no text, without brackets. Whether somebody wrote it is not told."""
+"""Placeholders of the desktop app, without brackets. They cannot be told from the same words typed by somebody."""
 _UNSENT = re.compile(
     r"unsent a message\.?$|メッセージの送信を取り消しました|已收回訊息|收回了訊息|已收回信息|撤回了一条消息|"
     r"메시지 전송을 취소했습니다|메시지를 삭제했습니다|ยกเลิกการส่งข้อความ"
@@ -77,16 +78,14 @@ _SYSTEM = re.compile(
     r"加入聊天|退出了群組|离开了群组|加入了群组))[.。]?"
 )
 _SNIFFED = 4096
-_LEARNED_LINES = 20_000
-_LONGEST_NAME = 4
-_TOGETHER = 0.9
-_OFTEN = 5
-_LONGEST = 1 << 20
-"""Characters of one message; LINE sends no more than 10,000."""
+_MAX_SURVEYED_RECORDS = 20_000
+_MAX_NAME_WORDS = 4
+_MIN_TOGETHER = 0.9
+_MIN_NAME_COUNT = 5
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """One record: where it begins, when it was sent, and all that follows its time."""
+    """One record: its first line, its time, and all text after the time."""
 
     number: int
     day: date
@@ -95,46 +94,46 @@ class _Entry(msgspec.Struct, frozen=True):
 
 
 class LineReader:
-    """Reads one chat. Its times are local, without a zone; the owner's zone is taken."""
+    """Reads one chat. Times are local, without a zone, and are read in the owner's zone."""
 
     name = "line"
     accepts = "LINE chat export (text)"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether a line with a day and its weekday comes first, below LINE's own title or above timed lines."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether a date line with a weekday comes first, below LINE's title or above a line with a time."""
         if not tree.is_file:
             return False
         lines = _head(tree)
         days = [place for place, line in enumerate(lines[:6]) if _day(line) is not None]
         if not days:
             return False
-        following = lines[days[0] + 1 : days[0] + 2]
-        return bool(_HEADER.match(lines[0])) or any(map(_clock_match, following))
+        next_line = lines[days[0] + 1 : days[0] + 2]
+        return bool(_HEADER.match(lines[0])) or any(map(_clock_match, next_line))
 
-    def read(self, tree: Tree) -> Iterator[Message]:
-        """Every message and system line of the chat."""
+    def read(self, tree: SourceTree) -> Iterator[Message]:
+        """Every message and notice of the chat."""
         file = tree.files()[0]
         title, kind = _title(tree)
         pattern = _pattern(tree)
         names = _tabbed_names if pattern is _TABBED else _spaced_names
-        speakers = names(entry.text for entry in _entries(tree.unheard(), file, pattern))
+        speakers = names(entry.text for entry in _entries(tree.for_survey(), file, pattern))
         if pattern is _SPACED and title and kind != "group":
             speakers.add(title)
-        chat = Conversation("line", title, speakers, kind)
-        split = _split_tabbed if pattern is _TABBED else _Spaced(speakers).split
+        chat = TextChat("line", title, speakers, kind)
+        split = _split_tabbed if pattern is _TABBED else _SpacedSplitter(speakers).split
         entries, is_spaced = _entries(tree, file, pattern), pattern is _SPACED
-        records = (_said(entry, split, tree.zone, is_spaced=is_spaced) for entry in entries)
+        records = (_text_record(entry, split, tree.zone, is_spaced=is_spaced) for entry in entries)
         yield from chat.messages(tree, file, records)
 
 
-def _head(tree: Tree) -> list[str]:
+def _head(tree: SourceTree) -> list[str]:
     """The first lines that are not blank."""
     text = decode_head(tree.head(tree.files()[0], _SNIFFED))
     return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()] or [""]
 
 
-def _title(tree: Tree) -> tuple[str, Kind | None]:
-    """With whom or in which group, as the first line or the name of the file has it."""
+def _title(tree: SourceTree) -> tuple[str, Kind | None]:
+    """The other person or the group, from the first line or the file's name."""
     first = _head(tree)[0].strip()
     if _HEADER.match(first):
         text = first.removeprefix("[LINE]").strip()
@@ -151,8 +150,8 @@ def _clock_match(line: str) -> re.Match[str] | None:
     return _TABBED.fullmatch(line) or _SPACED.fullmatch(line)
 
 
-def _pattern(tree: Tree) -> re.Pattern[str]:
-    """The form of the file, as its first timed line has it."""
+def _pattern(tree: SourceTree) -> re.Pattern[str]:
+    """The form of the file, by its first line with a time."""
     for line in _head(tree):
         if _TABBED.fullmatch(line):
             return _TABBED
@@ -162,7 +161,7 @@ def _pattern(tree: Tree) -> re.Pattern[str]:
 
 
 def _day(line: str) -> date | None:
-    """The day that a line of its own names, with a weekday; None for any other line."""
+    """The date of a date line, which has a weekday; None for any other line."""
     text = line.strip()
     try:
         if match := _YEAR_FIRST.fullmatch(text):
@@ -170,81 +169,81 @@ def _day(line: str) -> date | None:
         if match := _YEAR_LAST.fullmatch(text):
             first, second = int(match["a"] or match["c"]), int(match["b"] or match["d"])
             year, week = int(match["year"] or match["last"]), (match["week"] or match["weekday"])[:3].lower()
-            return _ordered(year, first, second, week)
+            return _date_of_weekday(year, first, second, week)
     except ValueError:
         return None
     return None
 
 
-def _ordered(year: int, first: int, second: int, week: str) -> date | None:
-    """The day whose weekday is the one named; where that is in no language we know, the day stands first."""
+def _date_of_weekday(year: int, first: int, second: int, week: str) -> date | None:
+    """The date that matches the weekday; with a weekday in an unknown language, the day comes before the month."""
     days = []
     for month, day in ((second, first), (first, second)):
         with suppress(ValueError):
             days.append(date(year, month, day))
     if week in _WEEK:
-        days.sort(key=lambda one: one.weekday() != _WEEK.index(week))
+        days.sort(key=lambda day: day.weekday() != _WEEK.index(week))
     return days[0] if days else None
 
 
-def _lines(tree: Tree, file: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, str, re.Match[str] | None]]:
-    """Every line that is no day, with its match if it begins a record; a day comes with the line below it.
+def _lines(tree: SourceTree, file: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, str, re.Match[str] | None]]:
+    """Yields every line, with its match if it begins a record or is a date line.
 
-    A line with a day counts only above a timed line, because people write days, too.
+    A date line counts only above a line with a time, because people write dates, too.
     """
-    waiting: tuple[int, str] | None = None
+    pending: tuple[int, str] | None = None
     with tree.open(file) as stream:
         for number, line in text_lines(stream, tree.head(file, _SNIFFED)):
             match = pattern.fullmatch(line)
             if match is not None and pattern is _SPACED and _clock(match) is None:
-                match = None  # somebody's numbers; between tabs it can only be a damaged time
-            if waiting is not None:
-                yield *waiting, (_DAY.fullmatch(waiting[1]) if match else None)
-            waiting = (number, line) if match is None and _day(line) is not None else None
-            if waiting is None:
+                match = None  # numbers within a message; before a tab it can only be a damaged time
+            if pending is not None:
+                yield *pending, (_DAY.fullmatch(pending[1]) if match else None)
+            pending = (number, line) if match is None and _day(line) is not None else None
+            if pending is None:
                 yield number, line, match
-    if waiting is not None:
-        yield *waiting, None
+    if pending is not None:
+        yield *pending, None
 
 
-def _entries(tree: Tree, file: str, pattern: re.Pattern[str]) -> Iterator[_Entry]:
-    """Every record; what belongs to none is noted."""
+def _entries(tree: SourceTree, file: str, pattern: re.Pattern[str]) -> Iterator[_Entry]:
+    """Yields every record; reports lines that belong to none."""
     day: date | None = None
-    begun: _Entry | None = None
+    entry: _Entry | None = None
     lines: list[str] = []
     size = 0
     for number, line, match in _lines(tree, file, pattern):
-        if match is None and begun is not None and size <= _LONGEST:
+        if match is None and entry is not None and size <= MAX_RECORD_LENGTH:
             lines.append(line)
             size += len(line) + 1
-        elif match is None and begun is not None:
-            tree.bad(file, tr("line {number}", number=number), tr("message too long"))
+        elif match is None and entry is not None:
+            tree.report_bad(file, tr("line {number}", number=number), tr("message too long"))
         elif match is None:
             if line.strip() and (day is not None or number > _HEADER_LINES):
-                tree.bad(file, tr("line {number}", number=number), tr("text before the first message"))
+                tree.report_bad(file, tr("line {number}", number=number), tr("text before the first message"))
         else:
-            if begun is not None:
-                yield msgspec.structs.replace(begun, text="\n".join(lines).rstrip("\n"))
-                begun = None
+            if entry is not None:
+                yield msgspec.structs.replace(entry, text="\n".join(lines).rstrip("\n"))
+                entry = None
             if match.re is _DAY:
                 day = _day(line)
             elif (clock := _clock(match)) is None:
-                tree.bad(file, tr("line {number}", number=number), ValueError(line[:20]))
+                tree.report_bad(file, tr("line {number}", number=number), ValueError(line[:20]))
             elif day is None:
-                tree.bad(file, tr("line {number}", number=number), tr("time without a date"))
+                tree.report_bad(file, tr("line {number}", number=number), tr("time without a date"))
             else:
-                begun, lines, size = _Entry(number, day, clock, ""), [match["rest"]], 0
-    if begun is not None:
-        yield msgspec.structs.replace(begun, text="\n".join(lines).rstrip("\n"))
+                entry, lines, size = _Entry(number, day, clock, ""), [match["rest"]], 0
+    if entry is not None:
+        yield msgspec.structs.replace(entry, text="\n".join(lines).rstrip("\n"))
 
 
 def _clock(match: re.Match[str]) -> time | None:
-    hour, minute = hour_of(int(match["hour"]), match["before"] or match["after"]), int(match["minute"])
+    hour, minute = hour_24(int(match["hour"]), match["before"] or match["after"]), int(match["minute"])
     return time(hour, minute) if hour < 24 and minute < 60 else None
 
 
 def _split_tabbed(text: str) -> tuple[str, str]:
-    """Sender and body; a system line has an empty sender, or none."""
+    """Sender and body; the sender of a notice is empty."""
     name, tab, body = text.partition("\t")
     return (name.strip(), body) if tab else ("", text)
 
@@ -254,18 +253,18 @@ def _tabbed_names(texts: Iterable[str]) -> set[str]:
 
 
 def _spaced_names(texts: Iterable[str]) -> set[str]:
-    """Who speaks in a desktop export: first words, and those after them that (nearly) always follow."""
+    """The names in a desktop export: first words, with the words that nearly always follow them."""
     starts: Counter[str] = Counter()
-    for text in islice(texts, _LEARNED_LINES):
+    for text in islice(texts, _MAX_SURVEYED_RECORDS):
         if _SYSTEM.fullmatch(text.partition(" ")[2]):
             continue
         words = text.partition("\n")[0].split(" ")
-        for count in range(1, min(len(words), _LONGEST_NAME + 1)):
+        for count in range(1, min(len(words), _MAX_NAME_WORDS + 1)):
             starts[" ".join(words[:count])] += 1
     followers: dict[str, str] = {}
     for start, count in starts.items():
         shorter = start.rpartition(" ")[0]
-        if shorter and count >= _OFTEN and count >= _TOGETHER * starts[shorter]:
+        if shorter and count >= _MIN_NAME_COUNT and count >= _MIN_TOGETHER * starts[shorter]:
             followers[shorter] = start
     names = set()
     for start in starts:
@@ -277,8 +276,8 @@ def _spaced_names(texts: Iterable[str]) -> set[str]:
     return names
 
 
-class _Spaced:
-    """Splits the lines of a desktop export by the names that were learned."""
+class _SpacedSplitter:
+    """Splits the lines of a desktop export at the names of the first pass."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._by_word: dict[str, list[str]] = {}
@@ -286,7 +285,7 @@ class _Spaced:
             self._by_word.setdefault(name.partition(" ")[0], []).append(name)
 
     def split(self, text: str) -> tuple[str, str]:
-        """Sender and body; a system line has no sender."""
+        """Sender and body; the sender of a notice is empty."""
         word, _, rest = text.partition(" ")
         for name in self._by_word.get(word.partition("\n")[0], ()):
             if text.startswith(f"{name} "):
@@ -298,28 +297,30 @@ class _Spaced:
 
 
 def _unquoted(body: str) -> str:
-    """Messages of several lines stand in quotation marks; their own are doubled."""
+    """The text of a message of several lines, which is in quotation marks with its own ones doubled."""
     if "\n" in body and body.startswith('"') and body.endswith('"') and len(body) > 1:
         return body[1:-1].replace('""', '"')
     return body
 
 
-def _said(entry: _Entry, split: Callable[[str], tuple[str, str]], zone: ZoneInfo, *, is_spaced: bool) -> Said:
+def _text_record(
+    entry: _Entry, split: Callable[[str], tuple[str, str]], zone: ZoneInfo, *, is_spaced: bool
+) -> TextRecord:
     sender, body = split(entry.text)
     mark, text = _mark(sender, _unquoted(body))
     if is_spaced and sender and text in _BARE:
         mark, text = _BARE[text], ""
-    return Said(entry.number, datetime.combine(entry.day, entry.clock, zone), sender, text, mark)
+    return TextRecord(entry.number, datetime.combine(entry.day, entry.clock, zone), sender, text, mark)
 
 
 def _mark(sender: str, text: str) -> tuple[Mark, str]:
     text = text.strip()
     if not sender:
-        return ("deleted" if _UNSENT.search(text) else "service"), text
+        return (Mark.DELETED if _UNSENT.search(text) else Mark.SERVICE), text
     if _UNSENT.fullmatch(text):
-        return "deleted", text
+        return Mark.DELETED, text
     if text.startswith("☎"):
-        return "service", text
+        return Mark.SERVICE, text
     if _STICKER.fullmatch(text):
-        return "sticker", ""
-    return ("media", "") if _MEDIA.fullmatch(text) else ("", text)
+        return Mark.STICKER, ""
+    return (Mark.MEDIA, "") if _MEDIA.fullmatch(text) else (Mark.NONE, text)

@@ -1,7 +1,6 @@
-"""Mastodon's archive: `outbox.json` with what one account posted, replied, boosted and wrote privately.
+"""Reads Mastodon's archive: `outbox.json` with the posts, replies, boosts and private messages of one account.
 
-Private posts are in it too and are conversations, not posts. Other people's posts are not in it, and a boost is
-only an address. Judges nothing.
+Private posts become conversations. Other people's posts are not in the archive; a boost is only an address.
 """
 
 import re
@@ -9,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
 from training.archives.formats.html_text import html_text
-from training.archives.formats.records import array_records, as_object, json_stream, messages_of, to_utc
+from training.archives.formats.timestamps import to_utc
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 _HEAD = re.compile(rb'"type"\s*:\s*"OrderedCollection"')
 _CONTEXT = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"@context"')
@@ -21,11 +21,11 @@ _MENTIONS = re.compile(r"^(?:@[\w.\-]+(?:@[\w.\-]+)?\s+)+")
 _QUOTE_LINK = re.compile(
     r"<(?P<tag>p|span)[^>]*\bclass=[\"'][^\"']*\bquote-inline\b[^>]*>.*?</(?P=tag)>", re.IGNORECASE | re.DOTALL
 )
-"""What repeats the quoted post's address for servers that know no quotes."""
+"""Repeats the quoted post's address for servers without quotes."""
 _ZONE = ZoneInfo("UTC")
 
 POSTS = "posts"
-"""Chat id of all public posts: ids are addresses, so replies among several people's archives make threads."""
+"""Chat id of all public posts. Ids are addresses, so replies between several people's archives make threads."""
 
 
 class MastodonReader:
@@ -34,17 +34,17 @@ class MastodonReader:
     name = "mastodon"
     accepts = "Mastodon archive (outbox.json)"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether the file begins as a collection of activities."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether the file begins like a collection of activities."""
         if not tree.is_file:
             return False
         head = tree.head(tree.files()[0])
         return bool(_CONTEXT.match(head) and _HEAD.search(head) and b"ordereditems" in head.lower())
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every activity of the outbox."""
         file = tree.files()[0]
-        with json_stream(tree, file) as stream:
+        with open_json(tree, file) as stream:
             for key in stream.members():
                 if key == "orderedItems" and stream.peek() == "[":
                     yield from messages_of(tree, file, array_records(tree, file, stream), _message)
@@ -57,10 +57,10 @@ def _message(activity: Mapping[str, Any], origin: str) -> Message:
     actor = str(activity["actor"])
     name = actor.rstrip("/").rpartition("/")[2]
     kind, chat = _kind(activity, note, actor)
-    answered, quoted = note.get("inReplyTo"), _quoted(note)
+    replied_to, quoted = note.get("inReplyTo"), _quoted(note)
     content = str(note.get("content") or "")
     text = html_text(_QUOTE_LINK.sub("", content) if quoted else content)
-    if answered or kind == "dm":
+    if replied_to or kind == "dm":
         text = _MENTIONS.sub("", text)
     if summary := str(note.get("summary") or "").strip():
         text = f"{summary}\n{text}"
@@ -74,7 +74,7 @@ def _message(activity: Mapping[str, Any], origin: str) -> Message:
         sent_at=to_utc(str(note.get("published") or activity["published"]), _ZONE),
         text=text,
         is_owner=True,
-        reply_to=answered if isinstance(answered, str) else quoted,
+        reply_to=replied_to if isinstance(replied_to, str) else quoted,
         chat_name=name,
         mark=_mark(activity, note),
         origin=origin,
@@ -82,8 +82,8 @@ def _message(activity: Mapping[str, Any], origin: str) -> Message:
 
 
 def _kind(activity: Mapping[str, Any], note: Mapping[str, Any], actor: str) -> tuple[Kind, str]:
-    """Neither public nor to followers is private: a conversation with those it is addressed to."""
-    to = [address for holder in (activity, note) for key in ("to", "cc") for address in _list(holder.get(key))]
+    """Kind and chat. A note that is neither public nor for followers is a conversation with its addressees."""
+    to = [address for holder in (activity, note) for key in ("to", "cc") for address in _addresses(holder.get(key))]
     if note and to and not any(address in _PUBLIC or address.endswith("/followers") for address in to):
         others = sorted({address for address in to if address != actor})
         return ("dm" if len(others) <= 1 else "group"), " ".join(others) or actor
@@ -91,18 +91,18 @@ def _kind(activity: Mapping[str, Any], note: Mapping[str, Any], actor: str) -> t
 
 
 def _quoted(note: Mapping[str, Any]) -> str | None:
-    """Address of the post that is quoted; servers name the field differently."""
-    found = (note.get(key) for key in ("quote", "quoteUri", "quoteUrl", "_misskey_quote"))
-    return next((one for one in found if isinstance(one, str) and one), None)
+    """Address of the quoted post; servers name the field differently."""
+    addresses = (note.get(key) for key in ("quote", "quoteUri", "quoteUrl", "_misskey_quote"))
+    return next((address for address in addresses if isinstance(address, str) and address), None)
 
 
-def _list(value: Any) -> list[str]:
-    return [str(one) for one in value] if isinstance(value, list) else [str(value)] if value else []
+def _addresses(value: Any) -> list[str]:
+    return [str(address) for address in value] if isinstance(value, list) else [str(value)] if value else []
 
 
 def _mark(activity: Mapping[str, Any], note: Mapping[str, Any]) -> Mark:
     if activity.get("type") == "Announce":
-        return "retweet"
+        return Mark.RETWEET
     if activity.get("type") != "Create" or note.get("type") not in ("Note", "Question", "Article"):
-        return "service"
-    return "media" if note.get("attachment") else ""
+        return Mark.SERVICE
+    return Mark.MEDIA if note.get("attachment") else Mark.NONE

@@ -1,6 +1,6 @@
-"""Matrix: a room exported by Element as JSON.
+"""Reads a Matrix room exported from Element as JSON.
 
-Two passes: the first collects edits, names and who speaks, the second yields messages. Judges nothing.
+Two passes: the first collects edits, names and writers, the second yields messages.
 """
 
 import re
@@ -10,18 +10,18 @@ from typing import Any
 
 import msgspec
 
+from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
 from training.archives.formats.json_stream import JsonStream
 from training.archives.formats.reactions import is_emoji
-from training.archives.formats.records import array_records, as_object, json_stream, messages_of
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 _HEAD = re.compile(rb'^\s*\{\s*"room_name"\s*:')
 _ACCOUNT = re.compile(r"@[^\s():]+:[^\s()]+")
-_FALLBACK = re.compile(r"\A(?:>[^\n]*\n)+\n?")
+_REPLY_FALLBACK = re.compile(r"\A(?:>[^\n]*\n)+\n?")
 _MEDIA = frozenset(("m.image", "m.video", "m.audio", "m.file", "m.location"))
 _REACTION = "m.reaction"
-_SAID = frozenset(("m.room.message", "m.sticker"))
+_MESSAGE_TYPES = frozenset(("m.room.message", "m.sticker"))
 
 
 class MatrixReader:
@@ -30,16 +30,16 @@ class MatrixReader:
     name = "matrix"
     accepts = "Matrix room exported from Element (JSON)"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether the file begins as Element writes it."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether the file begins like Element's export."""
         return tree.is_file and bool(_HEAD.match(tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf")))
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every event of the room; an edited message has its last text."""
         file = tree.files()[0]
         survey = _survey(tree, file)
         room: dict[str, str] = {}
-        with json_stream(tree, file) as stream:
+        with open_json(tree, file) as stream:
             for key in stream.members():
                 if key == "messages" and stream.peek() == "[":
                     yield from _messages(tree, file, stream, room, survey)
@@ -50,7 +50,7 @@ class MatrixReader:
 
 
 class _Survey(msgspec.Struct):
-    """What the first pass learned: the last text of every edited event, names of accounts, and who speaks."""
+    """What the first pass found: the last text of every edited event, names by account, writers and members."""
 
     edits: dict[str, str] = msgspec.field(default_factory=dict)
     names: dict[str, str] = msgspec.field(default_factory=dict)
@@ -59,15 +59,15 @@ class _Survey(msgspec.Struct):
 
     @property
     def kind(self) -> Kind:
-        """A room says nowhere that it is private; one in which two people are or speak is."""
+        """The export does not say whether a room is private; one of at most two people is."""
         return "dm" if len(self.speakers | self.members) <= 2 else "group"
 
 
-def _survey(tree: Tree, file: str) -> _Survey:
-    """Reads the file once."""
+def _survey(tree: SourceTree, file: str) -> _Survey:
+    """The first pass."""
     survey = _Survey()
-    tree = tree.unheard()  # what is damaged is told by the second pass
-    with json_stream(tree, file) as stream:
+    tree = tree.for_survey()
+    with open_json(tree, file) as stream:
         for key in stream.members():
             if key == "messages" and stream.peek() == "[":
                 for _, event in array_records(tree, file, stream):
@@ -87,21 +87,23 @@ def _learn(event: Mapping[str, Any], survey: _Survey) -> None:
             survey.members.add(account)
         if isinstance(name := content.get("displayname"), str) and name.strip():
             survey.names[account] = name.strip()
-    elif str(event.get("type")) in _SAID and content.get("msgtype") != "m.notice":
+    elif str(event.get("type")) in _MESSAGE_TYPES and content.get("msgtype") != "m.notice":
         survey.speakers.add(sender)
 
 
-def _messages(tree: Tree, file: str, stream: JsonStream, room: dict[str, str], survey: _Survey) -> Iterator[Message]:
+def _messages(
+    tree: SourceTree, file: str, stream: JsonStream, room: dict[str, str], survey: _Survey
+) -> Iterator[Message]:
     title = room.get("room_name", "")
     owner = _ACCOUNT.search(room.get("exported_by", ""))
 
     def convert(event: Mapping[str, Any], origin: str) -> Message:
         content = as_object(event.get("content"))
-        answered = as_object(as_object(content.get("m.relates_to")).get("m.in_reply_to")).get("event_id")
+        replied_to = as_object(as_object(content.get("m.relates_to")).get("m.in_reply_to")).get("event_id")
         body = survey.edits.get(str(event["event_id"])) or _body(event, content)
         if event.get("type") == _REACTION:
             relation = as_object(content.get("m.relates_to"))
-            answered, body = relation.get("event_id"), str(relation.get("key") or "")
+            replied_to, body = relation.get("event_id"), str(relation.get("key") or "")
         sender = str(event["sender"])
         return Message(
             id=str(event["event_id"]),
@@ -111,9 +113,9 @@ def _messages(tree: Tree, file: str, stream: JsonStream, room: dict[str, str], s
             sender=sender,
             sender_name=survey.names.get(sender) or sender.removeprefix("@").partition(":")[0],
             sent_at=datetime.fromtimestamp(int(event["origin_server_ts"]) / 1000, UTC),
-            text=_FALLBACK.sub("", body) if answered else body,
+            text=_REPLY_FALLBACK.sub("", body) if replied_to else body,
             is_owner=None if owner is None else sender == owner[0],
-            reply_to=None if answered is None else str(answered),
+            reply_to=None if replied_to is None else str(replied_to),
             chat_name=title,
             mark=_mark(event, content),
             origin=origin,
@@ -123,7 +125,7 @@ def _messages(tree: Tree, file: str, stream: JsonStream, room: dict[str, str], s
 
 
 def _body(event: Mapping[str, Any], content: Mapping[str, Any]) -> str:
-    """What somebody wrote. Of a file that is its caption, of a sticker the emoji that it stands for."""
+    """The text of an event: for a file its caption, for a sticker its emoji."""
     body = str(content.get("body") or "")
     if event.get("type") == "m.sticker":
         return body if is_emoji(body) else ""
@@ -139,18 +141,18 @@ def _edited(content: Mapping[str, Any]) -> str | None:
 
 
 def _mark(event: Mapping[str, Any], content: Mapping[str, Any]) -> Mark:
-    kind, what = str(event.get("type")), content.get("msgtype")
-    mark: Mark = "media" if what in _MEDIA else ""
+    event_type, message_type = str(event.get("type")), content.get("msgtype")
+    mark: Mark = Mark.MEDIA if message_type in _MEDIA else Mark.NONE
     if as_object(event.get("unsigned")).get("redacted_because"):
-        mark = "deleted"
-    elif kind == "m.sticker":
-        mark = "media" if is_emoji(content.get("body")) else "sticker"
-    elif kind == _REACTION:
-        mark = "reaction"
-    elif kind != "m.room.message" or what == "m.bad.encrypted":
-        mark = "service"
+        mark = Mark.DELETED
+    elif event_type == "m.sticker":
+        mark = Mark.MEDIA if is_emoji(content.get("body")) else Mark.STICKER
+    elif event_type == _REACTION:
+        mark = Mark.REACTION
+    elif event_type != "m.room.message" or message_type == "m.bad.encrypted":
+        mark = Mark.SERVICE
     elif _edited(content):
-        mark = "superseded"
-    elif what == "m.notice":
-        mark = "bot"
+        mark = Mark.SUPERSEDED
+    elif message_type == "m.notice":
+        mark = Mark.BOT
     return mark

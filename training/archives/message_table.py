@@ -1,7 +1,7 @@
-"""A table of messages with named columns, at least who wrote what when: what people make of a format nobody reads.
+"""Reads CSV files of messages with at least a sender, a text and a time, for formats that have no reader.
 
-Only columns whose meaning is known are taken, so that another program's table is not mistaken for one. Whose archive
-it is only a column can say.
+Files with unknown columns are not accepted, so that another program's CSV is not mistaken for one. Only a column can
+say who the owner is.
 """
 
 import re
@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from training.archives.formats.chat_logs import MessageIds, file_title
-from training.archives.formats.records import csv_rows, messages_of, to_utc
-from training.archives.formats.text_lines import decode_head
+from training.archives.formats.archive_records import csv_columns, csv_rows, messages_of
+from training.archives.formats.chat_text import MessageIds, title_of
+from training.archives.formats.timestamps import from_epoch, to_utc
 from training.archives.message import Kind, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 PLATFORM = "table"
 
@@ -24,41 +24,39 @@ _TEXT = ("text", "message", "content", "body")
 _TIME = ("timestamp", "time", "datetime", "date", "created_at", "sent_at")
 _CHAT = ("chat", "channel", "conversation", "room", "thread", "chat_id", "channel_id", "conversation_id", "thread_id")
 _ID = ("id", "message_id")
-_ANSWERED = ("reply_to", "reply_to_id", "in_reply_to")
+_REPLY_TO = ("reply_to", "reply_to_id", "in_reply_to")
 _OWNER = ("is_owner", "is_me", "is_mine")
 _PLATFORM = ("platform", "source")
-_KAKAOTALK = frozenset(("date", "user", "message"))
+_KAKAOTALK_COLUMNS = frozenset(("date", "user", "message"))
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _YEAR_FIRST = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(?:[ T](\d{1,2}):(\d\d)(?::(\d\d)(?:\.\d+)?)?)?")
-_MILLISECONDS = 1e11
-"""Seconds after 1970 beyond which a number counts milliseconds: the year 5138."""
 
 
 class _Columns(msgspec.Struct, frozen=True):
-    """The name of the column with each thing; empty where there is none."""
+    """The column of each field; empty where there is none."""
 
     sender: str
     text: str
     time: str
     chat: str
     id: str
-    answered: str
+    reply_to: str
     owner: str
     platform: str
 
 
 class MessageTableReader:
-    """Reads one table."""
+    """Reads one CSV file."""
 
     name = "table"
     accepts = "CSV of messages with the columns username, text and timestamp"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether all the columns are known, and the three that are needed are among them."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether all columns are known_names and the three required ones are among them."""
         return tree.is_file and _columns(tree, tree.files()[0]) is not None
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every row."""
         file = tree.files()[0]
         columns = _columns(tree, file)
@@ -69,13 +67,13 @@ class MessageTableReader:
 class _Converter:
     """Turns rows into messages."""
 
-    def __init__(self, tree: Tree, file: str, columns: _Columns) -> None:
+    def __init__(self, tree: SourceTree, file: str, columns: _Columns) -> None:
         self._zone = tree.zone
-        self._title = file_title(tree.label)
+        self._title = title_of(tree.label)
         self._columns = columns
         self._ids = MessageIds()
         self._people: dict[str, set[str]] = {}
-        for _, row in csv_rows(tree.unheard(), file):
+        for _, row in csv_rows(tree.for_survey(), file):
             people = self._people.setdefault(self._chat(row), set())
             if len(people) < 3:
                 people.add(_cell(row, columns.sender))
@@ -87,7 +85,7 @@ class _Converter:
         chat = self._chat(row)
         kind: Kind = "dm" if len(self._people.get(chat, ())) <= 2 else "group"
         return Message(
-            id=_cell(row, columns.id) or self._ids.of(sent_at, sender, text),
+            id=_cell(row, columns.id) or self._ids.next_id(sent_at, sender, text),
             platform=_cell(row, columns.platform).lower() or PLATFORM,
             chat=chat,
             kind=kind,
@@ -95,8 +93,8 @@ class _Converter:
             sender_name=sender,
             sent_at=sent_at,
             text=text,
-            is_owner=_verdict(_cell(row, columns.owner).lower()),
-            reply_to=_cell(row, columns.answered) or None,
+            is_owner=_flag(_cell(row, columns.owner).lower()),
+            reply_to=_cell(row, columns.reply_to) or None,
             chat_name=chat,
             origin=origin,
         )
@@ -105,33 +103,35 @@ class _Converter:
         return _cell(row, self._columns.chat) or self._title
 
 
-def _columns(tree: Tree, file: str) -> _Columns | None:
-    """What the columns of a file hold; None when it is no such table."""
-    first = decode_head(tree.head(file)).lstrip("\ufeff").replace("\r", "\n").partition("\n")[0]
-    names = [name.strip().strip('"').strip().lower() for name in first.split(",")]
-    kinds = (_SENDER, _TEXT, _TIME, _CHAT, _ID, _ANSWERED, _OWNER, _PLATFORM)
-    found = _Columns(*(next((name for name in kind if name in names), "") for kind in kinds))
-    known = {name for kind in kinds for name in kind}
-    if not (found.sender and found.text and found.time) or not known.issuperset(names) or set(names) == _KAKAOTALK:
+def _columns(tree: SourceTree, file: str) -> _Columns | None:
+    """The columns of a file; None if it is not a CSV file of messages."""
+    names = csv_columns(tree, file)
+    fields = (_SENDER, _TEXT, _TIME, _CHAT, _ID, _REPLY_TO, _OWNER, _PLATFORM)
+    columns = _Columns(*(next((name for name in field if name in names), "") for field in fields))
+    known_names = {name for field in fields for name in field}
+    if (
+        not (columns.sender and columns.text and columns.time)
+        or not known_names.issuperset(names)
+        or set(names) == _KAKAOTALK_COLUMNS
+    ):
         return None
-    return found
+    return columns
 
 
 def _cell(row: Mapping[str, str], column: str) -> str:
-    """What stands in a column; nothing when there is no such column."""
+    """The cell in a column; empty if there is no such column."""
     return row.get(column, "").strip() if column else ""
 
 
 def _time(text: str, zone: ZoneInfo) -> datetime:
     """Seconds or milliseconds since 1970, ISO 8601, or a date that begins with its year. Raises ValueError."""
     if _NUMBER.fullmatch(text):
-        number = float(text)
-        return datetime.fromtimestamp(number / 1000 if number > _MILLISECONDS else number, UTC)
+        return from_epoch(float(text))
     if match := _YEAR_FIRST.fullmatch(text):
         year, month, day, hour, minute, second = (int(part or 0) for part in match.groups())
         return datetime(year, month, day, hour, minute, second, tzinfo=zone).astimezone(UTC)
     return to_utc(text.removesuffix("UTC").strip() + "Z" if text.endswith("UTC") else text, zone)
 
 
-def _verdict(text: str) -> bool | None:
+def _flag(text: str) -> bool | None:
     return True if text in _YES else False if text in _NO else None

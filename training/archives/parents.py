@@ -1,9 +1,8 @@
-"""`parents.jsonl`: posts of others that the owner answered or quoted, one JSON object a line.
+"""Reads `parents.jsonl`: other people's posts that the owner replied to or quoted, one JSON object a line.
 
-An archive of tweets or posts holds only its owner's side; this file brings the other. A line is `{"id", "author",
-"text"}`, and may have `platform` (twitter where it is missing), `name`, `created_at`, and `reply_to`, the id of the
-post that it answers itself. `{"id", "gone"}` says that a post is no longer to be had. Which conversation a post
-belongs to is not in the file: it goes to the one that answers it.
+An archive of tweets or posts has only its owner's side; this file adds the other. A line is `{"id", "author",
+"text"}`, and may have `platform` (twitter by default), `name`, `created_at`, and `reply_to`, the id of the post that
+it replies to. `{"id", "gone"}` says that a post was deleted. A post is put into the conversation that replies to it.
 """
 
 import html
@@ -14,24 +13,25 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from training.archives.formats.records import json_lines, messages_of, to_utc
+from training.archives.formats.archive_records import json_lines, messages_of
 from training.archives.formats.text_lines import decode_head
-from training.archives.message import Message
-from training.archives.source_tree import Tree
+from training.archives.formats.timestamps import to_utc
+from training.archives.message import Mark, Message
+from training.archives.source_tree import SourceTree
 
 PARENTS = "parents"
-"""Chat of posts whose conversation is yet to be found."""
+"""Chat id of posts until their conversation is found."""
 
 UNKNOWN = datetime.fromtimestamp(0, UTC)
-"""When a post was written that does not say so; it is set right before its answer."""
+"""Time of posts without one; the build moves them right before their reply."""
 
 TWITTER = "twitter"
-_SHORT = {"x": TWITTER}
+_PLATFORM_ALIASES = {"x": TWITTER}
 _KEYS = frozenset(("id", "platform", "author", "name", "text", "created_at", "reply_to", "gone"))
 _ZONE = ZoneInfo("UTC")
-_SNIFFED = 1 << 17  # a line may hold the longest text there is
+_SNIFFED = 1 << 17  # a line may have a very long text
 
-# Twitter's ids since November 2010 hold the time, in milliseconds after its epoch.
+# Twitter's ids since November 2010 contain the time, in milliseconds after its epoch.
 _FIRST_SNOWFLAKE, _SNOWFLAKE_EPOCH = 29_700_859_247, 1_288_834_974_657
 _ENTITY = re.compile(r"&(?:[a-z]+|#\d+|#x[0-9a-f]+);", re.IGNORECASE)
 _LEADING_MENTIONS = re.compile(r"^(?:@\w{1,15}\s+)+")
@@ -43,7 +43,7 @@ class ParentsReader:
     name = "parents"
     accepts = "Posts that yours reply to or quote (parents.jsonl)"
 
-    def sniff(self, tree: Tree) -> bool:
+    def sniff(self, tree: SourceTree) -> bool:
         """Whether the first line is an object with the fields of a parent and no others."""
         if not tree.is_file:
             return False
@@ -59,29 +59,29 @@ class ParentsReader:
             return False
         return "id" in record and ("gone" in record or {"author", "text"} <= record.keys())
 
-    def read(self, tree: Tree) -> Iterator[Message]:
-        """Every line; those that are gone are marked as deleted."""
+    def read(self, tree: SourceTree) -> Iterator[Message]:
+        """Every line; deleted posts are marked so."""
         file = tree.files()[0]
         yield from messages_of(tree, file, json_lines(tree, file), _message)
 
 
-def written_at(platform: str, post: str) -> datetime:
-    """When a post was written, by its id; `UNKNOWN` where that does not say."""
+def time_of_post(platform: str, post: str) -> datetime:
+    """When a post was written, from its id; UNKNOWN if the id does not contain it."""
     if platform != TWITTER or not post.isdecimal() or not _FIRST_SNOWFLAKE < int(post) < 1 << 63:
         return UNKNOWN
-    seconds = ((int(post) >> 22) + _SNOWFLAKE_EPOCH) // 1000  # an archive has whole seconds
+    seconds = ((int(post) >> 22) + _SNOWFLAKE_EPOCH) // 1000  # as precise as the archive
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def _message(record: Mapping[str, Any], origin: str) -> Message:
-    platform = _plain(record.get("platform") or TWITTER).lower()
-    platform = _SHORT.get(platform, platform)
-    post = _plain(record["id"])
+    platform = _as_id(record.get("platform") or TWITTER).lower()
+    platform = _PLATFORM_ALIASES.get(platform, platform)
+    post = _as_id(record["id"])
     created, answered = record.get("created_at"), record.get("reply_to")
     is_gone = "gone" in record
-    author = "" if is_gone else _plain(record["author"]).removeprefix("@")
+    author = "" if is_gone else _as_id(record["author"]).removeprefix("@")
     text = "" if is_gone else str(record["text"])
-    if platform == TWITTER:  # as its API gives it, and its archive: escaped, with the names that an answer begins with
+    if platform == TWITTER:  # escaped, and a reply begins with mentions, in its API as in its archive
         text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
         text = _LEADING_MENTIONS.sub("", text) if answered else text
     return Message(
@@ -90,23 +90,23 @@ def _message(record: Mapping[str, Any], origin: str) -> Message:
         chat=PARENTS,
         kind="post",
         sender=author,
-        sender_name=_plain(record.get("name") or author or "?"),
-        sent_at=to_utc(str(created), _ZONE) if created else written_at(platform, post),
+        sender_name=_as_id(record.get("name") or author or "?"),
+        sent_at=to_utc(str(created), _ZONE) if created else time_of_post(platform, post),
         text=text,
         is_owner=False,
-        reply_to=_plain(answered) if answered else None,
+        reply_to=_as_id(answered) if answered else None,
         chat_name=PARENTS,
-        mark="deleted" if is_gone else "",
+        mark=Mark.DELETED if is_gone else Mark.NONE,
         origin=origin,
     )
 
 
-def _plain(value: Any) -> str:
-    """An id, also one that was written as a number. Raises TypeError for what is none, ValueError for nothing."""
+def _as_id(value: Any) -> str:
+    """An id, which may be a number. Raises TypeError for other types, ValueError for an empty one."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise TypeError(value)
     text = str(value).strip()
-    text.encode()  # half of a character is refused here
+    text.encode()  # raises for lone surrogates
     if not text:
         raise ValueError(value)
     return text

@@ -1,7 +1,7 @@
-"""Reddit: the tables of a data request (comments, posts, messages, chat), and dumps of records, one JSON object a line.
+"""Reads the CSV files of a Reddit data request (comments, posts, messages, chat), and dumps in JSON Lines.
 
-A dump may be compressed with zstd and holds everybody's records, so it does not say whose archive it is. What a
-comment in the tables answers is only an id, unless the same archive or a dump beside it has that text.
+A dump may be compressed with zstd; it has everybody's records and does not say who the owner is. In the CSV files the
+parent of a comment is only an id, unless the same archive or a dump beside it has its text.
 """
 
 import html
@@ -15,11 +15,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.records import MALFORMED, csv_rows, messages_of, to_utc
-from training.archives.formats.text_lines import decode_head
-from training.archives.formats.zstd import ZSTD, Lines, zstd_head
+from training.archives.formats.archive_records import RECORD_ERRORS, csv_columns, csv_rows, messages_of
+from training.archives.formats.timestamps import to_utc
+from training.archives.formats.zstd import ZSTD_MAGIC, byte_lines, decompressed_head
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 PLATFORM = "reddit"
 
@@ -33,40 +33,42 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 _ABOUT = "about"
 _SNIFFED, _RECORD_HEAD = 4096, 1 << 16
 _RECORD = re.compile(r'\ufeff?\s*\{\s*"')
-_KEYS = tuple(re.compile(rf'"{key}"\s*:') for key in ("author", "created_utc", "subreddit"))
-_KINDS = re.compile(r'"(?:body|selftext|link_id|title)"\s*:')
+_REQUIRED_KEYS = tuple(re.compile(rf'"{key}"\s*:') for key in ("author", "created_utc", "subreddit"))
+_CONTENT_KEY = re.compile(r'"(?:body|selftext|link_id|title)"\s*:')
 _POST_IN_LINK = re.compile(r"/comments/([a-z0-9]+)", re.IGNORECASE)
 _COMMENT_IN_LINK = re.compile(r"/comments/[a-z0-9]+/[^/\s]*/([a-z0-9]+)", re.IGNORECASE)
-_GONE = frozenset(("[deleted]", "[removed]", "[ Removed by Reddit ]", "[ Removed by reddit ]", "[deleted by user]"))
-_PICTURES = re.compile(
+_REMOVED_TEXTS = frozenset(
+    ("[deleted]", "[removed]", "[ Removed by Reddit ]", "[ Removed by reddit ]", "[deleted by user]")
+)
+_MEDIA_LINK = re.compile(
     r"https?://(?:i\.redd\.it|v\.redd\.it|(?:www\.)?reddit\.com/gallery|i\.imgur\.com)/", re.IGNORECASE
 )
-_NOTHING = frozenset(("", "{}", "[]", "null", "None"))
+_NO_MEDIA = frozenset(("", "{}", "[]", "null", "None"))
 _BOTS = frozenset(("AutoModerator",))
 _OWNER = "owner"
 _ZONE = ZoneInfo("UTC")
 
 
 class RedditReader:
-    """Reads the folder of a data request, which says whose it is, or one of its tables, or one dump."""
+    """Reads the folder of a data request, which says who the owner is, or one of its CSV files, or one dump."""
 
     name = "reddit"
     accepts = "Reddit data request (zip or CSV), or a dump of comments or posts (JSON Lines, also .zst)"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether this folder holds nothing but tables of a data request, or this file is one, or a dump."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether this folder has only the CSV files of a data request, or this is one of them, or a dump."""
         if tree.is_file:
             file = tree.files()[0]
-            return _table(tree, file) not in ("", _ABOUT) or _is_dump(tree, file)
-        # A folder with folders in it may hold other archives too; its tables are then found one by one.
-        return not tree.folders() and any(_table(tree, file) not in ("", _ABOUT) for file in _tables(tree))
+            return _table_kind(tree, file) not in ("", _ABOUT) or _is_dump(tree, file)
+        # A folder with subfolders may contain other archives too; its CSV files are then found one by one.
+        return not tree.folders() and any(_table_kind(tree, file) not in ("", _ABOUT) for file in _csv_files(tree))
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every comment, post, private message and chat message."""
-        if tree.is_file and _table(tree, tree.files()[0]) in ("", _ABOUT):
-            yield from messages_of(tree, tree.files()[0], _dump_records(tree, tree.files()[0]), _from_dump)
+        if tree.is_file and _table_kind(tree, tree.files()[0]) in ("", _ABOUT):
+            yield from messages_of(tree, tree.files()[0], _dump_records(tree, tree.files()[0]), _dump_message)
             return
-        tables = [(file, kind) for file in _tables(tree) if (kind := _table(tree, file))]
+        tables = [(file, kind) for file in _csv_files(tree) if (kind := _table_kind(tree, file))]
         account = next((name for file, kind in tables if kind == _ABOUT and (name := _account(tree, file))), "")
         converter = _Converter(account)
         converters: dict[str, Callable[[Mapping[str, str], str], Message]] = {
@@ -80,20 +82,19 @@ class RedditReader:
                 yield from messages_of(tree, file, csv_rows(tree, file), converters[kind])
 
 
-def _tables(tree: Tree) -> list[str]:
+def _csv_files(tree: SourceTree) -> list[str]:
     return tree.files() if tree.is_file else [file for file in tree.files() if file.lower().endswith(".csv")]
 
 
-def _table(tree: Tree, file: str) -> str:
-    """Which table of a data request a file is, by its columns; empty when it is none."""
-    first = decode_head(tree.head(file, _SNIFFED)).removeprefix("\ufeff").replace("\r", "\n").partition("\n")[0]
-    names = {name.strip().strip('"').lower() for name in first.split(",")}
+def _table_kind(tree: SourceTree, file: str) -> str:
+    """Which CSV file of a data request this is, by its columns; empty if it is none."""
+    names = set(csv_columns(tree, file))
     return next((kind for kind, columns in _COLUMNS.items() if names.issuperset(columns)), "")
 
 
-def _account(tree: Tree, file: str) -> str:
-    """The name of the account that asked for its data."""
-    for _, row in csv_rows(tree.unheard(), file):
+def _account(tree: SourceTree, file: str) -> str:
+    """The name of the owner's account."""
+    for _, row in csv_rows(tree.for_survey(), file):
         if row.get("statistic", "").strip().lower() == "account name":
             return row.get("value", "").strip()
     return ""
@@ -103,7 +104,7 @@ class _Converter:
     """Turns rows into messages.
 
     Args:
-        account: whose data it is; empty when that table is missing. Comments and posts are the owner's anyway.
+        account: the owner's name; empty when that file is missing. Comments and posts are the owner's anyway.
     """
 
     def __init__(self, account: str) -> None:
@@ -113,22 +114,22 @@ class _Converter:
         return self._public(
             row,
             origin,
-            identity=f"t1_{_plain(row['id'])}",
+            identity=f"t1_{_bare_id(row['id'])}",
             kind="reply",
             text=row["body"],
-            reply_to=_answered(row.get("parent", ""), row.get("link", "")),
-            has_media=row.get("media", "").strip() not in _NOTHING,
+            reply_to=_parent_id(row.get("parent", ""), row.get("link", "")),
+            has_media=row.get("media", "").strip() not in _NO_MEDIA,
         )
 
     def post(self, row: Mapping[str, str], origin: str) -> Message:
         return self._public(
             row,
             origin,
-            identity=f"t3_{_plain(row['id'])}",
+            identity=f"t3_{_bare_id(row['id'])}",
             kind="post",
-            text=_joined(row["title"], row.get("body", "")),
+            text=_join(row["title"], row.get("body", "")),
             reply_to=None,
-            has_media=bool(_PICTURES.match(row.get("url", ""))),
+            has_media=bool(_MEDIA_LINK.match(row.get("url", ""))),
         )
 
     def private(self, row: Mapping[str, str], origin: str) -> Message:
@@ -143,7 +144,7 @@ class _Converter:
             sender=sender,
             sender_name=sender,
             sent_at=_time(row["date"]),
-            text=html.unescape(_joined("" if subject.lower().startswith("re:") else subject, row["body"])),
+            text=html.unescape(_join("" if subject.lower().startswith("re:") else subject, row["body"])),
             is_owner=self._is_owner(sender),
             chat_name=(receiver if sender == self._account else sender) if self._account else chat,
             mark=_mark(row["body"], sender),
@@ -153,7 +154,7 @@ class _Converter:
     def chat(self, row: Mapping[str, str], origin: str) -> Message:
         sender = row["username"].strip()
         kind: Kind = "dm" if row.get("conversation_type", "").strip().lower() in ("direct", "dm") else "group"
-        answered = row.get("thread_parent_message_id", "").strip()
+        replied_to = row.get("thread_parent_message_id", "").strip()
         return Message(
             id=row["message_id"],
             platform=PLATFORM,
@@ -164,7 +165,7 @@ class _Converter:
             sent_at=_time(row["created_at"]),
             text=html.unescape(row["message"]),
             is_owner=self._is_owner(sender),
-            reply_to=answered if answered not in ("", "0") else None,
+            reply_to=replied_to if replied_to not in ("", "0") else None,
             chat_name=row.get("channel_name", "").strip() or row["channel_url"],
             mark=_mark(row["message"], sender),
             origin=origin,
@@ -193,7 +194,7 @@ class _Converter:
             is_owner=True,
             reply_to=reply_to,
             chat_name=_forum(row["subreddit"]),
-            mark=_mark(text, self._account) or ("media" if has_media else ""),
+            mark=_mark(text, self._account) or (Mark.MEDIA if has_media else Mark.NONE),
             origin=origin,
         )
 
@@ -201,19 +202,19 @@ class _Converter:
         return sender.lower() == self._account.lower() if self._account else None
 
 
-def _from_dump(record: Mapping[str, Any], origin: str) -> Message:
-    """One comment or post as Reddit's interface gives it, of whatever author."""
+def _dump_message(record: Mapping[str, Any], origin: str) -> Message:
+    """One comment or post of any author, in the form of Reddit's API."""
     author = str(record["author"])
     is_comment = "body" in record
     text = str(record.get("body") or "") if is_comment else _post_text(record)
     mark = _mark(str(record.get("body") if is_comment else record.get("selftext") or ""), author)
     if not is_comment and not mark:
         if record.get("crosspost_parent"):
-            mark = "forward"
-        elif record.get("is_gallery") or record.get("is_video") or _PICTURES.match(str(record.get("url") or "")):
-            mark = "media"
+            mark = Mark.FORWARD
+        elif record.get("is_gallery") or record.get("is_video") or _MEDIA_LINK.match(str(record.get("url") or "")):
+            mark = Mark.MEDIA
     return Message(
-        id=f"{'t1' if is_comment else 't3'}_{_plain(str(record['id']))}",
+        id=f"{'t1' if is_comment else 't3'}_{_bare_id(str(record['id']))}",
         platform=PLATFORM,
         chat=_forum(str(record["subreddit"])),
         kind="reply" if is_comment else "post",
@@ -230,11 +231,11 @@ def _from_dump(record: Mapping[str, Any], origin: str) -> Message:
 
 def _post_text(record: Mapping[str, Any]) -> str:
     body = str(record.get("selftext") or "")
-    return _joined(str(record["title"]), "" if body in _GONE else body)
+    return _join(str(record["title"]), "" if body in _REMOVED_TEXTS else body)
 
 
 def _dump_parent(record: Mapping[str, Any]) -> str | None:
-    """What a comment answers; in some months of the dumps an id is a number."""
+    """Id of the parent of a comment; in some months of the dumps an id is a number."""
     parent = record.get("parent_id") or record.get("link_id")
     if isinstance(parent, int):
         return f"t1_{_base36(parent)}"
@@ -249,8 +250,8 @@ def _base36(number: int) -> str:
     return digits
 
 
-def _answered(parent: str, link: str) -> str | None:
-    """Id of what a comment answers: its parent, or the post when it has none. Either may be an id or an address."""
+def _parent_id(parent: str, link: str) -> str | None:
+    """Id of the parent of a comment, else of its post. Either may be given as an id or an address."""
     parent, link = parent.strip(), link.strip()
     if parent.startswith(("t1_", "t3_")):
         return parent
@@ -264,7 +265,7 @@ def _answered(parent: str, link: str) -> str | None:
     return f"t3_{match[1]}" if match else None
 
 
-def _plain(identity: str) -> str:
+def _bare_id(identity: str) -> str:
     return identity.strip().removeprefix("t1_").removeprefix("t3_")
 
 
@@ -272,16 +273,16 @@ def _forum(subreddit: str) -> str:
     return f"r/{subreddit.strip().removeprefix('r/')}"
 
 
-def _joined(title: str, body: str) -> str:
+def _join(title: str, body: str) -> str:
     return "\n".join(part for part in (title.strip(), body.strip()) if part)
 
 
 def _mark(text: str, author: str) -> Mark:
-    if text.strip() in _GONE or author == "[deleted]":
-        return "deleted"
+    if text.strip() in _REMOVED_TEXTS or author == "[deleted]":
+        return Mark.DELETED
     if author.lower() in ("reddit", "/r/reddit"):
-        return "service"
-    return "bot" if author in _BOTS else ""
+        return Mark.SERVICE
+    return Mark.BOT if author in _BOTS else Mark.NONE
 
 
 def _time(text: str) -> datetime:
@@ -289,37 +290,39 @@ def _time(text: str) -> datetime:
     return to_utc(text.strip().removesuffix("UTC").strip(), _ZONE)
 
 
-def _is_dump(tree: Tree, file: str) -> bool:
-    """Whether the first line is an object with what all of Reddit's records have."""
+def _is_dump(tree: SourceTree, file: str) -> bool:
+    """Whether the first line is an object with the keys of all of Reddit's records."""
     head = tree.head(file, _SNIFFED)
-    if head.startswith(ZSTD):
-        text = zstd_head(tree, file, _RECORD_HEAD).decode("utf-8", "replace")
+    if head.startswith(ZSTD_MAGIC):
+        text = decompressed_head(tree, file, _RECORD_HEAD).decode("utf-8", "replace")
     elif _RECORD.match(head.decode("utf-8", "replace")):
         text = tree.head(file, _RECORD_HEAD).decode("utf-8", "replace")
     else:
         return False
     first = text.lstrip("\ufeff\r\n\t ").partition("\n")[0]
-    return first.startswith("{") and bool(_KINDS.search(first)) and all(key.search(first) for key in _KEYS)
+    return (
+        first.startswith("{") and bool(_CONTENT_KEY.search(first)) and all(key.search(first) for key in _REQUIRED_KEYS)
+    )
 
 
-def _dump_records(tree: Tree, file: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Line number and object of every line."""
-    for number, line in Lines(tree, file):
+def _dump_records(tree: SourceTree, file: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields the line number and object of every line."""
+    for number, line in byte_lines(tree, file):
         if not line.strip():
             continue
         try:
-            record = _parsed(line)
-        except (*MALFORMED, RecursionError) as error:
-            tree.bad(file, tr("record {number}", number=number), error)
+            record = _parse_line(line)
+        except (*RECORD_ERRORS, RecursionError) as error:
+            tree.report_bad(file, tr("record {number}", number=number), error)
             continue
         if isinstance(record, dict):
             yield number, record
         else:
-            tree.bad(file, tr("record {number}", number=number), tr("not a JSON object"))
+            tree.report_bad(file, tr("record {number}", number=number), tr("not a JSON object"))
 
 
-def _parsed(line: bytes) -> Any:
-    """A line's value; the fast parser refuses what Reddit's first years hold, the forgiving one does not."""
+def _parse_line(line: bytes) -> Any:
+    """The value of a line. msgspec rejects some records of Reddit's first years, which the lenient parser accepts."""
     try:
         return msgspec.json.decode(line)
     except msgspec.DecodeError:

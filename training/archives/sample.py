@@ -1,7 +1,7 @@
-"""The sample archive: one speaker of the public chitchat dataset, so that everything can be tried at once.
+"""Reads the sample archive: the chats of one speaker of the public chitchat dataset, for a first try.
 
-Its conversations were typed into a web page by two strangers, so they come as platform `web`: the local web
-chat then talks just as the sample's speaker did. Reads only the chats in which that speaker wrote.
+Two strangers typed these conversations into a web page, so their platform is `web`: the persona then writes in the
+local web chat as the sample's speaker did.
 """
 
 import re
@@ -11,44 +11,40 @@ from typing import Any
 
 from doppel.i18n import tr
 from doppel.transcript import pseudonym
-from training.archives.formats.json_stream import DamagedJSON, JsonStream
+from training.archives.formats.archive_records import RECORD_ERRORS, open_json
 from training.archives.message import Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 SPEAKER = "31267496-e50f-4f91-a197-c5b1bfde803b"
 """The speaker with the most messages: 25,272 in 777 chats."""
 
 PLATFORM = "web"
 
-_BEGINNING = re.compile(rb'(?:\xef\xbb\xbf)?\{"[0-9a-f-]{36}": \{"messages": \[\[\{"text": ')
+_HEAD = re.compile(rb'(?:\xef\xbb\xbf)?\{"[0-9a-f-]{36}": \{"messages": \[\[\{"text": ')
 
 
 class SampleReader:
-    """Reads chitchat's `dataset.json`: {chat id: {messages: [[{text, timestamp, sender}, ...] a turn]}}."""
+    """Reads chitchat's `dataset.json`: {chat id: {messages: [turn: [{text, timestamp, sender}, ...], ...]}}."""
 
     name = "sample"
     accepts = ""
 
-    def sniff(self, tree: Tree) -> bool:
+    def sniff(self, tree: SourceTree) -> bool:
         """Whether the file begins like the dataset."""
         if not tree.is_file:
             return False
-        return bool(_BEGINNING.match(tree.head(tree.files()[0])))
+        return bool(_HEAD.match(tree.head(tree.files()[0])))
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """The messages of the speaker's chats, chat by chat."""
         name = tree.files()[0]
-        with tree.open(name) as file:
-            stream = JsonStream(file)
-            try:
-                for chat in stream.members():
-                    content = stream.value()
-                    try:
-                        yield from _chat(chat, content, name)
-                    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-                        tree.bad(name, chat, error)
-            except DamagedJSON as damage:
-                tree.bad(name, tr("end of file"), str(damage))
+        with open_json(tree, name) as stream:
+            for chat in stream.members():
+                content = stream.value()
+                try:
+                    yield from _chat(chat, content, name)
+                except RECORD_ERRORS as error:
+                    tree.report_bad(name, chat, error)
 
 
 def _chat(chat: str, content: dict[str, Any], file: str) -> Iterator[Message]:

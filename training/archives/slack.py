@@ -1,6 +1,6 @@
-"""Slack's workspace export: `users.json`, `channels.json`, and a folder a channel with a file a day.
+"""Reads Slack's workspace export: `users.json`, `channels.json`, and a folder for each channel with a file a day.
 
-Whose export it is it does not say. Streams message by message. Does not decide what is worth keeping.
+The export does not say who the owner is.
 """
 
 import html
@@ -11,22 +11,27 @@ from typing import Any
 
 import msgspec
 
+from training.archives.formats.archive_records import json_array, load_json, messages_of
 from training.archives.formats.emoji_names import emoji_named, replace_emoji_names
 from training.archives.formats.reactions import reactions_to
-from training.archives.formats.records import json_array, messages_of, whole_json
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 _USERS = "users.json"
-_LISTS: dict[str, Kind] = {"channels.json": "group", "groups.json": "group", "mpims.json": "group", "dms.json": "dm"}
+_CONVERSATION_LISTS: dict[str, Kind] = {
+    "channels.json": "group",
+    "groups.json": "group",
+    "mpims.json": "group",
+    "dms.json": "dm",
+}
 _USER = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\[\s*(?:\]|\{[^{}]*"(?:team_id|profile|name|deleted)"\s*:)', re.DOTALL)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d\.json$")
 _REFERENCE = re.compile(r"<([@#!]?)([^<>|\n]+)(?:\|([^<>\n]*))?>")
 _DATE = "date^"
-_SAID = frozenset(("", "thread_broadcast", "reply_broadcast", "me_message", "file_share", "file_comment"))
+_MESSAGE_SUBTYPES = frozenset(("", "thread_broadcast", "reply_broadcast", "me_message", "file_share", "file_comment"))
 _BOT = "USLACKBOT"
-_LINES = ("rich_text_section", "rich_text_preformatted", "rich_text_quote")
-_DEEPEST = 16
+_LINE_BLOCKS = ("rich_text_section", "rich_text_preformatted", "rich_text_quote")
+_MAX_DEPTH = 16
 
 
 class SlackReader:
@@ -35,16 +40,20 @@ class SlackReader:
     name = "slack"
     accepts = "Slack workspace export (zip or folder)"
 
-    def sniff(self, tree: Tree) -> bool:
+    def sniff(self, tree: SourceTree) -> bool:
         """Whether this folder has Slack's list of users and one of its lists of conversations."""
         if tree.is_file:
             return False
         files = tree.files()
-        return _USERS in files and any(name in files for name in _LISTS) and bool(_USER.match(tree.head(_USERS)))
+        return (
+            _USERS in files
+            and any(name in files for name in _CONVERSATION_LISTS)
+            and bool(_USER.match(tree.head(_USERS)))
+        )
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every record of every conversation, day by day."""
-        users = {str(one.get("id")): one for one in _objects(tree, _USERS)}
+        users = {str(user.get("id")): user for user in _objects(tree, _USERS)}
         names = {account: _name(user) for account, user in users.items()}
         conversations = _conversations(tree, names)
         for folder in tree.folders():
@@ -57,7 +66,7 @@ class SlackReader:
 
 
 class _Conversation(msgspec.Struct, frozen=True):
-    """What the lists say of a conversation."""
+    """A conversation in the lists."""
 
     kind: Kind
     title: str
@@ -82,7 +91,7 @@ class _Converter:
             chat=self._chat,
             kind=self._about.kind,
             sender=sender,
-            sender_name=self._names.get(sender) or _guest(record) or str(record.get("username") or sender),
+            sender_name=self._names.get(sender) or _guest_name(record) or str(record.get("username") or sender),
             sent_at=datetime.fromtimestamp(float(sent), UTC),
             text=self._text(record),
             reply_to=None if thread is None or str(thread) == sent else str(thread),
@@ -92,7 +101,7 @@ class _Converter:
         )
 
     def reactions(self, record: Mapping[str, Any], message: Message) -> Iterator[Message]:
-        """What people put to a message."""
+        """The reactions to a message."""
         found = [
             (str(user), self._names.get(str(user), str(user)), emoji_named(str(one.get("name") or "")))
             for one in record.get("reactions") or ()
@@ -103,31 +112,31 @@ class _Converter:
     def _mark(self, record: Mapping[str, Any], sender: str) -> Mark:
         subtype = str(record.get("subtype") or "")
         if subtype == "tombstone":
-            return "deleted"
+            return Mark.DELETED
         if (
             subtype == "bot_message"
             or record.get("bot_id")
             or sender == _BOT
             or self._users.get(sender, {}).get("is_bot")
         ):
-            return "bot"
-        if record.get("type", "message") != "message" or subtype not in _SAID:
-            return "service"
-        return "media" if record.get("files") or record.get("file") else ""
+            return Mark.BOT
+        if record.get("type", "message") != "message" or subtype not in _MESSAGE_SUBTYPES:
+            return Mark.SERVICE
+        return Mark.MEDIA if record.get("files") or record.get("file") else Mark.NONE
 
     def _text(self, record: Mapping[str, Any]) -> str:
-        """The text as it is shown. What a person typed is escaped, so references are those that are not."""
+        """The text as Slack shows it. What people typed is escaped; references are not."""
         text = str(record.get("text") or "")
         pieces, at = [], 0
         for match in _REFERENCE.finditer(text):
-            pieces += [html.unescape(text[at : match.start()]), html.unescape(self._readable(match))]
+            pieces += [html.unescape(text[at : match.start()]), html.unescape(self._shown_reference(match))]
             at = match.end()
-        shown = "".join([*pieces, html.unescape(text[at:])]) or _of_blocks(record.get("blocks"))
+        shown = "".join([*pieces, html.unescape(text[at:])]) or _blocks_text(record.get("blocks"))
         shown = replace_emoji_names(shown).strip("\n")
         return f"/me {shown}" if record.get("subtype") == "me_message" else shown
 
-    def _readable(self, match: re.Match[str]) -> str:
-        """What `<@U1>`, `<#C1|general>`, `<!here>`, `<!date^…|Jan 2>` and `<https://…|text>` show."""
+    def _shown_reference(self, match: re.Match[str]) -> str:
+        """How `<@U1>`, `<#C1|general>`, `<!here>`, `<!date^…|Jan 2>` and `<https://…|text>` are shown."""
         sign, target, label = match.groups()
         if sign == "@":
             return "@" + (self._names.get(target) or label or target)
@@ -140,29 +149,29 @@ class _Converter:
         return target if not label or label in target else f"{label} {target}"
 
 
-def _guest(record: Mapping[str, Any]) -> str:
-    """The name of somebody of another workspace, whom the list of users does not have."""
+def _guest_name(record: Mapping[str, Any]) -> str:
+    """The name of somebody from another workspace, who is not in the list of users."""
     profile = record.get("user_profile")
     return _name({"profile": profile}) if isinstance(profile, dict) else ""
 
 
-def _of_blocks(block: Any, depth: int = 0) -> str:
-    """The words of rich text, for records that have them nowhere else."""
+def _blocks_text(block: Any, depth: int = 0) -> str:
+    """The text of rich text blocks, for records that have no other text."""
     if isinstance(block, list):
-        return "".join(_of_blocks(one, depth) for one in block)
-    if not isinstance(block, dict) or depth > _DEEPEST:
+        return "".join(_blocks_text(one, depth) for one in block)
+    if not isinstance(block, dict) or depth > _MAX_DEPTH:
         return ""
     kind = str(block.get("type") or "")
     if kind in ("text", "link"):
         return str(block.get("text") or block.get("url") or "")
     if kind == "emoji":
         return f":{block.get('name')}:"
-    inner = _of_blocks(block.get("elements"), depth + 1)
-    return f"{inner}\n" if kind in _LINES else inner
+    inner = _blocks_text(block.get("elements"), depth + 1)
+    return f"{inner}\n" if kind in _LINE_BLOCKS else inner
 
 
-def _objects(tree: Tree, file: str) -> list[Mapping[str, Any]]:
-    content = whole_json(tree, file)
+def _objects(tree: SourceTree, file: str) -> list[Mapping[str, Any]]:
+    content = load_json(tree, file)
     return [one for one in content if isinstance(one, dict)] if isinstance(content, list) else []
 
 
@@ -174,10 +183,10 @@ def _name(user: Mapping[str, Any]) -> str:
     )
 
 
-def _conversations(tree: Tree, names: Mapping[str, str]) -> dict[str, _Conversation]:
-    """Every conversation, by the folder it may lie in: its name or its id. Private ones are called after people."""
+def _conversations(tree: SourceTree, names: Mapping[str, str]) -> dict[str, _Conversation]:
+    """All conversations by folder, which is their name or id. Private ones are titled by their members."""
     found: dict[str, _Conversation] = {}
-    for file, kind in _LISTS.items():
+    for file, kind in _CONVERSATION_LISTS.items():
         for one in _objects(tree, file) if file in tree.files() else ():
             members = one.get("members")
             people = [names.get(str(member), str(member)) for member in members] if isinstance(members, list) else []

@@ -1,6 +1,6 @@
-"""An archive as a reader sees it: files in a folder or inside a zip, opened as streams, never extracted.
+"""An archive as readers see it: files in a folder or zip, opened as streams and never extracted.
 
-Turns every way a zip can be broken, locked or a bomb into one line for the user. Knows no export format.
+Zips that are damaged, password-protected or bombs raise a UserError of one line.
 """
 
 import errno
@@ -20,19 +20,19 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 from training.archives.unread import is_hidden
 
-LISTED_BAD_RECORDS = 1000
-"""Bad records kept with their place; more are only counted."""
+MAX_LISTED_BAD_RECORDS = 1000
+"""Bad records listed with their position; more are only counted."""
 
 BOMB_RATIO = 200
 BOMB_BYTES = 256 << 20
-"""A zip member that unpacks to more than this, at more than BOMB_RATIO, is refused. Exports reach about 30."""
+"""A zip member that unpacks to more than this, at a ratio over BOMB_RATIO, is refused. Exports reach about 30."""
 
-INNER_ZIP_BYTES = 32 << 30
-"""A zip inside a zip is copied to a temporary file to be read; not one larger than this."""
+MAX_INNER_ZIP_BYTES = 32 << 30
+"""Size of a zip within a zip: it is copied to a temporary file to be read."""
 
 
 class BadRecord(msgspec.Struct, frozen=True):
-    """A record that could not be read: in which file, where in it, and why."""
+    """A record that could not be read: its file, its position there, and the reason."""
 
     file: str
     position: str
@@ -40,22 +40,22 @@ class BadRecord(msgspec.Struct, frozen=True):
 
 
 class ByteStream(Protocol):
-    """The part of a binary file that reading needs."""
+    """A binary file that can be read and closed."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
     def close(self) -> None: ...
 
 
-class Store(Protocol):
-    """Where an archive's files lie. Names are relative, with `/`; prefixes end in `/` or are empty."""
+class Container(Protocol):
+    """A folder or zip of files. Names are relative paths with `/`; prefixes end in `/` or are empty."""
 
     def listing(self, prefix: str) -> tuple[list[str], list[str]]:
         """Names of the files and of the folders directly under a prefix, sorted."""
         ...
 
     def size(self, name: str) -> int:
-        """Bytes a file unpacks to."""
+        """Uncompressed size of a file in bytes."""
         ...
 
     def open(self, name: str) -> ByteStream:
@@ -63,77 +63,83 @@ class Store(Protocol):
         ...
 
     def open_seekable(self, name: str) -> Path | IO[bytes]:
-        """A file as something that `zipfile` can read; `open_zip` closes it."""
+        """A file in a form that `zipfile` can read; `open_zip` closes it."""
         ...
 
     def close(self) -> None:
-        """Lets go of files kept open."""
+        """Closes all open files."""
         ...
 
 
-class Tree:
-    """One place in an archive: a folder with all beneath it, or a single file.
+class SourceTree:
+    """One place in an archive: a folder with everything beneath it, or a single file.
 
     Args:
-        store: where the files lie.
+        container: what holds the files.
         place: the prefix of the folder, or the name of the file.
-        label: what the user calls this place, for messages.
-        zone: time zone of times that an export gives without one.
+        label: the place as shown to the user.
+        zone: time zone of times that an export writes without one.
     """
 
-    def __init__(self, store: Store, place: str, label: str, zone: ZoneInfo) -> None:
+    def __init__(self, container: Container, place: str, label: str, zone: ZoneInfo) -> None:
         self.is_file = bool(place) and not place.endswith("/")
         self.label = label
         self.zone = zone
         self.bad_records: list[BadRecord] = []
         self.bad_count = 0
         self.opened: set[str] = set()
-        """Names of files here that were read from, or that are archives of their own."""
+        """Names of files here that were read, or that are archives of their own."""
         self.on_open: Callable[[int], None] = lambda size: None
         self.on_read: Callable[[int], None] = lambda size: None
-        self._store = store
+        self._container = container
         self._place = place
 
     def files(self, folder: str = "") -> list[str]:
-        """Names, relative to this place, of the files directly in one of its folders (`""` or `data/`)."""
+        """Names, relative to this place, of the files directly in a folder (`""` or `data/`)."""
         if self.is_file:
             return [PurePosixPath(self._place).name]
-        return [folder + name for name in self._store.listing(self._place + folder)[0]]
+        return [folder + name for name in self._container.listing(self._place + folder)[0]]
 
     def folders(self, folder: str = "") -> list[str]:
-        """Names, relative to this place and ending in `/`, of the folders directly in one of its folders."""
+        """Names, relative to this place and ending in `/`, of the folders directly in a folder."""
         if self.is_file:
             return []
-        return [f"{folder}{name}/" for name in self._store.listing(self._place + folder)[1]]
+        return [f"{folder}{name}/" for name in self._container.listing(self._place + folder)[1]]
 
-    def open(self, name: str) -> "CountedFile":
-        """A file as a stream that reports how many bytes were read. Raises UserError for a broken zip."""
+    def open(self, name: str) -> "CountingFile":
+        """A file as a stream that counts the bytes read. Raises UserError for a damaged zip."""
         full = self._full(name)
         self.opened.add(name)
-        self.on_open(self._store.size(full))
-        return CountedFile(self._store.open(full), self.on_read)
+        self.on_open(self._container.size(full))
+        return CountingFile(self._container.open(full), self.on_read)
 
     def head(self, name: str, size: int = 4096) -> bytes:
-        """The first bytes of a file, for sniffing. Raises UserError for a broken or locked zip."""
-        with closing(self._store.open(self._full(name))) as file:
+        """The first bytes of a file, for sniffing. Raises UserError for a damaged or locked zip."""
+        with closing(self._container.open(self._full(name))) as file:
             return file.read(size)
 
-    def bad(self, file: str, position: str, reason: str | Exception) -> None:
-        """Notes a record that could not be read: where it is, and why or what it raised."""
+    def report_bad(self, file: str, position: str, reason: str | Exception) -> None:
+        """Records that part of a file could not be read.
+
+        Args:
+            file: its name in this tree.
+            position: where in it, for people: `line 3`.
+            reason: a text for people, or the exception that parsing raised.
+        """
         self.bad_count += 1
-        if len(self.bad_records) < LISTED_BAD_RECORDS:
+        if len(self.bad_records) < MAX_LISTED_BAD_RECORDS:
             name = self.label if self.is_file else f"{self.label}/{file}"
             text = _explain(reason) if isinstance(reason, Exception) else reason
             self.bad_records.append(BadRecord(name, position, text))
 
-    def unheard(self) -> "Tree":
-        """The same place for a pass before the real one: bytes read and bad records are told only once."""
-        unheard = Tree(self._store, self._place, self.label, self.zone)
-        unheard.opened = self.opened
-        return unheard
+    def for_survey(self) -> "SourceTree":
+        """The same place for a first pass: its bytes and bad records are not reported, as the second pass does that."""
+        tree = SourceTree(self._container, self._place, self.label, self.zone)
+        tree.opened = self.opened
+        return tree
 
     def unopened(self) -> list[str]:
-        """Names, relative to this place, of the files beneath it that are not `opened`, without the system's own."""
+        """Names, relative to this place, of the files beneath it that are not in `opened`, without hidden files."""
         names: list[str] = []
         folders = [""]
         while folders:
@@ -147,8 +153,8 @@ class Tree:
         return self._place if self.is_file else self._place + name
 
 
-class CountedFile:
-    """The `read` side of a binary file; tells how many bytes went through."""
+class CountingFile:
+    """A binary file that reports how many bytes were read."""
 
     def __init__(self, file: ByteStream, on_read: Callable[[int], None]) -> None:
         self._file = file
@@ -159,22 +165,22 @@ class CountedFile:
         self._on_read(len(data))
         return data
 
-    def __enter__(self) -> "CountedFile":
+    def __enter__(self) -> "CountingFile":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
 
 
-def open_folder(path: Path) -> Store:
-    """A folder, or the folder of a single file."""
-    return _Folder(path if path.is_dir() else path.parent)
+def open_folder(path: Path) -> Container:
+    """Opens a folder, or the folder of a single file."""
+    return _FolderContainer(path if path.is_dir() else path.parent)
 
 
-def open_zip(file: Path | IO[bytes], label: str) -> Store:
-    """A zip. Raises UserError when it is broken, incomplete or not a zip."""
+def open_zip(file: Path | IO[bytes], label: str) -> Container:
+    """Opens a zip. Raises UserError when it is damaged, incomplete or not a zip."""
     try:
-        return _Zip(file, label)
+        return _ZipContainer(file, label)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         raise UserError(tr("{path}: damaged or incomplete zip; download it again", path=label)) from None
 
@@ -185,8 +191,8 @@ def _explain(error: Exception) -> str:
     return tr("invalid value: {error}", error=error)
 
 
-class _Folder:
-    """Files below a folder. Linked folders are not entered, so a loop of links ends."""
+class _FolderContainer:
+    """Files below a folder. Does not follow links to folders, which may form a loop."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -219,11 +225,11 @@ class _Folder:
         return self._root / name
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Keeps no files open."""
 
 
-class _Zip:
-    """Members of a zip, listed once."""
+class _ZipContainer:
+    """Members of a zip."""
 
     def __init__(self, file: Path | IO[bytes], label: str) -> None:
         self._label = label
@@ -236,9 +242,9 @@ class _Zip:
         self._files: dict[str, list[str]] = {}
         self._folders: dict[str, set[str]] = {}
         for member in self._archive.infolist():
-            # Nothing is ever extracted, so a name with `..` is just an odd name.
+            # Nothing is extracted, so a name with `..` is harmless.
             if not member.is_dir():
-                name = member.filename.replace("\\", "/")  # as some programs for Windows write it
+                name = member.filename.replace("\\", "/")  # some Windows programs write those
                 self._members[name] = member
                 self._add(name)
 
@@ -253,21 +259,19 @@ class _Zip:
         if member.flag_bits & 1:
             raise UserError(tr("{path}: password-protected zip; unpack it first", path=self._label))
         if member.file_size > BOMB_BYTES and member.file_size > BOMB_RATIO * max(1, member.compress_size):
-            raise UserError(
-                tr("{path}: {name} looks like a zip bomb; refused", path=self._label, name=name)
-            )
-        with _BrokenZip(self._label):
+            raise UserError(tr("{path}: {name} looks like a zip bomb; refused", path=self._label, name=name))
+        with _ZipErrors(self._label):
             return _ZipMember(self._archive.open(member), self._label)
 
     def open_seekable(self, name: str) -> Path | IO[bytes]:
-        if self.size(name) > INNER_ZIP_BYTES:
+        if self.size(name) > MAX_INNER_ZIP_BYTES:
             raise UserError(tr("{path}: {name} is too large; unpack it first", path=self._label, name=name))
         with ExitStack() as opened:
             copy = opened.enter_context(tempfile.TemporaryFile())
             with closing(self.open(name)) as member:
                 while data := member.read(1 << 20):
                     copy.write(data)
-            opened.pop_all()  # it lives as long as the zip that is read from it
+            opened.pop_all()  # stays open as long as the zip that is read from it
             return copy
 
     def close(self) -> None:
@@ -277,28 +281,28 @@ class _Zip:
         folder, _, file = name.rpartition("/")
         self._files.setdefault(f"{folder}/" if folder else "", []).append(file)
         while folder:
-            above, _, last = folder.rpartition("/")
-            self._folders.setdefault(f"{above}/" if above else "", set()).add(last)
-            folder = above
+            parent, _, name = folder.rpartition("/")
+            self._folders.setdefault(f"{parent}/" if parent else "", set()).add(name)
+            folder = parent
 
 
 class _ZipMember:
-    """A member whose damage shows as a UserError, while it is being read as much as when it is opened."""
+    """A zip member that raises a UserError for damage found while reading it."""
 
     def __init__(self, member: IO[bytes], label: str) -> None:
         self._member = member
         self._label = label
 
     def read(self, size: int = -1, /) -> bytes:
-        with _BrokenZip(self._label):
+        with _ZipErrors(self._label):
             return self._member.read(size)
 
     def close(self) -> None:
         self._member.close()
 
 
-class _BrokenZip:
-    """Turns the exceptions of a damaged zip into one line."""
+class _ZipErrors:
+    """A context that turns the exceptions of a damaged zip into a UserError."""
 
     def __init__(self, label: str) -> None:
         self._label = label
@@ -307,7 +311,7 @@ class _BrokenZip:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        broken = isinstance(error, zipfile.BadZipFile | zlib.error | EOFError | NotImplementedError | RuntimeError)
-        # a member that is said to begin before the file does
-        if broken or (isinstance(error, OSError) and error.errno == errno.EINVAL):
+        is_damaged = isinstance(error, zipfile.BadZipFile | zlib.error | EOFError | NotImplementedError | RuntimeError)
+        # EINVAL: a member whose offset is before the beginning of the file
+        if is_damaged or (isinstance(error, OSError) and error.errno == errno.EINVAL):
             raise UserError(tr("{path}: damaged or incomplete zip; download it again", path=self._label)) from None

@@ -1,7 +1,6 @@
-"""Telegram Desktop's `result.json`: one chat, or a whole account with many.
+"""Reads Telegram Desktop's `result.json`: one chat, or a whole account.
 
-Streams chat by chat and keeps one message at a time (and, in groups with topics, which message belongs to
-which topic). Does not decide what is worth keeping.
+Holds one message in memory at a time and, for groups with topics, the topic of every message.
 """
 
 import re
@@ -13,11 +12,11 @@ import msgspec
 from msgspec import UNSET
 
 from doppel.i18n import tr
-from training.archives.formats.json_stream import DamagedJSON, JsonStream, MendedEscapes
+from training.archives.formats.archive_records import RECORD_ERRORS
+from training.archives.formats.json_stream import DamagedJSON, JsonStream, RepairedEscapes
 from training.archives.formats.reactions import Reaction, reactions_to
-from training.archives.formats.records import MALFORMED
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 _TYPES: dict[str, tuple[str, Kind]] = {
     "personal_chat": ("user", "dm"),
@@ -31,13 +30,13 @@ _TYPES: dict[str, tuple[str, Kind]] = {
     "replies": ("user", "group"),
     "verify_codes": ("user", "group"),
 }
-_ONE_CHAT = re.compile(rb'"type"\s*:\s*"(?:' + "|".join(_TYPES).encode() + rb')"')
+_CHAT_TYPE = re.compile(rb'"type"\s*:\s*"(?:' + "|".join(_TYPES).encode() + rb')"')
 _MESSAGES = re.compile(rb'"messages"\s*:\s*\[')
 _ACCOUNT = re.compile(rb'"(?:personal_information|chats|left_chats)"\s*:\s*\{')
 
 
 class _Record(msgspec.Struct, gc=False):
-    """What is read of a record: as much as the message needs. What it does not have is `UNSET`."""
+    """The fields of a record that are used; missing ones are `UNSET`."""
 
     text: str | list[Any]
     id: Any = UNSET
@@ -74,42 +73,42 @@ _FIELDS = tuple(zip(_Record.__struct_fields__, _Record.__struct_encode_fields__,
 
 
 class TelegramReader:
-    """Reads one `result.json`. The account's own id is in it when the whole account was exported."""
+    """Reads one `result.json`. It has the owner's id when the whole account was exported."""
 
     name = "telegram"
     accepts = "Telegram Desktop export, JSON format (result.json)"
 
-    def sniff(self, tree: Tree) -> bool:
+    def sniff(self, tree: SourceTree) -> bool:
         """Whether the file begins like either form of the export."""
         if not tree.is_file:
             return False
         head = tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf").lstrip()
-        one_chat = _ONE_CHAT.search(head) and _MESSAGES.search(head)
+        one_chat = _CHAT_TYPE.search(head) and _MESSAGES.search(head)
         return head.startswith(b"{") and bool(one_chat or _ACCOUNT.search(head))
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every record of every chat, service records included."""
         name = tree.files()[0]
         with tree.open(name) as file:
-            stream = JsonStream(MendedEscapes(file))
+            stream = JsonStream(RepairedEscapes(file))
             try:
                 yield from _Export(tree, name, stream).read({})
             except DamagedJSON as damage:
-                if not stream.lost:
-                    tree.bad(name, tr("end of file"), str(damage))
+                if not stream.gave_up:
+                    tree.report_bad(name, tr("end of file"), str(damage))
 
 
 class _Export:
-    """The state of reading one file: whose account it is."""
+    """One file, and the owner's id once it was read."""
 
-    def __init__(self, tree: Tree, file: str, stream: JsonStream) -> None:
+    def __init__(self, tree: SourceTree, file: str, stream: JsonStream) -> None:
         self.tree = tree
         self.file = file
         self.stream = stream
         self.own_id: str | None = None
 
     def read(self, header: dict[str, Any]) -> Iterator[Message]:
-        """An object that is a chat or an account, told apart by its keys."""
+        """Reads an object that is a chat or an account, which its keys tell."""
         stream = self.stream
         for key in stream.members():
             if key in ("name", "type", "id"):
@@ -135,7 +134,7 @@ class _Export:
 
 
 class _Chat:
-    """One chat: turns its records into messages."""
+    """Turns the records of one chat into messages."""
 
     def __init__(self, export: _Export, header: dict[str, Any]) -> None:
         self.export = export
@@ -149,26 +148,26 @@ class _Chat:
         self.writers: dict[tuple[str, str], tuple[str, str, bool | None]] = {}
 
     def read(self) -> Iterator[Message]:
-        """The messages of the chat; a record that makes no sense goes to the tree's bad records."""
+        """Yields the messages of the chat; reports malformed records."""
         tree, file = self.export.tree, self.export.file
 
-        def bad(number: int, reason: str | Exception) -> None:
-            tree.bad(file, tr("{chat}, message {number}", chat=self.name, number=number), reason)
+        def report_bad(number: int, reason: str | Exception) -> None:
+            tree.report_bad(file, tr("{chat}, message {number}", chat=self.name, number=number), reason)
 
-        for number, value in self.export.stream.records(bad, fence='"messages"', shape=_Record):
+        for number, value in self.export.stream.records(report_bad, stop_at='"messages"', shape=_Record):
             try:
                 record = value if type(value) is _Record else _as_record(value)
                 message = self._message(record, f"{file}:{number}")
-            except MALFORMED as error:
-                bad(number, error)
+            except RECORD_ERRORS as error:
+                report_bad(number, error)
                 continue
             yield message
             if record.reactions is UNSET:
                 continue
             try:
                 reactions = list(reactions_to(message, _reactions(record), self._is_owner))
-            except MALFORMED as error:
-                bad(number, error)
+            except RECORD_ERRORS as error:
+                report_bad(number, error)
             else:
                 yield from reactions
 
@@ -182,7 +181,7 @@ class _Chat:
         if reply_to is UNSET or reply_to is None:
             reply_to = None
         else:
-            # An id in another chat would be taken for one in this chat.
+            # An id in another chat may be the id of another message in this one.
             reply_to = None if record.reply_to_peer_id is not UNSET else str(reply_to)
         chat = self.id
         if record.action == "topic_created":
@@ -191,7 +190,7 @@ class _Chat:
             self.topics[message_id] = topic
             chat = f"{chat}/{topic}"
             reply_to = None if reply_to == topic else reply_to
-        text = record.text if type(record.text) is str else _text(record.text)
+        text = record.text if type(record.text) is str else _join_text(record.text)
         return Message(
             id=message_id,
             platform="telegram",
@@ -200,7 +199,7 @@ class _Chat:
             sender=sender,
             sender_name=sender_name,
             sent_at=sent_at,
-            text=text or _sticker(record),
+            text=text or _sticker_emoji(record),
             is_owner=is_owner,
             reply_to=reply_to,
             chat_name=self.name,
@@ -209,7 +208,7 @@ class _Chat:
         )
 
     def _writer(self, record: _Record) -> tuple[str, str, bool | None]:
-        """Account, name, and whether it is the owner; the same strings for all messages of somebody."""
+        """Account, name, and whether it is the owner. Cached, so that all messages of a writer share the strings."""
         account, name = record.from_id, record.from_
         if type(account) is not str or type(name) is not str:
             sender, sender_name = _sender(account, name, record.actor_id, record.actor)
@@ -222,19 +221,19 @@ class _Chat:
     def _time(self, record: _Record) -> datetime:
         if record.date_unixtime is not UNSET and record.date_unixtime is not None:
             return datetime.fromtimestamp(int(record.date_unixtime), UTC)
-        if record.type == "unsupported":  # has an id and nothing else
+        if record.type == "unsupported":  # has only an id
             return self.last_time
         if record.date is UNSET:
             raise KeyError("date")
-        # Exports before 2022 have the exporter's local time only.
+        # Exports before 2022 have only the local time.
         local = datetime.fromisoformat(record.date)
         return (local if local.tzinfo else local.replace(tzinfo=self.export.tree.zone)).astimezone(UTC)
 
     def _is_owner(self, sender: str) -> bool | None:
-        """Known in a whole account; in a private chat at least the other one is known: the chat has their id."""
+        """Known in the export of a whole account; in a private chat, the other person is known by the chat's id."""
         if sender == self.export.own_id or (self.type == "saved_messages" and sender == self.peer):
             return True
-        if sender.startswith("channel"):  # may be a channel of the owner's
+        if sender.startswith("channel"):  # may be the owner's channel
             return None
         if self.export.own_id is not None or (self.kind == "dm" and sender == self.peer):
             return False
@@ -242,23 +241,23 @@ class _Chat:
 
     def _mark(self, record: _Record) -> Mark:
         if record.type != "message":
-            return "service"
+            return Mark.SERVICE
         if self.type in ("bot_chat", "verify_codes") or record.via_bot is not UNSET:
-            return "bot"
+            return Mark.BOT
         if (
             record.forwarded_from is not UNSET
             or record.forwarded_from_id is not UNSET
             or record.saved_from is not UNSET
         ):
-            return "forward"
+            return Mark.FORWARD
         if _has_media(record):
-            # A sticker that stands for an emoji says that, as a picture's caption says what it says.
-            return "sticker" if record.media_type == "sticker" and not _sticker(record) else "media"
-        return ""
+            # The emoji of a sticker counts as its text, like the caption of a picture.
+            return Mark.STICKER if record.media_type == "sticker" and not _sticker_emoji(record) else Mark.MEDIA
+        return Mark.NONE
 
 
 def _as_record(value: Any) -> _Record:
-    """What was read as it is, because it is no ordinary record. Raises TypeError where it is none at all."""
+    """Makes a record of a value that does not fit the struct. Raises TypeError if it is not an object."""
     value["id"]
     fields = {field: value[name] for field, name in _FIELDS if name in value}
     if not isinstance(value.get("text"), str | list):
@@ -267,7 +266,7 @@ def _as_record(value: Any) -> _Record:
 
 
 def _sender(account: Any, name: Any, actor_id: Any, actor: Any) -> tuple[str, str]:
-    """Account id and display name; users are plain numbers, as in the bot API. A deleted account has no name."""
+    """Account id and display name. Users are plain numbers, as in the Bot API. A deleted account has no name."""
     if account is UNSET:
         account = None if actor_id is UNSET else actor_id
     name = name or actor or ""
@@ -293,19 +292,19 @@ def _has_media(record: _Record) -> bool:
 
 
 def _reactions(record: _Record) -> Iterator[Reaction]:
-    """Who reacted; in large groups the export names the last few only."""
+    """The reactions; in large groups the export names only the latest people."""
     for reaction in record.reactions or ():
         if reaction.get("type", "emoji") == "emoji":
-            for one in reaction.get("recent") or ():
+            for person in reaction.get("recent") or ():
                 account, name = _sender(
-                    one.get("from_id", UNSET), one.get("from"), one.get("actor_id"), one.get("actor")
+                    person.get("from_id", UNSET), person.get("from"), person.get("actor_id"), person.get("actor")
                 )
                 yield account, name, str(reaction.get("emoji") or "")
 
 
-def _sticker(record: _Record) -> str:
+def _sticker_emoji(record: _Record) -> str:
     return str(record.sticker_emoji or "") if record.media_type == "sticker" else ""
 
 
-def _text(parts: Iterable[Any]) -> str:
+def _join_text(parts: Iterable[Any]) -> str:
     return "".join(part if isinstance(part, str) else str(part["text"]) for part in parts)

@@ -1,15 +1,15 @@
-"""What lies in an archive and is no message: which of it is to be named, and which is only to be counted.
+"""Files in an archive from which nothing was read: which are listed by name, and which are only counted.
 
-An export brings pictures, pages and attachments by the thousand, and nobody wants them listed. Anything else that
-nothing was read from may be a chat in a format that no reader knows, and its owner should learn of it.
+Exports contain thousands of pictures, pages and attachments, which nobody wants listed. Any other file may be a chat
+in an unsupported format, so the user is told about it.
 """
 
 import msgspec
 
-LISTED = 1000
-"""Files that are named; more are only counted."""
+MAX_LISTED = 1000
+"""Files listed by name; more are only counted."""
 
-# What lies beside every export and is never one itself: sniffing it costs time and reporting it is noise.
+# Files that accompany exports and contain no messages. They are not sniffed, which would be slow.
 _MEDIA = (
     *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".heic", ".avif", ".svg", ".ico", ".bmp", ".tgs", ".pdf"),
     *(".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v", ".3gp"),
@@ -17,68 +17,58 @@ _MEDIA = (
     *(".css", ".woff", ".woff2", ".ttf", ".otf", ".eot", ".map", ".apk", ".exe", ".dmg", ".iso"),
     *(".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".vcf"),
 )
-_PROGRAMS = (".js", ".mjs")
-"""Scripts of the pages of an export; Twitter's messages are in such files too, so they are looked into all the same."""
+_SCRIPTS = (".js", ".mjs")
+"""Scripts of an export's pages. They are sniffed all the same, because Twitter's messages are in `.js` files."""
 
-_COMPANIONS = frozenset(
+_COMPANION_FILES = frozenset(
     (
         *("your archive.html", "start_here.html", "archive_browser.html", "readme.txt", "readme.md", "license.txt"),
         *("thumbs.db", "desktop.ini"),
     )
 )
-_FOLDERS = frozenset(
+_ATTACHMENT_FOLDERS = frozenset(
     (
         *("photos", "files", "video_files", "voice_messages", "round_video_messages", "video_messages", "stickers"),
-        *(
-            "media",
-            "attachments",
-            "videos",
-            "audio",
-            "gifs",
-            "images",
-            "avatars",
-            "assets",
-            "emoji",
-            "profile_pictures",
-        ),
-        *("chat_photos", "contacts", "css", "js", "lib", "resources", "stories", "posts_media", "tweets_media"),
+        *("media", "attachments", "videos", "audio", "gifs", "images", "avatars", "assets", "emoji"),
+        *("profile_pictures", "chat_photos", "contacts", "css", "js", "lib", "resources", "stories"),
+        *("posts_media", "tweets_media"),
     )
 )
-_FOLDERS_OF_PAGES = ("_files", "_media")
-"""How the folders end that stand beside one file and have its name, as browsers and DiscordChatExporter save them."""
+_ATTACHMENT_SUFFIXES = ("_files", "_media")
+"""Endings of folders that browsers and DiscordChatExporter save beside one file, under that file's name."""
 
 
 class Unread(msgspec.Struct, frozen=True):
     """Files from which nothing was read.
 
     Attributes:
-        files: those that no reader knows, at most LISTED of them.
-        count: how many these are in all.
-        beside: how many pictures, videos, pages and attachments lie beside the messages.
+        files: files in no known format, at most MAX_LISTED of them.
+        count: number of such files.
+        attachments: number of pictures, videos, pages and attachments.
     """
 
     files: list[str]
     count: int
-    beside: int
+    attachments: int
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is the system's own."""
+    """Whether a file or folder belongs to the operating system."""
     return name.startswith((".", "__MACOSX"))
 
 
 def is_media(name: str) -> bool:
-    """Whether a file need not be looked into."""
+    """Whether a file is of a type that never contains messages."""
     return name.lower().endswith(_MEDIA)
 
 
-def holds_attachments(folder: str) -> bool:
-    """Whether a folder beside messages holds what was sent with them, by its name."""
-    return folder.lower() in _FOLDERS or folder.lower().endswith(_FOLDERS_OF_PAGES)
+def is_attachment_folder(folder: str) -> bool:
+    """Whether a folder next to messages contains what was sent with them, judged by its name."""
+    return folder.lower() in _ATTACHMENT_FOLDERS or folder.lower().endswith(_ATTACHMENT_SUFFIXES)
 
 
-def is_beside(name: str) -> bool:
-    """Whether a file, named from the folder of a recognised export, is known to hold no messages."""
+def is_attachment(name: str) -> bool:
+    """Whether a file, given by its path within a recognized export, certainly contains no messages."""
     *folders, file = name.lower().split("/")
-    is_companion = is_media(file) or file.endswith(_PROGRAMS) or file in _COMPANIONS
-    return is_companion or any(map(holds_attachments, folders))
+    is_companion = is_media(file) or file.endswith(_SCRIPTS) or file in _COMPANION_FILES
+    return is_companion or any(map(is_attachment_folder, folders))

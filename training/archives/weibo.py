@@ -1,7 +1,7 @@
-"""Weibo posts as weibo-crawler writes them, JSON or CSV: one account a file.
+"""Reads Weibo posts from weibo-crawler's JSON or CSV files, one account each.
 
-What a repost is about is in the file too and becomes a message of its own. Not known: whether the account is the
-owner's, comments, and in older files the time of day (noon is taken). Times are Beijing's.
+The post that a repost shares is in the file too and becomes a message of its own. The files do not say whether the
+account is the owner's, and have no comments; older ones have no time of day, so noon is used. Times are Beijing's.
 """
 
 import re
@@ -11,29 +11,35 @@ from typing import Any
 
 import msgspec
 
-from training.archives.formats.chat_logs import file_title
-from training.archives.formats.records import array_records, as_object, csv_rows, json_stream, messages_of
-from training.archives.formats.text_lines import decode_head
+from training.archives.formats.archive_records import (
+    array_records,
+    as_object,
+    csv_columns,
+    csv_rows,
+    messages_of,
+    open_json,
+)
+from training.archives.formats.chat_text import title_of
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
 PLATFORM = "weibo"
 POSTS = "posts"
 """Chat id of all posts."""
 
 _HEAD = re.compile(rb'^\s*\{\s*"user"\s*:\s*\{')
-_OF_USER = (b'"screen_name"', b'"statuses_count"')
+_USER_KEYS = (b'"screen_name"', b'"statuses_count"')
 _COLUMNS = frozenset(("id", "bid", "正文", "日期"))
 _ZONE = timezone(timedelta(hours=8))
 _NOON = timedelta(hours=12)
 _DAY_LENGTH = len("2020-01-31")
-_CHAIN = re.compile(r"//\s*@[^:：\s/]{1,40}\s*[:：].*", re.DOTALL)
-_ANSWER = re.compile(r"^回复\s*@[^:：\s]{1,40}\s*[:：]\s*")
-_EMPTY = frozenset(("转发微博", "轉發微博", "repost", "快转了", "快转微博"))
+_REPOST_CHAIN = re.compile(r"//\s*@[^:：\s/]{1,40}\s*[:：].*", re.DOTALL)
+_REPLY_PREFIX = re.compile(r"^回复\s*@[^:：\s]{1,40}\s*[:：]\s*")
+_NO_COMMENT = frozenset(("转发微博", "轉發微博", "repost", "快转了", "快转微博"))
 _FILLER = re.compile(r"网页链接|查看图片|\u200b|(?:\.\.\.|…+)全文$")
 _VIDEO = "的微博视频"
-_PICTURES = frozenset(("分享图片", "分享视频", "分享單張圖片", "分享圖片"))
-"""What the site writes to pictures that come without words."""
+_MEDIA_CAPTIONS = frozenset(("分享图片", "分享视频", "分享單張圖片", "分享圖片"))
+"""The captions that the site gives to pictures without a text."""
 
 
 class WeiboReader:
@@ -42,24 +48,24 @@ class WeiboReader:
     name = "weibo"
     accepts = "Weibo posts from weibo-crawler (JSON or CSV)"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether the file begins with the account as the crawler describes it, or with its columns."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether the file begins with the crawler's account object or CSV columns."""
         if not tree.is_file:
             return False
-        head = tree.head(tree.files()[0])
-        plain = head.removeprefix(b"\xef\xbb\xbf")
-        return bool(_HEAD.match(plain) and all(key in plain for key in _OF_USER)) or _is_table(head)
-
-    def read(self, tree: Tree) -> Iterator[Message]:
-        """Every post, and after a repost what it is about."""
         file = tree.files()[0]
-        if _is_table(tree.head(file)):
+        plain = tree.head(file).removeprefix(b"\xef\xbb\xbf")
+        return bool(_HEAD.match(plain) and all(key in plain for key in _USER_KEYS)) or _is_csv(tree, file)
+
+    def read(self, tree: SourceTree) -> Iterator[Message]:
+        """Every post; after a repost, the post that it shares."""
+        file = tree.files()[0]
+        if _is_csv(tree, file):
             posts = _Posts(_account_of_file(tree.label))
-            rows = ((number, _of_row(row)) for number, row in csv_rows(tree, file))
+            rows = ((number, _row_as_post(row)) for number, row in csv_rows(tree, file))
             yield from messages_of(tree, file, rows, posts.message, posts.reposted)
             return
         account = _Account("?", "?")
-        with json_stream(tree, file) as stream:
+        with open_json(tree, file) as stream:
             for key in stream.members():
                 if key == "user" and stream.peek() == "{":
                     user = stream.value()
@@ -74,7 +80,7 @@ class WeiboReader:
 
 
 class _Account(msgspec.Struct, frozen=True):
-    """Whose posts a file holds."""
+    """The account whose posts are in a file."""
 
     id: str
     name: str
@@ -87,16 +93,16 @@ class _Posts:
         self._account = account
 
     def message(self, post: Mapping[str, Any], origin: str) -> Message:
-        """The post itself; of a repost, what its writer put before the chain of earlier ones."""
+        """The post itself; for a repost, the writer's comment before the chain of earlier reposts."""
         source = as_object(post.get("retweet"))
         text, words = _cleaned(post, self._account.name), ""
-        text = "" if text in _PICTURES and _media(post) else text
-        is_repost = bool(source) or _CHAIN.search(text) is not None
+        text = "" if text in _MEDIA_CAPTIONS and _media(post) else text
+        is_repost = bool(source) or _REPOST_CHAIN.search(text) is not None
         if is_repost:
-            words = _ANSWER.sub("", _CHAIN.sub("", text)).strip()
-            text = "" if words.lower() in _EMPTY else words
+            words = _REPLY_PREFIX.sub("", _REPOST_CHAIN.sub("", text)).strip()
+            text = "" if words.lower() in _NO_COMMENT else words
         return Message(
-            id=_number(post["id"]),
+            id=_post_id(post["id"]),
             platform=PLATFORM,
             chat=POSTS,
             kind="quote" if is_repost else "post",
@@ -104,14 +110,14 @@ class _Posts:
             sender_name=self._account.name,
             sent_at=_time(post),
             text=text,
-            reply_to=_number(source["id"]) if source.get("id") else None,
+            reply_to=_post_id(source["id"]) if source.get("id") else None,
             chat_name=self._account.name,
-            mark="retweet" if is_repost and not text else _media(post),
+            mark=Mark.RETWEET if is_repost and not text else _media(post),
             origin=origin,
         )
 
     def reposted(self, post: Mapping[str, Any], message: Message) -> Iterator[Message]:
-        """What a repost is about. Of a post that is gone only a notice of Weibo's is left, and nobody's name."""
+        """The post that a repost shares. A deleted one has only Weibo's notice, and no author."""
         source = as_object(post.get("retweet"))
         if not source.get("id"):
             return
@@ -119,34 +125,34 @@ class _Posts:
         kind: Kind = "post"
         yield msgspec.structs.replace(
             message,
-            id=_number(source["id"]),
+            id=_post_id(source["id"]),
             kind=kind,
             sender=writer or "?",
             sender_name=str(source.get("screen_name") or writer or "?"),
             sent_at=_time(source) if source.get("created_at") or source.get("full_created_at") else message.sent_at,
             text=_cleaned(source, str(source.get("screen_name") or "")),
             reply_to=None,
-            mark=_media(source) if writer else "deleted",
+            mark=_media(source) if writer else Mark.DELETED,
         )
 
 
 def _cleaned(post: Mapping[str, Any], name: str) -> str:
-    """The text without what the site puts in place of links, pictures, videos and the rest of a long post."""
+    """The text without the site's placeholders for links, pictures, videos and the rest of a long post."""
     text = _FILLER.sub("", str(post["text"]).strip()).strip()
     return text.removesuffix(f"{name}{_VIDEO}").strip() if name else text
 
 
 def _media(post: Mapping[str, Any]) -> Mark:
-    return "media" if post.get("pics") or post.get("video_url") else ""
+    return Mark.MEDIA if post.get("pics") or post.get("video_url") else Mark.NONE
 
 
-def _number(value: object) -> str:
-    """A post's id; tables have a tab behind it, so that spreadsheets leave it alone. Raises ValueError."""
+def _post_id(value: object) -> str:
+    """A post's id; CSV files have a tab behind it, so that spreadsheets do not round it. Raises ValueError."""
     return str(int(str(value).strip()))
 
 
 def _time(post: Mapping[str, Any]) -> datetime:
-    """When it was posted. Raises what is `MALFORMED`."""
+    """When it was posted. Raises any of RECORD_ERRORS."""
     text = str(post.get("full_created_at") or post["created_at"]).strip()
     try:
         time = datetime.fromisoformat(text)
@@ -157,11 +163,11 @@ def _time(post: Mapping[str, Any]) -> datetime:
     return (time if time.tzinfo else time.replace(tzinfo=_ZONE)).astimezone(UTC)
 
 
-def _of_row(row: Mapping[str, str]) -> dict[str, Any]:
-    """A row as the JSON has it."""
-    post: dict[str, Any] = _of_columns(row, "")
+def _row_as_post(row: Mapping[str, str]) -> dict[str, Any]:
+    """A CSV row in the form of the JSON file."""
+    post: dict[str, Any] = _pick_columns(row, "")
     if row.get("源微博id", "").strip():
-        source = _of_columns(row, "源微博")
+        source = _pick_columns(row, "源微博")
         post["retweet"] = {
             **source,
             "user_id": row.get("源用户id", "").strip(),
@@ -170,7 +176,7 @@ def _of_row(row: Mapping[str, str]) -> dict[str, Any]:
     return post
 
 
-def _of_columns(row: Mapping[str, str], prefix: str) -> dict[str, Any]:
+def _pick_columns(row: Mapping[str, str], prefix: str) -> dict[str, Any]:
     names = {
         "id": "id",
         "text": "正文",
@@ -182,13 +188,12 @@ def _of_columns(row: Mapping[str, str], prefix: str) -> dict[str, Any]:
     return {key: row[prefix + name] for key, name in names.items() if prefix + name in row}
 
 
-def _is_table(head: bytes) -> bool:
-    first = decode_head(head).lstrip("\ufeff").replace("\r", "\n").partition("\n")[0]
-    return _COLUMNS.issubset(name.strip().strip('"').lower() for name in first.split(","))
+def _is_csv(tree: SourceTree, file: str) -> bool:
+    return _COLUMNS.issubset(csv_columns(tree, file))
 
 
 def _account_of_file(label: str) -> _Account:
-    """A table does not name its account, but the crawler names it so, in a folder of the account's name."""
-    stem = file_title(label)
+    """The account of a CSV file, which the crawler names by id, in a folder with the account's name."""
+    stem = title_of(label)
     folder = label.replace("\\", "/").rstrip("/").rpartition("/")[0].rpartition("/")[2]
     return _Account(stem, folder if stem.isdecimal() and folder else stem)

@@ -1,7 +1,7 @@
-"""WhatsApp's chat export: `_chat.txt` of an iPhone, `WhatsApp Chat with ….txt` of an Android phone.
+"""Reads WhatsApp's chat export: `_chat.txt` from an iPhone, `WhatsApp Chat with ….txt` from an Android phone.
 
-Two passes over the file: the first learns who speaks and whether the day or the month comes first, the second
-yields messages. Does not know which of the speakers is the owner, only whom a private chat is with.
+Two passes over the file: the first collects the names and finds whether the day or the month comes first, the second
+yields messages. The export does not say which name is the owner's, only whom a private chat is with.
 """
 
 import re
@@ -13,21 +13,22 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.chat_text import HALF, Conversation, hour_of
-from training.archives.formats.text_lines import decode_head, text_lines
+from training.archives.formats.chat_text import TextChat, TextRecord
+from training.archives.formats.text_lines import decode_head, multiline_records
+from training.archives.formats.timestamps import AM_PM, hour_24
 from training.archives.message import Mark, Message
 from training.archives.signal.signal_export import is_chat_text
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
-_SIDE = "[\u200e\u200f]*"
-"""Which side a text begins at; Arabic dates have such signs between their numbers."""
+_DIRECTION = "[\u200e\u200f]*"
+"""Direction marks, which Arabic dates have between their numbers."""
 _DATE = (
-    rf"(?P<a>\d{{1,4}}){_SIDE}(?P<sep>[/.\-년年])\s?(?P<b>\d{{1,2}}){_SIDE}[/.\-월月]\s?(?P<c>\d{{1,4}})"
+    rf"(?P<a>\d{{1,4}}){_DIRECTION}(?P<sep>[/.\-년年])\s?(?P<b>\d{{1,2}}){_DIRECTION}[/.\-월月]\s?(?P<c>\d{{1,4}})"
     r"(?:[.日일]|\sг\.)?"
 )
 _TIME = (
-    rf"(?:(?!\d)(?:klo\s|kl\.?\s|lúc\s|um\s|at\s|à\s|às\s|alle\s|a\slas\s))?(?:(?!\d)(?P<before>{HALF}))?\s?(?P<hour>\d{{1,2}})[:.](?P<minute>\d\d)"
-    rf"(?:[:.](?P<second>\d\d))?(?:\s?(?P<after>{HALF}))?"
+    rf"(?:(?!\d)(?:klo\s|kl\.?\s|lúc\s|um\s|at\s|à\s|às\s|alle\s|a\slas\s))?(?:(?!\d)(?P<before>{AM_PM}))?\s?(?P<hour>\d{{1,2}})[:.](?P<minute>\d\d)"
+    rf"(?:[:.](?P<second>\d\d))?(?:\s?(?P<after>{AM_PM}))?"
 )
 _STAMP = rf"{_DATE}[,،]?\s+{_TIME}"
 _HEADS = {
@@ -46,7 +47,7 @@ _TITLES = (
     re.compile(rf"WhatsApp(?:[ -]?(?:chat|keskustelu))? (?:{_WITH}) (?P<name>.+?){_END}", re.IGNORECASE),
 )
 
-# What stands for a file that was not exported, by the word that says so; and a file that was.
+# Placeholders of files that were not exported, and of files that were, by the word that says so.
 _ABSENT = (
     r"omitted|weggelassen|ausgelassen|ausgeschlossen|omis|omit|omessi|omesso|oculta|ocult|não revelad|weggelaten|"
     r"без медиа|пропущ|pominięt|dahil edilmedi|disertakan|略去|忽略|省略|含まれて|メディア(?:無|な)し|"
@@ -87,13 +88,13 @@ _EDITED = re.compile(
     r"chỉnh sửa)[^<>\n]{0,20}>$",
     re.IGNORECASE,
 )
-# On an iPhone whatever the app writes into a message itself begins with U+200E, in every language.
+# On an iPhone everything that the app itself writes into a message begins with U+200E, in every language.
 _BY_APP = re.compile(r"\u200e<(?P<what>[^<>\n]{1,200})>$")
-# What stands for a file may follow its name or its caption.
-_BEHIND = re.compile(rf"\u200e(?P<what>[^\u200e<>\n]{{0,40}}(?:{_ABSENT})\w*\.?)$", re.IGNORECASE)
+# The placeholder of a file may follow its name or its caption.
+_PLACEHOLDER_AT_END = re.compile(rf"\u200e(?P<what>[^\u200e<>\n]{{0,40}}(?:{_ABSENT})\w*\.?)$", re.IGNORECASE)
 _FILE = re.compile(r"[^\n]{1,200}\.\w{2,5}(?: • .{1,30})?$")
 _POLL = re.compile(r"(?:POLL|UMFRAGE|ENCUESTA|SONDAGE|SONDAGGIO|ENQUETE|ANKET|投票|投票活動)[:：]\n")
-_CALLED = re.compile(
+_CALL = re.compile(
     r"(?:(?:Missed |Silenced )?(?:group )?(?:Voice|Video|Group) call(?:, .{1,40}|\.)?"
     r"|Verpasster? (?:Gruppen-?)?(?:Sprach|Video)anruf|(?:Llamada|Videollamada)(?: de (?:voz|v[ií]deo)| grupal)?"
     r" perdida|Appel (?:vocal|vidéo)(?: de groupe)? manqué|(?:Chiamata|Videochiamata)(?: vocale)? persa"
@@ -112,22 +113,20 @@ _BLANKS = {0x202F: " ", 0xA0: " "}
 _QUOTES = ('"“”„', "«»", "「」")
 _ANGLED = re.compile(r"<[^<>\n]{3,60}>")
 _NOTHING = "null"
-"""What Android writes for a picture that may be looked at once; somebody may also write just that."""
-_OFTEN = 3
-_MOST_ANGLED = 1000
+"""What Android writes for a view-once picture; people may write it too."""
+_MIN_PLACEHOLDER_COUNT = 3
+_MAX_ANGLED = 1000
 _SNIFFED = 4096
-_LONGEST = 1 << 20
-"""Characters of one message; what goes on beyond is no message that WhatsApp would have sent."""
 
 
 class _Survey(msgspec.Struct):
-    """What the first pass learned.
+    """What the first pass found.
 
     Attributes:
         form: `ios` or `android`.
-        order: places of year, month and day among the three numbers of a date.
-        names: who speaks.
-        placeholders: what stands in place of files, in a language that we need not know.
+        order: positions of year, month and day among the three numbers of a date.
+        names: everybody who writes.
+        placeholders: texts in place of files, in a language that the patterns need not cover.
     """
 
     form: str
@@ -137,74 +136,61 @@ class _Survey(msgspec.Struct):
 
 
 class WhatsAppReader:
-    """Reads one chat. Its times are local, without a zone; the owner's zone is taken."""
+    """Reads one chat. Times are local, without a zone, and are read in the owner's zone."""
 
     name = "whatsapp"
     accepts = "WhatsApp chat export (the zip or its _chat.txt)"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether the first line begins like a message of either form, and somebody or the app speaks in the next."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether the first line begins like a message of either form, and one has a sender or is WhatsApp's notice."""
         if not tree.is_file:
             return False
         head = decode_head(tree.head(tree.files()[0], _SNIFFED))
         lines = head.translate(_BLANKS).splitlines()
         if not lines or (form := _form(lines[0])) is None or is_chat_text(head):
             return False
-        begun = [line[match.end() :] for line in lines if (match := _HEADS[form].match(line))]
-        return any(_split(text)[0] or _ENCRYPTED.search(text) for text in begun)
+        texts = [line[match.end() :] for line in lines if (match := _HEADS[form].match(line))]
+        return any(_split(text)[0] or _ENCRYPTED.search(text) for text in texts)
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every message and system line of the chat."""
         file = tree.files()[0]
         survey = _survey(tree, file)
-        chat = Conversation("whatsapp", _title(tree.label), survey.names)
+        chat = TextChat("whatsapp", _title(tree.label), survey.names)
         for number, match, text in _records(tree, file, survey.form):
             sender, body = _split(text)
             mark, body = _mark(sender, body, survey.placeholders)
             try:
                 sent_at = _time(match, survey.order, tree.zone)
-                message = chat.message(sent_at, sender, body, mark, f"{file}:{number}")
+                message = chat.message(TextRecord(number, sent_at, sender, body, mark), f"{file}:{number}")
             except (ValueError, OverflowError) as error:
-                tree.bad(file, tr("line {number}", number=number), error)
+                tree.report_bad(file, tr("line {number}", number=number), error)
                 continue
             yield message
 
 
 def _form(line: str) -> str | None:
-    """Which of the two forms a line begins a message in."""
+    """The form in which a line begins a message, if it does."""
     return next((form for form, head in _HEADS.items() if head.match(line)), None)
 
 
-def _records(tree: Tree, file: str, form: str) -> Iterator[tuple[int, re.Match[str], str]]:
-    """(line number, stamp, text) of every message; lines that begin no message go on with the one before.
+def _records(tree: SourceTree, file: str, form: str) -> Iterator[tuple[int, re.Match[str], str]]:
+    """Yields (line number, stamp, text) of every message; other lines continue the message before.
 
-    A line may begin with a date that somebody typed: only a whole stamp of the file's own form begins a message.
+    A line may begin with a date that somebody typed: only a complete stamp in the file's own form begins a message.
     """
-    head = _HEADS[form]
-    begun: tuple[int, re.Match[str], list[str]] | None = None
-    size = 0
-    with tree.open(file) as stream:
-        for number, raw in text_lines(stream, tree.head(file, _SNIFFED)):
-            line = raw.translate(_BLANKS)
-            match = head.match(line)
-            if match is not None:
-                if begun is not None:
-                    yield begun[0], begun[1], "\n".join(begun[2])
-                begun, size = (number, match, [line[match.end() :]]), 0
-            elif begun is None:
-                if line.strip():
-                    tree.bad(file, tr("line {number}", number=number), tr("text before the first message"))
-            elif size > _LONGEST:
-                tree.bad(file, tr("line {number}", number=number), tr("message too long"))
-            else:
-                begun[2].append(raw)
-                size += len(raw)
-    if begun is not None:
-        yield begun[0], begun[1], "\n".join(begun[2])
+
+    def parse_head(raw: str) -> tuple[re.Match[str], str] | None:
+        line = raw.translate(_BLANKS)
+        match = _HEADS[form].match(line)
+        return None if match is None else (match, line[match.end() :])
+
+    for number, (stamp, first), lines in multiline_records(tree, file, parse_head):
+        yield number, stamp, "\n".join([first, *lines])
 
 
-def _survey(tree: Tree, file: str) -> _Survey:
-    """Reads the file once for its speakers and for the order of day and month."""
+def _survey(tree: SourceTree, file: str) -> _Survey:
+    """The first pass: names, the order of day and month, and placeholders."""
     head = decode_head(tree.head(file, _SNIFFED)).translate(_BLANKS)
     form = _form(head.splitlines()[0]) or "android"
     names: set[str] = set()
@@ -212,23 +198,23 @@ def _survey(tree: Tree, file: str) -> _Survey:
     largest = [0, 0, 0]
     backward = dict.fromkeys(_ORDERS, 0)
     last: dict[tuple[int, int, int], tuple[int, ...]] = {}
-    writes_halves = False
-    for _, match, text in _records(tree.unheard(), file, form):
+    has_am_pm = False
+    for _, match, text in _records(tree.for_survey(), file, form):
         numbers = tuple(int(match[name]) for name in "abc")
         largest = [max(pair) for pair in zip(largest, numbers, strict=True)]
-        writes_halves = writes_halves or match["after"] in ("AM", "PM")
+        has_am_pm = has_am_pm or match["after"] in ("AM", "PM")
         for order in _ORDERS:
             date = tuple(numbers[place] for place in order)
             backward[order] += date < last.get(order, date)
             last[order] = date
         sender, body = _split(text)
-        # The app writes in the name of a group or of its members, too; that alone makes nobody a speaker.
+        # The app writes notices in the name of a group or its members too; those alone make nobody a speaker.
         if sender and not _is_notice(body):
             names.add(sender)
-        if (_ANGLED.fullmatch(body) or body == _NOTHING) and (body in angled or len(angled) < _MOST_ANGLED):
+        if (_ANGLED.fullmatch(body) or body == _NOTHING) and (body in angled or len(angled) < _MAX_ANGLED):
             angled[body] += 1
-    placeholders = frozenset(text for text, count in angled.items() if count >= _OFTEN)
-    is_american = writes_halves and "/" in head[:40]
+    placeholders = frozenset(text for text, count in angled.items() if count >= _MIN_PLACEHOLDER_COUNT)
+    is_american = has_am_pm and "/" in head[:40]
     return _Survey(form, _order(largest, backward, is_american=is_american), frozenset(names), placeholders)
 
 
@@ -237,7 +223,7 @@ _ORDERS = (_DAY_FIRST, _MONTH_FIRST, _YEAR_FIRST)
 
 
 def _order(largest: list[int], backward: dict[tuple[int, int, int], int], *, is_american: bool) -> tuple[int, int, int]:
-    """Places of (year, month, day): what the numbers allow, then what runs forward in time, then the custom."""
+    """Positions of (year, month, day): as the numbers allow, else what runs forward in time, else the custom."""
     if largest[0] > 31:
         return _YEAR_FIRST
     if largest[0] > 12 and largest[1] <= 12:
@@ -250,11 +236,11 @@ def _order(largest: list[int], backward: dict[tuple[int, int, int], int], *, is_
 
 
 def _time(match: re.Match[str], order: tuple[int, int, int], zone: ZoneInfo) -> datetime:
-    """The stamp as a time. Raises ValueError for a day that no calendar has."""
+    """The time of a stamp. Raises ValueError for an impossible date."""
     numbers = [int(match[name]) for name in "abc"]
     year, month, day = (numbers[place] for place in order)
     minute, second = int(match["minute"]), int(match["second"] or 0)
-    hour = hour_of(int(match["hour"]), match["after"] or match["before"])
+    hour = hour_24(int(match["hour"]), match["after"] or match["before"])
     return datetime(year if year > 99 else 2000 + year, month, day, hour, minute, second, tzinfo=zone)
 
 
@@ -262,46 +248,48 @@ def _split(text: str) -> tuple[str, str]:
     """Sender and body; a system line has no sender."""
     stripped = text.lstrip("\u200e\u200f")
     match = _SENDER.match(stripped)
-    # `Tom changed the subject to "a: b"`: what ends within quotation marks is no name.
+    # `Tom changed the subject to "a: b"`: a text with an open quotation mark is no name.
     if match is None or any(sum(map(match["name"].count, pair)) % 2 for pair in _QUOTES):
         return "", text
     return match["name"].translate(_CLEAN).strip().removeprefix("~").strip(), stripped[match.end() :]
 
 
 def _is_notice(body: str) -> bool:
-    """Whether the app wrote the body of its own accord, not in place of something that was sent."""
+    """Whether the body is a notice of the app, not a placeholder of something that was sent."""
     text = body.translate(_CLEAN).strip()
     if not body.startswith("\u200e") or _DELETED.fullmatch(text):
         return False
-    return bool(_ENCRYPTED.search(text)) or not (_MEDIA.match(text) or _BY_APP.match(body) or _BEHIND.search(body))
+    return bool(_ENCRYPTED.search(text)) or not (
+        _MEDIA.match(text) or _BY_APP.match(body) or _PLACEHOLDER_AT_END.search(body)
+    )
 
 
 def _mark(sender: str, body: str, placeholders: frozenset[str]) -> tuple[Mark, str]:
-    """What the app wrote itself is no text of anybody's; and the body without the app's additions."""
+    """The mark of a message, and its body without what the app adds."""
     text = _EDITED.sub("", body)
     first, _, rest = text.translate(_CLEAN).strip().partition("\n")
     clean = f"{first}\n{rest}".strip()
-    if not sender or _POLL.match(clean) or _CALLED.match(clean):
-        return "service", clean
+    if not sender or _POLL.match(clean) or _CALL.match(clean):
+        return Mark.SERVICE, clean
     if _DELETED.fullmatch(clean):
-        return "deleted", clean
+        return Mark.DELETED, clean
     if _MEDIA.fullmatch(first.strip()) or body.strip() in placeholders:
-        caption = rest.strip()  # beneath a document that was sent stands its name once more
+        caption = rest.strip()  # for a document, its name once more
         caption = "" if first.strip().startswith(f"{caption} (") else caption
-        return "sticker" if _STICKER.match(first) and not rest else "media", caption
-    if attached := _BY_APP.search(text) or _BEHIND.search(text):
-        return "media", _caption(text[: attached.start()])
-    return "service" if _is_notice(body) else "", clean
+        return Mark.STICKER if _STICKER.match(first) and not rest else Mark.MEDIA, caption
+    if attached := _BY_APP.search(text) or _PLACEHOLDER_AT_END.search(text):
+        return Mark.MEDIA, _caption(text[: attached.start()])
+    return Mark.SERVICE if _is_notice(body) else Mark.NONE, clean
 
 
 def _caption(text: str) -> str:
-    """What somebody wrote to a file; its name is nobody's words."""
+    """The caption of a file; empty if it is only the file's name."""
     caption = text.translate(_CLEAN).strip()
     return "" if _FILE.match(caption) else caption
 
 
 def _title(label: str) -> str:
-    """Whom or what the chat is with, if the file or its folder says so."""
+    """The name of the other person or group, if the file or its folder has it."""
     for part in reversed(label.split("/")):
         for pattern in _TITLES:
             if match := pattern.search(part):

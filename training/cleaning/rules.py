@@ -29,13 +29,13 @@ Reason = Literal[
 """Why a message is not in the data set; those from `duplicate` on are about its session or other messages too."""
 
 _BY_MARK: dict[Mark, Reason] = {
-    "service": "service",
-    "forward": "forward",
-    "retweet": "retweet",
-    "bot": "bot",
-    "superseded": "superseded",
-    "deleted": "deleted",
-    "sticker": "media",
+    Mark.SERVICE: "service",
+    Mark.FORWARD: "forward",
+    Mark.RETWEET: "retweet",
+    Mark.BOT: "bot",
+    Mark.SUPERSEDED: "superseded",
+    Mark.DELETED: "deleted",
+    Mark.STICKER: "media",
 }
 _LINK = re.compile(r"(?:https?://|www\.)\S+")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
@@ -53,8 +53,8 @@ def drop_reason(message: Message, text: str) -> Reason | None:
     if (reason := _BY_MARK.get(message.mark)) is not None:
         return reason
     if not text:
-        return "media" if message.mark == "media" else "empty"
-    if message.mark == "reaction" and message.is_owner is False:
+        return "media" if message.mark == Mark.MEDIA else "empty"
+    if message.mark == Mark.REACTION and message.is_owner is False:
         return "reaction"  # of the owner's, those that answer something stay
     if ("://" in text or "www." in text) and not any(map(str.isalnum, _LINK.sub("", text))):
         return "link-only"

@@ -317,7 +317,7 @@ class _Build:
             sources=source_reports(self.found.sources, self.ledger.rows),
             unknown=unread.files,
             unknown_count=unread.count,
-            beside=unread.beside,
+            beside=unread.attachments,
             absent=self.owner.absent,
             sessions=sessions,
             gaps=self.gaps,

@@ -22,7 +22,7 @@ import msgspec
 from doppel.config import Config, PrivateKind
 from doppel.i18n import language, set_language
 from training.archives.discovery import SAMPLE, Source, discover, installed_readers
-from training.archives.message import Message, writable
+from training.archives.message import Message, without_surrogates
 from training.archives.source_tree import BadRecord
 from training.cleaning.rules import clean_text
 from training.dataset.message_store import Stored
@@ -56,7 +56,7 @@ class Preparing(Protocol):
 
 def prepared(messages: Iterable[Message], kinds: frozenset[PrivateKind]) -> Iterator[Prepared]:
     """What a reader yields, cleaned, with the secrets of these kinds that are in it."""
-    for message in map(writable, messages):
+    for message in map(without_surrogates, messages):
         text = clean_text(message.text)
         yield message, text, find(text, kinds)
 

@@ -22,7 +22,7 @@ from doppel.system.write_errors import writing
 from training.archives.discovery import Reader, Source, discover, installed_readers
 from training.archives.message import Message
 from training.archives.parents import TWITTER, ParentsReader
-from training.archives.source_tree import Tree, open_folder
+from training.archives.source_tree import SourceTree, open_folder
 from training.cleaning.rules import clean_text, drop_reason
 from training.dataset.x_api import TOKEN
 from training.people.contacts import People
@@ -49,7 +49,7 @@ def fetched_source(config: Config) -> Iterator[Source]:
     """What was fetched so far, as an archive; nothing where there is none."""
     path = fetched_path(config)
     if path.is_file() and path.stat().st_size:
-        yield Source(ParentsReader(), Tree(open_folder(path), path.name, str(path), config.zone))
+        yield Source(ParentsReader(), SourceTree(open_folder(path), path.name, str(path), config.zone))
 
 
 def fetch_parents(
@@ -148,7 +148,7 @@ def _survey(config: Config, readers: Sequence[Reader]) -> tuple[list[str], set[s
     wanted: dict[tuple[str, bool | None], set[int]] = {}
     with closing(found):
         for number, source in enumerate([*found.sources, *fetched_source(config)]):
-            for written in source.reader.read(source.tree.unheard()):
+            for written in source.reader.read(source.tree.for_survey()):
                 people.saw(written)
                 message = whose(number, written)
                 owner.saw(number, message)

@@ -13,7 +13,7 @@ import msgspec
 
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
-from training.archives.formats.records import as_object
+from training.archives.formats.archive_records import as_object
 from training.archives.parents import TWITTER
 
 TOKEN = "X_BEARER_TOKEN"  # noqa: S105 the name of the variable

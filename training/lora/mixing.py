@@ -93,7 +93,8 @@ def count_tokens(items: Iterable[Example]) -> int:
 def dialogue_examples(dialogue: Dialogue, transcript: Transcript, max_length: int) -> list[Example]:
     """A dialogue as examples with loss on the assistant's turns."""
     turns = [
-        Turn(_NAMES[role], tuple(one.text for one in run)) for role, run in groupby(dialogue.said, lambda one: one.role)
+        Turn(_NAMES[role], tuple(one.text for one in run))
+        for role, run in groupby(dialogue.turns, lambda one: one.role)
     ]
     encoded = transcript.encode(HEADER, turns, ASSISTANT)
     return [example for example in cut(encoded, max_length) if example.supervised]
@@ -211,4 +212,4 @@ def _source(taken: _Taken, total: float) -> Source:
 
 
 def _size(dialogue: Dialogue) -> int:
-    return sum(len(one.text.encode(errors="replace")) for one in dialogue.said)
+    return sum(len(one.text.encode(errors="replace")) for one in dialogue.turns)

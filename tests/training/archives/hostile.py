@@ -27,13 +27,13 @@ from tests.training.archives import (
     test_mastodon,
     test_matrix,
     test_meta,
-    test_qq,
     test_qq_exporter,
+    test_qq_text,
     test_reddit,
     test_signal,
-    test_signal_frames,
+    test_signal_plaintext,
     test_slack,
-    test_wechat,
+    test_wechat_csv,
     test_wechat_json,
     test_weibo,
     test_whatsapp,
@@ -116,9 +116,9 @@ def _exports() -> dict[tuple[str, str], Files]:
                 map(
                     _json,
                     (
-                        *test_signal_frames.PEOPLE,
-                        test_signal_frames.item(1, "2", "hi"),
-                        test_signal_frames.item(2, "1", "x"),
+                        *test_signal_plaintext.PEOPLE,
+                        test_signal_plaintext.item(1, "2", "hi"),
+                        test_signal_plaintext.item(2, "1", "x"),
                     ),
                 )
             )
@@ -139,9 +139,11 @@ def _exports() -> dict[tuple[str, str], Files]:
         ("table", ""): {
             "chat.csv": "username,text,timestamp\nTom,hallo,1600000000\n小林,好,2020-10-10 10:10\n".encode()
         },
-        ("qq", "text"): {"小鹿.txt": test_qq.FRIEND.encode()},
-        ("qq", "group"): {"茶会.txt": test_qq.GROUP.encode()},
-        ("qq", "mht"): {"小鹿.mht": test_qq.mht(test_qq.row("小鹿", "8:43:38", test_qq.font("在吗<br>嗯"))).encode()},
+        ("qq", "text"): {"小鹿.txt": test_qq_text.FRIEND.encode()},
+        ("qq", "group"): {"茶会.txt": test_qq_text.GROUP.encode()},
+        ("qq", "mht"): {
+            "小鹿.mht": test_qq_text.mht(test_qq_text.row("小鹿", "8:43:38", test_qq_text.font("在吗<br>嗯"))).encode()
+        },
         ("qq-exporter", ""): {
             "小鹿.json": _json(
                 test_qq_exporter.exported(
@@ -151,9 +153,11 @@ def _exports() -> dict[tuple[str, str], Files]:
             )
         },
         ("qq-exporter", "chunks"): _encoded(test_qq_exporter.chunked()),
-        ("wechat", ""): {"小鹿.csv": test_wechat.DUMPED.encode()},
+        ("wechat", ""): {"小鹿.csv": test_wechat_csv.DUMPED.encode()},
         ("wechat", "traced"): {
-            "messages.csv": test_wechat.table(test_wechat.TRACE, test_wechat.traced(1, "在吗", "我")).encode()
+            "messages.csv": test_wechat_csv.table(
+                test_wechat_csv.TRACE, test_wechat_csv.traced(1, "在吗", "我")
+            ).encode()
         },
         ("wechat-json", "list"): {"小鹿.json": _json([listed(1, test_wechat_json.DEER, "在吗"), listed(2, me, "在")])},
         ("wechat-json", "session"): {

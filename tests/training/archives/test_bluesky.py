@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tests.training.exports import ZONE, read_all, write_folder
 from training.archives.bluesky import BlueskyReader
 from training.archives.formats import car as car_module
-from training.archives.formats.car import MAX_DEPTH, DamagedCAR, CID, read_blocks, decode
-from training.archives.source_tree import Tree, open_folder
+from training.archives.formats.car import CID, MAX_DEPTH, DamagedCAR, decode, read_blocks
+from training.archives.source_tree import SourceTree, open_folder
 
 READER = BlueskyReader()
 DID = "did:plc:mara"
@@ -195,7 +195,7 @@ def test_blocks_larger_than_any_are_left_out_unread(tmp_path: Path, monkeypatch:
     contents = [encode(post(1, "a")), encode(post(2, "x" * 700_000)), encode(post(3, "c"))]
     messages, bad = read(tmp_path, car(*contents))
     assert [one.text for one in messages] == ["a", "c"]
-    assert [(one.position, one.reason) for one in bad] == [("record 2", "a block larger than any")]
+    assert [(one.position, one.reason) for one in bad] == [("record 2", "block too large")]
 
 
 @pytest.mark.parametrize(
@@ -234,10 +234,10 @@ def test_a_path_that_grows_with_every_entry_is_bounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"\x0aabc", b"PK\x03\x04", b"{}", b"\xff" * 20, b"\x00", b"\x01\xa0"])
 def test_others_are_not_claimed(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "file").write_bytes(data)
-    assert not READER.sniff(Tree(open_folder(tmp_path), "file", "file", ZONE))
+    assert not READER.sniff(SourceTree(open_folder(tmp_path), "file", "file", ZONE))
     (tmp_path / "file").write_bytes(car(encode({"some": "other data"})))
-    assert not READER.sniff(Tree(open_folder(tmp_path), "file", "file", ZONE))
-    assert not READER.sniff(Tree(open_folder(write_folder(tmp_path / "empty", {})), "", "empty", ZONE))
+    assert not READER.sniff(SourceTree(open_folder(tmp_path), "file", "file", ZONE))
+    assert not READER.sniff(SourceTree(open_folder(write_folder(tmp_path / "empty", {})), "", "empty", ZONE))
 
 
 VALUES = st.recursive(
@@ -274,6 +274,6 @@ def test_no_damage_raises_or_takes_a_post_silently(data: st.DataObject) -> None:
         whole[data.draw(st.integers(60, len(whole) - 1))] = data.draw(st.integers(0, 255))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "repo.car").write_bytes(whole)
-        tree = Tree(open_folder(Path(folder)), "repo.car", "repo.car", ZONE)
+        tree = SourceTree(open_folder(Path(folder)), "repo.car", "repo.car", ZONE)
         messages = list(READER.read(tree))
     assert len(messages) == 4 or tree.bad_count

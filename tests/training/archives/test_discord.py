@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.exports import read_all, write_folder, write_json, write_zip
-from training.archives.discord.exporter import DiscordExporterReader
-from training.archives.discord.package import DiscordReader
+from training.archives.discord.chat_exporter import DiscordExporterReader
+from training.archives.discord.data_package import DiscordReader
 
 CHANNEL, DIRECT = "111111111111111111", "222222222222222222"
 CSV = (

@@ -86,7 +86,7 @@ def test_what_no_reader_knows_in_a_recognised_zip_is_named(tmp_path: Path) -> No
     path = write_zip(tmp_path / "all.zip", {**chat, **others}, "DataExport/")
     unread = read(path)
     assert unread.files == [f"{path}/DataExport/{name}" for name in ("talk.xyz", "old/messages.html")]
-    assert (unread.count, unread.beside) == (2, 4)
+    assert (unread.count, unread.attachments) == (2, 4)
 
 
 def test_of_an_export_that_is_a_folder_everything_that_was_not_opened_is_told(tmp_path: Path) -> None:
@@ -94,11 +94,11 @@ def test_of_an_export_that_is_a_folder_everything_that_was_not_opened_is_told(tm
     unread = read(write_folder(tmp_path / "twitter", files))
     assert unread.files == [str(tmp_path / "twitter" / "data/notes.xyz")]
     # like.js, the page, its script, and the picture
-    assert (unread.count, unread.beside) == (1, 4)
+    assert (unread.count, unread.attachments) == (1, 4)
 
 
 def test_a_long_list_of_unknown_files_is_cut_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery_module, "LISTED", 3)
+    monkeypatch.setattr(discovery_module, "MAX_LISTED", 3)
     unread = read(write_folder(tmp_path / "a", {"result.json": CHAT, **{f"{n}.xyz": "x" for n in range(7)}}))
     assert [Path(name).name for name in unread.files] == ["0.xyz", "1.xyz", "2.xyz"]
     assert unread.count == 7
@@ -107,7 +107,7 @@ def test_a_long_list_of_unknown_files_is_cut_and_counted(tmp_path: Path, monkeyp
 def test_a_broken_zip_that_somebody_sent_ends_nothing(tmp_path: Path) -> None:
     chat = {"ChatExport/result.json": CHAT, "ChatExport/files/broken.zip": "no zip", "ChatExport/files/a.txt": "x"}
     unread = read(write_folder(tmp_path / "archive", chat))
-    assert (unread.files, unread.beside) == ([], 2)
+    assert (unread.files, unread.attachments) == ([], 2)
     unread = read(write_zip(tmp_path / "all.zip", {"result.json": CHAT, "sent.zip": "no zip"}))
     assert unread.files == [str(tmp_path / "all.zip/sent.zip")]
 
@@ -153,7 +153,9 @@ def test_one_clear_line(tmp_path: Path, name: str, files: dict[str, str] | None,
 
 def test_an_unknown_file_is_told_what_is_supported(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(UserError, match=r"notes\.txt: unknown archive format; `doppel build --list-formats` lists the supported ones$"):
+    with pytest.raises(
+        UserError, match=r"notes\.txt: unknown archive format; `doppel build --list-formats` lists the supported ones$"
+    ):
         find(tmp_path / "notes.txt")
 
 
@@ -167,9 +169,7 @@ def test_what_is_packed_otherwise_has_to_be_unpacked(tmp_path: Path, name: str) 
 
 def test_an_export_as_pages_is_to_be_made_again(tmp_path: Path) -> None:
     export = write_folder(tmp_path / "ChatExport", {"messages.html": "<!DOCTYPE html>", "css/style.css": "x"})
-    with pytest.raises(
-        UserError, match=r"messages\.html: HTML exports are not supported; export again as JSON"
-    ):
+    with pytest.raises(UserError, match=r"messages\.html: HTML exports are not supported; export again as JSON"):
         find(export)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.exports import ZONE, read_all, write_folder, write_json
 from training.archives.google_chat import GoogleChatReader, parse_time
-from training.archives.source_tree import Tree, open_folder
+from training.archives.source_tree import SourceTree, open_folder
 
 MARA, TOM = {"name": "Mara", "email": "mara@a.example", "user_type": "Human"}, {"name": "Tom", "user_type": "Human"}
 
@@ -165,4 +165,4 @@ def test_reactions_say_who_reacted(tmp_path: Path) -> None:
 
 def test_instruction_data_that_begins_alike_is_left_to_others(tmp_path: Path) -> None:
     path = write_json(tmp_path / "data.jsonl", {"conversations": [{"from": "human", "value": "q"}]})
-    assert not GoogleChatReader().sniff(Tree(open_folder(path), path.name, path.name, ZONE))
+    assert not GoogleChatReader().sniff(SourceTree(open_folder(path), path.name, path.name, ZONE))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.training.exports import ZONE, read_all
 from training.archives.imessage import IMessageReader
 from training.archives.message import Message
-from training.archives.source_tree import BadRecord, Tree, open_folder
+from training.archives.source_tree import BadRecord, SourceTree, open_folder
 
 CHAT = (
     "Mar 13, 2021  9:05:10 PM (Read by you after 1 hour, 49 seconds)\nTom\nhello\n\nsecond paragraph\n"
@@ -158,7 +158,7 @@ def test_broken_records_are_noted(tmp_path: Path) -> None:
 )
 def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
     path = written(tmp_path, text)
-    assert not IMessageReader().sniff(Tree(open_folder(path), path.name, path.name, ZONE))
+    assert not IMessageReader().sniff(SourceTree(open_folder(path), path.name, path.name, ZONE))
 
 
 @given(st.binary(max_size=300))

@@ -16,7 +16,7 @@ from tests.training.archives.test_slack import workspace
 from tests.training.exports import ZONE, read_all, telegram_account, telegram_chat, telegram_message, write_folder
 from training.archives.discovery import discover, installed_readers
 from training.archives.instruction_data import InstructionDataReader
-from training.archives.source_tree import Tree, open_folder
+from training.archives.source_tree import SourceTree, open_folder
 
 READER = InstructionDataReader()
 ALPACA = {"instruction": "Add", "input": "1 and 2", "output": "3"}
@@ -40,7 +40,7 @@ OPENAI = {
 
 def sniffs(tmp_path: Path, content: bytes) -> bool:
     (tmp_path / "file").write_bytes(content)
-    return READER.sniff(Tree(open_folder(tmp_path), "file", "file", ZONE))
+    return READER.sniff(SourceTree(open_folder(tmp_path), "file", "file", ZONE))
 
 
 def table(*rows: list[str]) -> str:
@@ -161,7 +161,7 @@ def test_no_other_reader_claims_it(tmp_path: Path, record: Any) -> None:
 def test_any_bytes_never_raise(data: bytes, start: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "file").write_bytes(start + data)
-        tree = Tree(open_folder(Path(folder)), "file", "file", ZONE)
+        tree = SourceTree(open_folder(Path(folder)), "file", "file", ZONE)
         READER.sniff(tree)
         for message in READER.read(tree):
             assert message.text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.training.exports import ZONE, read_all
 from training.archives.irc import IRCReader
 from training.archives.message import Message
-from training.archives.source_tree import BadRecord, Tree, open_folder
+from training.archives.source_tree import BadRecord, SourceTree, open_folder
 
 WEECHAT = (
     "2021-03-13 21:05:10\t-->\tmara (~m@host.example) has joined #tea\n"
@@ -173,7 +173,7 @@ def test_ids_stay_the_same_in_a_later_export(tmp_path: Path) -> None:
 )
 def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
     path = written(tmp_path, text, "chat.log")
-    assert not IRCReader().sniff(Tree(open_folder(path), path.name, path.name, ZONE))
+    assert not IRCReader().sniff(SourceTree(open_folder(path), path.name, path.name, ZONE))
 
 
 @given(st.binary(max_size=300))

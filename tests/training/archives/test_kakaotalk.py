@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.training.exports import read_all
 from training.archives.kakaotalk import KakaoTalkReader
 from training.archives.message import Message
-from training.archives.source_tree import BadRecord, Tree, open_folder
+from training.archives.source_tree import BadRecord, SourceTree, open_folder
 
 PC = (
     "Tom 님과 카카오톡 대화\n저장한 날짜 : 2021-03-15 10:00:00\n\n"
@@ -167,7 +167,7 @@ def test_ids_are_unique_and_stay_the_same(tmp_path: Path) -> None:
 )
 def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
     path = written(tmp_path, text)
-    assert not KakaoTalkReader().sniff(Tree(open_folder(path), path.name, path.name, ZoneInfo("UTC")))
+    assert not KakaoTalkReader().sniff(SourceTree(open_folder(path), path.name, path.name, ZoneInfo("UTC")))
 
 
 @given(st.binary(max_size=4), st.sampled_from([(PC, 8), (ANDROID, 4), (TABLE, 3)]))

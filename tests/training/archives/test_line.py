@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.training.exports import read_all
 from training.archives.line import LineReader
 from training.archives.message import Message
-from training.archives.source_tree import BadRecord, Tree, open_folder
+from training.archives.source_tree import BadRecord, SourceTree, open_folder
 
 PHONE = (
     "[LINE] Chat history with Tom\nSaved on: 2021/03/15 10:00\n\n"
@@ -38,7 +38,7 @@ def written(folder: Path, text: str, name: str = "chat.txt", encoding: str = "ut
 
 
 def sniff(path: Path) -> bool:
-    return LineReader().sniff(Tree(open_folder(path), path.name, path.name, ZoneInfo("UTC")))
+    return LineReader().sniff(SourceTree(open_folder(path), path.name, path.name, ZoneInfo("UTC")))
 
 
 def test_a_phone(tmp_path: Path) -> None:

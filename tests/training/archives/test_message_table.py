@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.training.exports import ZONE, read_all
 from training.archives.message_table import MessageTableReader
-from training.archives.source_tree import Tree, open_folder
+from training.archives.source_tree import SourceTree, open_folder
 
 READER = MessageTableReader()
 
@@ -25,7 +25,7 @@ def table(*rows: list[str]) -> str:
 
 def sniffs(folder: Path, content: str) -> bool:
     (folder / "file").write_text(content)
-    return READER.sniff(Tree(open_folder(folder), "file", "file", ZONE))
+    return READER.sniff(SourceTree(open_folder(folder), "file", "file", ZONE))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
@@ -107,7 +107,7 @@ def test_it_is_claimed_by_its_columns_alone(tmp_path: Path) -> None:
 def test_any_bytes_never_raise(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "file").write_bytes(b"username,text,timestamp\na,b,1\n" + data)
-        tree = Tree(open_folder(Path(folder)), "file", "file", ZONE)
+        tree = SourceTree(open_folder(Path(folder)), "file", "file", ZONE)
         assert READER.sniff(tree)
         assert next(READER.read(tree)).text == "b"
         list(READER.read(tree))

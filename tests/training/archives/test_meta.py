@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.exports import read_all, write_json
-from training.archives.meta.reader import MetaReader, mended
+from training.archives.meta.conversations import MetaReader, fix_mojibake
 
 
 def spoiled(text: str) -> str:
@@ -134,18 +134,18 @@ def test_a_record_without_a_time_is_counted(tmp_path: Path) -> None:
 @given(st.text())
 def test_mending_undoes_the_damage_and_leaves_other_text(text: str) -> None:
     if text.isascii():
-        assert mended(text) == text
+        assert fix_mojibake(text) == text
     else:
         try:
             whole = spoiled(text)
         except UnicodeEncodeError:  # half of a surrogate pair
             return
-        assert mended(whole) == text
+        assert fix_mojibake(whole) == text
 
 
 @pytest.mark.parametrize("text", ["schön", "你好"])
 def test_sound_text_stays(text: str) -> None:
-    assert mended(text) == text
+    assert fix_mojibake(text) == text
 
 
 def test_reactions_are_mended_and_follow_their_message(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from doppel.errors import UserError
 from tests.training.exports import read_all
 from training.archives.discovery import installed_readers
 from training.archives.message import Message
-from training.archives.parents import PARENTS, UNKNOWN, ParentsReader, written_at
+from training.archives.parents import PARENTS, UNKNOWN, ParentsReader, time_of_post
 from training.archives.source_tree import BadRecord
 
 
@@ -55,14 +55,14 @@ def test_what_is_gone_is_marked_as_deleted(tmp_path: Path) -> None:
 
 
 def test_ids_tell_the_time_where_they_hold_it() -> None:
-    assert written_at("twitter", "1050118621198921728") == datetime(2018, 10, 10, 20, 19, 24, tzinfo=UTC)
+    assert time_of_post("twitter", "1050118621198921728") == datetime(2018, 10, 10, 20, 19, 24, tzinfo=UTC)
     for platform, post in (
         ("mastodon", "1050118621198921728"),
         ("twitter", "20"),
         ("twitter", "x"),
         ("twitter", "9" * 30),
     ):
-        assert written_at(platform, post) == UNKNOWN
+        assert time_of_post(platform, post) == UNKNOWN
 
 
 def test_a_damaged_line_is_noted_and_the_rest_is_read(tmp_path: Path) -> None:

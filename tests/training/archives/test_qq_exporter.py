@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.training.exports import ZONE, read_all, write_folder, write_json, write_zip
 from training.archives.message import Message
-from training.archives.qq.exporter import QQExporterReader
-from training.archives.source_tree import BadRecord, Tree, open_folder
+from training.archives.qq.chat_exporter import QQExporterReader
+from training.archives.source_tree import BadRecord, SourceTree, open_folder
 
 ME, DEER = "u_me", "u_deer"
 FIRST = 7_600_000_000_000_000_000
@@ -152,8 +152,8 @@ def test_damaged_records_are_counted_and_the_rest_is_read(tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", [{}, [], {"metadata": {}, "messages": []}, {"chatInfo": {"name": "x"}}])
 def test_other_files_are_left_to_others(tmp_path: Path, content: Any) -> None:
     write_json(tmp_path / "x.json", content)
-    assert not QQExporterReader().sniff(Tree(open_folder(tmp_path), "x.json", "x.json", ZONE))
-    assert not QQExporterReader().sniff(Tree(open_folder(tmp_path), "", "folder", ZONE))
+    assert not QQExporterReader().sniff(SourceTree(open_folder(tmp_path), "x.json", "x.json", ZONE))
+    assert not QQExporterReader().sniff(SourceTree(open_folder(tmp_path), "", "folder", ZONE))
 
 
 @given(st.integers(0, 900), st.binary(max_size=4))

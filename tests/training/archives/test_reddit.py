@@ -16,7 +16,7 @@ from tests.training.exports import ZONE, read_all, write_folder, write_zip
 from training.archives import source_tree as tree
 from training.archives.formats import json_stream, zstd
 from training.archives.reddit import RedditReader
-from training.archives.source_tree import Tree, open_folder
+from training.archives.source_tree import SourceTree, open_folder
 
 READER = RedditReader()
 COMMENTS = "id,permalink,date,ip,subreddit,gildings,link,parent,body,media\n"
@@ -134,7 +134,7 @@ def test_one_table_alone(tmp_path: Path) -> None:
 def test_other_archives_beside_the_tables_are_still_found(tmp_path: Path) -> None:
     """A folder with folders in it is not claimed as a whole."""
     write_folder(tmp_path / "archive", {**request(), "deeper/posts.csv": request()["posts.csv"]})
-    assert not READER.sniff(Tree(open_folder(tmp_path / "archive"), "", "archive", ZONE))
+    assert not READER.sniff(SourceTree(open_folder(tmp_path / "archive"), "", "archive", ZONE))
     messages, _ = read_all(tmp_path / "archive", [READER])
     assert len([one for one in messages if one.kind == "post"]) == 4
 
@@ -219,12 +219,12 @@ def test_a_bomb_and_a_line_without_end(tmp_path: Path, monkeypatch: pytest.Monke
         b"id,date,body\n1,2,3\n",
         b"statistic,value\naccount name,mara_l\n",
         zstandard.ZstdCompressor().compress(b"not a dump\n"),
-        zstd.ZSTD + b"\xff" * 100,
+        zstd.ZSTD_MAGIC + b"\xff" * 100,
     ],
 )
 def test_others_are_not_claimed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
-    assert not READER.sniff(Tree(open_folder(tmp_path), "file", "file", ZONE))
+    assert not READER.sniff(SourceTree(open_folder(tmp_path), "file", "file", ZONE))
 
 
 @settings(max_examples=60, deadline=None)

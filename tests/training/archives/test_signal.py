@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.training.exports import ZONE, read_all
 from training.archives.message import Message
 from training.archives.signal.signal_export import SignalReader
-from training.archives.source_tree import BadRecord, Tree, open_folder
+from training.archives.source_tree import BadRecord, SourceTree, open_folder
 
 MARKDOWN = (
     "[2021-03-13 21:05:10] Tom: hello  \n\n"
@@ -155,8 +155,8 @@ def test_broken_records_are_noted(tmp_path: Path) -> None:
 def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
     path = tmp_path / "chat.txt"
     path.write_text(text, encoding="utf-8")
-    assert not SignalReader().sniff(Tree(open_folder(path), path.name, path.name, ZONE))
-    assert not SignalReader().sniff(Tree(open_folder(tmp_path), "", "folder", ZONE))
+    assert not SignalReader().sniff(SourceTree(open_folder(path), path.name, path.name, ZONE))
+    assert not SignalReader().sniff(SourceTree(open_folder(tmp_path), "", "folder", ZONE))
 
 
 @given(st.binary(max_size=300))
@@ -164,7 +164,7 @@ def test_no_bytes_stop_it(tmp_path_factory: pytest.TempPathFactory, data: bytes)
     for text in (MARKDOWN, JSON_LINES):
         path = tmp_path_factory.mktemp("any") / "chat"
         path.write_bytes(text.encode("utf-8-sig") + data)
-        if SignalReader().sniff(Tree(open_folder(path), path.name, path.name, ZONE)):
+        if SignalReader().sniff(SourceTree(open_folder(path), path.name, path.name, ZONE)):
             messages, _ = read(path)
             assert len(messages) >= 7
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from doppel.errors import UserError
 from tests.training.exports import ZONE, read_all, telegram_message, tweet, twitter_files, write_zip
 from training.archives import source_tree as tree
-from training.archives.source_tree import Tree, open_folder, open_zip
+from training.archives.source_tree import SourceTree, open_folder, open_zip
 from training.archives.telegram import TelegramReader
 
 
@@ -29,7 +29,7 @@ def zip_bytes(**files: bytes) -> bytes:
 
 def test_reading_reports_sizes_and_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"x" * 1000)
-    place = Tree(open_folder(tmp_path), "", "here", ZONE)
+    place = SourceTree(open_folder(tmp_path), "", "here", ZONE)
     opened: list[int] = []
     read: list[int] = []
     place.on_open, place.on_read = opened.append, read.append
@@ -47,19 +47,19 @@ def test_listing_is_the_same_in_a_folder_and_in_a_zip(tmp_path: Path) -> None:
     packed = write_zip(tmp_path.parent / "t.zip", {name: name for name in ("b.txt", "a/c.txt", "a/d/e.txt")})
     zipped = open_zip(packed, "t.zip")
     for store in (open_folder(tmp_path), zipped):
-        place = Tree(store, "", "here", ZONE)
+        place = SourceTree(store, "", "here", ZONE)
         assert (place.files(), place.folders()) == (["b.txt"], ["a/"])
         assert (place.files("a/"), place.folders("a/")) == (["a/c.txt"], ["a/d/"])
         assert place.files("none/") == []
         assert place.head("a/c.txt", 3) == b"a/c"
-        inner = Tree(store, "a/", "here/a", ZONE)
+        inner = SourceTree(store, "a/", "here/a", ZONE)
         assert inner.files() == ["c.txt"]
     zipped.close()
 
 
 def test_many_bad_records_are_counted_but_not_all_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "LISTED_BAD_RECORDS", 3)
-    place = Tree(open_folder(tmp_path), "", "here", ZONE)
+    monkeypatch.setattr(tree, "MAX_LISTED_BAD_RECORDS", 3)
+    place = SourceTree(open_folder(tmp_path), "", "here", ZONE)
     for number in range(10):
         place.bad("a.json", str(number), "because")
     assert place.bad_count == 10
@@ -113,7 +113,7 @@ def test_what_is_kept_of_a_file_does_not_grow_with_it() -> None:
     peaks = []
     for count in (2_000, 10_000):
         tracemalloc.start()
-        messages = TelegramReader().read(Tree(Endless(count), "result.json", "here", ZONE))
+        messages = TelegramReader().read(SourceTree(Endless(count), "result.json", "here", ZONE))
         assert sum(1 for _ in messages) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -178,7 +178,7 @@ def test_folders_named_as_windows_does(tmp_path: Path) -> None:
 
 def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert Tree(open_folder(tmp_path), "", "here", ZONE).folders() == []
+    assert SourceTree(open_folder(tmp_path), "", "here", ZONE).folders() == []
 
 
 @settings(max_examples=150, deadline=None)

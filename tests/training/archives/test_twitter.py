@@ -21,7 +21,7 @@ from tests.training.exports import (
     write_zip,
 )
 from training.archives.message import Message
-from training.archives.twitter.reader import TwitterReader
+from training.archives.twitter.archive import TwitterReader
 from training.archives.twitter.tweets import direct_text, parse_time, parse_tweet
 
 TWEETS = [tweet(1, "good morning"), tweet(2, "早上好")]

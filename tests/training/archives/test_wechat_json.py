@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.training.exports import ZONE, read_all, write_json
 from training.archives.message import Message
-from training.archives.source_tree import BadRecord, Tree, open_folder
-from training.archives.wechat.json import WeChatJSONReader
+from training.archives.source_tree import BadRecord, SourceTree, open_folder
+from training.archives.wechat.json_exports import WeChatJSONReader
 
 DEER, ME, ROOM = "wxid_deer", "wxid_me", "1@chatroom"
 FIRST = 1_763_519_753
@@ -209,7 +209,7 @@ def test_damaged_records_are_counted_and_the_rest_is_read(tmp_path: Path) -> Non
 )
 def test_other_files_are_left_to_others(tmp_path: Path, content: Any) -> None:
     write_json(tmp_path / "x.json", content)
-    assert not WeChatJSONReader().sniff(Tree(open_folder(tmp_path), "x.json", "x.json", ZONE))
+    assert not WeChatJSONReader().sniff(SourceTree(open_folder(tmp_path), "x.json", "x.json", ZONE))
 
 
 @pytest.mark.parametrize("content", [[listed(1, DEER, f"text {number}") for number in range(4)]])

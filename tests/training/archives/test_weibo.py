@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.training.exports import ZONE, read_all, write_json
 from training.archives.message import Message
-from training.archives.source_tree import BadRecord, Tree, open_folder
+from training.archives.source_tree import BadRecord, SourceTree, open_folder
 from training.archives.weibo import WeiboReader
 
 COLUMNS = [
@@ -166,7 +166,7 @@ def test_damaged_records_are_counted_and_the_rest_is_read(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["", "{}", '{"user": {"id": 1}, "weibo": []}', "id,bid\n", "id,text,日期\n", "[]"])
 def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
     (tmp_path / "x").write_text(text, encoding="utf-8")
-    assert not WeiboReader().sniff(Tree(open_folder(tmp_path), "x", "x", ZONE))
+    assert not WeiboReader().sniff(SourceTree(open_folder(tmp_path), "x", "x", ZONE))
 
 
 @given(st.integers(0, 900), st.binary(max_size=4))

@@ -240,10 +240,10 @@ def test_a_day_that_is_none_is_counted_and_the_rest_is_read(tmp_path: Path) -> N
 def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
     from zoneinfo import ZoneInfo
 
-    from training.archives.source_tree import Tree, open_folder
+    from training.archives.source_tree import SourceTree, open_folder
 
     path = written(tmp_path, text)
-    assert not WhatsAppReader().sniff(Tree(open_folder(path), path.name, path.name, ZoneInfo("UTC")))
+    assert not WhatsAppReader().sniff(SourceTree(open_folder(path), path.name, path.name, ZoneInfo("UTC")))
 
 
 @given(st.binary(max_size=4))

@@ -195,7 +195,10 @@ def broken_zip(root: Path) -> None:
     [
         (lambda root: None, "archive: no such file or folder; set `archive` in config.yaml"),
         (lambda root: (root / "archive").mkdir(), "archive: no messages found; `doppel build --list-formats`"),
-        (lambda root: write_zip(root / "archive" / "a.zip", {}), "archive/a.zip: unknown archive format; `doppel build --list-formats`"),
+        (
+            lambda root: write_zip(root / "archive" / "a.zip", {}),
+            "archive/a.zip: unknown archive format; `doppel build --list-formats`",
+        ),
         (broken_zip, "archive/t.zip: damaged or incomplete zip; download it again"),
         (lambda root: write_folder(root / "archive", {"diary.txt": "x"}), "archive/diary.txt: unknown archive format"),
         (

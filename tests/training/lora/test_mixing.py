@@ -14,7 +14,7 @@ from doppel.transcript import ME, Header, Transcript, Turn
 from doppel.transcript.chat import ChatTranscript
 from tests.doppel.transcript.chat_templates import KINDS
 from tests.tiny import build_transcript
-from training.archives.formats.instructions import Dialogue, Said
+from training.archives.formats.instructions import Dialogue, DialogueTurn
 from training.lora.examples import Example
 from training.lora.mixing import MixedExamples, count_tokens, dialogue_examples, mix
 
@@ -51,8 +51,13 @@ def text(transcript: Transcript, ids: list[int]) -> str:
 def test_only_the_assistant_is_learned_under_a_name_and_a_header_that_are_not_the_personas(
     transcript: Transcript,
 ) -> None:
-    said = (Said("system", "Be brief."), Said("user", "2 + 2?"), Said("assistant", "four\nI think"), Said("user", "ok"))
-    (example,) = dialogue_examples(Dialogue("record 1", (*said, Said("assistant", "bye"))), transcript, LENGTH)
+    said = (
+        DialogueTurn("system", "Be brief."),
+        DialogueTurn("user", "2 + 2?"),
+        DialogueTurn("assistant", "four\nI think"),
+        DialogueTurn("user", "ok"),
+    )
+    (example,) = dialogue_examples(Dialogue("record 1", (*said, DialogueTurn("assistant", "bye"))), transcript, LENGTH)
     learned = [token for token, role in zip(example.ids, example.roles, strict=True) if role]
     assert text(transcript, learned) == " four ⏎ I think\n\n bye\n\n"
     assert text(transcript, example.ids).startswith(
@@ -63,7 +68,7 @@ def test_only_the_assistant_is_learned_under_a_name_and_a_header_that_are_not_th
 
 def test_in_a_chat_template_the_assistant_has_the_place_of_the_assistant() -> None:
     chatml = ChatTranscript(KINDS["chatml"].build())
-    dialogue = Dialogue("record 1", (Said("user", "two and two?"), Said("assistant", "four")))
+    dialogue = Dialogue("record 1", (DialogueTurn("user", "two and two?"), DialogueTurn("assistant", "four")))
     (example,) = dialogue_examples(dialogue, chatml, LENGTH)
     decoded = text(chatml, example.ids)
     assert "system\n[instruction]<|im_end|>" in decoded
@@ -73,7 +78,11 @@ def test_in_a_chat_template_the_assistant_has_the_place_of_the_assistant() -> No
 
 
 def test_long_dialogues_are_cut_and_learned_whole(transcript: Transcript) -> None:
-    said = [one for at in range(30) for one in (Said("user", f"question {at}"), Said("assistant", f"answer {at}"))]
+    said = [
+        one
+        for at in range(30)
+        for one in (DialogueTurn("user", f"question {at}"), DialogueTurn("assistant", f"answer {at}"))
+    ]
     pieces = dialogue_examples(Dialogue("record 1", tuple(said)), transcript, 64)
     assert all(len(piece.ids) <= 64 for piece in pieces)
     learned = [token for piece in pieces for token, role in zip(piece.ids, piece.roles, strict=True) if role]
@@ -135,7 +144,7 @@ def test_bad_records_are_named_and_counted(
     assert found.sources[0].left_out == 7
     shown = capsys.readouterr().err
     assert shown.count("; left out") == 3
-    assert "a.json, record 51: no known fields for question and answer" in shown
+    assert "a.json, record 51: no question and answer fields" in shown
     assert "7 records left out in all" in shown
 
 

@@ -113,7 +113,7 @@ def decode(data: bytes) -> Any:
     return value
 
 
-def _read_cid(content: object, _immutable: bool) -> CID:  # noqa: FBT001 as cbor2 calls it
+def _read_cid(content: object, _immutable: bool) -> CID:
     if not isinstance(content, bytes) or not content.startswith(b"\0"):
         raise cbor2.CBORDecodeError("not a CID")
     return CID(content[1:])

@@ -1,50 +1,50 @@
-"""The plain text of a piece of HTML, as a person reads it. Knows no format."""
+"""Converts HTML to the plain text that a person sees."""
 
 from html.parser import HTMLParser
 
-_BLOCKS = frozenset(("p", "div", "li", "blockquote", "tr", "ul", "ol", "table", "h1", "h2", "h3", "h4"))
-_UNSEEN = frozenset(("script", "style", "head", "title"))
+_BLOCK_TAGS = frozenset(("p", "div", "li", "blockquote", "tr", "ul", "ol", "table", "h1", "h2", "h3", "h4"))
+_HIDDEN_TAGS = frozenset(("script", "style", "head", "title"))
 
 
 def html_text(html: str) -> str:
-    """Text with line breaks where tags make them; `alt` texts of small pictures (emoji) count as text."""
+    """The text, with line breaks where tags make them; the `alt` texts of images (emoji) count as text."""
     if "<" not in html and "&" not in html:
         return html
-    parser = _Text()
+    parser = _TextParser()
     parser.feed(html)
     parser.close()
     lines = [" ".join(line.split(" ")).strip() for line in "".join(parser.parts).split("\n")]
     return "\n".join(lines).strip("\n")
 
 
-class _Text(HTMLParser):
-    """Collects text and line breaks."""
+class _TextParser(HTMLParser):
+    """Collects text and line breaks in `parts`."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
-        self._unseen = 0
+        self._hidden_depth = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _UNSEEN:
-            self._unseen += 1
+        if tag in _HIDDEN_TAGS:
+            self._hidden_depth += 1
         elif tag == "br":
             self.parts.append("\n")
-        elif tag == "img" and not self._unseen:
+        elif tag == "img" and not self._hidden_depth:
             self.parts.append(dict(attrs).get("alt") or "")
-        elif tag in _BLOCKS:
+        elif tag in _BLOCK_TAGS:
             self._new_line()
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in _UNSEEN:
-            self._unseen = max(0, self._unseen - 1)
+        if tag in _HIDDEN_TAGS:
+            self._hidden_depth = max(0, self._hidden_depth - 1)
         elif tag == "p":
             self.parts.append("\n\n")
-        elif tag in _BLOCKS:
+        elif tag in _BLOCK_TAGS:
             self._new_line()
 
     def handle_data(self, data: str) -> None:
-        if not self._unseen:
+        if not self._hidden_depth:
             self.parts.append(data.replace("\r", "").replace("\n", " ") if data.strip() else data.replace("\n", ""))
 
     def _new_line(self) -> None:

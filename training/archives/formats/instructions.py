@@ -1,7 +1,6 @@
-"""Instruction data as neutral dialogues: Alpaca, ShareGPT, OpenAI messages, and question/answer pairs.
+"""Parses instruction data into dialogues: Alpaca, ShareGPT, OpenAI messages, and question/answer pairs.
 
-The kind of every record shows in its keys; JSON, JSON Lines and CSV are `records`' business. What becomes of a
-dialogue, this does not know.
+The kind of a record is recognized by its keys, so that one file may mix them.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ import msgspec
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.transcript import normalize
-from training.archives.formats.record_files import Bad, read_records
+from training.archives.formats.instruction_files import OnBad, read_records
 
 Role = Literal["system", "user", "assistant"]
 
@@ -23,16 +22,16 @@ _ROLES: dict[str, Role] = {
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "bing", "bard", "model"), "assistant"),
 }
 _TOOLS = ("tool", "function", "function_call", "function-call", "observation", "ipython")
-_TURNS = ("messages", "conversations", "conversation", "items")
+_TURN_LISTS = ("messages", "conversations", "conversation", "items")
 _QUESTIONS = ("instruction", "prompt", "question", "user", "query", "input")
 _DETAILS = ("input", "context")
 _ANSWERS = ("output", "completion", "response", "answer", "assistant")
-_PATIENCE = 1000
-"""Records at the start of a file of which one must be a dialogue."""
+_MAX_UNUSABLE = 1000
+"""UnusableRecord records at the start of a file after which it is refused."""
 
 
-class Said(msgspec.Struct, frozen=True):
-    """What one side said, as it was written."""
+class DialogueTurn(msgspec.Struct, frozen=True):
+    """One message of a dialogue."""
 
     role: Role
     text: str
@@ -42,137 +41,137 @@ class Dialogue(msgspec.Struct, frozen=True):
     """A conversation with an assistant.
 
     Attributes:
-        position: where in its file it stands.
-        said: begins with a system prompt or a user, ends with an assistant; nothing in it is empty.
+        position: where in its file it is, for people: `line 3`.
+        turns: begin with a system prompt or a user and end with an assistant; none is empty.
     """
 
     position: str
-    said: tuple[Said, ...]
+    turns: tuple[DialogueTurn, ...]
 
 
-class Unusable(ValueError):
-    """A record that is no dialogue; says why."""
+class UnusableRecord(ValueError):
+    """A record is not a dialogue. The text of the error says why."""
 
 
-def read_instructions(path: Path, bad: Bad, advance: Callable[[int], None] = lambda _: None) -> Iterator[Dialogue]:
-    """The dialogues of a file, in its order.
+def read_instructions(path: Path, on_bad: OnBad, advance: Callable[[int], None] = lambda _: None) -> Iterator[Dialogue]:
+    """Yields the dialogues of a file, in its order.
 
     Args:
         path: the file.
-        bad: hears of every record that is left out, with its place and the reason.
-        advance: hears how many bytes were read.
+        on_bad: called for every unusable record with its position and the reason.
+        advance: called with the number of bytes read.
 
     Raises:
-        UserError: the file cannot be read, is cut off, or holds no dialogues of a known form.
+        UserError: the file cannot be read, is cut off, or has no dialogues of a known form.
     """
-    found = False
-    first: tuple[str, str] | None = None
-    left_out = 0
+    has_dialogue = False
+    first_bad: tuple[str, str] | None = None
+    bad_count = 0
 
-    def note(position: str, reason: str) -> None:
-        nonlocal first, left_out
-        first = first or (position, reason)
-        left_out += 1
-        bad(position, reason)
+    def report_bad(position: str, reason: str) -> None:
+        nonlocal first_bad, bad_count
+        first_bad = first_bad or (position, reason)
+        bad_count += 1
+        on_bad(position, reason)
 
-    for position, record in read_records(path, note, advance):
+    for position, record in read_records(path, report_bad, advance):
         try:
             dialogue = Dialogue(position, read_record(record))
-        except Unusable as error:
-            note(position, str(error))
+        except UnusableRecord as error:
+            report_bad(position, str(error))
         else:
-            found = True
+            has_dialogue = True
             yield dialogue
-        if not found and left_out >= _PATIENCE:
+        if not has_dialogue and bad_count >= _MAX_UNUSABLE:
             break
-    if not found:
-        raise _nothing(path, first)
+    if not has_dialogue:
+        raise _no_dialogues(path, first_bad)
 
 
-def read_record(record: Any) -> tuple[Said, ...]:
-    """What was said in one record, of whatever kind. Raises Unusable."""
+def read_record(record: Any) -> tuple[DialogueTurn, ...]:
+    """The turns of one record of any kind. Raises UnusableRecord."""
     if not isinstance(record, dict):
-        raise Unusable(tr("not an object with named fields"))
+        raise UnusableRecord(tr("not a JSON object"))
     fields = {str(name).strip().lower(): value for name, value in record.items()}
-    turns = next((fields[name] for name in _TURNS if isinstance(fields.get(name), list)), None)
-    said = _pair(fields) if turns is None else [one for turn in turns for one in _turn(turn)]
-    if not (said and said[0].role == "system"):
-        said = [*_say("system", fields.get("system")), *said]
-    return _whole(said)
+    messages = next((fields[name] for name in _TURN_LISTS if isinstance(fields.get(name), list)), None)
+    turns = _pair(fields) if messages is None else [turn for message in messages for turn in _parse_message(message)]
+    if not (turns and turns[0].role == "system"):
+        turns = [*_turns("system", fields.get("system")), *turns]
+    return _answered_part(turns)
 
 
-def _turn(turn: Any) -> list[Said]:
+def _parse_message(message: Any) -> list[DialogueTurn]:
     """One message of OpenAI's (`role`, `content`) or ShareGPT's form (`from`, `value`)."""
-    if not isinstance(turn, dict):
-        raise Unusable(tr("a message without a role"))
-    name = turn.get("role", turn.get("from"))
+    if not isinstance(message, dict):
+        raise UnusableRecord(tr("a message without a role"))
+    name = message.get("role", message.get("from"))
     if not isinstance(name, str):
-        raise Unusable(tr("a message without a role"))
-    if name.lower() in _TOOLS or turn.get("tool_calls") or turn.get("function_call"):
-        raise Unusable(tr("tool calls are not supported"))
+        raise UnusableRecord(tr("a message without a role"))
+    if name.lower() in _TOOLS or message.get("tool_calls") or message.get("function_call"):
+        raise UnusableRecord(tr("tool calls are not supported"))
     if name.lower() not in _ROLES:
-        raise Unusable(tr("unknown role {role}", role=repr(name[:40])))
-    return _say(_ROLES[name.lower()], _parts(turn.get("content", turn.get("value"))))
+        raise UnusableRecord(tr("unknown role {role}", role=repr(name[:40])))
+    return _turns(_ROLES[name.lower()], _join_parts(message.get("content", message.get("value"))))
 
 
-def _parts(content: Any) -> Any:
+def _join_parts(content: Any) -> Any:
     """OpenAI's list of parts as one text."""
     if not isinstance(content, list):
         return content
     if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        raise Unusable(tr("contains images, audio or files"))
+        raise UnusableRecord(tr("contains images, audio or files"))
     return "\n".join(str(part.get("text", "")) for part in content)
 
 
-def _pair(fields: dict[str, Any]) -> list[Said]:
+def _pair(fields: dict[str, Any]) -> list[DialogueTurn]:
     """Question and answer, with Alpaca's `input` and `history` where they are."""
     question = next((name for name in _QUESTIONS if name in fields), None)
     answer = next((name for name in _ANSWERS if name in fields), None)
     if question is None or answer is None:
         names = ", ".join(name[:20] for name in list(fields)[:8]) or tr("none")
-        raise Unusable(tr("no question and answer fields (found: {names})", names=names))
+        raise UnusableRecord(tr("no question and answer fields (found: {names})", names=names))
     detail = next((fields[name] for name in _DETAILS if name != question and fields.get(name)), "")
-    asked = "\n\n".join(one.text for text in (fields[question], detail) for one in _say("user", text))
-    return [*_history(fields.get("history")), *_say("user", asked), *_say("assistant", fields[answer])]
+    question_text = "\n\n".join(turn.text for text in (fields[question], detail) for turn in _turns("user", text))
+    return [*_history(fields.get("history")), *_turns("user", question_text), *_turns("assistant", fields[answer])]
 
 
-def _history(pairs: Any) -> list[Said]:
+def _history(pairs: Any) -> list[DialogueTurn]:
     if not isinstance(pairs, list):
         return []
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        raise Unusable(tr("`history` is not a list of pairs"))
-    return [one for asked, said in pairs for one in (*_say("user", asked), *_say("assistant", said))]
+        raise UnusableRecord(tr("`history` is not a list of pairs"))
+    return [turn for user, assistant in pairs for turn in (*_turns("user", user), *_turns("assistant", assistant))]
 
 
-def _say(role: Role, text: Any) -> list[Said]:
-    """What was said, or nothing if that is empty. Raises Unusable if it is no text."""
+def _turns(role: Role, text: Any) -> list[DialogueTurn]:
+    """A list of one turn, or of none if the text is empty. Raises UnusableRecord if it is not a string."""
     if text is None:
         return []
     if not isinstance(text, str):
-        raise Unusable(tr("a text field is not a string"))
+        raise UnusableRecord(tr("a text field is not a string"))
     if "\ufffd" in text:
-        raise Unusable(tr("contains invalid or lost characters"))
-    return [Said(role, text)] if normalize(text) else []
+        raise UnusableRecord(tr("contains invalid or lost characters"))
+    return [DialogueTurn(role, text)] if normalize(text) else []
 
 
-def _whole(said: list[Said]) -> tuple[Said, ...]:
-    """The part in which an assistant answers: greetings before the first question and what stays unanswered go."""
-    start = next((at for at, one in enumerate(said) if one.role == "user"), len(said))
-    end = next((at + 1 for at in reversed(range(len(said))) if said[at].role == "assistant"), 0)
+def _answered_part(turns: list[DialogueTurn]) -> tuple[DialogueTurn, ...]:
+    """The turns from the first question to the last answer, and the system prompt before them."""
+    start = next((at for at, turn in enumerate(turns) if turn.role == "user"), len(turns))
+    end = next((at + 1 for at in reversed(range(len(turns))) if turns[at].role == "assistant"), 0)
     if start >= end:
-        raise Unusable(tr("no question has an answer"))
-    return (*(one for one in said[:start] if one.role == "system"), *said[start:end])
+        raise UnusableRecord(tr("no question has an answer"))
+    return (*(turn for turn in turns[:start] if turn.role == "system"), *turns[start:end])
 
 
-def _nothing(path: Path, first: tuple[str, str] | None) -> UserError:
-    if first is None:
-        return UserError(tr("{path}: nothing in it", path=path))
+def _no_dialogues(path: Path, first_bad: tuple[str, str] | None) -> UserError:
+    if first_bad is None:
+        return UserError(tr("{path}: no records", path=path))
     return UserError(
         tr(
-            "{path}: no instruction data that doppel knows (Alpaca, ShareGPT, OpenAI messages, or CSV with question "
+            "{path}: no supported instruction data (Alpaca, ShareGPT, OpenAI messages, or CSV with question "
             "and answer); {position}: {reason}",
             path=path,
-            position=first[0],
-            reason=first[1],
+            position=first_bad[0],
+            reason=first_bad[1],
         )
     )

@@ -1,8 +1,7 @@
-"""JSON larger than memory, read value by value, with bad records skipped instead of ending the file.
+"""Reads JSON larger than memory value by value, skipping damaged records.
 
-A pull parser over the standard library's C scanner, which can leave a broken record and find the next. Arrays of
-sound records are read many at once by msgspec, which takes less than the scanner does and gives the same. Knows no
-export format.
+A pull parser over the standard library's C scanner: it can skip a damaged record and find the next one. Intact
+records are parsed many at a time by msgspec, which is faster; what msgspec rejects, the more lenient scanner decides.
 """
 
 import codecs
@@ -17,7 +16,7 @@ from doppel.i18n import tr
 
 CHUNK = 1 << 18
 LARGEST_RECORD = 1 << 26
-"""Characters a single value may have (64 Mi); a larger one is taken for damage."""
+"""Characters of a single value (64 Mi); a larger one counts as damaged."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NEXT_OBJECT = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?=\{)")
@@ -34,34 +33,34 @@ class Readable(Protocol):
 
 
 class DamagedJSON(ValueError):
-    """The text is not JSON from here on; says what is wrong."""
+    """The text is not JSON from here on. The text of the error says what is wrong."""
 
 
-class MendedEscapes:
-    r"""A byte stream in which the invalid escapes `\xNN`, as Telegram Desktop writes them, are `\u00NN`."""
+class RepairedEscapes:
+    r"""A byte stream with `\u00NN` in place of the invalid escapes `\xNN` that Telegram Desktop writes."""
 
     def __init__(self, file: Readable) -> None:
         self._file = file
-        self._held = b""
+        self._pending = b""
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes, mended; about `size` of them, none only at the end."""
+        """About `size` bytes, repaired; empty only at the end."""
         while True:
             data = self._file.read(size)
-            whole = self._held + data
-            self._held = b""
+            whole = self._pending + data
+            self._pending = b""
             if data:
-                whole, self._held = _split_open_escape(whole)
+                whole, self._pending = _split_incomplete_escape(whole)
             if whole or not data:
-                return _BAD_ESCAPE.sub(_mend, whole) if b"\\x" in whole else whole
+                return _BAD_ESCAPE.sub(_repair_escape, whole) if b"\\x" in whole else whole
 
 
 class JsonStream:
     """A cursor in a JSON text.
 
-    `members` enters an object and `elements` an array; for each key or number they yield, the caller consumes
-    exactly one value with `value`, `members`, `elements`, `records` or `skip`. All raise DamagedJSON where the
-    text is not JSON.
+    `members` enters an object and `elements` an array. For each key or number that they yield, the caller consumes
+    exactly one value with `value`, `members`, `elements`, `records` or `skip`. All raise DamagedJSON where the text
+    is not JSON.
 
     Args:
         file: UTF-8 bytes; invalid ones become U+FFFD.
@@ -74,16 +73,16 @@ class JsonStream:
         self._text = ""
         self._at = 0
         self._ended = False
-        self.lost = False
-        """Whether `records` reported damage after which nothing could be read; DamagedJSON then follows from it."""
+        self.gave_up = False
+        """Whether `records` found no further record behind a damaged one; a DamagedJSON then follows from that."""
 
-    def skip_past(self, mark: str) -> None:
+    def skip_past(self, character: str) -> None:
         """Moves behind the next occurrence of a character."""
-        while (found := self._text.find(mark, self._at)) < 0:
+        while (position := self._text.find(character, self._at)) < 0:
             self._at = len(self._text)
             if not self._fill():
-                raise DamagedJSON(tr("missing {key}", key=repr(mark)))
-        self._at = found + 1
+                raise DamagedJSON(tr("missing {key}", key=repr(character)))
+        self._at = position + 1
 
     def peek(self) -> str:
         """The first character of the next value or bracket; empty at the end of the text."""
@@ -97,20 +96,20 @@ class JsonStream:
                 return ""
 
     def value(self) -> Any:
-        """The next value, whole."""
+        """Parses the next value."""
         self.peek()
         while True:
             try:
                 value, end = self._scan(self._text, self._at)
             except json.JSONDecodeError as error:
-                if not self._may_continue(error) or not self._fill():
+                if not self._may_be_incomplete(error) or not self._fill():
                     raise DamagedJSON(_explain(error, self._ended)) from None
             except RecursionError:
                 raise DamagedJSON(tr("nested too deeply")) from None
             except ValueError as error:  # a number of thousands of digits
                 raise DamagedJSON(tr("not valid JSON: {error}", error=error)) from None
             else:
-                if not self._may_go_on(value, end) or not self._fill():
+                if not self._may_have_more_digits(value, end) or not self._fill():
                     self._at = end
                     return value
 
@@ -144,38 +143,37 @@ class JsonStream:
                 return
 
     def records(
-        self, bad: Callable[[int, str], None], fence: str = "", shape: Any = dict[str, Any]
+        self, on_bad: Callable[[int, str], None], stop_at: str = "", shape: Any = dict[str, Any]
     ) -> Iterator[tuple[int, Any]]:
         """Enters an array of objects and yields (number from 1, object).
 
-        A damaged object is given to `bad` with its number and the reason, and reading goes on with the next
-        one that starts alike. If none is found before the text `fence`, which never stands inside the array,
-        or the text ends early, the array ends here and `lost` is set.
+        After a damaged object, reading continues with the next one that begins with the same key. If there is none
+        before `stop_at` or the end of the text, the array ends here and `gave_up` is set.
 
         Args:
-            bad: is told of damage.
-            fence: see above.
-            shape: a msgspec struct that records are read into where they fit it; those that do not come as they are.
+            on_bad: called with the number of a damaged object and the reason.
+            stop_at: text behind the array that never occurs in it.
+            shape: a msgspec struct to parse objects into; those that do not fit it are yielded as dicts.
         """
         self._take("[")
         number = 0
         if self.peek() == "]":
             self._at += 1
             return
-        next_one = self._next_like(fence)
+        next_record = self._next_like(stop_at)
         decode = msgspec.json.Decoder(list[shape]).decode
         more = True
         while more:
             number += 1
             self.peek()
-            for record in self._plain_run(decode, fence):
+            for record in self._parse_run(decode, stop_at):
                 yield number, record
                 number += 1
             try:
                 record = self.value()
             except DamagedJSON as damage:
-                bad(number, str(damage))
-                more = self._find(next_one)
+                on_bad(number, str(damage))
+                more = self._find(next_record)
                 continue
             yield number, record
             if self.peek() == "{":  # the comma is missing, and nothing else is
@@ -184,8 +182,8 @@ class JsonStream:
                 more = self._take(",]") == ","
             except DamagedJSON as damage:
                 number += 1
-                bad(number, str(damage))
-                more = self._find(next_one)
+                on_bad(number, str(damage))
+                more = self._find(next_record)
 
     def skip(self) -> None:
         """Consumes the next value without keeping more than one of its items."""
@@ -199,16 +197,16 @@ class JsonStream:
         else:
             self.value()
 
-    def _plain_run(self, decode: Callable[[str], list[Any]], fence: str) -> Iterator[Any]:
-        """Objects here that are whole, sound and followed by another: nearly all of them, read fast."""
-        between, length = "", 0  # what stands from one's end to the next one's first key, and to its beginning
-        odd_until = 0  # where a run ends that holds something odd: its records are read one by one
+    def _parse_run(self, decode: Callable[[str], list[Any]], stop_at: str) -> Iterator[Any]:
+        """Intact objects that another one follows, which nearly all are: parses all that is in the buffer at once."""
+        between, length = "", 0  # the text from an object's end through the next one's first key; offset of that object
+        slow_until = 0  # end of a run that msgspec rejects: its records are parsed one by one
         while True:
-            if between and self._at >= odd_until and (end := self._last(between, fence) + 1):
+            if between and self._at >= slow_until and (end := self._last(between, stop_at) + 1):
                 try:
                     run = decode(f"[{self._text[self._at : end]}]")
                 except (ValueError, RecursionError):
-                    odd_until = end
+                    slow_until = end
                 else:
                     self._at = end - 1 + length
                     yield from run
@@ -224,48 +222,50 @@ class JsonStream:
             self._at = following.end()
             yield record
 
-    def _last(self, between: str, fence: str) -> int:
-        """Where the last end of a record is in what was read of this array, or -1."""
-        behind = self._text.find(fence, self._at) if fence else -1
+    def _last(self, between: str, stop_at: str) -> int:
+        """Position of the last end of a record within the buffered part of this array, or -1."""
+        behind = self._text.find(stop_at, self._at) if stop_at else -1
         return self._text.rfind(between, self._at, len(self._text) if behind < 0 else behind)
 
-    def _take(self, marks: str) -> str:
-        found = self.peek()
-        if not found or found not in marks:
-            if not found:
+    def _take(self, expected: str) -> str:
+        character = self.peek()
+        if not character or character not in expected:
+            if not character:
                 raise DamagedJSON(tr("ends unexpectedly"))
-            raise DamagedJSON(tr("not valid JSON: {error}", error=f"{found!r}, not {' or '.join(map(repr, marks))}"))
+            raise DamagedJSON(
+                tr("not valid JSON: {error}", error=f"{character!r}, not {' or '.join(map(repr, expected))}")
+            )
         self._at += 1
-        return found
+        return character
 
-    def _next_like(self, fence: str) -> re.Pattern[str] | None:
-        """Finds the next object of the array: it begins with the same key as the one here. Or the fence."""
+    def _next_like(self, stop_at: str) -> re.Pattern[str] | None:
+        """A pattern of the next object, which begins with the same key as the one here, or of `stop_at`."""
         while len(self._text) - self._at < _KEY_REACH and self._fill():
             pass
         match = _FIRST_KEY.match(self._text, self._at)
         if match is None:
             return None
-        next_one = r"\}\s*,\s*(?=\{\s*" + re.escape(match.group(1)) + ")"
-        return re.compile(f"(?P<fence>{re.escape(fence)})|{next_one}" if fence else next_one)
+        next_record = r"\}\s*,\s*(?=\{\s*" + re.escape(match.group(1)) + ")"
+        return re.compile(f"(?P<stop_at>{re.escape(stop_at)})|{next_record}" if stop_at else next_record)
 
-    def _find(self, next_one: re.Pattern[str] | None) -> bool:
-        """Moves to the next object after a damaged one; False, and `lost`, when there is none."""
+    def _find(self, next_record: re.Pattern[str] | None) -> bool:
+        """Moves to the next object after a damaged one; False, with `gave_up` set, when there is none."""
         start = self._at
-        while next_one is not None:
-            match = next_one.search(self._text, start)
+        while next_record is not None:
+            match = next_record.search(self._text, start)
             if match is not None and match.lastgroup is None:
                 self._at = match.end()
                 return True
-            # A match may straddle the end of what was read, so some of it is looked at again.
+            # A match may straddle the end of the buffer, so its last part is searched again.
             self._at = max(self._at, len(self._text) - 1024)
             if match is not None or not self._fill():
                 break
             start = self._at
-        self.lost = True
+        self.gave_up = True
         return False
 
     def _fill(self) -> bool:
-        """Reads on; drops what was consumed. False at the end of the file."""
+        """Reads more into the buffer and drops what was consumed. False at the end of the file."""
         if self._ended:
             return False
         data = self._file.read(max(CHUNK, len(self._text) - self._at))
@@ -277,22 +277,22 @@ class JsonStream:
         self._at = 0
         return True
 
-    def _may_go_on(self, value: object, end: int) -> bool:
-        """Whether a number just before the end of what was read may have more digits."""
+    def _may_have_more_digits(self, value: object, end: int) -> bool:
+        """Whether the value is a number at the end of the buffer, which may have more digits."""
         if not isinstance(value, int | float):
             return False
         rest = _NUMBER_END.match(self._text, end)
         return rest is not None and rest.end() == len(self._text)
 
-    def _may_continue(self, error: json.JSONDecodeError) -> bool:
-        """Whether the error may only mean that the value is longer than what was read so far."""
+    def _may_be_incomplete(self, error: json.JSONDecodeError) -> bool:
+        """Whether the error may only mean that the value is longer than the buffer."""
         if len(self._text) - self._at > LARGEST_RECORD:
             return False
         return error.msg.startswith("Unterminated string") or error.pos >= len(self._text) - 12
 
 
-def _split_open_escape(data: bytes) -> tuple[bytes, bytes]:
-    """Cuts off an escape at the end that may go on in the next bytes. `data` starts outside of an escape."""
+def _split_incomplete_escape(data: bytes) -> tuple[bytes, bytes]:
+    """Splits off an incomplete escape at the end. `data` begins outside of an escape."""
     for tail in (0, 1, 2):
         start = len(data) - tail
         if tail and data[start : start + 1] != b"x":
@@ -304,7 +304,7 @@ def _split_open_escape(data: bytes) -> tuple[bytes, bytes]:
     return data, b""
 
 
-def _mend(match: re.Match[bytes]) -> bytes:
+def _repair_escape(match: re.Match[bytes]) -> bytes:
     digits = match.group(1)
     return b"\\u00" + digits if digits is not None else match.group()
 

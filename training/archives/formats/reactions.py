@@ -1,34 +1,36 @@
-"""Reactions as messages: an emoji that somebody put to a message, right after it and in answer to it.
+"""Turns reactions into messages: an emoji from somebody, in reply to a message and right after it.
 
-Which of them say something is for the build to decide (`training.dataset.reactions`): an export does not know that,
-nor always who reacted.
+Which of them are kept is decided in `training.dataset.reactions`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from training.archives.message import Message
+from training.archives.message import Mark, Message
 
 Reaction = tuple[str, str, str]
-"""Account and name of who reacted, and the emoji."""
+"""Account and name of the person who reacted, and the emoji."""
+
+_MAX_EMOJI_LENGTH = 16
 
 
 def reactions_to(
     message: Message, reactions: Iterable[Reaction], is_owner: Callable[[str], bool | None] = lambda account: None
 ) -> Iterator[Message]:
-    """One message for everybody who reacted to something that was said, with their first emoji.
+    """Yields one message for everybody who reacted to a message of a conversation, with their first emoji.
 
-    When they did is not asked even where an export says it: hours later, after other words, an emoji would say nothing.
+    It gets the time of the message even where the export has the time of the reaction: hours later, after other
+    messages, an emoji alone would mean nothing.
 
     Args:
         message: what was reacted to.
-        reactions: in the export's order; those without an account or an emoji are of no use.
+        reactions: in the export's order; those without an account or an emoji are skipped.
         is_owner: whether an account is the owner's, as far as the export says.
     """
-    if message.mark not in ("", "media") or message.kind not in ("dm", "group"):
+    if message.mark not in (Mark.NONE, Mark.MEDIA) or message.kind not in ("dm", "group"):
         return
-    seen = {message.sender}  # what people put to their own messages is no answer
+    seen = {message.sender}  # reactions to one's own message are no reply
     for account, name, emoji in reactions:
         if not account or not emoji or account in seen:
             continue
@@ -41,12 +43,15 @@ def reactions_to(
             text=emoji,
             is_owner=is_owner(account),
             reply_to=message.id,
-            mark="reaction",
+            mark=Mark.REACTION,
         )
 
 
 def is_emoji(text: object) -> bool:
-    """Whether a sticker's description is what it shows: signs, not words."""
+    """Whether the description of a sticker or reaction is an emoji and not words."""
     return (
-        isinstance(text, str) and 0 < len(text.strip()) <= 16 and not any(map(str.isalnum, text)) and not text.isascii()
+        isinstance(text, str)
+        and 0 < len(text.strip()) <= _MAX_EMOJI_LENGTH
+        and not any(map(str.isalnum, text))
+        and not text.isascii()
     )

@@ -1,67 +1,113 @@
-"""Lines of a text export in whatever encoding it was saved. Knows no format."""
+"""Reads text exports in any encoding, line by line or as records of several lines."""
 
 import codecs
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from training.archives.source_tree import CountedFile
+from doppel.i18n import tr
+from training.archives.source_tree import CountingFile, SourceTree
 
 _CHUNK = 1 << 16
-_MARKS = (
+_SNIFFED = 4096
+_BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_DAMAGED_IN = 5
+_DAMAGED_ONE_IN = 5
+"""A text is not UTF-8 if at least a fifth of its non-ASCII characters is damaged."""
 
-LONGEST_LINE = 1 << 26
-"""Characters of a line (64 Mi); what goes on beyond is taken for a line of its own."""
+MAX_LINE_LENGTH = 1 << 26
+"""Characters (64 Mi); a longer line is cut into several."""
+
+MAX_RECORD_LENGTH = 1 << 20
+"""Characters of one record; no app sends longer messages."""
+
+Head = TypeVar("Head")
 
 
-def encoding_of(head: bytes) -> str:
-    """The encoding of a text that begins with these bytes: what its mark says, else UTF-8, else GB18030.
+def detect_encoding(head: bytes) -> str:
+    """The encoding of a text that begins with these bytes: by its byte order mark, else UTF-8 or GB18030.
 
-    A damaged byte here and there does not make UTF-8 something else.
+    A few damaged bytes are still UTF-8.
     """
-    for mark, name in _MARKS:
+    for mark, name in _BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return name
-    text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)  # the end may be cut within a character
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)  # the head may end within a character
     damaged = text.count("\ufffd")
-    return "gb18030" if damaged and damaged * _DAMAGED_IN >= sum(not char.isascii() for char in text) else "utf-8"
+    not_ascii = sum(not char.isascii() for char in text)
+    return "gb18030" if damaged and damaged * _DAMAGED_ONE_IN >= not_ascii else "utf-8"
 
 
 def decode_head(head: bytes) -> str:
     """The first characters of a text, for sniffing."""
-    return codecs.getincrementaldecoder(encoding_of(head))("replace").decode(head)
+    return codecs.getincrementaldecoder(detect_encoding(head))("replace").decode(head)
 
 
-def text_lines(file: CountedFile, head: bytes) -> Iterator[tuple[int, str]]:
-    """Number from 1 and text of every line, without its end; bytes that are no text become U+FFFD.
+def text_lines(file: CountingFile, head: bytes) -> Iterator[tuple[int, str]]:
+    """Yields the number (from 1) and text of every line, without its line end; undecodable bytes become U+FFFD.
 
-    Only `\\n`, `\\r\\n` and `\\r` end a line: what people write may hold Unicode's other line separators.
+    Only `\\n`, `\\r\\n` and `\\r` end a line: Unicode's other line separators occur within messages.
 
     Args:
         file: the file, at its beginning.
-        head: its first bytes, from which the encoding is told.
+        head: its first bytes, from which the encoding is detected.
     """
-    decoder = codecs.getincrementaldecoder(encoding_of(head))("replace")
-    ends = io.IncrementalNewlineDecoder(decoder, translate=True)
-    number, held, size = 0, list[str](), 0
+    decoder = codecs.getincrementaldecoder(detect_encoding(head))("replace")
+    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    number, pending, size = 0, list[str](), 0
     while True:
         data = file.read(_CHUNK)
-        first, *further = ends.decode(data, final=not data).split("\n")
-        held.append(first)
+        first, *rest = newlines.decode(data, final=not data).split("\n")
+        pending.append(first)
         size += len(first)
-        if further or size >= LONGEST_LINE:
-            for line in ("".join(held), *further[:-1]):
+        if rest or size >= MAX_LINE_LENGTH:
+            for line in ("".join(pending), *rest[:-1]):
                 number += 1
                 yield number, line
-            held = further[-1:]
-            size = sum(map(len, held))
+            pending = rest[-1:]
+            size = sum(map(len, pending))
         if not data:
             break
-    if last := "".join(held):
+    if last := "".join(pending):
         yield number + 1, last
+
+
+def first_lines(tree: SourceTree, file: str) -> list[str]:
+    """The lines that a file begins with, for sniffing, without empty ones; the last may be cut."""
+    text = decode_head(tree.head(file, _SNIFFED)).replace("\r", "\n")
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def multiline_records(
+    tree: SourceTree, file: str, parse_head: Callable[[str], Head | None]
+) -> Iterator[tuple[int, Head, list[str]]]:
+    """Yields the line number, the head and the further lines of every record.
+
+    Args:
+        tree: the archive.
+        file: one of its files.
+        parse_head: returns the head of the record that a line begins, or None for a line that continues a record.
+    """
+    number, head, lines, size = 0, None, list[str](), 0
+    with tree.open(file) as stream:
+        for line_number, line in text_lines(stream, tree.head(file, _SNIFFED)):
+            next_head = parse_head(line)
+            if next_head is not None:
+                if head is not None:
+                    yield number, head, lines
+                number, head, lines, size = line_number, next_head, [], 0
+            elif head is None:
+                if line.strip():
+                    tree.report_bad(file, tr("line {number}", number=line_number), tr("text before the first message"))
+            elif size > MAX_RECORD_LENGTH:
+                tree.report_bad(file, tr("line {number}", number=line_number), tr("message too long"))
+            else:
+                lines.append(line)
+                size += len(line) + 1
+    if head is not None:
+        yield number, head, lines

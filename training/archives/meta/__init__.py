@@ -1,1 +1,1 @@
-"""Meta's downloads: Messenger and Instagram."""
+"""Instagram and Facebook Messenger downloads."""

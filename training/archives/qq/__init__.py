@@ -1,1 +1,1 @@
-"""QQ: text, mht and JSON exports."""
+"""QQ: text and mht exports of the PC client, and qq-chat-exporter's JSON."""

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from doppel.i18n import tr
 from training.archives.formats.html_text import html_text
 from training.archives.formats.text_lines import text_lines
-from training.archives.qq import lines as qq_lines
-from training.archives.source_tree import Tree
+from training.archives.qq import headings
+from training.archives.source_tree import SourceTree
 
-_MARKS = ("tencent msgmgr", "tencent im message")
-_PART = re.compile(r"content-type\s*:\s*(?P<type>[\w/+.-]+)", re.IGNORECASE)
+_SIGNATURES = ("tencent msgmgr", "tencent im message")
+_CONTENT_TYPE = re.compile(r"content-type\s*:\s*(?P<type>[\w/+.-]+)", re.IGNORECASE)
 _BOUNDARY = re.compile(r"boundary\s*=\s*\"?(?P<text>[^\"\s;]+)", re.IGNORECASE)
 _ROW_END = re.compile(r"</tr\s*>", re.IGNORECASE)
 _MESSAGE = re.compile(
@@ -22,63 +22,63 @@ _MESSAGE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _PICTURE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
-_OWN = {"#42b475": True, "#006efe": False}
-_LONGEST_ROW = 1 << 22
+_OWNER_COLOURS = {"#42b475": True, "#006efe": False}
+_MAX_ROW_LENGTH = 1 << 22
 PICTURE = "[图片]"
 
 
 def is_mht(text: str) -> bool:
-    """Whether a file that begins like this was saved by QQ's message manager."""
+    """Whether a file with this head was saved by QQ's message manager."""
     head = text[:600].lower()
-    return "multipart/related" in head and any(mark in head for mark in _MARKS)
+    return "multipart/related" in head and any(mark in head for mark in _SIGNATURES)
 
 
-def mht_records(tree: Tree, file: str) -> Iterator[tuple[int, qq_lines.Head, list[str]]]:
-    """Line number, head and words of every row, as the text export has them; a picture is `[图片]`."""
+def mht_records(tree: SourceTree, file: str) -> Iterator[tuple[int, headings.Line, list[str]]]:
+    """Yields line number, head and text of every row, in the form of the text export; a picture is `[图片]`."""
     for number, row in _rows(tree, file):
         if match := _MESSAGE.search(row):
-            is_own = _OWN.get(match["color"].lower())
-            head = qq_lines.painted_heading(_name(match["name"]), html.unescape(match["clock"]), is_own=is_own)
+            is_own = _OWNER_COLOURS.get(match["color"].lower())
+            head = headings.coloured_heading(_sender_name(match["name"]), html.unescape(match["clock"]), is_own=is_own)
             if head is None:
-                tree.bad(file, tr("line {number}", number=number), tr("missing {key}", key="'time'"))
+                tree.report_bad(file, tr("line {number}", number=number), tr("missing {key}", key="'time'"))
             else:
                 yield number, head, [html_text(_PICTURE.sub(PICTURE, match["body"]))]
             continue
         text = html_text(row).strip(" \n\u00a0")
-        if day := qq_lines.divider(text):
+        if day := headings.date_line(text):
             yield number, day, []
-        elif title := qq_lines.title(text):
+        elif title := headings.title_line(text):
             yield number, title, []
-        elif text and not (qq_lines.is_rule(text) or qq_lines.is_preamble(text)):
-            tree.bad(file, tr("line {number}", number=number), tr("text before the first message"))
+        elif text and not (headings.is_rule(text) or headings.is_preamble(text)):
+            tree.report_bad(file, tr("line {number}", number=number), tr("text before the first message"))
 
 
-def _name(text: str) -> str:
+def _sender_name(text: str) -> str:
     return html_text(text).replace("\u00a0", " ").strip()
 
 
-def _rows(tree: Tree, file: str) -> Iterator[tuple[int, str]]:
-    """The rows of the table, each with the number of the line that it ends in."""
-    boundary, in_header, is_html, held, number = "", False, False, "", 0
+def _rows(tree: SourceTree, file: str) -> Iterator[tuple[int, str]]:
+    """Yields the rows of the HTML table, each with the number of its last line."""
+    boundary, in_header, is_html, pending, number = "", False, False, "", 0
     with tree.open(file) as stream:
-        for number, line in text_lines(stream, b""):  # the container says that it is UTF-8
+        for number, line in text_lines(stream, b""):  # always UTF-8
             if not boundary:
                 if match := _BOUNDARY.search(line):
                     boundary = "--" + match["text"]
             elif line.startswith(boundary):
                 in_header, is_html = True, False
             elif in_header:
-                if match := _PART.match(line):
+                if match := _CONTENT_TYPE.match(line):
                     is_html = match["type"].lower() == "text/html"
                 in_header = bool(line.strip())
                 continue
             if not is_html:
                 continue
-            held = f"{held}{line}\n" if held else f"{line}\n"
-            *rows, held = _ROW_END.split(held)
+            pending = f"{pending}{line}\n" if pending else f"{line}\n"
+            *rows, pending = _ROW_END.split(pending)
             yield from ((number, row) for row in rows)
-            if len(held) > _LONGEST_ROW:
-                tree.bad(file, tr("line {number}", number=number), tr("message too long"))
-                held = ""
-    if "<tr" in held.lower():
-        tree.bad(file, tr("line {number}", number=number), tr("ends unexpectedly"))
+            if len(pending) > _MAX_ROW_LENGTH:
+                tree.report_bad(file, tr("line {number}", number=number), tr("message too long"))
+                pending = ""
+    if "<tr" in pending.lower():
+        tree.report_bad(file, tr("line {number}", number=number), tr("ends unexpectedly"))

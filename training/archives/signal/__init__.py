@@ -1,1 +1,1 @@
-"""Signal: signal-export's folders, and the app's own backup frames."""
+"""Signal: chats from signal-export, and the app's own plain-text export."""

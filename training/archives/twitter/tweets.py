@@ -1,7 +1,7 @@
-"""One tweet of a Twitter archive: its text as the author meant it, and what sort of tweet it is.
+"""Parses one tweet of a Twitter archive: its text as the author wrote it, and what sort of tweet it is.
 
-The archive's text is HTML-escaped, with t.co links, leading mentions in replies and cut-off long tweets; all
-of that is undone here. Knows records, not files.
+The archive's text is HTML-escaped, has t.co links and leading mentions in replies, and cuts off long tweets. All of
+that is undone here.
 """
 
 import html
@@ -20,7 +20,7 @@ _MENTION = re.compile(r"@\w{1,15}\s+")
 _TCO = re.compile(r"https?://t\.co/\w+")
 _CUT = re.compile(r"(?:…|\.\.\.)?\s*(?:https?://t\.co/\w*)?\s*$")
 _JOIN_CHARACTERS = 60
-"""Characters of a long tweet's beginning that must agree with the tweet it belongs to."""
+"""Characters at the beginning of a long tweet that must match the tweet it belongs to."""
 
 
 class Tweet(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,9 +30,9 @@ class Tweet(msgspec.Struct, frozen=True, kw_only=True):
         id: its id.
         sent_at: UTC.
         text: links expanded, media links and the quoted tweet's link gone, no leading mentions in replies.
-        kind: `post`, `reply` (there is a tweet it answers) or `quote`.
-        reply_to: id of the tweet answered or quoted, whoever wrote it.
-        is_retweet: the words are somebody else's.
+        kind: `post`, `reply` or `quote`.
+        reply_to: id of the tweet that is replied to or quoted, by any author.
+        is_retweet: the text is somebody else's.
         is_superseded: a later edit of it exists.
         has_media: pictures or video were attached.
     """
@@ -48,7 +48,7 @@ class Tweet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_tweet(record: dict[str, Any]) -> Tweet:
-    """Reads one record. Raises KeyError, TypeError, ValueError or AttributeError when it makes no sense."""
+    """Parses one record. Raises KeyError, TypeError, ValueError or AttributeError if it is malformed."""
     tweet_id = str(record.get("id_str") or record["id"])
     raw = record["full_text"] if "full_text" in record else record["text"]
     entities = record.get("entities") or {}
@@ -59,11 +59,13 @@ def parse_tweet(record: dict[str, Any]) -> Tweet:
     statuses = [(url, _STATUS.match(str(url.get("expanded_url") or ""))) for url in urls]
     quoted = [url for url, status in statuses if status]
     # The quoted tweet's link is the last one.
-    quoted_id = record.get("quoted_status_id_str") or next((one[1] for _, one in reversed(statuses) if one), None)
+    quoted_id = record.get("quoted_status_id_str") or next(
+        (status[1] for _, status in reversed(statuses) if status), None
+    )
     is_retweet = raw.startswith("RT @")
     start = _mentions_end(raw, entities.get("user_mentions") or ()) if reply_to and not is_retweet else 0
     text = _resolve(raw, start, urls, media, dropped=quoted)
-    if not text and quoted:  # nothing but the link: leave it to be seen as that
+    if not text and quoted:  # only the link: keep it
         text = _resolve(raw, start, urls, media, dropped=())
     return Tweet(
         id=tweet_id,
@@ -78,7 +80,7 @@ def parse_tweet(record: dict[str, Any]) -> Tweet:
 
 
 def parse_time(text: str) -> datetime:
-    """`Wed Oct 10 20:19:24 +0000 2018`, or ISO 8601, in UTC. `strptime` would follow the user's locale."""
+    """Parses `Wed Oct 10 20:19:24 +0000 2018` or ISO 8601 to UTC. `strptime` would depend on the user's locale."""
     parts = text.split()
     if len(parts) != 6:
         moment = datetime.fromisoformat(text.replace(" +", "+"))  # older archives: 2018-10-10 20:19:24 +0000
@@ -93,8 +95,8 @@ def parse_time(text: str) -> datetime:
 
 
 def direct_text(content: dict[str, Any]) -> str:
-    """The text of a direct message: links expanded, the link that stands for attached media gone."""
-    text = html.unescape(str(content.get("text") or ""))  # before the links, whose `&copy=1` is no sign
+    """The text of a direct message, with links expanded and without the link of attached media."""
+    text = html.unescape(str(content.get("text") or ""))  # before links are expanded, which may contain `&copy=1`
     for url in content.get("urls") or ():
         text = text.replace(str(url["url"]), str(url.get("expanded") or url["url"]))
     if content.get("mediaUrls"):
@@ -103,13 +105,13 @@ def direct_text(content: dict[str, Any]) -> str:
 
 
 class LongTweets:
-    """Texts of long tweets, by when they were written and how they begin: their ids are no tweet's ids."""
+    """Texts of long tweets, found by their time and beginning, because they do not have the ids of tweets."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, list[_LongTweet]] = {}
+        self._unmatched: dict[str, list[_LongTweet]] = {}
 
     def add(self, record: dict[str, Any], file: str, number: int) -> None:
-        """Takes the content of one `noteTweet`. Raises KeyError, ValueError or TypeError."""
+        """Adds the content of one `noteTweet`. Raises KeyError, ValueError or TypeError."""
         core = record["core"]
         text = html.unescape(str(core["text"]))
         for url in core.get("urls") or ():
@@ -117,30 +119,32 @@ class LongTweets:
             if short and full:
                 text = text.replace(str(short), str(full))
         text = text.strip()
-        one = _LongTweet(text, parse_time(record["createdAt"]), file, number)
-        self._waiting.setdefault(_beginning(text), []).append(one)
+        long_tweet = _LongTweet(text, parse_time(record["createdAt"]), file, number)
+        self._unmatched.setdefault(_beginning(text), []).append(long_tweet)
 
     def take(self, tweet: Tweet) -> str | None:
-        """The whole text of a tweet that was cut off, or None. Each long tweet is given out once."""
-        if not self._waiting:  # as in most archives
+        """The full text of a tweet that was cut off, or None. Every long tweet is used once."""
+        if not self._unmatched:  # as in most archives
             return None
         beginning = _beginning(_CUT.sub("", tweet.text))
-        if len(beginning) < _JOIN_CHARACTERS or beginning not in self._waiting:
+        if len(beginning) < _JOIN_CHARACTERS or beginning not in self._unmatched:
             return None
-        waiting = self._waiting[beginning]
-        nearest = min(waiting, key=lambda one: abs((one.written_at - tweet.sent_at).total_seconds()))
+        candidates = self._unmatched[beginning]
+        nearest = min(candidates, key=lambda one: abs((one.written_at - tweet.sent_at).total_seconds()))
         if abs((nearest.written_at - tweet.sent_at).total_seconds()) > 60:
             return None
-        waiting.remove(nearest)
+        candidates.remove(nearest)
         mentions = _leading_mentions(nearest.text) if tweet.kind == "reply" else 0
         return nearest.text[mentions:]
 
     def unused(self) -> list[tuple[str, int]]:
-        """(file, record number) of the long tweets that belong to no tweet."""
-        return [(one.file, one.number) for waiting in self._waiting.values() for one in waiting]
+        """(file, record number) of the long tweets without a matching tweet."""
+        return [(one.file, one.number) for long_tweets in self._unmatched.values() for one in long_tweets]
 
 
 class _LongTweet(msgspec.Struct, frozen=True):
+    """A long tweet and the position of its record."""
+
     text: str
     written_at: datetime
     file: str
@@ -148,7 +152,7 @@ class _LongTweet(msgspec.Struct, frozen=True):
 
 
 def _beginning(text: str) -> str:
-    """What a long tweet and its cut-off tweet have in common, however links and mentions are written."""
+    """The part that a long tweet and its cut-off tweet share, without links, mentions and spaces."""
     text = text[_leading_mentions(text) :]
     return re.sub(r"\s+", "", re.sub(r"https?://\S+", "", text))[:_JOIN_CHARACTERS]
 
@@ -161,13 +165,13 @@ def _leading_mentions(text: str) -> int:
 
 
 def _mentions_end(raw: str, mentions: Iterable[dict[str, Any]]) -> int:
-    """Where a reply's own words begin: behind the mentions that Twitter put there."""
+    """Index at which a reply's own text begins: behind the mentions that Twitter adds."""
     spans = dict(_span(mention) for mention in mentions)
     at = 0
     while True:
         if spans.get(at, at) > at:
             at = spans[at]
-        elif match := _MENTION.match(raw, at):  # an account that is gone is in no entity
+        elif match := _MENTION.match(raw, at):  # deleted accounts have no entity
             at = match.end()
         else:
             return at
@@ -182,9 +186,9 @@ def _resolve(
     media: Iterable[dict[str, Any]],
     dropped: Iterable[dict[str, Any]],
 ) -> str:
-    """Replaces t.co links by what they stand for. Indices are code points of the text as it is, still escaped."""
-    pieces = {_place(raw, url): str(url.get("expanded_url") or url.get("url") or "") for url in urls}
-    pieces |= {_place(raw, one): "" for one in (*media, *dropped)}
+    """Replaces t.co links by their targets. Indices count code points of the text while still escaped."""
+    pieces = {_link_span(raw, url): str(url.get("expanded_url") or url.get("url") or "") for url in urls}
+    pieces |= {_link_span(raw, one): "" for one in (*media, *dropped)}
     text, at = [], start
     for (begin, end), replacement in sorted(pieces.items()):
         if begin >= at and end > begin:
@@ -193,15 +197,15 @@ def _resolve(
     return "".join([*text, html.unescape(raw[at:])]).strip()
 
 
-def _place(raw: str, link: dict[str, Any]) -> tuple[int, int]:
-    """Where a link stands: where its indices say, or where it is found where they are missing or wrong.
+def _link_span(raw: str, link: dict[str, Any]) -> tuple[int, int]:
+    """Start and end of a link: by its indices, or by searching where they are missing or wrong.
 
-    Nowhere, an empty place, when neither helps. Raises KeyError or ValueError.
+    An empty span if it is not found. Raises KeyError or ValueError.
     """
     short = str(link.get("url") or "")
     begin, end = _span(link) if link.get("indices") or not short else (0, 0)
-    if short and raw[begin:end] != short and (found := raw.find(short)) >= 0:
-        return found, found + len(short)
+    if short and raw[begin:end] != short and (position := raw.find(short)) >= 0:
+        return position, position + len(short)
     return begin, end
 
 

@@ -1,1 +1,1 @@
-"""WeChat: the tables and JSON files of its exporters."""
+"""WeChat: the CSV and JSON files of its exporters."""

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from doppel.errors import UserError
 from doppel.transcript import normalize
-from training.archives.formats.instructions import Said, Unusable, read_instructions, read_record
+from training.archives.formats.instructions import DialogueTurn, UnusableRecord, read_instructions, read_record
 
-HELLO = (Said("user", "hi"), Said("assistant", "hello"))
+HELLO = (DialogueTurn("user", "hi"), DialogueTurn("assistant", "hello"))
 
 
 @pytest.mark.parametrize(
@@ -69,25 +69,25 @@ def test_what_belongs_to_a_question_stays_with_it() -> None:
     ("record", "reason"),
     [
         ("hi", "not a JSON object"),
-        ({"text": "hi"}, r"no known fields for question and answer \(it has: text\)"),
-        ({}, r"\(it has: none\)"),
+        ({"text": "hi"}, r"no question and answer fields \(found: text\)"),
+        ({}, r"\(found: none\)"),
         ({"instruction": "hi", "output": ""}, "no question has an answer"),
         ({"instruction": "", "output": "hello"}, "no question has an answer"),
         ({"instruction": "hi", "output": "\ufeff"}, "no question has an answer"),
-        ({"instruction": "hi", "output": 42}, "should be text is not"),
-        ({"instruction": "hi", "output": "caf\ufffd"}, "not UTF-8"),
+        ({"instruction": "hi", "output": 42}, "a text field is not a string"),
+        ({"instruction": "hi", "output": "caf\ufffd"}, "contains invalid or lost characters"),
         ({"instruction": "hi", "output": "x", "history": ["a"]}, "`history` is not a list of pairs"),
         ({"messages": []}, "no question has an answer"),
-        ({"messages": ["hi"]}, "without role and text"),
-        ({"messages": [{"content": "hi"}]}, "without role and text"),
+        ({"messages": ["hi"]}, "a message without a role"),
+        ({"messages": [{"content": "hi"}]}, "a message without a role"),
         ({"messages": [{"role": "narrator", "content": "hi"}]}, "unknown role 'narrator'"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "more than text"),
-        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "calls tools"),
-        ({"conversations": [{"from": "observation", "value": "12°"}]}, "calls tools"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "contains images, audio or files"),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "tool calls are not supported"),
+        ({"conversations": [{"from": "observation", "value": "12°"}]}, "tool calls are not supported"),
     ],
 )
 def test_what_cannot_be_used_says_why(record: Any, reason: str) -> None:
-    with pytest.raises(Unusable, match=reason):
+    with pytest.raises(UnusableRecord, match=reason):
         read_record(record)
 
 
@@ -114,7 +114,7 @@ turns = st.lists(st.fixed_dictionaries({"role": roles, "content": st.text(max_si
 def test_a_dialogue_begins_with_a_question_ends_with_an_answer_and_nothing_in_it_is_empty(record: Any) -> None:
     try:
         said = read_record(record)
-    except Unusable:
+    except UnusableRecord:
         return
     rest = [one.role for one in said]
     while rest[0] == "system":
@@ -130,17 +130,20 @@ def test_bad_records_are_counted_with_their_place(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(one) + "\n" for one in lines) + '{"prompt":\n')
     bad: list[tuple[str, str]] = []
     found = list(read_instructions(path, lambda position, reason: bad.append((position, reason))))
-    assert [(one.position, one.said) for one in found] == [("line 1", HELLO), ("line 3", HELLO)]
+    assert [(one.position, one.turns) for one in found] == [("line 1", HELLO), ("line 3", HELLO)]
     assert [position for position, _ in bad] == ["line 2", "line 4"]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "data: nothing in it"),
-        ("name,age\nann,3\n", r"data: no instruction data that doppel knows .*; line 2: no known fields .*name, age"),
+        ("[]", "data: no records"),
+        (
+            "name,age\nann,3\n",
+            r"data: no supported instruction data .*; line 2: no question and answer fields .*name, age",
+        ),
         ('{\n "version": 2,\n "data": [\n]\n}\n', r"data: no instruction data .*; line 1: "),
-        (json.dumps([{"text": "hi"}]), "record 1: no known fields for question and answer"),
+        (json.dumps([{"text": "hi"}]), "record 1: no question and answer fields"),
     ],
 )
 def test_a_file_of_an_unknown_kind_is_one_clear_line(tmp_path: Path, content: str, message: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.archives.formats import json_stream
-from training.archives.formats.json_stream import DamagedJSON, JsonStream, MendedEscapes
+from training.archives.formats.json_stream import DamagedJSON, JsonStream, RepairedEscapes
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -31,10 +31,10 @@ class Dribble:
         return self._file.read(self._size)
 
 
-def records(data: bytes, size: int = 7, fence: str = "") -> tuple[list[Any], list[tuple[int, str]]]:
+def records(data: bytes, size: int = 7, stop_at: str = "") -> tuple[list[Any], list[tuple[int, str]]]:
     bad: list[tuple[int, str]] = []
     stream = JsonStream(Dribble(data, size))
-    return [record for _, record in stream.records(lambda *one: bad.append(one), fence)], bad
+    return [record for _, record in stream.records(lambda *one: bad.append(one), stop_at)], bad
 
 
 @given(VALUES, st.integers(1, 9), st.sampled_from([None, 1]), st.booleans())
@@ -82,7 +82,7 @@ def mended(text: str) -> str:
 
 @given(st.text(alphabet='\\x0aFg"né'), st.integers(1, 6))
 def test_escapes_are_mended_wherever_a_chunk_ends(text: str, size: int) -> None:
-    stream = MendedEscapes(Dribble(text.encode(), size))
+    stream = RepairedEscapes(Dribble(text.encode(), size))
     read = b""
     while data := stream.read(size):
         read += data
@@ -95,7 +95,7 @@ def test_text_written_as_telegram_writes_it_comes_back(text: str, size: int) -> 
     text = text.encode("utf-8", "replace").decode()
     written = json.dumps(text, ensure_ascii=False)
     written = re.sub(r"(\\\\)|\\u00([01][0-9a-f])", lambda m: m[1] or f"\\x{m[2].upper()}", written)
-    assert JsonStream(MendedEscapes(Dribble(written.encode(), size))).value() == text
+    assert JsonStream(RepairedEscapes(Dribble(written.encode(), size))).value() == text
 
 
 def test_a_damaged_record_costs_only_itself() -> None:
@@ -129,7 +129,7 @@ def test_a_file_that_ends_in_the_middle_keeps_what_came_before(end: bytes) -> No
 def test_the_search_for_the_next_record_stops_at_the_fence() -> None:
     """Else messages of the next chat would be taken for messages of the damaged one."""
     data = b'[{"id": 1}, {"id": 2, x}]}, {"messages": [{"id": 7}, {"id": 8}]}'
-    read, bad = records(data, 16, fence='"messages"')
+    read, bad = records(data, 16, stop_at='"messages"')
     assert read == [{"id": 1}]
     assert [number for number, _ in bad] == [2]
 

@@ -1,14 +1,14 @@
-"""What Instagram and Messenger write into a conversation themselves, in the name of those who talk there.
+"""Recognizes messages that Instagram and Messenger write into a conversation in a participant's name.
 
-Newer downloads mark such records in no way, so they are told by their words: in English, and what is most frequent in
-other languages. Knows nothing of files.
+Newer downloads do not mark them, so they are matched by their text: in English, and the most common ones in other
+languages.
 """
 
 import re
 from collections.abc import Iterable
 
-_LONGEST = 300
-_ANYWHERE = re.compile(
+_MAX_LENGTH = 300
+_FIXED = re.compile(
     r"You are now connected on Messenger|You can now (?:message and )?call each other.*"
     r"|Say hi to your new Facebook friend.*|(?:The )?(?:audio|video|voice) (?:call|chat) ended|(?:Call|Chat) ended"
     r"|Missed (?:(?:video|voice|audio) )?(?:call|chat)|This poll is no longer available|You unsent a message"
@@ -19,8 +19,8 @@ _ANYWHERE = re.compile(
     r"|Reaccionó con \S+ a tu mensaje|(?:Le gustó|Indicó que le gusta) un mensaje"
     r"|Reagiu com \S+ à sua mensagem|Curtiu uma mensagem|Ha (?:aggiunto la reazione|reagito con) \S+ al tuo messaggio"
 )
-# `{name}` is one who takes part, by whole or by first name.
-_SENT = (
+# `{name}` is a participant, by full or first name.
+_SENT_FILE = (
     r"(?:You|{name}) (?:sent|shared) (?:an?|\d+) (?:attachment|photo|video|voice message|GIF|sticker|(?:live )?location"
     r"|link|reel|post|story|profile|audio)s?"
     r"|(?:Du hast|{name} hat) (?:einen Anhang|ein Foto|ein Video|eine Sprachnachricht|einen Sticker) gesendet"
@@ -29,7 +29,7 @@ _SENT = (
     r"|(?:Você enviou|{name} enviou) (?:um anexo|uma foto|um vídeo|uma mensagem de voz)"
     r"|(?:Hai inviato|{name} ha inviato) (?:un allegato|una foto|un video|un messaggio vocale)"
 )
-_DID = (
+_ACTION = (
     r"(?:You|{name}) (?:called {name}"
     r"|missed (?:your|an?|{name}'s) (?:(?:video|audio|voice) )?(?:call|chat)(?: from .+)?"
     r"|(?:started|joined|ended) (?:an?|the) (?:(?:video|audio|voice) )?(?:call|chat)"
@@ -44,27 +44,27 @@ _DID = (
 )
 
 
-class Notices:
-    """The notices of one conversation.
+class SystemMessages:
+    """Recognizes the system messages of one conversation.
 
     Args:
-        participants: the names of those who take part.
+        participants: names of the participants.
     """
 
     def __init__(self, participants: Iterable[str]) -> None:
         names = {part for name in participants for part in (name, name.partition(" ")[0]) if part}
         any_name = "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or "(?!)"
-        self._sent = re.compile(_SENT.replace("{name}", f"(?:{any_name})"))
-        self._did = re.compile(_DID.replace("{name}", f"(?:{any_name})"))
+        self._sent_file = re.compile(_SENT_FILE.replace("{name}", f"(?:{any_name})"))
+        self._action = re.compile(_ACTION.replace("{name}", f"(?:{any_name})"))
 
-    def is_notice(self, text: str) -> bool:
-        """Whether the text says what somebody did, and is nobody's words."""
-        return self._is(_ANYWHERE, text) or self._is(self._did, text)
+    def matches(self, text: str) -> bool:
+        """Whether the text is a system message about what somebody did."""
+        return self._matches(_FIXED, text) or self._matches(self._action, text)
 
-    def stands_for_file(self, text: str) -> bool:
-        """Whether the text only says that somebody sent something."""
-        return self._is(self._sent, text)
+    def is_file_placeholder(self, text: str) -> bool:
+        """Whether the text only says that somebody sent a file."""
+        return self._matches(self._sent_file, text)
 
     @staticmethod
-    def _is(pattern: re.Pattern[str], text: str) -> bool:
-        return len(text) <= _LONGEST and pattern.fullmatch(text.strip().removesuffix(".")) is not None
+    def _matches(pattern: re.Pattern[str], text: str) -> bool:
+        return len(text) <= _MAX_LENGTH and pattern.fullmatch(text.strip().removesuffix(".")) is not None

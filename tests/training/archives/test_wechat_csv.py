@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.training.exports import ZONE, read_all
 from training.archives.message import Message
-from training.archives.source_tree import BadRecord, Tree, open_folder
-from training.archives.wechat.tables import WeChatReader
+from training.archives.source_tree import BadRecord, SourceTree, open_folder
+from training.archives.wechat.csv_exports import WeChatCSVReader
 
 DUMP = ["id", "MsgSvrID", "type_name", "is_sender", "talker", "room_name", "msg", "src", "CreateTime"]
 TRACE = [
@@ -49,7 +49,7 @@ def read(
     folder: Path, text: str, name: str = "chat.csv", encoding: str = "utf-8"
 ) -> tuple[list[Message], list[BadRecord]]:
     (folder / name).write_bytes(text.encode(encoding))
-    return read_all(folder / name, [WeChatReader()])
+    return read_all(folder / name, [WeChatCSVReader()])
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
@@ -284,13 +284,13 @@ def test_a_row_that_makes_no_sense_is_counted_and_the_rest_is_read(tmp_path: Pat
 @pytest.mark.parametrize("text", ["", "username,text,timestamp\n", "Date,User,Message\n", "id,bid,正文\n", "{}"])
 def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.csv").write_text(text, encoding="utf-8")
-    assert not WeChatReader().sniff(Tree(open_folder(tmp_path), "x.csv", "x.csv", ZONE))
+    assert not WeChatCSVReader().sniff(SourceTree(open_folder(tmp_path), "x.csv", "x.csv", ZONE))
 
 
 @given(st.binary(max_size=40), st.sampled_from([DUMP, TRACE, SESSION]))
 def test_no_bytes_stop_it(tmp_path_factory: pytest.TempPathFactory, data: bytes, header: list[str]) -> None:
     path = tmp_path_factory.mktemp("any") / "x.csv"
     path.write_bytes((DUMPED * 3).encode() + b"\n" + data)
-    assert len(read_all(path, [WeChatReader()])[0]) >= 6
+    assert len(read_all(path, [WeChatCSVReader()])[0]) >= 6
     path.write_bytes(table(header).encode("utf-8-sig") + data)
-    read_all(path, [WeChatReader()])
+    read_all(path, [WeChatCSVReader()])

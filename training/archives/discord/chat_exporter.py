@@ -1,7 +1,7 @@
-"""DiscordChatExporter's JSON and CSV: one channel, or a part of one, a file. Does not know whose archive it is.
+"""Reads DiscordChatExporter's JSON and CSV files: one channel, or a part of one, each.
 
-Streams message by message. A table says neither ids nor replies nor who is a bot, and its times may be in the
-form of any country. Does not decide what is worth keeping.
+The files do not say who the owner is. CSV files have no ids, replies or bot flags, and their dates may be in any
+country's format.
 """
 
 import re
@@ -13,26 +13,26 @@ from pathlib import PurePosixPath
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from training.archives.discord.package import shown
-from training.archives.formats.chat_logs import month_number
+from training.archives.discord.data_package import resolve_markup
+from training.archives.formats.archive_records import array_records, as_object, csv_rows, messages_of, open_json
 from training.archives.formats.json_stream import JsonStream
 from training.archives.formats.reactions import Reaction, is_emoji, reactions_to
-from training.archives.formats.records import array_records, as_object, csv_rows, json_stream, messages_of, to_utc
 from training.archives.formats.text_lines import decode_head
+from training.archives.formats.timestamps import month_number, to_utc
 from training.archives.message import Kind, Mark, Message
-from training.archives.source_tree import Tree
+from training.archives.source_tree import SourceTree
 
-_BEGINNING = re.compile(rb'^\s*\{\s*"guild"\s*:\s*\{')
+_JSON_HEAD = re.compile(rb'^\s*\{\s*"guild"\s*:\s*\{')
 _CHANNEL = re.compile(rb'"channel"\s*:\s*\{')
-_TABLE = re.compile(r'\ufeff?"?AuthorID"?,"?Author"?,"?Date"?,"?Content"?,', re.IGNORECASE)
+_CSV_HEAD = re.compile(r'\ufeff?"?AuthorID"?,"?Author"?,"?Date"?,"?Content"?,', re.IGNORECASE)
 _ZONE = ZoneInfo("UTC")
-_SAID = frozenset(("Default", "Reply", "0", "19"))
-_PRIVATE = frozenset(("DirectTextChat", "1"))
+_MESSAGE_TYPES = frozenset(("Default", "Reply", "0", "19"))
+_PRIVATE_TYPES = frozenset(("DirectTextChat", "1"))
 _DIRECT = "Direct Messages"
 
-# `Guild - Category - channel [id] (after 2020-01-01) [part 2].csv`, as the exporter names files.
-_NAME = re.compile(r"(?P<title>.*?)\s*\[(?P<id>\d{15,20})\]")
-_PART = re.compile(r"\s*(?:\[part \d+\]|\((?:after|before|\d{4}-)[^()]*\))", re.IGNORECASE)
+# The exporter names files `Guild - Category - channel [id] (after 2020-01-01) [part 2].csv`.
+_FILE_NAME = re.compile(r"(?P<title>.*?)\s*\[(?P<id>\d{15,20})\]")
+_FILE_NAME_SUFFIX = re.compile(r"\s*(?:\[part \d+\]|\((?:after|before|\d{4}-)[^()]*\))", re.IGNORECASE)
 _DATE = re.compile(
     r"(\d{1,4})[-./]\s?(\d{1,2}|[a-z]{3})[-./]\s?(\d{1,4})\.?,?\s+(\d{1,2})[:.](\d\d)(?:[:.](\d\d))?\s*([ap]\.?\s?m)?",
     re.IGNORECASE,
@@ -45,28 +45,28 @@ _NOTICE = re.compile(
 
 
 class DiscordExporterReader:
-    """Reads one exported file; parts of a channel have the same ids and so become one chat."""
+    """Reads one exported file; parts of a channel have the same ids and become one chat."""
 
     name = "discord-exporter"
     accepts = "DiscordChatExporter (JSON or CSV)"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether the file begins with a guild and a channel, or with the columns of the exporter's table."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether the file begins with a guild and a channel, or with the exporter's CSV columns."""
         if not tree.is_file:
             return False
         head = tree.head(tree.files()[0])
         plain = head.removeprefix(b"\xef\xbb\xbf")
-        return bool(_BEGINNING.match(plain) and _CHANNEL.search(plain)) or _is_table(head)
+        return bool(_JSON_HEAD.match(plain) and _CHANNEL.search(plain)) or _is_csv(head)
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every record of the file."""
         name = tree.files()[0]
-        if _is_table(tree.head(name)):
-            yield from messages_of(tree, name, csv_rows(tree, name), _Table(tree, name))
+        if _is_csv(tree.head(name)):
+            yield from messages_of(tree, name, csv_rows(tree, name), _CSVConverter(tree, name))
             return
         guild: dict[str, Any] = {}
         channel: dict[str, Any] = {}
-        with json_stream(tree, name) as stream:
+        with open_json(tree, name) as stream:
             for key in stream.members():
                 if key == "messages" and stream.peek() == "[":
                     yield from _messages(tree, name, stream, guild, channel)
@@ -78,37 +78,39 @@ class DiscordExporterReader:
 
 
 def _messages(
-    tree: Tree, file: str, stream: JsonStream, guild: dict[str, Any], channel: dict[str, Any]
+    tree: SourceTree, file: str, stream: JsonStream, guild: dict[str, Any], channel: dict[str, Any]
 ) -> Iterator[Message]:
     title = str(channel.get("name") or "")
     chat = str(channel.get("id") or title)
-    kind: Kind = "dm" if str(channel.get("type")) in _PRIVATE else "group"
+    kind: Kind = "dm" if str(channel.get("type")) in _PRIVATE_TYPES else "group"
     chat_name = title if kind == "dm" or not guild.get("name") else f"{guild['name']} #{title}"
 
     def convert(record: dict[str, Any], origin: str) -> Message:
         return _message(record, chat, chat_name, kind, origin)
 
-    records = array_records(tree, file, stream, fence='"messageCount"')
+    records = array_records(tree, file, stream, stop_at='"messageCount"')
     yield from messages_of(tree, file, records, convert, lambda record, to: reactions_to(to, _reactions(record)))
 
 
 def _reactions(record: Mapping[str, Any]) -> Iterator[Reaction]:
-    """Who reacted, where the export was told to say; an emoji of a server's own is written as in a text."""
+    """The reactions, if the export has them; a custom emoji is written as in a text."""
     for reaction in record.get("reactions") or ():
         emoji = as_object(reaction.get("emoji"))
-        sign = str(emoji.get("name") or "")
+        name = str(emoji.get("name") or "")
         for user in reaction.get("users") or ():
             if not user.get("isBot"):
-                yield str(user["id"]), _called(user), f":{sign}:" if emoji.get("id") and sign else sign
+                yield str(user["id"]), _display_name(user), f":{name}:" if emoji.get("id") and name else name
 
 
 def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, origin: str) -> Message:
     author = record["author"]
     reference = record.get("reference") or {}
-    # A reference to another channel is a forward or a crosspost, and an id there means nothing here.
-    answered = reference.get("messageId") if str(reference.get("channelId") or chat) == chat else None
-    people = [as_object(one) for one in record.get("mentions") or ()]
-    text = shown(str(record.get("content") or ""), {str(one.get("id")): _called(one) for one in people})
+    # A reference to another channel is a forward or crosspost; its id is not one of this channel.
+    replied_to = reference.get("messageId") if str(reference.get("channelId") or chat) == chat else None
+    people = [as_object(person) for person in record.get("mentions") or ()]
+    text = resolve_markup(
+        str(record.get("content") or ""), {str(person.get("id")): _display_name(person) for person in people}
+    )
     sticker = "" if text else _sticker(record)
     return Message(
         id=str(record["id"]),
@@ -116,68 +118,68 @@ def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, orig
         chat=chat,
         kind=kind,
         sender=str(author["id"]),
-        sender_name=_called(author),
+        sender_name=_display_name(author),
         sent_at=to_utc(record["timestamp"], _ZONE),
         text=text or sticker,
-        reply_to=None if answered is None else str(answered),
+        reply_to=None if replied_to is None else str(replied_to),
         chat_name=chat_name or chat,
         mark=_mark(record, author, text or sticker),
         origin=origin,
     )
 
 
-def _called(person: Mapping[str, Any]) -> str:
+def _display_name(person: Mapping[str, Any]) -> str:
     return str(person.get("nickname") or person.get("name") or person.get("id"))
 
 
 def _sticker(record: Mapping[str, Any]) -> str:
-    """What a sticker says: the emoji that it is called, or its name as an emoji of a server's own is written."""
-    names = [str(as_object(one).get("name") or "").strip() for one in record.get("stickers") or ()]
+    """The names of stickers: emoji as they are, other names written like custom emoji."""
+    names = [str(as_object(sticker).get("name") or "").strip() for sticker in record.get("stickers") or ()]
     return " ".join(name if is_emoji(name) else f":{'_'.join(name.split())}:" for name in names if name)
 
 
 def _mark(record: dict[str, Any], author: dict[str, Any], text: str) -> Mark:
     if author.get("isBot"):
-        return "bot"
-    if str(record.get("type", "Default")) not in _SAID:
-        return "service"
+        return Mark.BOT
+    if str(record.get("type", "Default")) not in _MESSAGE_TYPES:
+        return Mark.SERVICE
     if record.get("forwardedMessage"):
-        return "forward"
-    # A sticker that has a name says that, as a picture's caption says what it says.
+        return Mark.FORWARD
+    # The name of a sticker counts as its text, like the caption of a picture.
     if record.get("stickers"):
-        return "media" if text else "sticker"
-    return "media" if record.get("attachments") else ""
+        return Mark.MEDIA if text else Mark.STICKER
+    return Mark.MEDIA if record.get("attachments") else Mark.NONE
 
 
-def _is_table(head: bytes) -> bool:
-    return bool(_TABLE.match(decode_head(head)))
+def _is_csv(head: bytes) -> bool:
+    return bool(_CSV_HEAD.match(decode_head(head)))
 
 
-class _Table:
-    """Turns the rows of a table into messages, after a first pass over its dates and authors."""
+class _CSVConverter:
+    """Turns the rows of a CSV file into messages, after a first pass over its dates and authors."""
 
-    def __init__(self, tree: Tree, file: str) -> None:
-        stem = _PART.sub("", PurePosixPath(file).stem)
-        named = _NAME.search(stem)
+    def __init__(self, tree: SourceTree, file: str) -> None:
+        stem = _FILE_NAME_SUFFIX.sub("", PurePosixPath(file).stem)
+        named = _FILE_NAME.search(stem)
         self._title = named["title"] if named else stem
         self._chat = named["id"] if named else stem
         self._zone = tree.zone
-        authors, self._day_first = _survey(tree.unheard(), file)
+        authors, self._day_first = _survey(tree.for_survey(), file)
         self._kind: Kind = "dm" if self._title.startswith(_DIRECT) and authors <= 2 else "group"
-        self._now: datetime | None = None
-        self._same: Counter[int] = Counter()
+        self._last_time: datetime | None = None
+        self._repeats: Counter[int] = Counter()
 
     def __call__(self, row: Mapping[str, str], origin: str) -> Message:
-        sender, text = row["authorid"], shown(row["content"], {})
+        sender, text = row["authorid"], resolve_markup(row["content"], {})
         sent_at = self._time(row["date"])
-        if sent_at != self._now:
-            self._now, self._same = sent_at, Counter()
-        # Rows have no id. Parts of an export may share a minute, so the text belongs to what tells them apart.
+        if sent_at != self._last_time:
+            self._last_time, self._repeats = sent_at, Counter()
+        # Rows have no id, and parts of an export may share a minute, so the id includes the text.
         digest = zlib.crc32(f"{sender}\n{text}\n{row.get('attachments', '')}".encode("utf-8", "replace"))
-        self._same[digest] += 1
-        mark: Mark = "media" if row.get("attachments") else ""
+        self._repeats[digest] += 1
+        mark: Mark = Mark.MEDIA if row.get("attachments") else Mark.NONE
         return Message(
-            id=f"{sent_at.isoformat()}/{digest:08x}/{self._same[digest]}",
+            id=f"{sent_at.isoformat()}/{digest:08x}/{self._repeats[digest]}",
             platform="discord",
             chat=self._chat,
             kind=self._kind,
@@ -186,12 +188,12 @@ class _Table:
             sent_at=sent_at,
             text=text,
             chat_name=self._title or self._chat,
-            mark="service" if _NOTICE.fullmatch(text) else mark,
+            mark=Mark.SERVICE if _NOTICE.fullmatch(text) else mark,
             origin=origin,
         )
 
     def _time(self, text: str) -> datetime:
-        text = _spaced(text)
+        text = _with_spaces(text)
         if text.isdecimal():  # seconds, or milliseconds, since 1970
             return datetime.fromtimestamp(int(text) / (1000 if len(text) > 11 else 1), UTC)
         match = _DATE.match(text)
@@ -210,22 +212,22 @@ class _Table:
         return datetime(year, month, day, hours, int(minute), int(seconds or 0), tzinfo=self._zone).astimezone(UTC)
 
 
-def _survey(tree: Tree, file: str) -> tuple[int, bool]:
-    """How many people write (3 for more), and whether days come before months in the dates."""
+def _survey(tree: SourceTree, file: str) -> tuple[int, bool]:
+    """The number of writers, at most 3, and whether days come before months in the dates."""
     authors: set[str] = set()
     day_first: bool | None = None
     slashes = False
     for _, row in csv_rows(tree, file):
         if len(authors) < 3:
             authors.add(row.get("authorid", ""))
-        match = _DATE.match(_spaced(row.get("date", "")))
+        match = _DATE.match(_with_spaces(row.get("date", "")))
         if day_first is None and match and match[2].isdecimal() and len(match[1]) <= 2:
-            # The exporter's own form, `03/14/2021 9:00 AM`, is the likelier one where nothing tells.
+            # Where no date is conclusive, the exporter's own form, `03/14/2021 9:00 AM`, is more likely.
             slashes = slashes or ("/" in match[0] and match[7] is not None)
             if int(match[1]) > 12 or int(match[2]) > 12:
                 day_first = int(match[1]) > 12
     return len(authors), not slashes if day_first is None else day_first
 
 
-def _spaced(text: str) -> str:
+def _with_spaces(text: str) -> str:
     return text.replace("\u202f", " ").replace("\xa0", " ").strip()

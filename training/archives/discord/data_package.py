@@ -1,7 +1,6 @@
-"""Discord's own data package: `messages/c<ID>/messages.json` or `.csv`, beside `messages/index.json`.
+"""Reads Discord's own data package: `messages/c<ID>/messages.json` or `.csv`, beside `messages/index.json`.
 
-It holds the owner's messages only, so that every session of it is one person talking; the answers of others
-come from other exports. Streams channel by channel. Does not decide what is worth keeping.
+It has only the owner's messages, so its sessions have one speaker; other people's messages come from other exports.
 """
 
 import re
@@ -12,10 +11,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from training.archives.formats.records import as_object, csv_rows, json_array, messages_of, to_utc, whole_json
+from training.archives.formats.archive_records import as_object, csv_rows, json_array, load_json, messages_of
 from training.archives.formats.text_lines import decode_head
-from training.archives.message import Kind, Message
-from training.archives.source_tree import Tree
+from training.archives.formats.timestamps import to_utc
+from training.archives.message import Kind, Mark, Message
+from training.archives.source_tree import SourceTree
 
 _CHANNEL = re.compile(r"(?:^|/)c?(\d{15,20})/$")
 _TABLE = re.compile(r'\ufeff?"?ID"?,"?Timestamp"?,"?Contents"?', re.IGNORECASE)
@@ -26,17 +26,19 @@ _MARKUP = re.compile(
 )
 _OWNER = "owner"
 _ZONE = ZoneInfo("UTC")
-_GROUPS = frozenset(("GUILD_TEXT", "GUILD_VOICE", "GROUP_DM", "PUBLIC_THREAD", "PRIVATE_THREAD", "GUILD_ANNOUNCEMENT"))
-_SNIFFED = 8
+_GROUP_TYPES = frozenset(
+    ("GUILD_TEXT", "GUILD_VOICE", "GROUP_DM", "PUBLIC_THREAD", "PRIVATE_THREAD", "GUILD_ANNOUNCEMENT")
+)
+_SNIFFED_CHANNELS = 8
 
-# A folder with anything else in it may hold other archives too, and is not claimed as a whole.
-_PARTS = frozenset(
+# A folder with other subfolders may contain other archives too, and is not read as one package.
+_PACKAGE_FOLDERS = frozenset(
     ("account", "activities", "activity", "ads", "messages", "programs", "servers", "support_tickets", "store")
 )
 
 
 class _Account(msgspec.Struct, frozen=True):
-    """What `user.json` tells: whose package it is, and how people and channels are called."""
+    """The owner's account in `user.json`, and the names of people by id."""
 
     sender: str = _OWNER
     name: str = _OWNER
@@ -44,28 +46,28 @@ class _Account(msgspec.Struct, frozen=True):
 
 
 class DiscordReader:
-    """Reads a data package, or its folder of messages alone, whatever that is called."""
+    """Reads a data package, or only its folder of messages, under any name."""
 
     name = "discord"
     accepts = "Discord data package (zip or folder; only your own messages)"
 
-    def sniff(self, tree: Tree) -> bool:
-        """Whether this folder holds folders of channels with messages in them, or is a package that has such."""
+    def sniff(self, tree: SourceTree) -> bool:
+        """Whether this folder contains channel folders with messages, or is a package that does."""
         return not tree.is_file and (_has_channels(tree, "") or _package_messages(tree) is not None)
 
-    def read(self, tree: Tree) -> Iterator[Message]:
+    def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every message of every channel."""
         place = "" if _has_channels(tree, "") else _package_messages(tree) or ""
         account = _account(tree) if place else _Account()
         index = _file(tree, place, "index.json")
-        titles = as_object(whole_json(tree, index)) if index else {}
+        titles = as_object(load_json(tree, index)) if index else {}
         for folder in tree.folders(place):
             match = _CHANNEL.search(folder)
             file = _messages_file(tree, folder) if match else None
             if match is None or file is None:
                 continue
             about = _file(tree, folder, "channel.json")
-            channel = as_object(whole_json(tree, about)) if about else {}
+            channel = as_object(load_json(tree, about)) if about else {}
             chat = match[1]
             title = str(titles.get(chat) or channel.get("name") or chat)
             records = json_array(tree, file) if file.lower().endswith(".json") else csv_rows(tree, file)
@@ -91,16 +93,21 @@ class _Converter:
             sender=self._account.sender,
             sender_name=self._account.name,
             sent_at=to_utc(fields["timestamp"], _ZONE),
-            text=shown(str(fields.get("contents") or ""), self._account.names),
+            text=resolve_markup(str(fields.get("contents") or ""), self._account.names),
             is_owner=True,
             chat_name=self._title,
-            mark="media" if fields.get("attachments") else "",
+            mark=Mark.MEDIA if fields.get("attachments") else Mark.NONE,
             origin=origin,
         )
 
 
-def shown(text: str, names: Mapping[str, str]) -> str:
-    """A message's text with custom emoji, mentions, times and commands as people see them, by the names known."""
+def resolve_markup(text: str, names: Mapping[str, str]) -> str:
+    """A message's text with custom emoji, mentions, times and commands as people see them.
+
+    Args:
+        text: the text in the export.
+        names: names of people by id; unknown ones become `@unknown`.
+    """
     if "<" not in text:
         return text
 
@@ -116,27 +123,27 @@ def shown(text: str, names: Mapping[str, str]) -> str:
     return _MARKUP.sub(show, text)
 
 
-def _has_channels(tree: Tree, place: str) -> bool:
+def _has_channels(tree: SourceTree, place: str) -> bool:
     channels = [folder for folder in tree.folders(place) if _CHANNEL.search(folder)]
-    return any(_messages_file(tree, folder) for folder in channels[:_SNIFFED])
+    return any(_messages_file(tree, folder) for folder in channels[:_SNIFFED_CHANNELS])
 
 
-def _package_messages(tree: Tree) -> str | None:
-    """The folder of messages in a folder that is a package and nothing else."""
+def _package_messages(tree: SourceTree) -> str | None:
+    """The folder of messages in a folder that is exactly a package; else None."""
     folders = {folder.removesuffix("/").lower(): folder for folder in tree.folders()}
     messages = folders.get("messages")
-    if messages is None or "account" not in folders or not folders.keys() <= _PARTS:
+    if messages is None or "account" not in folders or not folders.keys() <= _PACKAGE_FOLDERS:
         return None
     return messages if _has_channels(tree, messages) else None
 
 
-def _file(tree: Tree, folder: str, name: str) -> str | None:
-    """A file of a folder, by its name in any case."""
+def _file(tree: SourceTree, folder: str, name: str) -> str | None:
+    """A file of a folder by name, ignoring case."""
     return next((file for file in tree.files(folder) if file.lower() == (folder + name).lower()), None)
 
 
-def _messages_file(tree: Tree, folder: str) -> str | None:
-    """The file with a channel's messages, by its form."""
+def _messages_file(tree: SourceTree, folder: str) -> str | None:
+    """The file with a channel's messages, recognized by its content."""
     for name in tree.files(folder):
         low = name.lower()
         if low.endswith(("messages.json", "messages.csv")):
@@ -146,20 +153,20 @@ def _messages_file(tree: Tree, folder: str) -> str | None:
     return None
 
 
-def _account(tree: Tree) -> _Account:
-    """The account that a package belongs to."""
+def _account(tree: SourceTree) -> _Account:
+    """The account of the package's owner."""
     for folder in tree.folders():
         if folder.lower() == "account/" and (file := _file(tree, folder, "user.json")):
-            user = as_object(whole_json(tree, file))
+            user = as_object(load_json(tree, file))
             friends = user.get("relationships")
-            people = [user, *(as_object(as_object(one).get("user")) for one in _list(friends))]
-            names = {str(one.get("id")): str(name) for one in people if (name := _name(one))}
+            people = [user, *(as_object(as_object(friend).get("user")) for friend in _as_list(friends))]
+            names = {str(person.get("id")): str(name) for person in people if (name := _name(person))}
             if user.get("id"):
                 return _Account(str(user["id"]), str(_name(user) or _OWNER), names)
     return _Account()
 
 
-def _list(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
@@ -168,6 +175,6 @@ def _name(user: Mapping[str, Any]) -> Any:
 
 
 def _kind(channel: Mapping[str, Any], title: str) -> Kind:
-    if channel.get("guild") or str(channel.get("type")) in _GROUPS:
+    if channel.get("guild") or str(channel.get("type")) in _GROUP_TYPES:
         return "group"
     return "dm" if title.startswith("Direct Message with") or str(channel.get("type")) in ("1", "DM") else "group"

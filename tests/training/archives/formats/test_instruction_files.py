@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doppel.errors import UserError
-from training.archives.formats.record_files import read_records
+from training.archives.formats.instruction_files import read_records
 
 Found = tuple[list[tuple[str, Any]], list[tuple[str, str]]]
 
@@ -94,9 +94,9 @@ def test_a_damaged_record_is_named_and_the_rest_is_read(
         (b'{"a": 1}\n{"a": "tw', "data, line 2: ends unexpectedly"),
         (b'a,b\n1,2\n3,"fo', "data, line 3: ends unexpectedly"),
         ('[{"a": 1}]'.encode("utf-16"), "data: not UTF-8 text; save it as UTF-8"),
-        (b"just some text\nand more\n", "data: neither a JSON array, JSON Lines nor CSV"),
-        (b"PK\x03\x04\x00\x00,", "data: neither a JSON array, JSON Lines nor CSV"),
-        (b"", "data: neither a JSON array, JSON Lines nor CSV"),
+        (b"just some text\nand more\n", "data: not a JSON array, JSON Lines, or CSV"),
+        (b"PK\x03\x04\x00\x00,", "data: not a JSON array, JSON Lines, or CSV"),
+        (b"", "data: not a JSON array, JSON Lines, or CSV"),
     ],
 )
 def test_a_file_cut_off_or_of_no_known_form_is_one_clear_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -106,7 +106,7 @@ def test_a_file_cut_off_or_of_no_known_form_is_one_clear_line(tmp_path: Path, co
 
 
 def test_what_is_no_file_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a folder; name one file in it"):
+    with pytest.raises(UserError, match="is a folder; give the path of a file"):
         list(read_records(tmp_path, lambda *_: None))
     with pytest.raises(UserError, match="no such file"):
         list(read_records(tmp_path / "missing", lambda *_: None))

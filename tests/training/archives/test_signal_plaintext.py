@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.training.exports import ZONE, read_all
 from training.archives.message import Message
-from training.archives.signal.backup_frames import SignalFramesReader
-from training.archives.source_tree import BadRecord, Tree, open_folder
+from training.archives.signal.plaintext_export import SignalPlaintextReader
+from training.archives.source_tree import BadRecord, SourceTree, open_folder
 
 FIRST = 1_700_000_000_000
 ANA = "YW5hYW5hYW5hYW5hYW5hYQ=="
@@ -44,7 +44,7 @@ def written(folder: Path, *frames: Any) -> Path:
 
 
 def read(folder: Path, *frames: Any) -> tuple[list[Message], list[BadRecord]]:
-    return read_all(written(folder, *frames), [SignalFramesReader()])
+    return read_all(written(folder, *frames), [SignalPlaintextReader()])
 
 
 def test_a_private_chat(tmp_path: Path) -> None:
@@ -115,11 +115,11 @@ def test_damaged_frames_are_counted_and_the_rest_is_read(tmp_path: Path) -> None
 @pytest.mark.parametrize("text", ["", "{}", '{"chatItem": {}}', '{"account": 1}', "[1]", '{"version": 1}\n'])
 def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
     (tmp_path / "x").write_text(text)
-    assert not SignalFramesReader().sniff(Tree(open_folder(tmp_path), "x", "x", ZONE))
+    assert not SignalPlaintextReader().sniff(SourceTree(open_folder(tmp_path), "x", "x", ZONE))
 
 
 @given(st.binary(max_size=60))
 def test_no_bytes_stop_it(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = written(tmp_path_factory.mktemp("any"), item(1, "2", "hi"))
     path.write_bytes(path.read_bytes() + data)
-    assert len(read_all(path, [SignalFramesReader()])[0]) >= 1
+    assert len(read_all(path, [SignalPlaintextReader()])[0]) >= 1

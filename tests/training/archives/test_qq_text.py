@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.training.exports import read_all, write_zip
 from training.archives.message import Message
-from training.archives.qq.reader import QQReader
-from training.archives.source_tree import BadRecord, Tree, open_folder
+from training.archives.qq.text_exports import QQReader
+from training.archives.source_tree import BadRecord, SourceTree, open_folder
 
 RULE = "=" * 64
 FRIEND = (
@@ -225,7 +225,7 @@ def test_a_row_cut_off_is_counted(tmp_path: Path) -> None:
 )
 def test_other_files_are_left_to_others(tmp_path: Path, text: str) -> None:
     path = written(tmp_path, text)
-    assert not QQReader().sniff(Tree(open_folder(path), path.name, path.name, ZoneInfo("UTC")))
+    assert not QQReader().sniff(SourceTree(open_folder(path), path.name, path.name, ZoneInfo("UTC")))
 
 
 @given(st.binary(max_size=40))

@@ -9,25 +9,25 @@ from hypothesis import strategies as st
 
 from tests.training.exports import ZONE
 from training.archives.formats import text_lines as text_lines_module
-from training.archives.formats.chat_logs import MessageIds, file_title, log_records, month_number
-from training.archives.formats.chat_text import hour_of
-from training.archives.formats.text_lines import text_lines
-from training.archives.source_tree import Tree, open_folder
+from training.archives.formats.chat_text import MessageIds, title_of
+from training.archives.formats.text_lines import multiline_records, text_lines
+from training.archives.formats.timestamps import hour_24, month_number
+from training.archives.source_tree import SourceTree, open_folder
 
 
 def begun(line: str) -> str | None:
     return line if line.startswith("> ") else None
 
 
-def tree_of(folder: Path, text: str) -> Tree:
+def tree_of(folder: Path, text: str) -> SourceTree:
     path = folder / "log.txt"
     path.write_text(text, encoding="utf-8")
-    return Tree(open_folder(path), path.name, path.name, ZONE)
+    return SourceTree(open_folder(path), path.name, path.name, ZONE)
 
 
 def test_records_go_on_over_lines(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "\nnothing yet\n> a\nb\n\n> c\n")
-    assert list(log_records(tree, "log.txt", begun)) == [(3, "> a", ["b", ""]), (6, "> c", [])]
+    assert list(multiline_records(tree, "log.txt", begun)) == [(3, "> a", ["b", ""]), (6, "> c", [])]
     assert [one.position for one in tree.bad_records] == ["line 2"]
 
 
@@ -50,14 +50,14 @@ def test_lines_are_the_same_however_the_file_is_cut(text: str, size: int) -> Non
 
 
 def test_a_line_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_lines_module, "LONGEST_LINE", 10)
+    monkeypatch.setattr(text_lines_module, "MAX_LINE_LENGTH", 10)
     lines = list(text_lines(Pieces(b"x" * 35 + b"\nyy\n", 5), b""))  # type: ignore[arg-type]
     assert lines == [(1, "x" * 10), (2, "x" * 10), (3, "x" * 10), (4, "x" * 5), (5, "yy")]
 
 
 def test_an_endless_record_is_cut_and_told(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "> a\n" + ("x" * 100_000 + "\n") * 15 + "> b\n")
-    first, second = log_records(tree, "log.txt", begun)
+    first, second = multiline_records(tree, "log.txt", begun)
     assert sum(map(len, first[2])) < 1_200_000
     assert second[1] == "> b"
     assert tree.bad_count == 15 - len(first[2]) > 0
@@ -67,9 +67,9 @@ def test_ids_are_of_the_words_and_the_moment() -> None:
     moment = datetime(2021, 3, 13, 10, tzinfo=UTC)
     sent = [(moment, "a", "x"), (moment, "a", "x"), (moment, "b", "x"), (moment + timedelta(seconds=1), "a", "x")]
     ids, again = MessageIds(), MessageIds()
-    assert len({ids.of(*one) for one in sent}) == 4
-    assert ids.of(moment, "a", "x") != again.of(moment, "a", "x")  # a clock set back comes by here again
-    assert MessageIds().of(*sent[2]) == MessageIds().of(*sent[2])
+    assert len({ids.next_id(*one) for one in sent}) == 4
+    assert ids.next_id(moment, "a", "x") != again.next_id(moment, "a", "x")  # a clock set back comes by here again
+    assert MessageIds().next_id(*sent[2]) == MessageIds().next_id(*sent[2])
 
 
 @pytest.mark.parametrize(
@@ -86,11 +86,11 @@ def test_ids_are_of_the_words_and_the_moment() -> None:
     ],
 )
 def test_hours(hour: int, half: str, expected: int) -> None:
-    assert hour_of(hour, half) == expected
+    assert hour_24(hour, half) == expected
 
 
 def test_months_and_titles() -> None:
     assert (month_number("March"), month_number("dec")) == (3, 12)
     with pytest.raises(ValueError, match="maa"):
         month_number("maalis")
-    assert [file_title(label) for label in ("a/Tom.txt", "a/Dr. Kim", "Tom")] == ["Tom", "Dr. Kim", "Tom"]
+    assert [title_of(label) for label in ("a/Tom.txt", "a/Dr. Kim", "Tom")] == ["Tom", "Dr. Kim", "Tom"]
