@@ -162,7 +162,7 @@ def test_a_bomb_whatever_it_is_called_and_wherever_it_lies(
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(inner, b"0" * (4 << 20))
     path = write(tmp_path, {"inner.zip": bomb.getvalue()}, as_zip=True)
-    with pytest.raises(UserError, match="looks like a decompression bomb; refused"):
+    with pytest.raises(UserError, match="looks like a zip bomb; refused"):
         read_all(path)
 
 

@@ -98,7 +98,7 @@ def test_unusable_and_damaged_records_are_counted(tmp_path: Path) -> None:
     messages, bad = read_all(tmp_path / "data", [READER])
     assert len(messages) == 4
     assert [one.position for one in bad] == ["record 2", "record 3", "record 4"]
-    assert "calls tools" in bad[0].reason
+    assert "tool calls are not supported" in bad[0].reason
 
     (tmp_path / "data").write_text(f"[{json.dumps(ALPACA)}, {json.dumps(OPENAI)[:-9]}")
     messages, bad = read_all(tmp_path / "data", [READER])

@@ -61,7 +61,7 @@ def test_many_bad_records_are_counted_but_not_all_listed(tmp_path: Path, monkeyp
     monkeypatch.setattr(tree, "MAX_LISTED_BAD_RECORDS", 3)
     place = SourceTree(open_folder(tmp_path), "", "here", ZONE)
     for number in range(10):
-        place.bad("a.json", str(number), "because")
+        place.report_bad("a.json", str(number), "because")
     assert place.bad_count == 10
     assert [record.position for record in place.bad_records] == ["0", "1", "2"]
     assert place.bad_records[0].file == "here/a.json"

@@ -142,7 +142,7 @@ def test_bad_records_are_counted_with_their_place(tmp_path: Path) -> None:
             "name,age\nann,3\n",
             r"data: no supported instruction data .*; line 2: no question and answer fields .*name, age",
         ),
-        ('{\n "version": 2,\n "data": [\n]\n}\n', r"data: no instruction data .*; line 1: "),
+        ('{\n "version": 2,\n "data": [\n]\n}\n', r"data: no supported instruction data .*; line 1: "),
         (json.dumps([{"text": "hi"}]), "record 1: no question and answer fields"),
     ],
 )
