@@ -204,7 +204,9 @@ def _trl(
     chosen = chosen[: wanted * (4 if packing else 1)]  # several make a row
     rows = {
         "input_ids": [one.ids for one in chosen],
-        "labels": [[token if role else -100 for token, role in zip(one.ids, one.roles, strict=True)] for one in chosen],
+        "labels": [
+            [token if role else -100 for token, role in zip(one.ids, one.loss_mask, strict=True)] for one in chosen
+        ],
     }
     clock: dict[str, float] = {"seconds": 0.0, "tokens": 0.0, "supervised": 0.0}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bot.chat.responder import LoadedAdapter, Responder
 from bot.clock import Clock
-from doppel.adapters.versions import MANIFEST, check_base, current
+from doppel.adapters.versions import MANIFEST, check_base, current_version
 from doppel.config import Config
 from doppel.engine import Engine, unsupported
 from doppel.errors import DoppelError, UserError
@@ -110,6 +110,6 @@ def _changed_at(path: Path) -> int | None:
 def _current(adapters_dir: Path) -> Path | None:
     """The version in use; None also while its file cannot be read, for the next look may succeed."""
     try:
-        return current(adapters_dir)
+        return current_version(adapters_dir)
     except OSError:
         return None

@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 from bot.store.migrations import migrate
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
-from doppel.system.file_lock import hold
+from doppel.system.file_lock import acquire_lock
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -110,7 +110,7 @@ def _lock(engine: Engine) -> BinaryIO | None:
     if engine.dialect.name != "sqlite" or not place or place == ":memory:":
         return None
     try:
-        lock = hold(Path(f"{place}.lock"))
+        lock = acquire_lock(Path(f"{place}.lock"))
     except OSError as error:
         raise UserError(tr("{path}: cannot be written: {error}", path=place, error=error.strerror)) from None
     if lock is None:

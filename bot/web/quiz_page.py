@@ -11,7 +11,7 @@ import gradio as gr
 import msgspec
 
 from bot.web import quiz_html as quiz_view
-from doppel.adapters.versions import published
+from doppel.adapters.versions import version_folder
 from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -141,7 +141,7 @@ class QuizPage:
         trouble = ""
         async with self._saving:
             try:
-                folder = published(self._config.adapters_dir, state.version)
+                folder = version_folder(self._config.adapters_dir, state.version)
                 await asyncio.to_thread(save_result, folder, quiz)
             except DoppelError as error:
                 trouble = str(error)
@@ -158,7 +158,7 @@ class QuizPage:
     def _version(self, offer: QuestionSet) -> Path | None:
         """The version that the questions are about; None when it is gone."""
         try:
-            return published(self._config.adapters_dir, offer.version)
+            return version_folder(self._config.adapters_dir, offer.version)
         except DoppelError:
             return None
 

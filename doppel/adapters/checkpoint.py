@@ -13,8 +13,8 @@ import msgspec
 
 from doppel.adapters.habits import Habits, read_habits, write_habits
 from doppel.adapters.lora_file import base_layers, check_fits
-from doppel.adapters.peft_format import check_named_base, read_foreign, write_plain
-from doppel.adapters.versions import MANIFEST, RANK_CAP, AdapterRefused, Manifest, published, publishing
+from doppel.adapters.peft_format import check_named_base, read_peft_adapter, write_lora
+from doppel.adapters.versions import MANIFEST, RANK_CAP, AdapterRefused, Manifest, publishing, version_folder
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -66,7 +66,7 @@ def open_adapter(folder: Path, config: Config) -> Iterator[OpenedAdapter]:
         return
     base_folder = prepare_base(config.model, print_status)
     base = identify(base_folder, config.model.base)
-    found = read_foreign(folder, pickled=False)
+    found = read_peft_adapter(folder, pickled=False)
     check_named_base(found, base)
     check_fits(found.lora, base_layers(base_folder))
     if found.lora.scaling.r > RANK_CAP:
@@ -74,9 +74,9 @@ def open_adapter(folder: Path, config: Config) -> Iterator[OpenedAdapter]:
     with tempfile.TemporaryDirectory(prefix="doppel-") as temporary:
         manifest, habits = _common(folder.parent) or _unknown(config, base)
         with publishing(Path(temporary), manifest) as staging:
-            write_plain(staging, found.lora, base)
+            write_lora(staging, found.lora, base)
             write_habits(staging, habits)
-        yield OpenedAdapter(published(Path(temporary)), folder.name)
+        yield OpenedAdapter(version_folder(Path(temporary)), folder.name)
 
 
 def _common(folder: Path) -> tuple[Manifest, Habits] | None:

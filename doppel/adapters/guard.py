@@ -61,7 +61,7 @@ class Guard(msgspec.Struct, frozen=True, eq=False):
         (folder / FILE).write_bytes(_MAGIC + hashlib.sha256(content).digest() + content)
 
 
-def make_guard(sessions: Iterable[Sequence[Turn]], salt: bytes | None = None) -> Guard:
+def build_guard(sessions: Iterable[Sequence[Turn]], salt: bytes | None = None) -> Guard:
     """The guard of what was trained on: everybody's runs of words, but those the owner says in two sessions or more.
 
     Args:

@@ -12,8 +12,8 @@ import msgspec
 from doppel.adapters.guard import read_guard
 from doppel.adapters.habits import read_habits, write_habits
 from doppel.adapters.lora_file import Lora, base_layers, check_fits, read_lora
-from doppel.adapters.peft_format import check_named_base, read_foreign, write_plain
-from doppel.adapters.versions import MANIFEST, Manifest, check_base, current, publishing, read_manifest
+from doppel.adapters.peft_format import check_named_base, read_peft_adapter, write_lora
+from doppel.adapters.versions import MANIFEST, Manifest, check_base, current_version, publishing, read_manifest
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -43,11 +43,11 @@ def import_adapter(config: Config, folder: Path, *, force: bool) -> dict[str, An
     lora, manifest = (_own if (folder / MANIFEST).exists() else _foreign)(config, folder, base, force=force)
     check_fits(lora, base_layers(base_folder))
     with publishing(config.adapters_dir, manifest) as staging:
-        write_plain(staging, lora, base)
+        write_lora(staging, lora, base)
         write_habits(staging, read_habits(folder))
         if (guard := read_guard(folder)) is not None:
             guard.write(staging)
-    published = current(config.adapters_dir)
+    published = current_version(config.adapters_dir)
     assert published is not None
     print_status(
         tr(
@@ -78,7 +78,7 @@ def _own(config: Config, folder: Path, base: BaseIdentity, *, force: bool) -> tu
 
 def _foreign(config: Config, folder: Path, base: BaseIdentity, *, force: bool) -> tuple[Lora, Manifest]:
     """What PEFT saved: of its training nothing is known but what it was called and its settings."""
-    found = read_foreign(folder, pickled=True)
+    found = read_peft_adapter(folder, pickled=True)
     if not force:
         check_named_base(found, base)
     if found.base is None:

@@ -31,7 +31,7 @@ _OLD_SETTINGS = ("enable_lora",)
 _BUNDLED_NAMES = ("gemma-3-270m",)
 
 
-class Foreign(msgspec.Struct, frozen=True):
+class PeftAdapter(msgspec.Struct, frozen=True):
     """An adapter that says nothing of doppel.
 
     Attributes:
@@ -47,7 +47,7 @@ class Foreign(msgspec.Struct, frozen=True):
     unknown: list[str]
 
 
-def read_foreign(folder: Path, *, pickled: bool) -> Foreign:
+def read_peft_adapter(folder: Path, *, pickled: bool) -> PeftAdapter:
     """Reads a folder with adapter_config.json and adapter_model.safetensors.
 
     Args:
@@ -74,10 +74,10 @@ def read_foreign(folder: Path, *, pickled: bool) -> Foreign:
     lora = Lora(f"foreign-{digest[:12]}", folder, scaling, weights, layers_of(folder, weights, scaling.r))
     base = found.get("base_model_name_or_path")
     unknown = sorted(name for name in found if name not in known and found[name])
-    return Foreign(lora, digest, base if isinstance(base, str) and base else None, unknown)
+    return PeftAdapter(lora, digest, base if isinstance(base, str) and base else None, unknown)
 
 
-def write_plain(folder: Path, lora: Lora, base: BaseIdentity) -> None:
+def write_lora(folder: Path, lora: Lora, base: BaseIdentity) -> None:
     """Writes a LoRA as PEFT would, with nothing in its settings but what it computes and its base's id."""
     save_file(lora.weights, folder / WEIGHTS, metadata={"format": "pt"})
     settings = LoraConfig(
@@ -90,7 +90,7 @@ def write_plain(folder: Path, lora: Lora, base: BaseIdentity) -> None:
     settings.save_pretrained(str(folder))
 
 
-def check_named_base(found: Foreign, base: BaseIdentity) -> None:
+def check_named_base(found: PeftAdapter, base: BaseIdentity) -> None:
     """Raises AdapterRefused when an adapter names another base model; one that names none may fit any."""
     if not _is_same_base(found.base, base):
         raise AdapterRefused(

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.adapters.versions import MANIFEST, Manifest, aside, bring_back, read_manifest
-from doppel.system.durable_files import file_digest, regular_files, sync
-from doppel.system.write_errors import writing
+from doppel.adapters.versions import MANIFEST, Manifest, read_manifest, restore_interrupted_update, retired_path
+from doppel.system.durable_files import file_digest, fsync_path, regular_files
+from doppel.system.write_errors import translate_write_errors
 
 _STAGING = ".amending-"
 
 
-def amend(folder: Path, change: Callable[[Path, Manifest], Manifest]) -> Manifest:
+def update_version(folder: Path, change: Callable[[Path, Manifest], Manifest]) -> Manifest:
     """Changes a published version.
 
     Args:
@@ -35,9 +35,9 @@ def amend(folder: Path, change: Callable[[Path, Manifest], Manifest]) -> Manifes
     Raises:
         AdapterRefused: the version is damaged. DoppelError: the folder cannot be written.
     """
-    bring_back(folder)
+    restore_interrupted_update(folder)
     manifest = read_manifest(folder)
-    with writing(folder.parent):
+    with translate_write_errors(folder.parent):
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder.parent))
         try:
             for path in regular_files(folder):
@@ -50,14 +50,14 @@ def amend(folder: Path, change: Callable[[Path, Manifest], Manifest]) -> Manifes
             changed = msgspec.structs.replace(changed, files=files)
             (staging / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(changed), indent=2))
             for path in regular_files(staging):
-                sync(path)
+                fsync_path(path)
             staging.chmod(0o755)
-            sync(staging)
-            old = aside(folder)
+            fsync_path(staging)
+            old = retired_path(folder)
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
             staging.rename(folder)
-            sync(folder.parent)
+            fsync_path(folder.parent)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

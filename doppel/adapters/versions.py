@@ -22,9 +22,9 @@ import msgspec
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.models.base import BaseIdentity
-from doppel.system.durable_files import file_digest, regular_files, sync
-from doppel.system.stale_files import remove_leftovers
-from doppel.system.write_errors import writing
+from doppel.system.durable_files import file_digest, fsync_path, regular_files
+from doppel.system.stale_files import remove_stale
+from doppel.system.write_errors import translate_write_errors
 from doppel.transcript import FORMAT, FORMATS
 
 SCHEMA = 1
@@ -75,10 +75,10 @@ def publishing(adapters_dir: Path, manifest: Manifest, *, in_use: bool = True) -
     Raises:
         DoppelError: the adapters folder cannot be written.
     """
-    with writing(adapters_dir):
+    with translate_write_errors(adapters_dir):
         adapters_dir.mkdir(parents=True, exist_ok=True)
         for prefix in (_STAGING, _POINTER):
-            remove_leftovers(adapters_dir, prefix, datetime.now(UTC))
+            remove_stale(adapters_dir, prefix, datetime.now(UTC))
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=adapters_dir))
         try:
             yield staging
@@ -89,9 +89,9 @@ def publishing(adapters_dir: Path, manifest: Manifest, *, in_use: bool = True) -
             )
             (staging / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2))
             for path in regular_files(staging):
-                sync(path)
+                fsync_path(path)
             staging.chmod(0o755)
-            sync(staging)
+            fsync_path(staging)
             with _pointer(adapters_dir, version) as pointer:  # written before anything can be seen
                 staging.rename(adapters_dir / version)
                 if in_use:
@@ -100,14 +100,14 @@ def publishing(adapters_dir: Path, manifest: Manifest, *, in_use: bool = True) -
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def versions(adapters_dir: Path) -> list[str]:
+def list_versions(adapters_dir: Path) -> list[str]:
     """Published versions, oldest first."""
     if not adapters_dir.is_dir():
         return []
     return sorted((path.name for path in adapters_dir.iterdir() if _VERSION.match(path.name)), key=int)
 
 
-def current(adapters_dir: Path) -> Path | None:
+def current_version(adapters_dir: Path) -> Path | None:
     """Folder of the version in use; None when nothing is published yet."""
     try:
         version = (adapters_dir / CURRENT).read_text(encoding="ascii").strip()
@@ -116,47 +116,47 @@ def current(adapters_dir: Path) -> Path | None:
     return adapters_dir / version if _VERSION.match(version) else None
 
 
-def published(adapters_dir: Path, version: str | None = None) -> Path:
+def version_folder(adapters_dir: Path, version: str | None = None) -> Path:
     """Folder of a version, unread; None is the current one. Raises UserError when there is no such version."""
     if version is None:
-        folder = current(adapters_dir)
+        folder = current_version(adapters_dir)
         if folder is None:
             raise UserError(tr("{path}: no adapter yet; run `doppel train` (or `doppel up`) first", path=adapters_dir))
-        bring_back(folder)
+        restore_interrupted_update(folder)
         return folder
-    if version not in versions(adapters_dir):
-        known = ", ".join(versions(adapters_dir)) or tr("none")
+    if version not in list_versions(adapters_dir):
+        known = ", ".join(list_versions(adapters_dir)) or tr("none")
         raise UserError(tr("no adapter version {version}; published: {known}", version=version, known=known))
     return adapters_dir / version
 
 
-def aside(folder: Path) -> Path:
+def retired_path(folder: Path) -> Path:
     """Where a version lies for the moment in which another takes its place (`doppel.adapters.update`)."""
     return folder.with_name(f"{_ASIDE}{folder.name}")
 
 
-def bring_back(folder: Path) -> None:
+def restore_interrupted_update(folder: Path) -> None:
     """Puts back a version that a crash in that moment left aside."""
-    if aside(folder).is_dir() and not folder.exists():
-        aside(folder).rename(folder)
+    if retired_path(folder).is_dir() and not folder.exists():
+        retired_path(folder).rename(folder)
 
 
-def use(adapters_dir: Path, version: str) -> Path:
+def use_version(adapters_dir: Path, version: str) -> Path:
     """Makes a published version the current one, after checking it. Raises UserError, AdapterRefused."""
-    folder = published(adapters_dir, version)
+    folder = version_folder(adapters_dir, version)
     read_manifest(folder)
-    with writing(adapters_dir), _pointer(adapters_dir, version) as pointer:
+    with translate_write_errors(adapters_dir), _pointer(adapters_dir, version) as pointer:
         _swap(pointer, adapters_dir)
     return folder
 
 
-def rollback(adapters_dir: Path) -> Path:
+def roll_back(adapters_dir: Path) -> Path:
     """Goes back to the version before the current one. Raises UserError when there is none."""
-    now = current(adapters_dir)
-    older = [version for version in versions(adapters_dir) if now and int(version) < int(now.name)]
+    now = current_version(adapters_dir)
+    older = [version for version in list_versions(adapters_dir) if now and int(version) < int(now.name)]
     if not older:
         raise UserError(tr("there is no earlier adapter to go back to"))
-    return use(adapters_dir, older[-1])
+    return use_version(adapters_dir, older[-1])
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -224,7 +224,7 @@ def _check_peft_config(folder: Path, manifest: Manifest) -> None:
 
 
 def _next_version(adapters_dir: Path) -> str:
-    return f"{max((int(version) for version in versions(adapters_dir)), default=0) + 1:04d}"
+    return f"{max((int(version) for version in list_versions(adapters_dir)), default=0) + 1:04d}"
 
 
 @contextmanager
@@ -245,4 +245,4 @@ def _pointer(adapters_dir: Path, version: str) -> Iterator[Path]:
 def _swap(pointer: Path, adapters_dir: Path) -> None:
     """Makes it `current`, in one step."""
     pointer.replace(adapters_dir / CURRENT)
-    sync(adapters_dir)
+    fsync_path(adapters_dir)

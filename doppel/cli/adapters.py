@@ -6,7 +6,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from doppel.adapters.versions import AdapterRefused, Manifest, current, read_manifest, rollback, use, versions
+from doppel.adapters.versions import (
+    AdapterRefused,
+    Manifest,
+    current_version,
+    list_versions,
+    read_manifest,
+    roll_back,
+    use_version,
+)
 from doppel.cli.app import Run, as_command
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -18,11 +26,11 @@ adapters = typer.Typer(
 )
 
 
-def list_versions(run: Run) -> dict[str, Any]:
+def list_command(run: Run) -> dict[str, Any]:
     """Show the published versions, how well each does, and which one is in use."""
     folder = run.config.adapters_dir
-    used = current(folder)
-    rows = [_describe(run, version, used is not None and version == used.name) for version in versions(folder)]
+    used = current_version(folder)
+    rows = [_describe(run, version, used is not None and version == used.name) for version in list_versions(folder)]
     if not rows:
         print_status(tr("No adapter in {path} yet; run `doppel train` (or `doppel up`) first.", path=folder))
     elif not run.as_json:
@@ -30,16 +38,16 @@ def list_versions(run: Run) -> dict[str, Any]:
     return {"adapters": rows}
 
 
-def use_version(
+def use_command(
     run: Run, *, version: Annotated[str, typer.Argument(help="The version, for example 0002.")]
 ) -> dict[str, Any]:
     """Make a version the current one; a running daemon takes it up at its next reply."""
-    return _chosen(use(run.config.adapters_dir, version.zfill(4)).name)
+    return _chosen(use_version(run.config.adapters_dir, version.zfill(4)).name)
 
 
-def roll_back(run: Run) -> dict[str, Any]:
+def rollback_command(run: Run) -> dict[str, Any]:
     """Go back to the version before the current one."""
-    return _chosen(rollback(run.config.adapters_dir).name)
+    return _chosen(roll_back(run.config.adapters_dir).name)
 
 
 def import_version(
@@ -123,8 +131,8 @@ def _mark(row: dict[str, Any]) -> str:
     return "●" if row["current"] else ""
 
 
-adapters.command("list")(as_command(list_versions))
-adapters.command("use")(as_command(use_version))
-adapters.command("rollback")(as_command(roll_back))
+adapters.command("list")(as_command(list_command))
+adapters.command("use")(as_command(use_command))
+adapters.command("rollback")(as_command(rollback_command))
 adapters.command("import")(as_command(import_version))
 adapters.command("export")(as_command(export_version))

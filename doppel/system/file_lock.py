@@ -9,7 +9,7 @@ from typing import BinaryIO
 _TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
-def hold(path: Path) -> BinaryIO | None:
+def acquire_lock(path: Path) -> BinaryIO | None:
     """Locks a file, made when missing; held until the answer is closed. None: somebody else holds it.
 
     The file stays behind, empty: removing it would let two hold "it" at once. A file system that knows no locks

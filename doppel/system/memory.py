@@ -7,7 +7,7 @@ from pathlib import Path
 _STATUS = Path("/proc/self/status")
 
 
-def memory_of(device: str = "cpu") -> int | None:
+def total_memory(device: str = "cpu") -> int | None:
     """Bytes of memory that belong to a device; None where nobody can tell."""
     if device.startswith("cuda"):
         import torch

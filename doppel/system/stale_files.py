@@ -9,7 +9,7 @@ STALE = timedelta(days=1)
 """Nothing is half-written for so long: younger ones may be another process's work."""
 
 
-def remove_leftovers(folder: Path, prefix: str, now: datetime, stale: timedelta = STALE) -> None:
+def remove_stale(folder: Path, prefix: str, now: datetime, stale: timedelta = STALE) -> None:
     """Removes the folders and files directly in `folder` whose name begins with `prefix`, unchanged for so long.
 
     What cannot be removed stays: it is untidy and does no harm.

@@ -16,7 +16,7 @@ _TORCH = re.compile(r"inline_container|PytorchStreamWriter|Parent directory .* d
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def translate_write_errors(path: Path) -> Iterator[None]:
     """Whatever keeps the block from writing below `path` becomes a DoppelError that says where and why."""
     try:
         yield

@@ -3,22 +3,24 @@
 from typing import TYPE_CHECKING
 
 from doppel.transcript.base import (
+    END_LOSS,
     FORMAT,
     FORMATS,
     ME,
+    NEWLINE_SIGN,
+    NO_LOSS,
+    TEXT_LOSS,
     Encoded,
     Header,
     Transcript,
     Turn,
     TurnDecoder,
-    bubbles_of,
-    conceal,
+    escape_newlines,
     hour_bucket,
     normalize,
     pseudonym,
     render,
-    reveal,
-    speaker_of,
+    unescape_newlines,
     weekday_name,
 )
 from doppel.transcript.chat import ChatTranscript
@@ -27,24 +29,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = [
+    "END_LOSS",
     "FORMAT",
     "FORMATS",
     "ME",
+    "NEWLINE_SIGN",
+    "NO_LOSS",
+    "TEXT_LOSS",
     "ChatTranscript",
     "Encoded",
     "Header",
     "Transcript",
     "Turn",
     "TurnDecoder",
-    "bubbles_of",
-    "conceal",
+    "escape_newlines",
     "hour_bucket",
     "normalize",
     "open_transcript",
     "pseudonym",
     "render",
-    "reveal",
-    "speaker_of",
+    "unescape_newlines",
     "weekday_name",
 ]
 

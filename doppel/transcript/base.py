@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from doppel.transcript.safe_tokens import Pieces
+from doppel.transcript.safe_tokens import SafeTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +40,9 @@ _SIGN_ALIAS = "\u21b5"  # ↵ replaces a ⏎ that somebody typed, which keeps th
 _LINE_ENDS = dict.fromkeys((0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x85, 0x2028, 0x2029, 0x0D), "\n")
 _DROPPED = dict.fromkeys((0x00, 0xFEFF, 0xFFFD, 0xFFFE, 0xFFFF))
 _BLANK_SIGN = "\u2581"  # ▁ is how many tokenizers write a blank, and they read it back as one
+
+NO_LOSS, TEXT_LOSS, END_LOSS = 0, 1, 2
+"""Values of a loss mask; see `Encoded`."""
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
@@ -95,15 +98,15 @@ class Encoded(msgspec.Struct, frozen=True):
 
     Attributes:
         ids: token ids, length T.
-        roles: length T; 0 context (no loss), 1 a token of the persona's text, 2 a bubble or turn end
-            of the persona's (supervised too, but no text: bits per byte counts role 1 only).
+        loss_mask: length T; `NO_LOSS` for context, `TEXT_LOSS` for tokens of the persona's text, `END_LOSS` for
+            the ends of the persona's bubbles and turns (trained on, but not counted in bits per byte).
         opening: how many tokens the header takes, where the first turn begins.
         turn_ends: positions just after each turn, where a long session may be cut.
         turn_bytes: UTF-8 bytes of the persona's bubbles in each turn, 0 for other people's turns.
     """
 
     ids: list[int]
-    roles: list[int]
+    loss_mask: list[int]
     opening: int
     turn_ends: list[int]
     turn_bytes: list[int]
@@ -129,7 +132,9 @@ def normalize(text: str) -> str:
 
 def render(header: Header, turns: Sequence[Turn]) -> str:
     """The text form of a session, for people to look at; `Transcript.encode` gives the same text as tokens."""
-    blocks = [f"{turn.speaker}:" + "\n".join(f" {conceal(bubble)}" for bubble in turn.bubbles) for turn in turns]
+    blocks = [
+        f"{turn.speaker}:" + "\n".join(f" {escape_newlines(bubble)}" for bubble in turn.bubbles) for turn in turns
+    ]
     return "\n\n".join([header.render(), *blocks])
 
 
@@ -172,36 +177,36 @@ class Transcript:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
-        self.pieces = Pieces(tokenizer)
-        self._bubble_end = self.pieces.line_end("\n")
-        self._turn_end = self.pieces.line_end("\n\n")
-        self._me = self.pieces.plain([f"{ME}:"])[0]
+        self.safe_tokenizer = SafeTokenizer(tokenizer)
+        self._bubble_end = self.safe_tokenizer.line_end("\n")
+        self._turn_end = self.safe_tokenizer.line_end("\n\n")
+        self._me = self.safe_tokenizer.encode_text([f"{ME}:"])[0]
         bos = tokenizer.bos_token_id
         self._start = [bos] if isinstance(bos, int) else []
         ends = self._turn_end if len(self._turn_end) == 1 else []
-        self.stop_ids: frozenset[int] = self.pieces.special.union(ends)
+        self.stop_ids: frozenset[int] = self.safe_tokenizer.special.union(ends)
         """Tokens after which a turn is over. `TurnDecoder` also finds an end that needs two tokens."""
         self.forbidden_ids: frozenset[int] = self._forbidden(ends)
         """Markup tokens, which must never be generated or shown. The tokens that end a turn are not among them."""
 
     def encode(self, header: Header, turns: Sequence[Turn], learned: str = ME) -> Encoded:
-        """A whole session with the roles of its tokens, for training and scoring.
+        """A whole session with its loss mask, for training and scoring.
 
         Args:
             learned: the speaker whose words carry loss, in place of the persona's.
         """
         ids = self._opening(header)
         opening = len(ids)
-        roles = [0] * opening
+        loss_mask = [NO_LOSS] * opening
         turn_ends = []
         turn_bytes = []
-        for turn, (block, block_roles) in zip(turns, self._blocks(header, turns, learned), strict=True):
+        for turn, (block, block_mask) in zip(turns, self._blocks(header, turns, learned), strict=True):
             ids += block
-            roles += block_roles
+            loss_mask += block_mask
             turn_ends.append(len(ids))
             written = turn.bubbles if turn.speaker == learned else ()
             turn_bytes.append(sum(len(normalize(bubble).encode()) for bubble in written))
-        return Encoded(ids, roles, opening, turn_ends, turn_bytes)
+        return Encoded(ids, loss_mask, opening, turn_ends, turn_bytes)
 
     def prompt(self, header: Header, turns: Sequence[Turn]) -> list[int]:
         """Tokens after which the persona's next turn is generated; no turns: it speaks of its own accord."""
@@ -209,12 +214,12 @@ class Transcript:
 
     def decode(self, ids: Iterable[int]) -> tuple[str, list[Turn]]:
         """Reads back the header line and the turns of `encode`d ids. Bubbles come out normalized."""
-        text = self.pieces.decode(ids if not self._start else islice(ids, 1, None))
+        text = self.safe_tokenizer.decode(ids if not self._start else islice(ids, 1, None))
         header, *blocks = text.removesuffix("\n\n").split("\n\n")
         turns = []
         for block in blocks:
             speaker, bubbles = block.split(":", 1)
-            turns.append(Turn(speaker.strip(), tuple(reveal(bubble) for bubble in bubbles.split("\n"))))
+            turns.append(Turn(speaker.strip(), tuple(unescape_newlines(bubble) for bubble in bubbles.split("\n"))))
         return header.strip(), turns
 
     def reply(self, ids: Sequence[int]) -> list[str]:
@@ -227,21 +232,25 @@ class Transcript:
         return self.pieces.markup.difference(turn_end, {self.tokenizer.eos_token_id})
 
     def _opening(self, header: Header) -> list[int]:
-        return self._start + self.pieces.plain([header.render()])[0] + self._turn_end
+        return self._start + self.safe_tokenizer.encode_text([header.render()])[0] + self._turn_end
 
     def _blocks(self, header: Header, turns: Sequence[Turn], learned: str) -> Iterator[tuple[list[int], list[int]]]:
-        """Tokens and roles of each turn."""
-        texts = iter(self.pieces.plain([f" {conceal(bubble)}" for turn in turns for bubble in bubbles_of(turn)]))
+        """Tokens and loss mask of each turn."""
+        texts = iter(
+            self.safe_tokenizer.encode_text(
+                [f" {escape_newlines(bubble)}" for turn in turns for bubble in checked_bubbles(turn)]
+            )
+        )
         for turn in turns:
-            ids = list(self._me) if turn.is_mine else self.pieces.plain([f"{speaker_of(turn)}:"])[0]
-            roles = [0] * len(ids)
-            text_role, end_role = (1, 2) if turn.speaker == learned else (0, 0)
+            ids = list(self._me) if turn.is_mine else self.safe_tokenizer.encode_text([f"{checked_speaker(turn)}:"])[0]
+            loss_mask = [NO_LOSS] * len(ids)
+            text_loss, end_loss = (TEXT_LOSS, END_LOSS) if turn.speaker == learned else (NO_LOSS, NO_LOSS)
             last = len(turn.bubbles) - 1
             for position, text in enumerate(islice(texts, len(turn.bubbles))):
                 end = self._turn_end if position == last else self._bubble_end
                 ids += text + end
-                roles += [text_role] * len(text) + [end_role] * len(end)
-            yield ids, roles
+                loss_mask += [text_loss] * len(text) + [end_loss] * len(end)
+            yield ids, loss_mask
 
 
 class TurnDecoder:
@@ -257,7 +266,7 @@ class TurnDecoder:
     @property
     def partial(self) -> str:
         """Text of the bubble being written; a character whose bytes are incomplete is held back."""
-        return reveal(self._text().rpartition("\n")[2])
+        return unescape_newlines(self._text().rpartition("\n")[2])
 
     def feed(self, token: int) -> list[str]:
         """Takes the next token and returns the bubbles it completed; sets `finished` at the turn's end."""
@@ -289,7 +298,7 @@ class TurnDecoder:
         return bubbles
 
     def _text(self) -> str:
-        return self._carried + self._transcript.pieces.decode(self._pending)
+        return self._carried + self._transcript.safe_tokenizer.decode(self._pending)
 
     def _restart(self, carried: str) -> None:
         """Forgets the tokens of finished lines; a newline is carried over, as a second one may end the turn."""
@@ -299,10 +308,10 @@ class TurnDecoder:
 
 
 def _bubbles(lines: list[str]) -> list[str]:
-    return [bubble for line in lines if (bubble := reveal(line))]
+    return [bubble for line in lines if (bubble := unescape_newlines(line))]
 
 
-def conceal(bubble: str) -> str:
+def escape_newlines(bubble: str) -> str:
     """A bubble as one line of a transcript. Raises ValueError when there is no text in it."""
     text = normalize(bubble)
     if not text:
@@ -310,20 +319,20 @@ def conceal(bubble: str) -> str:
     return text.replace("\n", f" {NEWLINE_SIGN} ")
 
 
-def reveal(line: str) -> str:
+def unescape_newlines(line: str) -> str:
     """The bubble that a line of a transcript stands for."""
     text = line.replace("\ufffd", "")  # bytes that are no character, or not yet
     return text.replace(f" {NEWLINE_SIGN} ", "\n").replace(NEWLINE_SIGN, "\n").strip()
 
 
-def bubbles_of(turn: Turn) -> tuple[str, ...]:
+def checked_bubbles(turn: Turn) -> tuple[str, ...]:
     """The turn's bubbles. Raises ValueError when there are none."""
     if not turn.bubbles:
         raise ValueError("a turn needs a bubble")
     return turn.bubbles
 
 
-def speaker_of(turn: Turn) -> str:
+def checked_speaker(turn: Turn) -> str:
     """The turn's speaker. Raises ValueError for a name that holds a sign of the transcript."""
     name = turn.speaker
     if not name or ":" in name or "\n" in name or name != normalize(name):

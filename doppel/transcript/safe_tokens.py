@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _BYTE = re.compile("<0x[0-9A-F]{2}>")  # how tokenizers spell a bare byte; some read the spelling as the byte
 
 
-class Pieces:
+class SafeTokenizer:
     """Tokenizes what people wrote with no reserved token among the ids.
 
     Args:
@@ -46,7 +46,7 @@ class Pieces:
         Runs of blanks and line breaks, which Gemma and others list as added tokens, are text.
         """
 
-    def plain(self, texts: list[str], context: str = "") -> list[list[int]]:
+    def encode_text(self, texts: list[str], context: str = "") -> list[list[int]]:
         """Tokenizes texts one by one, with no reserved token among the ids.
 
         Args:
@@ -63,11 +63,11 @@ class Pieces:
             for text, ids in zip(texts, found, strict=True)
         ]
 
-    def marks(self, text: str, context: str = "") -> list[int]:
+    def encode_markup(self, text: str, context: str = "") -> list[int]:
         """Tokenizes a text of our own between some `context` and a word; special tokens spelled in it become those."""
         forms = [context, context + text, text, context + text + "a"]
         before, both, alone, followed = self._ids(forms, split_special=False)
-        word = self.plain(["a"], "\n")[0]
+        word = self.encode_text(["a"], "\n")[0]
         if followed[: len(before)] == before and followed[-len(word) :] == word:
             return followed[len(before) : -len(word)]
         return both[len(before) :] if both[: len(before)] == before else alone

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from doppel.adapters.habits import Habits, write_habits
-from doppel.adapters.versions import WEIGHTS, current
+from doppel.adapters.versions import WEIGHTS, current_version
 from doppel.config import Config, parse_config
 from doppel.transcript import ME, Header, Turn
 from training.dataset.files import SESSIONS, Session, Split, write_sessions
@@ -32,14 +32,14 @@ def small_config(root: Path, base: Path, **training: Any) -> Config:
 
 def weights_of(config: Config) -> bytes:
     """The weights file of the adapter in use."""
-    folder = current(config.adapters_dir)
+    folder = current_version(config.adapters_dir)
     assert folder is not None
     return (folder / WEIGHTS).read_bytes()
 
 
 def metrics_of(config: Config) -> list[MetricsRow]:
     """What was noted of the training of the adapter in use."""
-    folder = current(config.adapters_dir)
+    folder = current_version(config.adapters_dir)
     assert folder is not None
     return list(read_metrics(folder / "metrics.jsonl"))
 

@@ -18,7 +18,7 @@ from doppel.adapters.habits import write_habits
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.system.atomic_folder import replacing
+from doppel.system.atomic_folder import atomic_folder
 from doppel.transcript import pseudonym
 from training.archives.discovery import Discovery, Reader, discover, installed_readers
 from training.archives.message import Message
@@ -73,7 +73,7 @@ def build_dataset(config: Config, watcher: Watcher, readers: Sequence[Reader] | 
     """
     started = time.monotonic()
     found = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
-    with closing(found), replacing(config.data_dir, SESSIONS) as staging:
+    with closing(found), atomic_folder(config.data_dir, SESSIONS) as staging:
         found.sources.extend(fetched_source(config))
         report = _Build(config, found, watcher, staging).run(installed=readers is None)
         report = msgspec.structs.replace(

@@ -16,7 +16,7 @@ import msgspec
 
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.system.write_errors import writing
+from doppel.system.write_errors import translate_write_errors
 from doppel.transcript import Header, render
 from training.dataset.files import Session, read_sessions
 
@@ -58,7 +58,7 @@ def export_dataset(folder: Path, form: str, path: Path) -> Exported:
     check_target(folder, form, path)
     categories = _Categories(folder)
     counts: Counter[str] = Counter()
-    with writing(path), _appearing(path) as file:
+    with translate_write_errors(path), _appearing(path) as file:
         _write(file, _records(folder, FORMATS[form], categories, counts), is_array=path.suffix.lower() == ".json")
     return Exported(path=str(path), format=form, records=counts.total(), categories=dict(counts))
 

@@ -17,7 +17,7 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.reports.html import FILE
 from doppel.reports.quiz import QUESTIONS_FILE
-from doppel.system.atomic_folder import replacing
+from doppel.system.atomic_folder import atomic_folder
 from doppel.transcript import pseudonym
 from training.dataset.files import SESSIONS, Session, read_sessions, write_sessions
 from training.dataset.parents import forget_fetched
@@ -57,7 +57,7 @@ def forget(config: Config, name: str) -> Gone:
     theirs = _find(config, contacts, name)
     report = read_report(folder)
     forgotten = Forgotten(folder)
-    with replacing(folder, SESSIONS) as staging:
+    with atomic_folder(folder, SESSIONS) as staging:
         _copy(folder, staging)
         removal = _Removal(theirs)
         if not write_sessions(staging / SESSIONS, removal.rest(read_sessions(folder))):

@@ -18,7 +18,7 @@ import msgspec
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.system.write_errors import writing
+from doppel.system.write_errors import translate_write_errors
 from training.archives.discovery import Reader, Source, discover, installed_readers
 from training.archives.message import Message
 from training.archives.parents import TWITTER, ParentsReader
@@ -99,7 +99,7 @@ def forget_fetched(config: Config, forgotten: Forgotten) -> None:
     if not path.is_file():
         return
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
+    with translate_write_errors(path):
         try:
             with path.open("rb") as old, part.open("wb") as new:
                 for line in old:
@@ -191,7 +191,7 @@ def _append(path: Path, lines: list[dict[str, Any]]) -> None:
     """Adds lines so that they survive a power cut; what one left half-written goes first."""
     if not lines:
         return
-    with writing(path):
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             file.truncate(_whole_lines(path))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.adapters.update import amend, replace_file
-from doppel.adapters.versions import Manifest, published, read_manifest
+from doppel.adapters.update import replace_file, update_version
+from doppel.adapters.versions import Manifest, read_manifest, version_folder
 from doppel.config import Config
 from doppel.i18n import tr
 from doppel.persona import read_persona
@@ -35,7 +35,7 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
     Raises:
         UserError: no such version, or too little is held out. AdapterRefused: it is damaged, or of another base.
     """
-    folder = published(config.adapters_dir, None if version is None else version.zfill(4))
+    folder = version_folder(config.adapters_dir, None if version is None else version.zfill(4))
     manifest = read_manifest(folder)
     if manifest.dataset.get("digest") != dataset_digest(config.data_dir):
         print_status(
@@ -52,7 +52,7 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
     examination = msgspec.structs.replace(examination, figures=figures)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     outcome = Fidelity(folder.name, folder, quick, examination, goals(figures), gate(figures), now)
-    amend(folder, lambda staging, before: _written(staging, before, outcome))
+    update_version(folder, lambda staging, before: _written(staging, before, outcome))
     print_status(tr("Report in {path}", path=folder / REPORT))
     return outcome
 

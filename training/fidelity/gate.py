@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from doppel.adapters.versions import use
+from doppel.adapters.versions import use_version
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -28,7 +28,7 @@ def admit(config: Config, version: str, *, force: bool) -> dict[str, Any]:
         outcome = evaluate_version(config, version, quick=True)
     except UserError as error:  # a small archive has too little to examine on; that is no fault of the version
         print_status(tr("Not examined: {error}", error=error))
-        use(config.adapters_dir, version)
+        use_version(config.adapters_dir, version)
         return {"gate": [], "in_use": True}
     failed = [check for check in outcome.gate if not check.ok]
     for check in failed:
@@ -43,7 +43,7 @@ def admit(config: Config, version: str, *, force: bool) -> dict[str, Any]:
         )
     in_use = force or not failed
     if in_use:
-        use(config.adapters_dir, version)
+        use_version(config.adapters_dir, version)
     else:
         print_status(tr("It is not put in use; `doppel adapters use {version}` does so all the same.", version=version))
     return {"gate": [msgspec.structs.asdict(check) for check in outcome.gate], "in_use": in_use}

@@ -93,8 +93,8 @@ class Subject:
         """A score for every example, in their order. `advance` hears how many tokens were read."""
         scores: dict[int, Scored] = {}
         for group in micro_batches(items, tokens_per_batch(self.model)):
-            losses, roles = token_losses(self.model, collate(group))
-            parts = zip(*(one.split([item.supervised for item in group]) for one in (losses, roles)), strict=True)
+            losses, loss_mask = token_losses(self.model, collate(group))
+            parts = zip(*(one.split([item.supervised for item in group]) for one in (losses, loss_mask)), strict=True)
             for item, (loss, role) in zip(group, parts, strict=True):
                 is_text = role == 1
                 text, ends = float(loss[is_text].double().sum()), float(loss[~is_text].double().sum())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.adapters.versions import published, read_manifest
+from doppel.adapters.versions import read_manifest, version_folder
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -73,7 +73,7 @@ def prepare_quiz(config: Config, version: str | None, count: int) -> QuizMateria
     Raises:
         UserError: no such version, or too little is held out. AdapterRefused: it is damaged, or of another base.
     """
-    folder = published(config.adapters_dir, None if version is None else version.zfill(4))
+    folder = version_folder(config.adapters_dir, None if version is None else version.zfill(4))
     manifest, kept = read_manifest(folder), read_kept(folder)
     transcript = open_transcript(load_tokenizer(prepare_base(config.model, print_status)), manifest.transcript)
     situations = held_out(read_sessions(config.data_dir), transcript).situations

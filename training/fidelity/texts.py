@@ -174,7 +174,9 @@ def few_shot(sessions: Sequence[Session], transcript: Transcript, tokens: int, s
 
 def with_prompt(prompt: Sequence[int], items: Iterable[Example]) -> list[Example]:
     """Examples that begin with a prompt without loss."""
-    return [Example([*prompt, *item.ids], [0] * (len(prompt) + 1) + item.roles[1:], item.text_bytes) for item in items]
+    return [
+        Example([*prompt, *item.ids], [0] * (len(prompt) + 1) + item.loss_mask[1:], item.text_bytes) for item in items
+    ]
 
 
 def _pieces(session: Session, transcript: Transcript, length: int, learned: str) -> list[Example]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import torch
 
+from doppel.transcript import TEXT_LOSS
 from training.lora.examples import Example, collate, micro_batches
 from training.lora.model import token_losses
 
@@ -46,8 +47,8 @@ def score(
     text = ends = 0.0
     tokens = end_tokens = 0
     for group in micro_batches(items, tokens_per_batch):
-        losses, roles = token_losses(model, collate(group))
-        is_text = roles == 1
+        losses, loss_mask = token_losses(model, collate(group))
+        is_text = loss_mask == TEXT_LOSS
         text += float(losses[is_text].double().sum())
         ends += float(losses[~is_text].double().sum())
         tokens += int(is_text.sum())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from doppel.transcript import END_LOSS
 from training.lora.bits_per_byte import HeldOutScore
 from training.lora.distributed import ProcessGroup
 from training.lora.examples import Example, Step, balanced_groups, micro_batches
@@ -36,7 +37,7 @@ def score_in_parallel(
     if is_sharded(model):
         return ranks.tell(score(items))
     mine = balanced_groups(items, ranks.count)[ranks.number]
-    ends = sum(role == 2 for example in mine for role in example.roles[1:])
+    ends = sum(loss == END_LOSS for example in mine for loss in example.loss_mask[1:])
     parts = ranks.collect((score(mine), ends))
     total_bytes = sum(bits.text_bytes for bits, _ in parts)
     total_ends = sum(ends for _, ends in parts)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 import torch
 
-from doppel.transcript import Encoded, Transcript
+from doppel.transcript import NO_LOSS, Encoded, Transcript
 from training.dataset.files import Session
 
 CONTEXT_SHARE = 0.25
@@ -24,18 +24,18 @@ class Example(msgspec.Struct, frozen=True):
 
     Attributes:
         ids: token ids, length T.
-        roles: length T, as in `Encoded`: 0 no loss, 1 the persona's text, 2 the end of a bubble or turn.
+        loss_mask: length T, as in `Encoded`.
         text_bytes: UTF-8 bytes of the text under role 1.
     """
 
     ids: list[int]
-    roles: list[int]
+    loss_mask: list[int]
     text_bytes: int
 
     @property
     def supervised(self) -> int:
         """How many tokens carry loss (the first token of a sequence never does)."""
-        return sum(role > 0 for role in self.roles[1:])
+        return sum(loss > NO_LOSS for loss in self.loss_mask[1:])
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -45,14 +45,14 @@ class Batch(msgspec.Struct, frozen=True):
         ids: (N,) int64.
         positions: (N,) int64, counted from the start of each sequence.
         targets: (S,) int64, positions in the row of the tokens that carry loss.
-        roles: (S,) int64, their roles.
+        loss_mask: (S,) int64, their values in the loss mask.
         lengths: of the sequences.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     targets: torch.Tensor
-    roles: torch.Tensor
+    loss_mask: torch.Tensor
     lengths: list[int]
 
 
@@ -75,14 +75,14 @@ def cut(encoded: Encoded, max_length: int) -> list[Example]:
     opening = encoded.ids[: encoded.opening]
     room = max_length - len(opening)
     if len(encoded.ids) <= max_length:
-        return [Example(encoded.ids, encoded.roles, encoded.text_bytes)]
+        return [Example(encoded.ids, encoded.loss_mask, encoded.text_bytes)]
     pieces = []
     for start, end, text_bytes in _spans(encoded, room - int(room * CONTEXT_SHARE)):
         context = _context_start(encoded, start, room - (end - start))
         pieces.append(
             Example(
                 opening + encoded.ids[context:end],
-                [0] * (len(opening) + start - context) + encoded.roles[start:end],
+                [NO_LOSS] * (len(opening) + start - context) + encoded.loss_mask[start:end],
                 text_bytes,
             )
         )
@@ -130,13 +130,13 @@ def balanced_groups(
 def collate(group: Sequence[Example]) -> Batch:
     """Lays the examples of a micro-batch end to end."""
     lengths = [len(example.ids) for example in group]
-    roles = torch.tensor([role for example in group for role in (0, *example.roles[1:])])
-    targets = roles.nonzero()[:, 0]
+    loss_mask = torch.tensor([loss for example in group for loss in (NO_LOSS, *example.loss_mask[1:])])
+    targets = loss_mask.nonzero()[:, 0]
     return Batch(
         ids=torch.tensor([token for example in group for token in example.ids]),
         positions=torch.cat([torch.arange(length) for length in lengths]),
         targets=targets,
-        roles=roles[targets],
+        loss_mask=loss_mask[targets],
         lengths=lengths,
     )
 

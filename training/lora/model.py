@@ -53,7 +53,7 @@ def token_losses(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, to
         batch: a micro-batch; of one sequence if the model must not be packed.
 
     Returns:
-        (N,) float32 losses in nats, differentiable, and (N,) their roles (1 text, 2 end).
+        (N,) float32 losses in nats, differentiable, and (N,) their values in the loss mask.
     """
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
@@ -65,4 +65,4 @@ def token_losses(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, to
         batch.ids.to(hidden.device)[targets],
         getattr(causal.config.get_text_config(), "final_logit_softcapping", None),
     )
-    return losses, batch.roles.to(hidden.device)
+    return losses, batch.loss_mask.to(hidden.device)

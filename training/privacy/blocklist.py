@@ -14,7 +14,7 @@ import msgspec
 
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.system.write_errors import writing
+from doppel.system.write_errors import translate_write_errors
 
 _What = Literal["account", "chat"]
 
@@ -75,7 +75,7 @@ class Forgotten:
         """Writes the file, whole or not at all. Raises DoppelError."""
         content = msgspec.json.encode(_Entries(self._salt, sorted(self._hashes)))
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with writing(self.path):
+        with translate_write_errors(self.path):
             try:
                 with part.open("wb") as file:
                     file.write(msgspec.json.format(content, indent=1))

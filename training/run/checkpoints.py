@@ -14,9 +14,9 @@ import msgspec
 
 from doppel.errors import DoppelError
 from doppel.i18n import tr
-from doppel.system.durable_files import sync
-from doppel.system.file_lock import hold
-from doppel.system.write_errors import writing
+from doppel.system.durable_files import fsync_path
+from doppel.system.file_lock import acquire_lock
+from doppel.system.write_errors import translate_write_errors
 from training.lora.bits_per_byte import HeldOutScore
 from training.run.completion_marker import is_complete
 from training.run.plan import TrainingPlan
@@ -88,14 +88,14 @@ class RunFolder:
     ) -> RunState:
         """Clears what other runs left and notes this one. Raises DoppelError if the folder cannot be written."""
         started = RunState(self._purpose, plan, before, parent, parent_score)
-        with writing(self.folder):
+        with translate_write_errors(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             part = self.folder / f".{_FILE}"
             part.write_bytes(msgspec.json.encode(started))
-            sync(part)
+            fsync_path(part)
             part.replace(self.folder / _FILE)
-            sync(self.folder)
+            fsync_path(self.folder)
         return started
 
     def checkpoint(self) -> Path | None:
@@ -129,8 +129,8 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
     if not folder.parent.is_dir():  # nothing to train on, as will be said
         yield
         return
-    with writing(folder.parent):
-        lock = hold(folder.with_name(f".{folder.name}.lock"))
+    with translate_write_errors(folder.parent):
+        lock = acquire_lock(folder.with_name(f".{folder.name}.lock"))
     if lock is None:
         raise DoppelError(tr("{path}: another `doppel train` is at work there", path=folder))
     with lock:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from doppel.system.durable_files import file_digest, sync
+from doppel.system.durable_files import file_digest, fsync_path
 
 _MARKER = "whole.json"
 
@@ -19,15 +19,15 @@ def mark_complete(folder: Path) -> None:
     files = _files(folder)
     digests = {str(path.relative_to(folder)): file_digest(path) for path in files}
     for path in files:
-        sync(path)
+        fsync_path(path)
     part = folder / f".{_MARKER}"
     with part.open("wb") as file:
         file.write(msgspec.json.encode(digests))
         file.flush()
         os.fsync(file.fileno())
     part.replace(folder / _MARKER)
-    sync(folder)
-    sync(folder.parent)
+    fsync_path(folder)
+    fsync_path(folder.parent)
 
 
 def is_complete(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from peft import PeftModel
 import training.run.trainer  # noqa: F401  # a training has it in memory: a tenth of a gigabyte
 from doppel.config import Config
 from doppel.models.base import choose_device
-from doppel.system.memory import memory_of, peak_memory
+from doppel.system.memory import peak_memory, total_memory
 from doppel.terminal import silence
 from training.lora.distributed import ProcessGroup, join_processes
 from training.lora.examples import Example, Step, micro_batches, plan_steps, spread_sample
@@ -102,7 +102,7 @@ def forecast(config: Config, *, first_run: bool, origin: str | None, restart: bo
             tokens=sum(len(example.ids) for example in material.train),
             parts={**parts.seconds, **seconds},
             peak_memory_bytes=peak,
-            memory_bytes=memory_of(plan.device),
+            memory_bytes=total_memory(plan.device),
             samples_replay=share > 0,
         )
 

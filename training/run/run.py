@@ -13,15 +13,15 @@ import torch
 from peft import PeftModel
 
 from doppel.adapters.checkpoint import describe_checkpoints
-from doppel.adapters.guard import make_guard
+from doppel.adapters.guard import build_guard
 from doppel.adapters.habits import read_habits, write_habits
-from doppel.adapters.versions import Manifest, publishing, versions
+from doppel.adapters.versions import Manifest, list_versions, publishing
 from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.models.base import choose_device
 from doppel.system.memory import peak_memory
-from doppel.system.write_errors import writing
+from doppel.system.write_errors import translate_write_errors
 from doppel.terminal import print_status, progress, silence
 from doppel.transcript import Header
 from training.dataset.files import dataset_digest
@@ -150,7 +150,7 @@ def _train(
         recording(config, plan, work.folder, step) if ranks.leads else nullcontext() as record,
         progress() as bar,
         stop_on_signals() as stop,
-        writing(work.folder),
+        translate_write_errors(work.folder),
     ):
         watch = TrainingProgress(bar, samples, stop, allowed, parts, agree=lambda wish: max(ranks.collect(wish)))
         trainer = PersonaTrainer(
@@ -212,11 +212,11 @@ def _publish(
         model.save_pretrained(str(staging), save_embedding_layers=False)
         (staging / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         write_habits(staging, read_habits(config.data_dir))
-        make_guard(session.turns for session in material.sessions["train"]).write(staging)
+        build_guard(session.turns for session in material.sessions["train"]).write(staging)
         publish_record(
             staging, run_folder(config), manifest, report_sections(started, after, run_folder(config), parts)
         )
-    return config.adapters_dir / versions(config.adapters_dir)[-1]
+    return config.adapters_dir / list_versions(config.adapters_dir)[-1]
 
 
 def _without_replay(config: Config) -> Config:

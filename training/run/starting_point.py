@@ -12,8 +12,8 @@ from peft.functional import set_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from doppel.adapters.lora_file import Lora, check_fits, linear_layers, read_lora
-from doppel.adapters.peft_format import check_named_base, read_foreign
-from doppel.adapters.versions import MANIFEST, WEIGHTS, AdapterRefused, published
+from doppel.adapters.peft_format import check_named_base, read_peft_adapter
+from doppel.adapters.versions import MANIFEST, WEIGHTS, AdapterRefused, version_folder
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -77,7 +77,7 @@ def read_starting_adapter(config: Config, name: str, base: BaseIdentity) -> Star
         return StartingAdapter(
             folder, ParentAdapter(str(folder), folder.name, file_digest(folder / WEIGHTS)), read_lora(folder, base)
         )
-    found = read_foreign(folder, pickled=False)
+    found = read_peft_adapter(folder, pickled=False)
     check_named_base(found, base)
     return StartingAdapter(folder, ParentAdapter(str(folder), folder.name, found.digest), found.lora)
 
@@ -102,7 +102,7 @@ def add_starting_lora(start: StartingAdapter, base: PreTrainedModel) -> PeftMode
 
 def _folder(config: Config, name: str) -> Path:
     if name.isdecimal():
-        return published(config.adapters_dir, name.zfill(4)).resolve()
+        return version_folder(config.adapters_dir, name.zfill(4)).resolve()
     folder = Path(name).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(tr("{path}: no such folder; --from takes a version, or a folder with an adapter", path=folder))

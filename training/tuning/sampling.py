@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from doppel.adapters.update import amend
-from doppel.adapters.versions import published
+from doppel.adapters.update import update_version
+from doppel.adapters.versions import version_folder
 from doppel.config import Config
 from doppel.engine import Sampling
 from doppel.errors import UserError
@@ -104,7 +104,7 @@ def tune_sampling(config: Config, version: str | None, *, quick: bool) -> Tuned:
     Raises:
         UserError: no such version, or too little for validation. AdapterRefused: it is damaged, or of another base.
     """
-    folder = published(config.adapters_dir, None if version is None else version.zfill(4))
+    folder = version_folder(config.adapters_dir, None if version is None else version.zfill(4))
     sampling = read_persona(folder).sampling(config.reply)
     subject = open_subject(config, folder)
     asked = _asked(read_sessions(config.data_dir), subject, _QUICK_REPLIES if quick else _REPLIES)
@@ -116,7 +116,7 @@ def tune_sampling(config: Config, version: str | None, *, quick: bool) -> Tuned:
             tried, lambda one, seed: try_out(subject, asked, one, partial(bar.advance, task), seed)
         )
         bar.update(task, completed=most)
-    amend(
+    update_version(
         folder, lambda _, manifest: msgspec.structs.replace(manifest, sampling={**manifest.sampling, **chosen.setting})
     )
     _tell(config, folder, chosen)

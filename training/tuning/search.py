@@ -19,8 +19,8 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from doppel.config import Config, TrainingSettings
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
-from doppel.system.file_lock import hold
-from doppel.system.write_errors import writing
+from doppel.system.file_lock import acquire_lock
+from doppel.system.write_errors import translate_write_errors
 from doppel.terminal import print_status, progress
 from training.lora.bits_per_byte import score
 from training.lora.distributed import SINGLE_PROCESS
@@ -92,9 +92,9 @@ def tune(config: Config, limits: SearchLimits) -> Tuned:
         DoppelError: the folder cannot be written, or another process searches there.
     """
     folder = tuning_folder(config)
-    with writing(folder):
+    with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = hold(folder / "lock")
+        lock = acquire_lock(folder / "lock")
     if lock is None:
         raise DoppelError(tr("{path}: another `doppel tune` is at work there", path=folder))
     with lock:
@@ -114,7 +114,7 @@ def _search(config: Config, limits: SearchLimits, folder: Path) -> Tuned:
             tr("{path}: holds no messages to judge by; give `doppel build` a larger archive", path=config.data_dir)
         )
     base = load_base(config, material)
-    with writing(folder):
+    with translate_write_errors(folder):
         bench = _Bench(config, with_replay(config, material, base), base, limits, folder)
     score_of_base = bench.score_base()
     with stop_on_signals() as stop:
@@ -122,7 +122,7 @@ def _search(config: Config, limits: SearchLimits, folder: Path) -> Tuned:
             if limits.minutes is not None and time.monotonic() - began > limits.minutes * 60:
                 print_status(tr("{minutes:g} minutes are over.", minutes=limits.minutes))
                 break
-            with writing(folder):
+            with translate_write_errors(folder):
                 bench.try_next(stop, limits.trials)
     return Tuned(
         trials=bench.study.trials(),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.system.durable_files import sync
-from doppel.system.stale_files import remove_leftovers
-from doppel.system.write_errors import writing
+from doppel.system.durable_files import fsync_path
+from doppel.system.stale_files import remove_stale
+from doppel.system.write_errors import translate_write_errors
 
 _STAGING = ".exporting-"
 
@@ -26,7 +26,7 @@ def check_free(target: Path, *, folder: bool) -> Path:
     Raises:
         UserError: there is something.
     """
-    with writing(target):  # a folder that may not even be looked into
+    with translate_write_errors(target):  # a folder that may not even be looked into
         target = target.expanduser().resolve()
         if folder and target.is_dir():
             if any(target.iterdir()):
@@ -51,16 +51,16 @@ def exporting(target: Path, *, folder: bool) -> Iterator[Path]:
     target = check_free(target, folder=folder)
     staging: Path | None = None
     try:
-        with writing(target):
+        with translate_write_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(target.parent, _STAGING, datetime.now(UTC))  # of an export that was killed
+            remove_stale(target.parent, _STAGING, datetime.now(UTC))  # of an export that was killed
             staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=target.parent))
             work = staging / target.name
             if folder:
                 work.mkdir()
             yield work
             for path in [*work.rglob("*"), work]:
-                sync(path)
+                fsync_path(path)
             if target.is_dir():
                 target.rmdir()  # empty; not every system renames onto a folder
             work.rename(target)

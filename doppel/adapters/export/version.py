@@ -7,7 +7,7 @@ from doppel.adapters.export.gguf import write_gguf
 from doppel.adapters.export.merged import write_merged
 from doppel.adapters.export.target import check_free, exporting
 from doppel.adapters.lora_file import Lora, read_lora
-from doppel.adapters.versions import published
+from doppel.adapters.versions import version_folder
 from doppel.config import Config
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
@@ -77,7 +77,7 @@ def export_gguf(config: Config, version: str | None, target: Path, base_target: 
 
 
 def _opened(config: Config, version: str | None) -> tuple[Lora, Path]:
-    folder = published(config.adapters_dir, version)
+    folder = version_folder(config.adapters_dir, version)
     base_folder = prepare_base(config.model, print_status)
     return read_lora(folder, identify(base_folder, config.model.base)), base_folder
 

@@ -34,7 +34,7 @@ from doppel.engine.remote.sampling import Dialect, check_reply, refusal
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.models.base import BaseIdentity, identify, load_tokenizer, prepare_base
-from doppel.system.stale_files import remove_leftovers
+from doppel.system.stale_files import remove_stale
 from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcript
 
 if TYPE_CHECKING:
@@ -340,7 +340,7 @@ class LlamaCppEngine:
         file = folder / f"{lora.name}-{self.base.digest[:12]}.gguf"
         with suppress(OSError):  # there is none yet, or it is somebody else's
             os.utime(file)
-        remove_leftovers(folder, "", datetime.now(UTC), _UNUSED)
+        remove_stale(folder, "", datetime.now(UTC), _UNUSED)
         if not file.is_file():
             try:
                 write_gguf(lora, self._base_folder, file)

@@ -60,7 +60,11 @@ class Reader:
         if self._dialect == "llamacpp":
             found = [_llamacpp_token(one) for one in details.get("content") or ()]
             # Tokens that are parts of a character are not sent, only the character with the last of them.
-            if not text or not self._spells or self._transcript.pieces.decode([token.id for token in found]) == text:
+            if (
+                not text
+                or not self._spells
+                or self._transcript.safe_tokenizer.decode([token.id for token in found]) == text
+            ):
                 return found
         elif ids := choice.get("token_ids") or _spelled_ids(details.get("tokens") or ()):
             chances = details.get("token_logprobs") or ()
@@ -69,7 +73,7 @@ class Reader:
                 Token(int(token), math.nan, None if chance is None else float(chance))
                 for token, chance in zip(ids, known, strict=True)
             ]
-        return [Token(token, math.nan) for token in reply_ids(self._transcript.pieces, text)]
+        return [Token(token, math.nan) for token in reply_ids(self._transcript.safe_tokenizer, text)]
 
     def _end(self) -> int:
         end = self._transcript.tokenizer.eos_token_id

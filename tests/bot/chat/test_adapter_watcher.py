@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from bot.chat.adapter_watcher import AdapterWatcher
-from doppel.adapters.update import amend
-from doppel.adapters.versions import AdapterRefused, rollback
+from doppel.adapters.update import update_version
+from doppel.adapters.versions import AdapterRefused, roll_back
 from doppel.models.base import BaseIdentity
 from tests.bot.harness import Harness, incoming, publish
 
@@ -47,7 +47,7 @@ async def test_sampling_that_was_tuned_since_is_taken_up(
     await watcher.poll()
     assert harness.responder.loaded is before
     tuned = {"temperature": 0.7, "min_p": 0.05}
-    amend(before.persona.folder, lambda _, manifest: msgspec.structs.replace(manifest, sampling=tuned))
+    update_version(before.persona.folder, lambda _, manifest: msgspec.structs.replace(manifest, sampling=tuned))
     with caplog.at_level(logging.INFO):
         await watcher.poll()
         await watcher.poll()
@@ -100,7 +100,7 @@ async def test_bad_adapter_is_refused_once_and_the_old_one_stays(
 async def test_rollback_is_picked_up_too(harness: Harness, watcher: AdapterWatcher) -> None:
     publish(harness.config)
     await watcher.poll()
-    rollback(harness.config.adapters_dir)
+    roll_back(harness.config.adapters_dir)
     await watcher.poll()
     assert await reply(harness, 1) == "0001"
 

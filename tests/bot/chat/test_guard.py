@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bot.chat.responder import BLOCKED, SILENT
-from doppel.adapters.guard import make_guard
+from doppel.adapters.guard import build_guard
 from doppel.transcript import Turn
 from tests.bot.conftest import MakeHarness
 from tests.bot.harness import FakePlatform, Harness, incoming
@@ -20,7 +20,7 @@ async def guarded(make_harness: MakeHarness, **content: object) -> Harness:
     harness = await make_harness(FakePlatform(limit=200), **content)
     loaded = harness.responder.loaded
     assert loaded is not None
-    persona = msgspec.structs.replace(loaded.persona, guard=make_guard([[Turn("Ann", (SECRET,))]]))
+    persona = msgspec.structs.replace(loaded.persona, guard=build_guard([[Turn("Ann", (SECRET,))]]))
     harness.responder.switch_adapter(msgspec.structs.replace(loaded, persona=persona))
     return harness
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.adapters.guard import FILE, WORDS, Guard, make_guard, read_guard
+from doppel.adapters.guard import FILE, WORDS, Guard, build_guard, read_guard
 from doppel.adapters.versions import AdapterRefused
 from doppel.transcript import ME, Turn
 
@@ -20,7 +20,7 @@ characters = st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FEF), 
 
 
 def guard_of(*texts: str) -> Guard:
-    return make_guard([[Turn("Ann", (text,))] for text in texts], SALT)
+    return build_guard([[Turn("Ann", (text,))] for text in texts], SALT)
 
 
 def random_words(random: Random, count: int) -> str:
@@ -86,24 +86,24 @@ def test_signs_of_vowels_are_no_words_of_their_own() -> None:
 
 class TestHabits:
     def test_what_the_owner_says_again_and_again_may_be_said(self) -> None:
-        assert make_guard([[Turn(ME, (SECRET,))], [Turn("Ann", ("hm",)), Turn(ME, (SECRET,))]]).objects(SECRET) is None
+        assert build_guard([[Turn(ME, (SECRET,))], [Turn("Ann", ("hm",)), Turn(ME, (SECRET,))]]).objects(SECRET) is None
 
     def test_even_if_others_say_it_too(self) -> None:
         sessions = [[Turn(ME, (SECRET,)), Turn("Ann", (SECRET,))], [Turn(ME, (SECRET,))]]
-        assert make_guard(sessions).objects(SECRET) is None
+        assert build_guard(sessions).objects(SECRET) is None
 
     def test_twice_in_one_session_is_no_habit(self) -> None:
-        assert make_guard([[Turn(ME, (SECRET,)), Turn("Ann", ("hm",)), Turn(ME, (SECRET,))]]).objects(SECRET)
+        assert build_guard([[Turn(ME, (SECRET,)), Turn("Ann", ("hm",)), Turn(ME, (SECRET,))]]).objects(SECRET)
 
     def test_what_others_say_again_and_again_is_none_of_the_owners(self) -> None:
-        assert make_guard([[Turn("Ann", (SECRET,))], [Turn("Tom", (SECRET,))]]).objects(SECRET)
+        assert build_guard([[Turn("Ann", (SECRET,))], [Turn("Tom", (SECRET,))]]).objects(SECRET)
 
     def test_beyond_the_habit_the_guard_objects(self) -> None:
         sessions = [[Turn(ME, (SECRET,))], [Turn(ME, (f"{SECRET} in the garden",))]]
-        assert make_guard(sessions).objects(f"{SECRET} in") is not None
+        assert build_guard(sessions).objects(f"{SECRET} in") is not None
 
     def test_a_turn_of_several_bubbles_is_one_text(self) -> None:
-        assert make_guard([[Turn("Ann", (SECRET[:25], SECRET[25:]))]]).objects(SECRET) is not None
+        assert build_guard([[Turn("Ann", (SECRET[:25], SECRET[25:]))]]).objects(SECRET) is not None
 
 
 class TestFile:
@@ -117,7 +117,7 @@ class TestFile:
     def test_it_holds_no_text_and_another_salt_each_time(self, tmp_path: Path) -> None:
         files = []
         for _ in range(2):
-            make_guard([[Turn("Ann", (SECRET,))]]).write(tmp_path)
+            build_guard([[Turn("Ann", (SECRET,))]]).write(tmp_path)
             files.append((tmp_path / FILE).read_bytes())
         assert files[0] != files[1]
         assert all(word.encode() not in file for file in files for word in SECRET.split() if len(word) > 4)
@@ -126,7 +126,7 @@ class TestFile:
         assert read_guard(tmp_path) is None
 
     def test_of_nothing_it_objects_to_nothing(self, tmp_path: Path) -> None:
-        make_guard([]).write(tmp_path)
+        build_guard([]).write(tmp_path)
         guard = read_guard(tmp_path)
         assert guard is not None
         assert guard.objects(SECRET) is None

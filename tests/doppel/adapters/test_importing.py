@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from doppel.adapters.habits import Habits, read_habits
 from doppel.adapters.peft_format import PICKLED
-from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, current, read_manifest, versions
+from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, current_version, list_versions, read_manifest
 from doppel.cli.app import app
 from doppel.engine import Request, Sampling
 from doppel.engine.local.engine import TransformersEngine
@@ -41,7 +41,7 @@ async def test_an_old_pickled_adapter_speaks_as_it_did_with_peft(root: Path, tin
     (theirs / WEIGHTS).unlink()
     result = bring(root, str(theirs))
     assert result.exit_code == 0, result.stderr
-    folder = current(root / "adapters" / "ann")
+    folder = current_version(root / "adapters" / "ann")
     assert folder is not None
     assert json.loads(result.stdout)["adapter"] == str(folder)
     assert {path.name for path in folder.iterdir()} == {WEIGHTS, PEFT_CONFIG, "habits.json", "manifest.json"}
@@ -83,7 +83,7 @@ def test_the_manifest_says_what_is_known(root: Path) -> None:
 def test_a_version_that_doppel_published_elsewhere_keeps_its_manifest(root: Path, tiny_base: Path) -> None:
     published = publish_adapter(tiny_base, root / "elsewhere", seed=3, habits=Habits(seconds_per_character=0.5))
     assert bring(root, str(published)).exit_code == 0
-    folder = current(root / "adapters" / "ann")
+    folder = current_version(root / "adapters" / "ann")
     assert folder is not None
     manifest, before = read_manifest(folder), read_manifest(published)
     assert manifest.persona == "ann"
@@ -103,7 +103,7 @@ def test_another_base_is_refused_unless_forced(root: Path) -> None:
     result = bring(root, str(root / "theirs"))
     assert result.exit_code == 1
     assert "made for the base model google/gemma-3-1b-pt" in result.stderr
-    assert versions(root / "adapters" / "ann") == []
+    assert list_versions(root / "adapters" / "ann") == []
     assert bring(root, str(root / "theirs"), "--force").exit_code == 0
 
 
@@ -125,7 +125,7 @@ def test_force_does_not_make_it_fit(root: Path) -> None:
     assert result.exit_code == 1
     assert "in the adapter but" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
-    assert versions(root / "adapters" / "ann") == []
+    assert list_versions(root / "adapters" / "ann") == []
 
 
 def test_a_missing_folder_is_the_users_mistake(root: Path) -> None:

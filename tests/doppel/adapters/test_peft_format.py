@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from doppel.adapters.peft_format import PICKLED, check_named_base, read_foreign, write_plain
+from doppel.adapters.peft_format import PICKLED, check_named_base, read_peft_adapter, write_lora
 from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, AdapterRefused
 from doppel.errors import UserError
 from doppel.models.base import BaseIdentity, identify
@@ -63,7 +63,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def test_what_peft_saves_today_is_read(folder: Path, tiny_base: Path) -> None:
-    found = read_foreign(folder, pickled=False)
+    found = read_peft_adapter(folder, pickled=False)
     assert found.lora.scaling.factor == 2
     assert same(found.lora.weights, load_file(folder / WEIGHTS))
     assert found.lora.layers["model.layers.0.self_attn.q_proj"] == (32, 32)
@@ -81,7 +81,7 @@ def test_what_peft_saves_today_is_read(folder: Path, tiny_base: Path) -> None:
 )
 def test_other_names_for_the_same_weights_are_understood(folder: Path, change: Callable[[str], str]) -> None:
     weights = rename(folder, change)
-    assert same(read_foreign(folder, pickled=False).lora.weights, weights)
+    assert same(read_peft_adapter(folder, pickled=False).lora.weights, weights)
 
 
 def test_old_settings_and_pickled_weights_are_understood(folder: Path) -> None:
@@ -89,8 +89,8 @@ def test_old_settings_and_pickled_weights_are_understood(folder: Path) -> None:
     (folder / PEFT_CONFIG).write_text(json.dumps(OLD_SETTINGS))
     pickle(folder)
     with pytest.raises(AdapterRefused, match="pickled; `doppel adapters import`"):
-        read_foreign(folder, pickled=False)
-    found = read_foreign(folder, pickled=True)
+        read_peft_adapter(folder, pickled=False)
+    found = read_peft_adapter(folder, pickled=True)
     assert same(found.lora.weights, weights)
     assert found.lora.scaling.factor == 4
 
@@ -108,7 +108,7 @@ def test_old_settings_and_pickled_weights_are_understood(folder: Path) -> None:
 )
 def test_what_mattered_in_training_only_does_not_stand_in_the_way(folder: Path, settings: dict[str, Any]) -> None:
     settle(folder, **settings)
-    found = read_foreign(folder, pickled=False)
+    found = read_peft_adapter(folder, pickled=False)
     assert found.unknown == (["unsloth_version"] if "unsloth_version" in settings else [])
     assert found.lora.scaling.factor == (4 if "use_rslora" in settings else 2)
 
@@ -133,7 +133,7 @@ def test_what_mattered_in_training_only_does_not_stand_in_the_way(folder: Path, 
 def test_what_the_engine_cannot_serve_is_refused_by_name(folder: Path, settings: dict[str, Any], message: str) -> None:
     settle(folder, **settings)
     with pytest.raises(AdapterRefused, match=message) as refusal:
-        read_foreign(folder, pickled=True)
+        read_peft_adapter(folder, pickled=True)
     assert "\n" not in str(refusal.value)
     assert str(folder) in str(refusal.value)
 
@@ -147,7 +147,7 @@ class Hostile:
 def test_a_pickle_with_more_than_tensors_is_not_read(folder: Path, content: object) -> None:
     pickle(folder, content)
     with pytest.raises(AdapterRefused, match=r"adapter_model\.bin (is damaged, or holds more|is no list)"):
-        read_foreign(folder, pickled=True)
+        read_peft_adapter(folder, pickled=True)
     assert not Path("/tmp/doppel-was-here").exists()
 
 
@@ -158,7 +158,7 @@ def test_damaged_files_are_one_clear_line(folder: Path, name: str, content: byte
         (folder / WEIGHTS).unlink()
     (folder / name).write_bytes(content)
     with pytest.raises(AdapterRefused, match=name):
-        read_foreign(folder, pickled=True)
+        read_peft_adapter(folder, pickled=True)
 
 
 def test_numbers_that_are_not_finite_are_refused(folder: Path) -> None:
@@ -167,24 +167,24 @@ def test_numbers_that_are_not_finite_are_refused(folder: Path) -> None:
     weights[name][0, 0] = float("nan")
     save_file(weights, folder / WEIGHTS)
     with pytest.raises(AdapterRefused, match="not finite"):
-        read_foreign(folder, pickled=False)
+        read_peft_adapter(folder, pickled=False)
 
 
 def test_a_folder_without_an_adapter_is_one_clear_line(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UserError, match=r"adapter_config\.json is missing"):
-        read_foreign(tmp_path, pickled=True)
+        read_peft_adapter(tmp_path, pickled=True)
     (folder / WEIGHTS).unlink()
     with pytest.raises(UserError, match=r"adapter_model\.safetensors is missing"):
-        read_foreign(folder, pickled=True)
+        read_peft_adapter(folder, pickled=True)
 
 
 def test_what_is_written_is_read_back(folder: Path, tmp_path: Path) -> None:
     settle(folder, use_rslora=True, unsloth_version="2024.9")
-    lora = read_foreign(folder, pickled=False).lora
+    lora = read_peft_adapter(folder, pickled=False).lora
     target = tmp_path / "ours"
     target.mkdir()
-    write_plain(target, lora, BaseIdentity("bundled", "00"))
-    again = read_foreign(target, pickled=False)
+    write_lora(target, lora, BaseIdentity("bundled", "00"))
+    again = read_peft_adapter(target, pickled=False)
     assert again.unknown == []
     assert again.base == "bundled"
     assert again.lora.scaling == lora.scaling
@@ -206,7 +206,7 @@ def test_what_is_written_is_read_back(folder: Path, tmp_path: Path) -> None:
 )
 def test_the_base_it_names_is_compared(folder: Path, theirs: str | None, ours: str, fits: bool) -> None:
     settle(folder, base_model_name_or_path=theirs)
-    found = read_foreign(folder, pickled=False)
+    found = read_peft_adapter(folder, pickled=False)
     if fits:
         check_named_base(found, BaseIdentity(ours, "00"))
     else:
@@ -215,7 +215,7 @@ def test_the_base_it_names_is_compared(folder: Path, theirs: str | None, ours: s
 
 
 def test_a_base_on_this_machine_is_compared_by_its_weights(folder: Path, tiny_base: Path) -> None:
-    found = read_foreign(folder, pickled=False)
+    found = read_peft_adapter(folder, pickled=False)
     check_named_base(found, identify(tiny_base, "another name"))
     with pytest.raises(AdapterRefused):
         check_named_base(found, BaseIdentity(str(tiny_base), "other weights"))

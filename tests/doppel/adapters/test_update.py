@@ -5,8 +5,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from doppel.adapters.update import amend, replace_file
-from doppel.adapters.versions import Manifest, aside, current, published, read_manifest, versions
+from doppel.adapters.update import replace_file, update_version
+from doppel.adapters.versions import (
+    Manifest,
+    current_version,
+    list_versions,
+    read_manifest,
+    retired_path,
+    version_folder,
+)
 from tests.conftest import PublishAdapter
 
 
@@ -22,13 +29,13 @@ def test_a_version_gets_a_file_and_another_manifest(folder: Path) -> None:
         replace_file(staging / "fidelity.json", b"{}")
         return msgspec.structs.replace(manifest, sampling={"temperature": 0.7})
 
-    amend(folder, change)
+    update_version(folder, change)
     after = read_manifest(folder)
     assert after.sampling == {"temperature": 0.7}
     assert after.files.keys() - before.files.keys() == {"fidelity.json"}
     assert (after.version, after.created_at) == (before.version, before.created_at)
-    assert current(folder.parent) == folder
-    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([*versions(folder.parent), "current"])
+    assert current_version(folder.parent) == folder
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([*list_versions(folder.parent), "current"])
 
 
 def test_what_fails_changes_nothing(folder: Path) -> None:
@@ -39,15 +46,15 @@ def test_what_fails_changes_nothing(folder: Path) -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        amend(folder, fail)
+        update_version(folder, fail)
     assert read_manifest(folder) == before
     assert not list(folder.parent.glob(".a*"))
 
 
 def test_a_version_left_aside_by_a_crash_comes_back(folder: Path) -> None:
     before = read_manifest(folder)
-    folder.rename(aside(folder))
-    assert published(folder.parent) == folder
+    folder.rename(retired_path(folder))
+    assert version_folder(folder.parent) == folder
     assert read_manifest(folder) == before
 
 
@@ -60,6 +67,6 @@ def test_replaced_files_leave_the_old_version_alone(folder: Path, tmp_path: Path
         replace_file(staging / "habits.json", b"{}")
         return manifest
 
-    amend(folder, change)
+    update_version(folder, change)
     assert kept.read_bytes() == content
     assert (folder / "habits.json").read_bytes() == b"{}"

@@ -23,12 +23,12 @@ from doppel.adapters.versions import (
     AdapterRefused,
     Manifest,
     check_base,
-    current,
+    current_version,
+    list_versions,
     publishing,
     read_manifest,
-    rollback,
-    use,
-    versions,
+    roll_back,
+    use_version,
 )
 from doppel.errors import DoppelError, UserError
 from doppel.models.base import BaseIdentity
@@ -46,7 +46,7 @@ def fill(folder: Path, **settings: Any) -> None:
 def publish(adapters: Path, **settings: Any) -> Path:
     with publishing(adapters, MANIFEST_OF_ANN) as staging:
         fill(staging, **settings)
-    folder = current(adapters)
+    folder = current_version(adapters)
     assert folder is not None
     return folder
 
@@ -77,7 +77,7 @@ class TestPublishing:
             (adapters / number).mkdir(parents=True)
         (adapters / "notes").mkdir()
         assert publish(adapters).name == "10000"
-        assert versions(adapters) == ["0002", "9999", "10000"]
+        assert list_versions(adapters) == ["0002", "9999", "10000"]
 
     def test_files_in_folders_are_digested_too(self, adapters: Path) -> None:
         with publishing(adapters, MANIFEST_OF_ANN) as staging:
@@ -91,7 +91,7 @@ class TestPublishing:
         with pytest.raises(ZeroDivisionError), publishing(adapters, MANIFEST_OF_ANN) as staging:
             (staging / WEIGHTS).write_bytes(bytes(1 // 0))
         assert sorted(path.name for path in adapters.iterdir()) == ["0001", CURRENT]
-        assert current(adapters) == adapters / "0001"
+        assert current_version(adapters) == adapters / "0001"
 
     def test_a_kill_leaves_no_version_and_the_next_one_is_published(self, adapters: Path) -> None:
         dies = (
@@ -101,8 +101,8 @@ class TestPublishing:
             "    os.kill(os.getpid(), signal.SIGKILL)\n"
         )
         assert subprocess.run([sys.executable, "-c", dies, str(adapters)], check=False).returncode == -9
-        assert versions(adapters) == []
-        assert current(adapters) is None
+        assert list_versions(adapters) == []
+        assert current_version(adapters) is None
         assert publish(adapters).name == "0001"
 
     def test_what_a_kill_left_is_removed_after_a_day(self, adapters: Path) -> None:
@@ -123,38 +123,38 @@ class TestPublishing:
 class TestChoosing:
     def test_use_and_rollback(self, adapters: Path) -> None:
         first, second = publish(adapters), publish(adapters)
-        assert current(adapters) == second
-        assert rollback(adapters) == first
-        assert current(adapters) == first
+        assert current_version(adapters) == second
+        assert roll_back(adapters) == first
+        assert current_version(adapters) == first
         with pytest.raises(UserError, match="no earlier adapter"):
-            rollback(adapters)
-        assert use(adapters, "0002") == second
-        assert current(adapters) == second
+            roll_back(adapters)
+        assert use_version(adapters, "0002") == second
+        assert current_version(adapters) == second
 
     def test_an_unknown_version_is_refused_and_the_known_are_named(self, adapters: Path) -> None:
         publish(adapters)
         for version in ("0002", "../0001", ""):
             with pytest.raises(UserError, match="published: 0001"):
-                use(adapters, version)
+                use_version(adapters, version)
 
     def test_a_damaged_version_does_not_become_current(self, adapters: Path) -> None:
         first, second = publish(adapters), publish(adapters)
         (first / WEIGHTS).write_bytes(b"weight?")
         with pytest.raises(AdapterRefused, match="damaged"):
-            rollback(adapters)
-        assert current(adapters) == second
+            roll_back(adapters)
+        assert current_version(adapters) == second
 
     @pytest.mark.parametrize("content", [b"", b"../../etc\n", b"\xff\xff", b"0001 0002", b"1"])
     def test_a_garbled_current_names_nothing(self, adapters: Path, content: bytes) -> None:
         publish(adapters)
         (adapters / CURRENT).write_bytes(content)
-        assert current(adapters) is None
+        assert current_version(adapters) is None
 
     def test_nothing_is_published_yet(self, adapters: Path) -> None:
-        assert versions(adapters) == []
-        assert current(adapters) is None
+        assert list_versions(adapters) == []
+        assert current_version(adapters) is None
         with pytest.raises(UserError, match="published: none"):
-            use(adapters, "0001")
+            use_version(adapters, "0001")
 
 
 def remove_weights(folder: Path) -> None:

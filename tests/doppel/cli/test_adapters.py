@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, Manifest, current, publishing
+from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, Manifest, current_version, publishing
 from doppel.cli.app import app
 from doppel.models.base import BaseIdentity
 from tests.conftest import PublishAdapter
@@ -67,13 +67,13 @@ def test_use_and_rollback_change_the_current_version(folder: Path) -> None:
         publish(folder, after)
     result = invoke(folder, "use", "2", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (0, {"current": "0002"})
-    assert current(adapters) == adapters / "0002"
+    assert current_version(adapters) == adapters / "0002"
     result = invoke(folder, "rollback", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (0, {"current": "0001"})
     result = invoke(folder, "rollback")
     assert result.exit_code == 2
     assert "no earlier adapter" in result.stderr
-    assert current(adapters) == adapters / "0001"
+    assert current_version(adapters) == adapters / "0001"
 
 
 def test_an_unknown_version_is_a_mistake_of_the_user(folder: Path) -> None:

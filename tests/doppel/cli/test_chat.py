@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from doppel.adapters.guard import make_guard
+from doppel.adapters.guard import build_guard
 from doppel.cli.app import as_command
 from doppel.cli.chat import Conversation, Screen, chat
 from doppel.cli.chat_commands import obey
@@ -208,7 +208,7 @@ class Scripted:
 async def test_it_stops_before_it_repeats_the_archive(
     is_on: bool, published: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    persona = msgspec.structs.replace(read_persona(published), guard=make_guard([[Turn("Ann", (SECRET,))]]))
+    persona = msgspec.structs.replace(read_persona(published), guard=build_guard([[Turn("Ann", (SECRET,))]]))
     config = parse_config({"reply": {"guard": is_on}}, published / "config.yaml")
     engine = Scripted(Transcript(load_tokenizer(tiny_base)), "psst", SECRET, "never said")
     out = io.StringIO()

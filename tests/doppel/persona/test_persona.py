@@ -63,9 +63,9 @@ def test_words_of_the_configuration_become_tokens() -> None:
     reply = ReplySettings(logit_bias=[{"word": "the", "bias": -2}], bad_words=["the", "haha"], dry_multiplier=0.8)
     assert persona().sampling(reply).bad_words == ()
     sampling = persona().sampling(reply, one)
-    spelled = [one.pieces.decode(word) for word in sampling.bad_words]
+    spelled = [one.safe_tokenizer.decode(word) for word in sampling.bad_words]
     assert spelled == ["the", " the", "haha", " haha"]
-    assert [one.pieces.decode([token]) for token, _ in sampling.logit_bias] == ["the", " the"]
+    assert [one.safe_tokenizer.decode([token]) for token, _ in sampling.logit_bias] == ["the", " the"]
     assert {bias for _, bias in sampling.logit_bias} == {-2}
     assert sampling.dry_multiplier == 0.8
     assert one.stop_ids < sampling.breakers

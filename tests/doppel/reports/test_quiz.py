@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from doppel.adapters.update import amend, replace_file
+from doppel.adapters.update import replace_file, update_version
 from doppel.adapters.versions import AdapterRefused, Manifest, read_manifest
 from doppel.i18n import set_language
 from doppel.reports.html import FILE as REPORT
@@ -129,7 +129,7 @@ class TestRecord:
             replace_file(staging / REPORT, page("What was found", "", []).encode())
             return manifest
 
-        amend(folder, examined)
+        update_version(folder, examined)
         save_result(folder, JO)
         content = json.loads((folder / FIDELITY_FILE).read_text(encoding="utf-8"))
         assert content["figures"].keys() == {"choice", "quiz"}

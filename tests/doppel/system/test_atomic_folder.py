@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from doppel.errors import DoppelError, UserError
-from doppel.system.atomic_folder import replacing
+from doppel.system.atomic_folder import atomic_folder
 
 
 def publish(target: Path, text: str) -> None:
-    with replacing(target, "marker") as staging:
+    with atomic_folder(target, "marker") as staging:
         (staging / "marker").write_text(text)
 
 
@@ -29,7 +29,7 @@ def test_whatever_is_raised_leaves_the_old_one(tmp_path: Path, error: type[BaseE
     publish(target, "one")
 
     def stop_in_the_middle() -> None:
-        with replacing(target, "marker") as staging:
+        with atomic_folder(target, "marker") as staging:
             (staging / "marker").write_text("half")
             raise error
 
@@ -40,7 +40,7 @@ def test_whatever_is_raised_leaves_the_old_one(tmp_path: Path, error: type[BaseE
 
 
 def test_a_first_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError), replacing(tmp_path / "data" / "me", "marker"):
+    with pytest.raises(UserError), atomic_folder(tmp_path / "data" / "me", "marker"):
         raise UserError("no")
     assert list(tmp_path.iterdir()) == []
 
@@ -56,7 +56,7 @@ def test_leftovers_of_a_killed_build_are_cleared(tmp_path: Path) -> None:
 def test_a_power_cut_between_the_renames_is_repaired(tmp_path: Path) -> None:
     publish(tmp_path / "me", "one")
     (tmp_path / "me").rename(tmp_path / ".me.old")
-    with pytest.raises(ValueError, match="stop"), replacing(tmp_path / "me", "marker"):
+    with pytest.raises(ValueError, match="stop"), atomic_folder(tmp_path / "me", "marker"):
         raise ValueError("stop")
     assert (tmp_path / "me" / "marker").read_text() == "one"
 

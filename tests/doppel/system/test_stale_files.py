@@ -8,7 +8,7 @@ import pytest
 
 from doppel.config import ModelSettings
 from doppel.models.base import prepare_base
-from doppel.system.stale_files import STALE, remove_leftovers
+from doppel.system.stale_files import STALE, remove_stale
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -29,13 +29,13 @@ def test_only_old_ones_of_the_name_go(tmp_path: Path) -> None:
     for name in (".half-old", "whole", ".half-file", ".half-link"):
         aged(work / name, STALE + timedelta(seconds=1))
     aged(work / ".half-young", STALE - timedelta(seconds=1))
-    remove_leftovers(work, ".half-", NOW)
+    remove_stale(work, ".half-", NOW)
     assert sorted(path.name for path in work.iterdir()) == [".half-young", "whole"]
     assert (elsewhere / "file").is_file()
 
 
 def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
-    remove_leftovers(tmp_path / "nowhere", ".half-", NOW)
+    remove_stale(tmp_path / "nowhere", ".half-", NOW)
     assert not (tmp_path / "nowhere").exists()
 
 

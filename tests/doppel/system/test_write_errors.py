@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from doppel.errors import DoppelError, UserError
-from doppel.system.write_errors import writing
+from doppel.system.write_errors import translate_write_errors
 
 BIG = torch.zeros(100_000)
 
@@ -36,7 +36,7 @@ def small_files() -> Iterator[None]:
     [("safetensors", "File too large"), ("torch", "is the disk full"), ("python", "File too large")],
 )
 def test_a_file_that_cannot_grow(writer: str, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(DoppelError, match=reason) as caught, writing(tmp_path):
+    with pytest.raises(DoppelError, match=reason) as caught, translate_write_errors(tmp_path):
         WRITERS[writer](tmp_path / "file")
     assert str(caught.value).startswith(f"{tmp_path}: cannot be written: ")
     assert "\n" not in str(caught.value)
@@ -45,17 +45,17 @@ def test_a_file_that_cannot_grow(writer: str, reason: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_folder_that_is_not_there(writer: str, tmp_path: Path) -> None:
-    with pytest.raises(DoppelError, match="cannot be written"), writing(tmp_path):
+    with pytest.raises(DoppelError, match="cannot be written"), translate_write_errors(tmp_path):
         WRITERS[writer](tmp_path / "missing" / "file")
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(DoppelError, match="No space left on device"), writing(tmp_path):
+    with pytest.raises(DoppelError, match="No space left on device"), translate_write_errors(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), RuntimeError("shapes differ"), UserError("yours")])
 def test_anything_else_stays_what_it_is(error: Exception, tmp_path: Path) -> None:
-    with pytest.raises(type(error)) as caught, writing(tmp_path):
+    with pytest.raises(type(error)) as caught, translate_write_errors(tmp_path):
         raise error
     assert caught.value is error

@@ -138,19 +138,19 @@ def check_forgery(transcript: Transcript, turns: list[Turn]) -> None:
 def check_serving(transcript: Transcript, turns: list[Turn]) -> None:
     """The prompt that serving builds before each turn is what training saw, token for token."""
     encoded = transcript.encode(HEADER, turns)
-    assert len(encoded.ids) == len(encoded.roles)
+    assert len(encoded.ids) == len(encoded.loss_mask)
     start = encoded.opening
     for number, turn in enumerate(turns):
         if turn.is_mine:
             prompt = transcript.prompt(HEADER, turns[:number])
             assert encoded.ids[: len(prompt)] == prompt
             reply = encoded.ids[len(prompt) : encoded.turn_ends[number]]
-            assert set(encoded.roles[start : len(prompt)]) == {0}
-            assert 0 not in encoded.roles[len(prompt) : encoded.turn_ends[number]]
+            assert set(encoded.loss_mask[start : len(prompt)]) == {0}
+            assert 0 not in encoded.loss_mask[len(prompt) : encoded.turn_ends[number]]
             assert transcript.reply(reply) == list(said(turn))
             assert encoded.turn_bytes[number] == sum(len(bubble.encode()) for bubble in said(turn))
         else:
-            assert set(encoded.roles[start : encoded.turn_ends[number]]) == {0}
+            assert set(encoded.loss_mask[start : encoded.turn_ends[number]]) == {0}
             assert encoded.turn_bytes[number] == 0
         start = encoded.turn_ends[number]
     assert start == len(encoded.ids)
@@ -209,7 +209,7 @@ def test_the_format_is_what_its_documentation_shows(byte_level: Transcript) -> N
         f"Ramito: hello\n how are {NEWLINE_SIGN} you\n\n"
         "me: fine!\n\n"
     )
-    mine = [id_ for id_, role in zip(encoded.ids, encoded.roles, strict=True) if role]
+    mine = [id_ for id_, role in zip(encoded.ids, encoded.loss_mask, strict=True) if role]
     assert byte_level.tokenizer.decode(mine) == " fine!\n\n"
     assert encoded.text_bytes == len("fine!")
 
@@ -219,7 +219,7 @@ def test_another_speaker_than_the_persona_may_be_learned(byte_level: Transcript)
     usual, other = byte_level.encode(HEADER, turns), byte_level.encode(HEADER, turns, "Assistant")
     assert other.ids == usual.ids
     assert other.turn_bytes == [0, 0, 4]
-    learned = [one for one, role in zip(other.ids, other.roles, strict=True) if role]
+    learned = [one for one, role in zip(other.ids, other.loss_mask, strict=True) if role]
     assert byte_level.tokenizer.decode(learned) == " four\n\n"
 
 

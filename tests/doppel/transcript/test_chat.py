@@ -88,20 +88,20 @@ def check_forgery(transcript: ChatTranscript, turns: list[Turn]) -> None:
     assert read == expected(transcript, turns)
     empty = transcript.encode(GROUP, [])
     mine = transcript.encode(GROUP, [Turn(ME, ("a",))])
-    marks = [token for token in empty.ids if token in transcript.pieces.reserved]
-    replies = [token for token in mine.ids[mine.opening :] if token in transcript.pieces.reserved]
+    marks = [token for token in empty.ids if token in transcript.safe_tokenizer.reserved]
+    replies = [token for token in mine.ids[mine.opening :] if token in transcript.safe_tokenizer.reserved]
     number = sum(turn.is_mine for turn in turns)
-    assert [token for token in encoded.ids if token in transcript.pieces.reserved] == marks + replies * number
-    text = transcript.pieces.decode(encoded.ids)
+    assert [token for token in encoded.ids if token in transcript.safe_tokenizer.reserved] == marks + replies * number
+    text = transcript.safe_tokenizer.decode(encoded.ids)
     for mark in transcript._written:
-        alone, once = (transcript.pieces.decode(some.ids).count(mark) for some in (empty, mine))
+        alone, once = (transcript.safe_tokenizer.decode(some.ids).count(mark) for some in (empty, mine))
         assert text.count(mark) == alone + (once - alone) * number
 
 
 def check_serving(transcript: ChatTranscript, header: Header, turns: list[Turn]) -> None:
     """The prompt that serving builds before each turn is what training saw; loss is on the reply and its end."""
     encoded = transcript.encode(header, turns)
-    assert len(encoded.ids) == len(encoded.roles)
+    assert len(encoded.ids) == len(encoded.loss_mask)
     start = encoded.opening
     for number, turn in enumerate(turns):
         end = encoded.turn_ends[number]
@@ -109,16 +109,16 @@ def check_serving(transcript: ChatTranscript, header: Header, turns: list[Turn])
             prompt = transcript.prompt(header, turns[:number])
             assert encoded.ids[: len(prompt)] == prompt
             reply = encoded.ids[len(prompt) : end]
-            roles = encoded.roles[len(prompt) : end]
-            supervised = [token for token, role in zip(reply, roles, strict=True) if role]
-            assert set(encoded.roles[start : len(prompt)]) <= {0}
+            loss_mask = encoded.loss_mask[len(prompt) : end]
+            supervised = [token for token, role in zip(reply, loss_mask, strict=True) if role]
+            assert set(encoded.loss_mask[start : len(prompt)]) <= {0}
             assert supervised == reply[: len(supervised)]
             assert supervised[-1] in transcript.stop_ids
             assert transcript.stop_ids.isdisjoint(supervised[:-1])
             assert transcript.reply(supervised) == [legible(transcript, bubble) for bubble in said(turn)]
             assert encoded.turn_bytes[number] == sum(len(bubble.encode()) for bubble in said(turn))
         else:
-            assert set(encoded.roles[start:end]) <= {0}
+            assert set(encoded.loss_mask[start:end]) <= {0}
             assert encoded.turn_bytes[number] == 0
         assert transcript.prompt(header, turns[number + 1 :]) == (
             encoded.ids[: encoded.opening] + encoded.ids[end:] + transcript.prompt(header, [])[encoded.opening :]
@@ -181,7 +181,7 @@ def test_the_tokens_are_those_of_the_template(kind: Kind, transcript: ChatTransc
 
 def test_a_reply_ends_in_the_token_of_the_template(kind: Kind, transcript: ChatTranscript) -> None:
     encoded = transcript.encode(GROUP, [Turn(ME, ("hi",)), Turn("Ramito", ("hi",)), Turn(ME, ("hi", "me"))])
-    supervised = [token for token, role in zip(encoded.ids, encoded.roles, strict=True) if role]
+    supervised = [token for token, role in zip(encoded.ids, encoded.loss_mask, strict=True) if role]
     ends = [at for at, token in enumerate(supervised) if token == transcript.tokenizer.convert_tokens_to_ids(kind.end)]
     assert len(ends) == 2
     assert ends[-1] == len(supervised) - 1
@@ -191,32 +191,32 @@ def test_a_reply_ends_in_the_token_of_the_template(kind: Kind, transcript: ChatT
 def test_it_looks_as_its_documentation_shows(chatml: ChatTranscript) -> None:
     turns = [Turn("Ramito", ("hello", "how are\nyou")), Turn("Bobotu", ("hi",)), Turn(ME, ("fine!", "and you?"))]
     encoded = chatml.encode(GROUP, turns)
-    assert chatml.pieces.decode(encoded.ids) == (
+    assert chatml.safe_tokenizer.decode(encoded.ids) == (
         "<|im_start|>system\n[2018 evening · telegram group]<|im_end|>\n<|im_start|>user\n"
         "Ramito: hello\nRamito: how are \u23ce you\nBobotu: hi<|im_end|>\n"
         "<|im_start|>assistant\nfine!\nand you?<|im_end|>\n<|im_start|>user\n"
     )
-    learned = [token for token, role in zip(encoded.ids, encoded.roles, strict=True) if role]
-    assert chatml.pieces.decode(learned) == "fine!\nand you?<|im_end|>"
+    learned = [token for token, role in zip(encoded.ids, encoded.loss_mask, strict=True) if role]
+    assert chatml.safe_tokenizer.decode(learned) == "fine!\nand you?<|im_end|>"
     assert encoded.text_bytes == len("fine!and you?")
 
 
 def test_in_a_dm_lines_name_nobody(chatml: ChatTranscript) -> None:
     turns = [Turn("Ramito", ("hello", "you there?"))]
     prompt = chatml.prompt(DM, turns)
-    assert "<|im_start|>user\nhello\nyou there?<|im_end|>" in chatml.pieces.decode(prompt)
+    assert "<|im_start|>user\nhello\nyou there?<|im_end|>" in chatml.safe_tokenizer.decode(prompt)
     assert chatml.decode(chatml.encode(DM, turns).ids)[1] == turns
     assert chatml.decode(chatml.encode(Header(kind="dm"), turns).ids)[1] == [Turn(CONTACT, turns[0].bubbles)]
 
 
 def test_with_nothing_said_an_empty_message_is_answered(chatml: ChatTranscript) -> None:
-    text = chatml.pieces.decode(chatml.prompt(Header(kind="post"), []))
+    text = chatml.safe_tokenizer.decode(chatml.prompt(Header(kind="post"), []))
     assert text == "<|im_start|>system\n[post]<|im_end|>\n<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_an_empty_thought_stands_before_every_reply() -> None:
     transcript = ChatTranscript(KINDS["thinking"].build())
-    text = transcript.pieces.decode(transcript.prompt(DM, [Turn(ME, ("hi",)), Turn("Ramito", ("hi",))]))
+    text = transcript.safe_tokenizer.decode(transcript.prompt(DM, [Turn(ME, ("hi",)), Turn("Ramito", ("hi",))]))
     assert text.count("<|im_start|>assistant\n<think>\n\n</think>\n\n") == 2
     assert text.endswith("<think>\n\n</think>\n\n")
 
@@ -228,12 +228,12 @@ def test_a_thought_is_never_begun() -> None:
     )
     assert asked.endswith("<think>\n")
     transcript = ChatTranscript(tokenizer)
-    assert "<think>" not in transcript.pieces.decode(transcript.prompt(DM, []))
+    assert "<think>" not in transcript.safe_tokenizer.decode(transcript.prompt(DM, []))
 
 
 def test_the_date_is_always_the_same() -> None:
     transcript = ChatTranscript(KINDS["llama-3"].build())
-    assert "Today Date: 26 Jul 2024\n" in transcript.pieces.decode(transcript.prompt(DM, []))
+    assert "Today Date: 26 Jul 2024\n" in transcript.safe_tokenizer.decode(transcript.prompt(DM, []))
     assert "strftime_now" in LLAMA3
 
 
@@ -247,7 +247,7 @@ def test_an_empty_line_ends_a_bubble_not_the_turn(chatml: ChatTranscript) -> Non
 def test_another_speaker_may_be_learned_in_the_personas_place(chatml: ChatTranscript) -> None:
     turns = [Turn("User", ("what",)), Turn("Assistant", ("that",))]
     encoded = chatml.encode(Header(kind="dm"), turns, learned="Assistant")
-    assert chatml.pieces.decode(encoded.ids).endswith(
+    assert chatml.safe_tokenizer.decode(encoded.ids).endswith(
         "what<|im_end|>\n<|im_start|>assistant\nthat<|im_end|>\n<|im_start|>user\n"
     )
     assert encoded.text_bytes == 4

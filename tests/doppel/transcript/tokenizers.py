@@ -60,7 +60,7 @@ def _byte_fallback_decoder() -> decoders.Sequence:
     )
 
 
-def _finished(tokenizer: Tokenizer, special: Sequence[str], **roles: str) -> PreTrainedTokenizerFast:
+def _finished(tokenizer: Tokenizer, special: Sequence[str], **loss_mask: str) -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens(list(special))
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ADDED])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **loss_mask)

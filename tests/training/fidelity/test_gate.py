@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from doppel.adapters.habits import Habits, write_habits
-from doppel.adapters.versions import Manifest, current, publishing, read_manifest, versions
+from doppel.adapters.versions import Manifest, current_version, list_versions, publishing, read_manifest
 from doppel.cli.app import app
 from doppel.config import Config
 from doppel.models.base import identify
@@ -57,7 +57,7 @@ def published(config: Config, *, seed: int) -> str:
     ) as staging:
         save_lora(base, staging, seed=seed)
         write_habits(staging, Habits())
-    return versions(config.adapters_dir)[-1]
+    return list_versions(config.adapters_dir)[-1]
 
 
 def test_a_bad_version_stays_out_and_says_why(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,11 +67,11 @@ def test_a_bad_version_stays_out_and_says_why(config: Config, capsys: pytest.Cap
     assert result["in_use"] is False
     assert any(not check["ok"] for check in result["gate"])
     assert f"Version {version} fails: " in capsys.readouterr().err
-    used = current(config.adapters_dir)
+    used = current_version(config.adapters_dir)
     assert used is not None
     assert used.name == before
     assert admit(config, version, force=True)["in_use"] is True
-    used = current(config.adapters_dir)
+    used = current_version(config.adapters_dir)
     assert used is not None
     assert used.name == version
 

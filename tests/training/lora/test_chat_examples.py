@@ -34,13 +34,13 @@ def test_a_piece_of_a_long_session_is_a_session(transcript: ChatTranscript, turn
     pieces = cut(encoded, encoded.opening + room)
     learned = 0
     for piece in pieces:
-        last = max((at for at, role in enumerate(piece.roles) if role), default=None)
+        last = max((at for at, role in enumerate(piece.loss_mask) if role), default=None)
         if last is None:
             continue
         sessions = [transcript.encode(HEADER, turns[start:]).ids for start in range(len(turns))]
         assert any(ids[: last + 1] == piece.ids[: last + 1] for ids in sessions)
         learned += piece.supervised
-    assert learned == sum(role > 0 for role in encoded.roles)
+    assert learned == sum(role > 0 for role in encoded.loss_mask)
     assert sum(piece.text_bytes for piece in pieces) == encoded.text_bytes
 
 

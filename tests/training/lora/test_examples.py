@@ -13,20 +13,20 @@ def encoded_sessions(draw: st.DrawFn) -> Encoded:
     opening = draw(st.integers(1, 5))
     lengths = draw(st.lists(st.integers(1, 60), min_size=1, max_size=12))
     mine = draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))
-    roles = [0] * opening
+    loss_mask = [0] * opening
     ends, sizes = [], []
     for length, is_mine in zip(lengths, mine, strict=True):
-        roles += [1 if is_mine else 0] * length
-        ends.append(len(roles))
+        loss_mask += [1 if is_mine else 0] * length
+        ends.append(len(loss_mask))
         sizes.append(length * 3 if is_mine else 0)
-    return Encoded(list(range(len(roles))), roles, opening, ends, sizes)
+    return Encoded(list(range(len(loss_mask))), loss_mask, opening, ends, sizes)
 
 
 @given(encoded_sessions(), st.integers(24, 80))
 def test_every_supervised_token_is_learned_once_and_nothing_is_truncated(encoded: Encoded, limit: int) -> None:
     pieces = cut(encoded, limit)
-    learned = [one for piece in pieces for one, role in zip(piece.ids, piece.roles, strict=True) if role]
-    assert learned == [one for one, role in zip(encoded.ids, encoded.roles, strict=True) if role]
+    learned = [one for piece in pieces for one, role in zip(piece.ids, piece.loss_mask, strict=True) if role]
+    assert learned == [one for one, role in zip(encoded.ids, encoded.loss_mask, strict=True) if role]
     assert {one for piece in pieces for one in piece.ids} == set(encoded.ids)
     assert sum(piece.text_bytes for piece in pieces) == encoded.text_bytes
     for piece in pieces:
@@ -49,7 +49,7 @@ def test_a_later_piece_carries_the_turns_before_it() -> None:
     first, second, *_ = cut(encoded, 42)
     assert first.ids == list(range(32))
     assert second.ids == [0, 1, *range(22, 62)]
-    assert second.roles == [0] * 12 + [1] * 30
+    assert second.loss_mask == [0] * 12 + [1] * 30
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.integers(1, 600))
@@ -75,7 +75,7 @@ def test_collate_lays_examples_end_to_end() -> None:
     assert batch.positions.tolist() == [0, 1, 2, 0, 1]
     assert batch.lengths == [3, 2]
     assert batch.targets.tolist() == [1, 2, 4]  # nothing predicts the first token of a sequence
-    assert batch.roles.tolist() == [1, 2, 1]
+    assert batch.loss_mask.tolist() == [1, 2, 1]
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 500))
@@ -92,6 +92,6 @@ def test_only_the_personas_turns_carry_loss(tiny_tokenizer: "object") -> None:
     transcript = Transcript(tiny_tokenizer)  # type: ignore[arg-type]
     turns = (Turn("Ramito", ("how are you",)), Turn(ME, ("fine", "谢谢")), Turn("Ramito", ("good",)))
     encoded = transcript.encode(Header(kind="dm"), turns)
-    learned = [one for one, role in zip(encoded.ids, encoded.roles, strict=True) if role]
+    learned = [one for one, role in zip(encoded.ids, encoded.loss_mask, strict=True) if role]
     assert transcript.tokenizer.decode(learned) == " fine\n 谢谢\n\n"
     assert encoded.text_bytes == len(b"fine" + "谢谢".encode())

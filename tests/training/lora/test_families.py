@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from doppel.adapters.habits import Habits, write_habits
 from doppel.adapters.lora_file import read_lora
-from doppel.adapters.versions import current
+from doppel.adapters.versions import current_version
 from doppel.config import Config, parse_config
 from doppel.engine import Request, Sampling
 from doppel.engine.local.engine import TransformersEngine
@@ -155,7 +155,7 @@ async def test_what_was_trained_is_what_is_served(
     model.eval()
 
     persona = open_persona(config)
-    assert persona.folder == current(config.adapters_dir)
+    assert persona.folder == current_version(config.adapters_dir)
     assert persona.manifest.transcript == FORMATS[transcript]
     engine = TransformersEngine.open(config, pytest.fail)
     try:

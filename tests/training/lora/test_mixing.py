@@ -28,7 +28,7 @@ def transcript() -> Transcript:
 
 def own(transcript: Transcript, count: int = 100) -> list[Example]:
     encoded = transcript.encode(Header(kind="dm"), [Turn("Ramito", ("how are you",)), Turn(ME, ("fine thanks",))])
-    return [Example(encoded.ids, encoded.roles, encoded.text_bytes)] * count
+    return [Example(encoded.ids, encoded.loss_mask, encoded.text_bytes)] * count
 
 
 def write(path: Path, count: int) -> None:
@@ -58,7 +58,7 @@ def test_only_the_assistant_is_learned_under_a_name_and_a_header_that_are_not_th
         DialogueTurn("user", "ok"),
     )
     (example,) = dialogue_examples(Dialogue("record 1", (*said, DialogueTurn("assistant", "bye"))), transcript, LENGTH)
-    learned = [token for token, role in zip(example.ids, example.roles, strict=True) if role]
+    learned = [token for token, role in zip(example.ids, example.loss_mask, strict=True) if role]
     assert text(transcript, learned) == " four ⏎ I think\n\n bye\n\n"
     assert text(transcript, example.ids).startswith(
         "<bos>[instruction]\n\nSystem: Be brief.\n\nUser: 2 + 2?\n\nAssistant: "
@@ -73,7 +73,7 @@ def test_in_a_chat_template_the_assistant_has_the_place_of_the_assistant() -> No
     decoded = text(chatml, example.ids)
     assert "system\n[instruction]<|im_end|>" in decoded
     assert "<|im_start|>assistant\nfour<|im_end|>" in decoded
-    learned = [token for token, role in zip(example.ids, example.roles, strict=True) if role]
+    learned = [token for token, role in zip(example.ids, example.loss_mask, strict=True) if role]
     assert text(chatml, learned) == "four<|im_end|>"
 
 
@@ -85,7 +85,7 @@ def test_long_dialogues_are_cut_and_learned_whole(transcript: Transcript) -> Non
     ]
     pieces = dialogue_examples(Dialogue("record 1", tuple(said)), transcript, 64)
     assert all(len(piece.ids) <= 64 for piece in pieces)
-    learned = [token for piece in pieces for token, role in zip(piece.ids, piece.roles, strict=True) if role]
+    learned = [token for piece in pieces for token, role in zip(piece.ids, piece.loss_mask, strict=True) if role]
     assert text(transcript, learned) == "".join(f" answer {at}\n\n" for at in range(30))
 
 

@@ -23,8 +23,8 @@ def _examples(vocabulary: int) -> list[Example]:
     items = []
     for length in LENGTHS:
         ids = torch.randint(5, vocabulary, (length,), generator=random).tolist()
-        roles = torch.randint(0, 3, (length,), generator=random).tolist()
-        items.append(Example(ids, [0, *roles[1:-1], 1], length))
+        loss_mask = torch.randint(0, 3, (length,), generator=random).tolist()
+        items.append(Example(ids, [0, *loss_mask[1:-1], 1], length))
     return items
 
 
@@ -50,7 +50,7 @@ def _plain(model: torch.nn.Module, items: list[Example]) -> tuple[torch.Tensor, 
     total = torch.zeros(())
     for example in items:
         ids = torch.tensor(example.ids)
-        labels = torch.where(torch.tensor(example.roles) > 0, ids, -100)
+        labels = torch.where(torch.tensor(example.loss_mask) > 0, ids, -100)
         logits = model(input_ids=ids[None]).logits[0, :-1]
         total = total + cross_entropy(logits.float(), labels[1:], ignore_index=-100, reduction="sum")
     loss = total / sum(example.supervised for example in items)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from doppel.adapters.versions import current, read_manifest
+from doppel.adapters.versions import current_version, read_manifest
 from doppel.config import parse_config
 from doppel.errors import UserError
 from doppel.models import quantize
@@ -141,7 +141,7 @@ def test_it_learns_and_the_manifest_says_how(
     config = small_run(tmp_path, base, quantize=method)
     result = run_training(config)
     assert result["bits_per_byte_after"] < 0.8 * result["bits_per_byte_before"]
-    folder = current(config.adapters_dir)
+    folder = current_version(config.adapters_dir)
     assert folder is not None
     manifest = read_manifest(folder)
     assert manifest.training["quantize"] == method

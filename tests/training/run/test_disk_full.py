@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from doppel.adapters import versions as adapter
-from doppel.adapters.versions import current, read_manifest, versions
+from doppel.adapters import list_versions as adapter
+from doppel.adapters.versions import current_version, list_versions, read_manifest
 from doppel.errors import DoppelError
 from tests.processes import Child
 from tests.tiny import publish_adapter
@@ -53,7 +53,7 @@ def test_no_room_for_the_second_checkpoint(tmp_path: Path, tiny_base: Path, larg
     assert "\n" not in str(caught.value)
     assert [*checkpoints(run_folder(config))] == [4]
     assert is_complete(run_folder(config) / "checkpoint-4")
-    assert versions(config.adapters_dir) == []
+    assert list_versions(config.adapters_dir) == []
     Child(_train_whole, (tmp_path / "full", tiny_base)).result()
     whole = small_run(tmp_path / "whole", tiny_base)
     Child(_train_whole, (tmp_path / "whole", tiny_base)).result()
@@ -78,11 +78,11 @@ def test_no_room_to_publish(tmp_path: Path, tiny_base: Path) -> None:
     before = weights_of(config)
     with pytest.raises(DoppelError, match=r"adapters/sample: cannot be written: File too large"):
         Child(_publish_until_full, (tmp_path, tiny_base, 2_000)).result()
-    assert versions(config.adapters_dir) == ["0001"]
+    assert list_versions(config.adapters_dir) == ["0001"]
     assert weights_of(config) == before
     assert sorted(path.name for path in config.adapters_dir.iterdir()) == ["0001", "current"]
     Child(_train_whole, (tmp_path, tiny_base)).result()
-    folder = current(config.adapters_dir)
+    folder = current_version(config.adapters_dir)
     assert folder is not None
     assert read_manifest(folder).version == "0002"
     assert weights_of(config) == before
@@ -94,7 +94,7 @@ def _full(*_: object, **__: object) -> None:
 
 def test_no_room_to_begin(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_run(tmp_path, tiny_base)
-    monkeypatch.setattr(work, "sync", _full)
+    monkeypatch.setattr(work, "fsync_path", _full)
     with pytest.raises(DoppelError, match=r"sample\.training: cannot be written: No space left"):
         run_training(config)
     assert RunFolder(run_folder(config), "").started() is None

@@ -6,7 +6,7 @@ import msgspec
 
 from doppel.adapters.guard import FILE
 from doppel.adapters.importing import import_adapter
-from doppel.adapters.versions import published, read_manifest
+from doppel.adapters.versions import read_manifest, version_folder
 from doppel.persona import read_persona
 from doppel.transcript import Turn
 from tests.doppel.adapters.test_guard import CHINESE, SECRET
@@ -24,7 +24,7 @@ def test_an_adapter_has_a_guard_of_its_training_sessions(tmp_path: Path, tiny_ba
     assert sessions[-1].split == "test"
     write_sessions(config.data_dir / SESSIONS, sessions)
     run_training(config)
-    folder = published(config.adapters_dir)
+    folder = version_folder(config.adapters_dir)
     assert FILE in read_manifest(folder).files
     guard = read_persona(folder).guard
     assert guard is not None
@@ -33,4 +33,4 @@ def test_an_adapter_has_a_guard_of_its_training_sessions(tmp_path: Path, tiny_ba
     assert guard.objects("haha haha haha no idea, ask somebody else") is None
     elsewhere = small_config(tmp_path / "elsewhere", tiny_base)
     import_adapter(elsewhere, folder, force=False)
-    assert (published(elsewhere.adapters_dir) / FILE).read_bytes() == (folder / FILE).read_bytes()
+    assert (version_folder(elsewhere.adapters_dir) / FILE).read_bytes() == (folder / FILE).read_bytes()

@@ -14,7 +14,7 @@ from training.run.plan import TrainingPlan, make_plan, optimizer_steps, token_bu
 
 
 def example(length: int) -> Example:
-    return Example(ids=[1] * length, roles=[0] + [1] * (length - 1), text_bytes=length)
+    return Example(ids=[1] * length, loss_mask=[0] + [1] * (length - 1), text_bytes=length)
 
 
 def plan(items: list[Example], most_tokens: float = math.inf, **training: Any) -> TrainingPlan:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from doppel.adapters import versions as adapter
-from doppel.adapters.versions import versions
+from doppel.adapters import list_versions as adapter
+from doppel.adapters.versions import list_versions
 from doppel.errors import DoppelError
 from tests.processes import Child, Died
 from tests.training.runs import metrics_of, small_config, small_run, weights_of
@@ -67,7 +67,7 @@ KILLS: dict[str, Callable[[int, pytest.MonkeyPatch], None]] = {
         exact_resume, "mark_complete", _after(at, exact_resume.mark_complete, _die)
     ),
     "while a checkpoint is sealed": lambda at, patch: patch.setattr(
-        completion_marker, "sync", _after(at, completion_marker.sync, _die)
+        completion_marker, "fsync_path", _after(at, completion_marker.fsync_path, _die)
     ),
     "while an old checkpoint is removed": lambda at, patch: patch.setattr(
         exact_resume.shutil, "rmtree", _after(at, shutil.rmtree, _half_a_folder)
@@ -196,7 +196,7 @@ def left(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     root = tmp_path_factory.mktemp("left")
     config = small_run(root, tiny_base)
     _killed(root, tiny_base, "while it is published", 1)
-    assert versions(config.adapters_dir) == ["0001"]
+    assert list_versions(config.adapters_dir) == ["0001"]
     return run_folder(config)
 
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from doppel.adapters.habits import read_habits
-from doppel.adapters.versions import WEIGHTS, current, read_manifest, versions
+from doppel.adapters.versions import WEIGHTS, current_version, list_versions, read_manifest
 from doppel.config import Config, parse_config
 from doppel.errors import UserError
 from tests.training.runs import small_run
@@ -38,7 +38,7 @@ def test_learns_and_publishes_a_verified_adapter(config: Config, capsys: pytest.
     result = run_training(config)
     assert result["bits_per_byte_after"] < 0.8 * result["bits_per_byte_before"]
     assert result["tokens_per_second"] > 0
-    folder = current(config.adapters_dir)
+    folder = current_version(config.adapters_dir)
     assert folder is not None
     assert str(folder) == result["adapter"]
     manifest = read_manifest(folder)
@@ -83,9 +83,9 @@ def test_a_stopped_training_goes_on_exactly_where_it_was(
         with pytest.raises(TrainingInterrupted, match="goes on from there") as caught:
             run_training(stopped)
     assert caught.value.exit_code == 130
-    assert versions(stopped.adapters_dir) == []
+    assert list_versions(stopped.adapters_dir) == []
     run_training(stopped)
-    one, other = current(whole.adapters_dir), current(stopped.adapters_dir)
+    one, other = current_version(whole.adapters_dir), current_version(stopped.adapters_dir)
     assert one is not None
     assert other is not None
     lines = [read_metrics(folder / "metrics.jsonl") for folder in (one, other)]

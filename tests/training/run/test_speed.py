@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from doppel.models.base import load_model
-from doppel.system.memory import memory_of, peak_memory
+from doppel.system.memory import peak_memory, total_memory
 from training.lora.examples import Example, Step, plan_steps
 from training.lora.model import add_lora
 from training.run.speed import (
@@ -76,7 +76,7 @@ def test_nothing_changes(model: PeftModel, steps: list[Step]) -> None:
 
 
 def test_memory_is_told_in_bytes() -> None:
-    peak, there_is = peak_memory(), memory_of()
+    peak, there_is = peak_memory(), total_memory()
     assert peak is not None
     assert there_is is not None
     assert 2**25 < peak < there_is

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from doppel.adapters.peft_format import read_foreign
-from doppel.adapters.versions import WEIGHTS, current, read_manifest, versions
+from doppel.adapters.peft_format import read_peft_adapter
+from doppel.adapters.versions import WEIGHTS, current_version, list_versions, read_manifest
 from doppel.config import Config
 from doppel.errors import UserError
 from tests.tiny import publish_adapter, save_lora
@@ -21,7 +21,7 @@ from training.run.run import TrainingInterrupted, run_training
 
 
 def folder_of(config: Config) -> Path:
-    folder = current(config.adapters_dir)
+    folder = current_version(config.adapters_dir)
     assert folder is not None
     return folder
 
@@ -90,7 +90,7 @@ def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny_base: Path, kin
     assert before.keys() == after.keys()
     assert all(torch.allclose(before[name], after[name], atol=1e-5) for name in before)
     recorded = read_manifest(folder_of(config)).training["parent"]
-    assert recorded == {"name": parent.name, "weights": read_foreign(parent, pickled=False).digest}
+    assert recorded == {"name": parent.name, "weights": read_peft_adapter(parent, pickled=False).digest}
     assert read_manifest(folder_of(config)).version == ("0002" if kind == "version" else "0001")
 
 
@@ -102,7 +102,7 @@ def test_it_learns_further_and_says_what_came_of_it(
     second = run_training(config, origin="0001")
     assert second["bits_per_byte_start"] == pytest.approx(first["bits_per_byte_after"], rel=1e-6)
     assert second["bits_per_byte_after"] < first["bits_per_byte_after"]
-    assert versions(config.adapters_dir) == ["0001", "0002"]
+    assert list_versions(config.adapters_dir) == ["0001", "0002"]
     assert f"The adapter it started from: {first['bits_per_byte_after']:.3f}." in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load
 
-from doppel.adapters.versions import versions
+from doppel.adapters.versions import list_versions
 from tests.processes import Child, together
 from tests.training.runs import FAST, metrics_of, small_config, small_run, weights_of
 from training.__main__ import main as start
@@ -62,7 +62,7 @@ def test_two_processes_learn_what_one_does(
     assert all(torch.allclose(one[name], other[name], atol=2e-3) for name in one)
     assert second == {}
     assert first["version"] == "0001"
-    assert versions(small_config(root, tiny_base).adapters_dir) == ["0001"]
+    assert list_versions(small_config(root, tiny_base).adapters_dir) == ["0001"]
 
 
 def _train_until_told(root: Path, base: Path) -> tuple[int, str]:
@@ -147,5 +147,5 @@ def test_torchrun_starts_it_and_one_of_them_answers(tmp_path: Path, tiny_base: P
     done = subprocess.run([*launcher, *command], capture_output=True, text=True, timeout=270, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["version"] == "0001"
-    assert versions(config.adapters_dir) == ["0001"]
+    assert list_versions(config.adapters_dir) == ["0001"]
     assert done.stderr.count("Published") == 1

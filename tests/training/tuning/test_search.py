@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from doppel.cli.app import app
 from doppel.config import Config, load_config
 from doppel.errors import DoppelError, UserError
-from doppel.system.file_lock import hold
+from doppel.system.file_lock import acquire_lock
 from tests.training.runs import small_run
 from training.dataset.files import SESSIONS, read_sessions, write_sessions
 from training.tuning import search as tuning
@@ -137,7 +137,7 @@ def test_trials_are_compared_at_the_same_points(config: Config, monkeypatch: pyt
 def test_what_stands_in_the_way_is_one_line(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tuning_folder(config)
     folder.mkdir()
-    held = hold(folder / "lock")
+    held = acquire_lock(folder / "lock")
     assert held is not None
     with held, pytest.raises(DoppelError, match="another `doppel tune` is at work there"):
         tune(config, LIMITS)

@@ -19,7 +19,7 @@ from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.reports.charts import Bar, TableBar, bar_chart, bar_table, heat_map, line_chart
 from doppel.reports.html import FILE, Section, charts, figures, page, table
-from doppel.system.write_errors import writing
+from doppel.system.write_errors import translate_write_errors
 from doppel.transcript import render
 from training.dataset.files import read_sessions
 from training.dataset.report.figures import REPORT, LengthReport, Report, by_format, reason_name
@@ -106,7 +106,7 @@ def lengths_of(portrait: Portrait, measure: Measure) -> LengthReport | None:
 def _put(path: Path, content: bytes) -> None:
     """Writes a file, whole or not at all."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
+    with translate_write_errors(path):
         try:
             staging.write_bytes(content)
             staging.replace(path)

@@ -285,8 +285,8 @@ async def test_the_bundled_base_as_it_comes_and_as_a_server(
     config = parse_config({"engine": {"backend": "llamacpp"}}, tmp_path / "config.yaml")
     engine = await asyncio.to_thread(open_engine, config, lambda line: None)
     try:
-        pieces = engine.transcript.pieces
-        prompt = pieces.marks("<bos>") + pieces.plain(["🦖🦕🦖🦕🦖🦕🦖🦕🦖🦕🦖🦕"])[0]
+        pieces = engine.transcript.safe_tokenizer
+        prompt = pieces.encode_markup("<bos>") + pieces.encode_text(["🦖🦕🦖🦕🦖🦕🦖🦕🦖🦕🦖🦕"])[0]
         request = Request(prompt=prompt, sampling=Sampling(temperature=0, max_tokens=12), stop_ids=frozenset())
         said = pieces.decode(await ids(engine.generate(request)))
         assert "🦖" in said

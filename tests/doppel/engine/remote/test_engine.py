@@ -31,7 +31,7 @@ from tests.tiny import build_transcript
 
 PLAIN = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, max_tokens=24)
 TRANSCRIPT = build_transcript()
-PIECES = TRANSCRIPT.pieces
+PIECES = TRANSCRIPT.safe_tokenizer
 
 
 class Time:
@@ -355,7 +355,7 @@ def test_settings_by_their_names_there() -> None:
     assert here["logit_bias"] == [[7, -200.0], [40, False]]
     assert (here["repeat_penalty"], here["repeat_last_n"], here["seed"]) == (1.1, 65536, 3)
     assert here["samplers"][2:] == ["temperature", "top_k", "top_p", "min_p", "typ_p"]
-    newline = PIECES.plain(["\n"])[0]
+    newline = PIECES.encode_text(["\n"])[0]
     dry = Sampling(dry_multiplier=0.8, breakers=TRANSCRIPT.stop_ids | set(newline))
     assert "\n" in parameters("llamacpp", dry, PIECES)["dry_sequence_breakers"]
 
@@ -385,7 +385,7 @@ MARKS = [text for text in PIECES.reserved.values() if text.strip()]
 )
 def test_no_text_becomes_a_mark_of_the_prompt(parts: list[str]) -> None:
     text = "".join(parts)
-    ids = PIECES.plain(["Jo: " + text])[0]
+    ids = PIECES.encode_text(["Jo: " + text])[0]
     sent = prompt_text(PIECES, ids)
     assert not any(mark in sent for mark in MARKS)
 

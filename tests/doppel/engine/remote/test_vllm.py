@@ -127,7 +127,7 @@ async def test_ids_and_log_probabilities_come_back(engine: OpenAIEngine) -> None
 
 
 async def test_every_setting_it_has_is_taken(engine: OpenAIEngine) -> None:
-    word = tuple(engine.transcript.pieces.plain([" hello"], "\n")[0])
+    word = tuple(engine.transcript.safe_tokenizer.encode_text([" hello"], "\n")[0])
     sampling = Sampling(
         repetition_penalty=1.1,
         presence_penalty=0.2,
