@@ -229,7 +229,7 @@ class Transcript:
         return done + decoder.close()
 
     def _forbidden(self, turn_end: Iterable[int]) -> frozenset[int]:
-        return self.pieces.markup.difference(turn_end, {self.tokenizer.eos_token_id})
+        return self.safe_tokenizer.markup.difference(turn_end, {self.tokenizer.eos_token_id})
 
     def _opening(self, header: Header) -> list[int]:
         return self._start + self.safe_tokenizer.encode_text([header.render()])[0] + self._turn_end

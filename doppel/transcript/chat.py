@@ -23,9 +23,19 @@ from typing import TYPE_CHECKING
 
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.transcript.base import FORMATS, ME, Header, Transcript, Turn, bubbles_of, conceal, reveal, speaker_of
+from doppel.transcript.base import (
+    FORMATS,
+    ME,
+    Header,
+    Transcript,
+    Turn,
+    checked_bubbles,
+    checked_speaker,
+    escape_newlines,
+    unescape_newlines,
+)
 from doppel.transcript.chat_template import Frame, read_template
-from doppel.transcript.safe_tokens import Pieces
+from doppel.transcript.safe_tokens import SafeTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,15 +66,15 @@ class ChatTranscript(Transcript):
         super().__init__(tokenizer)
         frame = read_template(tokenizer)
         self._header_blank, self._user_blank, self._persona_blank = frame.blanks
-        self._before_header = self.pieces.marks(frame.before_header)
-        self._before_user = self.pieces.marks(frame.before_user, "a")
-        self._me = self.pieces.marks(frame.to_persona, "a")
-        self._to_user = self.pieces.marks(frame.to_user, "a")
-        self._end = _end_of_a_reply(self._to_user, self.pieces)
-        self._written = _written_marks(frame, self.pieces)
+        self._before_header = self.safe_tokenizer.encode_markup(frame.before_header)
+        self._before_user = self.safe_tokenizer.encode_markup(frame.before_user, "a")
+        self._me = self.safe_tokenizer.encode_markup(frame.to_persona, "a")
+        self._to_user = self.safe_tokenizer.encode_markup(frame.to_user, "a")
+        self._end = _end_of_a_reply(self._to_user, self.safe_tokenizer)
+        self._written = _written_marks(frame, self.safe_tokenizer)
         template = tokenizer.get_chat_template()
-        named = {one for one, text in self.pieces.reserved.items() if _is_bracketed(text) and text in template}
-        self.stop_ids = self.pieces.special.union(named, self._end[-1:])
+        named = {one for one, text in self.safe_tokenizer.reserved.items() if _is_bracketed(text) and text in template}
+        self.stop_ids = self.safe_tokenizer.special.union(named, self._end[-1:])
         self.forbidden_ids = self._forbidden(self._end[-1:])
         marks = (self._before_header, self._before_user, self._me, self._to_user, frame.blanks)
         self.template = hashlib.sha256(repr(marks).encode()).hexdigest()
@@ -75,19 +85,19 @@ class ChatTranscript(Transcript):
         In a `dm`, consecutive turns of others come out as one, as their lines name nobody.
         """
         header, rest = _partition(list(ids)[len(self._before_header) :], self._before_user)
-        line = self.pieces.decode(header).strip()
+        line = self.safe_tokenizer.decode(header).strip()
         turns = []
         while rest:
             heard, rest = _partition(rest, self._me)
-            turns += _turns_of_others(self.pieces.decode(heard), line)
+            turns += _turns_of_others(self.safe_tokenizer.decode(heard), line)
             if rest:
                 said, rest = _partition(rest, self._to_user)
-                turns.append(Turn(ME, tuple(map(reveal, self.pieces.decode(said).split("\n")))))
+                turns.append(Turn(ME, tuple(map(unescape_newlines, self.safe_tokenizer.decode(said).split("\n")))))
         return line, turns
 
     def _opening(self, header: Header) -> list[int]:
         line = self._line(self._header_blank, header.render())
-        return self._before_header + self.pieces.plain([line], "\n")[0] + self._before_user
+        return self._before_header + self.safe_tokenizer.encode_text([line], "\n")[0] + self._before_user
 
     def _blocks(self, header: Header, turns: Sequence[Turn], learned: str) -> Iterator[tuple[list[int], list[int]]]:
         """Tokens and roles of each turn. Every one begins and ends inside a message of the user's."""
@@ -115,14 +125,14 @@ class ChatTranscript(Transcript):
         return ids + rest, roles + [0] * len(rest)
 
     def _lines(self, turn: Turn, learned: str, is_named: bool) -> Iterator[str]:
-        for bubble in bubbles_of(turn):
+        for bubble in checked_bubbles(turn):
             if turn.speaker == learned:
-                yield self._line(self._persona_blank, conceal(bubble))
+                yield self._line(self._persona_blank, escape_newlines(bubble))
             elif is_named:
-                yield self._line(self._user_blank, f"{speaker_of(turn)}: {conceal(bubble)}")
+                yield self._line(self._user_blank, f"{checked_speaker(turn)}: {escape_newlines(bubble)}")
             else:
-                speaker_of(turn)
-                yield self._line(self._user_blank, conceal(bubble))
+                checked_speaker(turn)
+                yield self._line(self._user_blank, escape_newlines(bubble))
 
     def _line(self, blank: str, text: str) -> str:
         """A line in which no mark of a template that writes its marks as plain text is spelled."""
@@ -133,21 +143,21 @@ class ChatTranscript(Transcript):
 
     def _tokens(self, lines: list[str]) -> Iterator[list[int]]:
         """Token ids of the lines; one tokenizer call for all of them."""
-        for ids in self.pieces.plain(lines, "\n"):
+        for ids in self.safe_tokenizer.encode_text(lines, "\n"):
             # Some tokenizers change what they read; a line that becomes a mark that way is left out.
-            changed = self.pieces.decode(ids) if self._written else ""
+            changed = self.safe_tokenizer.decode(ids) if self._written else ""
             yield [] if any(mark in changed for mark in self._written) else ids
 
 
-def _end_of_a_reply(to_user: list[int], pieces: Pieces) -> list[int]:
+def _end_of_a_reply(to_user: list[int], tokenizer: SafeTokenizer) -> list[int]:
     """What a reply ends in: the marks that lead to the user, up to the first that nobody can write."""
-    at = next((at for at, token in enumerate(to_user) if token in pieces.reserved), None)
+    at = next((at for at, token in enumerate(to_user) if token in tokenizer.reserved), None)
     if at is None:
         raise _anybody_can_write()
     return to_user[: at + 1]
 
 
-def _written_marks(frame: Frame, pieces: Pieces) -> tuple[str, ...]:
+def _written_marks(frame: Frame, tokenizer: SafeTokenizer) -> tuple[str, ...]:
     """The template's marks that are plain text to the tokenizer, so that a text could spell them.
 
     These are words in brackets, like `[/INST]`, and what asks for a reply if no token in it is reserved. Names of
@@ -156,10 +166,10 @@ def _written_marks(frame: Frame, pieces: Pieces) -> tuple[str, ...]:
     found = set()
     for text in (frame.before_header, frame.before_user, frame.to_persona, frame.to_user):
         plain = text
-        for spelling in pieces.reserved.values():
+        for spelling in tokenizer.reserved.values():
             plain = plain.replace(spelling, " ")
         found |= {word for word in plain.split() if _is_bracketed(word)}
-    if pieces.reserved.keys().isdisjoint(pieces.marks(frame.to_persona, "a")):
+    if tokenizer.reserved.keys().isdisjoint(tokenizer.encode_markup(frame.to_persona, "a")):
         lines = {line.strip() for line in frame.to_persona.splitlines()} - {""}
         if not lines or min(map(len, lines)) < 2:
             raise _anybody_can_write()
@@ -200,9 +210,9 @@ def _turns_of_others(text: str, header: str) -> list[Turn]:
     fields = header.strip("[]").split(" \u00b7 ")
     if any(field.split()[-1:] == ["dm"] for field in fields):
         name = next((field.removeprefix("with ") for field in fields if field.startswith("with ")), CONTACT)
-        return [Turn(name, tuple(map(reveal, lines)))] if lines else []
+        return [Turn(name, tuple(map(unescape_newlines, lines)))] if lines else []
     said = [line.split(":", 1) for line in lines]
     return [
-        Turn(speaker, tuple(reveal(bubble) for _, bubble in bubbles))
+        Turn(speaker, tuple(unescape_newlines(bubble) for _, bubble in bubbles))
         for speaker, bubbles in groupby(said, key=lambda pair: pair[0])
     ]

@@ -54,7 +54,7 @@ def replay(
         UserError: the base has no token that begins a text. DoppelError: the cache cannot be written.
     """
     length = min(length, _LONGEST)
-    writer = _Writer(base, _begin(transcript), transcript.pieces.markup, length, seed)
+    writer = _Writer(base, _begin(transcript), transcript.safe_tokenizer.markup, length, seed)
     folder = cache_dir() / "replay" / f"{identity.digest[:16]}-{seed}-{length}"
     texts = _texts(writer, folder, min(tokens, distinct))
     taken: list[Example] = []

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from doppel.adapters.lora_file import Lora, read_lora
-from doppel.adapters.versions import AdapterRefused, current, read_manifest
+from doppel.adapters.versions import AdapterRefused, current_version, read_manifest
 from doppel.config import Config
 from doppel.engine import EngineError, Health, Load, Request, Sampling, Token
 from doppel.engine.remote.client import Server, ServerError
@@ -276,7 +276,7 @@ class OpenAIEngine:
             raise EngineError(tr("{url} broke off in the middle of an answer", url=self._server.url))
 
     def _body(self, request: Request) -> dict[str, Any]:
-        abilities, pieces = self._abilities, self.transcript.pieces
+        abilities, pieces = self._abilities, self.transcript.safe_tokenizer
         forbidden = self._forbidden_ids(self.transcript_of(request.adapter))
         room = self.context_length - len(request.prompt)
         sampling = msgspec.structs.replace(request.sampling, max_tokens=min(request.sampling.max_tokens, room))
@@ -376,7 +376,7 @@ def text_config_of(folder: Path) -> "PreTrainedConfig":
 def _identity_of_adapter(config: Config) -> BaseIdentity:
     """The base's identity where its weights are not on this machine: the one that the adapter in use names."""
     with suppress(DoppelError, OSError):
-        folder = current(config.adapters_dir)
+        folder = current_version(config.adapters_dir)
         manifest = read_manifest(folder) if folder else None
         if manifest is not None and manifest.base.id == config.model.base:
             return manifest.base

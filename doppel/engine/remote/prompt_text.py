@@ -7,32 +7,32 @@ such that it reads as none of them. Knows no server.
 from collections.abc import Sequence
 from itertools import groupby
 
-from doppel.transcript.safe_tokens import Pieces
+from doppel.transcript.safe_tokens import SafeTokenizer
 
 
-def prompt_text(pieces: Pieces, ids: Sequence[int]) -> str:
+def prompt_text(tokenizer: SafeTokenizer, ids: Sequence[int]) -> str:
     """The text of a prompt. A spelling of a reserved token that somebody wrote is broken by a blank.
 
     Args:
         ids: as a transcript gives them; the token that begins every text is left out, as the server adds it.
     """
-    if ids and ids[0] == pieces.tokenizer.bos_token_id:
+    if ids and ids[0] == tokenizer.tokenizer.bos_token_id:
         ids = ids[1:]
     # Blanks and line breaks are marks of ours where they are reserved at all: nobody else's text spells those.
     spellings = sorted(
-        (text for one in pieces.reserved.values() if len(text := one.strip()) > 1), key=len, reverse=True
+        (text for one in tokenizer.reserved.values() if len(text := one.strip()) > 1), key=len, reverse=True
     )
     parts = []
-    for is_reserved, run in groupby(ids, key=pieces.reserved.__contains__):
-        text = pieces.decode(run)
+    for is_reserved, run in groupby(ids, key=tokenizer.reserved.__contains__):
+        text = tokenizer.decode(run)
         parts.append(text if is_reserved else _harmless(text, spellings))
     return "".join(parts)
 
 
-def reply_ids(pieces: Pieces, text: str) -> list[int]:
+def reply_ids(tokenizer: SafeTokenizer, text: str) -> list[int]:
     """A part of a reply as token ids of our tokenizer, without the markup tokens that the server spelled out."""
-    text = pieces.strip_markup(text)
-    return pieces.plain([text], "\n")[0] if text else []
+    text = tokenizer.strip_markup(text)
+    return tokenizer.encode_text([text], "\n")[0] if text else []
 
 
 def _harmless(text: str, spellings: Sequence[str]) -> str:

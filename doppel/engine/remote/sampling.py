@@ -13,7 +13,7 @@ from doppel.config import ReplySettings
 from doppel.engine import Sampling
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.transcript.safe_tokens import Pieces
+from doppel.transcript.safe_tokens import SafeTokenizer
 
 Dialect = Literal["vllm", "sglang", "llamacpp", "openai"]
 """Whose names a server uses; `openai` is any other: only what OpenAI's own protocol has."""
@@ -66,12 +66,14 @@ def check_reply(dialect: Dialect, reply: ReplySettings) -> None:
         raise UserError(reason)
 
 
-def parameters(dialect: Dialect, sampling: Sampling, pieces: Pieces, forbidden: Sequence[int] = ()) -> dict[str, Any]:
+def parameters(
+    dialect: Dialect, sampling: Sampling, tokenizer: SafeTokenizer, forbidden: Sequence[int] = ()
+) -> dict[str, Any]:
     """The settings as the fields of a request. Those that are off are sent too: servers have defaults of their own.
 
     Args:
         sampling: one that `refusal` has nothing against.
-        pieces: the tokenizer, for words that are sent as text.
+        tokenizer: the tokenizer, for words that are sent as text.
         forbidden: token ids that must never be sampled. Left out for servers whose tokens may be others than ours.
     """
     fields: dict[str, Any] = {
@@ -86,16 +88,16 @@ def parameters(dialect: Dialect, sampling: Sampling, pieces: Pieces, forbidden: 
     if dialect == "vllm":
         fields |= {"top_k": sampling.top_k or -1, "min_p": sampling.min_p}
         fields["repetition_penalty"] = sampling.repetition_penalty
-        fields["bad_words"] = _words(sampling, pieces)
+        fields["bad_words"] = _words(sampling, tokenizer)
         fields["logit_bias"] = _biases(sampling, forbidden)
     elif dialect == "sglang":
         fields |= {"top_k": sampling.top_k or -1, "min_p": sampling.min_p, "logit_bias": _biases(sampling, forbidden)}
     elif dialect == "llamacpp":
-        fields |= _llamacpp(sampling, pieces, forbidden)
+        fields |= _llamacpp(sampling, tokenizer, forbidden)
     return {name: value for name, value in fields.items() if value is not None and value not in ({}, [])}
 
 
-def _llamacpp(sampling: Sampling, pieces: Pieces, forbidden: Sequence[int]) -> dict[str, Any]:
+def _llamacpp(sampling: Sampling, tokenizer: SafeTokenizer, forbidden: Sequence[int]) -> dict[str, Any]:
     biases: list[list[Any]] = [[token, bias] for token, bias in sampling.logit_bias]
     biases += [[token, False] for token in (*(ids[0] for ids in sampling.bad_words), *forbidden)]  # false: never
     fields: dict[str, Any] = {
@@ -113,7 +115,7 @@ def _llamacpp(sampling: Sampling, pieces: Pieces, forbidden: Sequence[int]) -> d
     if sampling.seed is not None:
         fields["seed"] = sampling.seed % 2**32
     if sampling.dry_multiplier:
-        ends = [pieces.decode([token]) for token in sorted(sampling.breakers - pieces.special)]
+        ends = [tokenizer.decode([token]) for token in sorted(sampling.breakers - tokenizer.special)]
         fields |= {
             "dry_base": sampling.dry_base,
             "dry_allowed_length": sampling.dry_allowed_length,
@@ -128,9 +130,9 @@ def _biases(sampling: Sampling, forbidden: Sequence[int]) -> dict[str, float]:
     return biases | {str(token): _FORBID for token in forbidden}
 
 
-def _words(sampling: Sampling, pieces: Pieces) -> list[str]:
+def _words(sampling: Sampling, tokenizer: SafeTokenizer) -> list[str]:
     """Forbidden words as text: vLLM finds their tokens itself, at the beginning and after a blank."""
-    return list(dict.fromkeys(text for ids in sampling.bad_words if (text := pieces.decode(ids).strip())))
+    return list(dict.fromkeys(text for ids in sampling.bad_words if (text := tokenizer.decode(ids).strip())))
 
 
 def _written(value: Any) -> str:

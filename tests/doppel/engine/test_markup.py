@@ -132,7 +132,7 @@ def test_what_is_ruled_out_counts_in_the_models_own_distribution() -> None:
 
 def test_markup_from_elsewhere_is_not_shown() -> None:
     decoder = TurnDecoder(TRANSCRIPT)
-    text = TRANSCRIPT.pieces.plain(["hi"])[0]
+    text = TRANSCRIPT.safe_tokenizer.plain(["hi"])[0]
     unused = TRANSCRIPT.tokenizer.convert_tokens_to_ids("<unused12>")
     assert [bubble for token in [unused, *text, unused] for bubble in decoder.feed(token)] == []
     assert decoder.partial == "hi"
@@ -168,13 +168,13 @@ async def test_a_server_is_told_and_what_it_sends_all_the_same_is_not_shown(
 ) -> None:
     server, engine = remote
     names = [TRANSCRIPT.tokenizer.convert_tokens_to_ids(text) for text in MARKUP]
-    word = TRANSCRIPT.pieces.plain(["hi"])[0]
+    word = TRANSCRIPT.safe_tokenizer.plain(["hi"])[0]
     if server.owner in ("llamacpp", "openai"):
         server.reply = [MARKUP[0], "h", MARKUP[3] + "i", MARKUP[5]]
     else:
         server.reply = [names[0], word[0], names[3], *word[1:], names[5]]
     plain = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, max_tokens=24)
-    assert TRANSCRIPT.pieces.decode(await ids(engine, plain)) == "hi"
+    assert TRANSCRIPT.safe_tokenizer.decode(await ids(engine, plain)) == "hi"
     biases = server.requests[-1].get("logit_bias")
     sent = sorted(TRANSCRIPT.forbidden_ids - {names[5]})
     expected = {
@@ -187,7 +187,7 @@ async def test_a_server_is_told_and_what_it_sends_all_the_same_is_not_shown(
 
 
 def test_markup_in_a_servers_text_is_left_out() -> None:
-    pieces = TRANSCRIPT.pieces
+    pieces = TRANSCRIPT.safe_tokenizer
     assert pieces.decode(reply_ids(pieces, "a<table>b [multimodal]<unused12>c\n\n\n\nd")) == "ab c\n\n\n\nd"
 
 
