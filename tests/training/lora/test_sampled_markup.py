@@ -73,4 +73,6 @@ def test_replay(
     assert items[0].ids == [2, 40, 41]
     assert len(items) > 5
     for example in items:
-        assert transcript.safe_tokenizer.markup.difference({transcript.tokenizer.eos_token_id}).isdisjoint(example.ids[1:])
+        assert transcript.safe_tokenizer.markup.difference({transcript.tokenizer.eos_token_id}).isdisjoint(
+            example.ids[1:]
+        )
