@@ -7,8 +7,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -24,17 +24,17 @@ from bot.chat.delivery import Delivery
 from bot.chat.inbound import ChatRouter
 from bot.chat.responder import Responder
 from bot.clock import Clock
-from bot.platforms import Factory, Platform
+from bot.platforms import Platform
 from bot.platforms.connection import PlatformConnection
-from bot.platforms.web import WebPlatform
-from bot.posts.scheduler import PostScheduler, check_targets
+from bot.posts.scheduler import PostScheduler
 from bot.store import Store, inbox
-from bot.web.chat_page import ChatPage
-from bot.web.server import HttpServer, application, listen
+from bot.web.platform import PagePlatform, PageServices
+from bot.web.server import HttpServer, application
 from doppel.config import Config
 from doppel.engine import Engine
 from doppel.i18n import tr
 from doppel.persona import open_persona
+from doppel.plugins import PlatformPlugin, platform_settings
 
 SENDING_SECONDS = 4.0
 """At the end, bubbles on their way get so long to arrive."""
@@ -52,14 +52,14 @@ class Dependencies:
 
     Attributes:
         environ: the environment, for tokens.
-        platforms: constructors by name.
+        platforms: what is installed, by name.
         open_engine: loads the base model; blocks.
         clock: time.
         random: for waits after failures.
     """
 
     environ: dict[str, str]
-    platforms: Mapping[str, Factory]
+    platforms: Mapping[str, PlatformPlugin[Any]]
     open_engine: Callable[[Config], Engine]
     clock: Clock
     random: Random
@@ -69,7 +69,7 @@ class Daemon:
     """One run, from start to stop.
 
     Raises:
-        UserError: a post's rhythm or target, the port or the database is the user's to mend.
+        UserError: a post's rhythm, the port or the database is the user's to mend.
     """
 
     def __init__(self, config: Config, dependencies: Dependencies) -> None:
@@ -77,30 +77,33 @@ class Daemon:
         self._dependencies = dependencies
         self._engine: Engine | None = None
         self._responder = Responder(config, dependencies.clock)
-        platforms, off = _open_platforms(dependencies.platforms, config, dependencies.environ)
-        check_targets(config.posts, off, list(platforms))
+        platforms = _open_platforms(dependencies.platforms.values(), config, dependencies.environ)
         self._connections = {
             name: PlatformConnection(one, dependencies.clock, dependencies.random) for name, one in platforms.items()
         }
-        self._listener = listen(config.web.host, config.web.port)
-        try:
+        with ExitStack() as opened:  # closed again if the store cannot be opened
+            self._pages = [
+                (page, opened.enter_context(closing(page.listen())))
+                for page in platforms.values()
+                if isinstance(page, PagePlatform)
+            ]
             self._store = Store(config.store_url)
-        except BaseException:
-            self._listener.close()
-            raise
+            opened.pop_all()
         self._delivery = Delivery(
             self._store, self._connections, dependencies.clock, dependencies.random, lambda: self._responder.habits
         )
         services = Services(
             self._store, self._responder, self._delivery, config.reply, dependencies.clock, dependencies.random
         )
-        self._router = ChatRouter(services, AccessList(config), self._connections)
+        self._router = ChatRouter(
+            services, AccessList(config.platforms, dependencies.platforms.values()), self._connections
+        )
         self._scheduler = PostScheduler(config, services, self._router.wake)
 
     @property
     def port(self) -> int:
-        """The page's port."""
-        return int(self._listener.getsockname()[1])
+        """The page's port. Raises IndexError when no platform serves a page."""
+        return int(self._pages[0][1].getsockname()[1])
 
     async def run(self, stop: asyncio.Event) -> dict[str, Any]:
         """Serves until `stop` is set; returns what was done.
@@ -110,34 +113,34 @@ class Daemon:
             DoppelError: the model or the adapter cannot be loaded.
         """
         started_at = self._dependencies.clock.now()
-        async with AsyncExitStack() as closing:  # undone in reverse: intake ends first, the store last
-            closing.callback(self._listener.close)
-            closing.callback(self._store.close)
-            server = HttpServer(self._application(), self._listener)
-            server.start()
-            closing.push_async_callback(server.stop)
-            log.info(tr("chat page: http://{host}:{port}", host=self._config.web.host, port=self.port))
-            closing.push_async_callback(self._close_engine)
-            closing.push_async_callback(self._close_connections)
+        async with AsyncExitStack() as leaving:  # undone in reverse: intake ends first, the store last
+            for _, listener in self._pages:
+                leaving.callback(listener.close)
+            leaving.callback(self._store.close)
+            for page, listener in self._pages:
+                server = HttpServer(self._application(page), listener)
+                server.start()
+                leaving.push_async_callback(server.stop)
+                log.info(tr("chat page: http://{host}:{port}", host=page.host, port=server.port))
+            leaving.push_async_callback(self._close_engine)
+            leaving.push_async_callback(self._close_connections)
             await self._router.resume()
-            closing.push_async_callback(self._router.close, SENDING_SECONDS)
+            leaving.push_async_callback(self._router.close, SENDING_SECONDS)
             listening = [
                 asyncio.create_task(connection.run(self._router.receive, partial(self._store.run, inbox.newest, name)))
                 for name, connection in self._connections.items()
             ]
-            closing.push_async_callback(_cancel, listening)
+            leaving.push_async_callback(_cancel, listening)
             working = asyncio.create_task(self._work())
-            closing.push_async_callback(_cancel, [working])
-            closing.callback(self._scheduler.stop)
+            leaving.push_async_callback(_cancel, [working])
+            leaving.callback(self._scheduler.stop)
             await _until(stop, working)
             log.info(tr("stopping"))
         return self._report(started_at)
 
-    def _application(self) -> FastAPI:
-        app = application(self._not_ready, self._config.web.host)
-        connection = self._connections.get("web")
-        if connection is not None and isinstance(connection.platform, WebPlatform):
-            ChatPage(self._config, self._store, connection.platform, self._responder).mount(app)
+    def _application(self, page: PagePlatform) -> FastAPI:
+        app = application(self._not_ready, page.host)
+        page.mount(app, PageServices(self._config, self._store, self._responder))
         return app
 
     def _not_ready(self) -> str | None:
@@ -181,20 +184,17 @@ class Daemon:
 
 
 def _open_platforms(
-    factories: Mapping[str, Factory], config: Config, environ: dict[str, str]
-) -> tuple[dict[str, Platform], dict[str, str]]:
-    """The platforms that can run, and why the others cannot; both by name."""
-    on: dict[str, Platform] = {}
-    off: dict[str, str] = {}
-    for name, factory in factories.items():
-        platform = factory(config, environ)
-        reason = platform.missing()
-        if reason is None:
-            on[name] = platform
-        else:
-            off[name] = reason
+    plugins: Iterable[PlatformPlugin[Any]], config: Config, environ: dict[str, str]
+) -> dict[str, Platform]:
+    """The platforms that can run, by name; the log says why the others cannot."""
+    platforms: dict[str, Platform] = {}
+    for plugin in plugins:
+        settings = platform_settings(plugin, config.platforms)
+        if reason := plugin.off_reason(settings, environ):
             log.info(reason)
-    return on, off
+        else:
+            platforms[plugin.name] = plugin.open(settings, environ)
+    return platforms
 
 
 async def _until(stop: asyncio.Event, working: asyncio.Task[None]) -> None:

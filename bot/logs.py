@@ -4,15 +4,14 @@ import logging
 import sys
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from bot.redaction import Redaction
+from doppel.plugins import Environment, PlatformPlugin
 
-SECRETS = ("TELEGRAM_TOKEN", "DISCORD_TOKEN")
-"""Environment variables whose values never reach the log."""
-
-CHATTY = ("httpx", "httpcore", "apscheduler", "uvicorn", "gradio", "discord", "telegram", "asyncio", "urllib3")
-"""Libraries whose everyday lines mean nothing to the user; httpx even prints addresses that hold the token."""
+NOISY_LOGGERS = ("httpx", "httpcore", "apscheduler", "asyncio", "urllib3")
+"""Libraries whose routine messages are of no use to the user; platforms name those of theirs."""
 
 
 class HumanFormatter(logging.Formatter):
@@ -33,10 +32,12 @@ class HumanFormatter(logging.Formatter):
         return datetime.fromtimestamp(record.created, self._zone).strftime(datefmt or "%Y-%m-%d %H:%M:%S")
 
 
-def set_up_log(zone: ZoneInfo, environ: dict[str, str], *, debug: bool) -> None:
-    """Sends all logs to stderr in our form, instead of whatever handlers there were."""
+def set_up_log(zone: ZoneInfo, environ: Environment, platforms: Iterable[PlatformPlugin[Any]], *, debug: bool) -> None:
+    """Sends all logs to stderr in our format, without the platforms' secrets, and removes all other handlers."""
+    platforms = tuple(platforms)
+    secrets = [environ.get(variable, "").strip() for platform in platforms for variable in platform.secrets]
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(HumanFormatter(zone, [environ.get(name, "") for name in SECRETS]))
+    handler.setFormatter(HumanFormatter(zone, secrets))
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler], force=True)
-    for name in CHATTY:
+    for name in (*NOISY_LOGGERS, *(name for platform in platforms for name in platform.noisy_loggers)):
         logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)

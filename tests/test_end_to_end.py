@@ -10,6 +10,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -23,9 +24,11 @@ from playwright.async_api import Page, expect
 
 from bot.app import Daemon, Dependencies
 from bot.clock import SystemClock
-from bot.commands.run import open_engine, platforms
+from bot.commands.run import open_engine
+from bot.platforms import discord
 from bot.platforms.discord.platform import DiscordPlatform
 from doppel.config import Config, load_config
+from doppel.plugins import installed_platforms
 from tests.bot.browser import CHROMIUM, NO_CHROMIUM, chromium, opened, write
 from tests.bot.fakes.discord_world import TOKEN as DISCORD_TOKEN
 from tests.bot.fakes.discord_world import DiscordWorld
@@ -171,7 +174,10 @@ async def serving(config: Config, world: DiscordWorld) -> AsyncIterator[Daemon]:
     """The daemon with everything that `doppel run` gives it, but for the place where Discord would be."""
     around = Dependencies(
         environ={"TELEGRAM_TOKEN": TELEGRAM_TOKEN, "DISCORD_TOKEN": DISCORD_TOKEN},
-        platforms={**platforms(), "discord": partial(DiscordPlatform, start=world.start)},
+        platforms={
+            **installed_platforms().plugins,
+            "discord": replace(discord.PLUGIN, open=partial(DiscordPlatform, start=world.start)),
+        },
         open_engine=open_engine,
         clock=SystemClock(),
         random=Random(1),

@@ -1,13 +1,12 @@
-"""Who gets an answer: the allow-lists of config.yaml, closed by default. Knows no platform by name but the web page."""
+"""Who gets a reply: the allow-lists of config.yaml, empty by default."""
 
 import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from bot.platforms import Incoming
-from doppel.config import Config
 from doppel.i18n import tr
-
-OPEN = frozenset({"web"})
-"""Platforms that need no list: the page is served to this machine only, unless its owner opens it."""
+from doppel.plugins import PlatformPlugin, PlatformSettings, Section
 
 log = logging.getLogger(__name__)
 
@@ -15,16 +14,17 @@ log = logging.getLogger(__name__)
 class AccessList:
     """Decides by account, chat or server id, and tells the log once a run whom to add."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, sections: Mapping[str, Section], platforms: Iterable[PlatformPlugin[Any]]) -> None:
+        self._sections = sections
+        self._public = frozenset(platform.name for platform in platforms if platform.is_public)
         self._told: set[tuple[str, str]] = set()
 
     def allows(self, incoming: Incoming) -> bool:
         """Whether the message may be stored and answered; if not, and it was meant for us, the log says so once."""
-        if incoming.platform in OPEN:
+        if incoming.platform in self._public:
             return True
         allowed = self._allowed(incoming.platform)
-        if allowed and not allowed.isdisjoint(incoming.allow_ids):
+        if not allowed.isdisjoint(incoming.allow_ids):
             return True
         who = (incoming.platform, incoming.sender)
         if incoming.mentions_bot and who not in self._told:
@@ -32,15 +32,12 @@ class AccessList:
             log.info(self._hint(incoming, allowed))
         return False
 
-    def _allowed(self, platform: str) -> frozenset[str] | None:
-        """The ids allowed on a platform; None when config.yaml has no list for it."""
-        allow = getattr(getattr(self._config, platform, None), "allow", None)
-        return None if allow is None else frozenset(allow)
+    def _allowed(self, platform: str) -> frozenset[str]:
+        settings = self._sections.get(platform)
+        return frozenset(settings.allow) if isinstance(settings, PlatformSettings) else frozenset()
 
-    def _hint(self, incoming: Incoming, allowed: frozenset[str] | None) -> str:
+    def _hint(self, incoming: Incoming, allowed: frozenset[str]) -> str:
         values = {"platform": incoming.platform, "name": _printable(incoming.sender_name), "id": incoming.sender}
-        if allowed is None:
-            return tr("{platform}: {name} ({id}) wrote; config.yaml has no allow-list for this platform", **values)
         if incoming.kind == "group":
             return tr(
                 "{platform}: {name} ({id}) wrote in the group {chat}, which is not allowed. "

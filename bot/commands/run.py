@@ -5,16 +5,15 @@ import os
 import signal
 import sys
 import threading
-from importlib.metadata import entry_points
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from doppel.cli.app import Run
 from doppel.i18n import tr
+from doppel.plugins import installed_platforms
 from doppel.terminal import print_status
 
 if TYPE_CHECKING:
-    from bot.platforms import Factory
     from doppel.config import Config
     from doppel.engine import Engine
 
@@ -29,8 +28,13 @@ def run(run: Run) -> dict[str, Any]:
     environ = dict(os.environ)
 
     from bot.logs import set_up_log
+    from doppel.config.post_targets import check_post_targets
 
-    set_up_log(config.zone, environ, debug=run.debug)
+    installed = installed_platforms()
+    set_up_log(config.zone, environ, installed.plugins.values(), debug=run.debug)
+    for name, error in installed.failures.items():
+        print_status(tr("{platform} is off: it cannot be loaded: {error}", platform=name, error=error))
+    check_post_targets(config, run.config_path, environ, installed)
 
     from random import Random
 
@@ -38,7 +42,7 @@ def run(run: Run) -> dict[str, Any]:
     from bot.clock import SystemClock
 
     async def serve() -> dict[str, Any]:
-        around = Dependencies(environ, platforms(), open_engine, SystemClock(), Random())
+        around = Dependencies(environ, installed.plugins, open_engine, SystemClock(), Random())
         return await Daemon(config, around).run(stop.listen())
 
     result = asyncio.run(serve())
@@ -79,17 +83,6 @@ class StopSignal:
         self.last_resort.start()
         if self._loop is not None and self._event is not None:
             self._loop.call_soon_threadsafe(self._event.set)
-
-
-def platforms() -> dict[str, "Factory"]:
-    """Every installed platform's constructor; one that cannot be imported is left out with a line that says why."""
-    found: dict[str, Factory] = {}
-    for point in entry_points(group="doppel.platforms"):
-        try:
-            found[point.name] = point.load()
-        except (ImportError, AttributeError) as error:
-            print_status(tr("{platform} is off: it cannot be loaded: {error}", platform=point.name, error=error))
-    return found
 
 
 def open_engine(config: "Config") -> "Engine":

@@ -1,6 +1,6 @@
 """Platforms translate between one chat service and `Incoming` / `Outgoing`, and decide nothing.
 
-Third parties add one with an entry point in the group `doppel.platforms`.
+A platform is installed by an entry point in the group `doppel.platforms` that names a `doppel.plugins.PlatformPlugin`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,6 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from doppel.config import Config
 from doppel.errors import DoppelError
 
 
@@ -79,17 +78,13 @@ that is away is asked for what came after it."""
 
 
 class Platform(Protocol):
-    """One chat service. Built as `Platform(config, environ)`; `missing` tells why it stays off, or None."""
+    """One chat service, as `PlatformPlugin.open` builds it."""
 
     name: str
     limit: int
     """Longest message, in the units of `length`."""
     resend_is_safe: bool
     """Whether sending the same `Outgoing.id` twice shows one message (the service drops the second)."""
-
-    def missing(self) -> str | None:
-        """Why this platform cannot run (for example: no token), in one line for the log; None when it can."""
-        ...
 
     def length(self, text: str) -> int:
         """Length of a text in the service's units."""
@@ -113,6 +108,3 @@ class Platform(Protocol):
     async def close(self) -> None:
         """Leaves the service; `run` has been cancelled before."""
         ...
-
-
-Factory = Callable[[Config, dict[str, str]], Platform]

@@ -5,7 +5,7 @@ post are one transaction. Knows no platform.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -17,7 +17,7 @@ from bot.posts.triggers import ApschedulerTrigger, PostTrigger
 from bot.store import inbox, outbox, slots
 from bot.store.schema import Chat
 from doppel.config import Config, PostSettings
-from doppel.errors import DoppelError, UserError
+from doppel.errors import DoppelError
 from doppel.i18n import tr
 
 GRACE = timedelta(hours=1)
@@ -115,30 +115,6 @@ class PostScheduler:
         if chat is not None:
             log.info(tr("post {name}: to {to} (adapter {version})", name=post.name, to=post.to, version=reply.version))
             self._wake_chat(chat)
-
-
-def check_targets(posts: Sequence[PostSettings], off: Mapping[str, str], on: Sequence[str]) -> None:
-    """Raises UserError when a post goes to a platform that does not exist or is off (`off`: name to reason)."""
-    for post in posts:
-        platform = post.to.partition(":")[0]
-        if platform in off:
-            raise UserError(
-                tr(
-                    "config.yaml: post `{name}` goes to {platform}, which is off: {reason}",
-                    name=post.name,
-                    platform=platform,
-                    reason=off[platform],
-                )
-            )
-        if platform not in on:
-            raise UserError(
-                tr(
-                    "config.yaml: post `{name}` goes to {platform}, which is no platform; there are: {known}",
-                    name=post.name,
-                    platform=platform,
-                    known=", ".join(sorted((*on, *off))),
-                )
-            )
 
 
 def _claim_and_put(

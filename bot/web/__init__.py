@@ -1,1 +1,33 @@
-"""The web page: chat and blind quiz."""
+"""The web page: chat and blind quiz. It is a platform like the others, open to everybody who can load it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from bot.web.settings import WebSettings, page_url
+from doppel.plugins import Check, PlatformPlugin
+
+if TYPE_CHECKING:
+    from bot.web.platform import WebPlatform
+
+
+def _open(settings: WebSettings, environ: Mapping[str, str]) -> "WebPlatform":
+    from bot.web.platform import WebPlatform
+
+    return WebPlatform(settings, environ)
+
+
+def _checks(settings: WebSettings, environ: Mapping[str, str]) -> list[Check]:
+    from bot.web.check import check_page
+
+    return [check_page(settings)]
+
+
+PLUGIN = PlatformPlugin(
+    name="web",
+    settings=WebSettings,
+    open=_open,
+    is_public=True,
+    checks=_checks,
+    page_url=page_url,
+    noisy_loggers=("gradio", "uvicorn"),
+)

@@ -16,10 +16,10 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
 from bot.chat.responder import Responder
-from bot.platforms.web import WebPlatform
 from bot.store import Store, inbox
 from bot.store.inbox import HistoryMessage
 from bot.web.chat_html import render_chat
+from bot.web.mailbox import Mailbox
 from bot.web.quiz_page import QUIET, QuizPage
 from doppel.config import Config
 from doppel.i18n import tr
@@ -59,7 +59,7 @@ class ChatPage:
         voice: whether the persona is awake, and with which adapter.
     """
 
-    def __init__(self, config: Config, store: Store, web: WebPlatform, responder: Responder) -> None:
+    def __init__(self, config: Config, store: Store, web: Mailbox, responder: Responder) -> None:
         self._config = config
         self._store = store
         self._web = web

@@ -7,20 +7,14 @@ import os
 import re
 import shutil
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
-from typing import Literal
-
-import msgspec
 
 from doppel.adapters.versions import check_base, current_version, read_manifest
 from doppel.config import Config, cache_dir, load_config
-from doppel.data_stamp import data_made_from
+from doppel.config.dataset_digest import dataset_archive_digest
+from doppel.config.post_targets import check_post_targets
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import set_language, tr
 from doppel.models.base import (
@@ -33,10 +27,9 @@ from doppel.models.base import (
     load_tokenizer,
     prepare_base,
 )
+from doppel.plugins import Check, Environment, InstalledPlatforms, Level, installed_platforms, platform_settings
 from doppel.system.memory import total_memory
 from doppel.transcript import FORMATS, open_transcript
-
-Level = Literal["needed", "optional"]
 
 _GIB = 2**30
 _MEMORY = 3 * _GIB  # the bundled model in training
@@ -47,23 +40,7 @@ _INSTRUCT = re.compile(r"(?i)(?:^|[-_.])(?:instruct|chat|it|sft|dpo|rlhf)(?:$|[-
 _PRETRAINED = re.compile(r"(?i)(?:^|[-_.])(?:base|pt|pretrained?)(?:$|[-_.])")
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing looked at.
-
-    Attributes:
-        name: short and stable, for programs.
-        ok: whether it is as it should be.
-        hint: what was found, or what to do.
-        level: `needed`: without it `doppel up` fails; `optional`: it comes by itself, or can stay off.
-    """
-
-    name: str
-    ok: bool
-    hint: str
-    level: Level = "needed"
-
-
-def examine(config_path: Path, environ: Mapping[str, str]) -> list[Check]:
+def examine(config_path: Path, environ: Environment) -> list[Check]:
     """Every check, in the order in which things are needed. Without a readable config: those of the machine."""
     checks = [check_python()]
     try:
@@ -75,8 +52,10 @@ def examine(config_path: Path, environ: Mapping[str, str]) -> list[Check]:
     looks: list[Callable[[Config], Check]] = [check_time_zone, check_archive, check_data, check_device]
     checks += [look(config) for look in (*looks, check_base_model)]
     checks.append(check_engine(config, environ))
-    checks += [look(config) for look in (check_transcript, check_adapter, check_page)]
-    return [*checks, check_telegram(config, environ), check_discord(config, environ)]
+    checks += [look(config) for look in (check_transcript, check_adapter)]
+    installed = installed_platforms()
+    checks += check_platforms(config, environ, installed)
+    return [*checks, check_posts(config, config_path, environ, installed)]
 
 
 def check_python() -> Check:
@@ -123,7 +102,7 @@ def check_time_zone(config: Config) -> Check:
 
 def check_archive(config: Config) -> Check:
     """Whether the archives are there. Only needed until the data set is built."""
-    level: Level = "needed" if data_made_from(config) is None else "optional"
+    level: Level = "needed" if dataset_archive_digest(config) is None else "optional"
     for archive in config.archives:
         if archive == "sample":
             if find_spec("chitchat_dataset") is None:
@@ -137,7 +116,7 @@ def check_archive(config: Config) -> Check:
 
 def check_data(config: Config) -> Check:
     """Whether the data set is built, and from the archives that config.yaml names now."""
-    made_from = data_made_from(config)
+    made_from = dataset_archive_digest(config)
     if made_from is None:
         return Check(name="data", ok=False, hint=tr("not built yet; `doppel build` does it"), level="optional")
     if made_from != config.archive_digest:
@@ -179,7 +158,7 @@ def check_base_model(config: Config) -> Check:
     return Check(name="base model", ok=False, hint=hint, level="optional")
 
 
-def check_engine(config: Config, environ: Mapping[str, str]) -> Check:
+def check_engine(config: Config, environ: Environment) -> Check:
     """Whether what is to run the model could do so now: packages, files, or the server and its key."""
     from doppel.engine.check import look
 
@@ -226,58 +205,29 @@ def check_adapter(config: Config) -> Check:
     return Check(name="adapter", ok=True, hint=str(folder))
 
 
-def check_page(config: Config) -> Check:
-    """Whether the page's port is free, or held by a running doppel."""
-    host, port = config.web.host, config.web.port
+def check_platforms(config: Config, environ: Environment, installed: InstalledPlatforms) -> list[Check]:
+    """What every installed platform says of itself; the public ones first, as they need no token."""
+    checks = [
+        check
+        for plugin in sorted(installed.plugins.values(), key=lambda plugin: (not plugin.is_public, plugin.name))
+        for check in plugin.examine(platform_settings(plugin, config.platforms), environ)
+    ]
+    for name, error in installed.failures.items():
+        hint = tr("cannot be loaded: {error}", error=error)
+        checks.append(Check(name=name, ok=False, hint=hint, level="optional"))
+    return checks
+
+
+def check_posts(config: Config, config_path: Path, environ: Environment, installed: InstalledPlatforms) -> Check:
+    """Whether every post goes to a platform that is on."""
     try:
-        with closing(socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM)) as listener:
-            listener.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-            listener.bind((host, port))
-    except OSError as error:
-        if _is_doppel(host, port):
-            return Check(name="page", ok=True, hint=tr("doppel is running: http://{host}:{port}", host=host, port=port))
-        hint = tr(
-            "{host}:{port} cannot be had ({error}); set another web.port", host=host, port=port, error=error.strerror
-        )
-        return Check(name="page", ok=False, hint=hint)
-    return Check(name="page", ok=True, hint=f"http://{host}:{port}")
-
-
-def check_telegram(config: Config, environ: Mapping[str, str]) -> Check:
-    """Whether Telegram is on, has a token, and anybody who gets an answer."""
-    settings = config.telegram
-    return _check_platform("telegram", "TELEGRAM_TOKEN", settings.enabled, settings.allow, environ)
-
-
-def check_discord(config: Config, environ: Mapping[str, str]) -> Check:
-    """Whether Discord is on, has a token, and anybody who gets an answer."""
-    settings = config.discord
-    return _check_platform("discord", "DISCORD_TOKEN", settings.enabled, settings.allow, environ)
-
-
-def _check_platform(
-    name: str, variable: str, enabled: bool, allow: tuple[str, ...], environ: Mapping[str, str]
-) -> Check:
-    if not enabled:
-        return Check(name=name, ok=True, hint=tr("off in config.yaml"), level="optional")
-    if not environ.get(variable):
-        hint = tr("off: no token; set {variable}, the README says how", variable=variable)
-        return Check(name=name, ok=False, hint=hint, level="optional")
-    if not allow:
-        hint = tr("answers nobody: {name}.allow is empty; write to the bot and the log names the id to add", name=name)
-        return Check(name=name, ok=False, hint=hint, level="optional")
-    return Check(name=name, ok=True, hint=tr("token set, {count} allowed", count=len(allow)), level="optional")
+        check_post_targets(config, config_path, environ, installed)
+    except UserError as error:
+        return Check(name="posts", ok=False, hint=str(error))
+    hint = tr("{count} scheduled", count=len(config.posts)) if config.posts else tr("none scheduled")
+    return Check(name="posts", ok=True, hint=hint, level="optional")
 
 
 def _existing(path: Path) -> Path:
     """The path, or its nearest ancestor that is there."""
     return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
-
-
-def _is_doppel(host: str, port: int) -> bool:
-    name = f"[{host}]" if ":" in host else host
-    try:
-        with urllib.request.urlopen(f"http://{name}:{port}/healthz", timeout=2) as answer:
-            return bool(answer.read(16) == b"alive\n")
-    except (OSError, ValueError, urllib.error.URLError):
-        return False

@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from doppel.cli.app import Run
-from doppel.cli.checks import Check, examine
+from doppel.cli.checks import examine
 from doppel.errors import DoppelError
 from doppel.i18n import tr
+from doppel.plugins import Check
 from doppel.terminal import console, print_status
 
 

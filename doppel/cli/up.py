@@ -17,7 +17,7 @@ from typing import Protocol, TextIO
 from doppel.adapters.versions import AdapterRefused, check_base, current_version, read_manifest
 from doppel.cli.app import Run
 from doppel.config import Config
-from doppel.data_stamp import data_made_from
+from doppel.config.dataset_digest import dataset_archive_digest
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.models.base import BaseIdentity, identify, is_prepared, prepare_base
@@ -61,7 +61,7 @@ def bring_up(config: Config, commands: Commands) -> None:
     with _stage(1, tr("base model {base}", base=config.model.base), _when(not is_prepared(config.model), tr("2 min"))):
         base = identify(prepare_base(config.model, print_status), config.model.base)
     reason = why_train(config, base)
-    stale = reason is not None and data_made_from(config) != config.archive_digest
+    stale = reason is not None and dataset_archive_digest(config) != config.archive_digest
     with _stage(2, tr("your messages"), _when(stale, tr("10 s; a large archive takes minutes"))):
         if stale:
             _call(commands, "build")
@@ -91,7 +91,7 @@ def why_train(config: Config, base: BaseIdentity) -> str | None:
         check_base(folder, manifest, base)
     except AdapterRefused as error:
         return str(error)
-    has_data = data_made_from(config) is not None
+    has_data = dataset_archive_digest(config) is not None
     if has_data and manifest.dataset.get("archive", config.archive_digest) != config.archive_digest:
         return tr("The adapter was trained on other archives than config.yaml names now.")
     if has_data and manifest.transcript != FORMATS[config.transcript]:

@@ -27,6 +27,7 @@ from doppel.config import Config, parse_config
 from doppel.engine import EngineError, Health, Load, Request, Token
 from doppel.models.base import BaseIdentity
 from doppel.persona import open_persona
+from doppel.plugins import PlatformPlugin, PlatformSettings, Section, installed_platforms
 from doppel.transcript import ME, Header, Transcript, Turn
 
 START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -208,6 +209,21 @@ def incoming(
     )
 
 
+def plugin(platform: Any, *, settings: type[Section] = PlatformSettings, off: str | None = None) -> PlatformPlugin[Any]:
+    """A fake platform as an installed one; `off` says why it is off."""
+    return PlatformPlugin(
+        name=platform.name,
+        settings=settings,
+        open=lambda settings, environ: platform,
+        find_problem=lambda settings, environ: off,
+    )
+
+
+def access_list(config: Config) -> AccessList:
+    """The access list of a configuration with the installed platforms."""
+    return AccessList(config.platforms, installed_platforms().plugins.values())
+
+
 def config_in(folder: Path, **content: Any) -> Config:
     return parse_config({"timezone": "UTC", "telegram": {"allow": [7, "-100"]}, **content}, folder / "config.yaml")
 
@@ -251,7 +267,7 @@ class Harness:
             connection.connected.set()
         self.delivery = Delivery(self.store, self.connections, self.clock, random, lambda: self.responder.habits)
         self.services = Services(self.store, self.responder, self.delivery, self.config.reply, self.clock, random)
-        self.router = ChatRouter(self.services, AccessList(self.config), self.connections)
+        self.router = ChatRouter(self.services, access_list(self.config), self.connections)
         self.scheduler = PostScheduler(self.config, self.services, self.router.wake)
         await self.router.resume()
         if ready:

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,20 +17,18 @@ import pytest
 from bot.app import Daemon, Dependencies
 from bot.clock import SystemClock
 from bot.platforms import Platform
-from bot.platforms.web import WebPlatform
+from bot.web import PLUGIN
+from bot.web.platform import WebPlatform
 from bot.web.server import listen
+from bot.web.settings import WebSettings
 from doppel.adapters.habits import Habits
 from doppel.config import Config
 from doppel.errors import DoppelError, UserError
+from doppel.plugins import PlatformPlugin
 from doppel.transcript import Transcript
-from tests.bot.harness import FakeEngine, FakePlatform, config_in, publish
+from tests.bot.harness import FakeEngine, FakePlatform, config_in, plugin, publish
 
 QUICK = Habits(seconds_per_character=0.0)
-
-
-class Off(FakePlatform):
-    def missing(self) -> str | None:
-        return "telegram is off: no token"
 
 
 class Waking:
@@ -56,16 +55,16 @@ def waking(tiny_transcript: Transcript) -> Waking:
     return Waking(tiny_transcript)
 
 
-def dependencies(waking: Any, *platforms: FakePlatform) -> Dependencies:
-    factories: dict[str, Any] = {one.name: lambda *_, one=one: one for one in platforms}
-    return Dependencies({}, {"web": Watched, **factories}, waking, SystemClock(), Random(1))
+def dependencies(waking: Any, *platforms: PlatformPlugin[Any]) -> Dependencies:
+    plugins = (replace(PLUGIN, open=Watched), *platforms)
+    return Dependencies({}, {one.name: one for one in plugins}, waking, SystemClock(), Random(1))
 
 
 class Watched(WebPlatform):
     """Tells when a chat has changed so often."""
 
-    def __init__(self, config: Config, environ: dict[str, str]) -> None:
-        super().__init__(config, environ)
+    def __init__(self, settings: WebSettings, environ: Mapping[str, str]) -> None:
+        super().__init__(settings, environ)
         self.changes: asyncio.Queue[str] = asyncio.Queue()
 
     def _changed(self, chat: str) -> None:
@@ -153,7 +152,9 @@ async def test_platform_without_token_is_off_and_says_why(
 ) -> None:
     waking.go.set()
     with caplog.at_level(logging.INFO):
-        async with running(Daemon(config, dependencies(waking, Off()))) as one:
+        async with running(
+            Daemon(config, dependencies(waking, plugin(FakePlatform(), off="telegram is off: no token")))
+        ) as one:
             await one.awake()
     assert "telegram is off: no token" in caplog.text
 
@@ -165,7 +166,7 @@ async def test_failing_platform_stops_no_other(config: Config, waking: Waking) -
 
     waking.go.set()
     waking.engine.turns = [["hi"]]
-    daemon = Daemon(config, dependencies(waking, Broken()))
+    daemon = Daemon(config, dependencies(waking, plugin(Broken())))
     async with running(daemon) as one:
         await one.awake()
         await one.web.submit("a" * 32, "hello?")
@@ -206,9 +207,9 @@ async def test_model_that_does_not_load_ends_the_daemon(config: Config) -> None:
 
 def test_port_in_use_leaves_nothing_open(config: Config, waking: Waking) -> None:
     with listen("127.0.0.1", 0) as taken:
-        web = config.web.model_copy(update={"port": taken.getsockname()[1]})
+        web = WebSettings(port=taken.getsockname()[1])
         with pytest.raises(UserError, match="is in use"):
-            Daemon(config.model_copy(update={"web": web}), dependencies(waking))
+            Daemon(config.model_copy(update={"platforms": {"web": web}}), dependencies(waking))
 
 
 def test_newer_database_leaves_the_port_free(config: Config, waking: Waking) -> None:
@@ -216,9 +217,3 @@ def test_newer_database_leaves_the_port_free(config: Config, waking: Waking) -> 
     (config.root / "data" / "doppel.db").write_text("no database" * 100)
     with pytest.raises(UserError, match="cannot be used as database"):
         Daemon(config, dependencies(waking))
-
-
-def test_post_to_a_platform_that_is_off_is_refused(tmp_path: Path, waking: Waking) -> None:
-    config = config_in(tmp_path, web={"port": 0}, posts=[{"name": "daily", "to": "telegram:1", "every": "1d"}])
-    with pytest.raises(UserError, match=r"post `daily` goes to telegram, which is off: telegram is off: no token"):
-        Daemon(config, dependencies(waking, Off()))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import simcord
 from aiogram import types
 
 from bot.app import Daemon, Dependencies
+from bot.platforms import discord, telegram
 from bot.platforms.discord.platform import DiscordPlatform
 from bot.platforms.telegram.platform import TelegramPlatform
 from doppel.config import Config
@@ -63,8 +65,10 @@ class Services:
         dependencies = Dependencies(
             environ={"TELEGRAM_TOKEN": telegram_token, "DISCORD_TOKEN": DISCORD_TOKEN},
             platforms={
-                "telegram": partial(TelegramPlatform, sleep=clock.sleep),
-                "discord": partial(DiscordPlatform, start=self.world.start, sleep=clock.sleep),
+                "telegram": replace(telegram.PLUGIN, open=partial(TelegramPlatform, sleep=clock.sleep)),
+                "discord": replace(
+                    discord.PLUGIN, open=partial(DiscordPlatform, start=self.world.start, sleep=clock.sleep)
+                ),
             },
             open_engine=lambda _: self.engine,
             clock=clock,

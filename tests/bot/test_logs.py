@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bot.logs import HumanFormatter, set_up_log
+from bot.platforms.telegram import PLUGIN
 
 TOKEN = "123456:" + "made-up"
 
@@ -50,7 +51,7 @@ def test_everyday_lines_of_libraries_are_silenced(capsys: pytest.CaptureFixture[
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
-        set_up_log(ZoneInfo("UTC"), {"TELEGRAM_TOKEN": TOKEN}, debug=False)
+        set_up_log(ZoneInfo("UTC"), {"TELEGRAM_TOKEN": TOKEN}, [PLUGIN], debug=False)
         logging.getLogger("httpx").info("HTTP Request: %s", TOKEN)
         logging.getLogger("httpx").warning("trouble with %s", TOKEN)
         logging.getLogger("bot.app").info("mine")

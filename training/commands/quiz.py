@@ -10,6 +10,7 @@ import typer
 from doppel.adapters.versions import read_manifest
 from doppel.cli.app import Run
 from doppel.i18n import tr
+from doppel.plugins import page_url
 from doppel.reports.quiz import (
     MAX_NAME_LENGTH,
     QuizQuestion,
@@ -101,12 +102,11 @@ def _publish_questions(run: Run, version: str | None, rounds: int) -> dict[str, 
     print_status(
         tr(
             "{count} questions about version {version} in {sessions} sessions are on the web page: "
-            "http://{host}:{port}/quiz/ while `doppel run` is running.",
+            "{url}/quiz/ while `doppel run` is running.",
             count=count,
             version=questions.version,
             sessions=len(questions.sessions),
-            host=config.web.host,
-            port=config.web.port,
+            url=page_url(config.platforms) or "",
         )
     )
     print_status(

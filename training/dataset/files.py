@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from doppel.config import Config
-from doppel.data_stamp import data_made_from
+from doppel.config.dataset_digest import dataset_archive_digest
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.transcript import Header, Turn
@@ -76,7 +76,7 @@ def read_sessions(folder: Path) -> Iterator[Session]:
 
 def check_archives(config: Config) -> None:
     """Raises UserError for a data set that was made from other archives than config.yaml names now."""
-    if data_made_from(config) not in (None, config.archive_digest):
+    if dataset_archive_digest(config) not in (None, config.archive_digest):
         raise UserError(
             tr(
                 "{path}: made from other archives than config.yaml names now; run `doppel build` first",

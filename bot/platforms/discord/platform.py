@@ -7,7 +7,7 @@ no acknowledgement: what was written while nobody listened is fetched after each
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from random import Random
@@ -18,7 +18,7 @@ import discord
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
 from bot.platforms.discord.messages import translate
 from bot.platforms.discord.missed import UNREACHABLE, missed
-from doppel.config import Config
+from bot.platforms.discord.settings import DiscordSettings, read_token
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.system.backoff import Backoff
@@ -54,8 +54,8 @@ class DiscordPlatform:
 
     def __init__(
         self,
-        config: Config,
-        environ: dict[str, str],
+        settings: DiscordSettings,
+        environ: Mapping[str, str],
         *,
         start: Start = discord.Client.start,
         sleep: Sleep = asyncio.sleep,
@@ -63,8 +63,7 @@ class DiscordPlatform:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._now = now
-        self._settings = config.discord
-        self._token = environ.get("DISCORD_TOKEN", "").strip()
+        self._token = read_token(environ)
         # Unlike Telegram's library, this one does not look for a proxy by itself.
         proxy = environ.get("HTTPS_PROXY") or environ.get("https_proxy") or ""
         self._proxy = proxy if proxy.startswith("http") else None
@@ -74,14 +73,6 @@ class DiscordPlatform:
         self._client: discord.Client | None = None
         self._brief = _Brief()
         logging.getLogger("discord.client").addFilter(self._brief)
-
-    def missing(self) -> str | None:
-        """Why Discord stays off, in one line; None when it can run."""
-        if not self._settings.enabled:
-            return tr("Discord is off: discord.enabled is false in config.yaml")
-        if not self._token:
-            return tr("Discord is off: no token; set DISCORD_TOKEN to the bot token from discord.com/developers")
-        return None
 
     def length(self, text: str) -> int:
         """Code points, as Discord counts."""

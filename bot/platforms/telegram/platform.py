@@ -7,7 +7,7 @@ that a message arrived (the next `offset`) only after `receive` has returned, so
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
@@ -32,8 +32,8 @@ from telegram.request import HTTPXRequest
 
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
 from bot.platforms.telegram.messages import translate, utf16_length
+from bot.platforms.telegram.settings import TelegramSettings, read_token
 from bot.redaction import Redaction
-from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.system.backoff import Backoff
@@ -63,35 +63,22 @@ class TelegramPlatform:
 
     def __init__(
         self,
-        config: Config,
-        environ: dict[str, str],
+        settings: TelegramSettings,
+        environ: Mapping[str, str],
         *,
         sleep: Sleep = asyncio.sleep,
         random: Random | None = None,
     ) -> None:
-        self._settings = config.telegram
-        self._token = environ.get("TELEGRAM_TOKEN", "").strip()
+        self._settings = settings
+        self._token = read_token(environ)
         self._sleep = sleep
         self._random = random or Random()
         self._receive: Receive | None = None
         self._failure: Exception | None = None
         self._redaction = Redaction(self._token)
-        self._application: Application[Any, Any, Any, Any, Any, Any] | None = None
-        if self.missing() is None:
-            for name in CHATTY_LOGGERS:
-                logging.getLogger(name).addFilter(self._redaction)
-            self._application = self._build()
-
-    def missing(self) -> str | None:
-        """Why Telegram stays off, in one line; None when it can run."""
-        if not self._settings.enabled:
-            return tr("Telegram is off: telegram.enabled is false in config.yaml")
-        if not self._token:
-            return tr("Telegram is off: no token; set TELEGRAM_TOKEN to what @BotFather gave you")
-        number, _, secret = self._token.partition(":")
-        if not number.isdecimal() or not secret.replace("-", "").replace("_", "").isalnum():
-            return tr("Telegram is off: TELEGRAM_TOKEN is not a token; @BotFather's look like 123456:AbC-dEf")
-        return None
+        for name in CHATTY_LOGGERS:
+            logging.getLogger(name).addFilter(self._redaction)
+        self._application = self._build()
 
     def length(self, text: str) -> int:
         """UTF-16 units, as Telegram counts."""
@@ -105,7 +92,7 @@ class TelegramPlatform:
             Exception: whatever `receive` raised; the message comes again when `run` is called again.
         """
         self._receive = receive
-        application = self._connection
+        application = self._application
         await self._patiently(application.initialize)
         self._advise(application.bot.bot)
         # With a webhook set, polling is refused.
@@ -127,7 +114,7 @@ class TelegramPlatform:
         chat, topic = _address(outgoing.chat)
         quoted = outgoing.reply_to
         try:
-            message = await self._connection.bot.send_message(
+            message = await self._application.bot.send_message(
                 chat,
                 outgoing.text,
                 message_thread_id=topic,
@@ -143,25 +130,17 @@ class TelegramPlatform:
         """Shows "typing" for about 5 s. Never raises."""
         try:
             number, topic = _address(chat)
-            await self._connection.bot.send_chat_action(number, ChatAction.TYPING, message_thread_id=topic)
+            await self._application.bot.send_chat_action(number, ChatAction.TYPING, message_thread_id=topic)
         except (TelegramError, SendFailed) as error:
             log.debug("typing: %s", self._redaction.redact(str(error)))
 
     async def close(self) -> None:
         """Closes the connections."""
-        if self._application is None:
-            return
         await self._application.shutdown()
         # Application.shutdown leaves them open where initialize had failed.
         await self._application.bot.shutdown()
         for name in CHATTY_LOGGERS:
             logging.getLogger(name).removeFilter(self._redaction)
-
-    @property
-    def _connection(self) -> Application[Any, Any, Any, Any, Any, Any]:
-        if self._application is None:
-            raise SendFailed(self.missing() or tr("Telegram is not connected"))
-        return self._application
 
     def _build(self) -> Application[Any, Any, Any, Any, Any, Any]:
         application = (
@@ -190,7 +169,7 @@ class TelegramPlatform:
     async def _take(self, update: Update) -> None:
         # Application.process_update swallows what a handler raises; it must not look as if it had worked.
         self._failure = None
-        await self._connection.process_update(update)
+        await self._application.process_update(update)
         if self._failure is not None:
             raise self._failure
 

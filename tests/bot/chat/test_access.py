@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from bot.chat.access import AccessList
 from bot.platforms import Incoming
 from doppel.i18n import set_language
 from tests.bot.conftest import MakeHarness
-from tests.bot.harness import FakePlatform, config_in, incoming
+from tests.bot.harness import FakePlatform, access_list, config_in, incoming
 
 
 def verdict(folder: Path, message: Incoming, **content: object) -> bool:
-    return AccessList(config_in(folder, **content)).allows(message)
+    return access_list(config_in(folder, **content)).allows(message)
 
 
 def test_closed_by_default(tmp_path: Path) -> None:
@@ -31,7 +30,7 @@ def test_allowed_person_does_not_open_groups(tmp_path: Path) -> None:
     assert not verdict(tmp_path, incoming(1, kind="group", chat="-5", sender="7"), telegram={"allow": [7]})
 
 
-def test_web_is_open_and_third_party_platforms_are_closed(tmp_path: Path) -> None:
+def test_a_public_platform_is_open_and_an_unknown_one_is_closed(tmp_path: Path) -> None:
     assert verdict(tmp_path, incoming(1, platform="web"))
     assert not verdict(tmp_path, incoming(1, platform="matrix"))
 
@@ -58,7 +57,7 @@ def test_web_is_open_and_third_party_platforms_are_closed(tmp_path: Path) -> Non
         (
             incoming(1, platform="matrix"),
             [9],
-            "matrix: Ann (7) wrote; config.yaml has no allow-list for this platform",
+            "matrix: Ann (7) wrote; nobody is allowed yet. To answer, add 7 to matrix.allow in config.yaml",
         ),
     ],
 )
@@ -71,7 +70,7 @@ def test_log_says_what_to_add(
 
 
 def test_log_says_it_once_an_account_and_only_when_meant(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    access = AccessList(config_in(tmp_path, telegram={"allow": []}))
+    access = access_list(config_in(tmp_path, telegram={"allow": []}))
     with caplog.at_level(logging.INFO):
         for message in (
             incoming(1, kind="group", chat="-5", mentions_bot=False),

@@ -10,7 +10,7 @@ import simcord
 
 from bot.platforms import Incoming
 from bot.platforms.discord.platform import DiscordPlatform
-from doppel.config import Config
+from bot.platforms.discord.settings import DiscordSettings
 from tests.bot.fakes.discord_world import TOKEN, DiscordWorld
 
 
@@ -24,7 +24,7 @@ class Daemon:
         self.connections = 0
         self.known: dict[str, str] = {}
         self.platform = DiscordPlatform(
-            Config(),
+            DiscordSettings(),
             {"DISCORD_TOKEN": token},
             start=world.start,
             sleep=self.sleep,

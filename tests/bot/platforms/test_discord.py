@@ -12,8 +12,9 @@ import simcord
 from simcord.enums import MessageType
 
 from bot.platforms import Incoming, Outgoing, SendFailed
+from bot.platforms.discord import PLUGIN
 from bot.platforms.discord.platform import DiscordPlatform
-from doppel.config import Config
+from bot.platforms.discord.settings import DiscordSettings
 from doppel.errors import DoppelError
 from tests.bot.fakes.discord_stage import Daemon, Server, running
 from tests.bot.fakes.discord_world import TOKEN, DiscordWorld
@@ -237,7 +238,7 @@ async def test_typing_is_shown_once_and_its_failures_are_not(daemon_and_env: tup
 
 
 async def test_before_it_is_connected_nothing_is_lost_and_nothing_raised() -> None:
-    platform = DiscordPlatform(Config(), {"DISCORD_TOKEN": TOKEN})
+    platform = DiscordPlatform(DiscordSettings(), {"DISCORD_TOKEN": TOKEN})
     with pytest.raises(SendFailed, match="not connected") as caught:
         await platform.send(Outgoing(id=1, chat="1", text="hello"))
     assert not caught.value.permanent
@@ -285,7 +286,7 @@ async def test_outages_are_waited_out_and_connected_is_told_once() -> None:
 
 
 async def test_a_lost_connection_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    platform = DiscordPlatform(Config(), {"DISCORD_TOKEN": TOKEN})
+    platform = DiscordPlatform(DiscordSettings(), {"DISCORD_TOKEN": TOKEN})
     try:
         raise ConnectionResetError("reset by peer")
     except OSError:
@@ -353,5 +354,5 @@ async def test_what_has_arrived_is_committed_before_it_stops() -> None:
     ],
 )
 def test_why_it_stays_off(settings: dict[str, object], environ: dict[str, str], reason: str | None) -> None:
-    missing = DiscordPlatform(Config.model_validate({"discord": settings}), environ).missing()
-    assert missing is None if reason is None else missing is not None and reason in missing
+    off = PLUGIN.off_reason(DiscordSettings.model_validate(settings), environ)
+    assert off is None if reason is None else off is not None and reason in off

@@ -13,10 +13,11 @@ import pytest
 from aiogram import types
 
 from bot.platforms import Incoming, Outgoing, SendFailed
+from bot.platforms.telegram import PLUGIN
 from bot.platforms.telegram import platform as telegram
 from bot.platforms.telegram.messages import translate
 from bot.platforms.telegram.platform import TelegramPlatform
-from doppel.config import Config
+from bot.platforms.telegram.settings import TelegramSettings
 from doppel.errors import DoppelError
 from tests.bot.fakes.telegram_server import ANNA, BOT, TOKEN, Fault, TelegramServer
 from tests.bot.harness import no_known_messages
@@ -30,7 +31,7 @@ class Daemon:
         self.received: asyncio.Queue[Incoming] = asyncio.Queue()
         self.connected = asyncio.Event()
         self.platform = TelegramPlatform(
-            Config.model_validate({"telegram": {"api": url, **settings}}),
+            TelegramSettings.model_validate({"api": url, **settings}),
             {"TELEGRAM_TOKEN": TOKEN},
             sleep=self.sleep,
             random=Random(1),
@@ -456,11 +457,9 @@ async def test_a_socks_proxy_in_the_environment_does_no_harm(monkeypatch: pytest
         ({}, {"TELEGRAM_TOKEN": f" {TOKEN}\n"}, None),
     ],
 )
-async def test_why_it_stays_off(settings: dict[str, object], environ: dict[str, str], reason: str | None) -> None:
-    platform = TelegramPlatform(Config.model_validate({"telegram": settings}), environ)
-    missing = platform.missing()
-    assert missing is None if reason is None else missing is not None and reason in missing
-    await platform.close()
+def test_why_it_stays_off(settings: dict[str, object], environ: dict[str, str], reason: str | None) -> None:
+    off = PLUGIN.off_reason(TelegramSettings.model_validate(settings), environ)
+    assert off is None if reason is None else off is not None and reason in off
 
 
 async def test_an_update_that_cannot_be_read_is_left_out_and_the_others_are_not(

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from bot.clock import SystemClock
-from bot.posts.scheduler import PostScheduler, check_targets
+from bot.posts.scheduler import PostScheduler
 from bot.posts.triggers import PostTrigger
 from doppel.config import PostSettings
 from doppel.engine import EngineError
-from doppel.errors import UserError
 from tests.bot.conftest import MakeHarness
 from tests.bot.harness import START, Harness, incoming
 
@@ -155,14 +154,6 @@ async def test_scheduler_wakes_by_itself(make_harness: MakeHarness) -> None:
 
 def post(**content: Any) -> PostSettings:
     return PostSettings(name="daily", every="6h", **content)
-
-
-def test_target_must_exist_and_be_on() -> None:
-    check_targets([post(to="web:posts")], {}, ["web"])
-    with pytest.raises(UserError, match=r"post `daily` goes to telegram, which is off: no token"):
-        check_targets([post(to="telegram:1")], {"telegram": "no token"}, ["web"])
-    with pytest.raises(UserError, match=r"goes to myspace, which is no platform; there are: telegram, web"):
-        check_targets([post(to="myspace:1")], {"telegram": "no token"}, ["web"])
 
 
 def test_rhythm_text_changes_with_what_slots_depend_on(make_harness: MakeHarness) -> None:

@@ -11,11 +11,12 @@ from playwright.async_api import Browser, expect
 
 from bot.app import Daemon, Dependencies
 from bot.clock import SystemClock
-from bot.platforms.web import WebPlatform
+from bot.web import PLUGIN
 from bot.web.server import listen
 from doppel.adapters.habits import Habits
 from doppel.config import Config
 from doppel.i18n import set_language
+from doppel.plugins import platform_settings
 from tests.bot.browser import CHROMIUM, NO_CHROMIUM, opened, write
 from tests.bot.harness import FakeEngine, config_in, publish
 
@@ -37,10 +38,14 @@ def config(tmp_path: Path) -> Config:
     return config
 
 
+def page_port(config: Config) -> int:
+    return platform_settings(PLUGIN, config.platforms).port
+
+
 @asynccontextmanager
 async def running(config: Config, engine: FakeEngine) -> AsyncIterator[Daemon]:
     stop = asyncio.Event()
-    around = Dependencies({}, {"web": WebPlatform}, lambda _: engine, SystemClock(), Random(1))
+    around = Dependencies({}, {"web": PLUGIN}, lambda _: engine, SystemClock(), Random(1))
     daemon = Daemon(config, around)
     task = asyncio.create_task(daemon.run(stop))
     try:
@@ -74,7 +79,7 @@ async def test_message_is_typed_and_the_reply_is_read(config: Config, engine: Fa
         await expect(page.locator("#chat .mine")).to_have_count(1)
     assert requests
     assert [
-        one for one in requests if not one.startswith((f"http://127.0.0.1:{config.web.port}/", "data:", "blob:"))
+        one for one in requests if not one.startswith((f"http://127.0.0.1:{page_port(config)}/", "data:", "blob:"))
     ] == []
 
 

@@ -3,23 +3,20 @@
 import json
 import re
 import shutil
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from doppel.cli import checks as diagnosis
-from doppel.cli.checks import Check, examine
+from doppel.cli.checks import examine
 from doppel.config import Config, load_config
-from doppel.data_stamp import data_made_from
+from doppel.config.dataset_digest import dataset_archive_digest
+from doppel.plugins import Check
 from tests.conftest import PublishAdapter
 from tests.doppel.transcript.chat_templates import GEMMA
 
 ALL = [
     *("python", "memory", "disk", "config", "time zone", "archive", "data", "device", "base model"),
-    *("engine", "transcript", "adapter", "page", "telegram", "discord"),
+    *("engine", "transcript", "adapter", "page", "discord", "telegram", "posts"),
 ]
 
 
@@ -71,7 +68,7 @@ def test_with_everything_there_all_is_well(folder: Path, publish_tiny_adapter: P
     publish_tiny_adapter(config.adapters_dir)
     checks = look(folder, TELEGRAM_TOKEN="1:a")
     assert [check.name for check in checks.values() if not check.ok] == []
-    assert checks["telegram"].hint == "token set, 2 allowed"
+    assert checks["telegram"].hint == "ready, 2 allowed"
 
 
 def test_a_broken_config_is_one_failed_check(folder: Path) -> None:
@@ -108,7 +105,7 @@ def test_a_damaged_report_counts_as_no_data_set(folder: Path, content: str) -> N
     config = load_config(folder / "config.yaml")
     config.data_dir.mkdir(parents=True)
     (config.data_dir / "report.json").write_text(content)
-    assert data_made_from(config) is None
+    assert dataset_archive_digest(config) is None
 
 
 def test_a_damaged_or_foreign_adapter_needs_mending(
@@ -165,35 +162,14 @@ def test_platforms_say_what_is_missing(folder: Path) -> None:
     assert {checks["telegram"].level, checks["discord"].level} == {"optional"}
 
 
-class _Health(BaseHTTPRequestHandler):
-    answer = b""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(self.answer)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-
-@pytest.fixture(params=[b"alive\n", b"<html>"])
-def server(request: pytest.FixtureRequest) -> Iterator[tuple[int, bool]]:
-    """Something that listens: its port, and whether it is a doppel."""
-    handler = type("Health", (_Health,), {"answer": request.param})
-    with HTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running.server_port, request.param == b"alive\n"
-        running.shutdown()
-        thread.join()
-
-
-def test_a_taken_port_is_fine_if_doppel_has_it(folder: Path, server: tuple[int, bool]) -> None:
-    port, is_doppel = server
-    check = diagnosis.check_page(add(folder, "").model_copy(update={"web": Config(web={"port": port}).web}))
-    assert check.ok == is_doppel
-    assert ("doppel is running" if is_doppel else "set another web.port") in check.hint
+def test_a_post_to_nowhere_is_what_run_refuses(folder: Path) -> None:
+    add(folder, "posts: [{name: daily, to: 'fax:1', every: 6h}]")
+    check = look(folder)["posts"]
+    assert (check.ok, check.level) == (False, "needed")
+    assert (
+        f"{folder / 'config.yaml'}: post `daily`: unknown platform `fax`; available: discord, telegram, web"
+        in check.hint
+    )
 
 
 @pytest.mark.parametrize(

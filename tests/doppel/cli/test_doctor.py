@@ -24,7 +24,7 @@ def test_a_fresh_machine_is_well(folder: Path) -> None:
     assert result.exit_code == 0
     checks = json.loads(result.stdout)["checks"]
     assert all(set(check) == {"name", "ok", "hint", "level"} for check in checks)
-    assert [check["name"] for check in checks if not check["ok"]] == ["data", "adapter", "telegram", "discord"]
+    assert [check["name"] for check in checks if not check["ok"]] == ["data", "adapter", "discord", "telegram"]
 
 
 def test_the_table_marks_what_is_missing(folder: Path) -> None:

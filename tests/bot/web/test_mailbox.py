@@ -1,22 +1,22 @@
 """The web chat's mailbox."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from bot.platforms import Incoming, Outgoing
-from bot.platforms import web as web_module
-from bot.platforms.web import WebPlatform
-from tests.bot.harness import config_in, no_known_messages
+from bot.web import PLUGIN, mailbox
+from bot.web.mailbox import Mailbox
+from bot.web.settings import WebSettings
+from tests.bot.harness import no_known_messages
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> WebPlatform:
-    return WebPlatform(config_in(tmp_path), {})
+def web() -> Mailbox:
+    return Mailbox()
 
 
-async def test_message_typed_before_the_daemon_listens_waits(web: WebPlatform) -> None:
+async def test_message_typed_before_the_daemon_listens_waits(web: Mailbox) -> None:
     received: list[Incoming] = []
 
     async def receive(incoming: Incoming) -> None:
@@ -39,7 +39,7 @@ async def test_message_typed_before_the_daemon_listens_waits(web: WebPlatform) -
     await web.close()
 
 
-async def test_same_text_twice_is_two_messages(web: WebPlatform) -> None:
+async def test_same_text_twice_is_two_messages(web: Mailbox) -> None:
     received: list[str] = []
 
     async def receive(incoming: Incoming) -> None:
@@ -53,18 +53,18 @@ async def test_same_text_twice_is_two_messages(web: WebPlatform) -> None:
     await asyncio.gather(listening, return_exceptions=True)
 
 
-async def test_typing_ends_with_the_bubble_or_fades(web: WebPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_typing_ends_with_the_bubble_or_fades(web: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
     await web.typing("a")
     assert web.is_typing("a")
     assert not web.is_typing("b")
     assert await web.send(Outgoing(id=5, chat="a", text="hi")) == "5"
     assert not web.is_typing("a")
     assert web.revision("a") == 1
-    monkeypatch.setattr(web_module, "TYPING_FADES_SECONDS", 0.0)
+    monkeypatch.setattr(mailbox, "TYPING_FADES_SECONDS", 0.0)
     await web.typing("a")
     assert not web.is_typing("a")
 
 
-def test_needs_no_account_and_counts_characters(web: WebPlatform) -> None:
-    assert web.missing() is None
+def test_needs_no_account_and_counts_characters(web: Mailbox) -> None:
+    assert PLUGIN.off_reason(WebSettings(), {}) is None
     assert web.length("😀a") == 2

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from doppel.config import Config, Section, load_config, parse_config, parse_duration
 from doppel.errors import UserError
+from doppel.plugins import installed_platforms
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHIPPED = ("config.yaml", "config.zh-CN.yaml")
 A_DEFAULT = re.compile(r"^( +)# (?=[a-z_]+: )", re.MULTILINE)
 
@@ -31,6 +32,10 @@ def keys(section: type[BaseModel], prefix: str = "") -> set[str]:
             found |= keys(inner, f"{prefix}{name}.")
         else:
             found.add(prefix + name)
+    if section is Config:
+        found.remove("platforms")
+        for name, plugin in installed_platforms().plugins.items():
+            found |= keys(plugin.settings, f"{name}.")
     return found
 
 
@@ -91,7 +96,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_numbers_may_be_written_as_accounts(tmp_path: Path) -> None:
     config = load(tmp_path, "telegram: {allow: [123, '-1001', name]}\npersona: {me: [42]}")
-    assert config.telegram.allow == ("123", "-1001", "name")
+    assert config.platforms["telegram"].allow == ("123", "-1001", "name")
     assert config.persona.me == ("42",)
 
 

@@ -1,4 +1,4 @@
-"""The local web chat as a platform: the mailbox behind the page in `bot.web.chat_page`."""
+"""Where the page's messages come in and go out: a platform without an account."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,27 +6,22 @@ from datetime import UTC, datetime
 from secrets import token_hex
 
 from bot.platforms import Incoming, Newest, Outgoing, Receive
-from doppel.config import Config
 
 TYPING_FADES_SECONDS = 6.0
 
 
-class WebPlatform:
+class Mailbox:
     """Takes what is typed into a page and tells pages that a chat has changed; pages read the store themselves."""
 
     name = "web"
     limit = 20_000
     resend_is_safe = True
 
-    def __init__(self, config: Config, environ: dict[str, str]) -> None:
+    def __init__(self) -> None:
         self._receive: Receive | None = None
         self._open = asyncio.Event()
         self._changes: dict[str, int] = {}
         self._typing_until: dict[str, float] = {}
-
-    def missing(self) -> str | None:
-        """Nothing: the page needs no account."""
-        return None
 
     def length(self, text: str) -> int:
         """Characters."""

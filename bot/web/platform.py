@@ -1,0 +1,65 @@
+"""The web page as a platform, and what the daemon asks of a platform that is a page."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from fastapi import FastAPI
+
+from bot.chat.responder import Responder
+from bot.store import Store
+from bot.web.mailbox import Mailbox
+from bot.web.server import listen
+from bot.web.settings import WebSettings
+from doppel.config import Config
+
+
+@dataclass(frozen=True)
+class PageServices:
+    """What a page shows: the stored messages, and whether the persona is ready."""
+
+    config: Config
+    store: Store
+    responder: Responder
+
+
+@runtime_checkable
+class PagePlatform(Protocol):
+    """A platform that is a page. The daemon serves it, with its health routes, where the platform listens."""
+
+    @property
+    def host(self) -> str:
+        """The address it listens on."""
+        ...
+
+    def listen(self) -> socket.socket:
+        """A listening socket. Raises UserError when the address cannot be used."""
+        ...
+
+    def mount(self, app: FastAPI, services: PageServices) -> None:
+        """Adds its routes to the daemon's application."""
+        ...
+
+
+class WebPlatform(Mailbox):
+    """The page, and the mailbox behind it."""
+
+    def __init__(self, settings: WebSettings, environ: Mapping[str, str]) -> None:
+        super().__init__()
+        self._settings = settings
+
+    @property
+    def host(self) -> str:
+        """The address it listens on."""
+        return self._settings.host
+
+    def listen(self) -> socket.socket:
+        """A listening socket. Raises UserError when the port is taken or not ours."""
+        return listen(self._settings.host, self._settings.port)
+
+    def mount(self, app: FastAPI, services: PageServices) -> None:
+        """Puts the chat at the root of the application, and the quiz at /quiz/."""
+        from bot.web.chat_page import ChatPage  # gradio takes seconds to import
+
+        ChatPage(services.config, services.store, self, services.responder).mount(app)

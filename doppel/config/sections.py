@@ -1,0 +1,208 @@
+"""The sections of config.yaml with their defaults; a platform brings its own (see `doppel.plugins`).
+
+Every key has a default, so an empty file is a complete configuration. Secrets are never among them: they come from
+the environment.
+"""
+
+import re
+from datetime import date, timedelta
+from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from doppel.i18n import tr
+from doppel.plugins import Account, Section
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,64}$")]
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?([smhd])")
+PrivateKind = Literal["email", "phone", "id", "card", "iban", "ip", "token", "password", "url", "address"]
+"""What is replaced in messages."""
+
+
+class PersonaSettings(Section):
+    """Who is imitated. `me` lists account ids or names, for exports that do not say whose they are."""
+
+    name: Name = "sample"
+    me: tuple[Account, ...] = ()
+
+
+class PrivacySettings(Section):
+    """Whether secrets and personal data in messages are replaced by made-up ones, which kinds, and names of people."""
+
+    scrub: bool = True
+    kinds: tuple[PrivateKind, ...] = get_args(PrivateKind)
+    names: bool = False
+
+
+class ExcludeSettings(Section):
+    """Messages that are left out: of people and chats (ids or names), with words, before or after a day."""
+
+    people: tuple[Account, ...] = ()
+    chats: tuple[Account, ...] = ()
+    words: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    before: date | None = None
+    after: date | None = None
+
+
+class CleaningSettings(Section):
+    """What is left out because there is too much of it: pasted texts, short repeats, one contact's conversations."""
+
+    near_duplicates: bool = True
+    repeats: float = Field(default=0.01, gt=0, le=1)
+    contact_share: float = Field(default=0.5, gt=0, le=1)
+
+
+class PersonSettings(Section):
+    """One person with several accounts: ids or names, each with its platform before a colon, or without."""
+
+    name: str = Field(min_length=1)
+    accounts: tuple[Account, ...] = Field(min_length=1)
+
+
+class ModelSettings(Section):
+    """The base model: `bundled`, a Hugging Face id or a local folder."""
+
+    base: str = "bundled"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+
+
+class EngineSettings(Section):
+    """What runs the model, and how much of it at once: this process, or a server that speaks OpenAI's protocol.
+
+    The server's key comes from the environment (`DOPPEL_ENGINE_KEY`). None means: what suits the engine.
+    """
+
+    backend: Name = "transformers"
+    url: str = "http://127.0.0.1:8000/v1"
+    model: str | None = None
+    adapter: Literal["load", "fixed"] = "load"
+    adapters_there: str | None = None
+    gguf: str | None = None
+    quantize: Literal["nf4", "int8"] | None = None
+    split: bool = False
+    at_once: int | None = Field(default=None, ge=1, le=256)
+    waiting: int = Field(default=64, ge=0, le=10_000)
+    context: int | None = Field(default=None, ge=256)
+    memory_gb: float = Field(default=0.5, ge=0)
+
+    @model_validator(mode="after")
+    def _small_or_split(self) -> "EngineSettings":
+        if self.quantize is not None and self.split:
+            raise ValueError(tr("a quantised base is not split over GPUs; leave out quantize or split"))
+        return self
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(tr("write an address like http://127.0.0.1:8000/v1"))
+        if parts.username or parts.password or parts.query:
+            raise ValueError(tr("a key does not stand here; it comes from DOPPEL_ENGINE_KEY in the environment"))
+        return value
+
+
+class MixSettings(Section):
+    """A file of instruction data, and the share of the training tokens that is taken from it."""
+
+    path: str = Field(min_length=1)
+    share: float = Field(gt=0, lt=1)
+
+
+class TrainingSettings(Section):
+    """How the adapter is trained; None means: chosen from the size of archive and model."""
+
+    rank: int | None = Field(default=None, ge=1, le=256)
+    alpha: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, lt=1)
+    epochs: float | None = Field(default=None, gt=0)
+    sessions_per_step: int | None = Field(default=None, ge=1)
+    max_length: int | None = Field(default=None, ge=64, le=32768)
+    minutes: float | None = Field(default=None, gt=0)
+    first_run_minutes: float | None = Field(default=4, gt=0)
+    patience: int = Field(default=3, ge=1)
+    seed: int = 0
+    quantize: Literal["nf4", "int8"] | None = None
+    split: bool | None = None
+    mix: tuple[MixSettings, ...] = ()
+    replay: float = Field(default=0, ge=0, lt=1)
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    gate: bool = True
+
+    @model_validator(mode="after")
+    def _small_or_split(self) -> "TrainingSettings":
+        if self.quantize is not None and self.split:
+            raise ValueError(tr("a quantised base is not split over GPUs; leave out quantize or split"))
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_the_owner(self) -> "TrainingSettings":
+        if sum(one.share for one in self.mix) + self.replay > 0.9:
+            raise ValueError(tr("mix and replay together leave less than a tenth for your own messages"))
+        return self
+
+
+class BiasSettings(Section):
+    """How much likelier (above 0) or rarer (below) a word is made."""
+
+    word: str = Field(min_length=1)
+    bias: float = Field(ge=-100, le=100)
+
+
+class ReplySettings(Section):
+    """How replies are sampled and how much of the chat they see."""
+
+    temperature: float = Field(default=0.9, ge=0, le=5)
+    top_k: int = Field(default=64, ge=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    min_p: float = Field(default=0.02, ge=0, lt=1)
+    typical_p: float = Field(default=1.0, gt=0, le=1)
+    repetition_penalty: float = Field(default=1.0, ge=1, le=2)
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    no_repeat_ngram: int = Field(default=0, ge=0, le=64)
+    dry_multiplier: float = Field(default=0.0, ge=0, le=10)
+    dry_base: float = Field(default=1.75, ge=1, le=4)
+    dry_allowed_length: int = Field(default=2, ge=1, le=64)
+    logit_bias: tuple[BiasSettings, ...] = ()
+    bad_words: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    max_tokens: int = Field(default=160, ge=1, le=4096)
+    candidates: int = Field(default=1, ge=1, le=8)
+    history: int = Field(default=40, ge=1, le=1000)
+    debounce_seconds: float = Field(default=2.0, ge=0)
+    max_bubbles: int = Field(default=6, ge=1)
+    guard: bool = True
+
+
+class PostSettings(Section):
+    """One schedule of autonomous posts: exactly one of `cron` (five fields) and `every` (for example `6h`)."""
+
+    name: Name
+    to: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*:.+$")]
+    cron: str | None = None
+    every: str | None = None
+    jitter_minutes: float = Field(default=0, ge=0)
+
+    @field_validator("every")
+    @classmethod
+    def _duration(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_duration(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_rhythm(self) -> "PostSettings":
+        if (self.cron is None) == (self.every is None):
+            raise ValueError(tr("give either cron or every"))
+        return self
+
+
+def parse_duration(text: str) -> timedelta:
+    """`90s`, `30m`, `6h` or `2d`; raises ValueError for anything else, and for zero."""
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    match = _DURATION.fullmatch(text)
+    if match is None or float(match[1]) == 0:
+        raise ValueError(tr("write a time like 90s, 30m, 6h or 2d"))
+    return timedelta(**{units[match[2]]: float(match[1])})

@@ -1,0 +1,46 @@
+"""A post must go to a platform that is installed and on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doppel.config import parse_config
+from doppel.config.post_targets import check_post_targets
+from doppel.errors import UserError
+from doppel.plugins import InstalledPlatforms, PlatformPlugin, PlatformSettings, Section
+
+PATH = Path("my/settings.yaml")
+INSTALLED = InstalledPlatforms(
+    {
+        "web": PlatformPlugin(name="web", settings=Section, open=lambda *_: None, is_public=True),
+        "telegram": PlatformPlugin(
+            name="telegram", settings=PlatformSettings, open=lambda *_: None, secrets=("TELEGRAM_TOKEN",)
+        ),
+    },
+    {"matrix": "No module named 'nio'"},
+)
+
+
+def check(to: str, environ: dict[str, str] | None = None, **content: Any) -> None:
+    config = parse_config({"posts": [{"name": "daily", "to": to, "every": "6h"}], **content}, PATH)
+    check_post_targets(config, PATH, environ or {}, INSTALLED)
+
+
+def test_a_platform_that_is_on_is_fine() -> None:
+    check("web:posts")
+    check("telegram:1", {"TELEGRAM_TOKEN": "1:a"})
+
+
+@pytest.mark.parametrize(
+    ("to", "says"),
+    [
+        ("telegram:1", "post `daily` goes to telegram, which is off: telegram is off: no token; set TELEGRAM_TOKEN"),
+        ("myspace:1", "post `daily`: unknown platform `myspace`; available: telegram, web"),
+        ("matrix:1", "post `daily` goes to matrix, which is off: No module named 'nio'"),
+    ],
+)
+def test_another_is_refused_with_the_name_of_the_file(to: str, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(to)
+    assert str(caught.value) == f"{PATH}: {says}"
