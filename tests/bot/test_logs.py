@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from bot.logs import HumanFormatter, set_up_log
+from bot.logs import NOISY_LOGGERS, HumanFormatter, set_up_log
 from bot.platforms.telegram import PLUGIN
 
 TOKEN = "123456:" + "made-up"
@@ -50,6 +50,8 @@ def test_token_is_blacked_out_in_arguments_and_tracebacks(logger: logging.Logger
 def test_everyday_lines_of_libraries_are_silenced(capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    noisy = [logging.getLogger(name) for name in (*NOISY_LOGGERS, *PLUGIN.noisy_loggers)]
+    levels = [logger.level for logger in noisy]
     try:
         set_up_log(ZoneInfo("UTC"), {"TELEGRAM_TOKEN": TOKEN}, [PLUGIN], debug=False)
         logging.getLogger("httpx").info("HTTP Request: %s", TOKEN)
@@ -59,5 +61,7 @@ def test_everyday_lines_of_libraries_are_silenced(capsys: pytest.CaptureFixture[
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+        for logger, before in zip(noisy, levels, strict=True):
+            logger.setLevel(before)
     lines = capsys.readouterr().err.splitlines()
     assert [line[20:] for line in lines] == ["warning: trouble with …", "mine"]
