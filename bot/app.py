@@ -76,7 +76,7 @@ class Daemon:
         self._config = config
         self._dependencies = dependencies
         self._engine: Engine | None = None
-        self._responder = Responder(config, dependencies.clock)
+        self._responder = Responder(config.reply, config.zone, dependencies.clock)
         platforms = _open_platforms(dependencies.platforms.values(), config, dependencies.environ)
         self._connections = {
             name: PlatformConnection(one, dependencies.clock, dependencies.random) for name, one in platforms.items()
@@ -98,7 +98,7 @@ class Daemon:
         self._router = ChatRouter(
             services, AccessList(config.platforms, dependencies.platforms.values()), self._connections
         )
-        self._scheduler = PostScheduler(config, services, self._router.wake)
+        self._scheduler = PostScheduler(config.posts, config.zone, services, self._router.wake)
 
     @property
     def port(self) -> int:
@@ -127,7 +127,9 @@ class Daemon:
             await self._router.resume()
             leaving.push_async_callback(self._router.close, SENDING_SECONDS)
             listening = [
-                asyncio.create_task(connection.run(self._router.receive, partial(self._store.run, inbox.newest, name)))
+                asyncio.create_task(
+                    connection.run(self._router.receive, partial(self._store.run, inbox.newest_message_ids, name))
+                )
                 for name, connection in self._connections.items()
             ]
             leaving.push_async_callback(_cancel, listening)
@@ -151,7 +153,7 @@ class Daemon:
         started_at = self._dependencies.clock.now()
         persona = await asyncio.to_thread(open_persona, self._config)
         self._engine = await _in_thread(lambda: self._dependencies.open_engine(self._config))
-        self._responder.start(self._engine, await load_adapter(self._engine, persona, self._config))
+        self._responder.start(self._engine, await load_adapter(self._engine, persona, self._config.reply))
         seconds = (self._dependencies.clock.now() - started_at).total_seconds()
         log.info(
             tr(
@@ -162,7 +164,10 @@ class Daemon:
             )
         )
         await self._scheduler.start()
-        await AdapterWatcher(self._config, self._engine, self._responder, self._dependencies.clock).run()
+        watcher = AdapterWatcher(
+            self._config.adapters_dir, self._config.reply, self._engine, self._responder, self._dependencies.clock
+        )
+        await watcher.run()
 
     async def _close_engine(self) -> None:
         if self._engine is not None:
@@ -173,7 +178,7 @@ class Daemon:
         await asyncio.gather(*(connection.close() for connection in self._connections.values()))
 
     def _report(self, started_at: datetime) -> dict[str, Any]:
-        loaded = self._responder.loaded
+        loaded = self._responder.adapter
         return {
             "replies": self._delivery.sent["reply"],
             "posts": self._delivery.sent["post"],

@@ -1,4 +1,4 @@
-"""Work that something else may cut short: a new message stops a reply that is not finished."""
+"""Runs work that an event may cancel, as a new message cancels a reply in progress."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,30 +8,30 @@ R = TypeVar("R")
 
 
 class CancelledByEvent(Exception):
-    """The event came before the work was done; the work has been cancelled."""
+    """The event was set before the work was done; the work has been cancelled."""
 
 
-async def cancel_on_event(work: Coroutine[Any, Any, R], interruption: asyncio.Event | None) -> R:
-    """Runs the work to its end unless the event comes first; None: it cannot be interrupted.
+async def cancel_on_event(work: Coroutine[Any, Any, R], event: asyncio.Event | None) -> R:
+    """Runs the work and returns its result; cancels it when the event is set first. None: nothing cancels it.
 
     Raises:
-        Interrupted: the event was set; work that had ended by then still counts as done.
+        CancelledByEvent: the event was set first. Work that had finished by then still counts as done.
     """
-    if interruption is None:
+    if event is None:
         return await work
     task = asyncio.create_task(work)
-    alarm = asyncio.create_task(interruption.wait())
+    waiter = asyncio.create_task(event.wait())
     try:
-        await asyncio.wait((task, alarm), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, waiter), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise CancelledByEvent
         return await task
     finally:
-        await _cancel(task, alarm)
+        await cancel_tasks(task, waiter)
 
 
-async def _cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels what still runs and waits until it has stopped."""
+async def cancel_tasks(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels tasks that are still running and waits until they have ended; never raises what they raise."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

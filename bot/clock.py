@@ -1,4 +1,4 @@
-"""Time as the daemon sees it: an argument everywhere, so that tests need not wait."""
+"""The clock as an argument, so that tests need not wait."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -6,24 +6,24 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time and waits."""
+    """Returns the time and sleeps."""
 
     def now(self) -> datetime:
-        """The time, aware, in UTC."""
+        """The current time, aware, in UTC."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Waits; returns at once for zero or less."""
+        """Sleeps; returns at once for zero or less."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The system clock."""
 
     def now(self) -> datetime:
-        """The time, aware, in UTC."""
+        """The current time, aware, in UTC."""
         return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
-        """Waits; returns at once for zero or less."""
+        """Sleeps; returns at once for zero or less."""
         await asyncio.sleep(max(0.0, seconds))

@@ -1,7 +1,6 @@
-"""Sends what stands in the outbox: bubble by bubble, in a person's rhythm, again when it failed.
+"""Sends the bubbles in the outbox one by one at a person's typing speed, and retries those that fail.
 
-Every change of state is committed before and after the platform is asked. Knows no platform but by its contract,
-and nothing of how the bubbles came about.
+Every change of state is committed before and after the platform is called, so a crash never sends a bubble twice.
 """
 
 import asyncio
@@ -11,36 +10,36 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from random import Random
 
-from bot.cancellation import CancelledByEvent, cancel_on_event
+from bot.cancellation import CancelledByEvent, cancel_on_event, cancel_tasks
 from bot.chat.split_text import split
 from bot.clock import Clock
 from bot.platforms import Outgoing, Platform, SendFailed
 from bot.platforms.connection import PlatformConnection
 from bot.store import Store, outbox
-from bot.store.schema import Bubble, Chat
+from bot.store.schema import Chat, OutboxMessage
 from doppel.adapters.habits import Habits
 from doppel.i18n import tr
 from doppel.system.backoff import Backoff
 
 TYPING_SECONDS = 4.0
-"""How often "typing" is shown anew; services let it fade after five seconds or more."""
+"""How often "typing" is shown again; services hide it after five seconds or more."""
 
-ATTEMPTS = 8
-GIVE_UP_AFTER = timedelta(hours=1)
-"""A bubble that failed so often and is so old is given up; an outage of some minutes costs nothing."""
+MAX_ATTEMPTS = 8
+MAX_AGE = timedelta(hours=1)
+"""A bubble is dropped after this many attempts and this much time, so a short outage loses nothing."""
 
 log = logging.getLogger(__name__)
 
 
 class Delivery:
-    """Sends the bubbles of any chat; callers see to it that one chat is served by one task.
+    """Sends the bubbles of any chat. Callers must serve each chat from one task only.
 
     Args:
-        store: where the outbox is.
-        lines: the platforms that are on, by name.
+        store: holds the outbox.
+        connections: the platforms that are on, by name.
         clock: time.
         random: for the waits after failures.
-        habits: the timing in force.
+        habits: returns the typing speed in use.
     """
 
     def __init__(
@@ -56,109 +55,120 @@ class Delivery:
         self._clock = clock
         self._random = random
         self._habits = habits
-        self._sending: set[asyncio.Task[bool]] = set()
-        self._unsure_since: dict[int, datetime] = {}
+        self._sends: set[asyncio.Task[bool]] = set()
+        self._unconfirmed_since: dict[int, datetime] = {}
         self.sent = {"reply": 0, "post": 0}
         """Turns sent since the start, by kind."""
 
     def fit(self, platform: str, bubbles: Sequence[str]) -> list[str]:
-        """The bubbles, cut where one is longer than the platform takes."""
+        """The bubbles, split where one is longer than the platform allows."""
         service = self._connections[platform].platform
         return [piece for bubble in bubbles for piece in split(bubble, service.limit, service.length)]
 
     @asynccontextmanager
     async def typing(self, chat: Chat) -> AsyncIterator[None]:
-        """Shows "typing" in the chat for as long as the block runs."""
-        visible_messages = asyncio.create_task(self._show_typing(self._connections[chat.platform].platform, chat.chat))
+        """Shows "typing" in the chat while the block runs."""
+        task = asyncio.create_task(self._show_typing(self._connections[chat.platform].platform, chat.chat))
         try:
             yield
         finally:
-            visible_messages.cancel()
-            await asyncio.gather(visible_messages, return_exceptions=True)
+            await cancel_tasks(task)
 
     async def send_pending(
-        self, chat: Chat, interruption: asyncio.Event | None = None, since: datetime | None = None
+        self, chat: Chat, cancel: asyncio.Event | None = None, since: datetime | None = None
     ) -> None:
         """Sends the chat's pending bubbles in order; returns when none is left.
 
         Args:
-            chat: whose outbox.
-            interruption: stops a reply between two bubbles; posts go on.
-            since: when the first bubble began to be thought of; that time counts as typing.
+            chat: the chat whose outbox is sent.
+            cancel: stops a reply between two bubbles; posts are always finished.
+            since: when generation of the first bubble began; that time counts as typing time.
 
         Raises:
-            Interrupted: bubbles of a reply are left unsent.
+            CancelledByEvent: bubbles of a reply are left unsent.
         """
         connection = self._connections[chat.platform]
         backoff = Backoff(self._random, longest=300.0)
         while (bubble := await self._store.run(outbox.next_pending, chat.id)) is not None:
-            stop = interruption if bubble.kind == "reply" else None
-            await cancel_on_event(self._wait_for_turn(connection, chat, bubble, since or self._clock.now()), stop)
+            stop = cancel if bubble.kind == "reply" else None
+            await cancel_on_event(self._wait_to_send(connection, chat, bubble, since or self._clock.now()), stop)
             if stop is not None and stop.is_set():
                 raise CancelledByEvent
             since = None
             task = asyncio.create_task(self._send(connection.platform, chat, bubble, backoff))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-            # Shielded: a bubble on its way is followed to its end even when the daemon stops; see `finish`.
+            self._sends.add(task)
+            task.add_done_callback(self._sends.discard)
+            # Shielded: a send in progress completes even when the daemon stops; see `finish`.
             if await asyncio.shield(task) and bubble.position == 0:
                 self.sent[bubble.kind] += 1
 
     async def finish(self, seconds: float) -> None:
-        """Gives bubbles on their way so long to arrive."""
-        if self._sending:
-            await asyncio.wait(self._sending, timeout=seconds)
+        """Waits up to `seconds` for sends in progress."""
+        if self._sends:
+            await asyncio.wait(self._sends, timeout=seconds)
 
-    async def _wait_for_turn(self, connection: PlatformConnection, chat: Chat, bubble: Bubble, since: datetime) -> None:
-        """Waits for the connection, for the time a failed bubble may be tried again, and for the typing."""
+    async def _wait_to_send(
+        self, connection: PlatformConnection, chat: Chat, bubble: OutboxMessage, since: datetime
+    ) -> None:
+        """Waits for the connection, for the retry time of a failed bubble, and for the typing time of a new one."""
         await connection.connected.wait()
         if bubble.not_before is not None:
             await self._clock.sleep((bubble.not_before - self._clock.now()).total_seconds())
         if bubble.attempts == 0:
-            spent = (self._clock.now() - since).total_seconds()
+            elapsed = (self._clock.now() - since).total_seconds()
             async with self.typing(chat):
-                await self._clock.sleep(self._habits().typing_seconds(bubble.text) - spent)
+                await self._clock.sleep(self._habits().typing_seconds(bubble.text) - elapsed)
 
     async def _show_typing(self, platform: Platform, chat: str) -> None:
         while True:
             await platform.typing(chat)
             await self._clock.sleep(TYPING_SECONDS)
 
-    async def _send(self, platform: Platform, chat: Chat, bubble: Bubble, backoff: Backoff) -> bool:
-        """Sends one bubble and commits how it went; tells whether it was sent."""
-        quoted = None
+    async def _send(self, platform: Platform, chat: Chat, bubble: OutboxMessage, backoff: Backoff) -> bool:
+        """Sends one bubble and commits the outcome; True if it was sent."""
+        reply_to = None
         if chat.kind == "group" and bubble.position == 0 and bubble.inbox_id is not None:
-            quoted = await self._store.run(outbox.answered_message_id, bubble)
+            reply_to = await self._store.run(outbox.answered_message_id, bubble)
         await self._store.run(outbox.mark_sending, bubble.id, self._clock.now())
-        outgoing = Outgoing(id=bubble.id, chat=chat.chat, text=bubble.text, reply_to=quoted)
+        outgoing = Outgoing(id=bubble.id, chat=chat.chat, text=bubble.text, reply_to=reply_to)
         try:
             message_id = await platform.send(outgoing)
         except SendFailed as failure:
-            await self._failed(platform, bubble, failure, backoff)
+            await self._handle_failure(platform, bubble, failure, backoff)
             return False
         except Exception as error:
-            # A platform's own mistake: nobody knows whether the bubble arrived.
-            log.exception(tr("{platform}: failed while sending", platform=platform.name))
-            await self._failed(platform, bubble, SendFailed(repr(error), unknown=True), backoff)
+            # A bug in the platform: the bubble may or may not have arrived.
+            log.exception(tr("{platform}: sending failed", platform=platform.name))
+            await self._handle_failure(platform, bubble, SendFailed(repr(error), unknown=True), backoff)
             return False
         await self._store.run(outbox.mark_sent, bubble.id, message_id, self._clock.now())
-        self._unsure_since.pop(bubble.id, None)
+        self._unconfirmed_since.pop(bubble.id, None)
         backoff.reset()
         return True
 
-    async def _failed(self, platform: Platform, bubble: Bubble, failure: SendFailed, backoff: Backoff) -> None:
+    async def _handle_failure(
+        self, platform: Platform, bubble: OutboxMessage, failure: SendFailed, backoff: Backoff
+    ) -> None:
+        """Decides whether a bubble is retried, dropped, or left unconfirmed, and commits that."""
         now, values = self._clock.now(), {"platform": platform.name, "error": failure}
         seconds = backoff.next() if failure.retry_after is None else failure.retry_after
         if failure.unknown:
-            self._unsure_since.setdefault(bubble.id, now)
-        unsure_since = self._unsure_since.get(bubble.id)
-        forgotten = unsure_since is not None and now + timedelta(seconds=seconds) > unsure_since + outbox.RESEND_WINDOW
-        if unsure_since is not None and (forgotten or not platform.resend_is_safe):
-            log.warning(tr("{platform}: a bubble may not have arrived; it is not sent again: {error}", **values))
+            self._unconfirmed_since.setdefault(bubble.id, now)
+        unconfirmed_since = self._unconfirmed_since.get(bubble.id)
+        retry_at, attempts = now + timedelta(seconds=seconds), bubble.attempts + 1
+        if unconfirmed_since is not None and (
+            not platform.resend_is_safe or retry_at > unconfirmed_since + outbox.RESEND_WINDOW
+        ):
+            log.warning(tr("{platform}: delivery unconfirmed; not retrying to avoid a duplicate: {error}", **values))
             await self._store.run(outbox.mark_unknown, bubble.id, str(failure), now)
-        elif failure.permanent or (bubble.attempts + 1 >= ATTEMPTS and now - bubble.created_at >= GIVE_UP_AFTER):
-            log.warning(tr("{platform}: a bubble was given up: {error}", **values))
+        elif failure.permanent:
+            log.warning(tr("{platform}: message dropped: {error}", **values))
+            await self._store.run(outbox.mark_failed, bubble.id, str(failure), now)
+        elif attempts >= MAX_ATTEMPTS and now - bubble.created_at >= MAX_AGE:
+            log.warning(
+                tr("{platform}: message dropped after {attempts} attempts: {error}", attempts=attempts, **values)
+            )
             await self._store.run(outbox.mark_failed, bubble.id, str(failure), now)
         else:
-            log.info(tr("{platform}: sent again in {seconds} s: {error}", seconds=round(seconds, 1), **values))
-            await self._store.run(outbox.schedule_retry, bubble.id, str(failure), now + timedelta(seconds=seconds), now)
+            log.info(tr("{platform}: retrying in {seconds} s: {error}", seconds=round(seconds, 1), **values))
+            await self._store.run(outbox.schedule_retry, bubble.id, str(failure), retry_at, now)

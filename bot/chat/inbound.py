@@ -1,11 +1,11 @@
-"""Messages in: admitted, committed to the inbox, handed to the chat's conversation. Knows no platform and no engine."""
+"""Stores incoming messages and hands each to its chat's conversation."""
 
 import asyncio
 import logging
 from collections.abc import Mapping
 
 from bot.chat.access import AccessList
-from bot.chat.conversation import Conversation, Services
+from bot.chat.conversation import ChatConversation, Services
 from bot.platforms import Incoming
 from bot.platforms.connection import PlatformConnection
 from bot.store import inbox, outbox
@@ -16,56 +16,61 @@ log = logging.getLogger(__name__)
 
 
 class ChatRouter:
-    """All chats at once."""
+    """Keeps one conversation for each active chat, on all platforms."""
 
     def __init__(self, services: Services, access: AccessList, connections: Mapping[str, PlatformConnection]) -> None:
         self._services = services
         self._access = access
         self._connections = connections
-        self._conversations: dict[int, Conversation] = {}
+        self._conversations: dict[int, ChatConversation] = {}
         self._closed = False
 
     async def receive(self, incoming: Incoming) -> None:
-        """Commits a message, if its writer is allowed, and sees to it that it gets an answer.
+        """Commits a message to the inbox if its sender is allowed, and starts a reply if it needs one.
 
-        Nothing of a writer who is not allowed is stored. In an allowed group, what is not addressed to the
-        persona is stored as context. Raises DoppelError when the disk fails: the platform must not confirm.
+        Nothing from a sender who is not allowed is stored. In an allowed group, messages that do not mention the bot
+        are stored as context. Raises DoppelError when the disk fails: the platform must not acknowledge the message.
         """
         if not self._access.allows(incoming) or not incoming.text.strip():
             return
-        fields = {name: getattr(incoming, name) for name in NewMessage.__struct_fields__}
-        chat = await self._services.store.run(inbox.receive, NewMessage(**fields), self._services.clock.now())
+        message = NewMessage(**{name: getattr(incoming, name) for name in NewMessage.__struct_fields__})
+        chat = await self._services.store.run(inbox.receive, message, self._services.clock.now())
         if chat is not None and incoming.mentions_bot and not self._closed:
             self._conversation(chat).on_message()
 
     async def resume(self) -> None:
-        """Takes up what the last run left: messages to answer and bubbles to send."""
-        resendable = {name for name, connection in self._connections.items() if connection.platform.resend_is_safe}
-        for unsure in await self._services.store.run(outbox.recover, resendable, self._services.clock.now()):
-            where = {"platform": unsure.platform, "chat": unsure.chat}
+        """Continues where the last run stopped: unanswered messages and unsent bubbles."""
+        resend_safe = {name for name, connection in self._connections.items() if connection.platform.resend_is_safe}
+        now = self._services.clock.now()
+        for send in await self._services.store.run(outbox.recover_interrupted_sends, resend_safe, now):
+            values = {"platform": send.platform, "chat": send.chat}
             log.warning(
-                tr("{platform}: doppel ended while a bubble to {chat} was being sent; it is sent again", **where)
-                if unsure.again
+                tr("{platform}: doppel stopped while sending to {chat}; sending it again", **values)
+                if send.is_resent
                 else tr(
-                    "{platform}: doppel ended while a bubble to {chat} was being sent; it may have arrived", **where
+                    "{platform}: doppel stopped while sending to {chat}; delivery unconfirmed, not retrying to avoid "
+                    "a duplicate",
+                    **values,
                 )
             )
         for chat in await self._services.store.run(inbox.unfinished_chats):
             self.wake(chat)
 
     def wake(self, chat: Chat) -> None:
-        """There may be something to answer or to send in the chat; nothing happens while its platform is off."""
+        """Checks a chat for messages to answer or bubbles to send; does nothing while its platform is off."""
         if chat.platform in self._connections and not self._closed:
             self._conversation(chat).wake()
 
     async def close(self, seconds: float) -> None:
-        """Stops thinking at once and gives bubbles on their way so long to arrive; the rest stays in the store."""
+        """Stops generating at once and gives sends in progress `seconds` to finish; the rest stays in the store."""
         self._closed = True
-        await asyncio.gather(*(one.close() for one in self._conversations.values()))
+        await asyncio.gather(*(conversation.close() for conversation in self._conversations.values()))
         await self._services.delivery.finish(seconds)
 
-    def _conversation(self, chat: Chat) -> Conversation:
+    def _conversation(self, chat: Chat) -> ChatConversation:
         if chat.id not in self._conversations:
-            self._conversations = {key: one for key, one in self._conversations.items() if not one.idle}
-            self._conversations[chat.id] = Conversation(chat, self._services)
+            self._conversations = {
+                chat_id: conversation for chat_id, conversation in self._conversations.items() if not conversation.idle
+            }
+            self._conversations[chat.id] = ChatConversation(chat, self._services)
         return self._conversations[chat.id]

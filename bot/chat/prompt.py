@@ -1,17 +1,17 @@
-"""From stored messages to the turns of a prompt. Knows neither store nor engine at work."""
+"""Turns stored messages into the turns of a prompt."""
 
 from collections.abc import Iterable
 
 from doppel.transcript import ME, Turn, normalize, pseudonym
 
 
-def turns_of(platform: str, said: Iterable[tuple[str | None, str]]) -> list[Turn]:
+def to_turns(platform: str, messages: Iterable[tuple[str | None, str]]) -> list[Turn]:
     """Turns of (sender, text) pairs, oldest first; sender None is the persona.
 
-    Consecutive messages of one speaker become one turn; texts that are empty once normalized are left out.
+    Consecutive messages of one sender become one turn. Texts that are empty after normalization are left out.
     """
     turns: list[Turn] = []
-    for sender, text in said:
+    for sender, text in messages:
         bubble = normalize(text)
         if not bubble:
             continue

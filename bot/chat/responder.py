@@ -1,38 +1,33 @@
-"""The persona as the daemon has it loaded: one engine, one adapter in use, swapped between two turns.
-
-Knows how to say a turn; knows no chat, no store and no platform.
-"""
+"""Writes the persona's replies and posts with the adapter in use, which can be replaced between two turns."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from bot.clock import Clock
+from bot.store.schema import IgnoreReason
 from doppel.adapters.habits import Habits
-from doppel.config import Config
+from doppel.config import ReplySettings
 from doppel.engine import Engine, Sampling
 from doppel.i18n import tr
 from doppel.persona import Bubble, Persona, speak
 from doppel.transcript import Turn
 
-TRIES = 3
-"""A model may end its turn before it says anything; it is asked again so often."""
+MAX_ATTEMPTS = 3
+"""Generations for one reply: a model may end its turn before it writes anything."""
 
-OBJECTIONS = 2
-"""The guard may object to a reply so often; then nothing is said."""
-
-SILENT = "the persona had nothing to say"
-BLOCKED = "the guard kept the reply back"
-"""Reasons of messages that were thought about and left without a reply."""
+MAX_BLOCKED = 2
+"""Generations that the guard may block; after that there is no reply."""
 
 log = logging.getLogger(__name__)
 
 
 class LoadedAdapter(msgspec.Struct, frozen=True):
-    """An adapter in the engine: whose it is, the engine's name for it, how it is sampled."""
+    """An adapter that is loaded in the engine; `name` is the engine's name for it."""
 
     persona: Persona
     name: str
@@ -44,97 +39,104 @@ class LoadedAdapter(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A turn the persona wants to say: its bubbles (none: it keeps silent, and why) and the adapter it came from."""
+    """A reply or post, and the adapter version that wrote it. Without bubbles, `reason` says why it is empty."""
 
     bubbles: tuple[str, ...]
     version: str
-    silence: str = SILENT
+    reason: IgnoreReason = IgnoreReason.SILENT
 
 
 class Responder:
-    """Speaks with the adapter in use once `wake` was called; before that everybody waits."""
+    """Generates replies once `start` has been called; until then callers wait.
 
-    def __init__(self, config: Config, clock: Clock) -> None:
-        self._config = config
+    Args:
+        reply: sampling overrides and the limits of a reply.
+        zone: the owner's time zone, for the transcript's header.
+        clock: time.
+    """
+
+    def __init__(self, reply: ReplySettings, zone: ZoneInfo, clock: Clock) -> None:
+        self._reply = reply
+        self._zone = zone
         self._clock = clock
         self._engine: Engine | None = None
-        self._loaded: LoadedAdapter | None = None
-        self._ready = asyncio.Event()
+        self._adapter: LoadedAdapter | None = None
+        self._started = asyncio.Event()
 
     @property
-    def loaded(self) -> LoadedAdapter | None:
-        """The adapter in use; None before the persona is awake."""
-        return self._loaded
+    def adapter(self) -> LoadedAdapter | None:
+        """The adapter in use; None before `start`."""
+        return self._adapter
 
     @property
     def habits(self) -> Habits:
         """The timing of the adapter in use."""
-        return self._loaded.persona.habits if self._loaded else Habits()
+        return self._adapter.persona.habits if self._adapter else Habits()
 
     def is_ready(self) -> bool:
-        """Whether a reply can be given now."""
+        """Whether the engine can generate a reply now."""
         return self._engine is not None and self._engine.health().ready
 
-    def start(self, engine: Engine, loaded: LoadedAdapter) -> None:
-        """From now on turns are said with this engine and adapter."""
+    def start(self, engine: Engine, adapter: LoadedAdapter) -> None:
+        """Begins to answer with this engine and adapter."""
         self._engine = engine
-        self._loaded = loaded
-        self._ready.set()
+        self._adapter = adapter
+        self._started.set()
 
     async def wait_until_ready(self) -> None:
-        """Waits until `wake` was called."""
-        await self._ready.wait()
+        """Waits for `start`."""
+        await self._started.wait()
 
-    def switch_adapter(self, loaded: LoadedAdapter) -> None:
-        """Turns that begin after this use the new adapter; those being said end with the old one."""
-        self._loaded = loaded
+    def switch_adapter(self, adapter: LoadedAdapter) -> None:
+        """Uses another adapter from the next turn on; a turn in progress finishes with the old one."""
+        self._adapter = adapter
 
     async def respond(
         self, *, kind: str, platform: str, contact: str | None = None, turns: Sequence[Turn] = ()
     ) -> Reply:
-        """The persona's next turn; silence, when the guard objects to what it says, and to what it says instead.
+        """The persona's next turn; empty when the model has nothing to say or the guard blocks what it says.
 
         Args:
             kind: `dm`, `group` or `post`.
-            platform: where it will be said.
-            contact: pseudonym of the other person, in a conversation of two.
-            turns: what was said before, oldest first; empty: the persona speaks of its own accord.
+            platform: where the turn will be sent.
+            contact: pseudonym of the other person, in a direct message.
+            turns: the conversation so far, oldest first; empty for a post.
 
         Raises:
             EngineError: the engine is full, closed or failed.
         """
         await self.wait_until_ready()
         reply = Reply((), "")
-        objections = 0
-        for _ in range(TRIES):
-            reply = await self._try(kind, platform, contact, turns)
-            objections += reply.silence == BLOCKED
-            if reply.bubbles or objections == OBJECTIONS:
+        blocked = 0
+        for _ in range(MAX_ATTEMPTS):
+            reply = await self._generate(kind, platform, contact, turns)
+            blocked += reply.reason is IgnoreReason.BLOCKED
+            if reply.bubbles or blocked == MAX_BLOCKED:
                 break
         return reply
 
-    async def _try(self, kind: str, platform: str, contact: str | None, turns: Sequence[Turn]) -> Reply:
-        """One turn, all of it with the adapter that is in use when it begins."""
-        engine, loaded, reply = self._engine, self._loaded, self._config.reply
+    async def _generate(self, kind: str, platform: str, contact: str | None, turns: Sequence[Turn]) -> Reply:
+        """Generates one turn with the adapter that is in use when it begins, and checks it with the guard."""
+        engine, adapter = self._engine, self._adapter
         assert engine is not None
-        assert loaded is not None
-        header = loaded.persona.header(
-            kind=kind, now=self._clock.now(), zone=self._config.zone, platform=platform, contact=contact
+        assert adapter is not None
+        header = adapter.persona.header(
+            kind=kind, now=self._clock.now(), zone=self._zone, platform=platform, contact=contact
         )
-        words = speak(
+        events = speak(
             engine,
-            loaded.name,
+            adapter.name,
             header,
             turns,
-            loaded.sampling,
-            max_bubbles=reply.max_bubbles,
-            candidates=reply.candidates,
+            adapter.sampling,
+            max_bubbles=self._reply.max_bubbles,
+            candidates=self._reply.candidates,
         )
-        async with aclosing(words) as events:
+        async with aclosing(events):
             bubbles = [event.text async for event in events if isinstance(event, Bubble)]
-        guard = loaded.persona.guard if reply.guard else None
+        guard = adapter.persona.guard if self._reply.guard else None
         objection = guard.objects("\n".join(bubbles)) if guard is not None else None
         if objection is not None:
-            log.warning(tr("{platform}: a reply is not sent: {reason}", platform=platform, reason=objection))
-            return Reply((), loaded.version, BLOCKED)
-        return Reply(tuple(bubbles), loaded.version)
+            log.warning(tr("{platform}: reply blocked: {reason}", platform=platform, reason=objection))
+            return Reply((), adapter.version, IgnoreReason.BLOCKED)
+        return Reply(tuple(bubbles), adapter.version)

@@ -1,4 +1,4 @@
-"""Cuts a bubble that is too long for a platform where a person would: line, sentence, word. Knows no platform."""
+"""Splits a bubble that is too long for a platform at line, sentence or word boundaries."""
 
 import re
 import unicodedata
@@ -14,25 +14,25 @@ _SKIN_TONES = range(0x1F3FB, 0x1F400)
 
 
 def split(text: str, limit: int, length: Callable[[str], int]) -> list[str]:
-    """Pieces of at most `limit`, in order; only white space at the cuts is lost.
+    """Splits a text into pieces of at most `limit`, in order; only white space at the cuts is lost.
 
     Args:
         text: any text.
-        limit: longest piece, in the units of `length`; at least the length of one character.
-        length: measures a text in the platform's units; grows with every character.
+        limit: maximum length of a piece, in the units of `length`; at least that of one character.
+        length: returns the length of a text in the platform's units; must grow with every character.
     """
     pieces = []
     rest = text.strip()
     while length(rest) > limit:
-        room = _longest_prefix(rest, limit, length)
-        cut = _cut(rest, room)
+        max_length = _longest_prefix(rest, limit, length)
+        cut = _cut(rest, max_length)
         pieces.append(rest[:cut].rstrip())
         rest = rest[cut:].lstrip()
     return [piece for piece in (*pieces, rest) if piece]
 
 
 def _longest_prefix(text: str, limit: int, length: Callable[[str], int]) -> int:
-    """How many characters fit; at least one, so that there is always progress."""
+    """How many characters fit; at least one, so that splitting always makes progress."""
     low, high = 1, min(len(text), limit)
     while low < high:
         middle = (low + high + 1) // 2
@@ -43,24 +43,24 @@ def _longest_prefix(text: str, limit: int, length: Callable[[str], int]) -> int:
     return low
 
 
-def _cut(text: str, room: int) -> int:
-    """Where to cut so that at most `room` characters come before: not in the first half, if there is a choice."""
+def _cut(text: str, max_length: int) -> int:
+    """Where to cut within `max_length` characters: at the best boundary of the second half, if there is one."""
     for boundary in _BOUNDARIES:
         cuts = [
             match.start()
-            for match in boundary.finditer(text, 0, room + 1)
-            if max(1, room // 2) <= match.start() <= room
+            for match in boundary.finditer(text, 0, max_length + 1)
+            if max(1, max_length // 2) <= match.start() <= max_length
         ]
         if cuts:
             return cuts[-1]
-    cut = room
-    while cut > 1 and _belongs_to_previous(text, cut):
+    cut = max_length
+    while cut > 1 and _splits_character(text, cut):
         cut -= 1
-    return cut if cut > 1 or not _belongs_to_previous(text, cut) else room
+    return cut if cut > 1 or not _splits_character(text, cut) else max_length
 
 
-def _belongs_to_previous(text: str, at: int) -> bool:
-    """Whether a cut before `text[at]` would tear one visible character."""
+def _splits_character(text: str, at: int) -> bool:
+    """Whether a cut before `text[at]` would split one visible character."""
     character = text[at]
     return (
         unicodedata.combining(character) != 0

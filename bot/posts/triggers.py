@@ -1,7 +1,7 @@
-"""When a post is due: slots from a cron line or an interval, the same ones after every restart.
+"""When posts are due: slots from a cron expression or an interval, the same ones after every restart.
 
-A slot is the moment as written in config.yaml; its `moment` is the slot plus the jitter, which is drawn from the
-schedule's name and the slot, so that a restart does not draw again. Knows neither store nor persona.
+A slot is the scheduled time; its fire time is the slot plus a jitter. The jitter is drawn from the schedule's name and
+the slot, so a restart does not change it.
 """
 
 import re
@@ -20,7 +20,7 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-"""Intervals count from here, so that `6h` means the same moments whenever the daemon was started."""
+"""Start of all intervals, so that `6h` has the same slots whenever the daemon was started."""
 
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
@@ -29,59 +29,59 @@ class PostTrigger:
     """The slots of one schedule.
 
     Raises:
-        UserError: `cron` is not five fields of cron.
+        UserError: `cron` is not a valid cron expression of five fields.
     """
 
     def __init__(self, post: PostSettings, zone: ZoneInfo) -> None:
         self._name = post.name
         self.jitter = timedelta(minutes=post.jitter_minutes)
-        """The longest delay of a slot's moment."""
+        """The longest delay between a slot and its fire time."""
         self._trigger = _interval(post.every) if post.every else _cron(post, zone)
         self.text = f"{post.every or post.cron} {zone.key} {post.jitter_minutes:g}"
-        """What the slots depend on; another text means other slots."""
+        """Everything the slots depend on; the schedule has changed if this differs from the stored text."""
 
     def slots(self, start: datetime) -> Iterator[datetime]:
-        """The slots from `start` on, in UTC, without end as far as the rhythm has none."""
+        """The slots from `start` on, in UTC; usually endless."""
         following = self._trigger.get_next_fire_time(None, start)
         while following is not None:
             yield following.astimezone(UTC)
             following = self._trigger.get_next_fire_time(following, following + timedelta(microseconds=1))
 
     def fire_time(self, slot: datetime) -> datetime:
-        """When the post of a slot is made: up to the jitter later."""
+        """When the post of a slot is made: the slot plus its jitter."""
         return slot + self.jitter * Random(f"{self._name} {slot.isoformat()}").random()
 
     def due(self, since: datetime, now: datetime) -> list[datetime]:
-        """The slots at or after `since` whose moment has come by `now`, oldest first."""
-        passed = []
+        """The slots at or after `since` whose fire time is not after `now`, oldest first."""
+        due_slots = []
         for slot in self.slots(since):
             if slot > now:
                 break
             if self.fire_time(slot) <= now:
-                passed.append(slot)
-        return passed
+                due_slots.append(slot)
+        return due_slots
 
     def next_fire_time(self, after: datetime) -> datetime | None:
-        """The first moment later than `after`."""
-        best: datetime | None = None
+        """The first fire time later than `after`."""
+        earliest: datetime | None = None
         for slot in self.slots(after - self.jitter):
-            if best is not None and slot >= best:
+            if earliest is not None and slot >= earliest:
                 break
             fire_time = self.fire_time(slot)
-            if fire_time > after and (best is None or fire_time < best):
-                best = fire_time
-        return best
+            if fire_time > after and (earliest is None or fire_time < earliest):
+                earliest = fire_time
+        return earliest
 
 
 class ApschedulerTrigger(BaseTrigger):  # type: ignore[misc]
-    """A rhythm as APScheduler wants it."""
+    """Adapts a `PostTrigger` to APScheduler."""
 
     def __init__(self, trigger: PostTrigger) -> None:
-        self._rhythm = trigger
+        self._trigger = trigger
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        """The next moment later than now and than the one before."""
-        return self._rhythm.next_fire_time(max(now, previous_fire_time or now))
+        """The first fire time later than both arguments."""
+        return self._trigger.next_fire_time(max(now, previous_fire_time or now))
 
 
 def _interval(every: str) -> BaseTrigger:
@@ -99,7 +99,7 @@ def _cron(post: PostSettings, zone: ZoneInfo) -> BaseTrigger:
         parts = {"minute": minute, "hour": hour, "month": month}
         if "*" in (day[:1], weekday[:1]):
             return CronTrigger(**parts, day=day, day_of_week=_weekdays(weekday), timezone=zone)
-        # Where both name days, cron means either; APScheduler would mean both.
+        # If both fields are set, cron fires on either; APScheduler would fire only when both match.
         days = CronTrigger(**parts, day=day, timezone=zone)
         return OrTrigger([days, CronTrigger(**parts, day_of_week=_weekdays(weekday), timezone=zone)])
     except ValueError as error:
@@ -107,7 +107,7 @@ def _cron(post: PostSettings, zone: ZoneInfo) -> BaseTrigger:
 
 
 def _weekdays(field: str) -> str:
-    """Cron's weekday field, where 0 and 7 are Sunday, as the names APScheduler counts otherwise."""
+    """Translates cron's weekday field, where 0 and 7 are Sunday, to names: APScheduler counts from Monday."""
     if field == "*":
         return field
     chosen: set[int] = set()

@@ -1,7 +1,7 @@
-"""The daemon's database: one writer on a thread of its own, so the event loop never waits for the disk.
+"""The daemon's database. One thread does all reads and writes, so the event loop never waits for the disk.
 
-`Store.run` takes a function of a connection (those of `bot.store.inbox`, `outbox` and `schedule`) and
-runs it as one transaction. Knows when to commit, and nothing of what is stored.
+`Store.run` takes a function whose first argument is a connection (those of `bot.store.inbox`, `outbox` and `slots`) and
+runs it as one transaction.
 """
 
 import asyncio
@@ -26,19 +26,19 @@ R = TypeVar("R")
 
 
 class Store:
-    """An open database, brought to the present tables. Every call runs in order on one thread.
+    """An open database, migrated to the current tables. Calls run one after another on one thread.
 
     Args:
-        url: SQLAlchemy URL; a SQLite file and its folder are made when missing.
+        url: SQLAlchemy URL; a SQLite file and its folder are created if missing.
 
     Raises:
-        UserError: the place cannot be written, is no database, was written by a newer doppel, or is in use by
+        UserError: the path cannot be written, is not a database, was written by a newer doppel, or is in use by
             another process.
     """
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
-        self._place = self._engine.url.database or url
+        self._path = self._engine.url.database or url
         self._lock = _lock(self._engine)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         try:
@@ -49,15 +49,15 @@ class Store:
             raise
 
     async def run(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Runs `work(connection, ...)` as one transaction: all of it is on disk when this returns, or none.
+        """Runs `work(connection, ...)` as one transaction: when this returns, all of it is on disk.
 
-        Cancelling the caller does not undo work that has begun. Raises DoppelError when the disk fails.
+        Cancelling the caller does not undo work that has started. Raises DoppelError when the database fails.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, partial(self._transaction, work, *args, **kwargs))
 
     def close(self) -> None:
-        """Waits for what was asked for and closes the database."""
+        """Finishes the queued work and closes the database."""
         self._thread.submit(self._connection.close).result()
         self._thread.shutdown()
         self._engine.dispose()
@@ -71,10 +71,10 @@ class Store:
         try:
             connection = self._engine.connect()
             with connection.begin():
-                migrate(connection, self._place)
+                migrate(connection, self._path)
         except DBAPIError as error:
             raise UserError(
-                tr("{path}: cannot be used as database: {error}", path=self._place, error=error.orig)
+                tr("{path}: cannot be used as a database: {error}", path=self._path, error=error.orig)
             ) from None
         return connection
 
@@ -83,7 +83,7 @@ class Store:
             with self._connection.begin():
                 return work(self._connection, *args, **kwargs)
         except DBAPIError as error:
-            raise DoppelError(tr("{path}: the database failed: {error}", path=self._place, error=error.orig)) from error
+            raise DoppelError(tr("{path}: database error: {error}", path=self._path, error=error.orig)) from error
 
 
 def _engine(url: str) -> Engine:
@@ -92,7 +92,7 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             path = Path(parsed.database)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)  # it holds conversations: nobody else's business on this machine
+            path.touch(mode=0o600)  # holds private conversations: no access for other users of this machine
         engine = create_engine(parsed, poolclass=NullPool)
     except (ArgumentError, ImportError) as error:
         raise UserError(tr("config.yaml: `store`: {error}", error=error)) from None
@@ -105,24 +105,24 @@ def _engine(url: str) -> Engine:
 
 
 def _lock(engine: Engine) -> BinaryIO | None:
-    """Keeps a second daemon off a SQLite file: both would send the same bubbles. None: there is no file to lock."""
-    place = engine.url.database
-    if engine.dialect.name != "sqlite" or not place or place == ":memory:":
+    """Locks a SQLite file, since two daemons would both send the same bubbles. None if there is no file to lock."""
+    path = engine.url.database
+    if engine.dialect.name != "sqlite" or not path or path == ":memory:":
         return None
     try:
-        lock = acquire_lock(Path(f"{place}.lock"))
+        lock = acquire_lock(Path(f"{path}.lock"))
     except OSError as error:
-        raise UserError(tr("{path}: cannot be written: {error}", path=place, error=error.strerror)) from None
+        raise UserError(tr("{path}: cannot be written: {error}", path=path, error=error.strerror)) from None
     if lock is None:
         raise UserError(
-            tr("{path}: another `doppel run` is using this database; stop it, or choose another `store`", path=place)
+            tr("{path}: another `doppel run` is using this database; stop it, or choose another `store`", path=path)
         )
     return lock
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    """Durable and patient: a commit survives a power cut, readers and the writer do not block one another."""
-    connection.isolation_level = None  # the driver would commit before data definition; BEGIN is sent below
+    """Makes commits survive a power cut, and lets readers and the writer work at the same time."""
+    connection.isolation_level = None  # the driver would commit before DDL; `_begin_sqlite` sends BEGIN itself
     for setting in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {setting}")
 

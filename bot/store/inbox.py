@@ -1,9 +1,9 @@
-"""What was written to the persona: committed, waiting, answered. Each function is one step of a transaction.
+"""Received messages: committed on arrival, then answered, ignored or failed.
 
-Knows no platform and no engine; the caller says whether a message deserves an answer.
+Every function here runs in its caller's transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, insert, literal, null, or_, select, uni
 from bot.store.schema import (
     Chat,
     ChatKind,
+    IgnoreReason,
     InboxMessage,
     InboxState,
     NewMessage,
@@ -20,18 +21,18 @@ from bot.store.schema import (
     chats,
     inbox,
     outbox,
-    read,
+    to_struct,
 )
 
-NOT_ADDRESSED = "not addressed"
-"""Reason of messages in groups that are kept as context only."""
+VISIBLE = (OutboxState.SENDING, OutboxState.SENT, OutboxState.UNKNOWN)
+"""States of bubbles that the other person may have seen."""
 
-SHOWN: tuple[OutboxState, ...] = ("sending", "sent", "unknown")
-"""States of bubbles that a reader of the chat may have seen."""
+IN_PROMPT = (*VISIBLE, OutboxState.PENDING)
+"""States of bubbles that belong to a prompt's history: also those that are about to be sent."""
 
 
 class HistoryMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of a chat, whoever wrote it; `sender` is None for the persona. `at` is UTC, by our clock."""
+    """One message of a chat, received or sent. `sender` is None for the persona; `at` is UTC by our clock."""
 
     sender: str | None
     text: str
@@ -43,24 +44,24 @@ class HistoryMessage(msgspec.Struct, frozen=True, kw_only=True):
 def get_or_create_chat(
     connection: Connection, platform: str, chat: str, kind: ChatKind | None = None, *, now: datetime
 ) -> Chat:
-    """The row of a conversation, made when it is new. A kind of None stands for "whatever it is"."""
-    mine = (chats.c.platform == platform, chats.c.chat == chat)
-    row = connection.execute(select(chats).where(*mine)).one_or_none()
+    """The chat's row. A new chat whose kind is None (not known yet) is stored as a direct message."""
+    is_chat = (chats.c.platform == platform, chats.c.chat == chat)
+    row = connection.execute(select(chats).where(*is_chat)).one_or_none()
     if row is None:
         values = {"platform": platform, "chat": chat, "kind": kind or "dm", "created_at": now}
         row = connection.execute(insert(chats).values(values).returning(chats)).one()
     elif kind is not None and row.kind != kind:  # a post was sent there before anybody wrote
-        row = connection.execute(update(chats).where(*mine).values(kind=kind).returning(chats)).one()
-    return read(row, Chat)
+        row = connection.execute(update(chats).where(*is_chat).values(kind=kind).returning(chats)).one()
+    return to_struct(row, Chat)
 
 
 def receive(connection: Connection, message: NewMessage, now: datetime) -> Chat | None:
-    """Commits a message as `new`, or as `ignored` context when the persona is not addressed.
+    """Commits a message as `new`, or as `ignored` context if it does not mention the bot.
 
-    Returns its chat, or None when the event is known already.
+    Returns its chat, or None if the event is stored already.
     """
-    seen = select(inbox.c.id).where(inbox.c.platform == message.platform, inbox.c.event_id == message.event_id)
-    if connection.execute(seen).first() is not None:
+    duplicate = select(inbox.c.id).where(inbox.c.platform == message.platform, inbox.c.event_id == message.event_id)
+    if connection.execute(duplicate).first() is not None:
         return None
     chat = get_or_create_chat(connection, message.platform, message.chat, message.kind, now=now)
     connection.execute(
@@ -74,106 +75,111 @@ def receive(connection: Connection, message: NewMessage, now: datetime) -> Chat 
             addressed=message.mentions_bot,
             sent_at=message.sent_at,
             received_at=now,
-            state="new" if message.mentions_bot else "ignored",
-            reason=None if message.mentions_bot else NOT_ADDRESSED,
+            state=InboxState.NEW if message.mentions_bot else InboxState.IGNORED,
+            reason=None if message.mentions_bot else IgnoreReason.NOT_ADDRESSED,
             attempts=0,
         )
     )
     return chat
 
 
-def newest(connection: Connection, platform: str) -> dict[str, str]:
-    """The platform's id of the last message of each of its chats: somebody's, or else the persona's own."""
-    theirs = select(func.max(inbox.c.id)).where(inbox.c.platform == platform).group_by(inbox.c.chat_id)
-    mine = (
-        select(func.max(outbox.c.id))
-        .join(chats, chats.c.id == outbox.c.chat_id)
-        .where(chats.c.platform == platform, outbox.c.message_id.is_not(None))
-        .group_by(outbox.c.chat_id)
-    )
-    known: dict[str, str] = {}
-    for table, last in ((outbox, mine), (inbox, theirs)):
-        rows = select(chats.c.chat, table.c.message_id).join(chats, chats.c.id == table.c.chat_id)
-        known |= {row.chat: row.message_id for row in connection.execute(rows.where(table.c.id.in_(last)))}
-    return known
-
-
 def pending_messages(connection: Connection, chat_id: int) -> list[InboxMessage]:
-    """The chat's messages that still need an answer, oldest first."""
+    """The chat's messages that still need a reply, oldest first."""
     rows = connection.execute(
-        select(inbox).where(inbox.c.chat_id == chat_id, inbox.c.state == "new").order_by(inbox.c.id)
+        select(inbox).where(inbox.c.chat_id == chat_id, inbox.c.state == InboxState.NEW).order_by(inbox.c.id)
     )
-    return [read(row, InboxMessage) for row in rows]
-
-
-def visible_messages(connection: Connection, platform: str, chat: str, limit: int) -> list[HistoryMessage]:
-    """The last messages of a chat as somebody in it sees them, oldest first."""
-    query = select(chats.c.id).where(chats.c.platform == platform, chats.c.chat == chat)
-    chat_id = connection.execute(query).scalar_one_or_none()
-    return [] if chat_id is None else history(connection, chat_id, limit, states=SHOWN, new=True)
-
-
-def prompt_context(connection: Connection, chat_id: int, limit: int) -> tuple[list[HistoryMessage], list[InboxMessage]]:
-    """What was said before in a chat, and what waits for an answer; the last ones, at most `limit` together.
-
-    A chat that is longer loses its oldest messages a quarter of `limit` at a time: in between the beginning stays the
-    same, so that an engine need not read all of it anew for each reply.
-    """
-    asked = pending_messages(connection, chat_id)
-    said = _count(connection, chat_id)
-    step = max(1, limit // 4)
-    over = said + len(asked) - limit
-    dropped = -(-over // step) * step if over > 0 else 0
-    return history(connection, chat_id, max(0, min(said - dropped, limit - len(asked)))), asked
+    return [to_struct(row, InboxMessage) for row in rows]
 
 
 def unfinished_chats(connection: Connection) -> list[Chat]:
     """Chats with a message to answer or a bubble to send."""
     ids = union_all(
-        select(inbox.c.chat_id).where(inbox.c.state == "new"),
-        select(outbox.c.chat_id).where(outbox.c.state == "pending"),
+        select(inbox.c.chat_id).where(inbox.c.state == InboxState.NEW),
+        select(outbox.c.chat_id).where(outbox.c.state == OutboxState.PENDING),
     )
     rows = connection.execute(select(chats).where(chats.c.id.in_(ids)).order_by(chats.c.id))
-    return [read(row, Chat) for row in rows]
+    return [to_struct(row, Chat) for row in rows]
 
 
 def resolve(connection: Connection, ids: Sequence[int], state: InboxState, reason: str | None = None) -> None:
-    """Ends the waiting of messages."""
+    """Gives messages their final state."""
     connection.execute(update(inbox).where(inbox.c.id.in_(ids)).values(state=state, reason=reason))
 
 
-def count_attempt(connection: Connection, ids: Sequence[int], reason: str) -> None:
-    """Notes that an answer was tried and why it failed; the messages keep waiting."""
-    connection.execute(update(inbox).where(inbox.c.id.in_(ids)).values(attempts=inbox.c.attempts + 1, reason=reason))
+def record_attempt(connection: Connection, ids: Sequence[int], error: str) -> None:
+    """Counts a failed attempt to answer messages that stay pending."""
+    connection.execute(update(inbox).where(inbox.c.id.in_(ids)).values(attempts=inbox.c.attempts + 1, reason=error))
 
 
-def _count(connection: Connection, chat_id: int) -> int:
-    """How many messages `history` would find without a limit."""
-    theirs = select(func.count()).where(inbox.c.chat_id == chat_id, inbox.c.state != "new")
-    mine = select(func.count()).where(outbox.c.chat_id == chat_id, outbox.c.state.in_((*SHOWN, "pending")))
-    return connection.execute(theirs).scalar_one() + connection.execute(mine).scalar_one()
+def prompt_context(connection: Connection, chat_id: int, limit: int) -> tuple[list[HistoryMessage], list[InboxMessage]]:
+    """The chat's history and its pending messages, at most `limit` together.
+
+    A longer chat loses its oldest messages `limit // 4` at a time, so that successive prompts begin with the same
+    messages and the engine can reuse its cache of them.
+    """
+    pending = pending_messages(connection, chat_id)
+    size = _history_size(connection, chat_id)
+    step = max(1, limit // 4)
+    excess = size + len(pending) - limit
+    dropped = -(-excess // step) * step if excess > 0 else 0
+    return history(connection, chat_id, max(0, min(size - dropped, limit - len(pending)))), pending
+
+
+def visible_messages(connection: Connection, platform: str, chat: str, limit: int) -> list[HistoryMessage]:
+    """The last messages of a chat as its participants see them, oldest first."""
+    query = select(chats.c.id).where(chats.c.platform == platform, chats.c.chat == chat)
+    chat_id = connection.execute(query).scalar_one_or_none()
+    return [] if chat_id is None else history(connection, chat_id, limit, states=VISIBLE, include_pending=True)
 
 
 def history(
-    connection: Connection, chat_id: int, limit: int, *, states: Sequence[str] = (*SHOWN, "pending"), new: bool = False
+    connection: Connection,
+    chat_id: int,
+    limit: int,
+    *,
+    states: Collection[OutboxState] = IN_PROMPT,
+    include_pending: bool = False,
 ) -> list[HistoryMessage]:
     """The last `limit` messages of a chat, oldest first.
 
     Args:
         connection: in a transaction.
         chat_id: row of the chat.
-        limit: at most so many messages.
-        states: bubbles of the persona in these states count.
-        new: whether messages that still wait for an answer count.
+        limit: maximum number of messages.
+        states: include the persona's bubbles in these states.
+        include_pending: include messages that still need a reply.
     """
-    theirs = select(
+    received = select(
         inbox.c.sender, inbox.c.text, inbox.c.received_at.label("at"), literal(0).label("side"), inbox.c.id,
         null().label("kind"), null().label("adapter"),
-    ).where(inbox.c.chat_id == chat_id, or_(inbox.c.state != "new", literal(new)))  # fmt: skip
-    mine = select(
+    ).where(inbox.c.chat_id == chat_id, or_(inbox.c.state != InboxState.NEW, literal(include_pending)))  # fmt: skip
+    sent = select(
         null().label("sender"), outbox.c.text, outbox.c.changed_at.label("at"), literal(1).label("side"), outbox.c.id,
         outbox.c.kind, outbox.c.adapter,
     ).where(outbox.c.chat_id == chat_id, outbox.c.state.in_(states))  # fmt: skip
-    both = union_all(theirs, mine).subquery()
-    newest = select(both).order_by(both.c.at.desc(), both.c.side.desc(), both.c.id.desc()).limit(limit)
-    return [read(row, HistoryMessage) for row in reversed(connection.execute(newest).all())]
+    both = union_all(received, sent).subquery()
+    newest_first = select(both).order_by(both.c.at.desc(), both.c.side.desc(), both.c.id.desc()).limit(limit)
+    return [to_struct(row, HistoryMessage) for row in reversed(connection.execute(newest_first).all())]
+
+
+def newest_message_ids(connection: Connection, platform: str) -> dict[str, str]:
+    """For each chat of a platform, the platform's id of its last received message, or else of its last sent one."""
+    last_received = select(func.max(inbox.c.id)).where(inbox.c.platform == platform).group_by(inbox.c.chat_id)
+    last_sent = (
+        select(func.max(outbox.c.id))
+        .join(chats, chats.c.id == outbox.c.chat_id)
+        .where(chats.c.platform == platform, outbox.c.message_id.is_not(None))
+        .group_by(outbox.c.chat_id)
+    )
+    message_ids: dict[str, str] = {}
+    for table, last in ((outbox, last_sent), (inbox, last_received)):
+        rows = select(chats.c.chat, table.c.message_id).join(chats, chats.c.id == table.c.chat_id)
+        message_ids |= {row.chat: row.message_id for row in connection.execute(rows.where(table.c.id.in_(last)))}
+    return message_ids
+
+
+def _history_size(connection: Connection, chat_id: int) -> int:
+    """How many messages `history` returns without a limit."""
+    received = select(func.count()).where(inbox.c.chat_id == chat_id, inbox.c.state != InboxState.NEW)
+    sent = select(func.count()).where(outbox.c.chat_id == chat_id, outbox.c.state.in_(IN_PROMPT))
+    return connection.execute(received).scalar_one() + connection.execute(sent).scalar_one()

@@ -1,6 +1,6 @@
-"""Numbered steps from an empty database to the present tables: append-only, applied at start, recorded.
+"""Numbered migrations from an empty database to the current tables: append-only, applied and recorded at start.
 
-Each step carries its own frozen copy of what it makes, so a later change of `schema` cannot change history.
+Each step has its own copy of the tables it creates, so later changes of `schema` cannot change what it does.
 """
 
 from collections.abc import Callable
@@ -39,22 +39,22 @@ _applied = Table(
 )
 
 
-def migrate(connection: Connection, place: str) -> None:
-    """Brings the database to the present tables, within the caller's transaction.
+def migrate(connection: Connection, path: str) -> None:
+    """Applies the missing steps within the caller's transaction.
 
     Args:
-        connection: in a transaction that covers data definition.
-        place: what to call the database in messages.
+        connection: in a transaction that covers DDL.
+        path: the database in messages.
 
     Raises:
-        UserError: a newer doppel has changed this database.
+        UserError: the database was written by a newer doppel.
     """
     version = applied_version(connection)
     if version > len(STEPS):
         raise UserError(
             tr(
-                "{place}: written by a newer doppel (schema {theirs}, this one knows {ours}); update doppel",
-                place=place,
+                "{path}: written by a newer doppel (schema {theirs}, this version supports {ours}); update doppel",
+                path=path,
                 theirs=version,
                 ours=len(STEPS),
             )
@@ -67,7 +67,7 @@ def migrate(connection: Connection, place: str) -> None:
 
 
 def applied_version(connection: Connection) -> int:
-    """Number of the last step applied; 0 for an empty database."""
+    """Number of the last applied step; 0 for an empty database."""
     if not inspect(connection).has_table(_applied.name):
         return 0
     last: int = connection.execute(select(func.coalesce(func.max(_applied.c.number), 0))).scalar_one()
@@ -152,4 +152,4 @@ def inbox_and_outbox(connection: Connection) -> None:
 
 
 STEPS: tuple[Step, ...] = (inbox_and_outbox,)
-"""Every step ever made, in order. Never edit or remove one: append."""
+"""All steps in order. Never edit or remove one; append."""

@@ -1,6 +1,6 @@
-"""What the persona says: written as whole turns, sent bubble by bubble. Each function is a step of a transaction.
+"""The persona's messages: stored as whole turns, sent bubble by bubble.
 
-Knows states, not platforms: whether a bubble may be sent again is the caller's knowledge.
+Every function here runs in its caller's transaction.
 """
 
 from collections.abc import Collection, Sequence
@@ -10,26 +10,29 @@ import msgspec
 from sqlalchemy import Connection, func, insert, select, update
 
 from bot.store.inbox import resolve
-from bot.store.schema import Bubble, TurnKind, chats, inbox, outbox, read
-
-INTERRUPTED = "a new message came before it was sent"
-"""Reason of bubbles dropped because the persona thinks again."""
-
-CUT_SHORT = "doppel ended while this was being sent"
-"""Error of bubbles whose sending nobody saw the end of."""
-
+from bot.store.schema import (
+    InboxState,
+    OutboxError,
+    OutboxMessage,
+    OutboxState,
+    TurnKind,
+    chats,
+    inbox,
+    outbox,
+    to_struct,
+)
 
 RESEND_WINDOW = timedelta(minutes=2)
-"""A service that drops a second sending remembers the first for some minutes only."""
+"""Services that drop a duplicate message remember the first one only for some minutes."""
 
 
 class InterruptedSend(msgspec.Struct, frozen=True, kw_only=True):
-    """A bubble that was being sent when the daemon ended; `again` tells whether it will be sent again."""
+    """A bubble that was being sent when the daemon stopped; `is_resent` if it will be sent again."""
 
     id: int
     platform: str
     chat: str
-    again: bool
+    is_resent: bool
 
 
 def add_turn(
@@ -43,8 +46,8 @@ def add_turn(
     answers: Sequence[int] = (),
     slot_id: int | None = None,
 ) -> int:
-    """Writes a whole turn as pending bubbles and marks the messages it answers; returns the turn's number."""
-    # One writer, so the next number is free; a turn needs no table of its own.
+    """Stores a whole turn as pending bubbles and marks the messages it answers; returns the turn's number."""
+    # There is only one writer, so the next number is free and turns need no table of their own.
     turn: int = connection.execute(select(func.coalesce(func.max(outbox.c.turn), 0))).scalar_one() + 1
     connection.execute(
         insert(outbox),
@@ -55,7 +58,7 @@ def add_turn(
                 "turn": turn,
                 "position": position,
                 "text": text,
-                "state": "pending",
+                "state": OutboxState.PENDING,
                 "adapter": adapter,
                 "inbox_id": answers[-1] if answers else None,
                 "slot_id": slot_id,
@@ -66,85 +69,86 @@ def add_turn(
             for position, text in enumerate(texts)
         ],
     )
-    resolve(connection, answers, "answered")
+    resolve(connection, answers, InboxState.ANSWERED)
     return turn
 
 
-def next_pending(connection: Connection, chat_id: int) -> Bubble | None:
-    """The bubble to send next in a chat."""
-    query = select(outbox).where(outbox.c.chat_id == chat_id, outbox.c.state == "pending")
+def next_pending(connection: Connection, chat_id: int) -> OutboxMessage | None:
+    """The bubble of a chat to send next."""
+    query = select(outbox).where(outbox.c.chat_id == chat_id, outbox.c.state == OutboxState.PENDING)
     row = connection.execute(query.order_by(outbox.c.turn, outbox.c.position).limit(1)).one_or_none()
-    return None if row is None else read(row, Bubble)
+    return None if row is None else to_struct(row, OutboxMessage)
 
 
-def answered_message_id(connection: Connection, bubble: Bubble) -> str | None:
-    """The platform's id of the message a bubble answers."""
+def answered_message_id(connection: Connection, bubble: OutboxMessage) -> str | None:
+    """The platform's id of the message that a bubble answers."""
     return connection.execute(select(inbox.c.message_id).where(inbox.c.id == bubble.inbox_id)).scalar_one_or_none()
 
 
 def mark_sending(connection: Connection, bubble_id: int, now: datetime) -> None:
-    """Commits that the platform is about to be asked."""
-    connection.execute(
-        update(outbox)
-        .where(outbox.c.id == bubble_id)
-        .values(state="sending", attempts=outbox.c.attempts + 1, changed_at=now)
-    )
+    """The platform is about to be called."""
+    _update(connection, bubble_id, now, state=OutboxState.SENDING, attempts=outbox.c.attempts + 1)
 
 
 def mark_sent(connection: Connection, bubble_id: int, message_id: str, now: datetime) -> None:
-    """The platform has it, under this id."""
-    _change(connection, bubble_id, now, state="sent", message_id=message_id, error=None)
+    """The platform has accepted the bubble under this id."""
+    _update(connection, bubble_id, now, state=OutboxState.SENT, message_id=message_id, error=None)
 
 
 def mark_failed(connection: Connection, bubble_id: int, error: str, now: datetime) -> None:
-    """It will not be sent."""
-    _change(connection, bubble_id, now, state="failed", error=error)
+    """The bubble will not be sent."""
+    _update(connection, bubble_id, now, state=OutboxState.FAILED, error=error)
 
 
 def mark_unknown(connection: Connection, bubble_id: int, error: str, now: datetime) -> None:
-    """It may have arrived; sending it again could show it twice."""
-    _change(connection, bubble_id, now, state="unknown", error=error)
+    """The bubble may have arrived; sending it again could show it twice."""
+    _update(connection, bubble_id, now, state=OutboxState.UNKNOWN, error=error)
 
 
 def schedule_retry(connection: Connection, bubble_id: int, error: str, not_before: datetime, now: datetime) -> None:
-    """It did not arrive and is tried again, not before a time."""
-    _change(connection, bubble_id, now, state="pending", error=error, not_before=not_before)
+    """The bubble did not arrive and is sent again, not before the given time."""
+    _update(connection, bubble_id, now, state=OutboxState.PENDING, error=error, not_before=not_before)
 
 
 def drop_unsent(connection: Connection, chat_id: int, now: datetime) -> int:
-    """Gives up the unsent bubbles of a chat's replies (posts stay) and returns how many there were."""
-    unsent = (outbox.c.chat_id == chat_id, outbox.c.kind == "reply", outbox.c.state == "pending")
-    return connection.execute(
-        update(outbox).where(*unsent).values(state="failed", error=INTERRUPTED, changed_at=now)
-    ).rowcount
+    """Drops the unsent bubbles of a chat's replies, not of its posts; returns their number."""
+    unsent = (outbox.c.chat_id == chat_id, outbox.c.kind == "reply", outbox.c.state == OutboxState.PENDING)
+    values = {"state": OutboxState.FAILED, "error": OutboxError.SUPERSEDED, "changed_at": now}
+    return connection.execute(update(outbox).where(*unsent).values(values)).rowcount
 
 
-def recover(connection: Connection, resendable: Collection[str], now: datetime) -> list[InterruptedSend]:
-    """Sorts out bubbles that were being sent when the daemon ended without knowing the outcome.
+def recover_interrupted_sends(
+    connection: Connection, resend_safe: Collection[str], now: datetime
+) -> list[InterruptedSend]:
+    """Resolves bubbles whose sending was interrupted when the daemon stopped, and returns them.
 
-    Where the platform drops a second sending (`resendable`) and the first was just now, they wait to be sent again;
-    the others become `unknown`.
+    On platforms that drop duplicates (`resend_safe`) and within `RESEND_WINDOW` they become `pending` again; the others
+    become `unknown`.
     """
     rows = connection.execute(
         select(outbox.c.id, outbox.c.changed_at, chats.c.platform, chats.c.chat)
         .join(chats, outbox.c.chat_id == chats.c.id)
-        .where(outbox.c.state == "sending")
+        .where(outbox.c.state == OutboxState.SENDING)
         .order_by(outbox.c.id)
     ).all()
-    unsure = [
+    interrupted = [
         InterruptedSend(
             id=row.id,
             platform=row.platform,
             chat=row.chat,
-            again=row.platform in resendable and row.changed_at >= now - RESEND_WINDOW,
+            is_resent=row.platform in resend_safe and row.changed_at >= now - RESEND_WINDOW,
         )
         for row in rows
     ]
-    for one in unsure:
-        state = "pending" if one.again else "unknown"
-        connection.execute(update(outbox).where(outbox.c.id == one.id).values(state=state, error=CUT_SHORT))
-    return unsure
+    for send in interrupted:
+        # `changed_at` stays: it says when the first send began.
+        values = {
+            "state": OutboxState.PENDING if send.is_resent else OutboxState.UNKNOWN,
+            "error": OutboxError.INTERRUPTED,
+        }
+        connection.execute(update(outbox).where(outbox.c.id == send.id).values(values))
+    return interrupted
 
 
-def _change(connection: Connection, bubble_id: int, now: datetime, **values: object) -> None:
+def _update(connection: Connection, bubble_id: int, now: datetime, **values: object) -> None:
     connection.execute(update(outbox).where(outbox.c.id == bubble_id).values(changed_at=now, **values))

@@ -1,9 +1,10 @@
-"""The tables as they are now, and the rows read from them. Knows no chat platform and no engine.
+"""The current tables, the values of their state columns, and the structs their rows are read into.
 
-A change here needs a new numbered step in `bot.store.migrations`; a test holds the two together.
+A change here needs a new step in `bot.store.migrations`; a test compares the two.
 """
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -26,11 +27,55 @@ from sqlalchemy import (
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-InboxState = Literal["new", "answered", "ignored", "failed"]
-"""`new` waits for an answer; `ignored` is kept as context only; `failed` names its reason."""
 
-OutboxState = Literal["pending", "sending", "sent", "failed", "unknown"]
-"""`sending` is committed before the platform is asked; `unknown` may or may not have arrived."""
+class InboxState(StrEnum):
+    """What has become of a received message."""
+
+    NEW = "new"
+    """Needs a reply."""
+    ANSWERED = "answered"
+    IGNORED = "ignored"
+    """Kept as context only; see `IgnoreReason`."""
+    FAILED = "failed"
+    """Could not be answered; `reason` holds the error."""
+
+
+class IgnoreReason(StrEnum):
+    """Why a message got no reply, or a scheduled post was not made."""
+
+    NOT_ADDRESSED = "not addressed"
+    """A group message that does not mention the bot."""
+    SILENT = "the persona had nothing to say"
+    BLOCKED = "the guard kept the reply back"
+
+
+class OutboxState(StrEnum):
+    """What has become of a bubble."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    """Committed before the platform is called."""
+    SENT = "sent"
+    FAILED = "failed"
+    """Will not be sent; `error` says why."""
+    UNKNOWN = "unknown"
+    """May or may not have arrived."""
+
+
+class OutboxError(StrEnum):
+    """Errors that do not come from a platform."""
+
+    SUPERSEDED = "a new message came before it was sent"
+    INTERRUPTED = "doppel ended while this was being sent"
+
+
+class SlotState(StrEnum):
+    """What has become of a slot of a schedule."""
+
+    POSTED = "posted"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
 
 ChatKind = Literal["dm", "group"]
 
@@ -38,7 +83,7 @@ TurnKind = Literal["reply", "post"]
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """An aware time in UTC; kept without a zone, which every database can."""
+    """An aware time in UTC; stored without a zone, which every database supports."""
 
     impl = DateTime
     cache_ok = True
@@ -130,7 +175,7 @@ cursors = Table(
 
 
 class Chat(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation: `chat` is what its platform calls it, `id` is its row."""
+    """A chat: `chat` is the platform's id of it, `id` is its row."""
 
     id: int
     platform: str
@@ -139,7 +184,7 @@ class Chat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message to commit to the inbox; the fields are those of the platforms' `Incoming`."""
+    """A message to add to the inbox; its fields are those of `bot.platforms.Incoming`."""
 
     platform: str
     event_id: str
@@ -153,7 +198,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InboxMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A committed message. `attempts` counts failed tries to answer it."""
+    """A row of the inbox. `attempts` counts failed attempts to answer it."""
 
     id: int
     chat_id: int
@@ -165,8 +210,8 @@ class InboxMessage(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
 
 
-class Bubble(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the outbox. `turn` numbers the persona's turns, `position` the bubbles in one, from 0."""
+class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the outbox: one bubble. `turn` numbers the persona's turns, `position` the bubbles of a turn, from 0."""
 
     id: int
     chat_id: int
@@ -186,7 +231,7 @@ class Bubble(msgspec.Struct, frozen=True, kw_only=True):
     changed_at: datetime
 
 
-def read(row: Row[*tuple[Any, ...]], kind: type[S]) -> S:
-    """A row as one of the structs above; columns the struct does not have are left out."""
+def to_struct(row: Row[*tuple[Any, ...]], struct: type[S]) -> S:
+    """Converts a row to one of the structs above; columns that the struct does not have are ignored."""
     values = row._mapping
-    return msgspec.convert({name: values[name] for name in kind.__struct_fields__}, kind)
+    return msgspec.convert({name: values[name] for name in struct.__struct_fields__}, struct)

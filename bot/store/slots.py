@@ -1,18 +1,15 @@
-"""Slots of schedules: each moment a post is due is claimed once, also across restarts. Knows no cron."""
+"""Slots of schedules: the times at which a post is due. Each is claimed once, also across restarts."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
 
 from sqlalchemy import Connection, func, insert, select
 
-from bot.store.schema import cursors, slots
-
-SlotState = Literal["posted", "skipped", "failed"]
+from bot.store.schema import SlotState, cursors, slots
 
 
 def is_claimed(connection: Connection, schedule: str, due: datetime) -> bool:
-    """Whether the slot has been dealt with."""
+    """Whether the slot has been handled."""
     query = select(slots.c.id).where(slots.c.schedule == schedule, slots.c.due == due)
     return connection.execute(query).first() is not None
 
@@ -20,7 +17,7 @@ def is_claimed(connection: Connection, schedule: str, due: datetime) -> bool:
 def claim(
     connection: Connection, schedule: str, due: datetime, state: SlotState, *, now: datetime, reason: str | None = None
 ) -> int | None:
-    """Takes the slot and returns its row; None when it was taken before."""
+    """Claims the slot and returns its row id; None if it was claimed before."""
     if is_claimed(connection, schedule, due):
         return None
     values = {"schedule": schedule, "due": due, "claimed_at": now, "state": state, "reason": reason}
@@ -29,7 +26,7 @@ def claim(
 
 
 def unclaimed(connection: Connection, schedule: str, dues: Sequence[datetime]) -> list[datetime]:
-    """Those of the slots nobody has dealt with, oldest first."""
+    """The slots that are not claimed yet, oldest first."""
     if not dues:
         return []
     query = select(slots.c.due).where(slots.c.schedule == schedule, slots.c.due >= min(dues))
@@ -38,30 +35,30 @@ def unclaimed(connection: Connection, schedule: str, dues: Sequence[datetime]) -
 
 
 def skip(connection: Connection, schedule: str, dues: Sequence[datetime], now: datetime) -> None:
-    """Claims slots that came and went."""
+    """Claims slots that were missed."""
     for due in dues:
-        claim(connection, schedule, due, "skipped", now=now)
+        claim(connection, schedule, due, SlotState.SKIPPED, now=now)
 
 
 def last_claimed(connection: Connection, schedule: str) -> datetime | None:
-    """The latest slot that was dealt with."""
+    """The latest slot that was claimed."""
     query = select(func.max(slots.c.due)).where(slots.c.schedule == schedule)
     last: datetime | None = connection.execute(query).scalar_one()
     return last
 
 
 def trigger_since(connection: Connection, schedule: str, trigger: str, now: datetime) -> datetime:
-    """Since when the schedule has had this rhythm; now, when it is new or has changed.
+    """When the schedule got its current trigger; now, if the schedule is new or its trigger has changed.
 
-    A slot before that moment was never missed: nobody had asked for it.
+    Slots before that time were not missed, because they were not scheduled.
     """
-    name, value = f"schedule:{schedule}", trigger
+    name = f"schedule:{schedule}"
     row = connection.execute(select(cursors).where(cursors.c.name == name)).one_or_none()
-    if row is not None and row.value == value:
+    if row is not None and row.value == trigger:
         since: datetime = row.changed_at
         return since
     if row is not None:
-        connection.execute(cursors.update().where(cursors.c.name == name).values(value=value, changed_at=now))
+        connection.execute(cursors.update().where(cursors.c.name == name).values(value=trigger, changed_at=now))
     else:
-        connection.execute(insert(cursors).values(name=name, value=value, changed_at=now))
+        connection.execute(insert(cursors).values(name=name, value=trigger, changed_at=now))
     return now

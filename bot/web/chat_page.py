@@ -121,7 +121,7 @@ class ChatPage:
         return await self._render(mine)
 
     def _page_state(self, chat: str) -> PageState:
-        loaded = self._responder.loaded
+        loaded = self._responder.adapter
         return PageState(
             chat,
             self._web.revision(chat),
@@ -157,7 +157,7 @@ class ChatPage:
         )
 
     def _notice(self) -> str:
-        loaded = self._responder.loaded
+        loaded = self._responder.adapter
         local = tr("Imitates a person; what it says was not said by them. This chat stays on this machine.")
         version = tr("Adapter {version}.", version=loaded.version) if loaded else ""
         return f"<p>{html.escape(f'{local} {version}'.strip())}</p>"

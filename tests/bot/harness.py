@@ -259,7 +259,7 @@ class Harness:
     async def start(self, *, ready: bool = True) -> None:
         random = Random(1)
         self.store = Store(self.config.store_url)
-        self.responder = Responder(self.config, self.clock)
+        self.responder = Responder(self.config.reply, self.config.zone, self.clock)
         self.connections = {
             name: PlatformConnection(platform, self.clock, random) for name, platform in self.platforms.items()
         }
@@ -268,7 +268,7 @@ class Harness:
         self.delivery = Delivery(self.store, self.connections, self.clock, random, lambda: self.responder.habits)
         self.services = Services(self.store, self.responder, self.delivery, self.config.reply, self.clock, random)
         self.router = ChatRouter(self.services, access_list(self.config), self.connections)
-        self.scheduler = PostScheduler(self.config, self.services, self.router.wake)
+        self.scheduler = PostScheduler(self.config.posts, self.config.zone, self.services, self.router.wake)
         await self.router.resume()
         if ready:
             await self.start_responder()

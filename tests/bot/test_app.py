@@ -215,5 +215,5 @@ def test_port_in_use_leaves_nothing_open(config: Config, waking: Waking) -> None
 def test_newer_database_leaves_the_port_free(config: Config, waking: Waking) -> None:
     (config.root / "data").mkdir()
     (config.root / "data" / "doppel.db").write_text("no database" * 100)
-    with pytest.raises(UserError, match="cannot be used as database"):
+    with pytest.raises(UserError, match="cannot be used as a database"):
         Daemon(config, dependencies(waking))

@@ -16,7 +16,7 @@ from typing import Any
 import discord
 
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
-from bot.platforms.discord.messages import translate
+from bot.platforms.discord.messages import to_incoming
 from bot.platforms.discord.missed import UNREACHABLE, missed
 from bot.platforms.discord.settings import DiscordSettings, read_token
 from doppel.errors import DoppelError
@@ -255,7 +255,7 @@ class _EventConsumer:
                 await self._take(item)
 
     async def _take(self, message: discord.Message) -> None:
-        incoming = translate(message, self._client.user) if self._client.user is not None else None
+        incoming = to_incoming(message, self._client.user) if self._client.user is not None else None
         if incoming is not None:
             await self._receive(incoming)
 

@@ -1,7 +1,7 @@
-"""What a Telegram message means: `Update` to `Incoming`. Knows neither connection nor allow-list.
+"""Converts a Telegram `Update` to `Incoming`.
 
-Left out, as nothing a persona could answer: edits, bots, channels and those who write as a channel, and media
-without a caption. A sticker is read as its emoji.
+Edits, bots, channels, people who write as a channel, and media without a caption are ignored: the persona could not
+answer them. A sticker is read as its emoji.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,16 @@ from telegram import Message, MessageEntity, Update, User
 from telegram.constants import ChatType
 
 from bot.platforms import Incoming
-from bot.platforms.mentions import cut_out, is_named
+from bot.platforms.mentions import is_named, remove_spans
 
 
-def translate(update: Update, me: User, names: Sequence[str]) -> Incoming | None:
-    """The message in an update, or None where there is nothing to answer.
+def to_incoming(update: Update, me: User, names: Sequence[str]) -> Incoming | None:
+    """The message in an update, or None if it is ignored.
 
     Args:
-        update: as Telegram sent it.
+        update: as received from Telegram.
         me: the bot's own account.
-        names: what the persona is called in groups; the account's first name when empty.
+        names: names the persona answers to in groups; the account's first name if empty.
     """
     message = update.message
     if message is None or message.from_user is None or message.from_user.is_bot or message.sender_chat is not None:
@@ -27,46 +27,45 @@ def translate(update: Update, me: User, names: Sequence[str]) -> Incoming | None
     private = message.chat.type == ChatType.PRIVATE
     if not private and message.chat.type not in (ChatType.GROUP, ChatType.SUPERGROUP):
         return None
-    opened = _is_start(message)
+    is_start = _is_start(message)
     text, mentioned = _without_mentions(message, me)
-    if (opened and not private) or not (text or opened):
+    if (is_start and not private) or not (text or is_start):
         return None
     chat = str(message.chat.id)
     return Incoming(
         platform="telegram",
-        # Update ids are counted per bot: another token must not look like messages already seen.
+        # Update ids count per bot: those of another token must not look like duplicates.
         event_id=f"{me.id}:{update.update_id}",
         chat=f"{chat}/{message.message_thread_id}" if message.is_topic_message else chat,
         kind="dm" if private else "group",
         sender=str(message.from_user.id),
         sender_name=message.from_user.full_name,
-        text="" if opened else text,
+        text="" if is_start else text,
         sent_at=message.date,
         message_id=str(message.message_id),
-        mentions_bot=private or mentioned or _answers(message, me) or is_named(text, names or (me.first_name,)),
-        # A group is allowed by its own id: that somebody may talk to the persona in private does not open every
-        # group they are in.
+        mentions_bot=private or mentioned or _replies_to(message, me) or is_named(text, names or (me.first_name,)),
+        # A group is allowed by its own id: allowing a person must not allow every group they are in.
         allow_ids=(str(message.from_user.id),) if private else (chat,),
     )
 
 
 def utf16_length(text: str) -> int:
-    """Length in UTF-16 units, in which Telegram counts limits and positions."""
+    """Length in UTF-16 code units, which Telegram uses for limits and offsets."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _is_start(message: Message) -> bool:
-    """Whether this is the Start button (`/start`), which opens a chat and is not meant to be read."""
+    """Whether this is `/start`, sent by the Start button that opens a chat; it is not part of the conversation."""
     command, _, _ = (message.text or "").partition(" ")
     return command.partition("@")[0] == "/start"
 
 
 def _without_mentions(message: Message, me: User) -> tuple[str, bool]:
-    """The text without mentions of the persona, and whether there were any."""
+    """The text without mentions of the bot, and whether there were any."""
     text = message.text or message.caption or (message.sticker and message.sticker.emoji) or ""
     spans = list(_mentions(text, message.entities or message.caption_entities, me))
-    # A mention and nothing else is a call by name, and is read as one.
-    return cut_out(text, spans) or (me.first_name if spans else ""), bool(spans)
+    # A bare mention is read as the persona's name.
+    return remove_spans(text, spans) or (me.first_name if spans else ""), bool(spans)
 
 
 def _mentions(text: str, entities: Sequence[MessageEntity], me: User) -> Iterator[tuple[int, int]]:
@@ -81,14 +80,14 @@ def _mentions(text: str, entities: Sequence[MessageEntity], me: User) -> Iterato
             yield start, end
 
 
-def _code_points(text: str, units: int) -> int:
-    """How many code points the first so many UTF-16 units of a text are."""
-    return len(text.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "surrogatepass"))
+def _code_points(text: str, utf16_units: int) -> int:
+    """How many code points the first `utf16_units` UTF-16 code units of a text are."""
+    return len(text.encode("utf-16-le", "surrogatepass")[: 2 * utf16_units].decode("utf-16-le", "surrogatepass"))
 
 
-def _answers(message: Message, me: User) -> bool:
+def _replies_to(message: Message, me: User) -> bool:
     quoted = message.reply_to_message
-    # In a topic every message formally answers the notice that opened the topic.
+    # In a topic every message formally replies to the notice that created the topic.
     return (
         quoted is not None
         and quoted.from_user is not None

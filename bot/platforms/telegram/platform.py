@@ -31,7 +31,7 @@ from telegram.ext import AIORateLimiter, Application, ApplicationBuilder, Contex
 from telegram.request import HTTPXRequest
 
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
-from bot.platforms.telegram.messages import translate, utf16_length
+from bot.platforms.telegram.messages import to_incoming, utf16_length
 from bot.platforms.telegram.settings import TelegramSettings, read_token
 from bot.redaction import Redaction
 from doppel.errors import DoppelError
@@ -175,7 +175,7 @@ class TelegramPlatform:
 
     async def _on_message(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         try:
-            incoming = translate(update, context.bot.bot, self._settings.names)
+            incoming = to_incoming(update, context.bot.bot, self._settings.names)
         except Exception as error:  # noqa: BLE001 - raised, it would make this message come again for ever
             _left_out(error)
             return

@@ -15,7 +15,9 @@ from tests.bot.harness import Harness, incoming, publish
 
 @pytest.fixture
 def watcher(harness: Harness) -> AdapterWatcher:
-    return AdapterWatcher(harness.config, harness.engine, harness.responder, harness.clock)
+    return AdapterWatcher(
+        harness.config.adapters_dir, harness.config.reply, harness.engine, harness.responder, harness.clock
+    )
 
 
 async def reply(harness: Harness, event: int) -> str | None:
@@ -36,28 +38,28 @@ async def test_next_reply_uses_the_new_version(
     assert await reply(harness, 2) == "0002"
     assert harness.engine.adapters == ["0001#1", "0002#2"]
     assert harness.engine.loaded == ["0002#2"]
-    assert "new adapter in use: 0002" in caplog.text
+    assert "switched to adapter 0002" in caplog.text
 
 
 async def test_sampling_that_was_tuned_since_is_taken_up(
     harness: Harness, watcher: AdapterWatcher, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = harness.responder.loaded
+    before = harness.responder.adapter
     assert before is not None
     await watcher.poll()
-    assert harness.responder.loaded is before
+    assert harness.responder.adapter is before
     tuned = {"temperature": 0.7, "min_p": 0.05}
     update_version(before.persona.folder, lambda _, manifest: msgspec.structs.replace(manifest, sampling=tuned))
     with caplog.at_level(logging.INFO):
         await watcher.poll()
         await watcher.poll()
-    after = harness.responder.loaded
+    after = harness.responder.adapter
     assert after is not None
     assert (after.sampling.temperature, after.sampling.min_p, after.name) == (0.7, 0.05, before.name)
-    assert caplog.text.count("adapter 0001 now speaks as it was tuned") == 1
+    assert caplog.text.count("adapter 0001: using its tuned sampling") == 1
     (before.persona.folder / "manifest.json").write_text("{}")
     await watcher.poll()
-    assert harness.responder.loaded is after
+    assert harness.responder.adapter is after
     assert await reply(harness, 1) == "0001"
 
 
@@ -89,7 +91,7 @@ async def test_bad_adapter_is_refused_once_and_the_old_one_stays(
         harness.engine.refuses = AdapterRefused("its numbers are not numbers")
     for _ in range(3):
         await watcher.poll()
-    assert caplog.text.count("new adapter refused, 0001 stays in use") == 1
+    assert caplog.text.count("new adapter refused, keeping 0001") == 1
     assert await reply(harness, 1) == "0001"
     harness.engine.refuses = None
     publish(harness.config)
@@ -113,8 +115,8 @@ async def test_looks_once_a_second(harness: Harness, watcher: AdapterWatcher) ->
         await harness.clock.advance(1)
         await asyncio.get_running_loop().run_in_executor(None, lambda: None)
     async with asyncio.timeout(10):
-        while harness.responder.loaded is None or harness.responder.loaded.version != "0002":
+        while harness.responder.adapter is None or harness.responder.adapter.version != "0002":
             await harness.clock.advance(1)
-    assert harness.responder.loaded.version == "0002"
+    assert harness.responder.adapter.version == "0002"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -249,13 +249,13 @@ class TestCrash:
         await harness.on_message(incoming(1))
         await harness.clock.advance(10)
         assert await harness.bubbles() == [("aa", "sending")]
-        for task in harness.delivery._sending:
+        for task in harness.delivery._sends:
             task.cancel()
         await harness.restart()
         await harness.clock.advance(60)
         assert await harness.bubbles() == [("aa", state)]
         assert harness.platform.texts == texts
-        assert "doppel ended while a bubble to 7 was being sent" in caplog.text
+        assert "doppel stopped while sending to 7" in caplog.text
 
     async def test_bubble_on_its_way_is_followed_to_its_end(self, harness: Harness) -> None:
         harness.platform.hold = asyncio.Event()

@@ -77,7 +77,7 @@ async def test_permanent_failure_is_final_and_says_why(harness: Harness, caplog:
     await harness.clock.advance(600)
     (row,) = await harness.outbox_rows()
     assert (row.state, row.error, row.attempts) == ("failed", "the bot was blocked", 1)
-    assert "telegram: a bubble was given up: the bot was blocked" in caplog.text
+    assert "telegram: message dropped: the bot was blocked" in caplog.text
 
 
 async def test_failing_for_ever_is_given_up(harness: Harness) -> None:

@@ -5,7 +5,7 @@ import logging
 import msgspec
 import pytest
 
-from bot.chat.responder import BLOCKED, SILENT
+from bot.store.schema import IgnoreReason
 from doppel.adapters.guard import build_guard
 from doppel.transcript import Turn
 from tests.bot.conftest import MakeHarness
@@ -18,7 +18,7 @@ OTHER = "something else"
 async def guarded(make_harness: MakeHarness, **content: object) -> Harness:
     """A stage whose adapter was trained on what Ann said."""
     harness = await make_harness(FakePlatform(limit=200), **content)
-    loaded = harness.responder.loaded
+    loaded = harness.responder.adapter
     assert loaded is not None
     persona = msgspec.structs.replace(loaded.persona, guard=build_guard([[Turn("Ann", (SECRET,))]]))
     harness.responder.switch_adapter(msgspec.structs.replace(loaded, persona=persona))
@@ -35,7 +35,7 @@ async def test_it_is_written_anew_once(make_harness: MakeHarness, caplog: pytest
     harness = await guarded(make_harness)
     harness.engine.turns = [[SECRET[:30], SECRET[30:]], [OTHER]]
     assert await answer(harness) == [OTHER]
-    assert "telegram: a reply is not sent: it repeats 8 words or more" in caplog.text
+    assert "telegram: reply blocked: it repeats 8 words or more" in caplog.text
     assert SECRET[:20] not in caplog.text
     assert await harness.inbox_states() == [("answered", None)]
 
@@ -46,16 +46,16 @@ async def test_then_nothing_is_sent(make_harness: MakeHarness, caplog: pytest.Lo
     harness.engine.turns = [[SECRET], [f"well, {SECRET}"], [OTHER]]
     assert await answer(harness) == []
     assert harness.engine.turns == [[OTHER]]
-    assert await harness.inbox_states() == [("ignored", BLOCKED)]
+    assert await harness.inbox_states() == [("ignored", IgnoreReason.BLOCKED)]
     assert await harness.outbox_rows() == []
-    assert SILENT not in caplog.text
+    assert IgnoreReason.SILENT not in caplog.text
 
 
 async def test_silence_in_between_lets_nothing_through(make_harness: MakeHarness) -> None:
     harness = await guarded(make_harness)
     harness.engine.turns = [[], [], [SECRET], [SECRET]]
     assert await answer(harness) == []
-    assert await harness.inbox_states() == [("ignored", BLOCKED)]
+    assert await harness.inbox_states() == [("ignored", IgnoreReason.BLOCKED)]
 
 
 async def test_it_can_be_turned_off(make_harness: MakeHarness) -> None:
@@ -74,5 +74,5 @@ async def test_a_post_is_guarded_too(make_harness: MakeHarness) -> None:
     harness = await guarded(make_harness)
     harness.engine.turns = [[SECRET], [SECRET], [OTHER]]
     reply = await harness.responder.respond(kind="post", platform="telegram")
-    assert (reply.bubbles, reply.silence) == ((), BLOCKED)
+    assert (reply.bubbles, reply.reason) == ((), IgnoreReason.BLOCKED)
     assert (await harness.responder.respond(kind="post", platform="telegram")).bubbles == (OTHER,)

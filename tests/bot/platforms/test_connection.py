@@ -56,9 +56,9 @@ async def test_failing_platform_is_tried_again_with_growing_waits(caplog: pytest
             await advance(clock, seconds)
             assert platform.runs == runs
     assert connection.connected.is_set()
-    assert "shaky: bad token (next try in" in caplog.messages[0]
-    assert "shaky: failed; next try" in caplog.messages[1]
-    assert "shaky: ended; next try" in caplog.messages[2]
+    assert "shaky: bad token (retrying in" in caplog.messages[0]
+    assert "shaky: failed; retrying in" in caplog.messages[1]
+    assert "shaky: connection ended; reconnecting in" in caplog.messages[2]
     assert caplog.messages[3] == "shaky: connected"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -15,7 +15,7 @@ from aiogram import types
 from bot.platforms import Incoming, Outgoing, SendFailed
 from bot.platforms.telegram import PLUGIN
 from bot.platforms.telegram import platform as telegram
-from bot.platforms.telegram.messages import translate
+from bot.platforms.telegram.messages import to_incoming
 from bot.platforms.telegram.platform import TelegramPlatform
 from bot.platforms.telegram.settings import TelegramSettings
 from doppel.errors import DoppelError
@@ -486,10 +486,10 @@ async def test_a_message_that_cannot_be_translated_does_not_come_again(
     server: TelegramServer, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails_once(*args: Any) -> Incoming | None:
-        monkeypatch.setattr(telegram, "translate", translate)
+        monkeypatch.setattr(telegram, "to_incoming", to_incoming)
         raise ValueError("odd")
 
-    monkeypatch.setattr(telegram, "translate", fails_once)
+    monkeypatch.setattr(telegram, "to_incoming", fails_once)
     server.user_says("odd")
     server.user_says("even")
     assert (await daemon.next()).text == "even"

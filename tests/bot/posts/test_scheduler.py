@@ -79,7 +79,7 @@ async def test_slot_missed_by_a_long_downtime_is_skipped_and_said(
         await restart(daily)
     await daily.clock.advance(60)
     assert daily.platform.texts == []
-    assert "post daily: nothing was posted between 2026-03-02 13:00 UTC and now" in caplog.text
+    assert "post daily: nothing was posted since 2026-03-02 13:00 UTC" in caplog.text
 
 
 async def test_only_the_newest_of_several_missed_slots_is_posted(make_harness: MakeHarness) -> None:
@@ -143,7 +143,7 @@ async def test_scheduler_wakes_by_itself(make_harness: MakeHarness) -> None:
     harness.engine.turns = [["tick"]] * 100
     posted = asyncio.Event()
     harness.services = type(harness.services)(**{**vars(harness.services), "clock": SystemClock()})
-    schedule = PostScheduler(harness.config, harness.services, lambda chat: posted.set())
+    schedule = PostScheduler(harness.config.posts, harness.config.zone, harness.services, lambda chat: posted.set())
     await schedule.start()
     async with asyncio.timeout(20):
         await posted.wait()

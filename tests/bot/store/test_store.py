@@ -122,7 +122,7 @@ def test_failing_migration_leaves_nothing(path: Path, monkeypatch: pytest.Monkey
 
 def test_not_a_database_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "doppel.db").write_text("this is a text file, and a long one at that" * 50)
-    with pytest.raises(UserError, match=r"doppel\.db: cannot be used as database: file is not a database"):
+    with pytest.raises(UserError, match=r"doppel\.db: cannot be used as a database: file is not a database"):
         Store(f"sqlite:///{tmp_path / 'doppel.db'}")
 
 
@@ -224,7 +224,7 @@ async def test_newest_message_of_each_chat_of_a_platform(store: Store) -> None:
             bubble = await store.run(outbox.next_pending, target.id)
             assert bubble is not None
             await store.run(outbox.mark_sent, bubble.id, sent, START)
-    assert await store.run(inbox.newest, "discord") == {"1": "m2", "3": "m3", "4": "p2"}
+    assert await store.run(inbox.newest_message_ids, "discord") == {"1": "m2", "3": "m3", "4": "p2"}
 
 
 async def test_dropping_spares_posts_and_what_was_sent(store: Store) -> None:
@@ -245,8 +245,8 @@ async def test_recovery_resends_only_where_it_is_safe(store: Store) -> None:
         await store.run(outbox.add_turn, chat.id, "reply", ["a"], adapter=None, now=START)
     for bubble_id in (1, 2):
         await store.run(outbox.mark_sending, bubble_id, START)
-    unsure = await store.run(outbox.recover, {"discord"}, START)
-    assert [(one.platform, one.again) for one in unsure] == [("telegram", False), ("discord", True)]
+    interrupted = await store.run(outbox.recover_interrupted_sends, {"discord"}, START)
+    assert [(send.platform, send.is_resent) for send in interrupted] == [("telegram", False), ("discord", True)]
     assert await states(store) == ["unknown", "pending"]
 
 
@@ -257,8 +257,8 @@ async def test_recovery_resends_only_while_the_first_sending_is_remembered(
     chat = await chat_with(store, "one")
     await store.run(outbox.add_turn, chat.id, "reply", ["a"], adapter=None, now=START - timedelta(days=1))
     await store.run(outbox.mark_sending, 1, START)
-    unsure = await store.run(outbox.recover, {"telegram"}, START + timedelta(seconds=seconds))
-    assert [one.again for one in unsure] == [again]
+    interrupted = await store.run(outbox.recover_interrupted_sends, {"telegram"}, START + timedelta(seconds=seconds))
+    assert [send.is_resent for send in interrupted] == [again]
     assert await states(store) == ["pending" if again else "unknown"]
 
 
@@ -303,7 +303,7 @@ async def test_history_is_in_order_and_ends_where_asked(store: Store) -> None:
     await store.run(outbox.mark_failed, 2, "blocked", later)
     lines = await store.run(inbox.history, chat.id, 10)
     assert [(line.sender, line.text) for line in lines] == [("7", "one"), ("7", "two"), (None, "a")]
-    everything = await store.run(inbox.history, chat.id, 10, new=True, states=inbox.SHOWN)
+    everything = await store.run(inbox.history, chat.id, 10, include_pending=True, states=inbox.VISIBLE)
     assert [line.text for line in everything] == ["one", "two", "three"]
     assert [line.text for line in await store.run(inbox.history, chat.id, 2)] == ["two", "a"]
 
@@ -328,7 +328,7 @@ async def test_disk_failure_is_a_doppel_error(store: Store) -> None:
     def wrong(connection: object) -> None:
         connection.exec_driver_sql("insert into inbox (id) values (1)")  # type: ignore[attr-defined]
 
-    with pytest.raises(DoppelError, match="the database failed"):
+    with pytest.raises(DoppelError, match="database error"):
         await store.run(wrong)
     assert await store.run(inbox.unfinished_chats) == []
 
