@@ -40,9 +40,9 @@ from doppel.config import Config, load_config, parse_config
 from doppel.engine import Sampling
 from doppel.transcript import ME, Header, Turn
 from training.dataset.files import SESSIONS, Session, Split, read_sessions, write_sessions
-from training.fidelity.generate import write
-from training.fidelity.judge import Question, Subject, open_subject
-from training.fidelity.texts import Situation
+from training.fidelity.adapted_model import AdaptedModel, Continuations, load_adapted_model
+from training.fidelity.generate import generate_replies
+from training.fidelity.texts import Exchange
 from training.run.run import run_training
 
 GROUPS = (0, 1, 4, 16)
@@ -94,7 +94,7 @@ def main() -> None:
         write_sessions(config.data_dir / SESSIONS, planted(canaries, conversations, arguments.seed))
         write_habits(config.data_dir, Habits())
         trained = run_training(config)
-        figures = measure(open_subject(config, Path(trained["adapter"])), canaries, arguments.seed)
+        figures = measure(load_adapted_model(config.model, Path(trained["adapter"])), canaries, arguments.seed)
     report = {
         "device": "cpu" if not torch.cuda.is_available() else torch.cuda.get_device_name(),
         "torch": torch.__version__,
@@ -148,14 +148,14 @@ def small_talk(count: int, seed: int) -> list[Session]:
     ]
 
 
-def measure(subject: Subject, canaries: list[Canary], seed: int) -> dict[str, dict[str, Any]]:
+def measure(subject: AdaptedModel, canaries: list[Canary], seed: int) -> dict[str, dict[str, Any]]:
     """Exposure by how often a code was said: with the adapter, and by the base alone, which cannot know it."""
     found = {one.place: exposure_of(subject, one, seed) for one in canaries}
-    with subject.base_alone():
+    with subject.adapter_disabled():
         base = {one.place: exposure_of(subject, one, seed) for one in canaries}
-    asked = [Situation(one.place, _HEADER, (one.question,), one.turn()) for one in canaries]
-    replies = write(subject, asked, Sampling(temperature=0, max_tokens=48))
-    given = {one.situation.session for one in replies if one.situation.text in one.text}
+    asked = [Exchange(one.place, _HEADER, (one.question,), one.turn()) for one in canaries]
+    replies = generate_replies(subject, asked, Sampling(temperature=0, max_tokens=48))
+    given = {one.exchange.session_id for one in replies if one.exchange.text in one.text}
     figures = {}
     for repeats in GROUPS:
         group = [one.place for one in canaries if one.repeats == repeats]
@@ -169,7 +169,7 @@ def measure(subject: Subject, canaries: list[Canary], seed: int) -> dict[str, di
     return figures
 
 
-def exposure_of(subject: Subject, canary: Canary, seed: int) -> float:
+def exposure_of(subject: AdaptedModel, canary: Canary, seed: int) -> float:
     """Exposure of one code among random others in the same place, in bits."""
     rng = random.Random(f"alternatives {seed} {canary.place}")
     others: set[str] = set()
@@ -182,8 +182,10 @@ def exposure_of(subject: Subject, canary: Canary, seed: int) -> float:
     answers = [transcript.encode(_HEADER, (*context, canary.turn(one))).ids[len(prompt) :] for one in codes]
     alike = [*takewhile(lambda ids: len(set(ids)) == 1, zip(*answers, strict=False))]  # "garage is", of whatever code
     prompt, answers = prompt + answers[0][: len(alike)], [one[len(alike) :] for one in answers]
-    questions = [Question(prompt, answers[start : start + _TOGETHER]) for start in range(0, len(answers), _TOGETHER)]
-    scores = [float(score) for part in subject.answer(questions) for score in part]
+    questions = [
+        Continuations(prompt, answers[start : start + _TOGETHER]) for start in range(0, len(answers), _TOGETHER)
+    ]
+    scores = [float(score) for part in subject.log_probabilities(questions) for score in part]
     return exposure(scores[0], scores[1:])
 
 

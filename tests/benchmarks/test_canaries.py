@@ -10,7 +10,7 @@ import pytest
 from benchmarks.canaries import ALTERNATIVES, GROUPS, checks, exposure, exposure_of, make_canaries, planted, small_talk
 from doppel.config import parse_config
 from tests.conftest import PublishAdapter
-from training.fidelity.judge import open_subject
+from training.fidelity.adapted_model import load_adapted_model
 
 
 def test_exposure_is_of_the_rank() -> None:
@@ -40,7 +40,7 @@ def test_a_random_adapter_exposes_nothing_in_particular(
 ) -> None:
     monkeypatch.setattr("benchmarks.canaries.ALTERNATIVES", 40)
     config = parse_config({"model": {"base": str(tiny_base), "dtype": "float32"}}, tmp_path / "config.yaml")
-    subject = open_subject(config, publish_tiny_adapter(config.adapters_dir))
+    subject = load_adapted_model(config.model, publish_tiny_adapter(config.adapters_dir))
     found = [exposure_of(subject, one, seed=0) for one in make_canaries(2, seed=0)]
     assert ALTERNATIVES == 1000
     assert all(0 <= one <= math.log2(41) for one in found)

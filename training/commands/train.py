@@ -44,9 +44,9 @@ def train(
     if not result:  # of several processes one answers
         return None
     if is_examined:
-        from training.fidelity.gate import admit
+        from training.fidelity.gate import examine_and_use
 
-        result |= admit(config, result["version"], force=force)
+        result |= examine_and_use(config, result["version"], force=force)
     return result
 
 

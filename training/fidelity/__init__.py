@@ -1,5 +1,5 @@
-"""Is it them? Measures how much an adapter writes like its owner, on messages of the owner's that it has never seen.
+"""Measures how much an adapter writes like its owner, on messages of the owner that it was not trained on.
 
-Every figure comes with an interval, a floor (another author, or the base model with a prompt) and, where there is
-one, a ceiling (the owner's own past against their own future). Knows adapters and data sets; publishes nothing.
+Every metric has a confidence interval, a floor (another person, or the base model with a prompt) and, where one exists,
+a ceiling (the owner's earlier messages compared with their later ones).
 """

@@ -1,47 +1,52 @@
-"""Replies as `reply.candidates` has them: the best of several, chosen as the daemon chooses."""
+"""Replies as `reply.candidates` produces them: the best of several, chosen by the daemon's own ranking."""
 
 from collections.abc import Sequence
 
 from doppel.engine import Sampling
 from doppel.persona.ranking import Candidate, best
-from training.fidelity.generate import Draft, Reply, drafts
-from training.fidelity.judge import Question, Subject
-from training.fidelity.stages import Begin, silent
+from training.fidelity.adapted_model import AdaptedModel, Continuations
+from training.fidelity.generate import Completion, EvaluationReply, generate
+from training.fidelity.stages import StartProgress, no_progress
 
-COUNT = 4
-"""Replies of which the best is taken; `reply.candidates` allows twice as many."""
+CANDIDATES = 4
+"""Replies to choose from; `reply.candidates` allows twice as many."""
 
 
-def best_of(subject: Subject, first: Sequence[Draft], sampling: Sampling, begin: Begin = silent) -> list[Reply]:
-    """For every draft the best of it and `COUNT - 1` more to the same situation.
+def choose_best_replies(
+    adapted: AdaptedModel, first: Sequence[Completion], sampling: Sampling, start: StartProgress = no_progress
+) -> list[EvaluationReply]:
+    """For each completion, the best of it and `CANDIDATES - 1` more to the same context.
 
     Args:
-        subject: the adapter.
-        first: its replies, one to each situation.
-        sampling: with which they were written.
-        begin: hears how much there is to do, and then how much was: replies, then tokens.
+        adapted: the adapter.
+        first: its replies, one to each exchange.
+        sampling: the settings they were sampled with.
+        start: shows the progress, first of replies, then of tokens.
     """
-    situations = [one.reply.situation for one in first]
-    more = drafts(subject, situations * (COUNT - 1), sampling, begin(len(situations) * (COUNT - 1)), seed=1)
-    sides = [[one, *more[place :: len(first)]] for place, one in enumerate(first)]
-    transcript = subject.transcript
-    questions = [
-        Question(transcript.prompt(one.header, one.context), [draft.ids for draft in side])
-        for one, side in zip(situations, sides, strict=True)
+    exchanges = [completion.reply.exchange for completion in first]
+    more = generate(adapted, exchanges * (CANDIDATES - 1), sampling, start(len(exchanges) * (CANDIDATES - 1)), seed=1)
+    choices = [[completion, *more[index :: len(first)]] for index, completion in enumerate(first)]
+    transcript = adapted.transcript
+    in_context = [
+        Continuations(
+            transcript.prompt(exchange.header, exchange.context), [completion.ids for completion in completions]
+        )
+        for exchange, completions in zip(exchanges, choices, strict=True)
     ]
     unprompted = [
-        Question(transcript.prompt(one.header, ()), question.answers)
-        for one, question in zip(situations, questions, strict=True)
+        Continuations(transcript.prompt(exchange.header, ()), request.options)
+        for exchange, request in zip(exchanges, in_context, strict=True)
     ]
-    with subject.base_alone():
-        both = subject.tokens([*questions, *unprompted], begin(sum(one.size for one in (*questions, *unprompted))))
-    base, alone = both[: len(questions)], both[len(questions) :]
+    requests = [*in_context, *unprompted]
+    with adapted.adapter_disabled():
+        scores = adapted.token_log_probabilities(requests, start(sum(request.token_count for request in requests)))
+    base_scores, unprompted_scores = scores[: len(in_context)], scores[len(in_context) :]
     chosen = []
-    for situation, side, anybodys, nothings in zip(situations, sides, base, alone, strict=True):
-        judged = [
-            Candidate(draft.reply.bubbles, draft.log_probabilities, theirs.tolist(), nothing.tolist())
-            for draft, theirs, nothing in zip(side, anybodys, nothings, strict=True)
+    for exchange, completions, base, alone in zip(exchanges, choices, base_scores, unprompted_scores, strict=True):
+        candidates = [
+            Candidate(completion.reply.bubbles, completion.log_probabilities, in_base.tolist(), without.tolist())
+            for completion, in_base, without in zip(completions, base, alone, strict=True)
         ]
-        recent = [bubble for turn in situation.context if turn.is_mine for bubble in turn.bubbles]
-        chosen.append(side[best(judged, recent)].reply)
+        recent = [bubble for turn in exchange.context if turn.is_mine for bubble in turn.bubbles]
+        chosen.append(completions[best(candidates, recent)].reply)
     return chosen

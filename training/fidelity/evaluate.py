@@ -1,4 +1,4 @@
-"""`doppel evaluate`: examines published adapters and writes the outcome into them: fidelity.json and report.html."""
+"""Examines a published version and writes the fidelity report into it: fidelity.json, report.html and the manifest."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,59 +16,65 @@ from doppel.reports.metrics import FIDELITY_FILE
 from doppel.reports.quiz import quiz_metrics
 from doppel.terminal import print_status
 from training.dataset.files import dataset_digest, read_sessions
+from training.fidelity.adapted_model import load_adapted_model
 from training.fidelity.examine import FULL, QUICK, examine
-from training.fidelity.goals import gate, goals
-from training.fidelity.judge import open_subject
-from training.fidelity.outcome import Fidelity
+from training.fidelity.goals import check_gate, check_goals
 from training.fidelity.report.page import STYLE, fidelity_sections
-from training.fidelity.stored import Kept, read_kept, to_keep
+from training.fidelity.stored import FidelityReport, StoredData, read_stored_data, replies_by_digest
 
 
-def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fidelity:
-    """Examines a published version, writes the outcome into it and returns it.
+def evaluate_version(config: Config, version: str | None, *, quick: bool) -> FidelityReport:
+    """Examines a published version, writes the report into it and returns it.
 
     Args:
         config: says which persona, and how it would speak.
-        version: its number; None is the one in use.
-        quick: less is read and written, so that the intervals are wide.
+        version: its number; None for the one in use.
+        quick: whether to read and generate less, which makes the intervals wide.
 
     Raises:
-        UserError: no such version, or too little is held out. AdapterRefused: it is damaged, or of another base.
+        UserError: no such version, or too few held-out replies.
+        AdapterRefused: the version is damaged or belongs to another base.
     """
     folder = version_folder(config.adapters_dir, None if version is None else version.zfill(4))
     manifest = read_manifest(folder)
     if manifest.dataset.get("digest") != dataset_digest(config.data_dir):
         print_status(
             tr(
-                "Version {version} was trained on another data set; it may have seen some of this one.",
+                "Version {version} was trained on another data set and may have seen the test messages of this one.",
                 version=folder.name,
             )
         )
     sessions = list(read_sessions(config.data_dir))
-    subject = open_subject(config, folder)
-    sampling = read_persona(folder).sampling(config.reply, subject.transcript)
-    examination = examine(subject, sessions, sampling, QUICK if quick else FULL)
-    figures = [*examination.figures, *quiz_metrics(read_kept(folder).quizzes)]
-    examination = msgspec.structs.replace(examination, figures=figures)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    outcome = Fidelity(folder.name, folder, quick, examination, goals(figures), gate(figures), now)
-    update_version(folder, lambda staging, before: _written(staging, before, outcome))
-    print_status(tr("Report in {path}", path=folder / REPORT))
-    return outcome
+    adapted = load_adapted_model(config.model, folder)
+    sampling = read_persona(folder).sampling(config.reply, adapted.transcript)
+    result = examine(adapted, sessions, sampling, QUICK if quick else FULL)
+    metrics = [*result.metrics, *quiz_metrics(read_stored_data(folder).quizzes)]
+    report = FidelityReport(
+        version=folder.name,
+        folder=folder,
+        is_quick=quick,
+        examination=msgspec.structs.replace(result, metrics=metrics),
+        goals=check_goals(metrics),
+        gate=check_gate(metrics),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    update_version(folder, lambda staging, manifest: _write_report(staging, manifest, report))
+    print_status(tr("Report: {path}", path=folder / REPORT))
+    return report
 
 
-def _written(staging: Path, manifest: Manifest, outcome: Fidelity) -> Manifest:
-    kept = Kept(to_keep(outcome.examination.written), read_kept(staging).quizzes)
-    content = {**outcome.result(), **msgspec.to_builtins(kept)}
+def _write_report(staging: Path, manifest: Manifest, report: FidelityReport) -> Manifest:
+    stored = StoredData(replies_by_digest(report.examination.adapter), read_stored_data(staging).quizzes)
+    content = {**report.to_json(), **msgspec.to_builtins(stored)}
     replace_file(staging / FIDELITY_FILE, msgspec.json.format(msgspec.json.encode(content), indent=2))
-    title = tr("{persona}: how much it is like you", persona=manifest.persona)
+    title = tr("{persona}: how much it writes like you", persona=manifest.persona)
     page = staging / REPORT
-    before = page.read_text(encoding="utf-8") if page.is_file() else ""
-    sections = fidelity_sections(outcome.examination, outcome.checks)
-    replace_file(page, with_sections(before, title, sections, STYLE).encode())
+    old_page = page.read_text(encoding="utf-8") if page.is_file() else ""
+    sections = fidelity_sections(report.examination, report.goals)
+    replace_file(page, with_sections(old_page, title, sections, STYLE).encode())
     summary = {
-        figure.name: round(figure.estimate.value, 4)
-        for figure in outcome.examination.figures
-        if figure.estimate.value == figure.estimate.value
+        metric.name: round(metric.estimate.value, 4)
+        for metric in report.examination.metrics
+        if metric.estimate.value == metric.estimate.value
     }
     return msgspec.structs.replace(manifest, fidelity={**manifest.fidelity, "figures": summary})

@@ -1,6 +1,6 @@
-"""One whole examination of an adapter: every measure of the package, in one order, with progress and a time for each.
+"""Runs all measures on an adapter, in order, with a progress bar and a timing for each stage.
 
-Everything is weight-free and offline: what judges is the base model, counting, and classifiers fitted on the spot.
+Everything runs offline: the judges are the base model, counting, and classifiers trained on the spot.
 """
 
 import random
@@ -15,153 +15,160 @@ from doppel.engine import Sampling
 from doppel.i18n import tr
 from doppel.reports.metrics import Metric
 from training.dataset.files import Session
-from training.fidelity.best_of import best_of
-from training.fidelity.generate import Reply, drafts, real, write
-from training.fidelity.judge import Subject
-from training.fidelity.measures.authorship import authorship
-from training.fidelity.measures.choice import choice
-from training.fidelity.measures.habits import writing
-from training.fidelity.measures.likelihood import likelihood
-from training.fidelity.measures.memorisation import memorisation
-from training.fidelity.measures.relevance import relevance
-from training.fidelity.measures.two_sample import candidates_told_apart, two_sample
-from training.fidelity.stages import Stages
+from training.fidelity.adapted_model import AdaptedModel
+from training.fidelity.best_of import choose_best_replies
+from training.fidelity.generate import EvaluationReply, actual_replies, generate, generate_replies
+from training.fidelity.measures.authorship import authorship_metrics
+from training.fidelity.measures.choice import choice_metrics
+from training.fidelity.measures.habits import habit_metrics
+from training.fidelity.measures.likelihood import likelihood_metrics
+from training.fidelity.measures.memorisation import memorisation_metrics
+from training.fidelity.measures.relevance import relevance_metrics
+from training.fidelity.measures.two_sample import best_of_metric, two_sample_metrics
+from training.fidelity.stages import StageProgress
 from training.fidelity.texts import (
-    HeldOut,
-    Situation,
-    evenly,
-    few_shot,
-    held_out,
+    EvaluationData,
+    Exchange,
+    few_shot_prompt,
+    other_person_exchanges,
     owner_examples,
-    second_speaker,
-    situations,
-    texts_of_owner,
+    owner_exchanges,
+    owner_texts,
+    sample_evenly,
+    select_evaluation_data,
 )
 from training.lora.threads import choose_threads, use_threads
 
 _PROMPT_TOKENS = 256
-_TRIAL_TOKENS = 192  # to time threads with
+_THREAD_TRIAL_TOKENS = 192
+_MAX_EXCHANGES_PER_SESSION = 6
 
 
-class Effort(msgspec.Struct, frozen=True):
-    """How much is read and written.
+class ExaminationSize(msgspec.Struct, frozen=True):
+    """How much an examination reads and generates.
 
     Attributes:
-        tokens: of held-out text to read.
-        questions: of choice.
-        replies: to write, each by the adapter and by the prompted base.
-        judged: of them, whose relevance is judged.
-        candidates: whether those are also written as the best of several.
+        tokens: of test text to read.
+        questions: multiple-choice questions.
+        replies: to generate, by the adapter and again by the base with a prompt.
+        judged_replies: how many of them are judged for relevance.
+        best_of: whether to also choose the best of several replies for the judged ones.
     """
 
     tokens: int
     questions: int
     replies: int
-    judged: int = 24
-    candidates: bool = False
+    judged_replies: int = 24
+    best_of: bool = False
 
 
-FULL = Effort(tokens=3_000, questions=504, replies=168, judged=36, candidates=True)
-QUICK = Effort(tokens=1_300, questions=24, replies=28, judged=20)
+FULL = ExaminationSize(tokens=3_000, questions=504, replies=168, judged_replies=36, best_of=True)
+QUICK = ExaminationSize(tokens=1_300, questions=24, replies=28, judged_replies=20)
 
 
-class Examination(msgspec.Struct, frozen=True):
-    """What came of it.
+class ExaminationResult(msgspec.Struct, frozen=True):
+    """The outcome of an examination.
 
     Attributes:
-        figures: in the order of the report.
-        written: the adapter's replies.
-        prompted: the base's.
-        actual: the owner's to the same situations.
-        other: somebody else's, who is the floor of what is written; nobody's where the prompted base is it.
-        seconds: by measure.
+        metrics: in the order of the report.
+        adapter: the adapter's replies.
+        prompted: the base's with a prompt, to the same exchanges.
+        actual: the owner's to the same exchanges.
+        other: another person's, the floor of the metrics on replies; empty when the prompted base is that floor.
+        seconds: by stage.
     """
 
-    figures: list[Metric]
-    written: list[Reply]
-    prompted: list[Reply]
-    actual: list[Reply]
-    other: list[Reply]
+    metrics: list[Metric]
+    adapter: list[EvaluationReply]
+    prompted: list[EvaluationReply]
+    actual: list[EvaluationReply]
+    other: list[EvaluationReply]
     seconds: dict[str, float]
 
 
 def examine(
-    subject: Subject,
+    adapted: AdaptedModel,
     sessions: list[Session],
     sampling: Sampling,
-    effort: Effort,
+    size: ExaminationSize,
     now: Callable[[], float] = time.monotonic,
-) -> Examination:
+) -> ExaminationResult:
     """Measures an adapter.
 
     Args:
-        subject: the adapter on its base.
-        sessions: the data set it was trained on; its test split is what it has not seen.
-        sampling: how the daemon would let it speak.
-        effort: how thoroughly.
-        now: gives seconds.
+        adapted: the adapter on its base.
+        sessions: the data set it was trained on; its test split is what the adapter has not seen.
+        sampling: the sampling settings the daemon would use.
+        size: how much to read and generate.
+        now: returns the time in seconds.
 
     Raises:
-        UserError: too little of the owner's is held out.
+        UserError: the test split has too few replies of the owner.
     """
-    held = held_out(sessions, subject.transcript)
-    with _threads(subject, held):
-        return _examined(subject, held, sampling, effort, Stages(now))
+    data = select_evaluation_data(sessions, adapted.transcript)
+    with _fastest_threads(adapted, data):
+        return _examine(adapted, data, sampling, size, StageProgress(now))
 
 
 @contextmanager
-def _threads(subject: Subject, held: HeldOut) -> Iterator[None]:
-    """Within it as many threads compute as are fastest now."""
-    before = torch.get_num_threads()
-    if subject.model.device.type == "cpu":
-        trial = owner_examples(held.future, subject.transcript, _TRIAL_TOKENS, _TRIAL_TOKENS)
-        choose_threads(lambda: subject.score(trial))
+def _fastest_threads(adapted: AdaptedModel, data: EvaluationData) -> Iterator[None]:
+    """A context that computes with the number of threads that is fastest now."""
+    threads_before = torch.get_num_threads()
+    if adapted.model.device.type == "cpu":
+        trial = owner_examples(data.test, adapted.transcript, _THREAD_TRIAL_TOKENS, _THREAD_TRIAL_TOKENS)
+        choose_threads(lambda: adapted.example_losses(trial))
     try:
         yield
     finally:
-        use_threads(before)
+        use_threads(threads_before)
 
 
-def _examined(subject: Subject, held: HeldOut, sampling: Sampling, effort: Effort, stages: Stages) -> Examination:
-    asked = evenly(held.situations, effort.replies)
-    figures: list[Metric] = []
-    with stages("read", tr("Reading unseen messages"), tr("tokens")) as begin:
-        figures += likelihood(subject, held, effort.tokens, begin)
-    with stages("choose", tr("Choosing replies"), tr("tokens")) as begin:
-        figures += choice(subject, held, effort.questions, begin)
-    with stages("write", tr("Writing replies"), tr("replies")) as begin:
-        advance = begin(2 * len(asked))
-        written = drafts(subject, asked, sampling, advance)
-        with subject.base_alone():
-            prompt = few_shot(held.past, subject.transcript, _PROMPT_TOKENS)
-            prompted = write(subject, asked, sampling, advance, prompt=prompt)
-    replies, actual, past = [one.reply for one in written], real(asked), real(_past(held, subject, len(asked)))
-    other = real(second_speaker(held, subject.transcript, len(asked)))
-    judged = [evenly(side, effort.judged) for side in (replies, prompted, actual, past)]
-    chosen: list[Reply] = []
-    if effort.candidates:
-        with stages("candidates", tr("Writing several replies to choose from"), "") as begin:
-            chosen = best_of(subject, evenly(written, effort.judged), sampling, begin)
-    with stages("compare", tr("Comparing replies"), tr("tokens")) as begin:
-        figures += relevance(subject, judged[0], judged[1], judged[2], chosen, begin=begin)
-        figures += two_sample(replies, prompted, actual, past, other)
-        if chosen:
-            figures.append(candidates_told_apart(chosen, judged[0], judged[2], judged[3]))
-        figures += writing(replies, prompted, actual, past, other)
-        figures += authorship(replies, prompted, held)
-        figures += memorisation(replies, actual, texts_of_owner(held.past))
-    return Examination(figures, replies, prompted, actual, other, stages.seconds)
+def _examine(
+    adapted: AdaptedModel, data: EvaluationData, sampling: Sampling, size: ExaminationSize, stages: StageProgress
+) -> ExaminationResult:
+    exchanges = sample_evenly(data.exchanges, size.replies)
+    metrics: list[Metric] = []
+    with stages("read", tr("Reading unseen messages"), tr("tokens")) as start:
+        metrics += likelihood_metrics(adapted, data, size.tokens, start)
+    with stages("choose", tr("Choosing replies"), tr("tokens")) as start:
+        metrics += choice_metrics(adapted, data, size.questions, start)
+    with stages("write", tr("Writing replies"), tr("replies")) as start:
+        on_progress = start(2 * len(exchanges))
+        completions = generate(adapted, exchanges, sampling, on_progress)
+        with adapted.adapter_disabled():
+            prompt = few_shot_prompt(data.train, adapted.transcript, _PROMPT_TOKENS)
+            prompted = generate_replies(adapted, exchanges, sampling, on_progress, prompt=prompt)
+    adapter = [completion.reply for completion in completions]
+    actual = actual_replies(exchanges)
+    earlier = actual_replies(_earlier_exchanges(data, adapted, len(exchanges)))
+    other = actual_replies(other_person_exchanges(data, adapted.transcript, len(exchanges)))
+    judged_adapter, judged_prompted, judged_actual, judged_earlier = (
+        sample_evenly(replies, size.judged_replies) for replies in (adapter, prompted, actual, earlier)
+    )
+    best: list[EvaluationReply] = []
+    if size.best_of:
+        with stages("candidates", tr("Choosing the best of several replies"), "") as start:
+            best = choose_best_replies(adapted, sample_evenly(completions, size.judged_replies), sampling, start)
+    with stages("compare", tr("Comparing replies"), tr("tokens")) as start:
+        metrics += relevance_metrics(adapted, judged_adapter, judged_prompted, judged_actual, best, start=start)
+        metrics += two_sample_metrics(adapter, prompted, actual, earlier, other)
+        if best:
+            metrics.append(best_of_metric(best, judged_adapter, judged_actual, judged_earlier))
+        metrics += habit_metrics(adapter, prompted, actual, earlier, other)
+        metrics += authorship_metrics(adapter, prompted, data)
+        metrics += memorisation_metrics(adapter, actual, owner_texts(data.train))
+    return ExaminationResult(metrics, adapter, prompted, actual, other, stages.seconds)
 
 
-def _past(held: HeldOut, subject: Subject, count: int) -> list[Situation]:
-    """As many situations of the owner's past."""
+def _earlier_exchanges(data: EvaluationData, adapted: AdaptedModel, count: int) -> list[Exchange]:
+    """As many exchanges of the training split, from many conversations, as those of the test split are."""
     rng = random.Random(0)
-    sessions = list(held.past)
+    sessions = list(data.train)
     rng.shuffle(sessions)
-    found: list[Situation] = []
+    earlier: list[Exchange] = []
     for session in sessions:
-        some = situations(session, subject.transcript)
-        found += rng.sample(some, min(len(some), 6))  # from many conversations, as those of the future are
-        if len(found) >= count:
+        exchanges = owner_exchanges(session, adapted.transcript)
+        earlier += rng.sample(exchanges, min(len(exchanges), _MAX_EXCHANGES_PER_SESSION))
+        if len(earlier) >= count:
             break
-    return found[:count]
+    return earlier[:count]

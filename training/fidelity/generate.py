@@ -1,7 +1,7 @@
-"""Replies written for measuring: the adapter's, and the base's with a prompt, to situations of the owner's future."""
+"""Generates the replies that are examined: the adapter's, and those of the base model with a prompt."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import torch
@@ -11,182 +11,187 @@ from doppel.engine import EngineError, Sampling
 from doppel.engine.local.kv_cache import Row, Windows, gather, new_cache, windows_of
 from doppel.engine.local.sampling import Sampler, TokenMask, draw
 from doppel.transcript import Transcript, TurnDecoder
-from training.fidelity.judge import Subject
-from training.fidelity.texts import Situation
+from training.fidelity.adapted_model import AdaptedModel
+from training.fidelity.stages import OnProgress
+from training.fidelity.texts import Exchange
 
-_ROWS = 48
-"""Replies written at once: on a CPU a step of many costs little more than one of few, which reads all weights too."""
-_KEPT = 0.75  # of the rows of a batch: when fewer are still written, the others leave it, which copies the cache
-_MOST_TOKENS = 64
-Advance = Callable[[int], None]
+_BATCH_SIZE = 48
+"""Replies generated together: a CPU step for many costs little more than one for a few, as both read all weights."""
+_COMPACT_BELOW = 0.75  # share of a batch still running below which finished rows are removed, which copies the cache
+_MAX_NEW_TOKENS = 64
 
 
-class Reply(msgspec.Struct, frozen=True):
-    """What somebody answered in a situation. `bubbles` may be empty: nothing was said."""
+class EvaluationReply(msgspec.Struct, frozen=True):
+    """A reply in the place of an exchange's own. `bubbles` may be empty: the model said nothing."""
 
-    situation: Situation
+    exchange: Exchange
     bubbles: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        """The reply, a bubble a line."""
+        """The reply, one bubble per line."""
         return "\n".join(self.bubbles)
 
 
-class Draft(msgspec.Struct, frozen=True):
-    """A reply as it was generated.
+class Completion(msgspec.Struct, frozen=True):
+    """A generated reply with its tokens.
 
     Attributes:
-        reply: what it says.
-        ids: its tokens, the end too if it came to one.
-        log_probabilities: of each, in nats, by whoever wrote it.
+        reply: the reply.
+        ids: its token ids, with the end of the turn if it was reached.
+        log_probabilities: of each token, in nats, under the model that generated it.
     """
 
-    reply: Reply
+    reply: EvaluationReply
     ids: list[int]
     log_probabilities: list[float]
 
 
-def real(situations: Sequence[Situation]) -> list[Reply]:
-    """What the owner answered."""
-    return [Reply(one, one.reply.bubbles) for one in situations]
+def actual_replies(exchanges: Sequence[Exchange]) -> list[EvaluationReply]:
+    """The replies that were really sent."""
+    return [EvaluationReply(exchange, exchange.reply.bubbles) for exchange in exchanges]
 
 
-def write(
-    subject: Subject,
-    situations: Sequence[Situation],
+def generate_replies(
+    adapted: AdaptedModel,
+    exchanges: Sequence[Exchange],
     sampling: Sampling,
-    advance: Advance = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
     *,
     prompt: Sequence[int] = (),
     seed: int = 0,
-) -> list[Reply]:
-    """What `drafts` say."""
-    return [one.reply for one in drafts(subject, situations, sampling, advance, prompt=prompt, seed=seed)]
+) -> list[EvaluationReply]:
+    """Like `generate`, without the tokens."""
+    completions = generate(adapted, exchanges, sampling, on_progress, prompt=prompt, seed=seed)
+    return [completion.reply for completion in completions]
 
 
 @torch.no_grad()
-def drafts(
-    subject: Subject,
-    situations: Sequence[Situation],
+def generate(
+    adapted: AdaptedModel,
+    exchanges: Sequence[Exchange],
     sampling: Sampling,
-    advance: Advance = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
     *,
     prompt: Sequence[int] = (),
     seed: int = 0,
-) -> list[Draft]:
-    """A sampled reply to each situation, in their order; each depends on the seed and its place alone.
+) -> list[Completion]:
+    """Samples a reply to the context of each exchange, in order. Each depends on the seed and its index alone.
 
     Args:
-        subject: who writes: with the adapter in force, or the base alone.
-        situations: to answer.
-        sampling: how words are chosen; `max_tokens` counts up to 64.
-        advance: hears how many situations were answered.
-        prompt: token ids put before every situation.
+        adapted: the model, with its adapter enabled or not.
+        exchanges: to reply to.
+        sampling: the sampling settings; `max_tokens` is capped at 64.
+        on_progress: called with the number of replies generated.
+        prompt: token ids before every context.
         seed: of the sampling.
     """
-    transcript = subject.transcript
-    prompts = [transcript.prompt(one.header, one.context) for one in situations]
-    order = sorted(range(len(situations)), key=lambda place: len(prompts[place]))  # like lengths need little padding
-    most = min(sampling.max_tokens, _MOST_TOKENS)
+    transcript = adapted.transcript
+    contexts = [transcript.prompt(exchange.header, exchange.context) for exchange in exchanges]
+    by_length = sorted(range(len(exchanges)), key=lambda index: len(contexts[index]))  # needs little padding
+    max_new_tokens = min(sampling.max_tokens, _MAX_NEW_TOKENS)
     mask = TokenMask(transcript.forbidden_ids)
-    windows = windows_of(subject.model)
-    size = _ROWS if windows else 1  # a model that keeps a state along the row cannot be padded
-    written: dict[int, Draft] = {}
-    for start in range(0, len(order), size):
-        places = order[start : start + size]
+    windows = windows_of(adapted.model)
+    batch_size = _BATCH_SIZE if windows else 1  # a model that carries a state along the row cannot be padded
+    completions: dict[int, Completion] = {}
+    for start in range(0, len(by_length), batch_size):
+        indices = by_length[start : start + batch_size]
         rows = [
-            _Row(transcript, prompts[place], msgspec.structs.replace(sampling, seed=_seed(seed, place)), mask)
-            for place in places
+            _Row(transcript, contexts[index], msgspec.structs.replace(sampling, seed=_row_seed(seed, index)), mask)
+            for index in indices
         ]
         if windows:
-            _generate(subject, prompt, rows, most, windows)
+            _generate_batch(adapted, prompt, rows, max_new_tokens, windows)
         else:
-            _generate_alone(subject, prompt, rows[0], most)
-        for place, row in zip(places, rows, strict=True):
-            written[place] = row.draft(situations[place])
-        advance(len(places))
-    return [written[place] for place in range(len(situations))]
+            _generate_one(adapted, prompt, rows[0], max_new_tokens)
+        for index, row in zip(indices, rows, strict=True):
+            completions[index] = row.completion(exchanges[index])
+        on_progress(len(indices))
+    return [completions[index] for index in range(len(exchanges))]
 
 
 class _Row:
-    """One reply being written."""
+    """One reply while it is generated."""
 
-    def __init__(self, transcript: Transcript, prompt: list[int], sampling: Sampling, mask: TokenMask) -> None:
-        self.prompt = prompt
-        self.sampler = Sampler(sampling, prompt, mask)
+    def __init__(self, transcript: Transcript, context: list[int], sampling: Sampling, mask: TokenMask) -> None:
+        self.context = context
+        self.sampler = Sampler(sampling, context, mask)
         self.ids: list[int] = []
         self._log_probabilities: list[float] = []
         self._decoder = TurnDecoder(transcript)
         self._bubbles: list[str] = []
 
-    def take(self, token: int, log_probability: float) -> None:
-        """Goes on by a token, unless it is over."""
-        if not self.is_over:
+    def append(self, token: int, log_probability: float) -> None:
+        """Adds a token, unless the reply is finished."""
+        if not self.is_finished:
             self.ids.append(token)
             self._log_probabilities.append(log_probability)
             self._bubbles += self._decoder.feed(token)
 
     @property
-    def is_over(self) -> bool:
+    def is_finished(self) -> bool:
         return self._decoder.finished
 
-    def draft(self, situation: Situation) -> Draft:
-        """What was written."""
+    def completion(self, exchange: Exchange) -> Completion:
+        """The reply as far as it was generated."""
         bubbles = tuple(self._bubbles + self._decoder.close())
-        return Draft(Reply(situation, bubbles), self.ids, self._log_probabilities)
+        return Completion(EvaluationReply(exchange, bubbles), self.ids, self._log_probabilities)
 
 
-def _draw(rows: Sequence[_Row], logits: torch.Tensor) -> None:
-    """The next token of every row, given logits (rows, V)."""
+def _sample_next(rows: Sequence[_Row], logits: torch.Tensor) -> None:
+    """Appends the next token to every row, given logits (rows, V)."""
     for row, token in zip(rows, draw([row.sampler for row in rows], logits), strict=True):
         if isinstance(token, EngineError):
             raise token
-        row.take(token.id, token.model_logprob or 0.0)
+        row.append(token.id, token.model_logprob or 0.0)
 
 
-def _generate(subject: Subject, prefix: Sequence[int], rows: Sequence[_Row], most: int, windows: Windows) -> None:
-    """Writes all rows in one batch, padded on the left; rows that are over leave it, and a prefix is read once."""
-    model, device = subject.model, subject.model.device
-    longest = max(len(row.prompt) for row in rows)
-    cache = new_cache(windows, len(prefix) + longest + most)
+def _generate_batch(
+    adapted: AdaptedModel, prefix: Sequence[int], rows: Sequence[_Row], max_new_tokens: int, windows: Windows
+) -> None:
+    """Generates all rows in one batch padded on the left; finished rows leave it, and a prefix is computed once."""
+    model, device = adapted.model, adapted.model.device
+    longest = max(len(row.context) for row in rows)
+    cache = new_cache(windows, len(prefix) + longest + max_new_tokens)
     if prefix:
         model(input_ids=torch.tensor([list(prefix)], device=device), past_key_values=cache, logits_to_keep=1)
-        cache, _ = gather([Row(cache)] * len(rows), longest + most)
-    padding = rows[0].prompt[0]
-    ids = torch.tensor([[padding] * (longest - len(row.prompt)) + row.prompt for row in rows], device=device)
-    seen = [[1] * len(prefix) + [0] * (longest - len(row.prompt)) + [1] * len(row.prompt) for row in rows]
-    mask = torch.tensor(seen, device=device)
+        cache, _ = gather([Row(cache)] * len(rows), longest + max_new_tokens)
+    padding = rows[0].context[0]
+    ids = torch.tensor([[padding] * (longest - len(row.context)) + row.context for row in rows], device=device)
+    mask = torch.tensor(
+        [[1] * len(prefix) + [0] * (longest - len(row.context)) + [1] * len(row.context) for row in rows],
+        device=device,
+    )
     active = list(rows)
-    for left in range(most, 0, -1):
+    for remaining in range(max_new_tokens, 0, -1):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         logits = model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
         ).logits[:, -1]
-        _draw(active, logits)
-        kept = [place for place, row in enumerate(active) if not row.is_over]
-        if not kept:
+        _sample_next(active, logits)
+        running = [index for index, row in enumerate(active) if not row.is_finished]
+        if not running:
             return
-        if len(kept) <= _KEPT * len(active):
-            cache, _ = gather([Row(cache, place) for place in kept], left)
-            mask, active = mask[torch.tensor(kept, device=device)], [active[place] for place in kept]
+        if len(running) <= _COMPACT_BELOW * len(active):
+            cache, _ = gather([Row(cache, index) for index in running], remaining)
+            mask, active = mask[torch.tensor(running, device=device)], [active[index] for index in running]
         ids = torch.tensor([row.ids[-1:] for row in active], device=device)
         mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
 
 
-def _generate_alone(subject: Subject, prefix: Sequence[int], row: _Row, most: int) -> None:
-    """Writes one row with whatever cache the model makes for itself."""
-    ids: list[int] = [*prefix, *row.prompt]
+def _generate_one(adapted: AdaptedModel, prefix: Sequence[int], row: _Row, max_new_tokens: int) -> None:
+    """Generates one row with the cache that the model creates by itself."""
+    ids: list[int] = [*prefix, *row.context]
     cache: Cache | None = None
-    for _ in range(most):
-        tokens = torch.tensor([ids], device=subject.model.device)
-        output = subject.model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    for _ in range(max_new_tokens):
+        tokens = torch.tensor([ids], device=adapted.model.device)
+        output = adapted.model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = output.past_key_values
-        _draw([row], output.logits[:, -1])
-        if row.is_over:
+        _sample_next([row], output.logits[:, -1])
+        if row.is_finished:
             return
         ids = row.ids[-1:]
 
 
-def _seed(seed: int, place: int) -> int:
-    return random.Random(f"{seed} {place}").getrandbits(63)
+def _row_seed(seed: int, index: int) -> int:
+    return random.Random(f"{seed} {index}").getrandbits(63)

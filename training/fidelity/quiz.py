@@ -1,4 +1,4 @@
-"""Questions for the blind quiz: the owner's held-out replies, and as many and as long ones that the adapter wrote."""
+"""Makes the questions of the blind quiz: the owner's held-out replies, and as many generated ones of similar length."""
 
 import math
 import random
@@ -17,115 +17,122 @@ from doppel.reports.quiz import QuestionSet, QuizQuestion, QuizSession
 from doppel.terminal import print_status, progress
 from doppel.transcript import open_transcript
 from training.dataset.files import read_sessions
-from training.fidelity.generate import Reply, real, write
-from training.fidelity.judge import open_subject
-from training.fidelity.stored import digest, kept_replies, read_kept
-from training.fidelity.texts import Situation, evenly, held_out
+from training.fidelity.adapted_model import load_adapted_model
+from training.fidelity.generate import EvaluationReply, actual_replies, generate_replies
+from training.fidelity.stored import exchange_digest, find_stored_replies, read_stored_data
+from training.fidelity.texts import Exchange, sample_evenly, select_evaluation_data
 
 PAGE_SESSIONS = 3
-"""Sessions for which replies are written where no examination has kept any; what is kept may give more."""
+"""Sessions on the web page for which replies are generated if none are stored; stored ones may allow more."""
 
-_MAX_SESSIONS = 10
+_MAX_PAGE_SESSIONS = 10
+_BUBBLE_WEIGHT = 0.5  # of one bubble more or less, in terms of log length
 
 
 class QuizMaterial(msgspec.Struct, frozen=True):
-    """What questions about a version are made of.
+    """What questions about a version are made from.
 
     Attributes:
         folder: of the version.
-        situations: that the owner answered and the adapter never saw.
-        generated: what the adapter answered in some of them.
-        seed: that no earlier quiz of the version had.
+        exchanges: the owner's held-out replies.
+        generated: the adapter's replies to some of them.
+        seed: one that no earlier quiz of the version used.
     """
 
     folder: Path
-    situations: Sequence[Situation]
-    generated: Sequence[Reply]
+    exchanges: Sequence[Exchange]
+    generated: Sequence[EvaluationReply]
     seed: int
 
     def session(self, rounds: int, seed: int | None) -> QuizSession:
-        """As many questions, chosen by the seed; None takes the material's own."""
-        return make_session(self.generated, self.situations, rounds, self.seed if seed is None else seed)
+        """At most `rounds` questions, drawn with the seed; None for the material's own seed."""
+        return make_session(self.generated, self.exchanges, rounds, self.seed if seed is None else seed)
 
     def question_set(self, rounds: int) -> QuestionSet:
-        """Sessions for the web page that share no situation, at least one."""
+        """Sessions for the web page that share no exchange, at least one."""
         sessions: list[QuizSession] = []
-        generated, situations = self.generated, self.situations
-        while len(sessions) < _MAX_SESSIONS:
+        generated, exchanges = self.generated, self.exchanges
+        while len(sessions) < _MAX_PAGE_SESSIONS:
             seed = self.seed + len(sessions)
-            session, used = _draw(generated, situations, rounds, seed)
+            session, used = _draw_session(generated, exchanges, rounds, seed)
             if sessions and len(session.questions) < rounds:
                 break
             sessions.append(session)
-            generated = [one for one in generated if digest(one.situation) not in used]
-            situations = [one for one in situations if digest(one) not in used]
+            generated = [reply for reply in generated if exchange_digest(reply.exchange) not in used]
+            exchanges = [exchange for exchange in exchanges if exchange_digest(exchange) not in used]
         return QuestionSet(self.folder.name, tuple(sessions))
 
 
 def prepare_quiz(config: Config, version: str | None, count: int) -> QuizMaterial:
-    """What `count` questions about a version can be made of; replies are written where too few were kept.
+    """The material for `count` questions about a version. Generates replies if too few are stored.
 
     Args:
         config: says which persona.
-        version: its number; None is the one in use.
-        count: questions wanted; fewer come where too little is held out.
+        version: its number; None for the one in use.
+        count: of questions wanted; there may be fewer if too little is held out.
 
     Raises:
-        UserError: no such version, or too little is held out. AdapterRefused: it is damaged, or of another base.
+        UserError: no such version, or too little is held out.
+        AdapterRefused: the version is damaged or belongs to another base.
     """
     folder = version_folder(config.adapters_dir, None if version is None else version.zfill(4))
-    manifest, kept = read_manifest(folder), read_kept(folder)
+    manifest, stored = read_manifest(folder), read_stored_data(folder)
     transcript = open_transcript(load_tokenizer(prepare_base(config.model, print_status)), manifest.transcript)
-    situations = held_out(read_sessions(config.data_dir), transcript).situations
-    generated = kept_replies(kept, situations)
-    wanted = math.ceil(count / 2)
-    if len(generated) < min(wanted, len(situations) // 2):
-        generated = _generate(config, folder, evenly(situations, 2 * wanted))
+    exchanges = select_evaluation_data(read_sessions(config.data_dir), transcript).exchanges
+    generated = find_stored_replies(stored, exchanges)
+    needed = math.ceil(count / 2)
+    if len(generated) < min(needed, len(exchanges) // 2):
+        generated = _generate(config, folder, sample_evenly(exchanges, 2 * needed))
     if not generated:
         raise UserError(tr("version {version} wrote no replies to ask about", version=folder.name))
-    return QuizMaterial(folder, situations, generated, 1 + max((one.seed for one in kept.quizzes), default=-1))
+    seed = 1 + max((result.seed for result in stored.quizzes), default=-1)
+    return QuizMaterial(folder, exchanges, generated, seed)
 
 
-def make_session(generated: Sequence[Reply], situations: Sequence[Situation], rounds: int, seed: int) -> QuizSession:
-    """As many real as generated replies (one more of either when `rounds` is odd), in an order that follows from the
-    seed; each real one is the nearest in length to a generated one, and answers something else.
+def make_session(
+    generated: Sequence[EvaluationReply], exchanges: Sequence[Exchange], rounds: int, seed: int
+) -> QuizSession:
+    """As many real as generated replies (one more of either if `rounds` is odd), in an order that the seed determines.
+
+    Each real reply is the nearest in length to a generated one, and answers another exchange.
     """
-    return _draw(generated, situations, rounds, seed)[0]
+    return _draw_session(generated, exchanges, rounds, seed)[0]
 
 
-def _draw(
-    generated: Sequence[Reply], situations: Sequence[Situation], rounds: int, seed: int
+def _draw_session(
+    generated: Sequence[EvaluationReply], exchanges: Sequence[Exchange], rounds: int, seed: int
 ) -> tuple[QuizSession, set[str]]:
-    """A session, and the digests of the situations in it."""
+    """A session, and the digests of the exchanges in it."""
     rng = random.Random(f"quiz {seed}")
-    pairs = min(math.ceil(rounds / 2), len(generated), len(situations) // 2)
+    pairs = min(math.ceil(rounds / 2), len(generated), len(exchanges) // 2)
     chosen = rng.sample(generated, pairs)
-    taken = {digest(one.situation) for one in chosen}
-    pool = real([one for one in situations if digest(one) not in taken])
-    rng.shuffle(pool)  # of several that are as near, any
+    used = {exchange_digest(reply.exchange) for reply in chosen}
+    pool = actual_replies([exchange for exchange in exchanges if exchange_digest(exchange) not in used])
+    rng.shuffle(pool)  # among equally near ones, any may be chosen
     questions = []
-    for one in chosen:
+    for reply in chosen:
         if pool:
-            other = pool.pop(min(range(len(pool)), key=lambda place: _distance(one, pool[place])))
-            taken.add(digest(other.situation))
-            questions += [_question(one, is_real=False), _question(other, is_real=True)]
+            nearest = min(range(len(pool)), key=lambda index: _length_distance(reply, pool[index]))
+            real = pool.pop(nearest)
+            used.add(exchange_digest(real.exchange))
+            questions += [_question(reply, is_real=False), _question(real, is_real=True)]
     rng.shuffle(questions)
-    return QuizSession(seed, tuple(questions[:rounds])), taken
+    return QuizSession(seed, tuple(questions[:rounds])), used
 
 
-def _question(reply: Reply, *, is_real: bool) -> QuizQuestion:
-    return QuizQuestion(reply.situation.context, reply.bubbles, is_real)
+def _question(reply: EvaluationReply, *, is_real: bool) -> QuizQuestion:
+    return QuizQuestion(reply.exchange.context, reply.bubbles, is_real)
 
 
-def _generate(config: Config, folder: Path, asked: Sequence[Situation]) -> list[Reply]:
-    subject = open_subject(config, folder)
+def _generate(config: Config, folder: Path, exchanges: Sequence[Exchange]) -> list[EvaluationReply]:
+    adapted = load_adapted_model(config.model, folder)
     with progress() as bar:
-        task = bar.add_task(tr("Writing replies"), total=len(asked), rate="")
-        sampling = read_persona(folder).sampling(config.reply, subject.transcript)
-        written = write(subject, asked, sampling, lambda count: bar.advance(task, count))
-    return [one for one in written if one.bubbles]
+        task = bar.add_task(tr("Writing replies"), total=len(exchanges), rate="")
+        sampling = read_persona(folder).sampling(config.reply, adapted.transcript)
+        replies = generate_replies(adapted, exchanges, sampling, lambda count: bar.advance(task, count))
+    return [reply for reply in replies if reply.bubbles]
 
 
-def _distance(one: Reply, other: Reply) -> float:
-    lengths = abs(math.log1p(len(one.text)) - math.log1p(len(other.text)))
-    return lengths + 0.5 * abs(len(one.bubbles) - len(other.bubbles))
+def _length_distance(first: EvaluationReply, second: EvaluationReply) -> float:
+    characters = abs(math.log1p(len(first.text)) - math.log1p(len(second.text)))
+    return characters + _BUBBLE_WEIGHT * abs(len(first.bubbles) - len(second.bubbles))

@@ -1,4 +1,4 @@
-"""The stages of an examination: a progress bar with rate and time left for each, and how long it took."""
+"""A progress bar for each stage of an examination, and how long each took."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,54 +6,54 @@ from contextlib import contextmanager
 
 from doppel.terminal import progress
 
-Advance = Callable[[int], None]
-"""Hears how much more is done."""
+OnProgress = Callable[[int], None]
+"""Called with the amount of work done since the last call."""
 
-Begin = Callable[[int], Advance]
-"""Hears how much there is to do, once that is known."""
+StartProgress = Callable[[int], OnProgress]
+"""Called with the total amount of work, once it is known."""
 
 
-def silent(_: int) -> Advance:
-    """Shows nothing."""
+def no_progress(_: int) -> OnProgress:
+    """A `StartProgress` that shows nothing."""
     return lambda _: None
 
 
-class Stages:
-    """Shows how far each measure is, and keeps how long it took.
+class StageProgress:
+    """Shows a progress bar with rate and time left for each stage.
 
     Args:
-        now: gives seconds.
+        now: returns the time in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self.seconds: dict[str, float] = {}
-        """By the name of the stage."""
+        """Duration of each stage, by name."""
 
     @contextmanager
-    def __call__(self, name: str, title: str, unit: str) -> Iterator[Begin]:
-        """A stage.
+    def __call__(self, name: str, title: str, unit: str) -> Iterator[StartProgress]:
+        """Runs a stage.
 
         Args:
-            name: in `seconds`.
-            title: for people.
-            unit: what is counted, for people; after the rate.
+            name: its key in `seconds`.
+            title: shown beside the bar.
+            unit: of the rate that is shown.
         """
-        began = self._now()
+        stage_start = self._now()
         with progress() as bar:
             task = bar.add_task(title, total=None, rate="")
 
-            def begin(total: int) -> Advance:
-                started, done = self._now(), 0
+            def start(total: int) -> OnProgress:
+                work_start, done = self._now(), 0
                 bar.update(task, total=total, completed=0)
 
-                def advance(count: int) -> None:
+                def on_progress(count: int) -> None:
                     nonlocal done
                     done += count
-                    rate = done / max(1e-9, self._now() - started)
+                    rate = done / max(1e-9, self._now() - work_start)
                     bar.update(task, completed=done, rate=f"{rate:.{0 if rate >= 10 else 1}f} {unit}/s")
 
-                return advance
+                return on_progress
 
-            yield begin
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + self._now() - began, 2)
+            yield start
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + self._now() - stage_start, 2)

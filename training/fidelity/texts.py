@@ -1,4 +1,4 @@
-"""The owner's unseen messages, cut for measuring: situations they answered, what others wrote, and their own past."""
+"""Selects the texts an adapter is examined on: exchanges it was not trained on, other people's, and earlier ones."""
 
 import random
 from collections import Counter
@@ -9,181 +9,188 @@ import msgspec
 
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.transcript import ME, Header, Transcript, Turn
+from doppel.transcript import ME, NO_LOSS, Header, Transcript, Turn
 from training.dataset.files import Session
 from training.lora.examples import Example, cut, spread_sample
 
-LEAST_TURNS = 30
-"""Turns of the owner's, with something said before, below which no figure means anything."""
+MIN_EXCHANGES = 30
+"""Replies of the owner in the test split below which no metric is reliable."""
 
 Item = TypeVar("Item")
-_CONTEXT_TURNS = 6
-_CONTEXT_TOKENS = 64
+_MAX_CONTEXT_TURNS = 6
+_MAX_CONTEXT_TOKENS = 64
+_FEW_SHOT_SESSIONS = 40
 
 
-class Situation(msgspec.Struct, frozen=True):
-    """A place where somebody answered somebody, as a rule the owner.
+class Exchange(msgspec.Struct, frozen=True):
+    """A turn that answers another person's, with its context. Usually the owner's.
 
     Attributes:
-        session: id of the conversation, within which situations are not independent.
+        session_id: of the conversation; exchanges of one conversation are not independent.
         header: of the conversation.
-        context: the turns before, oldest first, at least one; the last is somebody else's.
-        reply: what was answered.
+        context: the turns before, oldest first, at least one; the last is another person's.
+        reply: the turn that answers them.
     """
 
-    session: str
+    session_id: str = msgspec.field(name="session")
     header: Header
     context: tuple[Turn, ...]
     reply: Turn
 
     @property
     def text(self) -> str:
-        """The reply, a bubble a line."""
+        """The reply, one bubble per line."""
         return "\n".join(self.reply.bubbles)
 
 
-class HeldOut(msgspec.Struct, frozen=True):
+class EvaluationData(msgspec.Struct, frozen=True):
     """What an adapter is examined on.
 
     Attributes:
-        past: sessions it was trained on.
-        future: sessions it never saw.
-        situations: of the future, in order of time.
+        train: sessions it was trained on, which are earlier.
+        test: sessions it was not trained on, which are later.
+        exchanges: the owner's replies in `test`, in order of time.
     """
 
-    past: list[Session]
-    future: list[Session]
-    situations: list[Situation]
+    train: list[Session]
+    test: list[Session]
+    exchanges: list[Exchange]
 
 
-def held_out(sessions: Iterable[Session], transcript: Transcript) -> HeldOut:
-    """Sorts a data set by what the adapter knows of it.
+def select_evaluation_data(sessions: Iterable[Session], transcript: Transcript) -> EvaluationData:
+    """Sorts a data set by its splits and finds the owner's replies in the test split.
 
     Raises:
-        UserError: too little of the owner's is held out to say anything.
+        UserError: the test split has too few replies of the owner.
     """
-    past: list[Session] = []
-    future: list[Session] = []
+    train: list[Session] = []
+    test: list[Session] = []
     for session in sessions:
         if session.split == "train":
-            past.append(session)
+            train.append(session)
         elif session.split == "test":
-            future.append(session)
-    found = [situation for session in future for situation in situations(session, transcript)]
-    if len(found) < LEAST_TURNS:
+            test.append(session)
+    exchanges = [exchange for session in test for exchange in owner_exchanges(session, transcript)]
+    if len(exchanges) < MIN_EXCHANGES:
         raise UserError(
             tr(
-                "only {count} replies of yours are held out, at least {least} are needed to say anything; "
+                "only {count} of your replies are held out for evaluation; at least {minimum} are needed: "
                 "give `doppel build` a larger archive",
-                count=len(found),
-                least=LEAST_TURNS,
+                count=len(exchanges),
+                minimum=MIN_EXCHANGES,
             )
         )
-    return HeldOut(past, future, found)
+    return EvaluationData(train, test, exchanges)
 
 
-def situations(session: Session, transcript: Transcript) -> list[Situation]:
-    """Every turn of the owner's that follows somebody else's, with the last turns before it."""
-    answers = [
-        _situation(session, place, transcript)
-        for place in range(1, len(session.turns))
-        if session.turns[place].is_mine and not session.turns[place - 1].is_mine
+def owner_exchanges(session: Session, transcript: Transcript) -> list[Exchange]:
+    """Every turn of the owner that follows another person's, with the turns before it."""
+    exchanges = [
+        _exchange_at(session, index, transcript)
+        for index in range(1, len(session.turns))
+        if session.turns[index].is_mine and not session.turns[index - 1].is_mine
     ]
-    return [one for one in answers if one is not None]
+    return [exchange for exchange in exchanges if exchange is not None]
 
 
-def _situation(session: Session, place: int, transcript: Transcript) -> Situation | None:
-    """A turn with the last turns before it, as many as fit; None where one does not."""
-    context = session.turns[max(0, place - _CONTEXT_TURNS) : place]
-    while len(context) > 1 and len(transcript.prompt(session.header, context)) > _CONTEXT_TOKENS:
+def _exchange_at(session: Session, index: int, transcript: Transcript) -> Exchange | None:
+    """A turn with as many of the turns before it as fit; None if not even one does."""
+    context = session.turns[max(0, index - _MAX_CONTEXT_TURNS) : index]
+    while len(context) > 1 and len(transcript.prompt(session.header, context)) > _MAX_CONTEXT_TOKENS:
         context = context[1:]
-    if len(transcript.prompt(session.header, context)) > 2 * _CONTEXT_TOKENS:
+    if len(transcript.prompt(session.header, context)) > 2 * _MAX_CONTEXT_TOKENS:
         return None
-    return Situation(session.id, session.header, context, session.turns[place])
+    return Exchange(session.id, session.header, context, session.turns[index])
 
 
-def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """At most `count` of them, taken evenly: of what stands in order of time, evenly over time."""
+def sample_evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spaced."""
     if len(items) <= count:
         return list(items)
-    return [items[place * len(items) // count] for place in range(count)]
+    return [items[index * len(items) // count] for index in range(count)]
 
 
-def second_speaker(held: HeldOut, transcript: Transcript, count: int) -> list[Situation]:
-    """Where one other person answered somebody, at most `count` times, evenly over time: who did so most often.
+def other_person_exchanges(data: EvaluationData, transcript: Transcript, count: int) -> list[Exchange]:
+    """At most `count` replies of the one other person who replied most often, evenly over time.
 
-    Of the future, and of the past too where that is too little; nothing where nobody answered `LEAST_TURNS` times.
+    From the test split, or from both splits if that has too few. Empty if nobody replied `MIN_EXCHANGES` times.
     """
-    sessions = [*held.past, *held.future]
-    places = [
-        (session, place)
+    sessions = [*data.train, *data.test]
+    replies = [
+        (session, index)
         for session in sessions
-        for place in range(1, len(session.turns))
-        if not session.turns[place].is_mine and session.turns[place - 1].speaker != session.turns[place].speaker
+        for index in range(1, len(session.turns))
+        if not session.turns[index].is_mine and session.turns[index - 1].speaker != session.turns[index].speaker
     ]
-    counts = Counter(session.turns[place].speaker for session, place in places)
-    late = {session.id for session in held.future}
-    recent = Counter(session.turns[place].speaker for session, place in places if session.id in late)
-    speaker = max(counts, key=lambda name: (min(recent[name], count), counts[name]), default="")
-    if counts[speaker] < LEAST_TURNS:
+    total = Counter(session.turns[index].speaker for session, index in replies)
+    test_ids = {session.id for session in data.test}
+    in_test = Counter(session.turns[index].speaker for session, index in replies if session.id in test_ids)
+    speaker = max(total, key=lambda name: (min(in_test[name], count), total[name]), default="")
+    if total[speaker] < MIN_EXCHANGES:
         return []
-    theirs = [(session, place) for session, place in places if session.turns[place].speaker == speaker]
-    found = [one for one in (_situation(*each, transcript) for each in theirs) if one is not None]
-    latest = [one for one in found if one.session in late]
-    return evenly(latest if len(latest) >= count else found, count)
+    candidates = [
+        _exchange_at(session, index, transcript)
+        for session, index in replies
+        if session.turns[index].speaker == speaker
+    ]
+    exchanges = [exchange for exchange in candidates if exchange is not None]
+    test_exchanges = [exchange for exchange in exchanges if exchange.session_id in test_ids]
+    return sample_evenly(test_exchanges if len(test_exchanges) >= count else exchanges, count)
 
 
-def texts_of_others(sessions: Iterable[Session]) -> list[str]:
-    """What everybody but the owner wrote, a turn each, a bubble a line."""
-    return ["\n".join(turn.bubbles) for one in sessions for turn in one.turns if not turn.is_mine]
+def other_texts(sessions: Iterable[Session]) -> list[str]:
+    """What everybody but the owner wrote: one text per turn, one bubble per line."""
+    return ["\n".join(turn.bubbles) for session in sessions for turn in session.turns if not turn.is_mine]
 
 
-def texts_of_owner(sessions: Iterable[Session]) -> list[str]:
-    """What the owner wrote, a turn each, a bubble a line."""
-    return ["\n".join(turn.bubbles) for one in sessions for turn in one.turns if turn.is_mine]
+def owner_texts(sessions: Iterable[Session]) -> list[str]:
+    """What the owner wrote: one text per turn, one bubble per line."""
+    return ["\n".join(turn.bubbles) for session in sessions for turn in session.turns if turn.is_mine]
 
 
-def owner_examples(sessions: Sequence[Session], transcript: Transcript, length: int, tokens: int) -> list[Example]:
-    """About `tokens` tokens of the owner's conversations, as they are trained on, evenly over time."""
-    return spread_sample([one for session in sessions for one in _pieces(session, transcript, length, ME)], tokens)
+def owner_examples(sessions: Sequence[Session], transcript: Transcript, max_length: int, tokens: int) -> list[Example]:
+    """About `tokens` tokens of conversations, evenly over time, with loss on the owner's turns, as in training."""
+    pieces = [piece for session in sessions for piece in _pieces(session, transcript, max_length, ME)]
+    return spread_sample(pieces, tokens)
 
 
-def others_examples(sessions: Sequence[Session], transcript: Transcript, length: int, tokens: int) -> list[Example]:
-    """The same conversations read for what the most talkative other person of each wrote."""
+def other_examples(sessions: Sequence[Session], transcript: Transcript, max_length: int, tokens: int) -> list[Example]:
+    """Like `owner_examples`, with loss on the turns of the most talkative other person of each conversation."""
     pieces = []
     for session in sessions:
         counts = Counter(turn.speaker for turn in session.turns if not turn.is_mine)
         if counts:
-            pieces += _pieces(session, transcript, length, counts.most_common(1)[0][0])
+            pieces += _pieces(session, transcript, max_length, counts.most_common(1)[0][0])
     return spread_sample(pieces, tokens)
 
 
-def few_shot(sessions: Sequence[Session], transcript: Transcript, tokens: int, seed: int = 0) -> list[int]:
-    """At most `tokens` tokens of past conversations in which the owner wrote most: a prompt to imitate them by."""
-    chosen = sorted(random.Random(seed).sample(sessions, min(40, len(sessions))), key=_share_of_owner, reverse=True)
+def few_shot_prompt(sessions: Sequence[Session], transcript: Transcript, max_tokens: int, seed: int = 0) -> list[int]:
+    """Token ids of conversations in which the owner wrote most: a prompt from which the base model can imitate them."""
+    sample = random.Random(seed).sample(sessions, min(_FEW_SHOT_SESSIONS, len(sessions)))
     ids: list[int] = []
-    for session in chosen:
+    for session in sorted(sample, key=_owner_share, reverse=True):
         encoded = transcript.encode(session.header, session.turns)
-        ends = [end for end in encoded.turn_ends if end <= tokens - len(ids)]
+        ends = [end for end in encoded.turn_ends if end <= max_tokens - len(ids)]
         if ends:
             ids += encoded.ids[: ends[-1]]
-        if len(ids) > 0.8 * tokens:
+        if len(ids) > 0.8 * max_tokens:
             break
     return ids
 
 
-def with_prompt(prompt: Sequence[int], items: Iterable[Example]) -> list[Example]:
-    """Examples that begin with a prompt without loss."""
+def prepend_prompt(prompt: Sequence[int], examples: Iterable[Example]) -> list[Example]:
+    """The examples after a prompt that has no loss."""
     return [
-        Example([*prompt, *item.ids], [0] * (len(prompt) + 1) + item.loss_mask[1:], item.text_bytes) for item in items
+        Example([*prompt, *example.ids], [NO_LOSS] * (len(prompt) + 1) + example.loss_mask[1:], example.text_bytes)
+        for example in examples
     ]
 
 
-def _pieces(session: Session, transcript: Transcript, length: int, learned: str) -> list[Example]:
-    encoded = transcript.encode(session.header, session.turns, learned)
-    return [piece for piece in cut(encoded, length) if piece.supervised and piece.text_bytes]
+def _pieces(session: Session, transcript: Transcript, max_length: int, speaker: str) -> list[Example]:
+    encoded = transcript.encode(session.header, session.turns, speaker)
+    return [piece for piece in cut(encoded, max_length) if piece.supervised and piece.text_bytes]
 
 
-def _share_of_owner(session: Session) -> float:
-    mine = sum(len(bubble) for turn in session.turns if turn.is_mine for bubble in turn.bubbles)
-    return mine / max(1, sum(len(bubble) for turn in session.turns for bubble in turn.bubbles))
+def _owner_share(session: Session) -> float:
+    own = sum(len(bubble) for turn in session.turns if turn.is_mine for bubble in turn.bubbles)
+    return own / max(1, sum(len(bubble) for turn in session.turns for bubble in turn.bubbles))

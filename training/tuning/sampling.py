@@ -23,12 +23,12 @@ from doppel.persona import read_persona
 from doppel.reports.metrics import Interval, by_name
 from doppel.terminal import print_status, progress
 from training.dataset.files import Session, read_sessions
-from training.fidelity.generate import real, write
-from training.fidelity.judge import Subject, open_subject
-from training.fidelity.measures.habits import writing
-from training.fidelity.measures.relevance import fits
-from training.fidelity.measures.two_sample import auc_between
-from training.fidelity.texts import LEAST_TURNS, Situation, evenly, situations
+from training.fidelity.adapted_model import AdaptedModel, load_adapted_model
+from training.fidelity.generate import actual_replies, generate_replies
+from training.fidelity.measures.habits import habit_metrics
+from training.fidelity.measures.relevance import relevance
+from training.fidelity.measures.two_sample import classifier_auc
+from training.fidelity.texts import MIN_EXCHANGES, Exchange, owner_exchanges, sample_evenly
 
 SETTINGS = ("temperature", "top_p", "min_p")
 _TEMPERATURES = (0.7, 0.9, 1.1)
@@ -106,7 +106,7 @@ def tune_sampling(config: Config, version: str | None, *, quick: bool) -> Tuned:
     """
     folder = version_folder(config.adapters_dir, None if version is None else version.zfill(4))
     sampling = read_persona(folder).sampling(config.reply)
-    subject = open_subject(config, folder)
+    subject = load_adapted_model(config.model, folder)
     asked = _asked(read_sessions(config.data_dir), subject, _QUICK_REPLIES if quick else _REPLIES)
     tried = settings(sampling)
     most = (len(tried) + 2) * len(asked)
@@ -149,14 +149,18 @@ def search(
 
 
 def try_out(
-    subject: Subject, asked: Sequence[Situation], sampling: Sampling, advance: Advance = lambda _: None, seed: int = 0
+    subject: AdaptedModel,
+    asked: Sequence[Exchange],
+    sampling: Sampling,
+    advance: Advance = lambda _: None,
+    seed: int = 0,
 ) -> Trial:
     """Writes a reply to every situation and measures them."""
-    written, actual = write(subject, asked, sampling, advance, seed=seed), real(asked)
+    written, actual = generate_replies(subject, asked, sampling, advance, seed=seed), actual_replies(asked)
     said = [one for one in written if one.bubbles]
-    distance = by_name(writing(written, [], actual, []))["habits_distance"].estimate.value if said else math.nan
-    auc = auc_between(written, actual).value if said else math.nan
-    return Trial(sampling.temperature, sampling.top_p, sampling.min_p, auc, distance, fits(subject, (written,))[0])
+    distance = by_name(habit_metrics(written, [], actual, []))["habits_distance"].estimate.value if said else math.nan
+    auc = classifier_auc(written, actual).value if said else math.nan
+    return Trial(sampling.temperature, sampling.top_p, sampling.min_p, auc, distance, relevance(subject, (written,))[0])
 
 
 def choose(trials: Sequence[Trial]) -> Trial:
@@ -170,23 +174,23 @@ def choose(trials: Sequence[Trial]) -> Trial:
     return min([trials[0], *relevant], key=lambda one: one.score)
 
 
-def _asked(sessions: Iterable[Session], subject: Subject, count: int) -> list[Situation]:
+def _asked(sessions: Iterable[Session], subject: AdaptedModel, count: int) -> list[Exchange]:
     found = [
         situation
         for session in sessions
         if session.split == "validation"
-        for situation in situations(session, subject.transcript)
+        for situation in owner_exchanges(session, subject.transcript)
     ]
-    if len(found) < LEAST_TURNS:
+    if len(found) < MIN_EXCHANGES:
         raise UserError(
             tr(
                 "only {count} replies of yours are kept for validation, at least {least} are needed to tune on; "
                 "give `doppel build` a larger archive",
                 count=len(found),
-                least=LEAST_TURNS,
+                least=MIN_EXCHANGES,
             )
         )
-    return evenly(found, count)
+    return sample_evenly(found, count)
 
 
 def _tell(config: Config, folder: Path, chosen: Trial) -> None:

@@ -3,8 +3,8 @@
 import random
 
 from doppel.transcript import ME, Header, Turn
-from training.fidelity.generate import Reply
-from training.fidelity.texts import Situation
+from training.fidelity.generate import EvaluationReply
+from training.fidelity.texts import Exchange
 
 _SHORT = ("haha", "ok", "yes lol", "no way", "brb", "idk", "omg", "sure thing", "wanna go", "tbh same")
 _LONG = (
@@ -16,21 +16,21 @@ _LONG = (
 )
 
 
-def situation(number: int, heard: str = "what now?") -> Situation:
+def situation(number: int, heard: str = "what now?") -> Exchange:
     """One of a conversation of its own."""
-    return Situation(f"s{number // 3}", Header(kind="dm"), (Turn("Ramito", (heard,)),), Turn(ME, ("yes",)))
+    return Exchange(f"s{number // 3}", Header(kind="dm"), (Turn("Ramito", (heard,)),), Turn(ME, ("yes",)))
 
 
-def casual(count: int, seed: int = 0) -> list[Reply]:
+def casual(count: int, seed: int = 0) -> list[EvaluationReply]:
     """Replies of the first author."""
     rng = random.Random(seed)
     return [
-        Reply(situation(number), tuple(f"{rng.choice(_SHORT)} 😀" for _ in range(rng.randint(1, 3))))
+        EvaluationReply(situation(number), tuple(f"{rng.choice(_SHORT)} 😀" for _ in range(rng.randint(1, 3))))
         for number in range(count)
     ]
 
 
-def formal(count: int, seed: int = 0) -> list[Reply]:
+def formal(count: int, seed: int = 0) -> list[EvaluationReply]:
     """Replies of the second."""
     rng = random.Random(seed)
-    return [Reply(situation(number), (rng.choice(_LONG),)) for number in range(count)]
+    return [EvaluationReply(situation(number), (rng.choice(_LONG),)) for number in range(count)]

@@ -12,18 +12,18 @@ from tests.training.fidelity.cases import casual, formal, situation
 from tests.training.fidelity.test_judge import opened
 from training.dataset.files import Session
 from training.fidelity import best_of as module
-from training.fidelity.best_of import COUNT, best_of
-from training.fidelity.generate import drafts, real, write
-from training.fidelity.judge import Question, Subject
-from training.fidelity.measures.habits import writing
-from training.fidelity.measures.relevance import relevance
-from training.fidelity.measures.two_sample import candidates_told_apart, two_sample
+from training.fidelity.adapted_model import AdaptedModel, Continuations
+from training.fidelity.best_of import CANDIDATES, choose_best_replies
+from training.fidelity.generate import actual_replies, generate, generate_replies
+from training.fidelity.measures.habits import habit_metrics
+from training.fidelity.measures.relevance import relevance_metrics
+from training.fidelity.measures.two_sample import best_of_metric, two_sample_metrics
 from training.fidelity.report.titles import title_of
-from training.fidelity.texts import LEAST_TURNS, HeldOut, second_speaker
+from training.fidelity.texts import MIN_EXCHANGES, EvaluationData, other_person_exchanges
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def subject(tmp_path_factory: pytest.TempPathFactory) -> AdaptedModel:
     return opened(tmp_path_factory.mktemp("subject"), "gemma3")
 
 
@@ -39,39 +39,41 @@ def session(number: int, *turns: tuple[str, str]) -> Session:
 
 
 class TestSecondSpeaker:
-    def held(self, past: int, future: int) -> HeldOut:
+    def held(self, past: int, future: int) -> EvaluationData:
         talk = (("Lodobo", "once"), (ME, "what?"), ("Ramito", "hello"), (ME, "hi"), ("Ramito", "bye"))
         sessions = [session(number, *talk) for number in range(past + future)]
-        return HeldOut(sessions[:past], sessions[past:], [])
+        return EvaluationData(sessions[:past], sessions[past:], [])
 
-    def test_the_one_who_answers_most(self, subject: Subject) -> None:
-        found = second_speaker(self.held(0, 40), subject.transcript, 50)
+    def test_the_one_who_answers_most(self, subject: AdaptedModel) -> None:
+        found = other_person_exchanges(self.held(0, 40), subject.transcript, 50)
         assert {one.reply.speaker for one in found} == {"Ramito"}
         assert len(found) == 50
-        assert len({one.session for one in found}) == 40
+        assert len({one.session_id for one in found}) == 40
         byes = [one for one in found if one.text == "bye"]
         assert all(one.context[-1] == Turn(ME, ("hi",)) for one in byes)
         assert byes
 
-    def test_the_past_fills_up_what_the_future_lacks(self, subject: Subject) -> None:
-        assert len(second_speaker(self.held(40, 5), subject.transcript, 60)) == 60
+    def test_the_past_fills_up_what_the_future_lacks(self, subject: AdaptedModel) -> None:
+        assert len(other_person_exchanges(self.held(40, 5), subject.transcript, 60)) == 60
 
-    def test_nobody_where_all_wrote_too_little(self, subject: Subject) -> None:
-        assert second_speaker(self.held(0, LEAST_TURNS // 2 - 1), subject.transcript, 60) == []
+    def test_nobody_where_all_wrote_too_little(self, subject: AdaptedModel) -> None:
+        assert other_person_exchanges(self.held(0, MIN_EXCHANGES // 2 - 1), subject.transcript, 60) == []
 
 
 def test_another_person_is_the_floor_and_the_prompted_base_stands_beside() -> None:
     sides = casual(90, 1), casual(90, 4), casual(90, 2), casual(90, 3)
-    for measure, name in ((two_sample, "two_sample_auc"), (writing, "habits_distance")):
+    for measure, name in ((two_sample_metrics, "two_sample_auc"), (habit_metrics, "habits_distance")):
         alone = by_name(measure(*sides))
         beside = by_name(measure(*sides, formal(90)))
-        assert alone[name].floor == alone[f"{name}_prompted"].value == beside[f"{name}_prompted"].value
-        assert beside[name].value == alone[name].value
+        assert alone[name].floor == alone[f"{name}_prompted"].estimate == beside[f"{name}_prompted"].estimate
+        assert beside[name].estimate == alone[name].estimate
         assert beside[name].floor.value > 2 * beside[name].estimate.value - 0.5  # type: ignore[union-attr]
 
 
 class TestCandidates:
-    def test_the_best_is_chosen_as_the_daemon_chooses(self, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_best_is_chosen_as_the_daemon_chooses(
+        self, subject: AdaptedModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         seen = []
 
         def last(judged, recent):  # type: ignore[no-untyped-def]
@@ -81,39 +83,39 @@ class TestCandidates:
         monkeypatch.setattr(module, "best", last)
         sampling = Sampling(max_tokens=10)
         asked = [situation(number) for number in range(4)]
-        first = drafts(subject, asked, sampling)
-        chosen = best_of(subject, first, sampling)
-        assert [one.situation for one in chosen] == asked
-        assert chosen == [one.reply for one in drafts(subject, asked * (COUNT - 1), sampling, seed=1)[-4:]]
+        first = generate(subject, asked, sampling)
+        chosen = choose_best_replies(subject, first, sampling)
+        assert [one.exchange for one in chosen] == asked
+        assert chosen == [one.reply for one in generate(subject, asked * (CANDIDATES - 1), sampling, seed=1)[-4:]]
         for judged, recent in seen:
-            assert len(judged) == COUNT
+            assert len(judged) == CANDIDATES
             assert recent == []
             assert all(len(one.adapter) == len(one.base) > 0 for one in judged)
             assert any(list(one.adapter) != list(one.base) for one in judged)
             assert all(len(one.unprompted) == len(one.base) for one in judged)
             assert any(list(one.unprompted) != list(one.base) for one in judged)
 
-    def test_one_reply_is_the_floor(self, subject: Subject) -> None:
+    def test_one_reply_is_the_floor(self, subject: AdaptedModel) -> None:
         asked = [situation(number, f"what {number}?") for number in range(8)]
-        first = write(subject, asked, Sampling(max_tokens=10))
-        told = candidates_told_apart(casual(60), formal(60), casual(60, 1), casual(60, 2))
+        first = generate_replies(subject, asked, Sampling(max_tokens=10))
+        told = best_of_metric(casual(60), formal(60), casual(60, 1), casual(60, 2))
         assert told.floor is not None
         assert told.estimate.value < 0.7 < told.floor.value
-        fit = by_name(relevance(subject, first, first, real(asked), real(asked)))
-        assert fit["candidates_relevance"].value == fit["candidates_relevance"].ceiling == fit["relevance"].ceiling
-        assert fit["candidates_relevance"].floor == fit["relevance"].value
-        assert "candidates_relevance" not in by_name(relevance(subject, first, first, real(asked)))
+        fit = by_name(relevance_metrics(subject, first, first, actual_replies(asked), actual_replies(asked)))
+        assert fit["candidates_relevance"].estimate == fit["candidates_relevance"].ceiling == fit["relevance"].ceiling
+        assert fit["candidates_relevance"].floor == fit["relevance"].estimate
+        assert "candidates_relevance" not in by_name(relevance_metrics(subject, first, first, actual_replies(asked)))
 
 
 def test_what_a_writer_thinks_of_a_draft_is_what_scoring_says(tmp_path: Path) -> None:
     subject = opened(tmp_path, "llama")
     asked = [situation(number, "x" * (1 + 3 * number)) for number in range(5)]
-    for draft in drafts(subject, asked, Sampling(max_tokens=12)):
-        one = draft.reply.situation
-        question = Question(subject.transcript.prompt(one.header, one.context), [draft.ids])
-        assert subject.tokens([question])[0][0] == pytest.approx(draft.log_probabilities, abs=1e-3)
+    for draft in generate(subject, asked, Sampling(max_tokens=12)):
+        one = draft.reply.exchange
+        question = Continuations(subject.transcript.prompt(one.header, one.context), [draft.ids])
+        assert subject.token_log_probabilities([question])[0][0] == pytest.approx(draft.log_probabilities, abs=1e-3)
 
 
 def test_every_figure_of_writing_has_a_title() -> None:
-    figures = writing(casual(20), formal(20), casual(20, 1), casual(20, 2))
+    figures = habit_metrics(casual(20), formal(20), casual(20, 1), casual(20, 2))
     assert all(title_of(one.name) != one.name for one in figures)

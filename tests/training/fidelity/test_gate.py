@@ -18,7 +18,7 @@ from tests.tiny import save_lora
 from tests.training.runs import small_config
 from training.dataset.files import SESSIONS, Session, write_sessions
 from training.fidelity.evaluate import evaluate_version
-from training.fidelity.gate import admit
+from training.fidelity.gate import examine_and_use
 
 WORDS = ("haha", "no idea", "ask tom", "later then", "brb", "sounds fine to me", "what a day that was", "see you soon")
 
@@ -63,14 +63,14 @@ def published(config: Config, *, seed: int) -> str:
 def test_a_bad_version_stays_out_and_says_why(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     before = published(config, seed=0)
     version = published(config, seed=1)
-    result = admit(config, version, force=False)
+    result = examine_and_use(config, version, force=False)
     assert result["in_use"] is False
     assert any(not check["ok"] for check in result["gate"])
     assert f"Version {version} fails: " in capsys.readouterr().err
     used = current_version(config.adapters_dir)
     assert used is not None
     assert used.name == before
-    assert admit(config, version, force=True)["in_use"] is True
+    assert examine_and_use(config, version, force=True)["in_use"] is True
     used = current_version(config.adapters_dir)
     assert used is not None
     assert used.name == version
@@ -81,7 +81,7 @@ def test_the_outcome_lies_in_the_version(config: Config) -> None:
     outcome = evaluate_version(config, version, quick=True)
     manifest = read_manifest(outcome.folder)
     content = json.loads((outcome.folder / FIDELITY_FILE).read_text(encoding="utf-8"))
-    assert content["figures"].keys() == outcome.result()["figures"].keys()
+    assert content["figures"].keys() == outcome.to_json()["figures"].keys()
     assert {"bits_per_byte", "choice", "two_sample_auc", "habits_distance", "relevance"} <= manifest.fidelity[
         "figures"
     ].keys()
@@ -95,7 +95,7 @@ def test_the_outcome_lies_in_the_version(config: Config) -> None:
 def test_too_little_to_examine_on_is_no_fault(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     version = published(config, seed=0)
     write_sessions(config.data_dir / SESSIONS, [session(0, "train"), session(1, "test")])
-    assert admit(config, version, force=False) == {"gate": [], "in_use": True}
+    assert examine_and_use(config, version, force=False) == {"gate": [], "in_use": True}
     assert "only 3 replies of yours are held out" in capsys.readouterr().err
 
 

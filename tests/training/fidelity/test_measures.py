@@ -7,14 +7,14 @@ import pytest
 
 from doppel.reports.metrics import Interval, Metric, by_name, check_goal
 from tests.training.fidelity.cases import casual, formal, situation
-from training.fidelity.generate import Reply
-from training.fidelity.measures.authorship import authorship
-from training.fidelity.measures.choice import combined
-from training.fidelity.measures.habits import distinct, jensen_shannon, self_bleu, words, writing
-from training.fidelity.measures.memorisation import LONG_RUN, Runs, memorisation
-from training.fidelity.measures.two_sample import area, auc_of, two_sample
-from training.fidelity.statistics import change, difference, jackknife, mean, ratio, resampled
-from training.fidelity.texts import HeldOut
+from training.fidelity.generate import EvaluationReply
+from training.fidelity.measures.authorship import authorship_metrics
+from training.fidelity.measures.choice import combine
+from training.fidelity.measures.habits import distinct, habit_metrics, jensen_shannon, self_bleu, words
+from training.fidelity.measures.memorisation import LONG_RUN, WordRuns, memorisation_metrics
+from training.fidelity.measures.two_sample import cross_validated_auc, two_sample_metrics, within_fold_auc
+from training.fidelity.statistics import bootstrap, difference_of_changes, jackknife, mean, ratio, relative_change
+from training.fidelity.texts import EvaluationData
 
 
 class TestIntervals:
@@ -33,15 +33,15 @@ class TestIntervals:
         assert grouped.high - grouped.low > alone.high - alone.low
 
     def test_changes(self) -> None:
-        assert change([1.0, 1.0], [2.0, 2.0]).value == -0.5
-        assert difference(([3.0] * 9, [4.0] * 9), ([2.0] * 9, [4.0] * 9)).value == pytest.approx(0.25)
+        assert relative_change([1.0, 1.0], [2.0, 2.0]).value == -0.5
+        assert difference_of_changes(([3.0] * 9, [4.0] * 9), ([2.0] * 9, [4.0] * 9)).value == pytest.approx(0.25)
 
     def test_nothing_is_not_a_number(self) -> None:
         assert np.isnan(mean([]).value)
 
     def test_any_statistic(self) -> None:
         values = np.arange(50.0)
-        estimate = resampled(list(range(50)), lambda rows: float(np.median(values[rows])))
+        estimate = bootstrap(list(range(50)), lambda rows: float(np.median(values[rows])))
         assert estimate.low < 24.5 < estimate.high
 
 
@@ -60,7 +60,7 @@ class TestFigures:
 
 class TestTwoSample:
     def test_the_same_author_is_the_ceiling_and_another_the_floor(self) -> None:
-        figures = by_name(two_sample(casual(90, 1), formal(90), casual(90, 2), casual(90, 3)))
+        figures = by_name(two_sample_metrics(casual(90, 1), formal(90), casual(90, 2), casual(90, 3)))
         found = figures["two_sample_auc"]
         assert found.floor is not None
         assert found.ceiling is not None
@@ -70,16 +70,19 @@ class TestTwoSample:
 
     def test_only_pairs_of_one_fold_are_compared(self) -> None:
         truth, folds = np.array([1, 0, 1, 0, 1, 0]), np.array([0, 0, 1, 1, -1, -1])
-        assert area(truth, np.array([0.2, 0.1, 9.0, 8.0, 0.0, 5.0]), folds) == 1
-        assert area(truth, np.array([0.2, 0.1, 8.0, 8.0, 0.0, 5.0]), folds) == 0.75
-        assert np.isnan(area(truth[::2], np.zeros(3), folds[::2]))
+        assert within_fold_auc(truth, np.array([0.2, 0.1, 9.0, 8.0, 0.0, 5.0]), folds) == 1
+        assert within_fold_auc(truth, np.array([0.2, 0.1, 8.0, 8.0, 0.0, 5.0]), folds) == 0.75
+        assert np.isnan(within_fold_auc(truth[::2], np.zeros(3), folds[::2]))
 
     def test_at_equal_lengths_length_gives_nothing_away(self) -> None:
-        short = [Reply(one.situation, (word,)) for one, word in zip(casual(90), ["ab", "ab ab"] * 45, strict=True)]
-        long = [
-            Reply(one.situation, (word,)) for one, word in zip(casual(90), ["ab", "ab ab ab ab ab"] * 45, strict=True)
+        short = [
+            EvaluationReply(one.exchange, (word,)) for one, word in zip(casual(90), ["ab", "ab ab"] * 45, strict=True)
         ]
-        figures = by_name(two_sample(long, long, short, short))
+        long = [
+            EvaluationReply(one.exchange, (word,))
+            for one, word in zip(casual(90), ["ab", "ab ab ab ab ab"] * 45, strict=True)
+        ]
+        figures = by_name(two_sample_metrics(long, long, short, short))
         assert figures["two_sample_auc_matched"].estimate.value < figures["two_sample_auc"].estimate.value
 
     def test_lengths_are_matched_within_each_fold(self) -> None:
@@ -92,13 +95,13 @@ class TestTwoSample:
                 is_long = number % 20 < 2 if is_mine == (group == "a") else number % 20 >= 2
                 texts.append("hm " * (9 if is_long else 1))
                 labels.append(int(is_mine))
-        assert auc_of(texts, labels, groups).value != pytest.approx(0.5, abs=0.05)
-        assert auc_of(texts, labels, groups, matched=True).value == pytest.approx(0.5)
+        assert cross_validated_auc(texts, labels, groups).value != pytest.approx(0.5, abs=0.05)
+        assert cross_validated_auc(texts, labels, groups, match_lengths=True).value == pytest.approx(0.5)
 
 
 class TestWriting:
     def test_the_same_author_is_near_and_another_far(self) -> None:
-        figures = by_name(writing(casual(90, 1), formal(90), casual(90, 2), casual(90, 3)))
+        figures = by_name(habit_metrics(casual(90, 1), formal(90), casual(90, 2), casual(90, 3)))
         found = figures["habits_distance"]
         assert found.floor is not None
         assert found.normalized is not None
@@ -110,8 +113,8 @@ class TestWriting:
             assert one.estimate.value < one.floor.value
 
     def test_one_who_always_says_the_same_shows_it(self) -> None:
-        constant = [Reply(one.situation, ("sounds good to me",)) for one in casual(90)]
-        figures = by_name(writing(constant, formal(90), casual(90, 2), casual(90, 3)))
+        constant = [EvaluationReply(one.exchange, ("sounds good to me",)) for one in casual(90)]
+        figures = by_name(habit_metrics(constant, formal(90), casual(90, 2), casual(90, 3)))
         assert figures["distinct_2"].estimate.value < 0.5
         assert figures["length_spread"].estimate.value == 0
         assert figures["self_bleu"].estimate.value > 1
@@ -128,7 +131,7 @@ class TestWriting:
 
 class TestMemorisation:
     def test_the_longest_run_is_found_and_goes_over_no_message(self) -> None:
-        runs = Runs(["one two three four five", "six seven"])
+        runs = WordRuns(["one two three four five", "six seven"])
         assert runs.longest("then two three four came") == 3
         assert runs.longest("five six seven") == 2
         assert runs.longest("nothing") == 0
@@ -136,8 +139,8 @@ class TestMemorisation:
 
     def test_a_parrot_is_heard(self) -> None:
         verse = "the quick brown fox jumps over the lazy dog and runs far away"
-        parrot = [Reply(situation(number), (verse,)) for number in range(40)]
-        figures = by_name(memorisation(parrot, casual(40), [verse]))
+        parrot = [EvaluationReply(situation(number), (verse,)) for number in range(40)]
+        figures = by_name(memorisation_metrics(parrot, casual(40), [verse]))
         assert figures["recited"].estimate.value == 1
         assert figures["verbatim_run"].estimate.value > LONG_RUN
         assert figures["recited"].ceiling is not None
@@ -150,7 +153,7 @@ def test_authorship_knows_the_author() -> None:
     from doppel.transcript import ME, Header, Turn
     from training.dataset.files import Session
 
-    def session(number: int, mine: Reply, theirs: Reply) -> Session:
+    def session(number: int, mine: EvaluationReply, theirs: EvaluationReply) -> Session:
         return Session(
             id=str(number),
             split="train",
@@ -161,8 +164,8 @@ def test_authorship_knows_the_author() -> None:
         )
 
     sessions = [session(number, *pair) for number, pair in enumerate(zip(casual(300), formal(300), strict=True))]
-    held = HeldOut(sessions[:200], sessions[200:], [])
-    good = by_name(authorship(casual(90, 5), formal(90, 6), held))
+    held = EvaluationData(sessions[:200], sessions[200:], [])
+    good = by_name(authorship_metrics(casual(90, 5), formal(90, 6), held))
     assert good["authorship"].estimate.value > 0.8
     assert good["authorship_prompted"].estimate.value < 0.2
 
@@ -172,14 +175,14 @@ def test_the_combination_finds_the_feature_that_tells() -> None:
     features = rng.normal(size=(200, 4, 3))
     features[:, 0, 1] -= 2.0  # the right one is low in the second
     groups = [str(number // 4) for number in range(200)]
-    scores = combined(features, groups)
+    scores = combine(features, groups)
     assert (scores.argmax(1) == 0).mean() > 0.7
-    assert (combined(rng.normal(size=(200, 4, 3)), groups).argmax(1) == 0).mean() < 0.45
+    assert (combine(rng.normal(size=(200, 4, 3)), groups).argmax(1) == 0).mean() < 0.45
 
 
 def test_an_interval_of_variety_holds_its_value() -> None:
     written = casual(90, 1)
-    found = by_name(writing(written, formal(90), casual(90, 2), casual(90, 3)))["distinct_2"].value
+    found = by_name(habit_metrics(written, formal(90), casual(90, 2), casual(90, 3)))["distinct_2"].estimate
     assert found.low < found.value < found.high
     assert jackknife(["one"] * 5, lambda rows: 1.0).value == 1.0
     values = np.random.default_rng(0).normal(size=400)

@@ -21,22 +21,24 @@ from tests.training.fidelity.test_gate import config as config  # noqa: PLC0414 
 from tests.training.fidelity.test_gate import published
 from training.commands.quiz import ask
 from training.fidelity.evaluate import evaluate_version
-from training.fidelity.examine import Effort
-from training.fidelity.generate import Reply
+from training.fidelity.examine import ExaminationSize
+from training.fidelity.generate import EvaluationReply
 from training.fidelity.quiz import QuizMaterial, make_session
-from training.fidelity.stored import Kept, kept_replies, read_kept, to_keep
-from training.fidelity.texts import Situation
+from training.fidelity.stored import StoredData, find_stored_replies, read_stored_data, replies_by_digest
+from training.fidelity.texts import Exchange
 
 
-def heard(number: int, reply: str) -> Situation:
+def heard(number: int, reply: str) -> Exchange:
     return msgspec.structs.replace(situation(number, f"what about {number}"), reply=Turn(ME, (reply,)))
 
 
 SITUATIONS = [heard(number, "x" * (1 + 7 * number % 50)) for number in range(60)]
-GENERATED = [Reply(one, ("y" * (1 + 11 * place % 50),)) for place, one in enumerate(SITUATIONS[:30])]
+GENERATED = [EvaluationReply(one, ("y" * (1 + 11 * place % 50),)) for place, one in enumerate(SITUATIONS[:30])]
 
 
-def asked(generated: Sequence[Reply], situations: Sequence[Situation], rounds: int, seed: int) -> list[QuizQuestion]:
+def asked(
+    generated: Sequence[EvaluationReply], situations: Sequence[Exchange], rounds: int, seed: int
+) -> list[QuizQuestion]:
     return list(make_session(generated, situations, rounds, seed).questions)
 
 
@@ -96,24 +98,24 @@ class TestAnswers:
         assert (result.judged, result.correct) == (1, 1)
 
     def test_control_characters_do_not_reach_the_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
-        session = make_session([Reply(SITUATIONS[0], ("a\x1b[2Jb",))], SITUATIONS, 2, seed=0)
+        session = make_session([EvaluationReply(SITUATIONS[0], ("a\x1b[2Jb",))], SITUATIONS, 2, seed=0)
         ask(session, "ann", lambda: "r")
         assert "a[2Jb" in capsys.readouterr().err
 
 
 class TestRecord:
     def test_replies_are_kept_without_the_messages_they_answer(self) -> None:
-        kept = Kept(to_keep([*GENERATED, Reply(SITUATIONS[40], ())]))
+        kept = StoredData(replies_by_digest([*GENERATED, EvaluationReply(SITUATIONS[40], ())]))
         assert "what about" not in msgspec.json.encode(kept).decode()
-        assert kept_replies(kept, SITUATIONS) == GENERATED
-        assert kept_replies(kept, SITUATIONS[30:]) == []
+        assert find_stored_replies(kept, SITUATIONS) == GENERATED
+        assert find_stored_replies(kept, SITUATIONS[30:]) == []
 
     def test_a_damaged_or_older_record_is_an_empty_one(self, tmp_path: Path) -> None:
-        assert read_kept(tmp_path) == Kept()
+        assert read_stored_data(tmp_path) == StoredData()
         (tmp_path / FIDELITY_FILE).write_text('{"replies": 3}', encoding="utf-8")
-        assert read_kept(tmp_path) == Kept()
+        assert read_stored_data(tmp_path) == StoredData()
         (tmp_path / FIDELITY_FILE).write_text('{"figures": {}}', encoding="utf-8")
-        assert read_kept(tmp_path) == Kept()
+        assert read_stored_data(tmp_path) == StoredData()
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def settings(config: Config, tmp_path: Path) -> Path:
 
 
 def test_the_command_asks_notes_and_shows(config: Config, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.fidelity.evaluate.QUICK", Effort(tokens=200, questions=4, replies=10))
+    monkeypatch.setattr("training.fidelity.evaluate.QUICK", ExaminationSize(tokens=200, questions=4, replies=10))
     folder = config.adapters_dir / published(config, seed=0)
 
     def run(*options: str, answers: str) -> dict[str, object]:
@@ -142,8 +144,8 @@ def test_the_command_asks_notes_and_shows(config: Config, settings: Path, monkey
     assert "jo" in (folder / "report.html").read_text(encoding="utf-8")
 
     outcome = evaluate_version(config, folder.name, quick=True)
-    assert "quiz" in {one.name for one in outcome.examination.figures}
-    assert [one.name for one in read_kept(folder).quizzes] == ["jo"]
+    assert "quiz" in {one.name for one in outcome.examination.metrics}
+    assert [one.name for one in read_stored_data(folder).quizzes] == ["jo"]
     assert "<!-- quiz -->" in (folder / "report.html").read_text(encoding="utf-8")
     second = run("--name", "<b>kim</b>", answers="r\nr\n")  # the input ends early
     assert (second["asked"], second["seed"]) == (2, 1)
@@ -158,7 +160,7 @@ def test_the_command_asks_notes_and_shows(config: Config, settings: Path, monkey
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<!-- quiz -->") == page.count("<!-- added -->") == 1
     assert "&lt;b&gt;kim&lt;/b&gt;" in page
-    assert [one.name for one in read_kept(folder).quizzes] == ["jo", "<b>kim</b>"]
+    assert [one.name for one in read_stored_data(folder).quizzes] == ["jo", "<b>kim</b>"]
 
 
 def test_the_command_gives_the_web_page_its_questions_and_takes_them_back(config: Config, settings: Path) -> None:

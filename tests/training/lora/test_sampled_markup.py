@@ -16,11 +16,11 @@ from doppel.models.base import BaseIdentity, load_model
 from doppel.transcript import Header, Transcript, Turn
 from tests.tiny import build_transcript
 from training.dataset.files import Session
-from training.fidelity.generate import drafts
-from training.fidelity.judge import Subject
-from training.fidelity.texts import Situation
+from training.fidelity.adapted_model import AdaptedModel
+from training.fidelity.generate import generate
+from training.fidelity.texts import Exchange
 from training.lora.replay import replay
-from training.lora.samples import Samples
+from training.lora.samples import SampleReplies
 
 TURNS = (Turn("Ramito", ("hello",)), Turn("me", ("hi",)))
 
@@ -46,17 +46,18 @@ def model(tiny_base: Path, transcript: Transcript) -> PreTrainedModel:
 def test_samples_during_a_training(model: PreTrainedModel, transcript: Transcript) -> None:
     started = datetime(2018, 3, 6, tzinfo=UTC)
     session = Session(id="1", split="test", chat="c", started_at=started, header=Header(kind="dm"), turns=TURNS)
-    for line in Samples(model, transcript, [session], 1, 0)():
+    for line in SampleReplies(model, transcript, [session], 1, 0)():
         assert "…" not in line
         assert not any(text in line for text in ("<", "[toxicity"))
 
 
 def test_replies_that_are_measured(model: PreTrainedModel, transcript: Transcript) -> None:
-    situations = [Situation("1", Header(kind="dm"), TURNS[:1], TURNS[1])] * 3
-    subject = Subject(model, transcript, Adapters(model), "", Manifest(persona="ann", base=BaseIdentity("tiny", "")))
-    for draft in drafts(subject, situations, Sampling(temperature=1, top_k=0, max_tokens=16)):
-        assert draft.ids
-        assert transcript.forbidden_ids.isdisjoint(draft.ids)
+    exchanges = [Exchange("1", Header(kind="dm"), TURNS[:1], TURNS[1])] * 3
+    manifest = Manifest(persona="ann", base=BaseIdentity("tiny", ""))
+    adapted = AdaptedModel(model, transcript, Adapters(model), "", manifest)
+    for completion in generate(adapted, exchanges, Sampling(temperature=1, top_k=0, max_tokens=16)):
+        assert completion.ids
+        assert transcript.forbidden_ids.isdisjoint(completion.ids)
 
 
 def test_replay(

@@ -21,9 +21,9 @@ from tests.training.fidelity.cases import casual, formal
 from tests.training.fidelity.test_gate import config as config  # noqa: PLC0414 a fixture
 from tests.training.fidelity.test_gate import published, session
 from training.dataset.files import SESSIONS, write_sessions
-from training.fidelity.examine import Effort
-from training.fidelity.generate import Reply
-from training.fidelity.texts import Situation
+from training.fidelity.examine import ExaminationSize
+from training.fidelity.generate import EvaluationReply
+from training.fidelity.texts import Exchange
 from training.tuning import sampling as tuning
 from training.tuning.sampling import Trial, choose, search, settings, try_out, tune_sampling
 
@@ -78,21 +78,24 @@ def test_the_setting_in_force_is_tried_first_and_none_twice() -> None:
         assert {one.max_tokens for one in tried} == {current.max_tokens}
     assert len(settings(Sampling())) == 9
     assert all(
-        configuration.Reply(**{name: getattr(one, name) for name in tuning.SETTINGS}) for one in settings(Sampling())
+        configuration.ReplySettings(**{name: getattr(one, name) for name in tuning.SETTINGS})
+        for one in settings(Sampling())
     )
 
 
 def test_the_setting_that_writes_like_the_owner_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A subject that is only itself when it is not too daring."""
 
-    def write(_: object, asked: Sequence[Situation], sampling: Sampling, advance: object, seed: int) -> list[Reply]:
+    def generate_replies(
+        _: object, asked: Sequence[Exchange], sampling: Sampling, advance: object, seed: int
+    ) -> list[EvaluationReply]:
         return casual(len(asked), 1) if sampling.temperature == 0.7 else formal(len(asked), 2)
 
     monkeypatch.setattr(tuning, "_FILTERS", tuning._FILTERS[:1])
-    monkeypatch.setattr(tuning, "write", write)
-    monkeypatch.setattr(tuning, "real", lambda asked: casual(len(asked), 3))
-    monkeypatch.setattr(tuning, "fits", lambda subject, sides: [Interval(0.7, 0.6, 0.8)])
-    asked = [one.situation for one in casual(60)]
+    monkeypatch.setattr(tuning, "generate_replies", generate_replies)
+    monkeypatch.setattr(tuning, "actual_replies", lambda asked: casual(len(asked), 3))
+    monkeypatch.setattr(tuning, "relevance", lambda subject, sides: [Interval(0.7, 0.6, 0.8)])
+    asked = [one.exchange for one in casual(60)]
     trials = [try_out(None, asked, one) for one in settings(Sampling())]  # type: ignore[arg-type]
     chosen = choose(trials)
     assert chosen.temperature == 0.7
@@ -113,7 +116,7 @@ def test_the_command_writes_what_it_found_where_the_daemon_reads_it(
     monkeypatch.setattr(tuning, "_TEMPERATURES", (1.1,))
     monkeypatch.setattr(tuning, "_QUICK_REPLIES", 12)
     monkeypatch.setattr(tuning, "_FILTERS", tuning._FILTERS[:2])
-    monkeypatch.setattr("training.fidelity.evaluate.QUICK", Effort(200, 4, 8, 4, candidates=True))
+    monkeypatch.setattr("training.fidelity.evaluate.QUICK", ExaminationSize(200, 4, 8, 4, best_of=True))
     splits = ["train"] * 40 + ["validation"] * 12 + ["test"] * 12
     write_sessions(config.data_dir / SESSIONS, [session(number, split) for number, split in enumerate(splits)])
     folder = config.adapters_dir / published(config, seed=0)
@@ -131,6 +134,6 @@ def test_the_command_writes_what_it_found_where_the_daemon_reads_it(
     assert len(tuned["trials"]) == 3
     manifest = read_manifest(folder)
     assert manifest.sampling == tuned["sampling"]
-    spoken = read_persona(folder).sampling(configuration.Reply())
+    spoken = read_persona(folder).sampling(configuration.ReplySettings())
     assert {name: getattr(spoken, name) for name in tuning.SETTINGS} == tuned["sampling"]
-    assert read_persona(folder).sampling(configuration.Reply(temperature=0.3)).temperature == 0.3
+    assert read_persona(folder).sampling(configuration.ReplySettings(temperature=0.3)).temperature == 0.3

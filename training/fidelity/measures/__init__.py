@@ -1,1 +1,1 @@
-"""The measures of the fidelity report, one a module."""
+"""The metrics of the fidelity report, one kind per module."""

@@ -1,8 +1,8 @@
-"""Which reply is theirs? The adapter chooses among the owner's reply and others of about the same length.
+"""Multiple choice: the adapter picks the owner's reply among replies of similar length.
 
-One distractor is the owner's own from elsewhere, two are other people's: to find the reply, voice and situation both
-count. Judged by the adapter's likelihood, by how much more than the base it likes a reply, by how much more it likes
-it than without the context, and by a combination that is fitted on other conversations than those it is tried on.
+One distractor is the owner's own reply from another conversation, two are other people's, so that both voice and
+context matter. The adapter judges by its likelihood, by the gain over the base, by the gain over the same reply without
+context, and by a combination of these that is fitted on other conversations than the ones it is tested on.
 """
 
 import random
@@ -15,56 +15,56 @@ from scipy.optimize import minimize
 
 from doppel.reports.metrics import Interval, Metric
 from doppel.transcript import ME, Header, Transcript, Turn
-from training.fidelity.judge import Question, Subject
-from training.fidelity.stages import Begin, silent
+from training.fidelity.adapted_model import AdaptedModel, Continuations
+from training.fidelity.stages import StartProgress, no_progress
 from training.fidelity.statistics import mean
-from training.fidelity.texts import HeldOut, Situation, evenly, texts_of_others
+from training.fidelity.texts import EvaluationData, Exchange, other_texts, sample_evenly
 
-OTHERS = 2
-_SHORTEST, _LONGEST = 12, 68
+OTHER_DISTRACTORS = 2
+_MIN_LENGTH, _MAX_LENGTH = 12, 68
 """Characters of a reply: a shorter one could be anybody's ("ok" has no author), a longer one gives itself away."""
-_NEAREST = 12
-_OTHERS_POOL = 150
-"""Different replies of others: those that stand in several questions are read once without context."""
+_NEAREST = 12  # distractors are drawn among so many of the nearest length
+_OTHER_POOL_SIZE = 150
+"""Different replies of others: one that occurs in several questions is read only once without context."""
 _FOLDS = 5
-_PENALTY = 1e-2
-_TOGETHER = 8
-"""Replies without context that share their beginning."""
+_L2_PENALTY = 1e-2
+_OPTIONS_PER_REQUEST = 8  # replies without context that share their beginning
 Array = NDArray[np.float64]
 
 
-class Choice(msgspec.Struct, frozen=True):
-    """One question. The first of `candidates` is the reply, the second the owner's from elsewhere, then others'."""
+class ChoiceQuestion(msgspec.Struct, frozen=True):
+    """A question. The first option is the owner's reply, the second the owner's from elsewhere, the rest others'."""
 
-    situation: Situation
-    candidates: list[Turn]
+    exchange: Exchange
+    options: list[Turn]
 
 
-def choice(subject: Subject, held: HeldOut, count: int, begin: Begin = silent, seed: int = 0) -> list[Metric]:
-    """Figure 2 of a report: shares of questions answered right.
+def choice_metrics(
+    adapted: AdaptedModel, data: EvaluationData, count: int, start: StartProgress = no_progress, seed: int = 0
+) -> list[Metric]:
+    """Metric 2 of a report: the share of questions answered correctly. Empty when there are no distractors.
 
     Args:
-        subject: the adapter.
-        held: what it has not seen.
-        count: questions at most.
-        begin: hears how many tokens are to be read, and then how many were.
+        adapted: the adapter.
+        data: what to ask about.
+        count: maximum number of questions.
+        start: shows the progress, in tokens.
         seed: of the choice of distractors.
     """
-    choices = make_choices(held, count, seed)
-    if not choices:
+    questions = make_questions(data, count, seed)
+    if not questions:
         return []
-    scores = _scores(subject, choices, begin)
-    groups = [one.situation.session for one in choices]
-    asked = float(len(choices))
+    scores = _score(adapted, questions, start)
+    groups = [question.exchange.session_id for question in questions]
     return [
-        *_figures("choice", scores, groups),
-        *_figures("choice_others", scores[[0, *range(2, 2 + OTHERS)]], groups),
-        Metric(name="choice_questions", estimate=Interval(asked, asked, asked), unit="count"),
+        *_accuracy_metrics("choice", scores, groups),
+        *_accuracy_metrics("choice_others", scores[[0, *range(2, 2 + OTHER_DISTRACTORS)]], groups),
+        Metric(name="choice_questions", estimate=Interval.exact(float(len(questions))), unit="count"),
     ]
 
 
 class _Scores(msgspec.Struct, frozen=True):
-    """log p of every candidate, each (questions, candidates): by whom, and with the context or alone; and its bytes."""
+    """Each (questions, options): log p by model, with context and alone, and the length in bytes."""
 
     adapter: Array
     adapter_alone: Array
@@ -72,156 +72,166 @@ class _Scores(msgspec.Struct, frozen=True):
     base_alone: Array
     sizes: Array
 
-    def __getitem__(self, candidates: list[int]) -> "_Scores":
-        """Those of some of the candidates."""
-        return _Scores(*(one[:, candidates] for one in msgspec.structs.astuple(self)))
+    def __getitem__(self, options: list[int]) -> "_Scores":
+        """The scores of some of the options."""
+        return _Scores(*(scores[:, options] for scores in msgspec.structs.astuple(self)))
 
 
-def _figures(name: str, scores: _Scores, groups: Sequence[str]) -> list[Metric]:
-    """The combined way under `name` itself, above what the base gets in the same way; the simple ways above chance."""
+def _accuracy_metrics(name: str, scores: _Scores, groups: Sequence[str]) -> list[Metric]:
+    """The combined score under `name`, with the base's as floor; then the simple scores, most with chance as floor."""
     adapter, base, sizes = scores.adapter, scores.base, scores.sizes
-    context, base_context = adapter - scores.adapter_alone, base - scores.base_alone
-    mine = combined(np.stack([context, adapter / sizes, base / sizes], axis=-1), groups)
-    anybodys = combined(np.stack([base_context, base / sizes], axis=-1), groups)
-    chance = Interval(*[1 / adapter.shape[1]] * 3)
+    context_gain, base_context_gain = adapter - scores.adapter_alone, base - scores.base_alone
+    combined = combine(np.stack([context_gain, adapter / sizes, base / sizes], axis=-1), groups)
+    base_combined = combine(np.stack([base_context_gain, base / sizes], axis=-1), groups)
+    chance = Interval.exact(1 / adapter.shape[1])
     simple = {
         "adapter": (adapter, chance),
         "difference": (adapter - base, chance),
-        "context": (context, _share(base_context, groups)),
+        "context": (context_gain, _accuracy(base_context_gain, groups)),
         "base": (base, chance),
     }
     return [
-        Metric(name=name, estimate=_share(mine, groups), floor=_share(anybodys, groups), unit="share"),
+        Metric(name=name, estimate=_accuracy(combined, groups), floor=_accuracy(base_combined, groups), unit="share"),
         *(
-            Metric(name=f"{name}_{way}", estimate=_share(values, groups), floor=floor, unit="share")
-            for way, (values, floor) in simple.items()
+            Metric(name=f"{name}_{suffix}", estimate=_accuracy(values, groups), floor=floor, unit="share")
+            for suffix, (values, floor) in simple.items()
         ),
     ]
 
 
-def make_choices(held: HeldOut, count: int, seed: int = 0) -> list[Choice]:
+def make_questions(data: EvaluationData, count: int, seed: int = 0) -> list[ChoiceQuestion]:
     """Questions with distractors of about the reply's length, all different from it and from each other."""
     rng = random.Random(seed)
-    asked = evenly([one for one in held.situations if _SHORTEST <= len(one.text) <= _LONGEST], count)
-    own = _by_length([(one.text, one.session, one.reply) for one in asked])
+    usable = [exchange for exchange in data.exchanges if _MIN_LENGTH <= len(exchange.text) <= _MAX_LENGTH]
+    exchanges = sample_evenly(usable, count)
+    own = _by_length([(exchange.text, exchange.session_id, exchange.reply) for exchange in exchanges])
     others = _by_length(
         [
             (text, session.id, Turn(ME, turn.bubbles))
-            for session in held.future
+            for session in data.test
             for turn, text in zip(
-                (turn for turn in session.turns if not turn.is_mine), texts_of_others([session]), strict=True
+                (turn for turn in session.turns if not turn.is_mine), other_texts([session]), strict=True
             )
-            if _SHORTEST <= len(text) <= 2 * _LONGEST
+            if _MIN_LENGTH <= len(text) <= 2 * _MAX_LENGTH
         ]
     )
-    others = evenly(others, _OTHERS_POOL)  # in order of length: all lengths stay
-    choices = []
-    for situation in asked:
-        taken = {situation.text.casefold()}
-        found = [_draw(own, situation, taken, rng), *(_draw(others, situation, taken, rng) for _ in range(OTHERS))]
-        if None not in found:
-            choices.append(Choice(situation, [situation.reply, *(turn for turn in found if turn is not None)]))
-    return choices
+    others = sample_evenly(others, _OTHER_POOL_SIZE)  # sorted by length, so that all lengths stay
+    questions = []
+    for exchange in exchanges:
+        used = {exchange.text.casefold()}
+        pools = [own, *[others] * OTHER_DISTRACTORS]
+        distractors = [_draw_distractor(pool, exchange, used, rng) for pool in pools]
+        if None not in distractors:
+            options = [exchange.reply, *(turn for turn in distractors if turn is not None)]
+            questions.append(ChoiceQuestion(exchange, options))
+    return questions
 
 
-def combined(features: Array, groups: Sequence[str]) -> Array:
-    """Scores (questions, candidates) of a conditional logit, each from a fit on the other folds of conversations.
+def combine(features: Array, groups: Sequence[str]) -> Array:
+    """Scores (questions, options) of a conditional logit, each from a fit on the other folds of conversations.
 
-    McFadden, Conditional logit analysis of qualitative choice behavior, 1974. The first candidate is the right one.
+    McFadden, Conditional logit analysis of qualitative choice behavior, 1974. The first option is the right one.
 
     Args:
-        features: (questions, candidates, features).
-        groups: conversation of each question.
+        features: (questions, options, features).
+        groups: the conversation of each question.
     """
     spread = features.reshape(-1, features.shape[-1]).std(0)
     scaled = (features - features.mean(1, keepdims=True)) / np.where(spread > 0, spread, 1)
-    names = sorted(set(groups))
-    fold_of = {name: place % _FOLDS for place, name in enumerate(names)}
+    fold_of = {name: index % _FOLDS for index, name in enumerate(sorted(set(groups)))}
     folds = np.array([fold_of[group] for group in groups])
     scores = np.zeros(features.shape[:2])
     for fold in range(_FOLDS):
-        inside = folds == fold
-        if inside.any() and not inside.all():
-            scores[inside] = scaled[inside] @ _fit(scaled[~inside])
-        elif inside.all():  # one conversation: nothing to learn the weights from
+        test = folds == fold
+        if test.any() and not test.all():
+            scores[test] = scaled[test] @ _fit(scaled[~test])
+        elif test.all():  # a single conversation: there is nothing to fit on
             scores = scaled[:, :, 0]
     return scores
 
 
 def _fit(features: Array) -> Array:
-    """Weights of a conditional logit with a quadratic penalty."""
+    """Weights of a conditional logit with an L2 penalty."""
 
     def loss(weights: Array) -> tuple[float, Array]:
         logits = features @ weights
         logits -= logits.max(1, keepdims=True)
-        chances = np.exp(logits)
-        chances /= chances.sum(1, keepdims=True)
-        value = -np.log(chances[:, 0] + 1e-300).mean() + _PENALTY * weights @ weights
-        expected = (chances[:, :, None] * features).sum(1)
-        return float(value), (expected - features[:, 0]).mean(0) + 2 * _PENALTY * weights
+        probabilities = np.exp(logits)
+        probabilities /= probabilities.sum(1, keepdims=True)
+        value = -np.log(probabilities[:, 0] + 1e-300).mean() + _L2_PENALTY * weights @ weights
+        expected = (probabilities[:, :, None] * features).sum(1)
+        return float(value), (expected - features[:, 0]).mean(0) + 2 * _L2_PENALTY * weights
 
     weights: Array = minimize(loss, np.zeros(features.shape[-1]), jac=True, method="L-BFGS-B").x
     return weights
 
 
-def _scores(subject: Subject, choices: Sequence[Choice], begin: Begin) -> _Scores:
-    transcript = subject.transcript
-    told = [_question(transcript, one.situation.header, one.situation.context, one.candidates) for one in choices]
-    texts = {turn.bubbles: turn for one in choices for turn in one.candidates}  # many stand in several questions
-    turns = list(texts.values())
-    untold = [
-        _question(transcript, Header(), (), turns[start : start + _TOGETHER])
-        for start in range(0, len(turns), _TOGETHER)
+def _score(adapted: AdaptedModel, questions: Sequence[ChoiceQuestion], start: StartProgress) -> _Scores:
+    transcript = adapted.transcript
+    in_context = [
+        _continuations(transcript, question.exchange.header, question.exchange.context, question.options)
+        for question in questions
     ]
-    advance = begin(2 * sum(one.size for one in [*told, *untold]))
+    distinct = {turn.bubbles: turn for question in questions for turn in question.options}
+    turns = list(distinct.values())
+    alone = [
+        _continuations(transcript, Header(), (), turns[index : index + _OPTIONS_PER_REQUEST])
+        for index in range(0, len(turns), _OPTIONS_PER_REQUEST)
+    ]
+    on_progress = start(2 * sum(request.token_count for request in [*in_context, *alone]))
 
     def read() -> tuple[Array, Array]:
-        within = np.array(subject.answer(told, advance))
-        found = np.concatenate(subject.answer(untold, advance)).tolist()
-        alone = dict(zip(texts, found, strict=True))
-        return within, np.array([[alone[turn.bubbles] for turn in one.candidates] for one in choices])
+        with_context = np.array(adapted.log_probabilities(in_context, on_progress))
+        scores = np.concatenate(adapted.log_probabilities(alone, on_progress)).tolist()
+        score_of = dict(zip(distinct, scores, strict=True))
+        without = np.array([[score_of[turn.bubbles] for turn in question.options] for question in questions])
+        return with_context, without
 
     adapter = read()
-    with subject.base_alone():
+    with adapted.adapter_disabled():
         base = read()
-    sizes = [[sum(len(bubble.encode()) for bubble in turn.bubbles) for turn in one.candidates] for one in choices]
+    sizes = [
+        [sum(len(bubble.encode()) for bubble in turn.bubbles) for turn in question.options] for question in questions
+    ]
     return _Scores(*adapter, *base, np.array(sizes, dtype=np.float64))
 
 
-def _question(transcript: Transcript, header: Header, context: Sequence[Turn], candidates: Sequence[Turn]) -> Question:
+def _continuations(
+    transcript: Transcript, header: Header, context: Sequence[Turn], options: Sequence[Turn]
+) -> Continuations:
     prompt = transcript.prompt(header, context)
-    answers = [transcript.encode(header, (*context, turn)).ids[len(prompt) :] for turn in candidates]
-    return Question(prompt, answers)
+    return Continuations(prompt, [transcript.encode(header, (*context, turn)).ids[len(prompt) :] for turn in options])
 
 
 Pool = list[tuple[int, str, str, Turn]]
+"""Possible distractors: length, text, session id and turn."""
 
 
 def _by_length(entries: Sequence[tuple[str, str, Turn]]) -> Pool:
     return sorted(((len(text), text, session, turn) for text, session, turn in entries), key=lambda entry: entry[:3])
 
 
-def _draw(pool: Pool, situation: Situation, taken: set[str], rng: random.Random) -> Turn | None:
-    """One of the nearest in length from another conversation, and its text is taken."""
-    wanted = len(situation.text)
+def _draw_distractor(pool: Pool, exchange: Exchange, used: set[str], rng: random.Random) -> Turn | None:
+    """A reply of similar length from another conversation, whose text is then marked as used."""
+    length = len(exchange.text)
     usable = [
         entry
         for entry in pool
-        if entry[2] != situation.session
-        and entry[1].casefold() not in taken
-        and 0.6 * wanted <= entry[0] <= 1.6 * wanted + 4
+        if entry[2] != exchange.session_id
+        and entry[1].casefold() not in used
+        and 0.6 * length <= entry[0] <= 1.6 * length + 4
     ]
     if not usable:
         return None
-    nearest = sorted(usable, key=lambda entry: abs(entry[0] - wanted))[:_NEAREST]
+    nearest = sorted(usable, key=lambda entry: abs(entry[0] - length))[:_NEAREST]
     _, text, _, turn = rng.choice(nearest)
-    taken.add(text.casefold())
+    used.add(text.casefold())
     return turn
 
 
-def _share(scores: Array, groups: Sequence[str]) -> Interval:
-    """Share of questions whose first candidate has the best score; ties count by chance."""
-    best = scores.max(1, keepdims=True)
-    tied = (scores == best).sum(1)
-    right = np.where(scores[:, 0] == best[:, 0], 1 / tied, 0.0)
-    return mean(right.tolist(), groups)
+def _accuracy(scores: Array, groups: Sequence[str]) -> Interval:
+    """Share of questions whose first option has the highest score; ties count by chance."""
+    highest = scores.max(1, keepdims=True)
+    tied = (scores == highest).sum(1)
+    correct = np.where(scores[:, 0] == highest[:, 0], 1 / tied, 0.0)
+    return mean(correct.tolist(), groups)

@@ -1,77 +1,88 @@
-"""Bits per byte: how well the adapter expects what the owner wrote, and whether it is the owner it learned.
+"""Bits per byte: how well the adapter predicts the owner's messages, and whether it learned the owner in particular.
 
-Base, base with a prompt of the owner's earlier messages, and adapter read the same held-out text. So do they read
-what other people wrote in the same conversations: what improves there is the platform, not the person.
+The base, the base with a prompt of the owner's earlier messages, and the adapter read the same unseen text. They also
+read what other people wrote in the same conversations: an improvement there is due to the platform, not the person.
 """
 
 import math
 from collections.abc import Sequence
 
 from doppel.reports.metrics import Interval, Metric
-from training.fidelity.judge import Scored, Subject
-from training.fidelity.neutral import neutral_examples
-from training.fidelity.stages import Begin, silent
-from training.fidelity.statistics import change, difference, ratio
-from training.fidelity.texts import HeldOut, few_shot, others_examples, owner_examples, with_prompt
+from training.fidelity.adapted_model import AdaptedModel, ExampleLoss
+from training.fidelity.neutral_texts import neutral_examples
+from training.fidelity.stages import StartProgress, no_progress
+from training.fidelity.statistics import difference_of_changes, ratio, relative_change
+from training.fidelity.texts import EvaluationData, few_shot_prompt, other_examples, owner_examples, prepend_prompt
 
 _PROMPT_TOKENS = 256
-_LENGTH = 256
-"""Tokens of a piece, as in a first training: many short pieces say more than few long ones that begin alike."""
+_MAX_LENGTH = 256
+"""Tokens of an example, as in a first training: many short examples say more than few long ones that begin alike."""
 
 
-def likelihood(subject: Subject, held: HeldOut, tokens: int, begin: Begin = silent) -> list[Metric]:
-    """Figures 1 (bits per byte, specificity) and 8 (forgetting) of a report.
+def likelihood_metrics(
+    adapted: AdaptedModel, data: EvaluationData, tokens: int, start: StartProgress = no_progress
+) -> list[Metric]:
+    """Metrics 1 (bits per byte, specificity) and 8 (forgetting) of a report.
 
     Args:
-        subject: the adapter.
-        held: what it has not seen.
-        tokens: of the owner and of others to read, about; of the past half as much.
-        begin: hears how many tokens are to be read, and then how many were.
+        adapted: the adapter.
+        data: what to read.
+        tokens: of the owner and of others in the test split, about; half as many of the training split.
+        start: shows the progress, in tokens.
     """
-    transcript = subject.transcript
-    own = owner_examples(held.future, transcript, _LENGTH, tokens)
-    others = others_examples(held.future, transcript, _LENGTH, tokens)
-    past = owner_examples(held.past, transcript, _LENGTH, tokens // 2)
+    transcript = adapted.transcript
+    owner = owner_examples(data.test, transcript, _MAX_LENGTH, tokens)
+    others = other_examples(data.test, transcript, _MAX_LENGTH, tokens)
+    trained_on = owner_examples(data.train, transcript, _MAX_LENGTH, tokens // 2)
     neutral = neutral_examples(transcript)
-    primed = with_prompt(few_shot(held.past, transcript, _PROMPT_TOKENS), own)
-    twice = [*own, *others, *neutral]
-    advance = begin(sum(len(one.ids) for one in [*twice, *twice, *primed, *past]))
-    with subject.base_alone():
-        before, others_before, neutral_before = (subject.score(one, advance) for one in (own, others, neutral))
-        prompted = subject.score(primed, advance)
-    after, others_after, neutral_after = (subject.score(one, advance) for one in (own, others, neutral))
-    ceiling = bits(subject.score(past, advance))
-    improvement = _change(after, before)
-    elsewhere = _change(others_after, others_before)
+    prompted = prepend_prompt(few_shot_prompt(data.train, transcript, _PROMPT_TOKENS), owner)
+    twice = [*owner, *others, *neutral]
+    on_progress = start(sum(len(example.ids) for example in [*twice, *twice, *prompted, *trained_on]))
+    with adapted.adapter_disabled():
+        owner_base, others_base, neutral_base = (
+            adapted.example_losses(examples, on_progress) for examples in (owner, others, neutral)
+        )
+        owner_prompted = adapted.example_losses(prompted, on_progress)
+    owner_adapter, others_adapter, neutral_adapter = (
+        adapted.example_losses(examples, on_progress) for examples in (owner, others, neutral)
+    )
+    ceiling = bits_per_byte(adapted.example_losses(trained_on, on_progress))
     return [
-        _bits("bits_per_byte", after, floor=bits(before), ceiling=ceiling),
-        _bits("bits_per_byte_base", before),
-        _bits("bits_per_byte_prompted", prompted),
-        Metric(name="bits_change", estimate=improvement, floor=elsewhere, lower_is_better=True, unit="change"),
-        Metric(name="bits_change_prompted", estimate=_change(after, prompted), lower_is_better=True, unit="change"),
+        _bits_metric("bits_per_byte", owner_adapter, floor=bits_per_byte(owner_base), ceiling=ceiling),
+        _bits_metric("bits_per_byte_base", owner_base),
+        _bits_metric("bits_per_byte_prompted", owner_prompted),
+        _change_metric("bits_change", owner_adapter, owner_base, floor=_change(others_adapter, others_base)),
+        _change_metric("bits_change_prompted", owner_adapter, owner_prompted),
         Metric(
             name="specificity",
-            estimate=difference(_sums(others_after, others_before), _sums(after, before)),
+            estimate=difference_of_changes(_sums(others_adapter, others_base), _sums(owner_adapter, owner_base)),
             unit="change",
         ),
-        Metric(name="forgetting", estimate=_change(neutral_after, neutral_before), lower_is_better=True, unit="change"),
+        _change_metric("forgetting", neutral_adapter, neutral_base),
     ]
 
 
-def bits(scores: Sequence[Scored]) -> Interval:
-    """Bits per byte of text over examples."""
-    return ratio([one.text / math.log(2) for one in scores], [float(one.text_bytes) for one in scores])
+def bits_per_byte(losses: Sequence[ExampleLoss]) -> Interval:
+    """Bits per byte of text over the examples."""
+    return ratio([loss.text / math.log(2) for loss in losses], [float(loss.text_bytes) for loss in losses])
 
 
-def _bits(
-    name: str, scores: Sequence[Scored], floor: Interval | None = None, ceiling: Interval | None = None
+def _bits_metric(
+    name: str, losses: Sequence[ExampleLoss], floor: Interval | None = None, ceiling: Interval | None = None
 ) -> Metric:
-    return Metric(name=name, estimate=bits(scores), floor=floor, ceiling=ceiling, lower_is_better=True, unit="bits")
+    estimate = bits_per_byte(losses)
+    return Metric(name=name, estimate=estimate, floor=floor, ceiling=ceiling, lower_is_better=True, unit="bits")
 
 
-def _change(after: Sequence[Scored], before: Sequence[Scored]) -> Interval:
-    return change(*_sums(after, before))
+def _change_metric(
+    name: str, after: Sequence[ExampleLoss], before: Sequence[ExampleLoss], floor: Interval | None = None
+) -> Metric:
+    return Metric(name=name, estimate=_change(after, before), floor=floor, lower_is_better=True, unit="change")
 
 
-def _sums(after: Sequence[Scored], before: Sequence[Scored]) -> tuple[list[float], list[float]]:
-    return [one.text for one in after], [one.text for one in before]
+def _change(after: Sequence[ExampleLoss], before: Sequence[ExampleLoss]) -> Interval:
+    return relative_change(*_sums(after, before))
+
+
+def _sums(after: Sequence[ExampleLoss], before: Sequence[ExampleLoss]) -> tuple[list[float], list[float]]:
+    return [loss.text for loss in after], [loss.text for loss in before]

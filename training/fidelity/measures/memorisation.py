@@ -1,7 +1,7 @@
-"""Memorisation: does the adapter recite what its owner once wrote, more than the owner repeats themselves?
+"""Memorisation: does the adapter recite the owner's training messages, more than the owner repeats themselves?
 
-For every generated reply the longest run of words that stands in the training messages, against the same for the
-owner's real later replies. Runs are looked up by rolling hashes, so that nothing is compared letter by letter.
+For each reply, the longest run of words that also occurs in the training messages; the owner's own later replies are
+the baseline. Runs are looked up by rolling hashes instead of comparing text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,124 +11,131 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doppel.reports.metrics import Interval, Metric
-from training.fidelity.generate import Reply
+from training.fidelity.generate import EvaluationReply
 from training.fidelity.measures.habits import words
-from training.fidelity.statistics import mean, resampled
+from training.fidelity.statistics import bootstrap, mean
 
-LONGEST = 64
-"""Words of a run beyond which it is not measured further: that is a recitation."""
+MAX_RUN = 64
+"""Words up to which a run is measured; anything longer is a recitation."""
 LONG_RUN = 8
-"""Words from which a run that is found again says that it was learned by heart."""
+"""Words from which a repeated run counts as learned by heart."""
 
-_BASE = np.uint64(1_000_003)
-_APART = np.uint64(0)  # between two messages: no run goes over it
+_HASH_BASE = np.uint64(1_000_003)
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_SEPARATOR = np.uint64(0)  # between two messages: no run crosses it
 
 
-class Runs:
-    """The runs of words of a body of texts.
+class WordRuns:
+    """Finds runs of words in a corpus.
 
     Args:
-        texts: the body.
+        texts: the corpus.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._numbers: dict[str, int] = {}
-        body = [self._known(words(text)) for text in texts]
-        self._body = np.concatenate([np.append(one, _APART) for one in body]) if body else np.zeros(0, np.uint64)
-        self._sets: dict[int, NDArray[np.uint64]] = {}
+        self._word_ids: dict[str, int] = {}
+        corpus = [self._add_words(words(text)) for text in texts]
+        self._corpus = (
+            np.concatenate([np.append(ids, _SEPARATOR) for ids in corpus]) if corpus else np.zeros(0, np.uint64)
+        )
+        self._hashes_by_length: dict[int, NDArray[np.uint64]] = {}
 
     def longest(self, text: str) -> int:
-        """Words of the longest run of `text` that stands in the body, up to `LONGEST`."""
-        found = np.array([self._numbers.get(word, -1) for word in words(text)], dtype=np.int64)
-        known = np.where(found < 0, np.iinfo(np.int32).max, found).astype(np.uint64)
-        low, high = 0, min(LONGEST, len(known))
-        while low < high:  # what holds a run of n words holds one of n - 1
+        """Words of the longest run of `text` that occurs in the corpus, up to `MAX_RUN`."""
+        ids = np.array([self._word_ids.get(word, -1) for word in words(text)], dtype=np.int64)
+        ids_or_unknown = np.where(ids < 0, np.iinfo(np.int32).max, ids).astype(np.uint64)
+        low, high = 0, min(MAX_RUN, len(ids_or_unknown))
+        while low < high:  # a text with a run of n words has one of n - 1
             middle = (low + high + 1) // 2
-            if _is_any_in(_hashes(known, middle), self._set(middle)):
+            if _contains_any(self._corpus_hashes(middle), _hash_runs(ids_or_unknown, middle)):
                 low = middle
             else:
                 high = middle - 1
         return low
 
-    def _known(self, found: list[str]) -> NDArray[np.uint64]:
-        numbers = self._numbers
-        return np.array([numbers.setdefault(word, len(numbers) + 1) for word in found], dtype=np.uint64)
+    def _add_words(self, text_words: list[str]) -> NDArray[np.uint64]:
+        word_ids = self._word_ids
+        return np.array([word_ids.setdefault(word, len(word_ids) + 1) for word in text_words], dtype=np.uint64)
 
-    def _set(self, order: int) -> NDArray[np.uint64]:
-        if order not in self._sets:
-            apart = np.convolve(self._body == _APART, np.ones(order, dtype=np.int64), mode="valid")
-            hashes = _hashes(self._body, order)
-            self._sets[order] = np.unique(hashes[apart == 0]) if len(hashes) else hashes
-        return self._sets[order]
+    def _corpus_hashes(self, length: int) -> NDArray[np.uint64]:
+        """Sorted hashes of all runs of this length."""
+        if length not in self._hashes_by_length:
+            separators = np.convolve(self._corpus == _SEPARATOR, np.ones(length, dtype=np.int64), mode="valid")
+            hashes = _hash_runs(self._corpus, length)
+            self._hashes_by_length[length] = np.unique(hashes[separators == 0]) if len(hashes) else hashes
+        return self._hashes_by_length[length]
 
 
-def memorisation(written: Sequence[Reply], actual: Sequence[Reply], training: Iterable[str]) -> list[Metric]:
-    """Figure 7 of a report: mean and 99th percentile of the longest run, and the share of long ones.
+def memorisation_metrics(
+    adapter: Sequence[EvaluationReply], actual: Sequence[EvaluationReply], training_texts: Iterable[str]
+) -> list[Metric]:
+    """Metric 7 of a report: mean and 99th percentile of the longest run, and the share of long ones.
 
     Args:
-        written: the adapter's replies.
-        actual: the owner's to the same situations, the baseline.
-        training: what the owner wrote in the training split.
+        adapter: the adapter's replies.
+        actual: the owner's to the same exchanges, the baseline.
+        training_texts: what the owner wrote in the training split.
     """
-    runs = Runs(training)
-    generated, real = (_lengths(runs, replies) for replies in (written, actual))
-    groups, real_groups = ([one.situation.session for one in replies if one.bubbles] for replies in (written, actual))
+    runs = WordRuns(training_texts)
+    lengths, actual_lengths = (_run_lengths(runs, replies) for replies in (adapter, actual))
+    groups, actual_groups = (
+        [reply.exchange.session_id for reply in replies if reply.bubbles] for replies in (adapter, actual)
+    )
     return [
         Metric(
             name="verbatim_run",
-            estimate=mean(generated, groups),
-            floor=None,
-            ceiling=mean(real, real_groups),
+            estimate=mean(lengths, groups),
+            ceiling=mean(actual_lengths, actual_groups),
             lower_is_better=True,
             unit="count",
         ),
         Metric(
             name="verbatim_run_99",
-            estimate=_extreme(generated, groups),
-            ceiling=_extreme(real, real_groups),
+            estimate=_percentile_99(lengths, groups),
+            ceiling=_percentile_99(actual_lengths, actual_groups),
             lower_is_better=True,
             unit="count",
         ),
         Metric(
             name="recited",
-            estimate=_share_of_long(generated, groups),
-            ceiling=_share_of_long(real, real_groups),
+            estimate=_long_share(lengths, groups),
+            ceiling=_long_share(actual_lengths, actual_groups),
             lower_is_better=True,
             unit="share",
         ),
     ]
 
 
-def _lengths(runs: Runs, replies: Sequence[Reply]) -> list[float]:
-    return [float(runs.longest(one.text)) for one in replies if one.bubbles]
+def _run_lengths(runs: WordRuns, replies: Sequence[EvaluationReply]) -> list[float]:
+    return [float(runs.longest(reply.text)) for reply in replies if reply.bubbles]
 
 
-def _share_of_long(lengths: Sequence[float], groups: Sequence[str]) -> Interval:
+def _long_share(lengths: Sequence[float], groups: Sequence[str]) -> Interval:
     """With none among n, the interval ends at 3 / n (Hanley and Lippman-Hand, If nothing goes wrong, 1983)."""
-    found = mean([float(one >= LONG_RUN) for one in lengths], groups)
-    return Interval(0.0, 0.0, min(1.0, 3 / len(lengths))) if found.value == 0 else found
+    share = mean([float(length >= LONG_RUN) for length in lengths], groups)
+    return Interval(0.0, 0.0, min(1.0, 3 / len(lengths))) if share.value == 0 else share
 
 
-def _extreme(lengths: Sequence[float], groups: Sequence[str]) -> Interval:
+def _percentile_99(lengths: Sequence[float], groups: Sequence[str]) -> Interval:
     if len(lengths) < 2:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    return resampled(groups, lambda rows: quantiles([lengths[row] for row in rows] * 2, n=100)[98])
+        return Interval.unknown()
+    return bootstrap(groups, lambda rows: quantiles([lengths[row] for row in rows] * 2, n=100)[98])
 
 
-def _is_any_in(numbers: NDArray[np.uint64], body: NDArray[np.uint64]) -> bool:
-    """Whether any of them stands in the body, which is in order: `numpy.isin` would put it in order each time."""
-    places = np.searchsorted(body, numbers)
-    places, numbers = places[places < len(body)], numbers[places < len(body)]
-    return bool((body[places] == numbers).any())
+def _contains_any(sorted_hashes: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> bool:
+    """Whether any of the hashes is among the sorted ones; `numpy.isin` would sort these again in each call."""
+    positions = np.searchsorted(sorted_hashes, hashes)
+    is_inside = positions < len(sorted_hashes)
+    return bool((sorted_hashes[positions[is_inside]] == hashes[is_inside]).any())
 
 
-def _hashes(numbers: NDArray[np.uint64], order: int) -> NDArray[np.uint64]:
-    """Hash of every run of `order` numbers: a polynomial modulo 2^64."""
-    if order < 1 or len(numbers) < order:
+def _hash_runs(ids: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
+    """Hash of every run of `length` ids: a polynomial modulo 2^64."""
+    if length < 1 or len(ids) < length:
         return np.zeros(0, np.uint64)
-    count = len(numbers) - order + 1
+    count = len(ids) - length + 1
     hashes = np.zeros(count, np.uint64)
     with np.errstate(over="ignore"):
-        for place in range(order):
-            hashes = hashes * _BASE + numbers[place : place + count] * np.uint64(0x9E3779B97F4A7C15)
+        for offset in range(length):
+            hashes = hashes * _HASH_BASE + ids[offset : offset + count] * _HASH_FACTOR
     return hashes

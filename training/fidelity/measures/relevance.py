@@ -1,21 +1,20 @@
-"""Right voice, right situation: does a reply answer what was said, rather than anything?
+"""Relevance: does a reply answer its own context, rather than any?
 
-The base model, which knows no person, says how much likelier a reply is after its own context than after another
-one (pointwise mutual information). The owner's real replies give the ceiling, replies swapped between contexts the
-floor. Also counts what no person says of themselves.
+The base model, which knows no person, judges whether a reply is likelier after its own context than after another
+exchange's (pointwise mutual information). The owner's replies give the ceiling, chance the floor. Also counts replies
+that fall out of character.
 """
 
-import math
 import re
 from collections.abc import Sequence
 
 from doppel.reports.metrics import Interval, Metric
 from doppel.transcript import ME, Transcript, Turn
-from training.fidelity.generate import Reply
-from training.fidelity.judge import Question, Subject
-from training.fidelity.stages import Begin, silent
+from training.fidelity.adapted_model import AdaptedModel, Continuations
+from training.fidelity.generate import EvaluationReply
+from training.fidelity.stages import StartProgress, no_progress
 from training.fidelity.statistics import mean
-from training.fidelity.texts import Situation
+from training.fidelity.texts import Exchange
 
 _OUT_OF_CHARACTER = re.compile(
     r"\bas an? (?:ai|artificial|language model|assistant)"
@@ -27,79 +26,84 @@ _OUT_OF_CHARACTER = re.compile(
 )
 
 
-def relevance(
-    subject: Subject,
-    written: Sequence[Reply],
-    prompted: Sequence[Reply],
-    actual: Sequence[Reply],
-    chosen: Sequence[Reply] = (),
+def relevance_metrics(
+    adapted: AdaptedModel,
+    adapter: Sequence[EvaluationReply],
+    prompted: Sequence[EvaluationReply],
+    actual: Sequence[EvaluationReply],
+    best: Sequence[EvaluationReply] = (),
     *,
-    begin: Begin = silent,
+    start: StartProgress = no_progress,
 ) -> list[Metric]:
-    """Figure 6 of a report: how often a reply fits its own context better than another, and slips out of character.
+    """Metric 6 of a report: how often a reply fits its own context better than another, and is out of character.
 
     Args:
-        subject: whose base judges.
-        written: the adapter's replies.
-        prompted: the base's, with a prompt, to the same situations.
+        adapted: the model whose base judges.
+        adapter: the adapter's replies.
+        prompted: the base's with a prompt, to the same exchanges.
         actual: the owner's.
-        chosen: the best of several of the adapter's, to the same situations, if there are.
-        begin: hears how many tokens are to be read, and then how many were.
+        best: the best of several of the adapter's, to the same exchanges, if there are any.
+        start: shows the progress, in tokens.
     """
-    sides = [side for side in (written, prompted, actual, chosen) if side]
-    value, base, ceiling, *best = fits(subject, sides, begin)
+    sides = [replies for replies in (adapter, prompted, actual, best) if replies]
+    estimate, base, ceiling, *best_of = relevance(adapted, sides, start)
     return [
-        Metric(name="relevance", estimate=value, floor=Interval(0.5, 0.5, 0.5), ceiling=ceiling, unit="share"),
+        Metric(name="relevance", estimate=estimate, floor=Interval.exact(0.5), ceiling=ceiling, unit="share"),
         Metric(name="relevance_prompted", estimate=base, unit="share"),
         *(
-            Metric(name="candidates_relevance", estimate=one, floor=value, ceiling=ceiling, unit="share")
-            for one in best
+            Metric(name="candidates_relevance", estimate=share, floor=estimate, ceiling=ceiling, unit="share")
+            for share in best_of
         ),
         Metric(
             name="out_of_character",
-            estimate=_slips(written),
-            floor=_slips(prompted),
+            estimate=_out_of_character_share(adapter),
+            floor=_out_of_character_share(prompted),
             lower_is_better=True,
             unit="share",
         ),
     ]
 
 
-def fits(subject: Subject, sides: Sequence[Sequence[Reply]], begin: Begin = silent) -> list[Interval]:
-    """Of each side, all to the same situations: the share that fits its own context better than one far away."""
-    places = [place for place in range(len(sides[0])) if all(side[place].bubbles for side in sides)]
-    if len(places) < 2:
-        return [Interval(math.nan, math.nan, math.nan)] * len(sides)
-    half = len(places) // 2
-    away = dict(zip(places, [*places[half:], *places[:half]], strict=True))
-    questions = []
-    for place in places:  # each context is read once, for the replies to it and for those from far away
-        replies = [side[at] for side in sides for at in (place, away[place])]
-        questions.append(_question(subject.transcript, sides[0][place].situation, replies))
-    advance = begin(sum(one.size for one in questions))
-    with subject.base_alone():
-        values = dict(zip(places, subject.answer(questions, advance), strict=True))
-    back = {there: here for here, there in away.items()}
-    groups = [sides[0][place].situation.session for place in places]
-    estimates = []
-    for number in range(len(sides)):
+def relevance(
+    adapted: AdaptedModel, sides: Sequence[Sequence[EvaluationReply]], start: StartProgress = no_progress
+) -> list[Interval]:
+    """For each side, all of them replies to the same exchanges: the share that fits its own context better."""
+    indices = [index for index in range(len(sides[0])) if all(replies[index].bubbles for replies in sides)]
+    if len(indices) < 2:
+        return [Interval.unknown()] * len(sides)
+    half = len(indices) // 2
+    swapped = dict(zip(indices, [*indices[half:], *indices[:half]], strict=True))
+    requests = []
+    for index in indices:  # each context is computed once, for the replies to it and for the swapped ones
+        replies = [side[position] for side in sides for position in (index, swapped[index])]
+        requests.append(_continuations(adapted.transcript, sides[0][index].exchange, replies))
+    on_progress = start(sum(request.token_count for request in requests))
+    with adapted.adapter_disabled():
+        scores = dict(zip(indices, adapted.log_probabilities(requests, on_progress), strict=True))
+    swapped_into = {target: index for index, target in swapped.items()}
+    groups = [sides[0][index].exchange.session_id for index in indices]
+    shares = []
+    for side in range(len(sides)):
         wins = []
-        for place in places:
-            here, elsewhere = values[place][2 * number], values[back[place]][2 * number + 1]
-            wins.append(float(here > elsewhere) + 0.5 * float(here == elsewhere))
-        estimates.append(mean(wins, groups))
-    return estimates
+        for index in indices:
+            own, foreign = scores[index][2 * side], scores[swapped_into[index]][2 * side + 1]
+            wins.append(float(own > foreign) + 0.5 * float(own == foreign))
+        shares.append(mean(wins, groups))
+    return shares
 
 
-def _question(transcript: Transcript, context: Situation, replies: Sequence[Reply]) -> Question:
-    prompt = transcript.prompt(context.header, context.context)
+def _continuations(transcript: Transcript, exchange: Exchange, replies: Sequence[EvaluationReply]) -> Continuations:
+    prompt = transcript.prompt(exchange.header, exchange.context)
     turns = [Turn(ME, reply.bubbles) for reply in replies]
-    answers = [transcript.encode(context.header, (*context.context, turn)).ids[len(prompt) :] for turn in turns]
-    return Question(prompt, answers)
+    return Continuations(
+        prompt,
+        [transcript.encode(exchange.header, (*exchange.context, turn)).ids[len(prompt) :] for turn in turns],
+    )
 
 
-def _slips(replies: Sequence[Reply]) -> Interval:
-    said = [one for one in replies if one.bubbles]
+def _out_of_character_share(replies: Sequence[EvaluationReply]) -> Interval:
+    non_empty = [reply for reply in replies if reply.bubbles]
     return mean(
-        [float(bool(_OUT_OF_CHARACTER.search(one.text))) for one in said], [one.situation.session for one in said]
+        [float(bool(_OUT_OF_CHARACTER.search(reply.text))) for reply in non_empty],
+        [reply.exchange.session_id for reply in non_empty],
     )

@@ -1,1 +1,1 @@
-"""The outcome of an examination for people: terminal table and page sections."""
+"""The fidelity report for people: sections of report.html, and tables for the terminal."""

@@ -11,11 +11,11 @@ from doppel.i18n import tr
 from doppel.reports.charts import grouped_bar_chart
 from doppel.reports.html import Section, charts, table
 from doppel.reports.metrics import GoalResult, Interval, Metric, format_value
-from training.fidelity.examine import Examination
-from training.fidelity.generate import Reply
+from training.fidelity.examine import ExaminationResult
+from training.fidelity.generate import EvaluationReply
 from training.fidelity.measures.habits import words
-from training.fidelity.report.table import floor_of
-from training.fidelity.report.titles import title_of, title_of_check
+from training.fidelity.report.table import floor_description
+from training.fidelity.report.titles import title_of, title_of_goal
 
 _SHOWN_REPLIES = 10
 _MOST_BUBBLES = 6
@@ -38,23 +38,24 @@ style + h1 { margin-top: 3.5rem; }
 """
 
 
-def fidelity_sections(examination: Examination, checks: Sequence[GoalResult]) -> list[Section]:
+def fidelity_sections(examination: ExaminationResult, checks: Sequence[GoalResult]) -> list[Section]:
     """Sections with every figure, the distributions and the ten best and ten worst replies."""
     ranked = ranked_replies(examination)
     best, worst = ranked[:_SHOWN_REPLIES], ranked[-_SHOWN_REPLIES:][::-1]
     return [
         Section(
-            tr("Between a stranger and you"), f"<p>{escape(floor_of(examination))}</p>{_bars(examination.figures)}"
+            tr("How close it comes to you"),
+            f"<p>{escape(floor_description(examination))}</p>{_bars(examination.metrics)}",
         ),
-        Section(tr("How it writes, and how you write"), _distributions(examination)),
-        Section(tr("Ten replies most like you"), _chats(best)),
-        Section(tr("Ten replies least like you"), _chats(worst)),
-        Section(tr("Every figure"), _figures(examination.figures)),
+        Section(tr("How it writes and how you write"), _distributions(examination)),
+        Section(tr("The ten replies most like you"), _chats(best)),
+        Section(tr("The ten replies least like you"), _chats(worst)),
+        Section(tr("All metrics"), _figures(examination.metrics)),
         Section(tr("Goals"), _checks(checks)),
     ]
 
 
-def ranked_replies(examination: Examination) -> list[tuple[Reply, Reply]]:
+def ranked_replies(examination: ExaminationResult) -> list[tuple[EvaluationReply, EvaluationReply]]:
     """(written, actual) pairs, from what is most like the owner's words to what is least, by shared habits.
 
     A reply counts as like the owner's when its words are those the owner uses more often than the prompted base does.
@@ -65,7 +66,7 @@ def ranked_replies(examination: Examination) -> list[tuple[Reply, Reply]]:
     )
     total_own, total_base = sum(own.values()) + 1, sum(base.values()) + 1
 
-    def likeness(reply: Reply) -> float:
+    def likeness(reply: EvaluationReply) -> float:
         found = words(reply.text) or [""]
         score = sum(
             math.log((own.get(word, 0) + 0.5) / total_own) - math.log((base.get(word, 0) + 0.5) / total_base)
@@ -74,7 +75,7 @@ def ranked_replies(examination: Examination) -> list[tuple[Reply, Reply]]:
         return score / math.sqrt(len(found))
 
     pairs = [
-        (reply, real) for reply, real in zip(examination.written, examination.actual, strict=True) if reply.bubbles
+        (reply, real) for reply, real in zip(examination.adapter, examination.actual, strict=True) if reply.bubbles
     ]
     return sorted(pairs, key=lambda pair: likeness(pair[0]), reverse=True)
 
@@ -91,7 +92,7 @@ def _bars(figures: Sequence[Metric]) -> str:
         cells = (escape(title_of(figure.name)), escape(value), *bounds)
         rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     head = "".join(
-        f"<th>{escape(title)}</th>" for title in (tr("figure"), tr("value"), tr("floor"), "", tr("ceiling (you)"))
+        f"<th>{escape(title)}</th>" for title in (tr("metric"), tr("value"), tr("floor"), "", tr("ceiling (you)"))
     )
     return f'<div class="wide judged"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
@@ -114,8 +115,8 @@ def _percent(likeness: float) -> float:
     return 100 * max(0.0, min(1.0, likeness))
 
 
-def _distributions(examination: Examination) -> str:
-    you, it = ([one for one in side if one.bubbles] for side in (examination.actual, examination.written))
+def _distributions(examination: ExaminationResult) -> str:
+    you, it = ([one for one in side if one.bubbles] for side in (examination.actual, examination.adapter))
     if not you or not it:
         return f"<p>{escape(tr('It wrote nothing.'))}</p>"
     classes = max(len(one.text).bit_length() for one in [*you, *it])
@@ -124,7 +125,7 @@ def _distributions(examination: Examination) -> str:
     opening = [name for name, _ in Counter(map(_opening, you)).most_common(_OPENINGS)]
     drawn = [
         _histogram(
-            tr("Characters of a reply, from so many on"), lengths, you, it, lambda one: len(one.text).bit_length() - 1
+            tr("Reply length in characters, at least"), lengths, you, it, lambda one: len(one.text).bit_length() - 1
         ),
         _histogram(tr("Messages in a row"), rows, you, it, lambda one: min(len(one.bubbles), _MOST_BUBBLES) - 1),
         _histogram(
@@ -138,12 +139,16 @@ def _distributions(examination: Examination) -> str:
     return charts(drawn)
 
 
-def _opening(reply: Reply) -> str:
+def _opening(reply: EvaluationReply) -> str:
     return next(iter(words(reply.text)), reply.text[:1])
 
 
 def _histogram(
-    title: str, labels: Sequence[str], you: Sequence[Reply], it: Sequence[Reply], place: Callable[[Reply], int | None]
+    title: str,
+    labels: Sequence[str],
+    you: Sequence[EvaluationReply],
+    it: Sequence[EvaluationReply],
+    place: Callable[[EvaluationReply], int | None],
 ) -> str:
     """The distribution of both sides' replies over the labels; `place` is the index of a reply's label, if any."""
     shares = {}
@@ -153,15 +158,15 @@ def _histogram(
     return grouped_bar_chart(title, labels, shares)
 
 
-def _chats(pairs: Sequence[tuple[Reply, Reply]]) -> str:
+def _chats(pairs: Sequence[tuple[EvaluationReply, EvaluationReply]]) -> str:
     return f'<div class="pairs">{"".join(_chat(written, actual) for written, actual in pairs)}</div>'
 
 
-def _chat(written: Reply, actual: Reply) -> str:
+def _chat(written: EvaluationReply, actual: EvaluationReply) -> str:
     heard = "".join(
         f'<p class="them"><b>{escape(tr("you") if turn.is_mine else turn.speaker)}</b> '
         f"{escape(' / '.join(turn.bubbles))}</p>"
-        for turn in written.situation.context[-3:]
+        for turn in written.exchange.context[-3:]
     )
     it, you = (escape(" / ".join(reply.bubbles)) for reply in (written, actual))
     return (
@@ -180,11 +185,9 @@ def _figures(figures: Sequence[Metric]) -> str:
         )
         for figure in figures
     ]
-    return f'<div class="judged">{table((tr("figure"), tr("value"), tr("floor"), tr("ceiling (you)")), rows)}</div>'
+    return f'<div class="judged">{table((tr("metric"), tr("value"), tr("floor"), tr("ceiling (you)")), rows)}</div>'
 
 
 def _checks(checks: Sequence[GoalResult]) -> str:
-    rows = [
-        (title_of_check(check.name), f"{check.value:.3f}", check.goal, "✓" if check.ok else "–") for check in checks
-    ]
-    return table((tr("goal"), tr("value"), tr("asked"), ""), rows)
+    rows = [(title_of_goal(check.name), f"{check.value:.3f}", check.goal, "✓" if check.ok else "–") for check in checks]
+    return table((tr("goal"), tr("value"), tr("required"), ""), rows)

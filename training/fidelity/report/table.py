@@ -1,83 +1,88 @@
-"""The outcome of an examination in the terminal: one screen."""
+"""Fidelity reports in the terminal, on one screen."""
 
 from rich.table import Table
 
 from doppel.i18n import tr
 from doppel.reports.metrics import Metric, by_name, format_value
-from training.fidelity.examine import Examination
-from training.fidelity.outcome import Fidelity
+from training.fidelity.examine import ExaminationResult
 from training.fidelity.report.titles import title_of
-from training.fidelity.texts import LEAST_TURNS
+from training.fidelity.stored import FidelityReport
+from training.fidelity.texts import MIN_EXCHANGES
 
-SHOWN = (
+_LISTED = (
     *("bits_per_byte", "bits_per_byte_prompted", "bits_change", "specificity", "choice", "choice_others"),
     *("two_sample_auc", "two_sample_auc_matched", "candidates_two_sample_auc", "habits_distance"),
     *("habits_distance_prompted", "distinct_2", "length_spread", "authorship", "relevance", "candidates_relevance"),
     *("out_of_character", "verbatim_run", "recited", "forgetting", "quiz"),
 )
-_BAR = 12
-_WIDE = 110
+_BAR_WIDTH = 12
+_WIDE_TERMINAL = 110
 
 
-def report_table(outcome: Fidelity, width: int = _WIDE) -> Table:
-    """Value, interval, floor and ceiling of the main figures, and where there is room where the value lies between.
+def report_table(report: FidelityReport, width: int = _WIDE_TERMINAL) -> Table:
+    """The main metrics with interval, floor and ceiling, and a bar from floor to ceiling where there is room.
 
     Args:
-        outcome: of the examination.
+        report: on one version.
         width: of the terminal, in characters.
     """
-    title = tr("Version {version}: how much it is like you", version=outcome.version)
-    table = Table(title=title, title_justify="left", caption=floor_of(outcome.examination), caption_justify="left")
-    table.add_column(tr("figure"), overflow="fold")
-    for column in (tr("value"), tr("floor"), tr("ceiling (you)") if width >= _WIDE else tr("you")):
+    is_wide = width >= _WIDE_TERMINAL
+    title = tr("Version {version}: how much it writes like you", version=report.version)
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=floor_description(report.examination),
+        caption_justify="left",
+    )
+    table.add_column(tr("metric"), overflow="fold")
+    for column in (tr("value"), tr("floor"), tr("ceiling (you)") if is_wide else tr("you")):
         table.add_column(column, justify="right", no_wrap=True)
-    if width >= _WIDE:
+    if is_wide:
         table.add_column(tr("floor → you"))
-    figures = by_name(outcome.examination.figures)
-    for name in SHOWN:
-        if (figure := figures.get(name)) is not None:
+    metrics = by_name(report.examination.metrics)
+    for name in _LISTED:
+        if (metric := metrics.get(name)) is not None:
             cells = (
                 title_of(name),
-                format_value(figure, figure.estimate, with_interval=True),
-                *_bounds(figure),
-                _bar(figure),
+                format_value(metric, metric.estimate, with_interval=True),
+                format_value(metric, metric.floor),
+                format_value(metric, metric.ceiling),
+                _bar(metric),
             )
             table.add_row(*cells[: len(table.columns)])
     return table
 
 
-def floor_of(examination: Examination) -> str:
-    """Who is the floor of the figures of what is written, in a sentence."""
+def floor_description(examination: ExaminationResult) -> str:
+    """A sentence that says who is the floor of the metrics on replies."""
     if examination.other:
         return tr(
-            "Floor of the written replies: {count} of one other person in your archive.", count=len(examination.other)
+            "Floor of the metrics on replies: {count} replies of one other person in your archive.",
+            count=len(examination.other),
         )
     return tr(
-        "Floor of the written replies: the base model with a prompt; nobody else in your archive wrote {least}.",
-        least=LEAST_TURNS,
+        "Floor of the metrics on replies: the base model with a prompt; "
+        "nobody else in your archive wrote {minimum} replies.",
+        minimum=MIN_EXCHANGES,
     )
 
 
-def comparison_table(first: Fidelity, second: Fidelity) -> Table:
-    """The main figures of two versions."""
-    table = Table(title=tr("Two versions compared"), title_justify="left")
-    table.add_column(tr("figure"), overflow="fold")
-    for outcome in (first, second):
-        table.add_column(outcome.version, justify="right")
-    sides = [by_name(outcome.examination.figures) for outcome in (first, second)]
-    for name in SHOWN:
-        if all(name in side for side in sides):
-            cells = [format_value(side[name], side[name].estimate, with_interval=True) for side in sides]
+def comparison_table(first: FidelityReport, second: FidelityReport) -> Table:
+    """The main metrics of two versions."""
+    table = Table(title=tr("Comparison of two versions"), title_justify="left")
+    table.add_column(tr("metric"), overflow="fold")
+    for report in (first, second):
+        table.add_column(report.version, justify="right")
+    versions = [by_name(report.examination.metrics) for report in (first, second)]
+    for name in _LISTED:
+        if all(name in metrics for metrics in versions):
+            cells = [format_value(metrics[name], metrics[name].estimate, with_interval=True) for metrics in versions]
             table.add_row(title_of(name), *cells)
     return table
 
 
-def _bounds(figure: Metric) -> tuple[str, str]:
-    return format_value(figure, figure.floor), format_value(figure, figure.ceiling)
-
-
-def _bar(figure: Metric) -> str:
-    if figure.normalized is None or figure.normalized != figure.normalized:
+def _bar(metric: Metric) -> str:
+    if metric.normalized is None or metric.normalized != metric.normalized:
         return ""
-    place = round(max(0.0, min(1.0, figure.normalized)) * _BAR)
-    return "━" * place + "●" + "─" * (_BAR - place)
+    position = round(max(0.0, min(1.0, metric.normalized)) * _BAR_WIDTH)
+    return "━" * position + "●" + "─" * (_BAR_WIDTH - position)

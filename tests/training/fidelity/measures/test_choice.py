@@ -11,19 +11,19 @@ from doppel.reports.metrics import by_name
 from doppel.transcript import ME, Header
 from tests.training.fidelity.test_floors import session
 from tests.training.fidelity.test_floors import subject as subject  # noqa: PLC0414 a fixture
-from training.fidelity.judge import Question, Subject
-from training.fidelity.measures.choice import choice, make_choices
-from training.fidelity.texts import HeldOut, Situation
+from training.fidelity.adapted_model import AdaptedModel, Continuations
+from training.fidelity.measures.choice import choice_metrics, make_questions
+from training.fidelity.texts import EvaluationData, Exchange
 
 
-def held_out() -> HeldOut:
+def held_out() -> EvaluationData:
     """Forty conversations in which somebody asks and the owner answers, no two alike."""
     sessions = [
         session(number, ("Ramito", f"how is number {number} today"), (ME, f"number {number} is quite well"))
         for number in range(40)
     ]
-    asked = [Situation(one.id, Header(), one.turns[:1], one.turns[1]) for one in sessions]
-    return HeldOut([], sessions, asked)
+    asked = [Exchange(one.id, Header(), one.turns[:1], one.turns[1]) for one in sessions]
+    return EvaluationData([], sessions, asked)
 
 
 class Knowing:
@@ -32,33 +32,33 @@ class Knowing:
     Its first questions of each reading are those with context.
     """
 
-    def __init__(self, subject: Subject, questions: int) -> None:
+    def __init__(self, subject: AdaptedModel, questions: int) -> None:
         self.transcript = subject.transcript
         self._questions = questions
         self._is_adapted = True
 
     @contextmanager
-    def base_alone(self) -> Iterator[None]:
+    def adapter_disabled(self) -> Iterator[None]:
         self._is_adapted = False
         yield
         self._is_adapted = True
 
-    def answer(self, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Any]:
-        advance(sum(one.size for one in questions))
+    def log_probabilities(self, questions: Sequence[Continuations], advance: Callable[[int], None]) -> list[Any]:
+        advance(sum(one.token_count for one in questions))
         knows = self._is_adapted and len(questions) == self._questions
-        return [np.array([5.0 * knows, *[0.0] * (len(one.answers) - 1)]) for one in questions]
+        return [np.array([5.0 * knows, *[0.0] * (len(one.options) - 1)]) for one in questions]
 
 
 def test_candidates_are_of_like_lengths_and_all_different() -> None:
-    for one in make_choices(held_out(), 40):
-        texts = ["\n".join(turn.bubbles) for turn in one.candidates]
+    for one in make_questions(held_out(), 40):
+        texts = ["\n".join(turn.bubbles) for turn in one.options]
         assert len(set(texts)) == len(texts) == 4
-        assert texts[0] == one.situation.text
+        assert texts[0] == one.exchange.text
         assert all(0.6 * len(texts[0]) <= len(text) <= 1.6 * len(texts[0]) + 4 for text in texts)
-        assert all(turn.speaker == ME for turn in one.candidates)
+        assert all(turn.speaker == ME for turn in one.options)
 
 
-def test_one_who_knows_the_reply_from_its_context_finds_it(subject: Subject) -> None:
+def test_one_who_knows_the_reply_from_its_context_finds_it(subject: AdaptedModel) -> None:
     heard: list[int] = []
     total: list[int] = []
 
@@ -66,7 +66,7 @@ def test_one_who_knows_the_reply_from_its_context_finds_it(subject: Subject) -> 
         total.append(count)
         return heard.append
 
-    figures = by_name(choice(Knowing(subject, 40), held_out(), 40, begin))  # type: ignore[arg-type]
+    figures = by_name(choice_metrics(Knowing(subject, 40), held_out(), 40, begin))  # type: ignore[arg-type]
     assert figures["choice_questions"].estimate.value == 40
     for name, chance in (("choice", 0.25), ("choice_others", 1 / 3)):
         assert figures[name].estimate.value == figures[f"{name}_context"].estimate.value == 1
@@ -76,6 +76,6 @@ def test_one_who_knows_the_reply_from_its_context_finds_it(subject: Subject) -> 
     assert sum(heard) == sum(total)
 
 
-def test_without_anybody_else_nothing_is_asked(subject: Subject) -> None:
-    alone = HeldOut([], [], [])
-    assert choice(Knowing(subject, 1), alone, 10) == []  # type: ignore[arg-type]
+def test_without_anybody_else_nothing_is_asked(subject: AdaptedModel) -> None:
+    alone = EvaluationData([], [], [])
+    assert choice_metrics(Knowing(subject, 1), alone, 10) == []  # type: ignore[arg-type]

@@ -11,22 +11,21 @@ from doppel.i18n import set_language
 from doppel.reports.metrics import Interval, Metric
 from doppel.transcript import ME, Turn
 from tests.training.fidelity.cases import casual, formal
-from training.fidelity.examine import Examination
-from training.fidelity.goals import gate, goals
-from training.fidelity.measures.habits import writing
-from training.fidelity.outcome import Fidelity
+from training.fidelity.examine import ExaminationResult
+from training.fidelity.goals import check_gate, check_goals
+from training.fidelity.measures.habits import habit_metrics
 from training.fidelity.report.page import fidelity_sections
 from training.fidelity.report.table import report_table
-from training.fidelity.report.titles import title_of_check
+from training.fidelity.report.titles import title_of_goal
+from training.fidelity.stored import FidelityReport
 
 
 @pytest.fixture(scope="module")
-def examination() -> Examination:
+def examination() -> ExaminationResult:
     written, prompted, actual, past = casual(30, 1), formal(30), casual(30, 2), casual(30, 3)
     context = (Turn(ME, ("are you there",)), Turn("Ramito", ("<b>yes</b>",)))
     written = [
-        msgspec.structs.replace(one, situation=msgspec.structs.replace(one.situation, context=context))
-        for one in written
+        msgspec.structs.replace(one, exchange=msgspec.structs.replace(one.exchange, context=context)) for one in written
     ]
     bits = Metric(
         name="bits_per_byte",
@@ -36,13 +35,13 @@ def examination() -> Examination:
         lower_is_better=True,
         unit="bits",
     )
-    figures = [bits, *writing(written, prompted, actual, past, formal(30, 1))]
-    return Examination(figures, written, prompted, actual, formal(30, 1), {})
+    figures = [bits, *habit_metrics(written, prompted, actual, past, formal(30, 1))]
+    return ExaminationResult(figures, written, prompted, actual, formal(30, 1), {})
 
 
-def test_the_page_has_every_part(examination: Examination) -> None:
+def test_the_page_has_every_part(examination: ExaminationResult) -> None:
     bars, distributions, best, worst, every, _ = fidelity_sections(examination, [])
-    assert "30 of one other person" in bars.body
+    assert "30 replies of one other person" in bars.body
     assert 'style="left:50%"' in bars.body  # half way from floor to ceiling
     assert 'style="left:25%;width:75%"' in bars.body  # its interval, cut at the ceiling
     assert distributions.body.count("<svg") == 3
@@ -53,14 +52,14 @@ def test_the_page_has_every_part(examination: Examination) -> None:
     assert "1.300 [1.200, 1.400]" in every.body  # floors have intervals, too
 
 
-def test_an_adapter_that_wrote_nothing_has_a_page(examination: Examination) -> None:
-    silent = [msgspec.structs.replace(one, bubbles=()) for one in examination.written]
-    sections = fidelity_sections(msgspec.structs.replace(examination, written=silent), [])
+def test_an_adapter_that_wrote_nothing_has_a_page(examination: ExaminationResult) -> None:
+    silent = [msgspec.structs.replace(one, bubbles=()) for one in examination.adapter]
+    sections = fidelity_sections(msgspec.structs.replace(examination, adapter=silent), [])
     assert "It wrote nothing." in sections[1].body
 
 
-def test_the_table_says_who_is_the_floor_and_fits_a_narrow_terminal(examination: Examination) -> None:
-    outcome = Fidelity("0001", Path(), False, examination, [], [], "now")
+def test_the_table_says_who_is_the_floor_and_fits_a_narrow_terminal(examination: ExaminationResult) -> None:
+    outcome = FidelityReport("0001", Path(), False, examination, [], [], "now")
     for width in (120, 80):
         console = Console(width=width, record=True, file=StringIO())
         console.print(report_table(outcome, width))
@@ -80,7 +79,7 @@ def test_every_check_has_a_chinese_name() -> None:
         Metric(name=name, estimate=some, floor=some, ceiling=some)
         for name in (*names, "habits_distance", "habits_distance_prompted")
     ]
-    checks = [*goals(figures), *gate(figures)]
-    assert [title_of_check(one.name) for one in checks] == [one.name for one in checks]
+    checks = [*check_goals(figures), *check_gate(figures)]
+    assert all(title_of_goal(one.name) != one.name for one in checks)  # every one has a title
     set_language("zh")
-    assert all(any("\u4e00" <= sign <= "\u9fff" for sign in title_of_check(one.name)) for one in checks)
+    assert all(any("\u4e00" <= sign <= "\u9fff" for sign in title_of_goal(one.name)) for one in checks)

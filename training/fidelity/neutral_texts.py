@@ -1,9 +1,9 @@
-"""A small neutral text in several languages, written for this purpose: what a base model should go on knowing.
+"""Short neutral texts in several languages, written for this project, to measure what an adapter forgot.
 
-Read before and after training, it shows what an adapter forgot. None of it is anybody's message.
+The loss on them with and without the adapter shows how much it damaged the base. None of it is anybody's message.
 """
 
-from doppel.transcript import Transcript
+from doppel.transcript import NO_LOSS, TEXT_LOSS, Transcript
 from training.lora.examples import Example
 
 TEXTS = (
@@ -32,13 +32,14 @@ TEXTS = (
 
 
 def neutral_examples(transcript: Transcript) -> list[Example]:
-    """The texts as plain documents, with loss on all of them."""
+    """The texts as plain documents, with loss on all tokens but the first."""
     tokenizer = transcript.tokenizer
     bos = tokenizer.bos_token_id
     start = [bos] if isinstance(bos, int) else []
     examples = []
     for text in TEXTS:
         ids = [*start, *tokenizer(text, add_special_tokens=False)["input_ids"]]
-        skipped = max(1, len(start))  # the first token of a row has nothing to be predicted from
-        examples.append(Example(ids, [0] * skipped + [1] * (len(ids) - skipped), len(text.encode())))
+        without_loss = max(1, len(start))  # nothing precedes the first token of a row
+        loss_mask = [NO_LOSS] * without_loss + [TEXT_LOSS] * (len(ids) - without_loss)
+        examples.append(Example(ids, loss_mask, len(text.encode())))
     return examples
