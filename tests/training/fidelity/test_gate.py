@@ -96,7 +96,7 @@ def test_too_little_to_examine_on_is_no_fault(config: Config, capsys: pytest.Cap
     version = published(config, seed=0)
     write_sessions(config.data_dir / SESSIONS, [session(0, "train"), session(1, "test")])
     assert examine_and_use(config, version, force=False) == {"gate": [], "in_use": True}
-    assert "only 3 replies of yours are held out" in capsys.readouterr().err
+    assert "only 3 of your replies are held out" in capsys.readouterr().err
 
 
 def test_the_command_compares_two_versions(config: Config, tmp_path: Path) -> None:

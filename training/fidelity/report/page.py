@@ -1,4 +1,4 @@
-"""The outcome of an examination as sections of report.html: bars, distributions, and replies to look at."""
+"""The sections of report.html on an examination: metrics from floor to ceiling, distributions, and example replies."""
 
 import math
 from collections import Counter
@@ -17,9 +17,10 @@ from training.fidelity.measures.habits import words
 from training.fidelity.report.table import floor_description
 from training.fidelity.report.titles import title_of, title_of_goal
 
-_SHOWN_REPLIES = 10
-_MOST_BUBBLES = 6
-_OPENINGS = 8
+_EXAMPLE_REPLIES = 10
+_MAX_BUBBLES = 6
+_FIRST_WORDS = 8
+_CONTEXT_TURNS = 3
 
 STYLE = """
 style + h1 { margin-top: 3.5rem; }
@@ -38,10 +39,10 @@ style + h1 { margin-top: 3.5rem; }
 """
 
 
-def fidelity_sections(examination: ExaminationResult, checks: Sequence[GoalResult]) -> list[Section]:
-    """Sections with every figure, the distributions and the ten best and ten worst replies."""
-    ranked = ranked_replies(examination)
-    best, worst = ranked[:_SHOWN_REPLIES], ranked[-_SHOWN_REPLIES:][::-1]
+def fidelity_sections(examination: ExaminationResult, goals: Sequence[GoalResult]) -> list[Section]:
+    """Sections with all metrics, distributions, and the ten best and ten worst replies."""
+    ranked = rank_replies(examination)
+    best, worst = ranked[:_EXAMPLE_REPLIES], ranked[-_EXAMPLE_REPLIES:][::-1]
     return [
         Section(
             tr("How close it comes to you"),
@@ -50,46 +51,48 @@ def fidelity_sections(examination: ExaminationResult, checks: Sequence[GoalResul
         Section(tr("How it writes and how you write"), _distributions(examination)),
         Section(tr("The ten replies most like you"), _chats(best)),
         Section(tr("The ten replies least like you"), _chats(worst)),
-        Section(tr("All metrics"), _figures(examination.metrics)),
-        Section(tr("Goals"), _checks(checks)),
+        Section(tr("All metrics"), _all_metrics(examination.metrics)),
+        Section(tr("Goals"), _goals(goals)),
     ]
 
 
-def ranked_replies(examination: ExaminationResult) -> list[tuple[EvaluationReply, EvaluationReply]]:
-    """(written, actual) pairs, from what is most like the owner's words to what is least, by shared habits.
+def rank_replies(examination: ExaminationResult) -> list[tuple[EvaluationReply, EvaluationReply]]:
+    """(adapter's, owner's) replies, most similar to the owner's wording first.
 
-    A reply counts as like the owner's when its words are those the owner uses more often than the prompted base does.
+    A reply is similar if the owner uses its words more often than the prompted base does (mean log-odds).
     """
-    own, base = (
-        Counter(word for reply in side for word in words(reply.text))
-        for side in (examination.actual, examination.prompted)
+    owner_counts, base_counts = (
+        Counter(word for reply in replies for word in words(reply.text))
+        for replies in (examination.actual, examination.prompted)
     )
-    total_own, total_base = sum(own.values()) + 1, sum(base.values()) + 1
+    owner_total, base_total = sum(owner_counts.values()) + 1, sum(base_counts.values()) + 1
 
-    def likeness(reply: EvaluationReply) -> float:
-        found = words(reply.text) or [""]
-        score = sum(
-            math.log((own.get(word, 0) + 0.5) / total_own) - math.log((base.get(word, 0) + 0.5) / total_base)
-            for word in found
+    def similarity(reply: EvaluationReply) -> float:
+        reply_words = words(reply.text) or [""]
+        log_odds = sum(
+            math.log((owner_counts.get(word, 0) + 0.5) / owner_total)
+            - math.log((base_counts.get(word, 0) + 0.5) / base_total)
+            for word in reply_words
         )
-        return score / math.sqrt(len(found))
+        return log_odds / math.sqrt(len(reply_words))
 
     pairs = [
-        (reply, real) for reply, real in zip(examination.adapter, examination.actual, strict=True) if reply.bubbles
+        (reply, actual) for reply, actual in zip(examination.adapter, examination.actual, strict=True) if reply.bubbles
     ]
-    return sorted(pairs, key=lambda pair: likeness(pair[0]), reverse=True)
+    return sorted(pairs, key=lambda pair: similarity(pair[0]), reverse=True)
 
 
-def _bars(figures: Sequence[Metric]) -> str:
+def _bars(metrics: Sequence[Metric]) -> str:
+    """A table with a bar from floor to ceiling for each metric that has both."""
     rows = []
-    for figure in figures:
-        likeness = figure.normalized
-        if likeness is None or not math.isfinite(likeness):
+    for metric in metrics:
+        position = metric.normalized
+        if position is None or not math.isfinite(position):
             continue
-        bar = f'<div class="span">{_band(figure)}<i style="left:{_percent(likeness):.0f}%"></i></div>'
-        value = format_value(figure, figure.estimate, with_interval=True)
-        bounds = (format_value(figure, figure.floor), bar, format_value(figure, figure.ceiling))
-        cells = (escape(title_of(figure.name)), escape(value), *bounds)
+        bar = f'<div class="span">{_interval_band(metric)}<i style="left:{_percent(position):.0f}%"></i></div>'
+        value = format_value(metric, metric.estimate, with_interval=True)
+        bounds = (format_value(metric, metric.floor), bar, format_value(metric, metric.ceiling))
+        cells = (escape(title_of(metric.name)), escape(value), *bounds)
         rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     head = "".join(
         f"<th>{escape(title)}</th>" for title in (tr("metric"), tr("value"), tr("floor"), "", tr("ceiling (you)"))
@@ -97,97 +100,110 @@ def _bars(figures: Sequence[Metric]) -> str:
     return f'<div class="wide judged"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _band(figure: Metric) -> str:
-    """The interval, as far as it lies between floor and ceiling."""
+def _interval_band(metric: Metric) -> str:
+    """The confidence interval, clipped to floor and ceiling."""
     ends = [
-        _percent(end)
-        for number in (figure.estimate.low, figure.estimate.high)
-        if math.isfinite(
-            end := msgspec.structs.replace(figure, estimate=Interval(number, number, number)).normalized or 0.0
-        )
+        _percent(position)
+        for bound in (metric.estimate.low, metric.estimate.high)
+        if math.isfinite(position := msgspec.structs.replace(metric, estimate=Interval.exact(bound)).normalized or 0.0)
     ]
     if len(ends) < 2:
         return ""
     return f'<b style="left:{min(ends):.0f}%;width:{max(ends) - min(ends):.0f}%"></b>'
 
 
-def _percent(likeness: float) -> float:
-    return 100 * max(0.0, min(1.0, likeness))
+def _percent(position: float) -> float:
+    return 100 * max(0.0, min(1.0, position))
 
 
 def _distributions(examination: ExaminationResult) -> str:
-    you, it = ([one for one in side if one.bubbles] for side in (examination.actual, examination.adapter))
-    if not you or not it:
+    owner, adapter = (
+        [reply for reply in replies if reply.bubbles] for replies in (examination.actual, examination.adapter)
+    )
+    if not owner or not adapter:
         return f"<p>{escape(tr('It wrote nothing.'))}</p>"
-    classes = max(len(one.text).bit_length() for one in [*you, *it])
-    lengths = [str(1 << number) for number in range(classes)]
-    rows = [*map(str, range(1, _MOST_BUBBLES)), f"{_MOST_BUBBLES}+"]
-    opening = [name for name, _ in Counter(map(_opening, you)).most_common(_OPENINGS)]
-    drawn = [
-        _histogram(
-            tr("Reply length in characters, at least"), lengths, you, it, lambda one: len(one.text).bit_length() - 1
-        ),
-        _histogram(tr("Messages in a row"), rows, you, it, lambda one: min(len(one.bubbles), _MOST_BUBBLES) - 1),
-        _histogram(
-            tr("Your most frequent first words"),
-            opening,
-            you,
-            it,
-            lambda one: opening.index(_opening(one)) if _opening(one) in opening else None,
-        ),
-    ]
-    return charts(drawn)
+    length_classes = max(len(reply.text).bit_length() for reply in [*owner, *adapter])
+    lengths = [str(1 << number) for number in range(length_classes)]
+    bubble_counts = [*map(str, range(1, _MAX_BUBBLES)), f"{_MAX_BUBBLES}+"]
+    first_words = [word for word, _ in Counter(map(_first_word, owner)).most_common(_FIRST_WORDS)]
+    return charts(
+        [
+            _histogram(
+                tr("Reply length in characters, at least"),
+                lengths,
+                owner,
+                adapter,
+                lambda reply: len(reply.text).bit_length() - 1,
+            ),
+            _histogram(
+                tr("Messages in a row"),
+                bubble_counts,
+                owner,
+                adapter,
+                lambda reply: min(len(reply.bubbles), _MAX_BUBBLES) - 1,
+            ),
+            _histogram(
+                tr("Your most frequent first words"),
+                first_words,
+                owner,
+                adapter,
+                lambda reply: first_words.index(_first_word(reply)) if _first_word(reply) in first_words else None,
+            ),
+        ]
+    )
 
 
-def _opening(reply: EvaluationReply) -> str:
+def _first_word(reply: EvaluationReply) -> str:
     return next(iter(words(reply.text)), reply.text[:1])
 
 
 def _histogram(
     title: str,
     labels: Sequence[str],
-    you: Sequence[EvaluationReply],
-    it: Sequence[EvaluationReply],
-    place: Callable[[EvaluationReply], int | None],
+    owner: Sequence[EvaluationReply],
+    adapter: Sequence[EvaluationReply],
+    class_of: Callable[[EvaluationReply], int | None],
 ) -> str:
-    """The distribution of both sides' replies over the labels; `place` is the index of a reply's label, if any."""
+    """Shares of both sides' replies in each class; `class_of` returns the index of a reply's label, or None."""
     shares = {}
-    for name, replies in ((tr("you"), you), (tr("it"), it)):
-        counts = Counter(map(place, replies))
+    for name, replies in ((tr("you"), owner), (tr("it"), adapter)):
+        counts = Counter(map(class_of, replies))
         shares[name] = [counts[index] / len(replies) for index in range(len(labels))]
     return grouped_bar_chart(title, labels, shares)
 
 
 def _chats(pairs: Sequence[tuple[EvaluationReply, EvaluationReply]]) -> str:
-    return f'<div class="pairs">{"".join(_chat(written, actual) for written, actual in pairs)}</div>'
+    return f'<div class="pairs">{"".join(_chat(reply, actual) for reply, actual in pairs)}</div>'
 
 
-def _chat(written: EvaluationReply, actual: EvaluationReply) -> str:
-    heard = "".join(
+def _chat(reply: EvaluationReply, actual: EvaluationReply) -> str:
+    context = "".join(
         f'<p class="them"><b>{escape(tr("you") if turn.is_mine else turn.speaker)}</b> '
         f"{escape(' / '.join(turn.bubbles))}</p>"
-        for turn in written.exchange.context[-3:]
+        for turn in reply.exchange.context[-_CONTEXT_TURNS:]
     )
-    it, you = (escape(" / ".join(reply.bubbles)) for reply in (written, actual))
+    its_text, your_text = (escape(" / ".join(one.bubbles)) for one in (reply, actual))
     return (
-        f'<div class="chat">{heard}<p class="it"><b>{escape(tr("it"))}</b> {it}</p>'
-        f"<p><b>{escape(tr('you'))}</b> {you}</p></div>"
+        f'<div class="chat">{context}<p class="it"><b>{escape(tr("it"))}</b> {its_text}</p>'
+        f"<p><b>{escape(tr('you'))}</b> {your_text}</p></div>"
     )
 
 
-def _figures(figures: Sequence[Metric]) -> str:
+def _all_metrics(metrics: Sequence[Metric]) -> str:
     rows = [
         (
-            title_of(figure.name),
-            format_value(figure, figure.estimate, with_interval=True),
-            format_value(figure, figure.floor, with_interval=True),
-            format_value(figure, figure.ceiling, with_interval=True),
+            title_of(metric.name),
+            format_value(metric, metric.estimate, with_interval=True),
+            format_value(metric, metric.floor, with_interval=True),
+            format_value(metric, metric.ceiling, with_interval=True),
         )
-        for figure in figures
+        for metric in metrics
     ]
     return f'<div class="judged">{table((tr("metric"), tr("value"), tr("floor"), tr("ceiling (you)")), rows)}</div>'
 
 
-def _checks(checks: Sequence[GoalResult]) -> str:
-    rows = [(title_of_goal(check.name), f"{check.value:.3f}", check.goal, "✓" if check.ok else "–") for check in checks]
+def _goals(goals: Sequence[GoalResult]) -> str:
+    rows = [
+        (title_of_goal(result.name), f"{result.value:.3f}", result.goal, "✓" if result.ok else "–") for result in goals
+    ]
     return table((tr("goal"), tr("value"), tr("required"), ""), rows)
