@@ -34,6 +34,10 @@ _CHAT_TYPE = re.compile(rb'"type"\s*:\s*"(?:' + "|".join(_TYPES).encode() + rb')
 _MESSAGES = re.compile(rb'"messages"\s*:\s*\[')
 _ACCOUNT = re.compile(rb'"(?:personal_information|chats|left_chats)"\s*:\s*\{')
 
+# Enum members are looked up slowly in Python 3.11, and this is done for every message.
+_NO_MARK, _BOT, _FORWARD = Mark.NONE, Mark.BOT, Mark.FORWARD
+_MEDIA, _SERVICE, _STICKER = Mark.MEDIA, Mark.SERVICE, Mark.STICKER
+
 
 class _Record(msgspec.Struct, gc=False):
     """The fields of a record that are used; missing ones are `UNSET`."""
@@ -241,19 +245,19 @@ class _Chat:
 
     def _mark(self, record: _Record) -> Mark:
         if record.type != "message":
-            return Mark.SERVICE
+            return _SERVICE
         if self.type in ("bot_chat", "verify_codes") or record.via_bot is not UNSET:
-            return Mark.BOT
+            return _BOT
         if (
             record.forwarded_from is not UNSET
             or record.forwarded_from_id is not UNSET
             or record.saved_from is not UNSET
         ):
-            return Mark.FORWARD
+            return _FORWARD
         if _has_media(record):
             # The emoji of a sticker counts as its text, like the caption of a picture.
-            return Mark.STICKER if record.media_type == "sticker" and not _sticker_emoji(record) else Mark.MEDIA
-        return Mark.NONE
+            return _STICKER if record.media_type == "sticker" and not _sticker_emoji(record) else _MEDIA
+        return _NO_MARK
 
 
 def _as_record(value: Any) -> _Record:
