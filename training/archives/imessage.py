@@ -250,7 +250,7 @@ def _parse_body(lines: list[str]) -> tuple[Mark, str]:
 def _is_preview(lines: list[str]) -> bool:
     """Whether the lines below a link are the title and summary of its page, which the exporter adds.
 
-    A message may also begin with a link; the two can only be told apart by the look of a title.
+    A message may also begin with a link; only the look of a title distinguishes the two.
     """
     words = [word for word in lines[0].split() if len(word) > _SHORT_WORD_LENGTH]
     is_title = len(words) > 1 and sum(word[0].isupper() for word in words) > len(words) / 2

@@ -133,7 +133,7 @@ class _Nicks:
         self._first: dict[str, str] = {}
 
     def person(self, nick: str) -> str:
-        """The first nick of whoever has this nick now."""
+        """The first nick of the person who has this nick now."""
         return self._first.get(nick.lower(), nick.lower())
 
     def learn(self, notice: str) -> None:

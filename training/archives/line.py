@@ -66,7 +66,7 @@ _BARE: dict[str, Mark] = {
     **dict.fromkeys(("Files", "檔案", "文件", "ファイル", "파일"), Mark.MEDIA),
     **dict.fromkeys(("Voice messages", "語音訊息", "语音信息", "ボイスメッセージ", "음성메시지"), Mark.MEDIA),
 }
-"""Placeholders of the desktop app, without brackets. They cannot be told from the same words typed by somebody."""
+"""Placeholders of the desktop app, without brackets. Somebody may also have typed the same words."""
 _UNSENT = re.compile(
     r"unsent a message\.?$|メッセージの送信を取り消しました|已收回訊息|收回了訊息|已收回信息|撤回了一条消息|"
     r"메시지 전송을 취소했습니다|메시지를 삭제했습니다|ยกเลิกการส่งข้อความ"

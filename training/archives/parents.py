@@ -77,13 +77,13 @@ def _message(record: Mapping[str, Any], origin: str) -> Message:
     platform = _as_id(record.get("platform") or TWITTER).lower()
     platform = _PLATFORM_ALIASES.get(platform, platform)
     post = _as_id(record["id"])
-    created, answered = record.get("created_at"), record.get("reply_to")
+    created, reply_to = record.get("created_at"), record.get("reply_to")
     is_gone = "gone" in record
     author = "" if is_gone else _as_id(record["author"]).removeprefix("@")
     text = "" if is_gone else str(record["text"])
     if platform == TWITTER:  # escaped, and a reply begins with mentions, in its API as in its archive
-        text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
-        text = _LEADING_MENTIONS.sub("", text) if answered else text
+        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+        text = _LEADING_MENTIONS.sub("", text) if reply_to else text
     return Message(
         id=post,
         platform=platform,
@@ -94,7 +94,7 @@ def _message(record: Mapping[str, Any], origin: str) -> Message:
         sent_at=to_utc(str(created), _ZONE) if created else time_of_post(platform, post),
         text=text,
         is_owner=False,
-        reply_to=_as_id(answered) if answered else None,
+        reply_to=_as_id(reply_to) if reply_to else None,
         chat_name=PARENTS,
         mark=Mark.DELETED if is_gone else Mark.NONE,
         origin=origin,

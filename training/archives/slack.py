@@ -102,12 +102,12 @@ class _Converter:
 
     def reactions(self, record: Mapping[str, Any], message: Message) -> Iterator[Message]:
         """The reactions to a message."""
-        found = [
-            (str(user), self._names.get(str(user), str(user)), emoji_named(str(one.get("name") or "")))
-            for one in record.get("reactions") or ()
-            for user in one.get("users") or ()
+        people = [
+            (str(user), self._names.get(str(user), str(user)), emoji_named(str(reaction.get("name") or "")))
+            for reaction in record.get("reactions") or ()
+            for user in reaction.get("users") or ()
         ]
-        yield from reactions_to(message, found)
+        yield from reactions_to(message, people)
 
     def _mark(self, record: Mapping[str, Any], sender: str) -> Mark:
         subtype = str(record.get("subtype") or "")
@@ -158,7 +158,7 @@ def _guest_name(record: Mapping[str, Any]) -> str:
 def _blocks_text(block: Any, depth: int = 0) -> str:
     """The text of rich text blocks, for records that have no other text."""
     if isinstance(block, list):
-        return "".join(_blocks_text(one, depth) for one in block)
+        return "".join(_blocks_text(part, depth) for part in block)
     if not isinstance(block, dict) or depth > _MAX_DEPTH:
         return ""
     kind = str(block.get("type") or "")
@@ -172,7 +172,7 @@ def _blocks_text(block: Any, depth: int = 0) -> str:
 
 def _objects(tree: SourceTree, file: str) -> list[Mapping[str, Any]]:
     content = load_json(tree, file)
-    return [one for one in content if isinstance(one, dict)] if isinstance(content, list) else []
+    return [record for record in content if isinstance(record, dict)] if isinstance(content, list) else []
 
 
 def _name(user: Mapping[str, Any]) -> str:
@@ -185,11 +185,11 @@ def _name(user: Mapping[str, Any]) -> str:
 
 def _conversations(tree: SourceTree, names: Mapping[str, str]) -> dict[str, _Conversation]:
     """All conversations by folder, which is their name or id. Private ones are titled by their members."""
-    found: dict[str, _Conversation] = {}
+    conversations: dict[str, _Conversation] = {}
     for file, kind in _CONVERSATION_LISTS.items():
-        for one in _objects(tree, file) if file in tree.files() else ():
-            members = one.get("members")
+        for record in _objects(tree, file) if file in tree.files() else ():
+            members = record.get("members")
             people = [names.get(str(member), str(member)) for member in members] if isinstance(members, list) else []
-            title = str(one.get("name") or ", ".join(people[:4]) or one.get("id"))
-            found |= {str(one[key]): _Conversation(kind, title) for key in ("id", "name") if key in one}
-    return found
+            title = str(record.get("name") or ", ".join(people[:4]) or record.get("id"))
+            conversations |= {str(record[key]): _Conversation(kind, title) for key in ("id", "name") if key in record}
+    return conversations

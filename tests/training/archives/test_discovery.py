@@ -1,4 +1,4 @@
-"""Discovery: what is recognised, what is reported as unknown, and one clear line when there is nothing."""
+"""Discovery: what is recognized, what is reported as unknown, and one clear line when nothing is found."""
 
 import json
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Files as they come out of other people's hands: odd encodings, broken escapes, and zips that lie."""
+"""Odd encodings, invalid escapes, and malicious zips."""
 
 import io
 import stat

@@ -1,4 +1,4 @@
-"""iMessage as imessage-exporter writes it as text."""
+"""iMessage chats from imessage-exporter."""
 
 from datetime import UTC, datetime
 from pathlib import Path

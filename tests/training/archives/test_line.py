@@ -1,4 +1,4 @@
-"""LINE's chat export as phones and the desktop app write it."""
+"""LINE's chat export from phones and the desktop app."""
 
 from datetime import UTC, datetime
 from pathlib import Path

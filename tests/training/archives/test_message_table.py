@@ -1,4 +1,4 @@
-"""Tables of messages with named columns."""
+"""CSV files of messages."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The file of parents: what counts as one, and what each line becomes."""
+"""parents.jsonl: which files are recognized, and the messages of their lines."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""QQ's exports as text and as mht, and copies out of chat windows."""
+"""QQ's text and mht exports, and text copied from chat windows."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Signal's chats as signal-export writes them, in both of its files."""
+"""Signal chats from signal-export, in both of its files."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Signal's own export: frames of the app's backup format, one a line."""
+"""Signal's own plain-text export."""
 
 import json
 from datetime import UTC, datetime

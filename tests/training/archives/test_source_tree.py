@@ -1,4 +1,4 @@
-"""Files in folders and zips: broken, locked and malicious zips become one line."""
+"""Files in folders and zips: a damaged, locked or malicious zip is one line."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Telegram Desktop's result.json, every fact that the reader knows of it."""
+"""Telegram Desktop's result.json."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The Twitter archive, every fact that the reader knows of it."""
+"""The Twitter archive."""
 
 import html
 import json

@@ -1,4 +1,4 @@
-"""WeChat's chats as the tables that several programs make of them."""
+"""WeChat CSV exports of several programs."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""chatlog's, WeFlow's and echotrace's JSON of WeChat."""
+"""WeChat JSON exports of chatlog, WeFlow and echotrace."""
 
 import json
 from datetime import UTC, datetime

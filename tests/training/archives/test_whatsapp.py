@@ -1,4 +1,4 @@
-"""WhatsApp's chat export in the forms of both phones."""
+"""WhatsApp's chat export from both kinds of phones."""
 
 from datetime import UTC, datetime
 from pathlib import Path

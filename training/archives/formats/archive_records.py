@@ -71,7 +71,7 @@ def array_records(tree: SourceTree, file: str, stream: JsonStream, stop_at: str 
     Args:
         tree: the archive.
         file: the file that the stream reads.
-        stream: stands before the array.
+        stream: positioned before the array.
         stop_at: text behind the array that never occurs in it; no object is searched for beyond it.
     """
     return stream.records(

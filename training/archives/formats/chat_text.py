@@ -40,7 +40,7 @@ class TextChat:
         title: the other person or the group; may be empty.
         names: everybody who writes in it.
         kind: dm or group where the export says; otherwise a chat of up to two people is a dm.
-        owner: the name that stands for the owner in the file, if the export has such a name.
+        owner: the name that the export uses for the owner, if it has one.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ class _Conversation(msgspec.Struct):
     system_messages: SystemMessages = SystemMessages(())
 
     def complete(self, label: str) -> None:
-        """Fills in what the label tells. Only the folder names distinguish Instagram from Messenger."""
+        """Fills in missing fields. Only the folder names distinguish Instagram from Messenger."""
         self.is_instagram = "instagram" in f"{label}/{self.path}".lower()
         self.path = self.path or self.title or label
         self.system_messages = SystemMessages(self.participants)

@@ -109,12 +109,12 @@ class _Converter:
 
     def __call__(self, record: Mapping[str, Any], origin: str) -> Message:
         sender = as_object(record.get("sender"))
-        accounts = [one for one in (as_id(sender.get("uin")), as_id(sender.get("uid"))) if one]
+        accounts = [account for account in (as_id(sender.get("uin")), as_id(sender.get("uid"))) if account]
         name = next((str(sender[key]) for key in ("groupCard", "nickname", "name", "remark") if sender.get(key)), "")
         account = accounts[0] if accounts else name
         sent_at = _time(record, self._zone)
         mark, text, reply_to = _content(record)
-        number = next((one for one in map(as_id, (record.get("id"), record.get("messageId"))) if one), "")
+        number = as_id(record.get("id")) or as_id(record.get("messageId"))
         return Message(
             id=number or self._ids.next_id(sent_at, account, text or mark),
             platform="qq",
@@ -144,12 +144,14 @@ def _content(record: Mapping[str, Any]) -> tuple[Mark, str, str | None]:
     """The mark of a record, its text, and the id of the message it replies to."""
     content = record.get("content")
     whole = as_object(content)
-    elements = [as_object(one) for one in whole.get("elements") or () if isinstance(as_object(one).get("type"), str)]
-    kinds = {str(one["type"]).lower() for one in elements}
+    elements = [
+        element for element in map(as_object, whole.get("elements") or ()) if isinstance(element.get("type"), str)
+    ]
+    kinds = {str(element["type"]).lower() for element in elements}
     reply_to = _reply_target(as_object(whole.get("reply")))
-    for one in elements:
-        if str(one["type"]).lower() == "reply":
-            reply_to = _reply_target(as_object(one.get("data"))) or reply_to
+    for element in elements:
+        if str(element["type"]).lower() == "reply":
+            reply_to = _reply_target(as_object(element.get("data"))) or reply_to
     if elements:
         text = "".join(map(_element_text, elements)).strip()
         has_more = bool(kinds - _TEXT_TYPES)

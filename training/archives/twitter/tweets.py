@@ -188,7 +188,7 @@ def _resolve(
 ) -> str:
     """Replaces t.co links by their targets. Indices count code points of the text while still escaped."""
     pieces = {_link_span(raw, url): str(url.get("expanded_url") or url.get("url") or "") for url in urls}
-    pieces |= {_link_span(raw, one): "" for one in (*media, *dropped)}
+    pieces |= {_link_span(raw, link): "" for link in (*media, *dropped)}
     text, at = [], start
     for (begin, end), replacement in sorted(pieces.items()):
         if begin >= at and end > begin:

@@ -88,7 +88,7 @@ def _session_messages(tree: SourceTree, file: str, stream: JsonStream) -> Iterat
         if key == "session" and stream.peek() == "{":
             session = stream.value()
         elif key == "senders" and stream.peek() == "[":
-            people = (as_object(one) for _, one in array_records(tree, file, stream))
+            people = (as_object(person) for _, person in array_records(tree, file, stream))
             senders = {str(one.get("senderID")): one for one in people}
         elif key == "messages" and stream.peek() == "[":
             converter = _SessionConverter(session, senders, title_of(tree.label))

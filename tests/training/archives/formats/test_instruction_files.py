@@ -1,4 +1,4 @@
-"""Records of JSON, JSON Lines and CSV: every form told by its content, damage named with its place."""
+"""Instruction data files: the form is recognized by content, and damage is reported with its position."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What logs kept as plain text have in common."""
+"""Text lines, records of several lines, derived message ids, and dates."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
