@@ -13,7 +13,15 @@ from doppel.adapters.guard import read_guard
 from doppel.adapters.habits import read_habits, write_habits
 from doppel.adapters.lora_file import Lora, base_layers, check_fits, read_lora
 from doppel.adapters.peft_format import check_named_base, read_peft_adapter, write_lora
-from doppel.adapters.versions import MANIFEST, Manifest, check_base, current_version, publishing, read_manifest
+from doppel.adapters.versions import (
+    MANIFEST,
+    Manifest,
+    check_base,
+    list_versions,
+    publishing,
+    read_manifest,
+    version_folder,
+)
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -22,13 +30,14 @@ from doppel.terminal import print_status
 from doppel.transcript import FORMATS
 
 
-def import_adapter(config: Config, folder: Path, *, force: bool) -> dict[str, Any]:
+def import_adapter(config: Config, folder: Path, *, force: bool, use: bool = False) -> dict[str, Any]:
     """Publishes the adapter in a folder as the persona's next version.
 
     Args:
         config: whose persona and base model it is for.
         folder: what PEFT saved, or a version that doppel published elsewhere.
         force: take it although it names another base model.
+        use: put it in use at once. Otherwise it is only published: nobody has examined it yet.
 
     Returns:
         What `doppel adapters import --json` prints.
@@ -42,24 +51,34 @@ def import_adapter(config: Config, folder: Path, *, force: bool) -> dict[str, An
     base = identify(base_folder, config.model.base)
     lora, manifest = (_own if (folder / MANIFEST).exists() else _foreign)(config, folder, base, force=force)
     check_fits(lora, base_layers(base_folder))
-    with publishing(config.adapters_dir, manifest) as staging:
+    with publishing(config.adapters_dir, manifest, in_use=use) as staging:
         write_lora(staging, lora, base)
         write_habits(staging, read_habits(folder))
         if (guard := read_guard(folder)) is not None:
             guard.write(staging)
-    published = current_version(config.adapters_dir)
-    assert published is not None
+    published = version_folder(config.adapters_dir, list_versions(config.adapters_dir)[-1])
     print_status(
         tr(
-            "Published {path} and made it the current one: rank {rank} on {layers} layers.",
-            path=published,
+            "Imported as version {version}: rank {rank} on {layers} layers.",
+            version=published.name,
             rank=lora.scaling.r,
             layers=len(lora.layers),
         )
     )
+    if use:
+        print_status(tr("Version {version} is the current one now.", version=published.name))
+    else:
+        print_status(
+            tr(
+                "It is not in use yet; `doppel evaluate {version}` examines it, "
+                "`doppel adapters use {version}` puts it in use.",
+                version=published.name,
+            )
+        )
     return {
         "adapter": str(published),
         "version": published.name,
+        "in_use": use,
         "rank": lora.scaling.r,
         "alpha": lora.scaling.lora_alpha,
         "layers": len(lora.layers),

@@ -55,11 +55,12 @@ def import_version(
     *,
     path: Annotated[Path, typer.Argument(help="Folder with adapter_config.json and the weights, as PEFT saves them.")],
     force: Annotated[bool, typer.Option("--force", help="Take it although it names another base model.")] = False,
+    use: Annotated[bool, typer.Option("--use", help="Put it in use at once, without an examination.")] = False,
 ) -> dict[str, Any]:
     """Make an adapter from elsewhere the persona's next version, if it fits the base model."""
     from doppel.adapters.importing import import_adapter  # torch takes seconds to import
 
-    return import_adapter(run.config, path.expanduser(), force=force)
+    return import_adapter(run.config, path.expanduser(), force=force, use=use)
 
 
 def export_version(

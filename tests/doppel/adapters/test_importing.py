@@ -39,7 +39,7 @@ async def test_an_old_pickled_adapter_speaks_as_it_did_with_peft(root: Path, tin
     expected = PeftModel.from_pretrained(load_model(tiny_base, torch.float32), theirs)
     torch.save(load_file(theirs / WEIGHTS), theirs / PICKLED)
     (theirs / WEIGHTS).unlink()
-    result = bring(root, str(theirs))
+    result = bring(root, str(theirs), "--use")
     assert result.exit_code == 0, result.stderr
     folder = current_version(root / "adapters" / "ann")
     assert folder is not None
@@ -82,7 +82,7 @@ def test_the_manifest_says_what_is_known(root: Path) -> None:
 
 def test_a_version_that_doppel_published_elsewhere_keeps_its_manifest(root: Path, tiny_base: Path) -> None:
     published = publish_adapter(tiny_base, root / "elsewhere", seed=3, habits=Habits(seconds_per_character=0.5))
-    assert bring(root, str(published)).exit_code == 0
+    assert bring(root, str(published), "--use").exit_code == 0
     folder = current_version(root / "adapters" / "ann")
     assert folder is not None
     manifest, before = read_manifest(folder), read_manifest(published)
@@ -132,3 +132,17 @@ def test_a_missing_folder_is_the_users_mistake(root: Path) -> None:
     result = bring(root, str(root / "nowhere"))
     assert result.exit_code == 2
     assert "no such folder" in result.stderr
+
+
+def test_an_import_is_in_use_only_when_asked_for(root: Path) -> None:
+    adapters = root / "adapters" / "ann"
+    result = bring(root, str(root / "theirs"))
+    assert json.loads(result.stdout)["in_use"] is False
+    assert "`doppel evaluate 0001` examines it" in result.stderr
+    assert list_versions(adapters) == ["0001"]
+    assert current_version(adapters) is None
+    result = bring(root, str(root / "theirs"), "--use")
+    assert json.loads(result.stdout)["in_use"] is True
+    assert current_version(adapters) == adapters / "0002"
+    bring(root, str(root / "theirs"))
+    assert current_version(adapters) == adapters / "0002"

@@ -32,5 +32,5 @@ def test_an_adapter_has_a_guard_of_its_training_sessions(tmp_path: Path, tiny_ba
     assert guard.objects(CHINESE) is None
     assert guard.objects("haha haha haha no idea, ask somebody else") is None
     elsewhere = small_config(tmp_path / "elsewhere", tiny_base)
-    import_adapter(elsewhere, folder, force=False)
+    import_adapter(elsewhere, folder, force=False, use=True)
     assert (version_folder(elsewhere.adapters_dir) / FILE).read_bytes() == (folder / FILE).read_bytes()
