@@ -58,7 +58,10 @@ class ResumableTrainer(Trainer):
         states: Any = self.state.stateful_callbacks  # read from a file they are no list of callbacks
         for callback in self.callback_handler.callbacks:
             name = type(callback).__name__
-            saved = states.get(name) or states.get(_FORMER_NAMES.get(name, name), {"attributes": {}})
+            former = _FORMER_NAMES.get(name)
+            if former in states:  # the next checkpoint is written under today's name
+                states[name] = states.pop(former)
+            saved = states.get(name, {"attributes": {}})
             for attribute, value in saved["attributes"].items():
                 setattr(callback, attribute, value)
         if self.state.best_global_step:  # the checkpoint names it by its path; the folder may have been moved
