@@ -1,6 +1,7 @@
 # make run    a doppelgänger you can talk to, from nothing
 # make test   every test
 # make lint   style and types
+# make docs   the parts of docs/ that are generated from the code
 # make test-vllm VLLM=/path/to/vllm    the tests that need a real vLLM, which wants an environment of its own
 
 PYTHON ?= python3
@@ -11,12 +12,13 @@ pip := .venv/bin/python -m pip install --no-compile --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-vllm lint
+.PHONY: help run test test-vllm lint docs
 
 help:
 	@echo "make run    install what is missing, then train and run your doppelgänger (about 10 minutes the first time)"
 	@echo "make test   install what the tests need and run them all"
 	@echo "make lint   check style and types"
+	@echo "make docs   write the parts of docs/ that are generated from the code"
 	@echo "make test-vllm VLLM=/path/to/vllm    the tests against a real vLLM, installed by itself (pip install vllm)"
 
 # `exec` leaves one process, so that Ctrl-C and SIGTERM reach doppel itself.
@@ -38,6 +40,9 @@ lint: .venv/.installed-dev
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+
+docs: .venv/.installed-dev
+	@.venv/bin/python docs/generate.py
 
 # torch comes first and by its exact version alone: the package index then hands a machine with a GPU the CUDA
 # build, and the rest is resolved around it. It brings setuptools, so our own package needs no build environment.
