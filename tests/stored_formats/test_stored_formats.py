@@ -44,8 +44,8 @@ from tests.training.dataset.test_build import Silent
 from training.dataset.build import build_dataset
 from training.dataset.files import check_archives, dataset_digest, read_sessions
 from training.dataset.forget import read_report
-from training.fidelity.judge import open_subject
-from training.fidelity.stored import read_kept
+from training.fidelity.adapted_model import load_adapted_model
+from training.fidelity.stored import read_stored_data
 from training.people.contacts import read_contacts
 from training.privacy.blocklist import Forgotten
 from training.run import run
@@ -196,7 +196,7 @@ def test_an_adapter_computes_what_it_did(opened: Open, version: str, base: str) 
     config = opened("adapter", model=model, transcript="chat" if base == "tiny-chat" else "base")
     assert identify(Path(base), base).digest == EXPECTED["base"]["digest"]
     items = load_setup(config, config.training.minutes).test
-    scores = open_subject(config, config.adapters_dir / version).score(items)
+    scores = load_adapted_model(config.model, config.adapters_dir / version).example_losses(items)
     after = EXPECTED["adapter"]["versions"][version]["manifest"]["fidelity"]["after"]
     size = sum(one.text_bytes for one in scores)
     assert size == after["text_bytes"]
@@ -224,7 +224,7 @@ def test_an_examination_and_its_quizzes_are_read(opened: Open) -> None:
     config, expected = opened("adapter"), EXPECTED["adapter"]
     folder = config.adapters_dir / "0001"
     assert msgspec.to_builtins(read_results(folder)) == expected["fidelity"]["quizzes"]
-    assert len(read_kept(folder).replies) == expected["fidelity"]["replies"]
+    assert len(read_stored_data(folder).replies) == expected["fidelity"]["replies"]
     offer = read_questions(config.data_dir)
     assert offer is not None
     assert offer.version == expected["offer"]["version"]
@@ -410,7 +410,7 @@ async def test_bubbles_in_every_state(store: Store) -> None:
 
 async def test_what_was_being_sent_when_the_daemon_was_killed(store: Store) -> None:
     when = max(at(one["changed_at"]) for one in EXPECTED["database"]["outbox"])
-    unsure = await store.run(outbox.recover, {"discord"}, when + timedelta(seconds=30))
+    unsure = await store.run(outbox.recover_interrupted_sends, {"discord"}, when + timedelta(seconds=30))
     assert [(one.platform, one.chat, one.again) for one in unsure] == [
         ("discord", "123456789012345678", True),
         ("telegram", "5001", False),
