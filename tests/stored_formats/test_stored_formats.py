@@ -411,7 +411,7 @@ async def test_bubbles_in_every_state(store: Store) -> None:
 async def test_what_was_being_sent_when_the_daemon_was_killed(store: Store) -> None:
     when = max(at(one["changed_at"]) for one in EXPECTED["database"]["outbox"])
     unsure = await store.run(outbox.recover_interrupted_sends, {"discord"}, when + timedelta(seconds=30))
-    assert [(one.platform, one.chat, one.again) for one in unsure] == [
+    assert [(one.platform, one.chat, one.is_resent) for one in unsure] == [
         ("discord", "123456789012345678", True),
         ("telegram", "5001", False),
     ]
