@@ -1,35 +1,45 @@
-"""Writes values into the user's config.yaml and leaves the rest of it as it is: comments, order, layout.
+"""Writes values into the user's config.yaml; everything else in the file stays as it is, comments and layout included.
 
-Only the text of the values is replaced. What comes out is read again and compared before it takes the file's
-place, so a layout that this cannot edit ends in one clear line and an untouched file.
+ruamel.yaml keeps comments and order, but not every spacing. So only the lines that an edit changes are taken from its
+output, and the result is parsed again and compared before it replaces the file.
 """
 
 import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from difflib import SequenceMatcher
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 
 Value = int | float | str | bool | None
 
+_NO_WRAPPING = 2**20
+_DEFAULT_INDENT = 2
+
 
 def write_settings(path: Path, section: str, values: Mapping[str, Value]) -> None:
     """Sets keys of a section of config.yaml.
 
     Args:
-        path: the file; a link is followed.
-        section: a key at the top, like `training`.
+        path: the file; a symbolic link is followed.
+        section: a top-level key, such as `training`.
         values: by key; plain values only.
 
     Raises:
-        UserError: the file cannot be edited and keep its layout; it is left as it is, the text says what to write.
-        DoppelError: it cannot be written.
+        UserError: the file cannot be edited without changing its layout; it stays unchanged.
+        DoppelError: the file cannot be written.
     """
     real = path.resolve()
     try:
@@ -38,10 +48,10 @@ def write_settings(path: Path, section: str, values: Mapping[str, Value]) -> Non
         raise UserError(tr("{path}: cannot be read: {error}", path=path, error=error)) from None
     after = edited(before, section, values)
     if after is None:
-        lines = ", ".join(f"{key}: {_text(value)}" for key, value in values.items())
+        lines = _dump(CommentedMap(values), _DEFAULT_INDENT).strip().replace("\n", ", ")
         raise UserError(
             tr(
-                "{path}: is laid out in a way that cannot be edited; write under `{section}:` yourself: {lines}",
+                "{path}: cannot be edited without changing its layout; put this under `{section}:` yourself: {lines}",
                 path=path,
                 section=section,
                 lines=lines,
@@ -54,18 +64,20 @@ def write_settings(path: Path, section: str, values: Mapping[str, Value]) -> Non
 
 
 def edited(text: str, section: str, values: Mapping[str, Value]) -> str | None:
-    """The text of a config file with the values in it; None if that cannot be done without changing anything else."""
-    for key, value in values.items():
-        content = _load(text)
-        if not isinstance(content, dict) or not isinstance(content.get(section) or {}, dict):
-            return None
-        text = _with_value(text, section, key, _text(value))
-        if _load(text) != {**content, section: {**(content.get(section) or {}), key: value}}:
-            return None
-    return text
+    """The text of a config file with the values in it; None if that is not possible without other changes."""
+    content = _parse(text)
+    if not isinstance(content, dict) or not isinstance(content.get(section) or {}, dict):
+        return None
+    try:
+        result = _edit(text, section, values)
+    except YAMLError:
+        return None
+    expected = {**content, section: {**(content.get(section) or {}), **values}}
+    return result if result is not None and _parse(result) == expected else None
 
 
-def _load(text: str) -> Any:
+def _parse(text: str) -> Any:
+    """The content as doppel reads it; None if it is not YAML."""
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -73,62 +85,76 @@ def _load(text: str) -> Any:
     return {} if content is None else content
 
 
-def _with_value(text: str, section: str, key: str, value: str) -> str:
-    """The text with one value in it; what cannot be edited comes back as it is, or wrong."""
+def _edit(text: str, section: str, values: Mapping[str, Value]) -> str | None:
     newline = "\r\n" if "\r\n" in text else "\n"
-    top = yaml.compose(text, Loader=yaml.SafeLoader)
-    place = _value_of(top, section)
-    if place is None:
-        gap = newline if top else ""
-        return f"{_ended(text, newline)}{gap}{section}:{newline}  {key}: {value}{newline}"
-    if isinstance(place, yaml.ScalarNode):  # `training:` and nothing after it, or null
-        start, end = place.start_mark.index, place.end_mark.index
-        return f"{text[:start].rstrip(' ')}{newline}  {key}: {value}{text[end:]}"
-    node = _value_of(place, key)
-    if node is not None:
-        return _replaced(text, node.start_mark.index, node.end_mark.index, value)
-    return _added(text, place, f"{key}: {value}", newline)
+    document = _yaml(_DEFAULT_INDENT).load(text.replace("\r\n", "\n"))
+    if document is None or section not in document:
+        ended = text if not text or text.endswith("\n") else text + newline
+        added = _dump(CommentedMap({section: CommentedMap(values)}), _DEFAULT_INDENT).replace("\n", newline)
+        return ended + ("" if document is None else newline) + added
+    if not isinstance(document[section], CommentedMap):  # `training:` or `training: null`
+        before = _dump(document, _DEFAULT_INDENT)
+        document[section] = CommentedMap(values)
+        return _apply(text, before, _dump(document, _DEFAULT_INDENT), newline)
+    mapping = document[section]
+    if not mapping:
+        mapping.fa.set_flow_style()  # it was `{}`
+    indent = _DEFAULT_INDENT if mapping.fa.flow_style() else mapping.lc.col
+    before = _dump(document, indent)
+    for key, value in values.items():
+        if key in mapping:
+            mapping[key] = value
+        else:  # at the end in braces; first in a block, whose last key is followed by comments on what comes next
+            mapping.insert(len(mapping) if mapping.fa.flow_style() else 0, key, value)
+    return _apply(text, before, _dump(document, indent), newline)
 
 
-def _added(text: str, mapping: yaml.Node, line: str, newline: str) -> str:
-    """A new entry: the last one in braces, the first one of a block."""
-    start, end = mapping.start_mark.index, mapping.end_mark.index
-    if isinstance(mapping, yaml.MappingNode) and mapping.flow_style:
-        body = text[start + 1 : end - 1].rstrip()
-        comma = "" if not body or body.endswith(",") else ", "
-        return f"{text[: start + 1]}{body}{comma}{line}{text[end - 1 :]}"
-    return f"{text[:start]}{line}{newline}{' ' * mapping.start_mark.column}{text[start:]}"
+def _apply(text: str, before: str, after: str, newline: str) -> str | None:
+    """Makes the change from `before` to `after` in `text`, whose lines differ from `before` in spacing only."""
+    lines, old, new = text.splitlines(keepends=True), before.splitlines(), after.splitlines()
+    if len(lines) != len(old):
+        return None
+    result: list[str] = []
+    for tag, start, end, new_start, new_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "equal":
+            result += lines[start:end]
+        else:
+            result += [line + newline for line in new[new_start:new_end]]
+    return "".join(result)
 
 
-def _value_of(mapping: yaml.Node | None, key: str) -> yaml.Node | None:
-    pairs = mapping.value if isinstance(mapping, yaml.MappingNode) else []
-    return next((value for name, value in pairs if name.value == key), None)
+def _dump(document: CommentedMap, indent: int) -> str:
+    stream = StringIO()
+    _yaml(indent).dump(document, stream)
+    return stream.getvalue()
 
 
-def _replaced(text: str, start: int, end: int, value: str) -> str:
-    """The new value in the old one's place, a comment after it where it stood."""
-    if start == end:  # `key:` and nothing after it
-        return f"{text[:start].rstrip(' ')} {value}{text[end:]}"
-    rest = text[end:]
-    gap = len(rest) - len(rest.lstrip(" "))
-    if gap and rest[gap : gap + 1] == "#":
-        rest = " " * max(1, gap - (len(value) - (end - start))) + rest[gap:]
-    return text[:start] + value + rest
+def _yaml(indent: int) -> YAML:
+    parser = YAML()
+    parser.Representer = _Representer
+    parser.preserve_quotes = True
+    parser.width = _NO_WRAPPING
+    parser.indent(mapping=indent, sequence=indent, offset=0)
+    return parser
 
 
-def _ended(text: str, newline: str) -> str:
-    return text if not text or text.endswith("\n") else text + newline
+class _Representer(RoundTripRepresenter):
+    """Writes null as such, and floats without an exponent: YAML 1.1, which doppel reads, takes 5e-4 for text."""
 
+    def represent_null_word(self, _: None) -> ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
 
-def _text(value: Value) -> str:
-    """A plain value as YAML. Never 5e-4, which YAML 1.1 reads as text."""
-    if isinstance(value, float):
+    def represent_decimal(self, value: float) -> ScalarNode:
         digits = f"{value:.12f}".rstrip("0")
-        return digits + "0" if digits.endswith(".") else digits
-    return yaml.safe_dump(value, allow_unicode=True).removesuffix("\n...\n").rstrip("\n")
+        return self.represent_scalar("tag:yaml.org,2002:float", digits + "0" if digits.endswith(".") else digits)
+
+
+_Representer.add_representer(type(None), _Representer.represent_null_word)
+_Representer.add_representer(float, _Representer.represent_decimal)
 
 
 def _replace(path: Path, text: str) -> None:
+    """Replaces the file atomically; its permissions stay."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     part = Path(name)
     try:
