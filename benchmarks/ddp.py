@@ -108,30 +108,30 @@ def _report(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def _worker(config: Config, steps: int) -> None:
-    with join_processes("cpu") as ranks:
-        if not ranks.leads:
+    with join_processes("cpu") as processes:
+        if not processes.is_main:
             silence()
-        with ranks.main_first():
-            material = load_setup(config, None, ranks)
-        base = load_base(config, material)
+        with processes.main_first():
+            setup = load_setup(config, None, processes)
+        base = load_base(setup)
         use_threads(int(os.environ["OMP_NUM_THREADS"]))
-        model = build_model(config, base, RANK, ALPHA)
+        model = build_model(setup, base, RANK, ALPHA)
         size = tokens_per_batch(model)
         clock = _Clock()
         with tempfile.TemporaryDirectory() as folder:
             trainer = PersonaTrainer(
                 model,
                 _plan(steps, size, model.dtype),
-                steps=plan_steps(material.train, PER_STEP, size, seed=0)[:steps],
-                held_out=material.validation,
+                steps=plan_steps(setup.train, PER_STEP, size, seed=0)[:steps],
+                held_out=setup.validation,
                 folder=Path(folder),
                 callbacks=[clock],
-                parts=PhaseTimer(),
-                ranks=ranks,
+                timer=PhaseTimer(),
+                processes=processes,
             )
             clock.trainer = trainer
             trainer.train()
-        if ranks.leads:
+        if processes.is_main:
             print(json.dumps({"tokens_per_second": clock.tokens / clock.seconds, "losses": clock.losses}))
 
 

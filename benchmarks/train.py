@@ -116,20 +116,20 @@ def _holds(value: float, goal: str) -> bool:
 
 
 def _run(contender: str, config: Config, steps: int) -> dict[str, float]:
-    material = load_setup(config, None)
+    setup = load_setup(config, None)
     dtype = choose_dtype(config.model.dtype, "cpu")
-    base = load_base(config, material) if contender == "doppel" else _plain_base(material, dtype)
-    work = compute_cost(base)
+    base = load_base(setup) if contender == "doppel" else _plain_base(setup, dtype)
+    cost = compute_cost(base)
     run = {"doppel": _doppel, "trl_packed": _trl_packed, "trl_pairs": _trl_pairs}[contender]
-    fed, timed, seconds = run(config, material, base, steps)
+    fed, timed, seconds = run(config, setup, base, steps)
     peak = _gemm_rate(dtype)  # in the same minute: the machine is not always equally fast
     tokens, supervised = (sum(count(one) for one in timed) for count in (_tokens, _supervised))
-    operations = 2 * 2 * work.of(timed)  # a multiplication and an addition, forward and back to the input
+    operations = 2 * 2 * cost.of(timed)  # a multiplication and an addition, forward and back to the input
     return {
         "tokens_per_second": tokens / seconds,
         "supervised_per_second": supervised / seconds,
-        "seconds_per_1000": seconds / tokens * sum(map(_tokens, fed)) / material.messages * 1000,
-        "tokens_per_1000": sum(map(_tokens, fed)) / material.messages * 1000,
+        "seconds_per_1000": seconds / tokens * sum(map(_tokens, fed)) / setup.messages * 1000,
+        "tokens_per_1000": sum(map(_tokens, fed)) / setup.messages * 1000,
         "peak_memory_bytes": peak_memory("cpu"),
         "gemm_share": operations / seconds / peak,
         "gemm_gflops": peak / 1e9,
@@ -137,14 +137,12 @@ def _run(contender: str, config: Config, steps: int) -> dict[str, float]:
     }
 
 
-def _doppel(
-    config: Config, material: TrainingSetup, base: Any, steps: int
-) -> tuple[list[Example], list[Example], float]:
-    model = build_model(config, base, RANK, ALPHA)
+def _doppel(config: Config, setup: TrainingSetup, base: Any, steps: int) -> tuple[list[Example], list[Example], float]:
+    model = build_model(setup, base, RANK, ALPHA)
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = MasterAdamW(trained, lr=LEARNING_RATE)
-    planned = plan_steps(material.train, PER_STEP, tokens_per_batch(model), seed=0)[: WARM_UP + steps]
+    planned = plan_steps(setup.train, PER_STEP, tokens_per_batch(model), seed=0)[: WARM_UP + steps]
     seconds = 0.0
     for number, step in enumerate(planned):
         started = time.perf_counter()
@@ -156,29 +154,29 @@ def _doppel(
         optimizer.step()
         optimizer.zero_grad()
         seconds += (time.perf_counter() - started) * (number >= WARM_UP)
-    return material.train, [one for step in planned[WARM_UP:] for group in step for one in group], seconds
+    return setup.train, [one for step in planned[WARM_UP:] for group in step for one in group], seconds
 
 
-def _plain_base(material: TrainingSetup, dtype: torch.dtype) -> Any:
+def _plain_base(setup: TrainingSetup, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(material.base_folder, dtype=dtype)
+    return AutoModelForCausalLM.from_pretrained(setup.base_folder, dtype=dtype)
 
 
 def _trl_packed(
-    config: Config, material: TrainingSetup, base: Any, steps: int
+    config: Config, setup: TrainingSetup, base: Any, steps: int
 ) -> tuple[list[Example], list[Example], float]:
-    length = max(_tokens(one) for one in material.train)
-    return _trl(material.train, base, steps, material, packing=True, max_length=length)
+    length = max(_tokens(one) for one in setup.train)
+    return _trl(setup.train, base, steps, setup, packing=True, max_length=length)
 
 
 def _trl_pairs(
-    config: Config, material: TrainingSetup, base: Any, steps: int
+    config: Config, setup: TrainingSetup, base: Any, steps: int
 ) -> tuple[list[Example], list[Example], float]:
     """Question and answer, as text; the base's own end token ends the answer."""
-    tokenizer = material.transcript.tokenizer
+    tokenizer = setup.transcript.tokenizer
     pairs = []
-    for session in material.sessions["train"]:
+    for session in setup.sessions["train"]:
         for number, turn in enumerate(session.turns):
             if turn.is_mine:
                 before = session.turns[number - 1 : number] if number else []
@@ -186,11 +184,11 @@ def _trl_pairs(
                 answer = [*tokenizer(" " + "\n ".join(turn.bubbles), add_special_tokens=False)["input_ids"]]
                 answer.append(tokenizer.eos_token_id)
                 pairs.append(Example(prompt + answer, [0] * len(prompt) + [1] * len(answer), 1))
-    return _trl(pairs, base, steps, material, packing=False, max_length=1024)
+    return _trl(pairs, base, steps, setup, packing=False, max_length=1024)
 
 
 def _trl(
-    items: list[Example], base: Any, steps: int, material: TrainingSetup, *, packing: bool, max_length: int
+    items: list[Example], base: Any, steps: int, setup: TrainingSetup, *, packing: bool, max_length: int
 ) -> tuple[list[Example], list[Example], float]:
     from datasets import Dataset
     from peft import LoraConfig
@@ -244,10 +242,10 @@ def _trl(
                 report_to=[],
                 disable_tqdm=True,
                 dataloader_pin_memory=False,
-                pad_token=material.transcript.tokenizer.pad_token,
+                pad_token=setup.transcript.tokenizer.pad_token,
             ),
             train_dataset=Dataset.from_dict(rows),
-            processing_class=material.transcript.tokenizer,
+            processing_class=setup.transcript.tokenizer,
             peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear"),
             callbacks=[Watch()],
         )

@@ -24,7 +24,7 @@ from training.lora.examples import Example, collate, micro_batches
 from training.lora.model import add_lora, token_losses
 from training.lora.optimizer import MasterAdamW
 from training.lora.packing import tokens_per_batch
-from training.run.speed import Clock
+from training.run.speed import DeviceTimer
 
 SHAPES: dict[str, PreTrainedConfig] = {
     "llama-3-8b": LlamaConfig(
@@ -89,7 +89,7 @@ def _measure(shape: str, device: str, steps: int) -> dict[str, float]:
     model = add_lora(base, 16, 32).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = MasterAdamW(trained, lr=1e-4)
-    clock = Clock(device, time.perf_counter)
+    timer = DeviceTimer(device, time.perf_counter)
     seconds = []
     for number in range(steps + 2):  # the first two choose kernels and take memory
         step = _chats(SHAPES[shape].vocab_size, seed=number)
@@ -104,7 +104,7 @@ def _measure(shape: str, device: str, steps: int) -> dict[str, float]:
             optimizer.step()
             optimizer.zero_grad()
 
-        seconds.append(clock.time(train) / sum(len(one.ids) for one in step))
+        seconds.append(timer.time(train) / sum(len(one.ids) for one in step))
     peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else 0
     return {"tokens_per_second": 1 / statistics.median(seconds[2:]), "peak_memory_bytes": peak}
 

@@ -56,7 +56,7 @@ class Child:
 def together(count: int, target: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What `target(*arguments)` returns in each of `count` processes, started as torchrun would."""
     port = free_port()
-    children = [Child(target, arguments, ranks_environment(number, count, port)) for number in range(count)]
+    children = [Child(target, arguments, launcher_environment(number, count, port)) for number in range(count)]
     return [child.result() for child in children]
 
 
@@ -68,7 +68,7 @@ def free_port() -> int:
         return port
 
 
-def ranks_environment(number: int, count: int, port: int) -> dict[str, str]:
+def launcher_environment(number: int, count: int, port: int) -> dict[str, str]:
     """What a launcher tells process `number` of `count`."""
     return {
         "RANK": str(number),

@@ -1,4 +1,4 @@
-"""`python -m training` is `doppel train`, in the form that launchers of several processes start.
+"""`python -m training` is `doppel train`, for launchers that start several processes.
 
 `torchrun --nproc-per-node 2 -m training train` and `accelerate launch -m training` take the options of `doppel train`.
 """

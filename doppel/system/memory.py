@@ -19,6 +19,11 @@ def total_memory(device: str = "cpu") -> int | None:
         return None
 
 
+def gigabytes(size: int) -> str:
+    """A number of bytes for people, in units of 10^9 bytes: `25.3 GB`."""
+    return f"{size / 1e9:.1f} GB"
+
+
 def peak_memory(device: str = "cpu") -> int | None:
     """Bytes this process has had at most, on a GPU there, else in this machine's memory; None where nobody can tell."""
     if device.startswith("cuda"):

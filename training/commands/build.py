@@ -99,7 +99,7 @@ def _build(run: Run) -> Report:
     if not run.as_json:
         _show(report, config.data_dir)
     _warn(report)
-    length = planned_length(config)
+    length = planned_length(config.training, config.model.device)
     report = write_page(config, report, measure_for(config.model, length.value, length.reason))
     if report.lengths is not None:
         print_status(_lengths(report.lengths))

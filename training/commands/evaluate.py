@@ -25,7 +25,7 @@ def evaluate(
     from training.fidelity.report.table import comparison_table, report_table
     from training.fidelity.stored import compare_reports
     from training.tuning.sampling import tune_sampling as tune
-    from training.tuning.tables import tuning_table
+    from training.tuning.tables import sampling_table
 
     chosen = versions[:2] if versions else [None]
     tuned = [tune(run.config, version, quick=quick) for version in chosen] if tune_sampling else []
@@ -33,7 +33,7 @@ def evaluate(
     if not run.as_json:
         for outcome in tuned:
             console.print()
-            console.print(tuning_table(outcome))
+            console.print(sampling_table(outcome))
         console.print()
         console.print(report_table(reports[0], console.width) if len(reports) == 1 else comparison_table(*reports))
     result = reports[0].to_json() if len(reports) == 1 else compare_reports(*reports)

@@ -13,6 +13,7 @@ from training.dataset.forget import forget as forget_contact
 from training.dataset.forget import read_report
 from training.dataset.report.page import measure_for, write_page
 from training.lora.settings import planned_length
+from training.run.folders import run_folder, tuning_folder
 
 
 def forget(
@@ -21,9 +22,6 @@ def forget(
     name: Annotated[str, typer.Argument(help="Whom: an account's id or name, or the pseudonym, as in contacts.json.")],
 ) -> dict[str, Any]:
     """Take one person out of the data set, for good."""
-    from training.run.setup import run_folder  # brings torch along
-    from training.tuning.search import tuning_folder
-
     config = run.config
     gone = forget_contact(config, name)
     print_status(
@@ -34,7 +32,7 @@ def forget(
             sessions=f"{gone.sessions:,}",
         )
     )
-    length = planned_length(config)
+    length = planned_length(config.training, config.model.device)
     write_page(config, read_report(config.data_dir), measure_for(config.model, length.value, length.reason))
     print_status(tr("What is in it, in pictures: {path}", path=config.data_dir / FILE))
     print_status(tr("No `doppel build` will take them in again: {path} says so, without their name.", path=gone.path))
@@ -45,7 +43,7 @@ def forget(
                 path=config.adapters_dir,
             )
         )
-    unfinished = [path for path in (run_folder(config), tuning_folder(config)) if path.is_dir()]
+    unfinished = [path for path in (run_folder(config.data_dir), tuning_folder(config.data_dir)) if path.is_dir()]
     if unfinished:
         print_status(tr("So does what is not finished: remove {paths}", paths=", ".join(map(str, unfinished))))
     return dict(msgspec.to_builtins(gone))

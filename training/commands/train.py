@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from doppel.cli.app import Run
+from doppel.config import Config
 from doppel.i18n import tr
 from doppel.terminal import console, print_status
 from training.dataset.files import check_archives
@@ -14,34 +15,30 @@ def train(
     run: Run,
     *,
     first_run: Annotated[
-        bool, typer.Option("--first-run", help="Stop after training.first_run_minutes: a first doppelgänger, soon.")
+        bool, typer.Option("--first-run", help="Stop after training.first_run_minutes, for a quick first result.")
     ] = False,
-    origin: Annotated[
+    start_from: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="VERSION|PATH", help="Train on from an adapter: a version, or a folder with one."
-        ),
+        typer.Option("--from", metavar="VERSION|PATH", help="Start from an adapter: a version, or its folder."),
     ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew instead of going on with an interrupted training.")
-    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard an interrupted training and start over.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Put the adapter in use even if it fails its examination.")
+        bool, typer.Option("--force", help="Put the adapter in use even if it fails the examination.")
     ] = False,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Show settings, time and memory of the training, and do not train.")
+        bool, typer.Option("--plan", help="Show the training's settings, time and memory, without training.")
     ] = False,
 ) -> dict[str, Any] | None:
-    """Train a LoRA on the data set and publish it; Ctrl-C stops, the same command goes on."""
+    """Train a LoRA on the data set and publish it; Ctrl-C stops, run it again to resume."""
     config = run.config
     check_archives(config)
     if plan:
-        return _plan(run, first_run=first_run, origin=origin, restart=restart)
+        return _show_plan(config, first_run=first_run, start_from=start_from, restart=restart, as_json=run.as_json)
     from training.run.run import run_training  # torch takes seconds to import
 
-    is_examined = config.training.gate and not first_run  # a first run has no time for it
-    result = run_training(config, first_run=first_run, origin=origin, restart=restart, in_use=not is_examined)
-    if not result:  # of several processes one answers
+    is_examined = config.training.gate and not first_run  # an examination takes too long for a first run
+    result = run_training(config, first_run=first_run, start_from=start_from, restart=restart, in_use=not is_examined)
+    if not result:  # only the main one of several processes has a result
         return None
     if is_examined:
         from training.fidelity.gate import examine_and_use
@@ -50,19 +47,20 @@ def train(
     return result
 
 
-def _plan(run: Run, *, first_run: bool, origin: str | None, restart: bool) -> dict[str, Any] | None:
-    from training.run.forecast import forecast
-    from training.run.forecast_table import lines, settings_table, time_table
+def _show_plan(
+    config: Config, *, first_run: bool, start_from: str | None, restart: bool, as_json: bool
+) -> dict[str, Any] | None:
+    from training.run.forecast import make_forecast, settings_table, summary_lines, time_table
 
     print_status(tr("Measuring this machine …"))
-    made = forecast(run.config, first_run=first_run, origin=origin, restart=restart)
-    if made is None:
+    forecast = make_forecast(config, first_run=first_run, start_from=start_from, restart=restart)
+    if forecast is None:
         return None
-    if not run.as_json:
-        for table in (settings_table(made), time_table(made)):
+    if not as_json:
+        for table in (settings_table(forecast), time_table(forecast)):
             console.print()
             console.print(table)
         console.print()
-        for line in lines(made):
+        for line in summary_lines(forecast):
             print_status(line)
-    return made.result()
+    return forecast.result()

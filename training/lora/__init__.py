@@ -1,1 +1,1 @@
-"""What is trained and how: examples, the model with its LoRA, the loss, the optimizer."""
+"""What is trained and how: examples, the model with its LoRA, its loss, optimizer and CPU kernels."""

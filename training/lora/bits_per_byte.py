@@ -1,7 +1,7 @@
-"""Bits per byte: how surprised a model is by what the owner wrote, whatever the tokenizer.
+"""Bits per byte: how well a model predicts what the owner wrote, comparable between tokenizers.
 
-Only the text of the owner's bubbles counts (role 1); ends of bubbles and turns are reported apart, because
-learning our own punctuation is easy and says nothing about the person.
+Only the text of the owner's bubbles counts. The ends of bubbles and turns are reported separately: learning our own
+separators is easy and says nothing about the person.
 """
 
 import math
@@ -11,7 +11,7 @@ import msgspec
 import torch
 
 from doppel.transcript import TEXT_LOSS
-from training.lora.examples import Example, collate, micro_batches
+from training.lora.examples import Example, collate, count_tokens, micro_batches
 from training.lora.model import token_losses
 
 
@@ -20,7 +20,7 @@ class HeldOutScore(msgspec.Struct, frozen=True):
 
     Attributes:
         bits_per_byte: of the owner's text.
-        end_nats: mean loss of a bubble's or turn's end, nats.
+        end_nats: mean loss at the end of a bubble or turn, nats.
         tokens: tokens of text scored.
         text_bytes: bytes of text scored.
     """
@@ -32,28 +32,32 @@ class HeldOutScore(msgspec.Struct, frozen=True):
 
 
 @torch.no_grad()
-def score(
+def score_examples(
     model: torch.nn.Module,
-    items: Sequence[Example],
+    examples: Sequence[Example],
     tokens_per_batch: int,
-    advance: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> HeldOutScore:
-    """Scores the model on examples; `advance` hears how many tokens each micro-batch held.
+    """Scores a model in evaluation mode, and restores the mode it was in.
 
-    The model is scored in evaluation mode and left in the mode it was in.
+    Args:
+        model: a causal language model, bare or with adapters.
+        examples: to score.
+        tokens_per_batch: tokens in one micro-batch.
+        on_progress: is given the number of tokens after each micro-batch.
     """
     was_training = model.training
     model.eval()
-    text = ends = 0.0
-    tokens = end_tokens = 0
-    for group in micro_batches(items, tokens_per_batch):
+    text_nats = end_nats = 0.0
+    tokens = ends = 0
+    for group in micro_batches(examples, tokens_per_batch):
         losses, loss_mask = token_losses(model, collate(group))
         is_text = loss_mask == TEXT_LOSS
-        text += float(losses[is_text].double().sum())
-        ends += float(losses[~is_text].double().sum())
+        text_nats += float(losses[is_text].double().sum())
+        end_nats += float(losses[~is_text].double().sum())
         tokens += int(is_text.sum())
-        end_tokens += int((~is_text).sum())
-        advance(sum(len(example.ids) for example in group))
+        ends += int((~is_text).sum())
+        on_progress(count_tokens(group))
     model.train(was_training)
-    text_bytes = sum(example.text_bytes for example in items)
-    return HeldOutScore(text / math.log(2) / max(1, text_bytes), ends / max(1, end_tokens), tokens, text_bytes)
+    text_bytes = sum(example.text_bytes for example in examples)
+    return HeldOutScore(text_nats / math.log(2) / max(1, text_bytes), end_nats / max(1, ends), tokens, text_bytes)

@@ -1,6 +1,6 @@
-"""RunFolder divided among the processes of a training: the examples of a step, and held-out examples to score.
+"""Divides a training step, and the scoring of held-out examples, among the processes of a training.
 
-Every process knows all of it and takes its share, so that nothing has to be handed out. Knows no launcher.
+Each process knows all the examples and picks its share, so nothing has to be sent.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,36 +14,35 @@ from training.lora.examples import Example, Step, balanced_groups, micro_batches
 from training.lora.fsdp import is_sharded
 
 
-def split_step(step: Step, count: int, tokens_per_batch: int, weigh: Callable[[Example], float]) -> list[Step]:
-    """The micro-batches that each of `count` processes computes of a step."""
-    if count == 1:
+def split_step(step: Step, world_size: int, tokens_per_batch: int, cost_of: Callable[[Example], float]) -> list[Step]:
+    """The micro-batches of a step that each process computes; some processes have none if there are few examples."""
+    if world_size == 1:
         return [step]
     examples = [example for group in step for example in group]
-    return [
-        micro_batches(share, tokens_per_batch) if share else [] for share in balanced_groups(examples, count, weigh)
-    ]
+    shares = balanced_groups(examples, world_size, cost_of)
+    return [micro_batches(share, tokens_per_batch) if share else [] for share in shares]
 
 
 def score_in_parallel(
-    ranks: ProcessGroup,
+    processes: ProcessGroup,
     model: torch.nn.Module,
-    items: Sequence[Example],
+    examples: Sequence[Example],
     score: Callable[[Sequence[Example]], HeldOutScore],
 ) -> HeldOutScore:
-    """The score over all the examples, each process having scored a share; the same in every process.
+    """Scores a share of the examples in each process; returns the score of all of them, the same in every process.
 
-    A base that is split is gathered by all for every batch, so there everybody scores everything.
+    With a sharded base every process scores all the examples, since each batch needs all processes anyway.
     """
     if is_sharded(model):
-        return ranks.tell(score(items))
-    mine = balanced_groups(items, ranks.count)[ranks.number]
-    ends = sum(loss == END_LOSS for example in mine for loss in example.loss_mask[1:])
-    parts = ranks.collect((score(mine), ends))
-    total_bytes = sum(bits.text_bytes for bits, _ in parts)
-    total_ends = sum(ends for _, ends in parts)
+        return processes.broadcast(score(examples))
+    share = balanced_groups(examples, processes.world_size)[processes.rank]
+    ends = sum(loss == END_LOSS for example in share for loss in example.loss_mask[1:])
+    results = processes.all_gather((score(share), ends))
+    total_bytes = sum(score.text_bytes for score, _ in results)
+    total_ends = sum(ends for _, ends in results)
     return HeldOutScore(
-        bits_per_byte=sum(bits.bits_per_byte * bits.text_bytes for bits, _ in parts) / max(1, total_bytes),
-        end_nats=sum(bits.end_nats * ends for bits, ends in parts) / max(1, total_ends),
-        tokens=sum(bits.tokens for bits, _ in parts),
+        bits_per_byte=sum(score.bits_per_byte * score.text_bytes for score, _ in results) / max(1, total_bytes),
+        end_nats=sum(score.end_nats * ends for score, ends in results) / max(1, total_ends),
+        tokens=sum(score.tokens for score, _ in results),
         text_bytes=total_bytes,
     )

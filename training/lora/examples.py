@@ -1,8 +1,8 @@
-"""Sessions as training examples, and examples as optimizer steps of evenly filled micro-batches.
+"""Turns sessions into training examples, and examples into optimizer steps of evenly filled micro-batches.
 
-One sequence per session, loss on the persona's turns only. A session longer than the limit is cut at turn
-ends; each piece carries the header and the turns before it as context without loss, so that nothing is
-truncated and nothing is learned twice. Knows token ids; knows no model.
+A session becomes one sequence with loss on the persona's turns only. A session longer than the limit is cut at turn
+ends; each piece repeats the header and some earlier turns as context without loss, so that no text is truncated and
+none is learned twice.
 """
 
 import math
@@ -16,7 +16,7 @@ from doppel.transcript import NO_LOSS, Encoded, Transcript
 from training.dataset.files import Session
 
 CONTEXT_SHARE = 0.25
-"""Largest part of a piece's length given to repeated context."""
+"""The largest part of a piece's length that repeated context may take."""
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ class Example(msgspec.Struct, frozen=True):
     Attributes:
         ids: token ids, length T.
         loss_mask: length T, as in `Encoded`.
-        text_bytes: UTF-8 bytes of the text under role 1.
+        text_bytes: UTF-8 bytes of the text where `loss_mask` is `TEXT_LOSS`.
     """
 
     ids: list[int]
@@ -34,17 +34,17 @@ class Example(msgspec.Struct, frozen=True):
 
     @property
     def supervised(self) -> int:
-        """How many tokens carry loss (the first token of a sequence never does)."""
+        """The number of tokens with loss; the first token of a sequence never has one."""
         return sum(loss > NO_LOSS for loss in self.loss_mask[1:])
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """A micro-batch: sequences laid end to end, N tokens in all.
+class MicroBatch(msgspec.Struct, frozen=True):
+    """Sequences laid end to end, N tokens in all, S of them with loss.
 
     Attributes:
         ids: (N,) int64.
         positions: (N,) int64, counted from the start of each sequence.
-        targets: (S,) int64, positions in the row of the tokens that carry loss.
+        targets: (S,) int64, indices of the tokens with loss.
         loss_mask: (S,) int64, their values in the loss mask.
         lengths: of the sequences.
     """
@@ -60,8 +60,8 @@ Step = list[list[Example]]
 """One optimizer step: its micro-batches."""
 
 
-def examples(sessions: Iterable[Session], transcript: Transcript, max_length: int) -> list[Example]:
-    """Every session as one or more examples of at most `max_length` tokens, in the given order."""
+def make_examples(sessions: Iterable[Session], transcript: Transcript, max_length: int) -> list[Example]:
+    """Each session as one or more examples of at most `max_length` tokens, in the given order."""
     return [
         example
         for session in sessions
@@ -71,7 +71,7 @@ def examples(sessions: Iterable[Session], transcript: Transcript, max_length: in
 
 
 def cut(encoded: Encoded, max_length: int) -> list[Example]:
-    """Pieces of a session that fit `max_length`, each supervised token in exactly one of them."""
+    """Cuts a session into pieces of at most `max_length` tokens, each supervised token in exactly one of them."""
     opening = encoded.ids[: encoded.opening]
     room = max_length - len(opening)
     if len(encoded.ids) <= max_length:
@@ -89,50 +89,50 @@ def cut(encoded: Encoded, max_length: int) -> list[Example]:
     return pieces
 
 
-def plan_steps(items: Sequence[Example], per_step: int, tokens_per_batch: int, seed: int) -> list[Step]:
-    """One epoch: shuffled examples, `per_step` to an optimizer step, in micro-batches of like lengths."""
-    order = list(items)
+def plan_steps(examples: Sequence[Example], per_step: int, tokens_per_batch: int, seed: int) -> list[Step]:
+    """One epoch: shuffled examples, `per_step` to an optimizer step, in micro-batches of about equal length."""
+    order = list(examples)
     random.Random(seed).shuffle(order)
     return [micro_batches(order[at : at + per_step], tokens_per_batch) for at in range(0, len(order), per_step)]
 
 
-def micro_batches(items: Sequence[Example], tokens_per_batch: int) -> list[list[Example]]:
-    """Examples in groups of at most `tokens_per_batch` tokens, about equally full (one example always fits)."""
-    total = sum(len(example.ids) for example in items)
-    groups = balanced_groups(items, max(1, -(-total // tokens_per_batch)), most=tokens_per_batch)
+def micro_batches(examples: Sequence[Example], tokens_per_batch: int) -> list[list[Example]]:
+    """Groups of at most `tokens_per_batch` tokens, about equally full; a longer example gets a group of its own."""
+    total = count_tokens(examples)
+    groups = balanced_groups(examples, max(1, -(-total // tokens_per_batch)), max_weight=tokens_per_batch)
     return [group for group in groups if group]
 
 
 def balanced_groups(
-    items: Sequence[Example],
+    examples: Sequence[Example],
     count: int,
-    weigh: Callable[[Example], float] = lambda example: len(example.ids),
-    most: float = math.inf,
+    weight_of: Callable[[Example], float] = lambda example: len(example.ids),
+    max_weight: float = math.inf,
 ) -> list[list[Example]]:
-    """`count` lists of about the same weight that hold every example once; some stay empty if there are too few.
+    """Divides the examples into `count` groups of about the same weight; with too few examples some stay empty.
 
-    Where an example would make a list heavier than `most`, a further list begins, however heavy the example.
+    Starts a further group wherever an example would make one heavier than `max_weight`.
     """
-    loads: list[list[Example]] = [[] for _ in range(count)]
+    groups: list[list[Example]] = [[] for _ in range(count)]
     weights = [0.0] * count
-    for example in sorted(items, key=weigh, reverse=True):
-        # the heaviest first, each to whoever has the least: the classic of even loads (Graham 1969)
-        place = weights.index(min(weights))
-        if weights[place] and weights[place] + weigh(example) > most:
-            place = len(loads)
-            loads.append([])
+    for example in sorted(examples, key=weight_of, reverse=True):
+        # longest processing time first: the heaviest item goes to the lightest group (Graham 1969)
+        lightest = weights.index(min(weights))
+        if weights[lightest] and weights[lightest] + weight_of(example) > max_weight:
+            lightest = len(groups)
+            groups.append([])
             weights.append(0.0)
-        loads[place].append(example)
-        weights[place] += weigh(example)
-    return loads
+        groups[lightest].append(example)
+        weights[lightest] += weight_of(example)
+    return groups
 
 
-def collate(group: Sequence[Example]) -> Batch:
+def collate(group: Sequence[Example]) -> MicroBatch:
     """Lays the examples of a micro-batch end to end."""
     lengths = [len(example.ids) for example in group]
     loss_mask = torch.tensor([loss for example in group for loss in (NO_LOSS, *example.loss_mask[1:])])
     targets = loss_mask.nonzero()[:, 0]
-    return Batch(
+    return MicroBatch(
         ids=torch.tensor([token for example in group for token in example.ids]),
         positions=torch.cat([torch.arange(length) for length in lengths]),
         targets=targets,
@@ -141,28 +141,33 @@ def collate(group: Sequence[Example]) -> Batch:
     )
 
 
-def first(items: Sequence[Example], tokens: int) -> list[Example]:
-    """The first examples that hold as many tokens together, at least one."""
+def count_tokens(examples: Iterable[Example]) -> int:
+    """The number of tokens in all the examples."""
+    return sum(len(example.ids) for example in examples)
+
+
+def first_tokens(examples: Sequence[Example], tokens: int) -> list[Example]:
+    """The first examples that have at least `tokens` tokens in all, or every one; never none of them."""
     chosen: list[Example] = []
-    for example in items:
-        if chosen and sum(len(one.ids) for one in chosen) >= tokens:
+    for example in examples:
+        if chosen and count_tokens(chosen) >= tokens:
             break
         chosen.append(example)
     return chosen
 
 
-def spread_sample(items: Sequence[Example], tokens: int) -> list[Example]:
-    """A fixed sample of about `tokens` tokens, taken evenly over the whole sequence (all, if it is smaller)."""
-    total = sum(len(example.ids) for example in items)
+def spread_sample(examples: Sequence[Example], tokens: int) -> list[Example]:
+    """A fixed sample of about `tokens` tokens, spread evenly over the sequence; everything if that is less."""
+    total = count_tokens(examples)
     if total <= tokens:
-        return list(items)
-    share, taken, chosen = tokens / total, 0.0, []
-    for example in items:
-        taken += share
-        if taken >= 1:
-            taken -= 1
+        return list(examples)
+    share, owed, chosen = tokens / total, 0.0, []
+    for example in examples:
+        owed += share
+        if owed >= 1:
+            owed -= 1
             chosen.append(example)
-    return chosen or list(items[:1])
+    return chosen or list(examples[:1])
 
 
 def _spans(encoded: Encoded, room: int) -> list[tuple[int, int, int]]:
@@ -184,7 +189,7 @@ def _spans(encoded: Encoded, room: int) -> list[tuple[int, int, int]]:
 
 
 def _context_start(encoded: Encoded, start: int, room: int) -> int:
-    """The earliest turn start from which everything up to `start` fits `room`; inside a very long turn, its tokens."""
+    """The earliest turn start from which the tokens up to `start` fit into `room`; any token inside a long turn."""
     starts = [encoded.opening, *encoded.turn_ends[:-1]]
     fallback = start if start in starts else max(encoded.opening, start - room)
     return next((at for at in starts if at <= start and start - at <= room), fallback)

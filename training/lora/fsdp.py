@@ -1,7 +1,7 @@
-"""A base too large for one GPU, its layers split over all of them (FSDP2), gathered one at a time to be used.
+"""FSDP2 for a base that is too large for one GPU: its layers are sharded over all GPUs and gathered one at a time.
 
-Only the frozen matrices of the layers are split. Embeddings, norms and head stay whole on every GPU, as the loss
-reads the head itself; so does the adapter, and it is trained as if nothing were split. Knows no training.
+Only the frozen matrices of the layers are sharded. Embeddings, norms and head stay whole on every GPU, because the
+loss reads the head directly; so does the adapter, which is trained as if nothing were sharded.
 """
 
 from pathlib import Path
@@ -18,54 +18,54 @@ from doppel.i18n import tr
 from training.lora.distributed import ProcessGroup
 
 SHARD_ABOVE = 14e9
-"""Parameters above which a base is split; in bfloat16 that many are 28 GB."""
+"""Bases with more parameters are sharded by default; in bfloat16 that many take 28 GB."""
 
 
-def should_shard(training: TrainingSettings, folder: Path, ranks: ProcessGroup) -> bool:
-    """Whether to split the base in `folder`: as config.yaml has it, else if it is large; never alone, nor quantised."""
-    if ranks.count == 1 or training.quantize is not None:
+def should_shard(training: TrainingSettings, base_folder: Path, processes: ProcessGroup) -> bool:
+    """Whether to shard the base: `training.split` decides, else its size. Never in one process, nor if quantised."""
+    if processes.world_size == 1 or training.quantize is not None:
         return False
-    return _parameters(folder) > SHARD_ABOVE if training.split is None else training.split
+    return _parameter_count(base_folder) > SHARD_ABOVE if training.split is None else training.split
 
 
-def device_mesh(device: str, ranks: ProcessGroup) -> DeviceMesh:
-    """The devices to split over; all processes make it together."""
-    return init_device_mesh(device, (ranks.count,))
+def make_device_mesh(device: str, processes: ProcessGroup) -> DeviceMesh:
+    """The devices to shard over; every process has to call this."""
+    return init_device_mesh(device, (processes.world_size,))
 
 
-def split(base: PreTrainedModel, mesh: DeviceMesh, device: str) -> None:
-    """Splits a base that lies in memory over the devices of all processes.
+def shard_base(base: PreTrainedModel, mesh: DeviceMesh, device: str) -> None:
+    """Shards a base that is in memory over the devices of all processes.
 
     Args:
-        base: on the CPU, frozen or about to be.
+        base: on the CPU; not trained.
         mesh: the devices.
-        device: `cuda` or `cpu`, where it computes afterwards.
+        device: `cuda` or `cpu`, where the model computes afterwards.
 
     Raises:
-        UserError: a model whose layers are not known.
+        UserError: the layers of this type of model are not known.
     """
-    layers = [one for one in base.modules() if type(one).__name__ in (base._no_split_modules or ())]
+    layers = [module for module in base.modules() if type(module).__name__ in (base._no_split_modules or ())]
     if not layers:
         raise UserError(tr("model.base: models of type {kind} cannot be split over GPUs", kind=base.config.model_type))
-    matrices = {one for layer in layers for one in layer.parameters() if one.dim() > 1}
-    others = {one for one in base.parameters() if one not in matrices}
+    matrices = {parameter for layer in layers for parameter in layer.parameters() if parameter.dim() > 1}
+    whole = {parameter for parameter in base.parameters() if parameter not in matrices}
     for layer in layers:
-        fully_shard(layer, mesh=mesh, ignored_params=others)
-    # holds nothing itself; it is what makes one layer be fetched while another one computes
-    fully_shard(base.base_model, mesh=mesh, ignored_params=others)
-    for whole in (*base.parameters(), *base.buffers()):
-        if not isinstance(whole, DTensor):
-            whole.data = whole.data.to(device)
+        fully_shard(layer, mesh=mesh, ignored_params=whole)
+    # holds no parameters itself, but makes FSDP fetch the next layer while one computes
+    fully_shard(base.base_model, mesh=mesh, ignored_params=whole)
+    for tensor in (*base.parameters(), *base.buffers()):
+        if not isinstance(tensor, DTensor):
+            tensor.data = tensor.data.to(device)
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether `split` was applied to the model or to what is in it."""
-    return any(isinstance(one, DTensor) for one in model.parameters())
+    """Whether `shard_base` was applied to the model or to a part of it."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def _parameters(folder: Path) -> int:
-    """How many parameters a model has, without its weights being read."""
+def _parameter_count(base_folder: Path) -> int:
+    """The number of parameters of a base, without reading its weights."""
     with torch.device("meta"):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(base_folder, local_files_only=True)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return model.num_parameters()

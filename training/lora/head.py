@@ -1,10 +1,9 @@
-"""The output head and its loss, only where there is something to learn.
+"""The output head and its loss, computed only at supervised positions.
 
-With a vocabulary of 262,144 one token's head costs more than the whole body of a small model, and in a chat
-most positions carry no loss. So the head is computed at supervised positions only, a block of the vocabulary
-at a time, with the softmax's normaliser growing from block to block, and the gradient of the hidden states is
-taken in the same pass: logits are never stored for backward and never recomputed. The head itself is frozen
-(the adapter is in the body), so it needs no gradient. Knows tensors; knows no model.
+With a vocabulary of 262,144, the head costs more per token than the whole body of a small model, and in a chat most
+positions carry no loss. So the head is computed at supervised positions only, one block of the vocabulary at a time
+with a running softmax normaliser. The gradient of the hidden states is computed in the same pass: logits are never
+stored for backward and never recomputed. The head itself is frozen (the adapter is in the body) and needs no gradient.
 """
 
 from typing import Any
@@ -16,10 +15,10 @@ from training.lora.cpu_kernels.functions import view
 from training.lora.cpu_kernels.kernels import online_exp
 
 BLOCK_BYTES = 1 << 26
-"""Largest block of logits held at once: 64 MiB, unless `FEWEST_COLUMNS` of the vocabulary take more."""
-FEWEST_COLUMNS = 1024
+"""The largest block of logits in memory: 64 MiB, unless `MIN_COLUMNS` of the vocabulary take more."""
+MIN_COLUMNS = 1024
 
-_LEAST = -3e38  # below every logit, and still a number
+_LOWEST = -3e38  # below every logit, and still finite
 
 
 class SupervisedHead(torch.autograd.Function):
@@ -29,7 +28,7 @@ class SupervisedHead(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, softcap: float | None
     ) -> torch.Tensor:
-        """Loss of every row.
+        """Computes the loss of each row.
 
         Args:
             ctx: autograd's context.
@@ -43,27 +42,29 @@ class SupervisedHead(torch.autograd.Function):
         """
         rows = hidden.shape[0]
         total = torch.zeros(rows, device=hidden.device)
-        largest, chosen = torch.full_like(total, _LEAST), torch.zeros_like(total)
+        largest, target_logits = torch.full_like(total, _LOWEST), torch.zeros_like(total)
+        # the gradient of a row is the expected head weight under the softmax, less the weight of its target
         expected = torch.zeros(hidden.shape, device=hidden.device) if hidden.requires_grad else None
-        wanted = weight[targets]
-        columns = max(FEWEST_COLUMNS, BLOCK_BYTES // (max(1, rows) * weight.element_size()))
+        target_weight = weight[targets]
+        columns = max(MIN_COLUMNS, BLOCK_BYTES // (max(1, rows) * weight.element_size()))
         for start in range(0, weight.shape[0], columns):
-            part = weight[start : start + columns]
-            logits = hidden @ part.T
+            block = weight[start : start + columns]
+            logits = hidden @ block.T
             slope = None if softcap is None else _cap(logits, softcap)
-            at = targets - start
-            inside = (at >= 0) & (at < part.shape[0])
-            chosen = torch.where(inside, logits.gather(1, at.where(inside, 0)[:, None])[:, 0].float(), chosen)
+            column = targets - start
+            is_inside = (column >= 0) & (column < block.shape[0])
+            block_logits = logits.gather(1, column.where(is_inside, 0)[:, None])[:, 0].float()
+            target_logits = torch.where(is_inside, block_logits, target_logits)
             if slope is not None:
-                picked = slope.gather(1, at.where(inside, 0)[:, None])
-                wanted = torch.where(inside[:, None], wanted * picked, wanted)
-            shrink = _exponentiate(logits, largest, total)
+                target_slope = slope.gather(1, column.where(is_inside, 0)[:, None])
+                target_weight = torch.where(is_inside[:, None], target_weight * target_slope, target_weight)
+            rescale = _exponentiate(logits, largest, total)
             if expected is not None:
-                weights = logits if slope is None else logits.mul_(slope)
-                expected.mul_(shrink[:, None]).add_(weights @ part)
+                probabilities = logits if slope is None else logits.mul_(slope)
+                expected.mul_(rescale[:, None]).add_(probabilities @ block)
         if expected is not None:
-            ctx.save_for_backward(expected.div_(total[:, None]).sub_(wanted).to(hidden.dtype))
-        return total.log_().add_(largest).sub_(chosen)
+            ctx.save_for_backward(expected.div_(total[:, None]).sub_(target_weight).to(hidden.dtype))
+        return total.log_().add_(largest).sub_(target_logits)
 
     @staticmethod
     @once_differentiable
@@ -76,13 +77,13 @@ class SupervisedHead(torch.autograd.Function):
 def supervised_losses(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, softcap: float | None = None
 ) -> torch.Tensor:
-    """Negative log-likelihood in nats of every target; see `SupervisedHead.forward` for shapes."""
+    """Negative log-likelihood of each target in nats; see `SupervisedHead.forward` for shapes."""
     losses: torch.Tensor = SupervisedHead.apply(hidden, weight, targets, softcap)  # type: ignore[no-untyped-call]
     return losses
 
 
 def _cap(logits: torch.Tensor, softcap: float) -> torch.Tensor:
-    """Caps logits in place and returns the slope of the cap at each, both (N, C)."""
+    """Caps logits in place and returns the derivative of the cap at each, both (N, C)."""
     logits.div_(softcap).tanh_()
     slope = 1 - logits.square()
     logits.mul_(softcap)
@@ -90,14 +91,14 @@ def _cap(logits: torch.Tensor, softcap: float) -> torch.Tensor:
 
 
 def _exponentiate(logits: torch.Tensor, largest: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """`online_exp` on any device: logits (N, C) in place, statistics (N,) updated; returns the factor (N,)."""
+    """`online_exp` on any device: updates logits (N, C), largest and total (N,) in place, returns the rescale (N,)."""
     if logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.bfloat16):
-        shrink = torch.empty_like(total)
-        online_exp(view(logits), view(largest), view(total), view(shrink))
-        return shrink
-    best = torch.maximum(largest, logits.amax(-1).float())
-    shrink = (largest - best).exp_()
-    logits.sub_(best[:, None]).exp_()
-    total.mul_(shrink).add_(logits.sum(-1, dtype=torch.float32))
-    largest.copy_(best)
-    return shrink
+        rescale = torch.empty_like(total)
+        online_exp(view(logits), view(largest), view(total), view(rescale))
+        return rescale
+    new_largest = torch.maximum(largest, logits.amax(-1).float())
+    rescale = (largest - new_largest).exp_()
+    logits.sub_(new_largest[:, None]).exp_()
+    total.mul_(rescale).add_(logits.sum(-1, dtype=torch.float32))
+    largest.copy_(new_largest)
+    return rescale

@@ -1,4 +1,4 @@
-"""The model being trained: a frozen base with a LoRA on every linear layer, its body and its head apart."""
+"""The model being trained: a frozen base with a LoRA on its linear layers, and the losses of a micro-batch."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,21 @@ from transformers import PreTrainedModel
 
 from doppel.errors import UserError
 from doppel.i18n import tr
-from training.lora.examples import Batch
+from training.lora.examples import MicroBatch
 from training.lora.head import supervised_losses
 from training.lora.packing import hidden_states
 
-_UNKNOWN_HEADS = ("logit_scale", "logits_scaling")
+_UNSUPPORTED_HEAD_OPTIONS = ("logit_scale", "logits_scaling")
 
 
 def add_lora(base: PreTrainedModel, rank: int, alpha: float, layers: Sequence[str] | None = None) -> PeftModel:
-    """Freezes the base and puts a LoRA of the given rank on its linear layers, in the base's dtype.
+    """Freezes the base and adds a LoRA to its linear layers, in the base's dtype.
 
     Args:
-        layers: names of those that get one; None: all but the head.
+        base: the base model.
+        rank: of the LoRA.
+        alpha: the LoRA's output is scaled by alpha / rank.
+        layers: names of the layers to adapt; None means all but the head.
     """
     settings = LoraConfig(
         r=rank,
@@ -28,14 +31,25 @@ def add_lora(base: PreTrainedModel, rank: int, alpha: float, layers: Sequence[st
         target_modules="all-linear" if layers is None else list(layers),
         task_type="CAUSAL_LM",
     )
-    build_model = get_peft_model(base, settings, autocast_adapter_dtype=False)
-    assert isinstance(build_model, PeftModel)
-    return build_model
+    model = get_peft_model(base, settings, autocast_adapter_dtype=False)
+    assert isinstance(model, PeftModel)
+    return model
+
+
+def match_adapter_dtype(model: PeftModel, dtype: torch.dtype) -> None:
+    """Gives the adapter of a quantised base the dtype that the base computes in; float32 if that is float16.
+
+    PEFT cannot tell that dtype from quantised weights.
+    """
+    adapter_dtype = torch.float32 if dtype == torch.float16 else dtype
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(adapter_dtype)
 
 
 def check_head(base: PreTrainedModel) -> None:
     """Raises UserError for a base whose head does more than a matrix product and a soft cap."""
-    for name in _UNKNOWN_HEADS:
+    for name in _UNSUPPORTED_HEAD_OPTIONS:
         if getattr(base.config, name, None) not in (None, 1, 1.0):
             raise UserError(
                 tr(
@@ -45,7 +59,7 @@ def check_head(base: PreTrainedModel) -> None:
             )
 
 
-def token_losses(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def token_losses(model: torch.nn.Module, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses of the supervised tokens of a micro-batch.
 
     Args:
@@ -53,7 +67,7 @@ def token_losses(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, to
         batch: a micro-batch; of one sequence if the model must not be packed.
 
     Returns:
-        (N,) float32 losses in nats, differentiable, and (N,) their values in the loss mask.
+        (S,) float32 losses in nats, differentiable, and (S,) their values in the loss mask.
     """
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)

@@ -1,7 +1,7 @@
-"""AdamW whose state and master weights are float32 while the model computes in bfloat16.
+"""AdamW with float32 state and master weights, for a model that computes in bfloat16.
 
-A bfloat16 adapter multiplies several times faster than a float32 one, but cannot take small steps: a change
-below 1/256 of a weight is lost. So the steps are taken on float32 copies, which are then rounded.
+A bfloat16 adapter multiplies several times faster than a float32 one, but cannot take small steps: a change of less
+than 1/256 of a weight is lost. So the steps are taken on float32 copies, which are then rounded.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,8 +14,8 @@ class MasterAdamW(torch.optim.AdamW):
     """AdamW over float32 copies of the given parameters.
 
     Args:
-        working: the model's trainable parameters, any float dtype; their gradients are read and they are
-            overwritten with the rounded masters after each step.
+        working: the model's trainable parameters, any float dtype. Their gradients are read; after each step they
+            are overwritten with the rounded masters.
         lr: learning rate.
         betas, weight_decay: as in `torch.optim.AdamW`.
     """
@@ -49,15 +49,16 @@ class MasterAdamW(torch.optim.AdamW):
             working.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """AdamW's state and the masters, so that a resumed run goes on from the unrounded weights."""
+        """AdamW's state and the masters, so that a resumed run continues from the unrounded weights."""
         return {**super().state_dict(), "masters": [master.detach() for master in self.param_groups[0]["params"]]}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores `state_dict`, masters included."""
         state = dict(state_dict)
-        saved = state.pop("masters")
+        saved_masters = state.pop("masters")
         super().load_state_dict(state)
-        for master, working, one in zip(self.param_groups[0]["params"], self._working, saved, strict=True):
-            master.copy_(one)
+        masters = self.param_groups[0]["params"]
+        for master, working, saved in zip(masters, self._working, saved_masters, strict=True):
+            master.copy_(saved)
             working.copy_(master)

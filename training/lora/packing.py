@@ -1,8 +1,8 @@
-"""Several sequences laid end to end in one row, each attending to itself only: no padding, no waste.
+"""Packs several sequences into one row, each attending to itself only, so that nothing is padded.
 
-transformers lets an attention be registered by name; ours takes the lengths under the names that its flash
-attention uses. Models whose layers carry a state along the row (convolutions, linear attention) would leak from
-one sequence into the next: they are given one sequence at a time. Knows no loss and no data set.
+transformers lets an attention function be registered by name; ours takes the sequence lengths under the parameter
+names that flash attention uses. Models whose layers carry a state along the row (convolutions, linear attention)
+would leak from one sequence into the next, and get one sequence at a time.
 """
 
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from doppel.i18n import tr
 from training.lora.cpu_kernels.attention import PackedAttention
-from training.lora.examples import Batch
+from training.lora.examples import MicroBatch
 
-_NAME = "doppel_packed"
-_KINDS = {"full_attention", "sliding_attention"}
-# Measured with Gemma 3 270M in float32 on two AVX2 cores: 2,048 at once are a tenth faster and take 1.2 GB more.
+_ATTENTION_NAME = "doppel_packed"
+_PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
+# Measured with Gemma 3 270M in float32 on two AVX2 cores: 2,048 are 10 % faster and take 1.2 GB more.
 _TOKENS_PER_BATCH = {"cpu": 1024}
-_FLASH_WIDTH = 256  # widest head of torch's flash attention
+_FLASH_MAX_HEAD_DIM = 256  # of torch's flash attention
 
 
 def tokens_per_batch(model: torch.nn.Module) -> int:
-    """Tokens in one micro-batch: what keeps a CPU's caches, or a GPU's units, busy; 1, so a sequence, if unpacked."""
+    """Tokens in one micro-batch, enough to keep the device busy; 1, which means one sequence, if not packed."""
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
     if packing_obstacle(causal) is not None:
@@ -39,21 +39,21 @@ def tokens_per_batch(model: torch.nn.Module) -> int:
 def packing_obstacle(model: PreTrainedModel) -> str | None:
     """Why sequences of this model must not share a row, for the user; None if they may."""
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
     if not model._supports_attention_backend:
-        return tr("{kind} models bring their own attention", kind=config.model_type)
-    if kinds - _KINDS:
+        return tr("{kind} models use their own attention code", kind=config.model_type)
+    if layer_types - _PACKABLE_LAYERS:
         return tr(
-            "{kind} models have {layers} layers, which carry a state from one conversation into the next",
+            "{kind} models have {layers} layers, which carry state from one conversation into the next",
             kind=config.model_type,
-            layers=", ".join(sorted(kinds - _KINDS)),
+            layers=", ".join(sorted(layer_types - _PACKABLE_LAYERS)),
         )
     if getattr(config, "attn_logit_softcapping", None) or any("sinks" in name for name, _ in model.named_parameters()):
-        return tr("{kind} models change their attention weights in a way of their own", kind=config.model_type)
+        return tr("{kind} models use a non-standard attention", kind=config.model_type)
     return None
 
 
-def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+def hidden_states(model: PreTrainedModel, batch: MicroBatch) -> torch.Tensor:
     """The body's last hidden states (N, D) at every position of a packed batch.
 
     Raises:
@@ -65,15 +65,15 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         if len(batch.lengths) > 1:
             raise ValueError("this model must not be packed")
         return model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]  # type: ignore[no-any-return]
-    ends = torch.tensor([0, *batch.lengths]).cumsum(0).to(torch.int32)
+    boundaries = torch.tensor([0, *batch.lengths]).cumsum(0).to(torch.int32)
     longest = max(batch.lengths)
-    with _packed(model):
+    with _packed_attention(model):
         output = model.base_model(
             input_ids=ids,
             position_ids=positions,
             use_cache=False,
-            cu_seq_lens_q=ends.to(device),
-            cu_seq_lens_k=ends.to(device),
+            cu_seq_lens_q=boundaries.to(device),
+            cu_seq_lens_k=boundaries.to(device),
             max_length_q=longest,
             max_length_k=longest,
         )
@@ -81,16 +81,16 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 
 @contextmanager
-def _packed(model: PreTrainedModel) -> Iterator[None]:
-    """The model with our attention, for one call."""
+def _packed_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Makes the model use our attention within the block."""
     config = model.config.get_text_config()
-    before = config._attn_implementation
-    ALL_ATTENTION_FUNCTIONS.register(_NAME, packed_attention)
-    config._attn_implementation = _NAME
+    original = config._attn_implementation
+    ALL_ATTENTION_FUNCTIONS.register(_ATTENTION_NAME, packed_attention)
+    config._attn_implementation = _ATTENTION_NAME
     try:
         yield
     finally:
-        config._attn_implementation = before
+        config._attn_implementation = original
 
 
 def packed_attention(
@@ -106,22 +106,22 @@ def packed_attention(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each sequence of a row, in the form that transformers calls.
+    """Causal attention within each sequence of a row, with the signature that transformers calls.
 
     Args:
         module: the attention layer; not used.
         query: (1, H, N, D). key, value: (1, K, N, D), where K divides H.
-        attention_mask: not used: the ends of the sequences say it all.
+        attention_mask: not used; `cu_seq_lens_q` replaces it.
         scaling: factor of the scores.
-        cu_seq_lens_q: (sequences + 1,) int32, where each begins, and N.
+        cu_seq_lens_q: (sequences + 1,) int32, where each sequence begins, and N.
         max_length_q: length of the longest.
         sliding_window: how many positions a position sees, itself included; None for all before it.
 
     Returns:
-        (1, N, H, D), and no weights.
+        (1, N, H, D), and no attention weights.
     """
     if _has_flash(query):
-        q, k, v = (one[0].transpose(0, 1) for one in (query, key, value))
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
         out = varlen_attn(
             q,
@@ -141,19 +141,19 @@ def packed_attention(
     if query.device.type == "cpu" and query.dtype in (torch.float32, torch.bfloat16):
         packed: torch.Tensor = PackedAttention.apply(query, key, value, lengths, scaling, sliding_window)  # type: ignore[no-untyped-call]
         return packed, None
-    sequences = zip(*(one.split(lengths, dim=2) for one in (query, key, value)), strict=True)
-    parts = [_alone(q, k, v, scaling, sliding_window) for q, k, v in sequences]
-    return torch.cat(parts, dim=2).transpose(1, 2), None
+    sequences = zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    outputs = [_sequence_attention(q, k, v, scaling, sliding_window) for q, k, v in sequences]
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
 def _has_flash(query: torch.Tensor) -> bool:
-    """Whether torch's flash attention takes these heads: half precision, on Ampere or newer."""
-    if query.device.type != "cuda" or query.dtype == torch.float32 or query.shape[-1] > _FLASH_WIDTH:
+    """Whether torch's flash attention supports these heads: half precision, on Ampere or newer."""
+    if query.device.type != "cuda" or query.dtype == torch.float32 or query.shape[-1] > _FLASH_MAX_HEAD_DIM:
         return False
     return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
-def _alone(
+def _sequence_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, window: int | None
 ) -> torch.Tensor:
     """Attention of one sequence by torch's own kernel: (1, H, L, D)."""
@@ -161,7 +161,7 @@ def _alone(
     mask = None
     if window is not None and length > window:
         mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - window)
-    grouped = query.shape[1] != key.shape[1]
+    is_grouped = query.shape[1] != key.shape[1]
     return scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=is_grouped
     )

@@ -1,7 +1,7 @@
-"""How many threads to train with, found out by training a little: on a busy machine fewer are faster.
+"""Chooses the number of CPU threads by timing a little work: on a busy machine fewer threads are faster.
 
-torch shares every small loop among its threads and waits for the last of them, so that one core taken by
-another program can make two threads several times slower than one.
+torch divides every small loop among its threads and waits for the last one, so that two threads can be several times
+slower than one if another program occupies a core.
 """
 
 import time
@@ -11,18 +11,18 @@ from contextlib import contextmanager
 import numba
 import torch
 
-_MARGIN = 0.95  # more threads must be this much faster than fewer: they also take from whoever else computes here
+_MIN_GAIN = 0.95  # more threads have to take at most this share of the time, as they slow other programs down
 
 
 def use_threads(count: int) -> None:
-    """Lets torch and the compiled loops of `training.lora.cpu_kernels` use this many threads."""
+    """Sets the number of threads for torch and for the compiled loops of `training.lora.cpu_kernels`."""
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-    torch.set_num_threads(count)  # the second: numba's first call sets the number of the OpenMP that both may share
+    torch.set_num_threads(count)  # after numba, whose first call sets the number for an OpenMP that both may share
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within it torch uses one thread: a token at a time has too little work for the waiting of several."""
+    """Uses one thread within the block: generating a token is too little work to divide."""
     before = torch.get_num_threads()
     use_threads(1)
     try:
@@ -31,26 +31,26 @@ def one_thread() -> Iterator[None]:
         use_threads(before)
 
 
-def choose_threads(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> int:
-    """Tries all of torch's threads, half of them, and so on to one, and leaves the fastest number in use.
+def choose_threads(workload: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> int:
+    """Tries all of torch's threads, half of them, and so on down to one; leaves the fastest number in use.
 
     Args:
-        work: a piece of the training to come, long enough to time.
-        clock: seconds.
+        workload: a piece of the coming training, long enough to time.
+        clock: returns seconds.
     """
-    most = torch.get_num_threads()
-    counts = sorted({max(1, most >> halvings) for halvings in range(most.bit_length())})
+    max_threads = torch.get_num_threads()
+    counts = sorted({max(1, max_threads >> halvings) for halvings in range(max_threads.bit_length())})
     best, fastest = counts[0], float("inf")
     for count in counts:
         use_threads(count)
-        seconds = min(_timed(work, clock) for _ in range(2))
-        if seconds < fastest * (_MARGIN if fastest < float("inf") else 1):
+        seconds = min(_seconds(workload, clock) for _ in range(2))
+        if seconds < fastest * (_MIN_GAIN if fastest < float("inf") else 1):
             best, fastest = count, seconds
     use_threads(best)
     return best
 
 
-def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
+def _seconds(workload: Callable[[], object], clock: Callable[[], float]) -> float:
     began = clock()
-    work()
+    workload()
     return clock() - began

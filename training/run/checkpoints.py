@@ -1,7 +1,7 @@
-"""What an unfinished training leaves on disk, so that the next `doppel train` goes on where it stopped.
+"""The folder of an unfinished training, from which the next `doppel train` resumes.
 
-`data/<persona>.training/` holds the plan, what it was made for, and the checkpoints. It is removed once the
-adapter is published. A folder made for other data, another base or other settings is not continued.
+`data/<persona>.training/` holds the plan, a digest of what the run depends on, and the checkpoints. It is removed once
+the adapter is published. A run for other data, another base or other settings is not resumed.
 """
 
 import re
@@ -22,15 +22,15 @@ from training.run.completion_marker import is_complete
 from training.run.plan import TrainingPlan
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_STATE = "trainer_state.json"
-_FILE = "plan.json"
+_TRAINER_STATE = "trainer_state.json"
+_PLAN = "plan.json"
 
 
 class ParentAdapter(msgspec.Struct, frozen=True):
     """The adapter that a run started from.
 
     Attributes:
-        folder: where it lies, absolute.
+        folder: absolute path.
         name: its version, or the name of its folder.
         weights: SHA-256 of its weights.
     """
@@ -41,20 +41,25 @@ class ParentAdapter(msgspec.Struct, frozen=True):
 
 
 class RunState(msgspec.Struct, frozen=True):
-    """A run that has begun: what it was made for, its plan, and the untrained base's score.
+    """A started run, as stored in plan.json.
 
-    Where it started from an adapter: which one, and that one's score.
+    Attributes:
+        digest: of everything the run depends on: data, base, settings.
+        plan: its settings.
+        base_score: of the untrained base on the test examples.
+        parent: the adapter it started from, or None.
+        parent_score: of that adapter on the test examples.
     """
 
-    purpose: str
+    digest: str = msgspec.field(name="purpose")
     plan: TrainingPlan
-    before: HeldOutScore
+    base_score: HeldOutScore = msgspec.field(name="before")
     parent: ParentAdapter | None = None
     parent_score: HeldOutScore | None = None
 
 
-class _State(msgspec.Struct, frozen=True):
-    """What matters here of the library's state: the step of the best checkpoint so far."""
+class _TrainerState(msgspec.Struct, frozen=True):
+    """The part of transformers' trainer_state.json that matters here."""
 
     best_global_step: int | None = None
 
@@ -64,80 +69,80 @@ class RunFolder:
 
     Args:
         folder: `data/<persona>.training/`.
-        purpose: digest of everything a run depends on: data, base, settings.
+        digest: of everything the run depends on: data, base, settings.
     """
 
-    def __init__(self, folder: Path, purpose: str) -> None:
+    def __init__(self, folder: Path, digest: str) -> None:
         self.folder = folder
-        self._purpose = purpose
+        self._digest = digest
 
-    def started(self) -> RunState | None:
-        """The run to continue, or None when there is none for this purpose."""
+    def read_state(self) -> RunState | None:
+        """The run to resume, or None if there is none with this digest."""
         try:
-            started = msgspec.json.decode((self.folder / _FILE).read_bytes(), type=RunState)
+            state = msgspec.json.decode((self.folder / _PLAN).read_bytes(), type=RunState)
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
-        return started if started.purpose == self._purpose else None
+        return state if state.digest == self._digest else None
 
-    def begin(
+    def start(
         self,
         plan: TrainingPlan,
-        before: HeldOutScore,
+        base_score: HeldOutScore,
         parent: ParentAdapter | None = None,
         parent_score: HeldOutScore | None = None,
     ) -> RunState:
-        """Clears what other runs left and notes this one. Raises DoppelError if the folder cannot be written."""
-        started = RunState(self._purpose, plan, before, parent, parent_score)
+        """Removes earlier runs and stores the state of this one. Raises DoppelError if the folder cannot be written."""
+        state = RunState(self._digest, plan, base_score, parent, parent_score)
         with translate_write_errors(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-            part = self.folder / f".{_FILE}"
-            part.write_bytes(msgspec.json.encode(started))
+            part = self.folder / f".{_PLAN}"
+            part.write_bytes(msgspec.json.encode(state))
             fsync_path(part)
-            part.replace(self.folder / _FILE)
+            part.replace(self.folder / _PLAN)
             fsync_path(self.folder)
-        return started
+        return state
 
-    def checkpoint(self) -> Path | None:
-        """The newest checkpoint that is whole, as is the best one, which it names; any that is not is removed."""
-        found = checkpoints(self.folder)
-        for step, path in [*found.items()]:
+    def latest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint whose best checkpoint still exists; removes those that cannot be used."""
+        by_step = list_checkpoints(self.folder)
+        for step, path in [*by_step.items()]:
             if not is_complete(path):
                 shutil.rmtree(path, ignore_errors=True)
-                del found[step]
-        while found:
-            _, newest = found.popitem()
-            best = msgspec.json.decode((newest / _STATE).read_bytes(), type=_State).best_global_step
+                del by_step[step]
+        while by_step:
+            _, newest = by_step.popitem()
+            best = msgspec.json.decode((newest / _TRAINER_STATE).read_bytes(), type=_TrainerState).best_global_step
             if best is None or (newest.parent / f"checkpoint-{best}").is_dir():
                 return newest
             shutil.rmtree(newest, ignore_errors=True)
         return None
 
-    def finish(self) -> None:
-        """Removes the folder; from the first moment on there is nothing to go on with."""
-        (self.folder / _FILE).unlink(missing_ok=True)
+    def remove(self) -> None:
+        """Removes the folder, the plan first, so that a half-removed run is never resumed."""
+        (self.folder / _PLAN).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
-    """Keeps every other process from training in `folder` while the block runs.
+    """Keeps other processes from training in `folder` within the block.
 
     Raises:
-        DoppelError: one is at it, or nothing can be written there.
+        DoppelError: another process trains there, or the lock cannot be written.
     """
-    if not folder.parent.is_dir():  # nothing to train on, as will be said
+    if not folder.parent.is_dir():  # no data set; reading it will say so
         yield
         return
     with translate_write_errors(folder.parent):
         lock = acquire_lock(folder.with_name(f".{folder.name}.lock"))
     if lock is None:
-        raise DoppelError(tr("{path}: another `doppel train` is at work there", path=folder))
+        raise DoppelError(tr("{path}: in use by another `doppel train`", path=folder))
     with lock:
         yield
 
 
-def checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoints in a folder by their step, the earliest first, whole or not."""
-    found = {int(match[1]): path for path in folder.glob("*") if (match := _CHECKPOINT.fullmatch(path.name))}
-    return dict(sorted(found.items()))
+def list_checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a folder by step, ascending, complete or not."""
+    by_step = {int(match[1]): path for path in folder.glob("*") if (match := _CHECKPOINT.fullmatch(path.name))}
+    return dict(sorted(by_step.items()))

@@ -1,7 +1,7 @@
-"""Whether a folder was written to its end: a list of its files and their digests, put there last.
+"""Marks a folder as complete: a list of its files with their digests, written last.
 
-When the marker is there, everything it lists was on the disk before it; a process that was killed, a full disk or a
-power cut leaves a folder without one. Knows files; knows nothing of what is in them.
+If the marker exists, everything in its list was on disk before it. A killed process, a full disk or a power cut leaves
+a folder without a marker.
 """
 
 import os
@@ -15,7 +15,7 @@ _MARKER = "whole.json"
 
 
 def mark_complete(folder: Path) -> None:
-    """Makes the folder's files survive a power cut, then says so in one step. Raises OSError."""
+    """Syncs the folder's files to disk, then writes the marker atomically. Raises OSError."""
     files = _files(folder)
     digests = {str(path.relative_to(folder)): file_digest(path) for path in files}
     for path in files:
@@ -31,11 +31,11 @@ def mark_complete(folder: Path) -> None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether every file that was sealed is there, as it was, and none beside them."""
+    """Whether the folder holds exactly the files in its marker, unchanged."""
     try:
         digests = msgspec.json.decode((folder / _MARKER).read_bytes(), type=dict[str, str])
-        there = {str(path.relative_to(folder)): path for path in _files(folder)}
-        return there.keys() == digests.keys() and all(file_digest(there[name]) == digests[name] for name in digests)
+        files = {str(path.relative_to(folder)): path for path in _files(folder)}
+        return files.keys() == digests.keys() and all(file_digest(files[name]) == digests[name] for name in digests)
     except (OSError, msgspec.MsgspecError):
         return False
 

@@ -1,7 +1,7 @@
-"""What a training will do, how long it will take and how much memory: `doppel train --plan`.
+"""`doppel train --plan`: what a training will do, how long it will take, and how much memory it will need.
 
-Loads what a training loads, does one of each thing that it does, and counts how often it will do it. Trains nothing
-and leaves nothing behind.
+Loads what a training loads, runs one of each operation that it performs, and counts how often each will be performed.
+Trains nothing and leaves no files.
 """
 
 from collections.abc import Sequence
@@ -10,174 +10,250 @@ from typing import Any
 
 import msgspec
 from peft import PeftModel
+from rich.table import Table
 
-import training.run.trainer  # noqa: F401  # a training has it in memory: a tenth of a gigabyte
+import training.run.trainer  # noqa: F401  # counts towards memory: a training has it loaded, 0.1 GB
 from doppel.config import Config
+from doppel.i18n import tr
 from doppel.models.base import choose_device
-from doppel.system.memory import peak_memory, total_memory
+from doppel.system.memory import gigabytes, peak_memory, total_memory
 from doppel.terminal import silence
 from training.lora.distributed import ProcessGroup, join_processes
-from training.lora.examples import Example, Step, micro_batches, plan_steps, spread_sample
+from training.lora.examples import Example, Step, count_tokens, micro_batches, plan_steps, spread_sample
 from training.lora.fsdp import is_sharded
 from training.lora.samples import SampleReplies
-from training.run.checkpoints import checkpoints
+from training.run.checkpoints import list_checkpoints
 from training.run.completion_marker import is_complete
 from training.run.plan import TrainingPlan, optimizer_steps
-from training.run.setup import PreparedRun, TrainingSetup, build_model, measure_and_plan, prepare_run, settings_for
+from training.run.report import duration, setting_rows
+from training.run.setup import (
+    PreparedRun,
+    TrainingSetup,
+    build_model,
+    choose_hyperparameters,
+    measure_and_plan,
+    prepare_run,
+)
 from training.run.speed import (
-    Clock,
+    ComputeCost,
+    DeviceTimer,
     compute_cost,
     scoring_seconds_per_mac,
     time_step_and_checkpoint,
     training_seconds_per_mac,
 )
-from training.run.timings import PhaseTimer
+from training.run.timings import PHASES, PhaseTimer, phase_title
+
+_MEMORY_MARGIN = 0.95  # of the device's memory can be used
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
-    """What is going to happen.
+    """What a training will do.
 
     Attributes:
-        plan: the settings, and the reasons of those that were chosen.
-        goes_on_from: step at which an interrupted training goes on; 0 for a new one.
+        plan: its settings, and the reasons of those that were chosen.
+        resumes_from: step of an interrupted training; 0 for a new one.
         sessions, messages, tokens: what there is to train on.
-        parts: seconds by part, if training does not stop early.
-        peak_memory_bytes: of the device; None where nobody can tell.
-        memory_bytes: of the device in all.
-        samples_replay: text for replay may have to be sampled first, which takes time that is not in `parts`.
+        phases: seconds by phase, if training does not stop early.
+        peak_memory_bytes: of the device; None if unknown.
+        memory_bytes: the device's total memory; None if unknown.
+        samples_replay: whether replay text may have to be sampled first, which takes time not in `phases`.
     """
 
     plan: TrainingPlan
-    goes_on_from: int
+    resumes_from: int = msgspec.field(name="goes_on_from")
     sessions: int
     messages: int
     tokens: int
-    parts: dict[str, float]
+    phases: dict[str, float] = msgspec.field(name="parts")
     peak_memory_bytes: int | None
     memory_bytes: int | None
     samples_replay: bool
 
     @property
     def seconds(self) -> float:
-        """Of all parts together."""
-        return sum(self.parts.values())
+        """Of all phases together."""
+        return sum(self.phases.values())
 
     def result(self) -> dict[str, Any]:
         """What `doppel train --plan --json` prints."""
-        parts = {name: round(seconds, 2) for name, seconds in self.parts.items()}
-        return {**msgspec.to_builtins(self), "parts": parts, "seconds": round(self.seconds, 1)}
+        phases = {name: round(seconds, 2) for name, seconds in self.phases.items()}
+        return {**msgspec.to_builtins(self), "parts": phases, "seconds": round(self.seconds, 1)}
 
 
-def forecast(config: Config, *, first_run: bool, origin: str | None, restart: bool) -> Forecast | None:
-    """Measures and counts; see `prepare_run` for what it raises. None in a process of several that does not lead.
+def make_forecast(config: Config, *, first_run: bool, start_from: str | None, restart: bool) -> Forecast | None:
+    """Measures and counts. Returns None in every process but the main one.
 
     Args:
         config: the configuration.
-        first_run: keep to `training.first_run_minutes`.
-        origin: the version or folder of an adapter to train on from.
-        restart: as if there were no interrupted training.
+        first_run: use the time limit `training.first_run_minutes`.
+        start_from: version or folder of an adapter to start from.
+        restart: ignore an interrupted training.
+
+    Raises:
+        As `prepare_run`.
     """
-    with join_processes(choose_device(config.model.device)) as ranks:
-        if not ranks.leads:
+    with join_processes(choose_device(config.model.device)) as processes:
+        if not processes.is_main:
             silence()
-        parts = PhaseTimer()
-        with parts("load"):
-            opened = prepare_run(config, first_run=first_run, origin=origin, ranks=ranks)
+        timer = PhaseTimer()
+        with timer.phase("load"):
+            prepared = prepare_run(config, first_run=first_run, start_from=start_from, processes=processes)
         if restart:
-            opened = msgspec.structs.replace(opened, started=None)
-        share = 0.0 if first_run else config.training.replay
-        material = _with_stand_ins(opened.material, share)
-        with parts("measure"):
-            model, plan = _model_and_plan(config, opened, material)
-        done = _done(opened.work.folder) if opened.started else 0
-        seconds = _count(opened, material, model, plan, done)
-        peak = _most(ranks, peak_memory(plan.device))
-        if not ranks.leads:
+            prepared = msgspec.structs.replace(prepared, state=None)
+        setup = _with_mock_replay(prepared.setup)
+        with timer.phase("measure"):
+            model, plan = _model_and_plan(prepared, setup)
+        steps_done = _steps_done(prepared.folder.folder) if prepared.state else 0
+        seconds = _seconds_by_phase(prepared, setup, model, plan, steps_done)
+        peak = _max_over_processes(processes, peak_memory(plan.device))
+        if not processes.is_main:
             return None
         return Forecast(
             plan=plan,
-            goes_on_from=done,
-            sessions=len(material.sessions["train"]),
-            messages=material.messages,
-            tokens=sum(len(example.ids) for example in material.train),
-            parts={**parts.seconds, **seconds},
+            resumes_from=steps_done,
+            sessions=len(setup.sessions["train"]),
+            messages=setup.messages,
+            tokens=count_tokens(setup.train),
+            phases={**timer.seconds, **seconds},
             peak_memory_bytes=peak,
             memory_bytes=total_memory(plan.device),
-            samples_replay=share > 0,
+            samples_replay=setup.settings.replay > 0,
         )
 
 
-def _done(folder: Path) -> int:
-    """The step of the newest whole checkpoint. Only looked at: a training may be writing there at this moment."""
-    return max((step for step, path in checkpoints(folder).items() if is_complete(path)), default=0)
+def settings_table(forecast: Forecast) -> Table:
+    """Each setting with its value and the reason for it."""
+    table = Table(title=tr("Settings"), title_justify="left")
+    for title in (tr("setting"), tr("value"), tr("chosen because")):
+        table.add_column(title, overflow="fold")
+    for row in setting_rows(forecast.plan):
+        table.add_row(*row)
+    return table
 
 
-def _model_and_plan(config: Config, opened: PreparedRun, material: TrainingSetup) -> tuple[PeftModel, TrainingPlan]:
-    if opened.started:
-        plan = opened.started.plan
-        return build_model(config, opened.base, plan.rank, plan.alpha, opened.start), plan
-    settings = settings_for(config, material, opened.base, opened.start)
-    model = build_model(config, opened.base, settings.rank.value, settings.alpha.value, opened.start)
-    return model, material.ranks.tell(measure_and_plan(config, settings, material, model))
+def time_table(forecast: Forecast) -> Table:
+    """Each phase of the training with its time."""
+    table = Table(title=tr("Estimated time"), title_justify="left", show_footer=True)
+    table.add_column(tr("phase"), tr("total"))
+    table.add_column(tr("time"), duration(forecast.seconds), justify="right")
+    for name in PHASES:
+        if forecast.phases[name] >= 0.05:
+            table.add_row(phase_title(name), duration(forecast.phases[name]))
+    return table
 
 
-def _count(
-    opened: PreparedRun, material: TrainingSetup, model: PeftModel, plan: TrainingPlan, done: int
+def summary_lines(forecast: Forecast) -> list[str]:
+    """Data, early stopping, resuming, replay and memory, one line each."""
+    plan = forecast.plan
+    lines = [
+        tr(
+            "{messages} messages of yours in {sessions} conversations, {tokens} tokens; {steps} steps on {device} in "
+            "{dtype}, {speed:.0f} tokens per second.",
+            messages=f"{forecast.messages:,}",
+            sessions=f"{forecast.sessions:,}",
+            tokens=f"{forecast.tokens:,}",
+            steps=f"{plan.steps:,}",
+            device=plan.device,
+            dtype=plan.dtype,
+            speed=plan.tokens_per_second,
+        ),
+        tr("Stops early after {checks} checks in a row without improvement.", checks=plan.patience),
+    ]
+    if forecast.resumes_from:
+        lines.append(tr("Resumes an interrupted training from step {step}.", step=forecast.resumes_from))
+    if forecast.samples_replay:
+        lines.append(tr("Sampling text for replay is not included; it is done once and cached."))
+    if forecast.peak_memory_bytes is not None:
+        lines.append(_memory_line(forecast.peak_memory_bytes, forecast.memory_bytes))
+    return lines
+
+
+def _memory_line(peak: int, total: int | None) -> str:
+    if total is None:
+        return tr("Memory: about {peak}.", peak=gigabytes(peak))
+    if peak > total * _MEMORY_MARGIN:
+        return tr(
+            "Memory: needs about {peak}, found {total}; use a smaller base model, or lower training.max_length or "
+            "training.rank.",
+            peak=gigabytes(peak),
+            total=gigabytes(total),
+        )
+    return tr("Memory: about {peak} of {total}.", peak=gigabytes(peak), total=gigabytes(total))
+
+
+def _steps_done(folder: Path) -> int:
+    """The step of the newest complete checkpoint. Changes nothing, as a training may be running there."""
+    return max((step for step, path in list_checkpoints(folder).items() if is_complete(path)), default=0)
+
+
+def _model_and_plan(prepared: PreparedRun, setup: TrainingSetup) -> tuple[PeftModel, TrainingPlan]:
+    base, start = prepared.base, prepared.start
+    if prepared.state:
+        plan = prepared.state.plan
+        return build_model(setup, base, plan.rank, plan.alpha, start), plan
+    hyperparameters = choose_hyperparameters(setup, base, start)
+    model = build_model(setup, base, hyperparameters.rank.value, hyperparameters.alpha.value, start)
+    return model, setup.processes.broadcast(measure_and_plan(setup, hyperparameters, model))
+
+
+def _seconds_by_phase(
+    prepared: PreparedRun, setup: TrainingSetup, model: PeftModel, plan: TrainingPlan, steps_done: int
 ) -> dict[str, float]:
-    """Seconds of every part but loading; `done` steps are behind us."""
-    clock, work, count = Clock(plan.device), compute_cost(model), material.ranks.count
-    epoch = plan_steps(material.train, plan.sessions_per_step, plan.tokens_per_batch, plan.seed)
-    if opened.started:
-        unit = training_seconds_per_mac(model, epoch, clock)
+    """Seconds of every phase but loading, after the first `steps_done` steps."""
+    timer, cost, world_size = DeviceTimer(plan.device), compute_cost(model), setup.processes.world_size
+    epoch = plan_steps(setup.train, plan.sessions_per_step, plan.tokens_per_batch, plan.seed)
+    if prepared.state:
+        train_mac = training_seconds_per_mac(model, epoch, timer)
     else:
-        unit = sum(len(one.ids) for one in material.train) / plan.tokens_per_second / work.of(material.train) * count
-    step, write = time_step_and_checkpoint(model, epoch, clock)
-    held_out = spread_sample(material.validation, plan.check_tokens)
-    score = (
-        scoring_seconds_per_mac(model, micro_batches([*held_out, *material.test], plan.tokens_per_batch), clock) / count
-    )
-    steps = optimizer_steps(plan, material.train)[done:]
-    checks = _checks(plan, done)
-    before = 0 if opened.started else 2 if opened.start else 1
+        train_mac = count_tokens(setup.train) / plan.tokens_per_second / cost.of(setup.train) * world_size
+    step, checkpoint = time_step_and_checkpoint(model, epoch, timer)
+    held_out = spread_sample(setup.validation, plan.check_tokens)
+    scored = micro_batches([*held_out, *setup.test], plan.tokens_per_batch)
+    score_mac = scoring_seconds_per_mac(model, scored, timer) / world_size
+    steps = optimizer_steps(plan, setup.train)[steps_done:]
+    checks = _remaining_checks(plan, steps_done)
+    scores_before = 0 if prepared.state else 2 if prepared.start else 1
     seconds = {
-        "score_before": before * score * work.of(material.test),
-        "steps": unit / count * _work(model, steps) + len(steps) * step,
-        "validations": checks * score * work.of(held_out),
-        "samples": checks * _sample_seconds(material, model, plan, clock),
-        "checkpoints": checks * write,
-        "score_after": score * work.of(material.test),
-        "publish": write,
+        "score_before": scores_before * score_mac * cost.of(setup.test),
+        "steps": train_mac / world_size * _cost_of_steps(cost, steps) + len(steps) * step,
+        "validations": checks * score_mac * cost.of(held_out),
+        "samples": checks * _sample_seconds(setup, model, plan, timer),
+        "checkpoints": checks * checkpoint,
+        "score_after": score_mac * cost.of(setup.test),
+        "publish": checkpoint,
     }
-    return {**seconds, "measure": 0.0} if opened.started else seconds
+    return {**seconds, "measure": 0.0} if prepared.state else seconds
 
 
-def _checks(plan: TrainingPlan, done: int) -> int:
-    """Validations to come; the last step is always one."""
-    return -(-plan.steps // plan.steps_between_checks) - done // plan.steps_between_checks
+def _remaining_checks(plan: TrainingPlan, steps_done: int) -> int:
+    """Validations still to come; the last step always has one."""
+    return -(-plan.steps // plan.steps_between_checks) - steps_done // plan.steps_between_checks
 
 
-def _work(model: PeftModel, steps: Sequence[Step]) -> float:
-    work = compute_cost(model)
-    return sum(work.of(group) for step in steps for group in step)
+def _cost_of_steps(cost: ComputeCost, steps: Sequence[Step]) -> float:
+    return sum(cost.of(group) for step in steps for group in step)
 
 
-def _sample_seconds(material: TrainingSetup, model: PeftModel, plan: TrainingPlan, clock: Clock) -> float:
+def _sample_seconds(setup: TrainingSetup, model: PeftModel, plan: TrainingPlan, timer: DeviceTimer) -> float:
     base = model.get_base_model()
     if is_sharded(base):
         return 0.0
-    situations = material.sessions["validation"] or material.sessions["train"]
-    return clock.time(SampleReplies(base, material.transcript, situations, 2, plan.seed))  # type: ignore[arg-type]
+    sessions = setup.sessions["validation"] or setup.sessions["train"]
+    return timer.time(SampleReplies(base, setup.transcript, sessions, 2, plan.seed))  # type: ignore[arg-type]
 
 
-def _with_stand_ins(material: TrainingSetup, share: float) -> TrainingSetup:
-    """The material with as much replay as there will be: the owner's tokens in its place, with loss on all of them."""
+def _with_mock_replay(setup: TrainingSetup) -> TrainingSetup:
+    """The setup with the owner's tokens in place of replay text, as many, with loss on all of them."""
+    share = setup.settings.replay
     if not share:
-        return material
-    tokens = round(sum(len(example.ids) for example in material.train) * share / (1 - share))
-    stand_ins = [Example(one.ids, [0] + [1] * (len(one.ids) - 1), 0) for one in spread_sample(material.train, tokens)]
-    return msgspec.structs.replace(material, train=[*material.train, *stand_ins])
+        return setup
+    tokens = round(count_tokens(setup.train) * share / (1 - share))
+    sample = spread_sample(setup.train, tokens)
+    replay = [Example(example.ids, [0] + [1] * (len(example.ids) - 1), 0) for example in sample]
+    return msgspec.structs.replace(setup, train=[*setup.train, *replay])
 
 
-def _most(ranks: ProcessGroup, value: int | None) -> int | None:
-    values = ranks.collect(value)
-    return None if None in values else max(one for one in values if one is not None)
+def _max_over_processes(processes: ProcessGroup, value: int | None) -> int | None:
+    values = processes.all_gather(value)
+    return None if None in values else max(number for number in values if number is not None)

@@ -1,7 +1,7 @@
-"""What a training run will do: settings from the size of data and model, steps from the time allowed.
+"""The plan of a training run: settings by the size of data and model, steps by the time limit.
 
-A plan is made once, before the first step, and kept beside the checkpoints: a resumed run follows the same
-one, whatever the machine measures then.
+It is made once, before the first step, and stored beside the checkpoints. A resumed run follows the same plan,
+whatever the machine measures then.
 """
 
 import math
@@ -13,12 +13,12 @@ import torch
 
 from doppel.config import TrainingSettings
 from doppel.i18n import tr
-from training.lora.examples import Example, Step, plan_steps
-from training.lora.settings import Settings
+from training.lora.examples import Example, Step, count_tokens, plan_steps
+from training.lora.settings import Hyperparameters
 from training.run.speed import compute_cost
 
-_FEWEST_STEPS = 45  # below this a cosine schedule has no room: smaller steps teach more than fewer
-_SHARE_FOR_STEPS = 0.8  # of the time allowed; the rest goes to validation, samples and checkpoints
+_MIN_STEPS = 45  # with fewer a cosine schedule has no room: smaller steps teach more
+_SHARE_FOR_STEPS = 0.8  # of the time limit; the rest goes to validation, samples and checkpoints
 _CHECK_TOKENS = 16_000
 
 
@@ -32,14 +32,15 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
         max_length: tokens of the longest example.
         steps: optimizer steps of the whole run.
         warmup_steps: steps of linear warm-up.
-        steps_between_checks: steps between validations; each leaves a checkpoint.
+        steps_between_checks: steps between validations; each validation saves a checkpoint.
         check_tokens: tokens of held-out examples in one validation.
-        patience: validations without improvement after which training stops.
-        seed: of the order of examples and the LoRA's start.
+        patience: training stops after so many validations without improvement.
+        seed: of the order of examples and the LoRA's initial weights.
         device, dtype: where and in what the model computes.
         tokens_per_second: training speed measured before the first step.
-        epochs: passes over the training examples that `steps` amount to.
-        quantize: how the base was quantised, None for not at all.
+        epochs: passes over the training examples in `steps`.
+        threads: of the CPU.
+        quantize: how the base is quantised; None if it is not.
         began_at: when the plan was made, UTC, ISO 8601; it names the run.
         reasons: for people, why each setting that config.yaml leaves open has its value.
     """
@@ -68,10 +69,10 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_plan(
     training: TrainingSettings,
-    settings: Settings,
+    hyperparameters: Hyperparameters,
     *,
-    items: Sequence[Example],
-    most_tokens: float,
+    examples: Sequence[Example],
+    max_tokens: float,
     is_short: bool,
     tokens_per_second: float,
     tokens_per_batch: int,
@@ -79,37 +80,37 @@ def make_plan(
     dtype: torch.dtype,
     now: datetime,
 ) -> TrainingPlan:
-    """The plan for training on `items`.
+    """The plan for training on `examples`.
 
     Args:
-        training: config.yaml's section, for what has no recommendation.
-        settings: what was chosen.
-        items: the training examples.
-        most_tokens: where to stop, `math.inf` to train all the epochs.
-        is_short: check on less, as there is little time.
+        training: the `training` section of config.yaml, for settings without a recommendation.
+        hyperparameters: configured or recommended.
+        examples: to train on.
+        max_tokens: where to stop; `math.inf` to train all epochs.
+        is_short: validate on less, because time is short.
         tokens_per_second: training speed of this machine.
-        tokens_per_batch: tokens of one micro-batch.
+        tokens_per_batch: tokens in one micro-batch.
         device, dtype: where and in what the model computes.
         now: the time, UTC.
     """
-    epoch_tokens = sum(len(example.ids) for example in items)
-    tokens = min(epoch_tokens * settings.epochs.value, most_tokens)
-    count = max(1, round(len(items) * tokens / epoch_tokens))
-    per_step, reasons = settings.sessions_per_step.value, settings.reasons()
-    if settings.sessions_per_step.reason is not None and count // per_step < _FEWEST_STEPS:
-        per_step = max(1, count // _FEWEST_STEPS)
+    epoch_tokens = count_tokens(examples)
+    tokens = min(epoch_tokens * hyperparameters.epochs.value, max_tokens)
+    count = max(1, round(len(examples) * tokens / epoch_tokens))
+    per_step, reasons = hyperparameters.sessions_per_step.value, hyperparameters.reasons()
+    if hyperparameters.sessions_per_step.reason is not None and count // per_step < _MIN_STEPS:
+        per_step = max(1, count // _MIN_STEPS)
         reasons["sessions_per_step"] = tr("few conversations: smaller steps, so that there are enough of them")
-    if tokens < epoch_tokens * settings.epochs.value:
-        reasons["epochs"] = tr("as far as the time allowed goes")
+    if tokens < epoch_tokens * hyperparameters.epochs.value:
+        reasons["epochs"] = tr("as many as fit into the time limit")
     steps = max(1, math.ceil(count / per_step))
     checks = 3 if steps < 200 else 10
     return TrainingPlan(
-        rank=settings.rank.value,
-        alpha=settings.alpha.value,
-        learning_rate=settings.learning_rate.value,
+        rank=hyperparameters.rank.value,
+        alpha=hyperparameters.alpha.value,
+        learning_rate=hyperparameters.learning_rate.value,
         sessions_per_step=per_step,
         tokens_per_batch=tokens_per_batch,
-        max_length=settings.max_length.value,
+        max_length=hyperparameters.max_length.value,
         steps=steps,
         warmup_steps=max(1, round(steps * 0.03)),
         steps_between_checks=max(1, math.ceil(steps / checks)),
@@ -119,7 +120,7 @@ def make_plan(
         device=device,
         dtype=str(dtype).removeprefix("torch."),
         tokens_per_second=tokens_per_second,
-        epochs=count / len(items),
+        epochs=count / len(examples),
         threads=torch.get_num_threads(),
         quantize=training.quantize,
         began_at=now.isoformat(timespec="seconds"),
@@ -127,21 +128,21 @@ def make_plan(
     )
 
 
-def tokens_per_second(model: torch.nn.Module, items: Sequence[Example], seconds: float) -> float:
-    """Training speed over all of `items`, from the seconds that a multiply-add takes (`training.run.speed`)."""
-    return sum(len(example.ids) for example in items) / (compute_cost(model).of(items) * seconds)
+def tokens_per_second(model: torch.nn.Module, examples: Sequence[Example], seconds_per_mac: float) -> float:
+    """Training speed over all the examples, from the seconds per multiply-add (see `training.run.speed`)."""
+    return count_tokens(examples) / (compute_cost(model).of(examples) * seconds_per_mac)
 
 
 def token_budget(minutes: float | None, speed: float) -> float:
-    """Training tokens that fit into the time allowed, validation and checkpoints beside them; infinite without one."""
+    """Training tokens that fit into the time limit beside validation and checkpoints; infinite without a limit."""
     return math.inf if minutes is None else minutes * 60 * _SHARE_FOR_STEPS * speed
 
 
-def optimizer_steps(plan: TrainingPlan, items: Sequence[Example]) -> list[Step]:
-    """The optimizer steps of a plan; the same items give the same steps."""
+def optimizer_steps(plan: TrainingPlan, examples: Sequence[Example]) -> list[Step]:
+    """The optimizer steps of a plan; the same examples give the same steps."""
     steps: list[Step] = []
     epoch = 0
     while len(steps) < plan.steps:
-        steps += plan_steps(items, plan.sessions_per_step, plan.tokens_per_batch, plan.seed + epoch)
+        steps += plan_steps(examples, plan.sessions_per_step, plan.tokens_per_batch, plan.seed + epoch)
         epoch += 1
     return steps[: plan.steps]

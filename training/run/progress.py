@@ -1,9 +1,10 @@
-"""What the user sees and may do while a model trains: a progress bar, samples, Ctrl-C. Decides nothing else."""
+"""What the user sees and can do while a model trains: progress bar, sample replies, Ctrl-C."""
 
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from types import FrameType
 from typing import Any
 
@@ -16,24 +17,30 @@ from doppel.terminal import print_status
 from training.run.timings import PhaseTimer
 from training.run.trainer import METRIC, PersonaTrainer
 
-_GO_ON, _OVERDUE, _STOP = range(3)
+
+class Decision(IntEnum):
+    """Whether a training goes on after a step; of several processes' decisions the largest counts."""
+
+    CONTINUE = 0
+    TIME_IS_UP = 1
+    STOP = 2
 
 
 class TrainingProgress(TrainerCallback, ExportableState):
-    """Shows a run's progress, prints samples at every validation, and ends it in order when asked to.
+    """Shows a run's progress, prints sample replies at every validation, and stops the run cleanly on request.
 
     Args:
         bar: the display to draw in.
-        samples: gives a few lines the model would write now.
+        samples: returns a few lines that the model would write now.
         stop: set by a signal.
-        seconds_allowed: wall-clock time after which the run ends, in case the plan's estimate was wrong; what an
-            interrupted run used up to its last checkpoint counts.
-        parts: counts the seconds of steps and samples, and what is left as checkpoints.
-        agree: makes the largest of all processes' wishes everybody's, so that all end after the same step.
+        max_seconds: time limit, in case the plan's estimate was wrong. Time that an interrupted run used up to its
+            last checkpoint counts.
+        timer: counts steps and samples, and everything else as checkpoints.
+        agree: turns one process's decision into everyone's, so that all stop after the same step.
 
     Attributes:
-        stopped: whether the run was ended by a signal.
-        seconds_before: used by the processes that this one goes on from.
+        stopped: whether the run was stopped by a signal.
+        seconds_before: training time of the interrupted processes before this one.
     """
 
     def __init__(
@@ -41,20 +48,20 @@ class TrainingProgress(TrainerCallback, ExportableState):
         bar: Progress,
         samples: Callable[[], list[str]],
         stop: "StopRequest",
-        seconds_allowed: float | None,
-        parts: PhaseTimer,
+        max_seconds: float | None,
+        timer: PhaseTimer,
         *,
         agree: Callable[[int], int] = int,
     ) -> None:
         self._bar = bar
         self._samples = samples
         self._stop = stop
-        self._seconds_allowed = seconds_allowed
-        self._started = time.monotonic()
+        self._max_seconds = max_seconds
+        self._began = time.monotonic()
         self._task = bar.add_task(tr("Training"), total=None, rate="")
         self._bits = ""
         self.trainer: PersonaTrainer | None = None
-        self._parts = parts
+        self._timer = timer
         self._agree = agree
         self.stopped = False
         self.seconds_before = 0.0
@@ -62,34 +69,34 @@ class TrainingProgress(TrainerCallback, ExportableState):
     @property
     def tokens_per_second(self) -> float:
         """Speed of the training steps alone, without validation, checkpoints and samples."""
-        seen = self.trainer.tokens_seen if self.trainer else 0
-        seconds = self._parts.seconds["steps"]
-        return seen / seconds if seconds else 0.0
+        tokens = self.trainer.tokens_seen if self.trainer else 0
+        seconds = self._timer.seconds["steps"]
+        return tokens / seconds if seconds else 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Draws the bar at the step the run starts from; ends it there if its time had been used up."""
+        """Draws the bar at the step the run starts from; ends the run if its time was already used up."""
         self._bar.update(self._task, total=state.max_steps, completed=state.global_step)
-        if self._agree(self._wish()) == _OVERDUE:
+        if self._agree(self._decision()) == Decision.TIME_IS_UP:
             control.should_training_stop = True
         return control
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Starts the clock of a step."""
-        self._parts.enter("steps")
+        """Starts timing a step."""
+        self._timer.switch_to("steps")
         return control
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Counts the step; asks for a checkpoint and the end if a signal came or time is up."""
-        self._parts.enter("checkpoints")
-        wish = self._agree(self._wish())
-        self.stopped = wish == _STOP
-        if wish != _GO_ON:
+        """Counts the step; saves a checkpoint and ends the run after a signal or when time is up."""
+        self._timer.switch_to("checkpoints")
+        decision = self._agree(self._decision())
+        self.stopped = decision == Decision.STOP
+        if decision != Decision.CONTINUE:
             control.should_save = True
             control.should_training_stop = True
         self._bar.update(self._task, completed=state.global_step)
@@ -103,7 +110,7 @@ class TrainingProgress(TrainerCallback, ExportableState):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> TrainerControl:
-        """Shows loss, bits per byte and speed beside the bar."""
+        """Shows loss, speed and bits per byte beside the bar."""
         if logs and "loss" in logs:
             text = tr("loss {loss:.2f} · {speed:.0f} tokens/s", loss=logs["loss"], speed=self.tokens_per_second)
             self._bar.update(self._task, rate=f"{text}{self._bits}")
@@ -117,63 +124,63 @@ class TrainingProgress(TrainerCallback, ExportableState):
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> TrainerControl:
-        """Prints what the persona would say by now."""
+        """Prints the score of a validation and what the persona would write now."""
         bits = (metrics or {}).get(METRIC, 0.0)
         self._bits = tr(" · {bits:.3f} bits per byte", bits=bits)
         print_status(
             tr(
-                "Step {step} of {steps}: {bits:.3f} bits per byte on messages it has not seen",
+                "Step {step} of {steps}: {bits:.3f} bits per byte on the validation messages",
                 step=state.global_step,
                 steps=state.max_steps,
                 bits=bits,
             )
         )
-        if not self._stop.asked:
-            with self._parts("samples"):
+        if not self._stop.requested:
+            with self._timer.phase("samples"):
                 for line in self._samples():
                     print_status(line)
         return control
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the time used so far."""
+        """What a checkpoint stores: the training time so far."""
         return {"args": {}, "attributes": {"seconds_before": self._seconds_used()}}
 
-    def _wish(self) -> int:
-        if self._stop.asked:
-            return _STOP
-        overdue = self._seconds_allowed is not None and self._seconds_used() > self._seconds_allowed
-        return _OVERDUE if overdue else _GO_ON
+    def _decision(self) -> Decision:
+        if self._stop.requested:
+            return Decision.STOP
+        is_overdue = self._max_seconds is not None and self._seconds_used() > self._max_seconds
+        return Decision.TIME_IS_UP if is_overdue else Decision.CONTINUE
 
     def _seconds_used(self) -> float:
-        return self.seconds_before + time.monotonic() - self._started
+        return self.seconds_before + time.monotonic() - self._began
 
 
 class StopRequest:
-    """Whether somebody asked the run to end."""
+    """Whether the run was asked to stop."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turns Ctrl-C or SIGTERM into a wish to stop after this step; a Ctrl-C after that interrupts at once.
+    """Turns Ctrl-C or SIGTERM into a request to stop after this step; a further Ctrl-C interrupts at once.
 
-    A second SIGTERM does not: a process started by make gets each one twice, from the group and from make.
+    A second SIGTERM does not interrupt: a process started by make gets each one twice, from the group and from make.
     """
     stop = StopRequest()
 
-    def ask(number: int, _: FrameType | None) -> None:
-        if stop.asked:
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if stop.requested:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             return
-        stop.asked = True
+        stop.requested = True
         print_status(tr("Stopping after this step; press Ctrl-C again to stop at once."))
 
-    before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

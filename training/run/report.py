@@ -1,4 +1,4 @@
-"""What report.html says of a training: its outcome, its curves, its settings, and where the time went."""
+"""The sections of report.html about a training: outcome, curves, settings, and time by phase."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,35 +15,35 @@ from training.run.timings import PhaseTimer, phase_title
 SETTINGS = ("rank", "alpha", "learning_rate", "epochs", "sessions_per_step", "max_length")
 
 
-def report_sections(started: RunState, after: HeldOutScore, folder: Path, parts: PhaseTimer) -> list[Section]:
+def report_sections(state: RunState, score: HeldOutScore, folder: Path, timer: PhaseTimer) -> list[Section]:
     """The sections of one training.
 
     Args:
-        started: its plan, and the score of the untrained base.
-        after: the score of the adapter.
-        folder: where its metrics.jsonl lies.
-        parts: where the time went in this process.
+        state: its plan, and the score of the base model.
+        score: of the adapter.
+        folder: of metrics.jsonl.
+        timer: seconds by phase in this process.
     """
-    lines = list(read_metrics(folder / FILE))
-    sections = [Section(tr("Outcome"), figures(_outcome(started.before, after, lines)))]
-    if drawn := [chart for chart in _curves(lines) if chart]:
+    rows = list(read_metrics(folder / FILE))
+    sections = [Section(tr("Outcome"), figures(_outcome(state.base_score, score, rows)))]
+    if drawn := [chart for chart in _curves(rows) if chart]:
         sections.append(Section(tr("Curves"), charts(drawn)))
-    titles = (tr("setting"), tr("value"), tr("from"))
-    sections.append(Section(tr("Settings"), table(titles, setting_rows(started.plan))))
-    spent = [(phase_title(name), duration(seconds)) for name, seconds in parts.seconds.items() if seconds >= 0.05]
-    sections.append(Section(tr("Where the time went"), table((tr("part"), tr("time")), spent)))
+    titles = (tr("setting"), tr("value"), tr("chosen because"))
+    sections.append(Section(tr("Settings"), table(titles, setting_rows(state.plan))))
+    phases = [(phase_title(name), duration(seconds)) for name, seconds in timer.seconds.items() if seconds >= 0.05]
+    sections.append(Section(tr("Time"), table((tr("phase"), tr("time")), phases)))
     return sections
 
 
 def setting_rows(plan: TrainingPlan) -> list[tuple[str, str, str]]:
-    """Name, value and origin of every setting that config.yaml may leave open."""
+    """Name, value and reason of each setting that config.yaml may leave open."""
     return [
         (name, f"{getattr(plan, name):.4g}", plan.reasons.get(name) or tr("set in config.yaml")) for name in SETTINGS
     ]
 
 
 def duration(seconds: float) -> str:
-    """A time for people: seconds, minutes or hours."""
+    """A duration for people, in seconds, minutes or hours."""
     if seconds < 100:
         return tr("{seconds:.1f} s", seconds=seconds)
     if seconds < 6000:
@@ -51,29 +51,29 @@ def duration(seconds: float) -> str:
     return tr("{hours:.1f} h", hours=seconds / 3600)
 
 
-def _outcome(before: HeldOutScore, after: HeldOutScore, lines: Sequence[MetricsRow]) -> list[tuple[str, str]]:
-    told = [
-        (tr("bits per byte, untrained base"), f"{before.bits_per_byte:.3f}"),
-        (tr("bits per byte, adapter"), f"{after.bits_per_byte:.3f}"),
-        (tr("change"), f"{after.bits_per_byte / before.bits_per_byte - 1:+.1%}"),
+def _outcome(base: HeldOutScore, adapter: HeldOutScore, rows: Sequence[MetricsRow]) -> list[tuple[str, str]]:
+    outcome = [
+        (tr("base model, bits per byte on test messages"), f"{base.bits_per_byte:.3f}"),
+        (tr("adapter, bits per byte on test messages"), f"{adapter.bits_per_byte:.3f}"),
+        (tr("change"), f"{adapter.bits_per_byte / base.bits_per_byte - 1:+.1%}"),
     ]
-    if lines:
-        last = lines[-1]
-        told.append((tr("tokens trained on"), f"{last.tokens:,}"))
-        told.append((tr("epochs"), f"{last.epoch:.2f}"))
-        told.append((tr("time"), duration(last.seconds)))
-    return told
+    if rows:
+        last = rows[-1]
+        outcome.append((tr("tokens trained on"), f"{last.tokens:,}"))
+        outcome.append((tr("epochs"), f"{last.epoch:.2f}"))
+        outcome.append((tr("time"), duration(last.seconds)))
+    return outcome
 
 
-def _curves(lines: Sequence[MetricsRow]) -> list[str]:
+def _curves(rows: Sequence[MetricsRow]) -> list[str]:
     step = tr("step")
 
     def points(name: str) -> list[tuple[float, float]]:
-        return [(line.step, value) for line in lines if (value := getattr(line, name)) is not None]
+        return [(row.step, value) for row in rows if (value := getattr(row, name)) is not None]
 
     return [
-        line_chart(tr("Loss in training, nats a token"), step, points("loss"), is_noisy=True),
-        line_chart(tr("Bits per byte of messages it has not seen"), step, points("bits_per_byte"), show_values=True),
+        line_chart(tr("Training loss, nats per token"), step, points("loss"), is_noisy=True),
+        line_chart(tr("Bits per byte on validation messages"), step, points("bits_per_byte"), show_values=True),
         line_chart(tr("Learning rate"), step, points("learning_rate")),
-        line_chart(tr("Tokens a second"), step, points("tokens_per_second"), is_noisy=True),
+        line_chart(tr("Tokens per second"), step, points("tokens_per_second"), is_noisy=True),
     ]

@@ -1,9 +1,8 @@
 """From a data set to a published adapter: load, score, plan, train, score again, publish."""
 
 import shutil
-from collections import Counter
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ import torch
 from peft import PeftModel
 
 from doppel.adapters.checkpoint import describe_checkpoints
-from doppel.adapters.guard import build_guard
-from doppel.adapters.habits import read_habits, write_habits
-from doppel.adapters.versions import Manifest, list_versions, publishing
+from doppel.adapters.habits import read_habits
+from doppel.adapters.versions import Manifest
 from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -23,38 +21,38 @@ from doppel.models.base import choose_device
 from doppel.system.memory import peak_memory
 from doppel.system.write_errors import translate_write_errors
 from doppel.terminal import print_status, progress, silence
-from doppel.transcript import Header
-from training.dataset.files import dataset_digest
-from training.lora.bits_per_byte import HeldOutScore, score
+from training.lora.bits_per_byte import HeldOutScore, score_examples
 from training.lora.data_parallel import score_in_parallel
 from training.lora.distributed import ProcessGroup, join_processes
-from training.lora.examples import spread_sample
+from training.lora.examples import count_tokens, spread_sample
 from training.lora.fsdp import is_sharded
 from training.lora.packing import tokens_per_batch
 from training.lora.samples import SampleReplies
 from training.run.checkpoints import RunFolder, RunState, lock_run_folder
+from training.run.folders import run_folder, tracking_folder
+from training.run.metrics import MetricsRecorder
 from training.run.plan import TrainingPlan, optimizer_steps
 from training.run.progress import TrainingProgress, stop_on_signals
-from training.run.record import publish_record, recording
-from training.run.report import report_sections
+from training.run.publish import make_manifest, publish_adapter
+from training.run.report import duration, report_sections
 from training.run.setup import (
+    PreparedRun,
     TrainingSetup,
     build_model,
+    choose_hyperparameters,
     measure_and_plan,
     prepare_run,
-    run_folder,
-    settings_for,
     with_replay,
 )
 from training.run.timings import PhaseTimer
-from training.run.trackers import check_trackers
+from training.run.trackers import check_trackers, tracking
 from training.run.trainer import PersonaTrainer
 
-_HEADER_VALUES = 1000
+_SAMPLES = 2
 
 
 class TrainingInterrupted(DoppelError):
-    """The user stopped the run; it can be continued."""
+    """The user stopped the run; it can be resumed."""
 
     exit_code = 130
 
@@ -63,215 +61,184 @@ def run_training(
     config: Config,
     *,
     first_run: bool = False,
-    origin: str | None = None,
+    start_from: str | None = None,
     restart: bool = False,
     in_use: bool = True,
 ) -> dict[str, Any]:
-    """Trains on `data/<persona>/` and publishes the adapter; continues an interrupted run.
+    """Trains on `data/<persona>/` and publishes the adapter; resumes an interrupted run.
 
     Args:
         config: the configuration.
-        first_run: keep to `training.first_run_minutes`, for a first doppelgänger to talk to.
-        origin: the version or folder of an adapter to train on from.
-        restart: forget an interrupted run instead.
-        in_use: whether the adapter comes into use at once, or is published only.
+        first_run: use the time limit `training.first_run_minutes`.
+        start_from: version or folder of an adapter to start from.
+        restart: discard an interrupted run.
+        in_use: whether the adapter comes into use at once, or is only published.
 
     Returns:
-        What `doppel train --json` prints; nothing in a process of several that does not lead.
+        What `doppel train --json` prints; empty in every process but the main one.
 
     Raises:
-        UserError: no data set, or too little in it. AdapterRefused: `origin` cannot be trained on.
-        DoppelError: another process trains there, or nothing can be written. TrainingInterrupted: stopped by a signal.
+        UserError: there is no data set, or too little in it. AdapterRefused: `start_from` cannot be trained on.
+        DoppelError: another process trains there, or something cannot be written.
+        TrainingInterrupted: a signal stopped the run.
     """
-    if first_run:
-        config = _without_replay(config)
-    folder = run_folder(config)
-    with join_processes(choose_device(config.model.device)) as ranks:
-        if ranks.leads:
+    folder = run_folder(config.data_dir)
+    with join_processes(choose_device(config.model.device)) as processes:
+        if processes.is_main:
             with lock_run_folder(folder):
                 if restart:
                     shutil.rmtree(folder, ignore_errors=True)
-                return _run(config, first_run, origin, ranks, in_use=in_use)
+                return _run(config, processes, first_run=first_run, start_from=start_from, in_use=in_use)
         silence()
-        with suppress(TrainingInterrupted):  # the leader says so
-            _run(config, first_run, origin, ranks, in_use=in_use)
+        with suppress(TrainingInterrupted):  # the main process reports it
+            _run(config, processes, first_run=first_run, start_from=start_from, in_use=in_use)
         return {}
 
 
-def _run(config: Config, first_run: bool, origin: str | None, ranks: ProcessGroup, *, in_use: bool) -> dict[str, Any]:
-    parts = PhaseTimer()
+def _run(
+    config: Config, processes: ProcessGroup, *, first_run: bool, start_from: str | None, in_use: bool
+) -> dict[str, Any]:
+    timer = PhaseTimer()
     check_trackers(config.training.track)
-    with parts("load"):
-        opened = prepare_run(config, first_run=first_run, origin=origin, ranks=ranks)
-        base, work, start, started = opened.base, opened.work, opened.start, opened.started
-        material = with_replay(config, opened.material, base)
-    with parts("score_before"):
-        before = started.before if started else _score(base, material, tr("Scoring the untrained base"))
-    with parts("measure"):
-        if started:
-            model = build_model(config, base, started.plan.rank, started.plan.alpha, start)
-        else:
-            settings = settings_for(config, material, base, start)
-            model = build_model(config, base, settings.rank.value, settings.alpha.value, start)
-    if started is None:
-        with parts("score_before"):
-            at_start = _score(model, material, tr("Scoring the adapter to start from")) if start else None
-        with parts("measure"):
-            plan = ranks.tell(measure_and_plan(config, settings, material, model))
-            parent = start.parent if start else None
-            started = ranks.tell(work.begin(plan, before, parent, at_start) if ranks.leads else None)
-            assert started is not None
-    _announce(started.plan, material)
-    watch = _train(config, model, started, material, work=work, parts=parts)
-    with parts("score_after"):
-        after = _score(model, material, tr("Scoring the adapter"))
-    if not ranks.leads:
+    with timer.phase("load"):
+        prepared = prepare_run(config, first_run=first_run, start_from=start_from, processes=processes)
+        setup = with_replay(prepared.setup, prepared.base)
+    model, state = _start_or_resume(prepared, setup, timer)
+    manifest = make_manifest(config.persona.name, config.archive_digest, setup, state)
+    _print_plan(state.plan, setup)
+    shown = _train(model, state, setup, prepared.folder, manifest=manifest, timer=timer)
+    with timer.phase("score_after"):
+        score = _score(model, setup, tr("Scoring the adapter"))
+    if not processes.is_main:
         return {}
-    with parts("publish"):
-        folder = _publish(config, model, started, material, after, parts=parts, in_use=in_use)
-        work.finish()
-    return _result(started, after, folder, watch, parts)
+    with timer.phase("publish"):
+        report = report_sections(state, score, setup.run_folder, timer)
+        adapter = publish_adapter(
+            config.adapters_dir, model, manifest, setup, score=score, report=report, in_use=in_use
+        )
+        prepared.folder.remove()
+    _print_result(state, score, adapter)
+    return _result(state, score, adapter, shown, timer)
+
+
+def _start_or_resume(prepared: PreparedRun, setup: TrainingSetup, timer: PhaseTimer) -> tuple[PeftModel, RunState]:
+    """The model to train and the state of its run, which a new run stores in its folder."""
+    base, start, state = prepared.base, prepared.start, prepared.state
+    if state is not None:
+        with timer.phase("measure"):
+            return build_model(setup, base, state.plan.rank, state.plan.alpha, start), state
+    with timer.phase("score_before"):
+        base_score = _score(base, setup, tr("Scoring the base model"))
+    with timer.phase("measure"):
+        hyperparameters = choose_hyperparameters(setup, base, start)
+        model = build_model(setup, base, hyperparameters.rank.value, hyperparameters.alpha.value, start)
+    with timer.phase("score_before"):
+        parent_score = _score(model, setup, tr("Scoring the adapter to start from")) if start else None
+    with timer.phase("measure"):
+        plan = setup.processes.broadcast(measure_and_plan(setup, hyperparameters, model))
+        if setup.processes.is_main:
+            state = prepared.folder.start(plan, base_score, start.parent if start else None, parent_score)
+        state = setup.processes.broadcast(state)
+        assert state is not None
+    return model, state
 
 
 def _train(
-    config: Config, model: PeftModel, started: RunState, material: TrainingSetup, *, work: RunFolder, parts: PhaseTimer
+    model: PeftModel,
+    state: RunState,
+    setup: TrainingSetup,
+    folder: RunFolder,
+    *,
+    manifest: Manifest,
+    timer: PhaseTimer,
 ) -> TrainingProgress:
-    plan, ranks = started.plan, material.ranks
-    checkpoint = ranks.tell(work.checkpoint() if ranks.leads else None)
+    """Trains from the latest checkpoint to the end of the plan. Raises TrainingInterrupted."""
+    plan, processes = state.plan, setup.processes
+    checkpoint = processes.broadcast(folder.latest_checkpoint() if processes.is_main else None)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    base = model.get_base_model()
-    situations = material.sessions["validation"] or material.sessions["train"]
-    samples: Callable[[], list[str]] = SampleReplies(base, material.transcript, situations, 2, plan.seed)  # type: ignore[arg-type]
-    if not ranks.leads or is_sharded(base):  # a base that is split writes only if all processes do
-        samples = list
-    allowed = None if material.minutes is None else material.minutes * 60
+    max_seconds = None if setup.minutes is None else setup.minutes * 60
     with (
-        parts("checkpoints"),
-        recording(config, plan, work.folder, step) if ranks.leads else nullcontext() as record,
+        timer.phase("checkpoints"),
+        _recorders(setup, plan, step) as recorders,
         progress() as bar,
         stop_on_signals() as stop,
-        translate_write_errors(work.folder),
+        translate_write_errors(folder.folder),
     ):
-        watch = TrainingProgress(bar, samples, stop, allowed, parts, agree=lambda wish: max(ranks.collect(wish)))
+        shown = TrainingProgress(
+            bar,
+            _sampler(model, setup, plan),
+            stop,
+            max_seconds,
+            timer,
+            agree=lambda decision: max(processes.all_gather(decision)),
+        )
         trainer = PersonaTrainer(
             model,
             plan,
-            steps=optimizer_steps(plan, material.train),
-            held_out=spread_sample(material.validation, plan.check_tokens),
-            folder=work.folder,
-            callbacks=[watch] if record is None else [record, watch],
-            parts=parts,
-            ranks=ranks,
+            steps=optimizer_steps(plan, setup.train),
+            held_out=spread_sample(setup.validation, plan.check_tokens),
+            folder=folder.folder,
+            callbacks=[*recorders, shown],
+            timer=timer,
+            processes=processes,
         )
-        watch.trainer = trainer
-        if record is not None:
-            record.trainer = trainer
-        if ranks.leads:
-            describe_checkpoints(work.folder, _manifest(config, started, material), read_habits(config.data_dir))
+        shown.trainer = trainer
+        for recorder in recorders:
+            recorder.trainer = trainer
+        if processes.is_main:
+            describe_checkpoints(folder.folder, manifest, read_habits(setup.data_dir))
         if checkpoint is not None:
-            print_status(tr("Going on from step {step}.", step=step))
+            print_status(tr("Resuming from step {step}.", step=step))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if watch.stopped and trainer.state.global_step < plan.steps:
+    if shown.stopped and trainer.state.global_step < plan.steps:
         raise TrainingInterrupted(
             tr(
-                "stopped at step {step} of {steps}; `doppel train` goes on from there",
+                "stopped at step {step} of {steps}; run `doppel train` again to resume",
                 step=trainer.state.global_step,
                 steps=plan.steps,
             )
         )
-    return watch
+    return shown
 
 
-def _score(model: torch.nn.Module, material: TrainingSetup, title: str) -> HeldOutScore:
-    tokens = sum(len(example.ids) for example in material.test)
-    mine = tokens if is_sharded(model) else tokens // material.ranks.count
+@contextmanager
+def _recorders(setup: TrainingSetup, plan: TrainingPlan, step: int) -> Iterator[list[MetricsRecorder]]:
+    """Writes metrics.jsonl and feeds the trackers of config.yaml; only in the main process."""
+    if not setup.processes.is_main:
+        yield []
+        return
+    run_name = plan.began_at.replace(":", "-").partition("+")[0]
+    with tracking(setup.settings.track, tracking_folder(setup.data_dir), run_name, plan, step) as trackers:
+        yield [MetricsRecorder(setup.run_folder, plan, [tracker.log for tracker in trackers])]
+
+
+def _sampler(model: PeftModel, setup: TrainingSetup, plan: TrainingPlan) -> Callable[[], list[str]]:
+    base = model.get_base_model()
+    if not setup.processes.is_main or is_sharded(base):  # a sharded base generates only if every process does
+        return list
+    sessions = setup.sessions["validation"] or setup.sessions["train"]
+    return SampleReplies(base, setup.transcript, sessions, _SAMPLES, plan.seed)  # type: ignore[arg-type]
+
+
+def _score(model: torch.nn.Module, setup: TrainingSetup, title: str) -> HeldOutScore:
+    """The score on the test examples, with a progress bar."""
+    tokens = count_tokens(setup.test)
+    own_tokens = tokens if is_sharded(model) else tokens // setup.processes.world_size
     with progress() as bar:
-        task = bar.add_task(title, total=mine, rate="")
-        advance: Callable[[int], None] = lambda count: bar.update(task, advance=count)  # noqa: E731
-        score_share = partial(score, model, tokens_per_batch=tokens_per_batch(model), advance=advance)
-        bits = score_in_parallel(material.ranks, model, material.test, score_share)
-        bar.update(task, completed=mine)
-        return bits
+        task = bar.add_task(title, total=own_tokens, rate="")
+        on_progress: Callable[[int], None] = lambda count: bar.update(task, advance=count)  # noqa: E731
+        score_share = partial(score_examples, model, tokens_per_batch=tokens_per_batch(model), on_progress=on_progress)
+        score = score_in_parallel(setup.processes, model, setup.test, score_share)
+        bar.update(task, completed=own_tokens)
+        return score
 
 
-def _publish(
-    config: Config,
-    model: PeftModel,
-    started: RunState,
-    material: TrainingSetup,
-    after: HeldOutScore,
-    *,
-    parts: PhaseTimer,
-    in_use: bool,
-) -> Path:
-    manifest = _manifest(config, started, material)
-    manifest = msgspec.structs.replace(manifest, fidelity={**manifest.fidelity, "after": msgspec.to_builtins(after)})
-    # PEFT writes where the base lay on this machine; the id says what it is and tells nothing about the owner
-    model.peft_config["default"].base_model_name_or_path = material.base.id
-    with publishing(config.adapters_dir, manifest, in_use=in_use) as staging:
-        model.save_pretrained(str(staging), save_embedding_layers=False)
-        (staging / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        write_habits(staging, read_habits(config.data_dir))
-        build_guard(session.turns for session in material.sessions["train"]).write(staging)
-        publish_record(
-            staging, run_folder(config), manifest, report_sections(started, after, run_folder(config), parts)
-        )
-    return config.adapters_dir / list_versions(config.adapters_dir)[-1]
-
-
-def _without_replay(config: Config) -> Config:
-    """The configuration of a first run: its minutes are for the owner's messages, not for sampling."""
-    return config.model_copy(update={"training": config.training.model_copy(update={"replay": 0})})
-
-
-def _beside(config: Config, material: TrainingSetup) -> dict[str, Any]:
-    """What was trained on beside the owner's messages, for the manifest."""
-    replayed = {"replay": config.training.replay} if config.training.replay else {}
-    return {**({"mix": msgspec.to_builtins(material.sources)} if material.sources else {}), **replayed}
-
-
-def _parent(started: RunState) -> dict[str, Any]:
-    """The adapter that this one was trained on from, for the manifest; not where it lay."""
-    parent = started.parent
-    return {} if parent is None else {"parent": {"name": parent.name, "weights": parent.weights}}
-
-
-def _manifest(config: Config, started: RunState, material: TrainingSetup) -> Manifest:
-    """What is known of the adapter before it is trained, and of each of its checkpoints."""
-    train = material.sessions["train"]
-    return Manifest(
-        persona=config.persona.name,
-        base=material.base,
-        transcript=material.transcript.format,
-        template=material.transcript.template,
-        header_vocabulary=header_vocabulary([session.header for session in train]),
-        dataset={
-            "digest": dataset_digest(config.data_dir),
-            "archive": config.archive_digest,
-            "sessions": len(train),
-            "messages": material.messages,
-            **_beside(config, material),
-        },
-        training={**msgspec.to_builtins(started.plan), **_parent(started)},
-        fidelity={"before": msgspec.to_builtins(started.before)},
-    )
-
-
-def header_vocabulary(headers: list[Header]) -> dict[str, list[str]]:
-    """The values each header field took in training, most frequent first; serving uses no others."""
-    vocabulary = {}
-    for field in Header.__struct_fields__:
-        counts = Counter(value for header in headers if (value := getattr(header, field)) is not None)
-        vocabulary[field] = [value for value, _ in counts.most_common(_HEADER_VALUES)]
-    return vocabulary
-
-
-def _announce(plan: TrainingPlan, material: TrainingSetup) -> None:
-    tokens = sum(len(example.ids) for example in material.train)
+def _print_plan(plan: TrainingPlan, setup: TrainingSetup) -> None:
+    tokens = count_tokens(setup.train)
     print_status(
         tr(
-            "Training a LoRA of rank {rank} on {device} in {dtype}: {steps} steps, {epochs:.2f} of an epoch of "
-            "{tokens} tokens, learning rate {rate:g}, about {minutes:.0f} min",
+            "Training a LoRA of rank {rank} on {device} in {dtype}: {steps} steps, {epochs:.2f} epochs of {tokens} "
+            "tokens, learning rate {rate:g}; about {time}",
             rank=plan.rank,
             device=plan.device,
             dtype=plan.dtype,
@@ -279,46 +246,50 @@ def _announce(plan: TrainingPlan, material: TrainingSetup) -> None:
             epochs=plan.epochs,
             tokens=f"{tokens:,}",
             rate=plan.learning_rate,
-            minutes=max(1.0, tokens * plan.epochs / plan.tokens_per_second / 60),
+            time=duration(tokens * plan.epochs / plan.tokens_per_second),
         )
     )
+
+
+def _print_result(state: RunState, score: HeldOutScore, adapter: Path) -> None:
+    base_bits, bits = state.base_score.bits_per_byte, score.bits_per_byte
+    print_status(
+        tr(
+            "Bits per byte on the test messages: {before:.3f} → {after:.3f} ({change:+.1%}). The checks above used the "
+            "validation messages, so their numbers differ.",
+            before=base_bits,
+            after=bits,
+            change=bits / base_bits - 1,
+        )
+    )
+    if bits >= base_bits:
+        print_status(tr("This is no better than the base model: train longer, or build from a larger archive."))
+    if state.parent_score is not None:
+        parent_bits = state.parent_score.bits_per_byte
+        print_status(tr("The adapter it started from: {bits:.3f}.", bits=parent_bits))
+        if bits >= parent_bits:
+            print_status(tr("This is no better than the adapter it started from, which stays published."))
+    print_status(tr("Published {path}", path=adapter))
 
 
 def _result(
-    started: RunState, after: HeldOutScore, folder: Path, watch: TrainingProgress, parts: PhaseTimer
+    state: RunState, score: HeldOutScore, adapter: Path, shown: TrainingProgress, timer: PhaseTimer
 ) -> dict[str, Any]:
-    before = started.before.bits_per_byte
-    change = after.bits_per_byte / before - 1
-    print_status(
-        tr(
-            "Bits per byte of your unseen messages: {before:.3f} → {after:.3f} ({change:+.1%}).",
-            before=before,
-            after=after.bits_per_byte,
-            change=change,
-        )
-    )
-    if change >= 0:
-        print_status(tr("That is no better than the untrained base: train longer, or build from a larger archive."))
-    at_start = started.parent_score.bits_per_byte if started.parent_score else None
-    if at_start is not None:
-        print_status(tr("The adapter it started from: {bits:.3f}.", bits=at_start))
-        if after.bits_per_byte >= at_start:
-            print_status(tr("That is no better than the adapter it started from, which stays published."))
-    print_status(tr("Published {path}", path=folder))
+    base_bits, parent = state.base_score.bits_per_byte, state.parent_score
     return {
-        **({} if at_start is None else {"bits_per_byte_start": at_start}),
-        "bits_per_byte_before": before,
-        "bits_per_byte_after": after.bits_per_byte,
-        "change": change,
-        "end_nats_before": started.before.end_nats,
-        "end_nats_after": after.end_nats,
-        "held_out_bytes": after.text_bytes,
-        "tokens_per_second": round(watch.tokens_per_second, 1),
-        "seconds": round(sum(parts.seconds.values()), 1),
-        "training_seconds": round(parts.seconds["steps"], 1),
-        "parts": {name: round(seconds, 2) for name, seconds in parts.seconds.items()},
-        "peak_memory_bytes": peak_memory(started.plan.device),
-        "adapter": str(folder),
-        "version": folder.name,
-        "plan": msgspec.to_builtins(started.plan),
+        **({} if parent is None else {"bits_per_byte_start": parent.bits_per_byte}),
+        "bits_per_byte_before": base_bits,
+        "bits_per_byte_after": score.bits_per_byte,
+        "change": score.bits_per_byte / base_bits - 1,
+        "end_nats_before": state.base_score.end_nats,
+        "end_nats_after": score.end_nats,
+        "held_out_bytes": score.text_bytes,
+        "tokens_per_second": round(shown.tokens_per_second, 1),
+        "seconds": round(sum(timer.seconds.values()), 1),
+        "training_seconds": round(timer.seconds["steps"], 1),
+        "parts": {name: round(seconds, 2) for name, seconds in timer.seconds.items()},
+        "peak_memory_bytes": peak_memory(state.plan.device),
+        "adapter": str(adapter),
+        "version": adapter.name,
+        "plan": msgspec.to_builtins(state.plan),
     }

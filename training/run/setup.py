@@ -1,4 +1,4 @@
-"""A training before its first step: the data set as examples, the base model, and the plan for this machine."""
+"""Prepares a training: the data set as examples, the base model, and the plan for this machine."""
 
 import hashlib
 import time
@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, PreTrainedModel
 
-from doppel.config import Config
+from doppel.config import Config, ModelSettings, TrainingSettings
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.models.base import (
@@ -27,43 +27,50 @@ from doppel.models.quantize import check_quantization, choose_body_dtype, load_q
 from doppel.terminal import print_status
 from doppel.transcript import FORMATS, Transcript, open_transcript
 from training.dataset.files import Session, dataset_digest, read_sessions
-from training.lora.bits_per_byte import score
+from training.lora.bits_per_byte import score_examples
 from training.lora.cpu_kernels.install import accelerate
 from training.lora.distributed import SINGLE_PROCESS, ProcessGroup
-from training.lora.examples import Example, examples, first, plan_steps, spread_sample
-from training.lora.fsdp import device_mesh, is_sharded, should_shard, split
-from training.lora.mixing import Source, count_tokens, mix
-from training.lora.model import add_lora, check_head
+from training.lora.examples import Example, count_tokens, first_tokens, make_examples, plan_steps, spread_sample
+from training.lora.fsdp import is_sharded, make_device_mesh, shard_base, should_shard
+from training.lora.mixing import MixSource, load_mix
+from training.lora.model import add_lora, check_head, match_adapter_dtype
 from training.lora.packing import packing_obstacle, tokens_per_batch
-from training.lora.quantize import match_adapter_dtype
-from training.lora.replay import likely_tokens, replay
-from training.lora.settings import Choice, Settings, TrainingSize, choose_length, recommend
+from training.lora.replay import estimated_tokens, replay_examples
+from training.lora.settings import ChosenValue, Hyperparameters, TrainingSize, choose_length, recommend
 from training.lora.threads import choose_threads, use_threads
 from training.run.checkpoints import RunFolder, RunState
+from training.run.folders import run_folder
 from training.run.plan import TrainingPlan, make_plan, token_budget, tokens_per_second
-from training.run.speed import Clock, training_seconds_per_mac
+from training.run.speed import DeviceTimer, training_seconds_per_mac
 from training.run.starting_point import StartingAdapter, add_starting_lora, choose_starting_point
 
 _TEST_TOKENS = 24_000
-_TRIAL_TOKENS = 512  # to time threads with
-_ANY_CONTEXT = 32_768  # for the few models whose configuration does not say what they take
+_THREAD_TRIAL_TOKENS = 512
+_DEFAULT_CONTEXT = 32_768  # for the few models whose configuration does not state a limit
 
 
-class TrainingSetup(msgspec.Struct, frozen=True):
-    """Everything a run is made of, besides the model.
+class TrainingSetup(msgspec.Struct, frozen=True, kw_only=True):
+    """What to train on and how, without the model itself.
 
     Attributes:
+        settings: the `training` section of config.yaml.
+        model: the `model` section.
+        data_dir: the data set's folder.
         sessions: the data set by split.
         transcript: for the base's tokenizer.
-        base: the base's identity, and where it lies.
-        train, validation, test: the same as examples.
-        minutes: training time allowed, or None.
+        base: the identity of the base model.
+        base_folder: where the base is.
+        train, validation, test: the splits as examples; `train` also has mixed data and replay.
+        minutes: time limit, or None.
         device: where the model computes.
         max_length: tokens of the longest example.
-        sources: what `train` holds of instruction data, beside the owner's messages.
-        ranks: the processes that train together.
+        sources: the files that mixed data comes from.
+        processes: that train together.
     """
 
+    settings: TrainingSettings
+    model: ModelSettings
+    data_dir: Path
     sessions: dict[str, list[Session]]
     transcript: Transcript
     base: BaseIdentity
@@ -73,232 +80,238 @@ class TrainingSetup(msgspec.Struct, frozen=True):
     test: list[Example]
     minutes: float | None
     device: str
-    max_length: Choice[int]
-    sources: list[Source] = []
-    ranks: ProcessGroup = SINGLE_PROCESS
+    max_length: ChosenValue[int]
+    sources: list[MixSource] = []
+    processes: ProcessGroup = SINGLE_PROCESS
 
     @property
     def messages(self) -> int:
-        """How many of the persona's messages there are to train on."""
-        return sum(len(turn.bubbles) for one in self.sessions["train"] for turn in one.turns if turn.is_mine)
+        """The number of the persona's messages in the training split."""
+        return sum(len(turn.bubbles) for session in self.sessions["train"] for turn in session.turns if turn.is_mine)
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the unfinished training is."""
+        return run_folder(self.data_dir)
 
 
 class PreparedRun(msgspec.Struct, frozen=True):
-    """A run as it stands before its first step.
+    """A run before its first step.
 
     Attributes:
-        material: what it is made of.
-        work: its folder.
-        start: the adapter to train on from, or None.
-        started: what an interrupted run left to go on with, or None.
-        base: the model, without adapter.
+        setup: what to train on and how.
+        folder: of the run.
+        start: the adapter to start from, or None.
+        state: of an interrupted run to resume, or None.
+        base: the model without an adapter.
     """
 
-    material: TrainingSetup
-    work: RunFolder
+    setup: TrainingSetup
+    folder: RunFolder
     start: StartingAdapter | None
-    started: RunState | None
+    state: RunState | None
     base: PreTrainedModel
 
 
-def prepare_run(config: Config, *, first_run: bool, origin: str | None, ranks: ProcessGroup) -> PreparedRun:
-    """Reads and loads all that a run needs; see `load_setup`, `choose_starting_point`, `load_base` for what it raises.
+def prepare_run(config: Config, *, first_run: bool, start_from: str | None, processes: ProcessGroup) -> PreparedRun:
+    """Reads and loads everything a run needs.
 
     Args:
         config: the configuration.
-        first_run: keep to `training.first_run_minutes`.
-        origin: the version or folder of an adapter to train on from.
-        ranks: the processes that train together.
+        first_run: use the time limit `training.first_run_minutes`, and no replay, which takes time to sample.
+        start_from: version or folder of an adapter to start from.
+        processes: that train together.
+
+    Raises:
+        As `load_setup`, `choose_starting_point` and `load_base`.
     """
-    with ranks.main_first():  # the others find in the cache what it fetches or converts
-        minutes = config.training.first_run_minutes if first_run else config.training.minutes
-        material = load_setup(config, minutes, ranks)
-    work = RunFolder(run_folder(config), purpose(config, material, minutes, regardless_of={"track", "gate"}))
-    start, started = choose_starting_point(config, origin, work, material.base)
-    base = load_base(config, material, started.plan if started else None)
-    if material.device == "cpu":
-        if started:
-            use_threads(started.plan.threads)  # what they add up in another order would not be the same to the bit
-        elif ranks.count == 1:
-            choose_threads(partial(score, base, first(material.train, _TRIAL_TOKENS), tokens_per_batch(base)))
-    return PreparedRun(material, work, start, started, base)
+    minutes = config.training.minutes
+    if first_run:
+        minutes = config.training.first_run_minutes
+        config = config.model_copy(update={"training": config.training.model_copy(update={"replay": 0})})
+    with processes.main_first():  # the others find what it downloads or converts in the cache
+        setup = load_setup(config, minutes, processes)
+    folder = RunFolder(setup.run_folder, run_digest(setup, minutes, ignore={"track", "gate"}))
+    start, state = choose_starting_point(config.adapters_dir, start_from, folder, setup.base)
+    base = load_base(setup, state.plan if state else None)
+    if setup.device == "cpu":
+        if state:
+            use_threads(state.plan.threads)  # another number adds up in another order, and differs in the last bit
+        elif processes.world_size == 1:
+            sample = first_tokens(setup.train, _THREAD_TRIAL_TOKENS)
+            choose_threads(partial(score_examples, base, sample, tokens_per_batch(base)))
+    return PreparedRun(setup, folder, start, state, base)
 
 
-def load_setup(config: Config, minutes: float | None, ranks: ProcessGroup = SINGLE_PROCESS) -> TrainingSetup:
+def load_setup(config: Config, minutes: float | None, processes: ProcessGroup = SINGLE_PROCESS) -> TrainingSetup:
     """Reads the data set and turns it into examples for the configured base.
 
     Raises:
-        UserError: no data set, nothing of the persona's in it, longer examples wanted than the base takes, or a
-            quantised base on a machine that cannot compute one.
+        UserError: there is no data set or nothing of the persona's in it, `training.max_length` is more than the base
+            supports, or the machine cannot run a quantised base.
     """
+    training = config.training
     device = choose_device(config.model.device)
-    if config.training.quantize is not None:
+    if training.quantize is not None:
         check_quantization(device)
     sessions: dict[str, list[Session]] = {"train": [], "validation": [], "test": []}
     for session in read_sessions(config.data_dir):
         sessions[session.split].append(session)
     folder = prepare_base(config.model, print_status)
-    tokenizer = load_tokenizer(folder)
-    transcript = open_transcript(tokenizer, FORMATS[config.transcript])
-    shape = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
-    context = getattr(shape, "max_position_embeddings", None) or _ANY_CONTEXT
-    length = choose_length(config.training, minutes, device, context)
-    split = {name: examples(some, transcript, length.value) for name, some in sessions.items()}
-    if not split["train"]:
+    transcript = open_transcript(load_tokenizer(folder), FORMATS[config.transcript])
+    model_config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    context = getattr(model_config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
+    max_length = choose_length(training, minutes, device, context)
+    by_split = {split: make_examples(some, transcript, max_length.value) for split, some in sessions.items()}
+    if not by_split["train"]:
         raise UserError(
-            tr("{path}: nothing of yours to train on; give `doppel build` a larger archive", path=config.data_dir)
+            tr("{path}: none of your messages to train on; give `doppel build` a larger archive", path=config.data_dir)
         )
-    fallback = split["validation"] or split["test"] or split["train"]
-    mixed = mix(config.training, config.root, split["train"], transcript, length.value)
+    validation = by_split["validation"] or by_split["test"] or by_split["train"]
+    mixed = load_mix(training, config.root, by_split["train"], transcript, max_length.value)
     return TrainingSetup(
+        settings=training,
+        model=config.model,
+        data_dir=config.data_dir,
         sessions=sessions,
         transcript=transcript,
         base=identify(folder, config.model.base),
         base_folder=folder,
-        train=[*split["train"], *mixed.items],
-        validation=fallback,
-        test=spread_sample(split["test"] or fallback, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
+        train=[*by_split["train"], *mixed.examples],
+        validation=validation,
+        test=spread_sample(by_split["test"] or validation, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
         minutes=minutes,
         device=device,
-        max_length=length,
+        max_length=max_length,
         sources=mixed.sources,
-        ranks=ranks,
+        processes=processes,
     )
 
 
-def load_base(config: Config, material: TrainingSetup, plan: TrainingPlan | None = None) -> PreTrainedModel:
-    """The base model where and in what it trains.
+def load_base(setup: TrainingSetup, plan: TrainingPlan | None = None) -> PreTrainedModel:
+    """Loads the base model for training: on its device, quantised or sharded if configured.
 
     Args:
-        config: may quantise it, or split it over GPUs.
-        material: says where it lies and which processes share it.
-        plan: of the run to go on with, whose dtype is kept whatever the machine measures now.
+        setup: of the run.
+        plan: of the run to resume, whose dtype is kept.
 
     Raises:
-        UserError: it cannot be trained, or not in this way.
+        UserError: the base cannot be trained, or not in this way.
     """
-    folder, device, ranks, quantize = (
-        material.base_folder,
-        material.device,
-        material.ranks,
-        config.training.quantize,
-    )
+    folder, device, processes, quantize = setup.base_folder, setup.device, setup.processes, setup.settings.quantize
     choose = choose_dtype if quantize is None else choose_body_dtype
-    dtype = ranks.tell(getattr(torch, plan.dtype) if plan else choose(config.model.dtype, device))
+    dtype = processes.broadcast(getattr(torch, plan.dtype) if plan else choose(setup.model.dtype, device))
     if quantize is not None:
         base = load_quantized(folder, quantize, dtype, device)
-    elif should_shard(config.training, folder, ranks):
-        mesh = device_mesh(device, ranks)
-        with ranks.one_at_a_time():  # so that the machine's memory need not hold more than one whole base
+    elif should_shard(setup.settings, folder, processes):
+        mesh = make_device_mesh(device, processes)
+        with processes.one_at_a_time():  # so that main memory holds one whole base at most
             base = load_model(folder, dtype)
-            split(base, mesh, device)
+            shard_base(base, mesh, device)
     else:
         base = load_model(folder, dtype, device)
     check_head(base)
     accelerate(base)
-    if ranks.leads and (reason := packing_obstacle(base)) is not None:
-        print_status(tr("One conversation at a time, which is slower: {reason}.", reason=reason))
+    if processes.is_main and (reason := packing_obstacle(base)) is not None:
+        print_status(tr("Training one conversation at a time, which is slower: {reason}.", reason=reason))
     return base
 
 
-def with_replay(config: Config, material: TrainingSetup, base: PreTrainedModel) -> TrainingSetup:
-    """The material with `training.replay` of its tokens from the base itself, which is sampled first if need be.
+def with_replay(setup: TrainingSetup, base: PreTrainedModel) -> TrainingSetup:
+    """The setup with replay examples in the share `training.replay`; samples them first if they are not cached.
 
     Raises:
-        UserError: the base is split over GPUs, where it cannot write.
+        UserError: the base is sharded over GPUs, where it cannot generate text.
     """
-    share = config.training.replay
+    share = setup.settings.replay
     if not share:
-        return material
+        return setup
     if is_sharded(base):
-        raise UserError(tr("training.replay: a base that is split over GPUs cannot write; set it to 0"))
-    tokens = round(count_tokens(material.train) * share / (1 - share))
-    seen = likely_tokens(material.minutes, material.device)
-    with material.ranks.main_first():  # the others find in the cache what it wrote
-        items = replay(
-            base,
-            material.transcript,
-            material.base,
-            tokens=tokens,
-            distinct=tokens if seen is None else round(seen * share),
-            length=material.max_length.value,
-            seed=config.training.seed,
+        raise UserError(
+            tr("training.replay: a base that is split over GPUs cannot generate text; set training.replay to 0")
         )
-    return msgspec.structs.replace(material, train=[*material.train, *items])
+    tokens = round(count_tokens(setup.train) * share / (1 - share))
+    expected_tokens = estimated_tokens(setup.minutes, setup.device)
+    with setup.processes.main_first():  # the others find what it sampled in the cache
+        examples = replay_examples(
+            base,
+            setup.transcript,
+            setup.base,
+            tokens=tokens,
+            max_distinct=tokens if expected_tokens is None else round(expected_tokens * share),
+            length=setup.max_length.value,
+            seed=setup.settings.seed,
+        )
+    return msgspec.structs.replace(setup, train=[*setup.train, *examples])
 
 
-def size_of(material: TrainingSetup, base: PreTrainedModel) -> TrainingSize:
-    """What recommendations go by."""
+def training_size(setup: TrainingSetup, base: PreTrainedModel) -> TrainingSize:
+    """The size of data and model, on which recommendations are based."""
     return TrainingSize(
-        messages=material.messages,
-        examples=len(material.train),
+        messages=setup.messages,
+        examples=len(setup.train),
         parameters=base.num_parameters(),
-        minutes=material.minutes,
+        minutes=setup.minutes,
     )
 
 
-def settings_for(
-    config: Config, material: TrainingSetup, base: PreTrainedModel, start: StartingAdapter | None = None
-) -> Settings:
-    """What to train with: as in the adapter to start from, else in config.yaml, else as recommended."""
-    settings = recommend(config.training, size_of(material, base), material.max_length)
+def choose_hyperparameters(
+    setup: TrainingSetup, base: PreTrainedModel, start: StartingAdapter | None = None
+) -> Hyperparameters:
+    """The settings of the run: from the adapter to start from, else config.yaml, else recommended."""
+    hyperparameters = recommend(setup.settings, training_size(setup, base), setup.max_length)
     if start is None:
-        return settings
-    reason = tr("as in the adapter to start from")
-    rank, alpha = Choice(start.lora.scaling.r, reason), Choice(start.alpha, reason)
-    return msgspec.structs.replace(settings, rank=rank, alpha=alpha)
+        return hyperparameters
+    reason = tr("same as the adapter to start from")
+    rank, alpha = ChosenValue(start.lora.scaling.r, reason), ChosenValue(start.alpha, reason)
+    return msgspec.structs.replace(hyperparameters, rank=rank, alpha=alpha)
 
 
 def build_model(
-    config: Config, base: PreTrainedModel, rank: int, alpha: float, start: StartingAdapter | None = None
+    setup: TrainingSetup, base: PreTrainedModel, rank: int, alpha: float, start: StartingAdapter | None = None
 ) -> PeftModel:
-    """The base with a LoRA: the one to start from, else a new one; the same seed gives the same."""
-    torch.manual_seed(config.training.seed)
+    """Adds a LoRA to the base: a copy of the adapter to start from, or a new one that depends on the seed only."""
+    torch.manual_seed(setup.settings.seed)
     model = add_lora(base, rank, alpha) if start is None else add_starting_lora(start, base)
-    if config.training.quantize is not None:
+    if setup.settings.quantize is not None:
         match_adapter_dtype(model, base.dtype)
     accelerate(model)
     return model
 
 
-def measure_and_plan(config: Config, settings: Settings, material: TrainingSetup, model: PeftModel) -> TrainingPlan:
-    """The plan of a new run, after a measurement of how fast this machine trains on this material."""
-    size = tokens_per_batch(model)
-    steps = plan_steps(material.train, settings.sessions_per_step.value, size, config.training.seed)
-    ranks = material.ranks
-    # everybody's clock stands where the last one's does: all measure the same batches, and as long as the slowest takes
-    clock = Clock(material.device, lambda: max(ranks.collect(time.perf_counter())))
-    seconds = training_seconds_per_mac(model, steps, clock) / ranks.count
-    speed = tokens_per_second(model, material.train, seconds)
+def measure_and_plan(setup: TrainingSetup, hyperparameters: Hyperparameters, model: PeftModel) -> TrainingPlan:
+    """The plan of a new run, after measuring how fast this machine trains on these examples."""
+    batch_tokens = tokens_per_batch(model)
+    steps = plan_steps(setup.train, hyperparameters.sessions_per_step.value, batch_tokens, setup.settings.seed)
+    processes = setup.processes
+    # all processes use the latest of their clocks, so that they measure the same batches and the slowest one's time
+    timer = DeviceTimer(setup.device, lambda: max(processes.all_gather(time.perf_counter())))
+    seconds_per_mac = training_seconds_per_mac(model, steps, timer) / processes.world_size
+    speed = tokens_per_second(model, setup.train, seconds_per_mac)
     return make_plan(
-        config.training,
-        settings,
-        items=material.train,
-        most_tokens=token_budget(material.minutes, speed),
-        is_short=material.minutes is not None,
+        setup.settings,
+        hyperparameters,
+        examples=setup.train,
+        max_tokens=token_budget(setup.minutes, speed),
+        is_short=setup.minutes is not None,
         tokens_per_second=speed,
-        tokens_per_batch=size,
-        device=material.device,
+        tokens_per_batch=batch_tokens,
+        device=setup.device,
         dtype=model.dtype,
         now=datetime.now(UTC),
     )
 
 
-def run_folder(config: Config) -> Path:
-    """Where an unfinished training of the persona lies."""
-    return config.data_dir.with_name(config.data_dir.name + ".training")
-
-
-def purpose(config: Config, material: TrainingSetup, minutes: float | None, *, regardless_of: set[str]) -> str:
-    """Digest of all that a run depends on: data, base, and settings but those of `training` that are named."""
+def run_digest(setup: TrainingSetup, minutes: float | None, *, ignore: set[str]) -> str:
+    """Digest of everything a run depends on: data, base and settings, without the `training` keys in `ignore`."""
     parts = (
-        dataset_digest(config.data_dir),
-        material.base.digest,
-        material.transcript.format,
-        material.transcript.template,
-        config.training.model_dump_json(exclude=regardless_of),
-        config.model.model_dump_json(),
+        dataset_digest(setup.data_dir),
+        setup.base.digest,
+        setup.transcript.format,
+        setup.transcript.template,
+        setup.settings.model_dump_json(exclude=ignore),
+        setup.model.model_dump_json(),
         str(minutes),
-        *(source.digest for source in material.sources),
+        *(source.digest for source in setup.sources),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

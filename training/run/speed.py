@@ -1,8 +1,8 @@
-"""What this machine needs for one of each thing a training does, measured on the model and the data themselves.
+"""Measures how fast this machine trains, scores and saves, with the model and the data themselves.
 
-Micro-batches differ in length and in how much of them carries loss, so what is measured is seconds a unit of
-*work*: multiply-adds of the body for every token and of the head for every supervised one. A few batches,
-drawn evenly over all the work, then speak for the rest. Leaves the model as it was; knows no plan.
+Micro-batches differ in length and in how many tokens carry loss, so speed is measured in seconds per multiply-add: of
+the body for each token, and of the head for each supervised one. A few batches, spread evenly over all the work,
+stand for the rest. The model is left unchanged.
 """
 
 import tempfile
@@ -21,45 +21,47 @@ from training.lora.examples import Example, Step, collate
 from training.lora.model import token_losses
 from training.lora.optimizer import MasterAdamW
 
-_SECONDS = 12.0  # after which no further batch is measured
-_QUANTILES = (0.5, 0.85, 0.15)  # of all the work, in the order in which they are measured
+_MAX_SECONDS = 12.0  # after which no further batch is measured
+_QUANTILES = (0.5, 0.85, 0.15)  # of all the work, in the order of measuring
 
 
 class ComputeCost(msgspec.Struct, frozen=True):
-    """How a model's work grows.
+    """Multiply-adds of a model's forward pass.
 
     Attributes:
-        token: multiply-adds of the body for one token.
-        supervised: multiply-adds of the head for one supervised token.
+        per_token: of the body for one token.
+        per_supervised_token: of the head for one supervised token.
     """
 
-    token: float
-    supervised: float
+    per_token: float
+    per_supervised_token: float
 
-    def of(self, items: Sequence[Example]) -> float:
-        """Multiply-adds of one forward pass over examples."""
-        return sum(len(one.ids) * self.token + one.supervised * self.supervised for one in items)
+    def of(self, examples: Sequence[Example]) -> float:
+        """Multiply-adds of one forward pass over the examples."""
+        return sum(
+            len(example.ids) * self.per_token + example.supervised * self.per_supervised_token for example in examples
+        )
 
 
 def compute_cost(model: torch.nn.Module) -> ComputeCost:
-    """The compute_cost of a causal language model, bare or with adapters."""
+    """The cost of a causal language model, bare or with adapters."""
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
-    head, table = causal.get_output_embeddings().weight, causal.get_input_embeddings().weight
+    head, embedding = causal.get_output_embeddings().weight, causal.get_input_embeddings().weight
     assert isinstance(head, torch.Tensor)
-    assert isinstance(table, torch.Tensor)
-    tables = {id(weight): weight.numel() for weight in (head, table)}  # often one and the same
-    body = causal.num_parameters() - sum(tables.values())
+    assert isinstance(embedding, torch.Tensor)
+    sizes = {id(weight): weight.numel() for weight in (head, embedding)}  # often the same tensor
+    body = causal.num_parameters() - sum(sizes.values())
     return ComputeCost(float(max(1, body)), float(head.numel()))
 
 
-def training_seconds_per_mac(model: torch.nn.Module, steps: Sequence[Step], clock: "Clock") -> float:
-    """Seconds a multiply-add of forward takes in training, backward included.
+def training_seconds_per_mac(model: torch.nn.Module, steps: Sequence[Step], timer: "DeviceTimer") -> float:
+    """Seconds of training, backward included, per multiply-add of the forward pass.
 
     Args:
         model: with its LoRA.
-        steps: of one epoch; representative batches are chosen among theirs.
-        clock: tells the time.
+        steps: of one epoch; representative batches are chosen from them.
+        timer: times the batches.
     """
 
     def train(group: Sequence[Example]) -> None:
@@ -67,32 +69,32 @@ def training_seconds_per_mac(model: torch.nn.Module, steps: Sequence[Step], cloc
         losses.mean().backward()
         model.zero_grad(set_to_none=True)
 
-    return _seconds_a_unit(compute_cost(model), [group for step in steps for group in step], train, clock)
+    return _seconds_per_mac(compute_cost(model), [group for step in steps for group in step], train, timer)
 
 
 @torch.no_grad()
-def scoring_seconds_per_mac(model: torch.nn.Module, groups: Sequence[Sequence[Example]], clock: "Clock") -> float:
-    """Seconds a multiply-add of forward takes in scoring; `groups` are the micro-batches to be scored."""
+def scoring_seconds_per_mac(model: torch.nn.Module, groups: Sequence[Sequence[Example]], timer: "DeviceTimer") -> float:
+    """Seconds of scoring per multiply-add of the forward pass; `groups` are the micro-batches to score."""
 
-    def scored(group: Sequence[Example]) -> None:
+    def score(group: Sequence[Example]) -> None:
         token_losses(model, collate(group))
 
-    return _seconds_a_unit(compute_cost(model), groups, scored, clock)
+    return _seconds_per_mac(compute_cost(model), groups, score, timer)
 
 
-def time_step_and_checkpoint(model: PeftModel, steps: Sequence[Step], clock: "Clock") -> tuple[float, float]:
+def time_step_and_checkpoint(model: PeftModel, steps: Sequence[Step], timer: "DeviceTimer") -> tuple[float, float]:
     """Seconds of one optimizer step, and of writing one checkpoint.
 
-    Everything that takes memory in training is taken at once: gradients, AdamW's state, and what the micro-batch with
-    the most work needs. The optimizer's steps are real and at a learning rate of 0, so they change nothing.
+    Allocates everything that training holds in memory at the same time: gradients, AdamW's state, and the activations
+    of the most expensive micro-batch. The optimizer's steps are real, at a learning rate of 0.
     """
-    work = compute_cost(model)
-    groups = sorted((group for step in steps for group in step), key=work.of)
-    optimizer = MasterAdamW([one for one in model.parameters() if one.requires_grad], lr=0.0)
-    for group in (groups[0], groups[-1]):  # the state is made by the first
+    cost = compute_cost(model)
+    groups = sorted((group for step in steps for group in step), key=cost.of)
+    optimizer = MasterAdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0)
+    for group in (groups[0], groups[-1]):  # the first one creates the optimizer's state
         losses, _ = token_losses(model, collate(group))
         losses.mean().backward()
-        seconds = clock.time(optimizer.step)
+        seconds = timer.time(optimizer.step)
         optimizer.zero_grad()
 
     def write() -> None:
@@ -100,40 +102,48 @@ def time_step_and_checkpoint(model: PeftModel, steps: Sequence[Step], clock: "Cl
             model.save_pretrained(folder, save_embedding_layers=False)
             torch.save(optimizer.state_dict(), Path(folder) / "optimizer.pt")
 
-    return seconds, clock.time(write)
+    return seconds, timer.time(write)
 
 
-class Clock:
-    """Times work on a device, waiting for what a GPU was only asked to do. `now` gives seconds."""
+class DeviceTimer:
+    """Times functions on a device, and waits until a GPU has finished.
 
-    def __init__(self, device: str, now: Callable[[], float] = time.perf_counter) -> None:
+    Args:
+        device: where they compute.
+        clock: returns seconds.
+    """
+
+    def __init__(self, device: str, clock: Callable[[], float] = time.perf_counter) -> None:
         self._is_cuda = device.startswith("cuda")
-        self._now = now
+        self._clock = clock
 
-    def time(self, work: Callable[[], object]) -> float:
-        """Seconds that `work` takes."""
-        self._wait()
-        began = self._now()
-        work()
-        self._wait()
-        return self._now() - began
+    def time(self, function: Callable[[], object]) -> float:
+        """Seconds that `function` takes."""
+        self._synchronize()
+        began = self._clock()
+        function()
+        self._synchronize()
+        return self._clock() - began
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self._is_cuda:
             torch.cuda.synchronize()
 
 
-def _seconds_a_unit(
-    work: ComputeCost, groups: Sequence[Sequence[Example]], run: Callable[[Sequence[Example]], None], clock: Clock
+def _seconds_per_mac(
+    cost: ComputeCost,
+    groups: Sequence[Sequence[Example]],
+    run: Callable[[Sequence[Example]], None],
+    timer: DeviceTimer,
 ) -> float:
-    ordered = sorted(groups, key=work.of)
-    run(ordered[0])  # the first time kernels are chosen and memory is taken
-    totals = list(accumulate(work.of(group) for group in ordered))
-    seconds = done = 0.0
+    by_cost = sorted(groups, key=cost.of)
+    run(by_cost[0])  # warm-up: chooses kernels and allocates memory
+    totals = list(accumulate(cost.of(group) for group in by_cost))
+    seconds = macs = 0.0
     for quantile in _QUANTILES:
-        if seconds > _SECONDS:
+        if seconds > _MAX_SECONDS:
             break
-        group = next(group for group, total in zip(ordered, totals, strict=True) if total >= quantile * totals[-1])
-        seconds += min(clock.time(partial(run, group)) for _ in range(2))  # other programs only ever make it slower
-        done += work.of(group)
-    return seconds / done
+        group = next(group for group, total in zip(by_cost, totals, strict=True) if total >= quantile * totals[-1])
+        seconds += min(timer.time(partial(run, group)) for _ in range(2))  # other programs only make it slower
+        macs += cost.of(group)
+    return seconds / macs

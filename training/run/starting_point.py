@@ -1,7 +1,6 @@
-"""Where a training starts: from an adapter there is already, `doppel train --from`, instead of a new one.
+"""The adapter that `doppel train --from` starts from, instead of a new one.
 
-Its weights are the first ones of the new adapter; rank, weight and build_model layers are its too. Knows the model and
-adapters on disk; knows no data.
+The new adapter takes over its weights, rank, scaling and adapted layers.
 """
 
 from pathlib import Path
@@ -14,7 +13,6 @@ from transformers import PreTrainedModel
 from doppel.adapters.lora_file import Lora, check_fits, linear_layers, read_lora
 from doppel.adapters.peft_format import check_named_base, read_peft_adapter
 from doppel.adapters.versions import MANIFEST, WEIGHTS, AdapterRefused, version_folder
-from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.models.base import BaseIdentity
@@ -24,7 +22,13 @@ from training.run.checkpoints import ParentAdapter, RunFolder, RunState
 
 
 class StartingAdapter(msgspec.Struct, frozen=True):
-    """An adapter to train on from: where it lies, what it is, and what it computes."""
+    """An adapter to start from.
+
+    Attributes:
+        folder: where it is.
+        parent: its identity, as stored with the run.
+        lora: its weights and scaling.
+    """
 
     folder: Path
     parent: ParentAdapter
@@ -32,58 +36,58 @@ class StartingAdapter(msgspec.Struct, frozen=True):
 
     @property
     def alpha(self) -> float:
-        """The weight that, divided by the rank, scales it; other rules of scaling are turned into this one."""
+        """LoRA alpha in the usual scaling, alpha / rank; other scaling rules are converted."""
         return self.lora.scaling.factor * self.lora.scaling.r
 
 
 def choose_starting_point(
-    config: Config, name: str | None, work: RunFolder, base: BaseIdentity
+    adapters_dir: Path, name: str | None, run_folder: RunFolder, base: BaseIdentity
 ) -> tuple[StartingAdapter | None, RunState | None]:
-    """The adapter to start from, and the unfinished run to go on with, if that one started there too.
+    """The adapter to start from, and the unfinished run to resume if it started from the same adapter.
 
     Args:
-        config: whose persona's versions there are.
-        name: as `--from` has it; None goes on with an unfinished run, wherever that one started.
-        work: where an unfinished run lies.
+        adapters_dir: the persona's published versions.
+        name: value of `--from`; None resumes an unfinished run, whatever it started from.
+        run_folder: of an unfinished run.
         base: the base model to train on.
 
     Raises:
-        UserError, AdapterRefused: as `read_starting_adapter`.
+        UserError, AdapterRefused: as in `read_starting_adapter`.
     """
-    started = work.started()
+    state = run_folder.read_state()
     if name is None:
-        if started is None or started.parent is None:
-            return None, started
-        name = started.parent.folder
-    start = read_starting_adapter(config, name, base)
-    if start.folder.is_relative_to(work.folder.resolve()):
-        raise UserError(tr("{path}: will be removed by the new training; copy it elsewhere first", path=start.folder))
-    return start, started if started is not None and started.parent == start.parent else None
+        if state is None or state.parent is None:
+            return None, state
+        name = state.parent.folder
+    start = read_starting_adapter(adapters_dir, name, base)
+    if start.folder.is_relative_to(run_folder.folder.resolve()):
+        raise UserError(tr("{path}: the new training would delete it; copy it elsewhere first", path=start.folder))
+    return start, state if state is not None and state.parent == start.parent else None
 
 
-def read_starting_adapter(config: Config, name: str, base: BaseIdentity) -> StartingAdapter:
+def read_starting_adapter(adapters_dir: Path, name: str, base: BaseIdentity) -> StartingAdapter:
     """The adapter that `--from` names.
 
     Args:
-        config: whose persona's versions there are.
-        name: a version, or a folder with an adapter of doppel's or PEFT's.
+        adapters_dir: the persona's published versions.
+        name: a version, or a folder with an adapter in doppel's or PEFT's format.
         base: the base model to train on.
 
     Raises:
-        UserError: there is no such adapter. AdapterRefused: it is damaged, of another base, pickled, or no plain LoRA.
+        UserError: there is no such adapter.
+        AdapterRefused: it is damaged, pickled, made for another base, or not a plain LoRA.
     """
-    folder = _folder(config, name)
+    folder = _adapter_folder(adapters_dir, name)
     if (folder / MANIFEST).exists():
-        return StartingAdapter(
-            folder, ParentAdapter(str(folder), folder.name, file_digest(folder / WEIGHTS)), read_lora(folder, base)
-        )
-    found = read_peft_adapter(folder, pickled=False)
-    check_named_base(found, base)
-    return StartingAdapter(folder, ParentAdapter(str(folder), folder.name, found.digest), found.lora)
+        parent = ParentAdapter(str(folder), folder.name, file_digest(folder / WEIGHTS))
+        return StartingAdapter(folder, parent, read_lora(folder, base))
+    adapter = read_peft_adapter(folder, pickled=False)
+    check_named_base(adapter, base)
+    return StartingAdapter(folder, ParentAdapter(str(folder), folder.name, adapter.digest), adapter.lora)
 
 
 def add_starting_lora(start: StartingAdapter, base: PreTrainedModel) -> PeftModel:
-    """The base with an adapter to train that is as the one to start from.
+    """The base with a trainable copy of the adapter.
 
     Raises:
         AdapterRefused: it adapts layers that the base does not have, or the head, which is not trained here.
@@ -100,10 +104,10 @@ def add_starting_lora(start: StartingAdapter, base: PreTrainedModel) -> PeftMode
     return model
 
 
-def _folder(config: Config, name: str) -> Path:
+def _adapter_folder(adapters_dir: Path, name: str) -> Path:
     if name.isdecimal():
-        return version_folder(config.adapters_dir, name.zfill(4)).resolve()
+        return version_folder(adapters_dir, name.zfill(4)).resolve()
     folder = Path(name).expanduser().resolve()
     if not folder.is_dir():
-        raise UserError(tr("{path}: no such folder; --from takes a version, or a folder with an adapter", path=folder))
+        raise UserError(tr("{path}: no such folder; --from needs a version or a folder with an adapter", path=folder))
     return folder

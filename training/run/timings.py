@@ -1,4 +1,4 @@
-"""Where the time of a training goes, part by part, so that a forecast can be held against what happened."""
+"""Measures how long each phase of a training takes, to compare with the forecast."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,41 +20,45 @@ PHASES = (
 
 
 class PhaseTimer:
-    """Seconds by part; at any time one part is being counted, or none. `now` gives seconds."""
+    """Adds up seconds by phase; at most one phase is current at any time.
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._counted: str | None = None
+    Args:
+        clock: returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._current: str | None = None
         self._since = 0.0
         self.seconds = dict.fromkeys(PHASES, 0.0)
 
     @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Counts what happens in the block as part `name`, and what comes after it as before."""
-        around = self._counted
-        self.enter(name)
+    def phase(self, name: str) -> Iterator[None]:
+        """Makes `name` the current phase within the block, and the one before current again after it."""
+        outer = self._current
+        self.switch_to(name)
         try:
             yield
         finally:
-            self.enter(around)
+            self.switch_to(outer)
 
-    def enter(self, name: str | None) -> None:
-        """Counts what happens from here on as part `name`; None: as none."""
-        now = self._now()
-        if self._counted is not None:
-            self.seconds[self._counted] += now - self._since
-        self._counted, self._since = name, now
+    def switch_to(self, name: str | None) -> None:
+        """Makes `name` the current phase; None means no phase."""
+        now = self._clock()
+        if self._current is not None:
+            self.seconds[self._current] += now - self._since
+        self._current, self._since = name, now
 
 
 def phase_title(name: str) -> str:
-    """What a part is called for people."""
+    """The name of a phase for people."""
     return {
         "load": tr("loading data and model"),
-        "score_before": tr("scoring the untrained base"),
+        "score_before": tr("scoring the base model"),
         "measure": tr("measuring this machine"),
         "steps": tr("training steps"),
-        "validations": tr("validations"),
-        "samples": tr("samples"),
+        "validations": tr("validation"),
+        "samples": tr("sample replies"),
         "checkpoints": tr("checkpoints"),
         "score_after": tr("scoring the adapter"),
         "publish": tr("publishing"),

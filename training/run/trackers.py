@@ -1,8 +1,9 @@
-"""The curves of a training in TensorBoard, Weights & Biases or Trackio, where config.yaml asks for them.
+"""Sends the metrics of a training to TensorBoard, Weights & Biases or Trackio, if config.yaml lists them.
 
-They get the numbers of metrics.jsonl and of the plan and nothing else: no text, no names, no paths, no figures of
-the machine. TensorBoard and Trackio keep them on this machine, Weights & Biases sends them to its servers. Ours and
-not transformers' integrations, which also hand over every argument, the folder named after the persona among them.
+Trackers receive the numbers of metrics.jsonl and of the plan, and nothing else: no text, no names, no paths, no data
+about the machine. TensorBoard and Trackio keep them on this machine, Weights & Biases sends them to its servers.
+transformers' own integrations are not used, because they also send every argument, such as the folder that is named
+after the persona.
 """
 
 import sys
@@ -25,24 +26,24 @@ _SETTINGS = ("rank", "alpha", "learning_rate", "sessions_per_step", "max_length"
 
 
 class Tracker(Protocol):
-    """Where the numbers of one run go."""
+    """Receives the numbers of one run."""
 
-    def log(self, metric: MetricsRow) -> None:
-        """Takes a step or a validation."""
+    def log(self, row: MetricsRow) -> None:
+        """Receives a step or a validation."""
         ...
 
     def close(self) -> None:
-        """Sees to it that everything has arrived."""
+        """Waits until everything is written or sent."""
         ...
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises UserError for one that is not installed, before hours are spent."""
+    """Raises UserError for a tracker that is not installed, before the training begins."""
     for name in names:
         if find_spec(name) is None:
             raise UserError(
                 tr(
-                    "training.track: {name} is not installed; run `pip install {name}`, or take it out of the list",
+                    "training.track: {name} is not installed; run `pip install {name}` or remove it from the list",
                     name=name,
                 )
             )
@@ -50,19 +51,19 @@ def check_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def tracking(names: Sequence[str], folder: Path, run: str, plan: TrainingPlan, step: int) -> Iterator[list[Tracker]]:
-    """The named trackers, closed at the end.
+    """Opens the named trackers, and closes them after the block.
 
     Args:
         names: as in `training.track`.
-        folder: where those that write files may write them.
-        run: names the run; the same one when it goes on.
+        folder: for trackers that write files.
+        run: name of the run; a resumed run has the same one.
         plan: its settings are shown beside the curves.
-        step: the run goes on from; 0 for a new one.
+        step: the run resumes from; 0 for a new run.
 
     Raises:
         DoppelError: a tracker cannot start.
     """
-    kinds: dict[str, Callable[[Path, str, dict[str, float], int], Tracker]] = {
+    constructors: dict[str, Callable[[Path, str, dict[str, float], int], Tracker]] = {
         "tensorboard": TensorBoard,
         "wandb": WandB,
         "trackio": Trackio,
@@ -72,10 +73,14 @@ def tracking(names: Sequence[str], folder: Path, run: str, plan: TrainingPlan, s
         trackers: list[Tracker] = []
         for name in names:
             try:
-                tracker: Tracker = kinds[name](folder / name, run, settings, step)
-            except Exception as error:  # noqa: BLE001  # each library fails in its own ways: no login, no network
+                tracker: Tracker = constructors[name](folder / name, run, settings, step)
+            except Exception as error:  # noqa: BLE001  # libraries raise different errors: no login, no network
                 raise DoppelError(
-                    tr("training.track: {name} cannot start: {error}", name=name, error=str(error).partition("\n")[0])
+                    tr(
+                        "training.track: {name} failed to start: {error}",
+                        name=name,
+                        error=str(error).partition("\n")[0],
+                    )
                 ) from None
             stack.callback(tracker.close)
             trackers.append(tracker)
@@ -88,18 +93,18 @@ class TensorBoard:
     def __init__(self, folder: Path, run: str, settings: dict[str, float], step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # from purge_step on, what an earlier process logged of this run is not shown
+        # hides what an interrupted process logged after the checkpoint
         self._writer = SummaryWriter(str(folder / run), purge_step=step + 1 if step else None)
         self._writer.add_text("settings", msgspec.json.encode(settings).decode(), step)
-        print_status(tr("Curves: {where}", where=f"tensorboard --logdir {folder}"))
+        print_status(tr("Training curves: {where}", where=f"tensorboard --logdir {folder}"))
 
-    def log(self, metric: MetricsRow) -> None:
+    def log(self, row: MetricsRow) -> None:
         """Adds a point to each curve."""
-        for name, value in numbers(metric).items():
-            self._writer.add_scalar(name, value, metric.step)
+        for name, value in metric_values(row).items():
+            self._writer.add_scalar(name, value, row.step)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Flushes pending data."""
         self._writer.close()
 
 
@@ -110,9 +115,9 @@ class WandB:
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
-        # by itself wandb also sends host and user name, the command line, paths, git state, packages and what the
-        # terminal shows, samples included
-        discreet = wandb.Settings(
+        # by default wandb also sends host and user name, the command line, paths, git state, packages, and the terminal
+        # output, sample replies included
+        private = wandb.Settings(
             console="off",
             silent=True,
             disable_code=True,
@@ -128,13 +133,13 @@ class WandB:
             x_save_requirements=False,
         )
         self._run = wandb.init(
-            project=PROJECT, id=run, name=run, dir=str(folder), config=settings, resume="allow", settings=discreet
+            project=PROJECT, id=run, name=run, dir=str(folder), config=settings, resume="allow", settings=private
         )
-        print_status(tr("Curves: {where}", where=self._run.url or folder))
+        print_status(tr("Training curves: {where}", where=self._run.url or folder))
 
-    def log(self, metric: MetricsRow) -> None:
+    def log(self, row: MetricsRow) -> None:
         """Sends a point of each curve."""
-        self._run.log(numbers(metric), step=metric.step)
+        self._run.log(metric_values(row), step=row.step)
 
     def close(self) -> None:
         """Waits until everything is sent."""
@@ -158,17 +163,17 @@ class Trackio:
                 auto_log_cpu=False,
             )
 
-    def log(self, metric: MetricsRow) -> None:
+    def log(self, row: MetricsRow) -> None:
         """Adds a point to each curve."""
-        self._run.log(numbers(metric), step=metric.step)
+        self._run.log(metric_values(row), step=row.step)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Flushes pending data."""
         with redirect_stdout(sys.stderr):
             self._run.finish()
 
 
-def numbers(metric: MetricsRow) -> dict[str, float]:
-    """What a tracker gets of a metric: every number it has, its step apart."""
-    values = msgspec.to_builtins(metric)
+def metric_values(row: MetricsRow) -> dict[str, float]:
+    """The numbers of a row that a tracker receives; the step is passed separately."""
+    values = msgspec.to_builtins(row)
     return {name: value for name, value in values.items() if name != "step" and value is not None}

@@ -1,1 +1,1 @@
-"""Searches: training settings by `doppel tune`, sampling settings by `doppel evaluate --tune-sampling`."""
+"""Searches for settings: of training by `doppel tune`, of sampling by `doppel evaluate --tune-sampling`."""

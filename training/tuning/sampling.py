@@ -1,8 +1,8 @@
-"""Which temperature, top_p and min_p write most like the owner: a small grid, tried on the validation conversations.
+"""Finds the temperature, top_p and min_p that write most like the owner: a small grid on the validation conversations.
 
-The examination's own conversations stay unread, so that its figures are not of what was chosen by them. Every
-setting answers the same situations with the same random numbers, so that their differences are the settings'. The best
-of many looks better than it is, so it is tried once more, with other numbers, against what is in force.
+The test conversations are not used, so that the examination's results stay unbiased. Each setting replies to the same
+situations with the same random numbers, so that differences come from the settings. The best of many trials looks
+better than it is, so it is compared once more with the current setting, with other random numbers.
 """
 
 import math
@@ -15,7 +15,7 @@ import msgspec
 
 from doppel.adapters.update import update_version
 from doppel.adapters.versions import version_folder
-from doppel.config import Config
+from doppel.config import Config, ReplySettings
 from doppel.engine import Sampling
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -33,20 +33,18 @@ from training.fidelity.texts import MIN_EXCHANGES, Exchange, owner_exchanges, sa
 SETTINGS = ("temperature", "top_p", "min_p")
 _TEMPERATURES = (0.7, 0.9, 1.1)
 _FILTERS = ((0.9, 0.0), (0.95, 0.02), (1.0, 0.05))
-"""Pairs of top_p and min_p, from what looks at mass alone to what looks at the likeliest alone."""
+"""Pairs of top_p and min_p, from filtering by cumulative probability to filtering by relative probability."""
 _REPLIES, _QUICK_REPLIES = 96, 40
 
-Advance = Callable[[int], None]
 
-
-class Trial(msgspec.Struct, frozen=True):
-    """One setting and how it wrote.
+class SamplingTrial(msgspec.Struct, frozen=True):
+    """One setting and how its replies compare with the owner's.
 
     Attributes:
         temperature, top_p, min_p: the setting.
-        auc: of a classifier that tells its replies from the owner's; 0.5 is chance.
-        distance: of its habits of writing from the owner's.
-        relevance: how often a reply fits what was said rather than something else.
+        auc: of a classifier that separates its replies from the owner's; 0.5 is chance.
+        distance: between its writing habits and the owner's.
+        relevance: how often a reply fits the message it answers better than another message.
     """
 
     temperature: float
@@ -58,30 +56,30 @@ class Trial(msgspec.Struct, frozen=True):
 
     @property
     def score(self) -> float:
-        """How far from the owner, 0 not at all: both measures, each about 1 for somebody else. What failed is last."""
-        found = 2 * max(0.0, self.auc - 0.5) + self.distance
-        return found if math.isfinite(found) else math.inf
+        """Distance from the owner, 0 is best: the sum of two measures, each about 1 for another person."""
+        score = 2 * max(0.0, self.auc - 0.5) + self.distance
+        return score if math.isfinite(score) else math.inf
 
     @property
     def setting(self) -> dict[str, float]:
-        """As the manifest keeps it."""
+        """The setting as the manifest stores it."""
         return {name: getattr(self, name) for name in SETTINGS}
 
 
-class Tuned(msgspec.Struct, frozen=True):
+class SamplingResult(msgspec.Struct, frozen=True):
     """The outcome for one version.
 
     Attributes:
         version: its number.
-        trials: of every setting; the first is what was in force before.
-        again: what was in force and the best of the others, with other random numbers; none where nothing was better.
-        chosen: one of the trials.
+        trials: of every setting; the first is the setting in force before.
+        again: a second trial of that setting and of the best other; empty if no other was better.
+        chosen: one of `trials`.
     """
 
     version: str
-    trials: list[Trial]
-    again: list[Trial]
-    chosen: Trial
+    trials: list[SamplingTrial]
+    again: list[SamplingTrial]
+    chosen: SamplingTrial
 
     def result(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -93,110 +91,119 @@ class Tuned(msgspec.Struct, frozen=True):
         }
 
 
-def tune_sampling(config: Config, version: str | None, *, quick: bool) -> Tuned:
+def tune_sampling(config: Config, version: str | None, *, quick: bool) -> SamplingResult:
     """Finds a published version's best sampling and writes it into its manifest.
 
     Args:
-        config: says which persona, and how it speaks so far.
-        version: its number; None is the one in use.
-        quick: fewer replies.
+        config: the configuration.
+        version: its number; None means the one in use.
+        quick: use fewer replies.
 
     Raises:
-        UserError: no such version, or too little for validation. AdapterRefused: it is damaged, or of another base.
+        UserError: there is no such version, or too few validation replies.
+        AdapterRefused: it is damaged, or made for another base.
     """
     folder = version_folder(config.adapters_dir, None if version is None else version.zfill(4))
     sampling = read_persona(folder).sampling(config.reply)
-    subject = load_adapted_model(config.model, folder)
-    asked = _asked(read_sessions(config.data_dir), subject, _QUICK_REPLIES if quick else _REPLIES)
-    tried = settings(sampling)
-    most = (len(tried) + 2) * len(asked)
+    model = load_adapted_model(config.model, folder)
+    prompts = _validation_prompts(read_sessions(config.data_dir), model, _QUICK_REPLIES if quick else _REPLIES)
+    candidates = candidate_settings(sampling)
+    total = (len(candidates) + 2) * len(prompts)
     with progress() as bar:
-        task = bar.add_task(tr("Trying ways to choose words"), total=most, rate="")
+        task = bar.add_task(tr("Trying sampling settings"), total=total, rate="")
         trials, again, chosen = search(
-            tried, lambda one, seed: try_out(subject, asked, one, partial(bar.advance, task), seed)
+            candidates,
+            lambda candidate, seed: run_trial(model, prompts, candidate, partial(bar.advance, task), seed),
         )
-        bar.update(task, completed=most)
+        bar.update(task, completed=total)
     update_version(
         folder, lambda _, manifest: msgspec.structs.replace(manifest, sampling={**manifest.sampling, **chosen.setting})
     )
-    _tell(config, folder, chosen)
-    return Tuned(folder.name, trials, again, chosen)
+    _print_chosen(config.reply, folder, chosen)
+    return SamplingResult(folder.name, trials, again, chosen)
 
 
-def settings(current: Sampling) -> list[Sampling]:
-    """What is tried: the setting in force, then the grid."""
+def candidate_settings(current: Sampling) -> list[Sampling]:
+    """The setting in force, then the grid."""
     grid = [
         msgspec.structs.replace(current, temperature=temperature, top_p=top_p, min_p=min_p)
         for temperature in _TEMPERATURES
         for top_p, min_p in _FILTERS
     ]
-    return [current, *(one for one in grid if one != current)]
+    return [current, *(candidate for candidate in grid if candidate != current)]
 
 
 def search(
-    tried: Sequence[Sampling], trial: Callable[[Sampling, int], Trial]
-) -> tuple[list[Trial], list[Trial], Trial]:
-    """Tries every setting, and the best of them again; returns the trials, the second ones, and what is chosen.
+    candidates: Sequence[Sampling], run: Callable[[Sampling, int], SamplingTrial]
+) -> tuple[list[SamplingTrial], list[SamplingTrial], SamplingTrial]:
+    """Tries every setting, and the best one again; returns the trials, the second trials, and the chosen trial.
 
     Args:
-        tried: the settings, the first of which is in force.
-        trial: of a setting with the random numbers of a seed.
+        candidates: the settings; the first is in force.
+        run: runs a trial of a setting with a random seed.
     """
-    trials = [trial(one, 0) for one in tried]
+    trials = [run(candidate, 0) for candidate in candidates]
     best = trials.index(choose(trials))
-    again = [trial(tried[number], 1) for number in (0, best)] if best else []
+    again = [run(candidates[number], 1) for number in (0, best)] if best else []
     return trials, again, trials[best] if again and choose(again) is again[1] else trials[0]
 
 
-def try_out(
-    subject: AdaptedModel,
-    asked: Sequence[Exchange],
+def run_trial(
+    model: AdaptedModel,
+    prompts: Sequence[Exchange],
     sampling: Sampling,
-    advance: Advance = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
     seed: int = 0,
-) -> Trial:
-    """Writes a reply to every situation and measures them."""
-    written, actual = generate_replies(subject, asked, sampling, advance, seed=seed), actual_replies(asked)
-    said = [one for one in written if one.bubbles]
-    distance = by_name(habit_metrics(written, [], actual, []))["habits_distance"].estimate.value if said else math.nan
-    auc = classifier_auc(written, actual).value if said else math.nan
-    return Trial(sampling.temperature, sampling.top_p, sampling.min_p, auc, distance, relevance(subject, (written,))[0])
+) -> SamplingTrial:
+    """Generates a reply to every prompt and measures the replies."""
+    written, actual = generate_replies(model, prompts, sampling, on_progress, seed=seed), actual_replies(prompts)
+    has_text = any(reply.bubbles for reply in written)
+    distance = (
+        by_name(habit_metrics(written, [], actual, []))["habits_distance"].estimate.value if has_text else math.nan
+    )
+    auc = classifier_auc(written, actual).value if has_text else math.nan
+    return SamplingTrial(
+        sampling.temperature, sampling.top_p, sampling.min_p, auc, distance, relevance(model, (written,))[0]
+    )
 
 
-def choose(trials: Sequence[Trial]) -> Trial:
-    """The trial nearest to the owner among those that are as relevant as the first, as far as can be told.
+def choose(trials: Sequence[SamplingTrial]) -> SamplingTrial:
+    """The trial closest to the owner among those that are not significantly less relevant than the first.
 
-    Of equals the first: what is in force stays unless something is better. One whose relevance is below the first
-    one's interval is less relevant.
+    A trial is less relevant if its relevance is below the first one's interval. Of equals the first wins, so that the
+    setting in force stays unless another is better.
     """
-    least = trials[0].relevance.low
-    relevant = [one for one in trials[1:] if math.isnan(least) or one.relevance.value >= least]
-    return min([trials[0], *relevant], key=lambda one: one.score)
+    min_relevance = trials[0].relevance.low
+    relevant = [trial for trial in trials[1:] if math.isnan(min_relevance) or trial.relevance.value >= min_relevance]
+    return min([trials[0], *relevant], key=lambda trial: trial.score)
 
 
-def _asked(sessions: Iterable[Session], subject: AdaptedModel, count: int) -> list[Exchange]:
-    found = [
-        situation
+def _validation_prompts(sessions: Iterable[Session], model: AdaptedModel, count: int) -> list[Exchange]:
+    replies = [
+        exchange
         for session in sessions
         if session.split == "validation"
-        for situation in owner_exchanges(session, subject.transcript)
+        for exchange in owner_exchanges(session, model.transcript)
     ]
-    if len(found) < MIN_EXCHANGES:
+    if len(replies) < MIN_EXCHANGES:
         raise UserError(
             tr(
-                "only {count} replies of yours are kept for validation, at least {least} are needed to tune on; "
-                "give `doppel build` a larger archive",
-                count=len(found),
+                "found only {count} replies of yours for validation, needs at least {least}; give `doppel build` a "
+                "larger archive",
+                count=len(replies),
                 least=MIN_EXCHANGES,
             )
         )
-    return sample_evenly(found, count)
+    return sample_evenly(replies, count)
 
 
-def _tell(config: Config, folder: Path, chosen: Trial) -> None:
+def _print_chosen(reply: ReplySettings, folder: Path, chosen: SamplingTrial) -> None:
     setting = ", ".join(f"{name} {value:g}" for name, value in chosen.setting.items())
-    print_status(tr("Version {version} now speaks with {setting}.", version=folder.name, setting=setting))
-    if own := [name for name in SETTINGS if name in config.reply.model_fields_set]:
+    print_status(tr("Version {version} now uses {setting}.", version=folder.name, setting=setting))
+    if own := [name for name in SETTINGS if name in reply.model_fields_set]:
         print_status(
-            tr("config.yaml says otherwise of {names}, and holds; leave them out there.", names=", ".join(own))
+            tr(
+                "config.yaml sets {names} and takes precedence; remove them there to use the new values.",
+                names=", ".join(own),
+            )
         )

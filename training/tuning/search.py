@@ -1,7 +1,7 @@
-"""`doppel tune`: trainings of different settings on the same data, judged on held-out messages, to find the best.
+"""`doppel tune`: trains with different settings on the same data, and finds those that predict held-out messages best.
 
-The data set is read and the base loaded once; each trial puts a new LoRA on the base, trains it as `doppel train`
-would, for a limited time, and takes it off again. Judged is on the validation split and never on the test split.
+The data set is read and the base loaded once. Each trial adds a new LoRA to the base, trains it as `doppel train`
+would for a limited time, and removes it. Trials are scored on the validation split, never on the test split.
 """
 
 import math
@@ -22,41 +22,43 @@ from doppel.i18n import tr
 from doppel.system.file_lock import acquire_lock
 from doppel.system.write_errors import translate_write_errors
 from doppel.terminal import print_status, progress
-from training.lora.bits_per_byte import score
+from training.lora.bits_per_byte import score_examples
 from training.lora.distributed import SINGLE_PROCESS
-from training.lora.examples import spread_sample
+from training.lora.examples import count_tokens, spread_sample
 from training.lora.packing import tokens_per_batch
-from training.lora.settings import Choice, Settings, recommend
+from training.lora.settings import ChosenValue, Hyperparameters, recommend
+from training.run.folders import tuning_folder
 from training.run.plan import TrainingPlan, make_plan, optimizer_steps, token_budget
 from training.run.progress import StopRequest, stop_on_signals
 from training.run.setup import (
     TrainingSetup,
     build_model,
+    choose_hyperparameters,
     load_base,
     load_setup,
     measure_and_plan,
-    purpose,
-    settings_for,
-    size_of,
+    run_digest,
+    training_size,
     with_replay,
 )
 from training.run.timings import PhaseTimer
 from training.run.trainer import METRIC, PersonaTrainer
-from training.tuning.study import Dimension, RunningTrial, Study, Trial, Values
+from training.tuning.study import Dimension, RunningTrial, Scale, Study, Trial, TrialStatus, Values
 
 _MINUTES_ON_CPU = 10.0
-_MOST_EPOCHS = 4.0
+_MAX_EPOCHS = 4.0
+_CHECKS = 8
 _SEARCHED = ("learning_rate", "rank", "epochs", "sessions_per_step")
-_NO_MATTER = {*_SEARCHED, "track", "gate", "minutes", "first_run_minutes"}  # trials can be compared all the same
+_IGNORED = {*_SEARCHED, "track", "gate", "minutes", "first_run_minutes"}  # trials stay comparable if these change
 
 
 class SearchLimits(msgspec.Struct, frozen=True):
     """When to stop.
 
     Attributes:
-        trials: how many there are to be in all, those of earlier calls included.
-        minutes: no trial begins after so many; None: no limit.
-        trial_minutes: of training in one trial; None: ten without a GPU, and whole epochs on one.
+        trials: number in all, those of earlier calls included.
+        minutes: after which no further trial starts; None: no limit.
+        trial_minutes: of training in one trial; None: ten on a CPU, whole epochs on a GPU.
     """
 
     trials: int
@@ -64,191 +66,185 @@ class SearchLimits(msgspec.Struct, frozen=True):
     trial_minutes: float | None = None
 
 
-class Tuned(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it.
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of a search.
 
     Attributes:
         trials: all of them.
-        best: the best that was not given up, or None.
-        base: bits per byte of the untrained base on the same messages.
-        stopped: whether a signal ended it.
-        trial_tokens: a trial trains on at most.
-        epoch_tokens: what an epoch has.
+        best: the best that ran to the end, or None.
+        base_bits: bits per byte of the base model on the same messages.
+        stopped: whether a signal ended the search.
+        trial_tokens: the most that a trial trains on.
+        epoch_tokens: in one epoch.
     """
 
     trials: list[Trial]
     best: Trial | None
-    base: float
+    base_bits: float = msgspec.field(name="base")
     stopped: bool
     trial_tokens: float
     epoch_tokens: int
 
 
-def tune(config: Config, limits: SearchLimits) -> Tuned:
-    """Goes on with the search for this data and base, or begins it.
+def search_settings(config: Config, limits: SearchLimits) -> SearchResult:
+    """Starts a search for this data and base, or resumes it.
 
     Raises:
-        UserError: no data set, or nothing to judge by in it.
+        UserError: there is no data set, or it has no validation messages.
         DoppelError: the folder cannot be written, or another process searches there.
     """
-    folder = tuning_folder(config)
+    folder = tuning_folder(config.data_dir)
     with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = acquire_lock(folder / "lock")
     if lock is None:
-        raise DoppelError(tr("{path}: another `doppel tune` is at work there", path=folder))
+        raise DoppelError(tr("{path}: in use by another `doppel tune`", path=folder))
     with lock:
         return _search(config, limits, folder)
 
 
-def tuning_folder(config: Config) -> Path:
-    """Where the searches of the persona lie."""
-    return config.data_dir.with_name(config.data_dir.name + ".tuning")
-
-
-def _search(config: Config, limits: SearchLimits, folder: Path) -> Tuned:
+def _search(config: Config, limits: SearchLimits, folder: Path) -> SearchResult:
     began = time.monotonic()
-    material = load_setup(config, None)
-    if not material.sessions["validation"]:
+    setup = load_setup(config, None)
+    if not setup.sessions["validation"]:
         raise UserError(
-            tr("{path}: holds no messages to judge by; give `doppel build` a larger archive", path=config.data_dir)
+            tr("{path}: has no validation messages; give `doppel build` a larger archive", path=config.data_dir)
         )
-    base = load_base(config, material)
+    base = load_base(setup)
     with translate_write_errors(folder):
-        bench = _Bench(config, with_replay(config, material, base), base, limits, folder)
-    score_of_base = bench.score_base()
+        runner = _TrialRunner(with_replay(setup, base), base, limits, folder)
+    base_bits = runner.base_bits()
     with stop_on_signals() as stop:
-        while not stop.asked and bench.count() < limits.trials:
+        while not stop.requested and runner.finished_trials() < limits.trials:
             if limits.minutes is not None and time.monotonic() - began > limits.minutes * 60:
-                print_status(tr("{minutes:g} minutes are over.", minutes=limits.minutes))
+                print_status(tr("The time limit of {minutes:g} min is reached.", minutes=limits.minutes))
                 break
             with translate_write_errors(folder):
-                bench.try_next(stop, limits.trials)
-    return Tuned(
-        trials=bench.study.trials(),
-        best=bench.study.best(),
-        base=score_of_base,
-        stopped=stop.asked,
-        trial_tokens=bench.most_tokens,
-        epoch_tokens=bench.epoch_tokens,
+                runner.run_trial(stop, limits.trials)
+    return SearchResult(
+        trials=runner.study.trials(),
+        best=runner.study.best(),
+        base_bits=base_bits,
+        stopped=stop.requested,
+        trial_tokens=runner.trial_tokens,
+        epoch_tokens=runner.epoch_tokens,
     )
 
 
-class _Bench:
-    """Data, base and study, set up once for all trials."""
+class _TrialRunner:
+    """Runs trials with the same data, base and study."""
 
-    def __init__(
-        self, config: Config, material: TrainingSetup, base: PreTrainedModel, limits: SearchLimits, folder: Path
-    ) -> None:
-        self._config, self._material, self._base = config, material, base
-        self._settings = settings_for(config, material, base)
+    def __init__(self, setup: TrainingSetup, base: PreTrainedModel, limits: SearchLimits, folder: Path) -> None:
+        self._setup, self._base = setup, base
+        self._hyperparameters = choose_hyperparameters(setup, base)
         minutes = limits.trial_minutes
-        if minutes is None and not material.device.startswith("cuda"):
+        if minutes is None and not setup.device.startswith("cuda"):
             minutes = _MINUTES_ON_CPU
         self._is_short = minutes is not None
-        self.study = Study(folder, purpose(config, material, minutes, regardless_of=_NO_MATTER), config.training.seed)
-        # both stay as they are, however busy the machine is when the search goes on
-        self._speed = self.study.kept("tokens_per_second", self._measured)
-        self.epoch_tokens = sum(len(example.ids) for example in material.train)
-        whole = self.epoch_tokens * _MOST_EPOCHS
-        self.most_tokens = self.study.kept("tokens", lambda: min(whole, token_budget(minutes, self._speed)))
-        present = self._plan({})
-        first = {name: getattr(self._settings, name).value for name in _SEARCHED}
-        self.study.search(self._space(), {**first, "sessions_per_step": present.sessions_per_step})
-        self._held_out = spread_sample(material.validation, present.check_tokens)
+        self.study = Study(folder, run_digest(setup, minutes, ignore=_IGNORED), setup.settings.seed)
+        # speed and tokens are stored, so that a resumed search stays comparable on a busier machine
+        self._speed = self.study.constant("tokens_per_second", self._measure_speed)
+        self.epoch_tokens = count_tokens(setup.train)
+        max_tokens = self.epoch_tokens * _MAX_EPOCHS
+        self.trial_tokens = self.study.constant("tokens", lambda: min(max_tokens, token_budget(minutes, self._speed)))
+        current = self._plan({})
+        first = {name: getattr(self._hyperparameters, name).value for name in _SEARCHED}
+        self.study.set_space(self._space(), {**first, "sessions_per_step": current.sessions_per_step})
+        self._held_out = spread_sample(setup.validation, current.check_tokens)
 
-    def count(self) -> int:
-        """Trials that have ended."""
-        return sum(trial.state != "running" for trial in self.study.trials())
+    def finished_trials(self) -> int:
+        """The number of trials that have ended."""
+        return sum(trial.status is not TrialStatus.RUNNING for trial in self.study.trials())
 
-    def score_base(self) -> float:
-        """Bits per byte of the untrained base on what trials are judged by."""
-        size = tokens_per_batch(self._base)
-        return self.study.kept("base", lambda: score(self._base, self._held_out, size).bits_per_byte)
+    def base_bits(self) -> float:
+        """Bits per byte of the base model on the messages that trials are scored on."""
+        batch_tokens = tokens_per_batch(self._base)
+        return self.study.constant(
+            "base", lambda: score_examples(self._base, self._held_out, batch_tokens).bits_per_byte
+        )
 
-    def try_next(self, stop: StopRequest, count: int) -> None:
-        """One trial, to its end, until it is given up, or until somebody asks to stop; then it is tried again later."""
-        attempt = self.study.begin()
-        plan = self._plan(attempt.values)
-        number = self.count() + 1
-        print_status(tr("Trial {number} of {count}: {values}", number=number, count=count, values=shown(plan)))
+    def run_trial(self, stop: StopRequest, count: int) -> None:
+        """Runs one trial until it ends, is pruned or interrupted; an interrupted one is tried again later."""
+        trial = self.study.start_trial()
+        plan = self._plan(trial.values)
+        number = self.finished_trials() + 1
+        print_status(tr("Trial {number} of {count}: {values}", number=number, count=count, values=plan_text(plan)))
         torch.manual_seed(plan.seed)
-        model = build_model(self._config, self._base, plan.rank, plan.alpha)
+        model = build_model(self._setup, self._base, plan.rank, plan.alpha)
         try:
             with TemporaryDirectory() as scratch, progress() as bar:
-                judge = _Judge(bar, tr("Trial {number}", number=number), attempt, stop)
+                callback = _TrialCallback(bar, tr("Trial {number}", number=number), trial, stop)
                 trainer = PersonaTrainer(
                     model,
                     plan,
-                    steps=optimizer_steps(plan, self._material.train),
+                    steps=optimizer_steps(plan, self._setup.train),
                     held_out=self._held_out,
                     folder=Path(scratch),
-                    callbacks=[judge],
-                    parts=PhaseTimer(),
-                    ranks=SINGLE_PROCESS,
-                    keeps_checkpoints=False,
+                    callbacks=[callback],
+                    timer=PhaseTimer(),
+                    processes=SINGLE_PROCESS,
+                    save_checkpoints=False,
                 )
-                judge.trainer = trainer
                 trainer.train()
         except torch.OutOfMemoryError:
-            print_status(tr("Trial {number} needs more memory than there is, and is given up.", number=number))
-            judge.is_pruned = True
+            print_status(tr("Trial {number} ran out of memory and was stopped.", number=number))
+            callback.is_pruned = True
         finally:
             model.unload()
-        if judge.is_stopped:
-            self.study.repeat(attempt)
+        if callback.is_stopped:
+            self.study.requeue(trial)
         else:
-            attempt.end(pruned=judge.is_pruned)
+            trial.finish(pruned=callback.is_pruned)
 
-    def _measured(self) -> float:
-        """Training speed with the present settings, tokens a second."""
-        model = build_model(self._config, self._base, self._settings.rank.value, self._settings.alpha.value)
+    def _measure_speed(self) -> float:
+        """Training speed with the current settings, tokens per second."""
+        hyperparameters = self._hyperparameters
+        model = build_model(self._setup, self._base, hyperparameters.rank.value, hyperparameters.alpha.value)
         try:
-            return measure_and_plan(self._config, self._settings, self._material, model).tokens_per_second
+            return measure_and_plan(self._setup, hyperparameters, model).tokens_per_second
         finally:
             model.unload()
 
     def _space(self) -> dict[str, Dimension]:
-        """Around what is recommended, whatever config.yaml says, so that the search stays the same one."""
-        middle = recommend(TrainingSettings(), size_of(self._material, self._base), self._material.max_length)
-        rate, rank = middle.learning_rate.value, middle.rank.value
+        """Ranges around the recommended settings, whatever config.yaml sets, so that a resumed search has the same."""
+        center = recommend(TrainingSettings(), training_size(self._setup, self._base), self._setup.max_length)
+        rate, rank = center.learning_rate.value, center.rank.value
         space = {
-            "learning_rate": Dimension(rate / 4, rate * 4, "rate"),
-            "rank": Dimension(rank // 4, min(256, rank * 4), "power"),
-            "sessions_per_step": Dimension(4, 32, "power"),
+            "learning_rate": Dimension(rate / 4, rate * 4, Scale.LOGARITHMIC),
+            "rank": Dimension(rank // 4, min(256, rank * 4), Scale.POWERS_OF_TWO),
+            "sessions_per_step": Dimension(4, 32, Scale.POWERS_OF_TWO),
         }
-        epochs = math.floor(2 * self.most_tokens / self.epoch_tokens) / 2
-        if epochs >= 1.5:  # else no trial could tell one epoch from two
-            space["epochs"] = Dimension(1, epochs, "half")
+        epochs = math.floor(2 * self.trial_tokens / self.epoch_tokens) / 2
+        if epochs >= 1.5:  # shorter trials cannot compare numbers of epochs
+            space["epochs"] = Dimension(1, epochs, Scale.HALVES)
         return space
 
     def _plan(self, values: Values) -> TrainingPlan:
-        chosen = {name: Choice(value, None) for name, value in values.items()}
-        settings: Settings = msgspec.structs.replace(self._settings, **chosen)
+        chosen = {name: ChosenValue(value, None) for name, value in values.items()}
+        hyperparameters: Hyperparameters = msgspec.structs.replace(self._hyperparameters, **chosen)
         plan = make_plan(
-            self._config.training,
-            settings,
-            items=self._material.train,
-            most_tokens=self.most_tokens,
+            self._setup.settings,
+            hyperparameters,
+            examples=self._setup.train,
+            max_tokens=self.trial_tokens,
             is_short=self._is_short,
             tokens_per_second=self._speed,
             tokens_per_batch=tokens_per_batch(self._base),
-            device=self._material.device,
+            device=self._setup.device,
             dtype=self._base.dtype,
             now=datetime.now(UTC),
         )
-        # a check each eighth of it, however long it is, so that trials can be compared on the way
-        return msgspec.structs.replace(plan, steps_between_checks=math.ceil(plan.steps / 8))
+        # the same number of checks in each trial, so that trials can be compared before their end
+        return msgspec.structs.replace(plan, steps_between_checks=math.ceil(plan.steps / _CHECKS))
 
 
-class _Judge(TrainerCallback):
-    """Shows a trial's progress, and ends it when the study gives it up or somebody asks to stop."""
+class _TrialCallback(TrainerCallback):
+    """Shows a trial's progress, and ends it when the study prunes it or a stop is requested."""
 
-    def __init__(self, bar: Progress, title: str, attempt: RunningTrial, stop: StopRequest) -> None:
-        self._bar, self._attempt, self._stop = bar, attempt, stop
+    def __init__(self, bar: Progress, title: str, trial: RunningTrial, stop: StopRequest) -> None:
+        self._bar, self._trial, self._stop = bar, trial, stop
         self._task = bar.add_task(title, total=None, rate="")
         self._bits = ""
-        self.trainer: PersonaTrainer | None = None
         self.is_pruned = self.is_stopped = False
 
     def on_step_end(
@@ -256,7 +252,7 @@ class _Judge(TrainerCallback):
     ) -> TrainerControl:
         """Counts the step."""
         self._bar.update(self._task, total=state.max_steps, completed=state.global_step, rate=self._bits)
-        if self._stop.asked:
+        if self._stop.requested:
             self.is_stopped = True
             control.should_training_stop = True
             control.should_evaluate = False
@@ -270,20 +266,20 @@ class _Judge(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> TrainerControl:
-        """Tells the study the score of a validation."""
+        """Reports the score of a validation to the study."""
         bits = (metrics or {}).get(METRIC, math.nan)
         self._bits = tr("{bits:.3f} bits per byte", bits=bits)
         self._bar.update(self._task, rate=self._bits)
-        if self._attempt.report(bits, round(8 * state.global_step / state.max_steps)):
+        if self._trial.report(bits, round(_CHECKS * state.global_step / state.max_steps)):
             self.is_pruned = True
             control.should_training_stop = True
         return control
 
 
-def shown(plan: TrainingPlan) -> str:
-    """The settings of a trial, in a line."""
+def plan_text(plan: TrainingPlan) -> str:
+    """The searched settings of a trial in one line."""
     return tr(
-        "rank {rank}, learning rate {rate:g}, {epochs:.2g} epochs, {sessions} a step",
+        "rank {rank}, learning rate {rate:g}, {epochs:.2g} epochs, {sessions} conversations per step",
         rank=plan.rank,
         rate=plan.learning_rate,
         epochs=plan.epochs,

@@ -25,8 +25,10 @@ def test_a_data_set_of_other_archives_is_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_the_adapter_to_start_from_is_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.run.run.run_training", lambda config, **options: {"origin": options["origin"]})
+    monkeypatch.setattr(
+        "training.run.run.run_training", lambda config, **options: {"start_from": options["start_from"]}
+    )
     (tmp_path / "config.yaml").write_text("training: {gate: false}\n")
     command = ["train", "--from", "0003", "--json", "--config", str(tmp_path / "config.yaml")]
     result = CliRunner().invoke(app(), command, catch_exceptions=False)
-    assert json.loads(result.stdout) == {"origin": "0003"}
+    assert json.loads(result.stdout) == {"start_from": "0003"}

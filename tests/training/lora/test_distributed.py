@@ -1,4 +1,4 @@
-"""Processes that train together agree, and what they compute together is what one computes alone."""
+"""Processes that train together agree, and compute together what one computes alone."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from transformers import PreTrainedModel
 from doppel.config import TrainingSettings
 from doppel.errors import DoppelError, UserError
 from doppel.models.base import load_model
-from tests.processes import Child, free_port, ranks_environment, together
-from training.lora import fsdp as shard
-from training.lora.bits_per_byte import score
+from tests.processes import Child, free_port, launcher_environment, together
+from training.lora import fsdp
+from training.lora.bits_per_byte import score_examples
 from training.lora.data_parallel import score_in_parallel, split_step
 from training.lora.distributed import SINGLE_PROCESS, ProcessGroup, join_processes
 from training.lora.examples import Example, balanced_groups, collate
-from training.lora.fsdp import device_mesh, is_sharded, should_shard, split
+from training.lora.fsdp import is_sharded, make_device_mesh, shard_base, should_shard
 from training.lora.model import add_lora, token_losses
 
 
@@ -33,7 +33,7 @@ def _examples(count: int, seed: int = 0) -> list[Example]:
     ]
 
 
-class TestShares:
+class TestBalancedGroups:
     def test_every_example_is_in_one_share_and_the_shares_are_even(self) -> None:
         items = _examples(50)
         divided = balanced_groups(items, 4)
@@ -53,36 +53,36 @@ class TestShares:
         assert split_step(step, 1, 8, lambda example: 1.0)[0] is step
 
 
-class TestAlone:
-    def test_one_process_agrees_with_itself(self) -> None:
-        assert SINGLE_PROCESS.leads
-        assert SINGLE_PROCESS.tell("this") == "this"
-        assert SINGLE_PROCESS.collect(3) == [3]
+class TestSingleProcess:
+    def test_agrees_with_itself(self) -> None:
+        assert SINGLE_PROCESS.is_main
+        assert SINGLE_PROCESS.broadcast("this") == "this"
+        assert SINGLE_PROCESS.all_gather(3) == [3]
 
     def test_gradients_of_sums_become_those_of_the_mean(self) -> None:
         parameter = torch.nn.Parameter(torch.ones(2))
         (parameter * 6).sum().backward()
-        loss = SINGLE_PROCESS.average([parameter, torch.nn.Parameter(torch.ones(1))], torch.tensor(12.0), 4)
+        loss = SINGLE_PROCESS.average_gradients([parameter, torch.nn.Parameter(torch.ones(1))], torch.tensor(12.0), 4)
         assert loss == 3
         assert parameter.grad is not None
         assert parameter.grad.tolist() == [1.5, 1.5]
 
-    def test_without_a_launcher_there_is_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_used_without_a_launcher(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("WORLD_SIZE", raising=False)
-        with join_processes("cuda:1") as ranks:
-            assert ranks == SINGLE_PROCESS
+        with join_processes("cuda:1") as processes:
+            assert processes == SINGLE_PROCESS
 
 
 @pytest.mark.parametrize(
     ("device", "environment", "text"),
     [
-        ("mps", {}, "`mps` cannot be shared"),
-        ("cuda:1", {}, "`cuda:1` cannot be shared"),
-        ("cpu", {"ACCELERATE_USE_FSDP": "true"}, "leave that out"),
-        ("cuda", {"LOCAL_RANK": "3"}, "more processes than GPUs"),
+        ("mps", {}, "`mps` does not support several processes"),
+        ("cuda:1", {}, "`cuda:1` does not support several processes"),
+        ("cpu", {"ACCELERATE_USE_FSDP": "true"}, "turn that off"),
+        ("cuda", {"LOCAL_RANK": "3"}, "needs at least 4 GPUs, found 0; start torchrun with --nproc-per-node 0"),
     ],
 )
-def test_what_cannot_be_shared_is_one_clear_line(
+def test_an_unsupported_launch_is_one_clear_line(
     device: str, environment: dict[str, str], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"WORLD_SIZE": "4", "RANK": "3", **environment}.items():
@@ -92,7 +92,7 @@ def test_what_cannot_be_shared_is_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    ("training", "count", "most", "expected"),
+    ("training", "count", "limit", "expected"),
     [
         ({}, 2, 14e9, False),
         ({}, 2, 1000.0, True),
@@ -102,29 +102,32 @@ def test_what_cannot_be_shared_is_one_clear_line(
         ({"split": True}, 2, 14e9, True),
     ],
 )
-def test_a_large_base_is_split(
-    training: dict[str, Any], count: int, most: float, expected: bool, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_large_base_is_sharded(
+    training: dict[str, Any], count: int, limit: float, expected: bool, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard, "SHARD_ABOVE", most)
+    monkeypatch.setattr(fsdp, "SHARD_ABOVE", limit)
     assert should_shard(TrainingSettings(**training), tiny_base, ProcessGroup(0, count)) is expected
 
 
 def _agree(base: Path) -> dict[str, Any]:
     order: list[str] = []
-    with join_processes("cpu") as ranks:
-        told = ranks.tell({"plan": ranks.number})
-        collected = ranks.collect(ranks.number * 10)
-        with ranks.main_first():
+    with join_processes("cpu") as processes:
+        told = processes.broadcast({"plan": processes.rank})
+        collected = processes.all_gather(processes.rank * 10)
+        with processes.main_first():
             order.append("led")
-        with ranks.one_at_a_time():
+        with processes.one_at_a_time():
             order.append("turn")
-        parameters = [torch.nn.Parameter(torch.full((3,), float(ranks.number + 1))), torch.nn.Parameter(torch.ones(2))]
-        ranks.align(parameters)
+        parameters = [
+            torch.nn.Parameter(torch.full((3,), float(processes.rank + 1))),
+            torch.nn.Parameter(torch.ones(2)),
+        ]
+        processes.broadcast_parameters(parameters)
         start = parameters[0].tolist()
-        if ranks.leads:
+        if processes.is_main:
             (parameters[0] * 4).sum().backward()
         (parameters[1] * 6).sum().backward()
-        loss = ranks.average(parameters, torch.tensor(float(ranks.number)), 2)
+        loss = processes.average_gradients(parameters, torch.tensor(float(processes.rank)), 2)
         gradients = [one.grad.tolist() for one in parameters if one.grad is not None]
         return {
             "told": told,
@@ -132,24 +135,24 @@ def _agree(base: Path) -> dict[str, Any]:
             "start": start,
             "loss": float(loss),
             "gradients": gradients,
-            **_split_like_whole(base, ranks),
+            **_sharded_like_whole(base, processes),
         }
 
 
-def _split_like_whole(base: Path, ranks: ProcessGroup) -> dict[str, Any]:
+def _sharded_like_whole(base: Path, processes: ProcessGroup) -> dict[str, Any]:
     """The same losses, gradients and scores from a base that both processes hold together."""
     whole = load_model(base, torch.float32)
-    mesh = device_mesh("cpu", ranks)
-    with ranks.one_at_a_time():
+    mesh = make_device_mesh("cpu", processes)
+    with processes.one_at_a_time():
         parted = load_model(base, torch.float32)
-        split(parted, mesh, "cpu")
+        shard_base(parted, mesh, "cpu")
     items = _examples(6)
     held = sum(one.to_local().numel() for one in parted.parameters() if hasattr(one, "to_local"))
     bits = [
-        score_in_parallel(ranks, one, items, lambda share, model=one: score(model, share, 64))
+        score_in_parallel(processes, one, items, lambda share, model=one: score_examples(model, share, 64))
         for one in (whole, parted)
     ]
-    alone = score(whole, items, 64)
+    alone = score_examples(whole, items, 64)
     one, other = (_gradients(model, items) for model in (whole, parted))
     return {
         "is_sharded": (is_sharded(whole), is_sharded(parted)),
@@ -162,11 +165,11 @@ def _split_like_whole(base: Path, ranks: ProcessGroup) -> dict[str, Any]:
 
 def _gradients(model: PreTrainedModel, items: list[Example]) -> list[torch.Tensor]:
     torch.manual_seed(3)
-    build_model = add_lora(model, 2, 4)
-    trained = [one for one in build_model.parameters() if one.requires_grad]
+    adapted = add_lora(model, 2, 4)
+    trained = [one for one in adapted.parameters() if one.requires_grad]
     for one in trained:
         torch.nn.init.normal_(one, std=0.1)
-    losses, _ = token_losses(build_model, collate(items[:1]))
+    losses, _ = token_losses(adapted, collate(items[:1]))
     losses.sum().backward()
     return [losses.detach(), *(one.grad for one in trained if one.grad is not None)]
 
@@ -189,15 +192,15 @@ def test_two_processes_agree_and_hold_a_base_together(tiny_base: Path) -> None:
 
 
 def _one_leaves() -> None:
-    with join_processes("cpu") as ranks:
-        if ranks.leads:
+    with join_processes("cpu") as processes:
+        if processes.is_main:
             raise UserError("the leader found a mistake")
-        ranks.collect(None)
+        processes.all_gather(None)
 
 
-def test_who_is_left_behind_says_so_in_one_line() -> None:
+def test_a_process_that_loses_its_peer_says_so_in_one_line() -> None:
     port = free_port()
-    leader, follower = (Child(_one_leaves, (), ranks_environment(number, 2, port)) for number in (0, 1))
+    leader, follower = (Child(_one_leaves, (), launcher_environment(number, 2, port)) for number in (0, 1))
     with pytest.raises(UserError, match="a mistake"):
         leader.result()
     with pytest.raises(DoppelError, match="another process of this training has ended"):

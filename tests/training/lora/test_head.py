@@ -38,7 +38,7 @@ def test_equals_plain_cross_entropy(
     hidden = torch.randn(10, 16, dtype=dtype, requires_grad=True)
     weight = torch.randn(50, 16).to(dtype) * 0.5
     targets = torch.randint(50, (10,))
-    monkeypatch.setattr(head, "FEWEST_COLUMNS", columns)
+    monkeypatch.setattr(head, "MIN_COLUMNS", columns)
     monkeypatch.setattr(head, "BLOCK_BYTES", 1)
     losses = supervised_losses(hidden, weight, targets, softcap)
     losses.sum().backward()

@@ -15,8 +15,8 @@ from doppel.transcript.chat import ChatTranscript
 from tests.doppel.transcript.chat_templates import KINDS
 from tests.tiny import build_transcript
 from training.archives.formats.instructions import Dialogue, DialogueTurn
-from training.lora.examples import Example
-from training.lora.mixing import MixedExamples, count_tokens, dialogue_examples, mix
+from training.lora.examples import Example, count_tokens
+from training.lora.mixing import MixedExamples, dialogue_examples, load_mix
 
 LENGTH = 128
 
@@ -39,7 +39,7 @@ def write(path: Path, count: int) -> None:
 def mixed(root: Path, transcript: Transcript, *, replay: float = 0, seed: int = 0, **shares: float) -> MixedExamples:
     ingredients = tuple(MixSettings(path=f"{name}.json", share=share) for name, share in shares.items())
     training = TrainingSettings(mix=ingredients, replay=replay, seed=seed)
-    return mix(training, root, own(transcript), transcript, LENGTH)
+    return load_mix(training, root, own(transcript), transcript, LENGTH)
 
 
 def text(transcript: Transcript, ids: list[int]) -> str:
@@ -98,7 +98,7 @@ def test_every_file_gets_its_share_of_the_tokens(
     write(root / "a.json", 400)
     write(root / "b.json", 400)
     found = mixed(root, transcript, replay=replay, a=first, b=second)
-    total = (count_tokens(own(transcript)) + count_tokens(found.items)) / (1 - replay)
+    total = (count_tokens(own(transcript)) + count_tokens(found.examples)) / (1 - replay)
     for source, wanted in zip(found.sources, (first, second), strict=True):
         assert source.tokens / total == pytest.approx(wanted, abs=0.015)  # a dialogue is 0.01 of it
         assert source.share == pytest.approx(source.tokens / total, abs=1e-4)
@@ -109,8 +109,8 @@ def test_the_same_seed_takes_the_same_dialogues(tmp_path: Path, transcript: Tran
     once = mixed(tmp_path, transcript, a=0.3)
     assert mixed(tmp_path, transcript, a=0.3) == once
     other = mixed(tmp_path, transcript, a=0.3, seed=1)
-    assert other.items != once.items
-    asked = [text(transcript, example.ids).split("plus ")[1].split("\n")[0] for example in once.items]
+    assert other.examples != once.examples
+    asked = [text(transcript, example.ids).split("plus ")[1].split("\n")[0] for example in once.examples]
     assert len(set(asked)) == len(asked)
     assert max(map(int, asked)) > 900  # from all of the file, not from where it begins
 
@@ -121,12 +121,12 @@ def test_a_small_file_is_repeated_and_said_so(
     write(tmp_path / "a.json", 20)
     found = mixed(tmp_path, transcript, a=0.3)
     assert found.sources[0].share == pytest.approx(0.3, abs=0.02)
-    assert "small for its share, so read " in capsys.readouterr().err
+    assert "too small for its share, so it is read " in capsys.readouterr().err
     write(tmp_path / "a.json", 3)
     found = mixed(tmp_path, transcript, a=0.5)
     assert found.sources[0].dialogues == 12
     assert found.sources[0].share < 0.3
-    assert "too small for 50.0% of the training, even read 4 times" in capsys.readouterr().err
+    assert "too small for 50.0% of the training, even when read 4 times" in capsys.readouterr().err
 
 
 def test_a_dialogue_larger_than_the_share_is_passed_over(tmp_path: Path, transcript: Transcript) -> None:
@@ -143,9 +143,9 @@ def test_bad_records_are_named_and_counted(
     found = mixed(tmp_path, transcript, a=0.1)
     assert found.sources[0].left_out == 7
     shown = capsys.readouterr().err
-    assert shown.count("; left out") == 3
+    assert shown.count("; skipped") == 3
     assert "a.json, record 51: no question and answer fields" in shown
-    assert "7 records left out in all" in shown
+    assert "7 records skipped in all" in shown
 
 
 def test_nothing_asked_for_is_nothing_mixed_in(tmp_path: Path, transcript: Transcript) -> None:

@@ -152,10 +152,10 @@ def test_models_that_would_leak_are_not_packed_and_train_one_sequence_at_a_time(
     with pytest.raises(ValueError, match="packed"):
         token_losses(model, collate(items))
     assert all(len(group) == 1 for group in micro_batches(items, tokens_per_batch(model)))
-    build_model = add_lora(model, 4, 8)
-    accelerate(build_model)
-    expected, gradients = _plain(build_model, items)
-    loss, ours = _ours(build_model, items, tokens_per_batch(build_model))
+    adapted = add_lora(model, 4, 8)
+    accelerate(adapted)
+    expected, gradients = _plain(adapted, items)
+    loss, ours = _ours(adapted, items, tokens_per_batch(adapted))
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(ours, gradients, rtol=1e-3, atol=1e-5)
 

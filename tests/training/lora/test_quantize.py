@@ -16,8 +16,7 @@ from doppel.models.quantize import Method, check_quantization, choose_body_dtype
 from tests.tiny import build_base
 from tests.training.runs import small_run
 from training.lora.examples import Example, collate
-from training.lora.model import add_lora, token_losses
-from training.lora.quantize import match_adapter_dtype
+from training.lora.model import add_lora, match_adapter_dtype, token_losses
 from training.lora.threads import use_threads
 from training.run import run as fitting
 from training.run.run import run_training
@@ -95,11 +94,11 @@ def test_only_the_layers_are_quantised_and_nothing_is_upcast(method: Method, dty
     assert quantised == linear
     assert {one.dtype for one in model.parameters() if one.is_floating_point()} == {dtype}
     assert model.num_parameters() == whole.num_parameters()
-    build_model = add_lora(model, 2, 4)
-    match_adapter_dtype(build_model, dtype)
-    trained = {one.dtype for one in build_model.parameters() if one.requires_grad}
+    adapted = add_lora(model, 2, 4)
+    match_adapter_dtype(adapted, dtype)
+    trained = {one.dtype for one in adapted.parameters() if one.requires_grad}
     assert trained == {torch.float32 if dtype == torch.float16 else dtype}
-    assert len({name for name, _ in build_model.named_modules() if name.endswith("lora_A")}) == len(linear)
+    assert len({name for name, _ in adapted.named_modules() if name.endswith("lora_A")}) == len(linear)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -110,15 +109,15 @@ def test_scoring_first_does_not_change_what_is_trained(method: Method, base: Pat
     for scored in (False, True):
         model = load_quantized(base, method, torch.float32, "cpu")
         torch.manual_seed(0)
-        build_model = add_lora(model, 2, 4)
+        adapted = add_lora(model, 2, 4)
         if scored:
-            build_model.eval()
+            adapted.eval()
             with torch.no_grad():
-                token_losses(build_model, collate([EXAMPLE]))
-        build_model.train()
-        losses, _ = token_losses(build_model, collate([EXAMPLE]))
+                token_losses(adapted, collate([EXAMPLE]))
+        adapted.train()
+        losses, _ = token_losses(adapted, collate([EXAMPLE]))
         losses.sum().backward()
-        gradients = [one.grad for name, one in build_model.named_parameters() if "lora_B" in name]
+        gradients = [one.grad for name, one in adapted.named_parameters() if "lora_B" in name]
         assert all(one is not None and bool(one.abs().sum() > 0) for one in gradients)
         results.append([losses.detach(), *gradients])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))

@@ -13,9 +13,8 @@ from doppel.models.base import BaseIdentity, load_model
 from doppel.transcript import Transcript
 from tests.tiny import build_transcript
 from training.lora import replay as replaying
-from training.lora.examples import Example
-from training.lora.mixing import count_tokens
-from training.lora.replay import likely_tokens, replay
+from training.lora.examples import Example, count_tokens
+from training.lora.replay import estimated_tokens, replay_examples
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +33,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sampled(base: PreTrainedModel, transcript: Transcript, **changes: Any) -> list[Example]:
-    settings: dict[str, Any] = {"tokens": 300, "distinct": 10_000, "length": 24, "seed": 0, **changes}
-    return replay(base, transcript, BaseIdentity("tiny", "ab" * 32), **settings)
+    settings: dict[str, Any] = {"tokens": 300, "max_distinct": 10_000, "length": 24, "seed": 0, **changes}
+    return replay_examples(base, transcript, BaseIdentity("tiny", "ab" * 32), **settings)
 
 
 def test_as_many_tokens_as_wanted_all_learned(base: PreTrainedModel, transcript: Transcript) -> None:
@@ -104,11 +103,11 @@ def test_it_is_the_bases_own_distribution(
 
 
 def test_where_time_is_short_few_are_sampled_and_repeated(base: PreTrainedModel, transcript: Transcript) -> None:
-    items = sampled(base, transcript, tokens=5000, distinct=300)
+    items = sampled(base, transcript, tokens=5000, max_distinct=300)
     assert count_tokens(items) == pytest.approx(5000, abs=24)
     assert len({tuple(one.ids) for one in items}) <= 2 * replaying._ROWS
-    assert likely_tokens(None, "cpu") is None
-    assert likely_tokens(2, "cpu") == 36_000
+    assert estimated_tokens(None, "cpu") is None
+    assert estimated_tokens(2, "cpu") == 36_000
 
 
 def test_a_base_without_a_token_that_begins_texts_is_refused(base: PreTrainedModel) -> None:
@@ -117,7 +116,7 @@ def test_a_base_without_a_token_that_begins_texts_is_refused(base: PreTrainedMod
     items = sampled(base, transcript)
     assert {one.ids[0] for one in items} == {transcript.tokenizer.eos_token_id}
     transcript.tokenizer.eos_token = None
-    with pytest.raises(UserError, match=r"training\.replay: .* set it to 0"):
+    with pytest.raises(UserError, match=r"training\.replay: .* set training.replay to 0"):
         sampled(base, transcript)
 
 

@@ -19,7 +19,7 @@ from training.dataset.files import Session
 from training.fidelity.adapted_model import AdaptedModel
 from training.fidelity.generate import generate
 from training.fidelity.texts import Exchange
-from training.lora.replay import replay
+from training.lora.replay import replay_examples
 from training.lora.samples import SampleReplies
 
 TURNS = (Turn("Ramito", ("hello",)), Turn("me", ("hi",)))
@@ -70,7 +70,7 @@ def test_replay(
     cached = cache_dir() / "replay" / f"{identity.digest[:16]}-0-24" / "00000.json"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(msgspec.json.encode([[2, unused, 40], [2, 40, 41]]))
-    items = replay(model, transcript, identity, tokens=300, distinct=10_000, length=24, seed=0)
+    items = replay_examples(model, transcript, identity, tokens=300, max_distinct=10_000, length=24, seed=0)
     assert items[0].ids == [2, 40, 41]
     assert len(items) > 5
     for example in items:

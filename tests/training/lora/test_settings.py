@@ -4,9 +4,9 @@ import pytest
 
 from doppel.config import TrainingSettings
 from doppel.errors import UserError
-from training.lora.settings import Choice, TrainingSize, choose_length, recommend
+from training.lora.settings import ChosenValue, TrainingSize, choose_length, recommend
 
-LENGTH = Choice(512, "trained on cpu")
+LENGTH = ChosenValue(512, "trained on cpu")
 
 
 def size(
@@ -60,5 +60,5 @@ def test_the_length_follows_time_device_and_base() -> None:
     assert choose_length(free, 4, "cpu", 32768).value == 256
     assert choose_length(free, None, "cuda", 32768).value == 2048
     assert choose_length(free, None, "cuda", 1024).value == 1024
-    with pytest.raises(UserError, match="more than the 512 tokens that the base model takes"):
+    with pytest.raises(UserError, match="513 is over the base model's limit of 512 tokens"):
         choose_length(TrainingSettings(max_length=513), None, "cpu", 512)

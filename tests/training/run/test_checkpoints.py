@@ -51,7 +51,7 @@ def test_a_checkpoint_answers(tmp_path: Path, tiny_base: Path, monkeypatch: pyte
     def cut(*_: object, **__: object) -> None:
         raise PowerCut
 
-    monkeypatch.setattr(fitting, "_publish", cut)
+    monkeypatch.setattr(fitting, "publish_adapter", cut)
     with pytest.raises(PowerCut):
         run_training(config)
     checkpoints = sorted((tmp_path / "data" / "sample.training").glob("checkpoint-*"))

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from doppel.adapters import list_versions as adapter
+from doppel.adapters import versions as adapter
 from doppel.adapters.versions import current_version, list_versions, read_manifest
 from doppel.errors import DoppelError
 from tests.processes import Child
 from tests.tiny import publish_adapter
 from tests.training.runs import small_config, small_run, weights_of
 from training.run import checkpoints as work
-from training.run import exact_resume
+from training.run import exact_resume, publish
 from training.run import run as fitting
-from training.run.checkpoints import RunFolder, checkpoints
+from training.run.checkpoints import RunFolder, list_checkpoints
 from training.run.completion_marker import is_complete, mark_complete
+from training.run.folders import run_folder
 from training.run.run import run_training
-from training.run.setup import run_folder
 
 
 def _train(root: Path, base: Path, patch: pytest.MonkeyPatch) -> None:
@@ -51,8 +51,8 @@ def test_no_room_for_the_second_checkpoint(tmp_path: Path, tiny_base: Path, larg
     with pytest.raises(DoppelError, match=r"sample\.training: cannot be written") as caught:
         Child(_train_until_full, (tmp_path / "full", tiny_base, largest)).result()
     assert "\n" not in str(caught.value)
-    assert [*checkpoints(run_folder(config))] == [4]
-    assert is_complete(run_folder(config) / "checkpoint-4")
+    assert [*list_checkpoints(run_folder(config.data_dir))] == [4]
+    assert is_complete(run_folder(config.data_dir) / "checkpoint-4")
     assert list_versions(config.adapters_dir) == []
     Child(_train_whole, (tmp_path / "full", tiny_base)).result()
     whole = small_run(tmp_path / "whole", tiny_base)
@@ -62,13 +62,13 @@ def test_no_room_for_the_second_checkpoint(tmp_path: Path, tiny_base: Path, larg
 
 def _publish_until_full(root: Path, base: Path, largest: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        publishing = fitting.publishing
+        publishing = publish.publishing
 
         def fill(*arguments: Any, **options: Any) -> object:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
             return publishing(*arguments, **options)
 
-        patch.setattr(fitting, "publishing", fill)
+        patch.setattr(publish, "publishing", fill)
         _train(root, base, patch)
 
 
@@ -97,7 +97,7 @@ def test_no_room_to_begin(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.M
     monkeypatch.setattr(work, "fsync_path", _full)
     with pytest.raises(DoppelError, match=r"sample\.training: cannot be written: No space left"):
         run_training(config)
-    assert RunFolder(run_folder(config), "").started() is None
+    assert RunFolder(run_folder(config.data_dir), "").read_state() is None
 
 
 def test_no_room_for_the_pointer_keeps_the_one_before(

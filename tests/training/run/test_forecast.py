@@ -15,8 +15,7 @@ from doppel.cli.app import app
 from doppel.config import Config
 from tests.training.runs import small_run
 from training.run import run as fitting
-from training.run.forecast import Forecast, forecast
-from training.run.forecast_table import lines
+from training.run.forecast import Forecast, make_forecast, summary_lines
 from training.run.run import TrainingInterrupted, run_training
 from training.run.timings import PHASES
 
@@ -26,8 +25,8 @@ def config(tmp_path: Path, tiny_base: Path) -> Config:
     return small_run(tmp_path, tiny_base, sessions_per_step=None, rank=None)
 
 
-def look(config: Config, **options: Any) -> Forecast:
-    return forecast(config, **{"first_run": False, "origin": None, "restart": False, **options})
+def plan_of(config: Config, **options: Any) -> Forecast:
+    return make_forecast(config, **{"first_run": False, "start_from": None, "restart": False, **options})
 
 
 def files(config: Config) -> list[str]:
@@ -36,12 +35,12 @@ def files(config: Config) -> list[str]:
 
 def test_it_is_what_then_happens_and_nothing_is_left_behind(config: Config) -> None:
     before = files(config)
-    made = look(config)
+    made = plan_of(config)
     assert files(config) == before
-    assert set(made.parts) == set(PHASES)
-    assert all(made.parts[name] > 0 for name in PHASES)
-    assert made.seconds == pytest.approx(sum(made.parts.values()))
-    assert (made.sessions, made.messages, made.goes_on_from) == (48, 96, 0)
+    assert set(made.phases) == set(PHASES)
+    assert all(made.phases[name] > 0 for name in PHASES)
+    assert made.seconds == pytest.approx(sum(made.phases.values()))
+    assert (made.sessions, made.messages, made.resumes_from) == (48, 96, 0)
     result = run_training(config)
     for name in ("steps", "epochs", "rank", "sessions_per_step", "steps_between_checks"):
         assert result["plan"][name] == getattr(made.plan, name)
@@ -73,35 +72,35 @@ def test_an_interrupted_training_is_forecast_from_where_it_is(config: Config, mo
             os.kill(os.getpid(), signal.SIGINT)
             return []
 
-    whole = look(config)
+    whole = plan_of(config)
     with monkeypatch.context() as patched:
         patched.setattr(fitting, "SampleReplies", PressCtrlC)
         with pytest.raises(TrainingInterrupted):
             run_training(config)
     before = files(config)
-    rest = look(config)
-    assert 0 < rest.goes_on_from < rest.plan.steps
+    rest = plan_of(config)
+    assert 0 < rest.resumes_from < rest.plan.steps
     assert rest.plan.steps == whole.plan.steps
-    assert (rest.parts["score_before"], rest.parts["measure"]) == (0, 0)
-    assert any("goes on from step" in line for line in lines(rest))
-    assert look(config, restart=True).goes_on_from == 0
+    assert (rest.phases["score_before"], rest.phases["measure"]) == (0, 0)
+    assert any("from step" in line for line in summary_lines(rest))
+    assert plan_of(config, restart=True).resumes_from == 0
     assert files(config) == before
 
 
 def test_more_memory_than_there_is_is_said(config: Config) -> None:
-    made = look(config)
+    made = plan_of(config)
     big = msgspec.structs.replace(made, peak_memory_bytes=32 * 10**9, memory_bytes=24 * 10**9)
-    assert any("there are only 24.0; take a smaller base" in line for line in lines(big))
-    assert not any("take a smaller base" in line for line in lines(made))
+    assert any("needs about 32.0 GB, found 24.0 GB; use a smaller base model" in line for line in summary_lines(big))
+    assert not any("use a smaller base" in line for line in summary_lines(made))
     unknown = msgspec.structs.replace(made, peak_memory_bytes=None)
-    assert not any("Memory" in line for line in lines(unknown))
+    assert not any("Memory" in line for line in summary_lines(unknown))
 
 
 def test_a_short_run_and_replay_are_forecast_too(tmp_path: Path, tiny_base: Path) -> None:
     config = small_run(tmp_path / "short", tiny_base, first_run_minutes=1e-4, epochs=50, replay=0.2)
-    short = look(config, first_run=True)
+    short = plan_of(config, first_run=True)
     assert short.plan.epochs < 50
     assert not short.samples_replay
-    long = look(config)
+    long = plan_of(config)
     assert long.samples_replay
     assert long.tokens == pytest.approx(1.25 * short.tokens, rel=0.05)

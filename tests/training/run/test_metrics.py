@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.run.metrics import MetricsRow, append_metric, read_metrics, truncate_metrics
+from training.run.metrics import MetricsRow, append_metrics, read_metrics, truncate_metrics
 
 
 def metric(step: int, **numbers: float) -> MetricsRow:
@@ -12,7 +12,7 @@ def metric(step: int, **numbers: float) -> MetricsRow:
 def test_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
     lines = [metric(1, loss=2.5, learning_rate=1e-4, grad_norm=0.5, tokens_per_second=50.0), metric(1, end_nats=0.25)]
     for line in lines:
-        append_metric(tmp_path / "metrics.jsonl", line)
+        append_metrics(tmp_path / "metrics.jsonl", line)
     assert list(read_metrics(tmp_path / "metrics.jsonl")) == lines
     assert list(read_metrics(tmp_path / "none.jsonl")) == []
 
@@ -20,11 +20,11 @@ def test_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_going_on_from_a_checkpoint_drops_what_came_after_it_and_a_line_cut_short(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for step in range(1, 6):
-        append_metric(path, metric(step, loss=1.0))
-    append_metric(path, metric(3, bits_per_byte=1.5))
+        append_metrics(path, metric(step, loss=1.0))
+    append_metrics(path, metric(3, bits_per_byte=1.5))
     path.write_bytes(path.read_bytes() + b'{"step": 6, "epo')
     assert truncate_metrics(path, 3) == metric(3, bits_per_byte=1.5)
-    append_metric(path, metric(4, loss=2.0))
+    append_metrics(path, metric(4, loss=2.0))
     assert [(line.step, line.loss) for line in read_metrics(path)] == [(1, 1), (2, 1), (3, 1), (3, None), (4, 2)]
     assert truncate_metrics(path, 0) is None
     assert path.read_bytes() == b""

@@ -9,7 +9,7 @@ import torch
 
 from doppel.config import TrainingSettings
 from training.lora.examples import Example
-from training.lora.settings import Choice, TrainingSize, recommend
+from training.lora.settings import ChosenValue, TrainingSize, recommend
 from training.run.plan import TrainingPlan, make_plan, optimizer_steps, token_budget
 
 
@@ -17,15 +17,15 @@ def example(length: int) -> Example:
     return Example(ids=[1] * length, loss_mask=[0] + [1] * (length - 1), text_bytes=length)
 
 
-def plan(items: list[Example], most_tokens: float = math.inf, **training: Any) -> TrainingPlan:
+def plan(items: list[Example], max_tokens: float = math.inf, **training: Any) -> TrainingPlan:
     settings = TrainingSettings(**training)
     size = TrainingSize(messages=100, examples=len(items), parameters=10**6, minutes=None)
     return make_plan(
         settings,
-        recommend(settings, size, Choice(64, None)),
-        items=items,
-        most_tokens=most_tokens,
-        is_short=most_tokens < math.inf,
+        recommend(settings, size, ChosenValue(64, None)),
+        examples=items,
+        max_tokens=max_tokens,
+        is_short=max_tokens < math.inf,
         tokens_per_second=100.0,
         tokens_per_batch=2048,
         device="cpu",
@@ -57,8 +57,8 @@ def test_steps_that_config_yaml_sets_stay_as_they_are() -> None:
 
 def test_the_time_allowed_ends_a_plan_and_says_so() -> None:
     items = [example(20)] * 1000
-    made = plan(items, most_tokens=token_budget(1, 100.0), epochs=3)
+    made = plan(items, max_tokens=token_budget(1, 100.0), epochs=3)
     assert made.epochs * 20_000 == pytest.approx(60 * 100 * 0.8)
-    assert made.reasons["epochs"] == "as far as the time allowed goes"
+    assert made.reasons["epochs"] == "as many as fit into the time limit"
     assert token_budget(None, 100.0) == math.inf
     assert "epochs" not in plan(items, epochs=3).reasons

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from doppel.adapters import list_versions as adapter
+from doppel.adapters import versions as adapter
 from doppel.adapters.versions import list_versions
 from doppel.errors import DoppelError
 from tests.processes import Child, Died
@@ -22,10 +22,10 @@ from tests.training.runs import metrics_of, small_config, small_run, weights_of
 from training.lora.bits_per_byte import HeldOutScore
 from training.run import completion_marker, exact_resume, trainer
 from training.run import run as fitting
-from training.run.checkpoints import RunFolder, checkpoints, lock_run_folder
+from training.run.checkpoints import RunFolder, list_checkpoints, lock_run_folder
+from training.run.folders import run_folder
 from training.run.progress import TrainingProgress
 from training.run.run import run_training
-from training.run.setup import run_folder
 from training.run.trainer import PersonaTrainer
 
 
@@ -114,7 +114,7 @@ def test_killed_again_and_again_it_ends_with_the_same_adapter(
     draw = random.Random(2)
     _killed(tmp_path, tiny_base, "at a step", draw.randint(1, 4))
     _killed(tmp_path, tiny_base, "at half a file of a checkpoint", draw.randint(1, 4))
-    assert RunFolder(run_folder(config), "").checkpoint() is None
+    assert RunFolder(run_folder(config.data_dir), "").latest_checkpoint() is None
     _killed(tmp_path, tiny_base, "while a checkpoint is sealed", draw.randint(1, 7))
     _killed(tmp_path, tiny_base, "at a step", draw.randint(5, 8))
     _killed(tmp_path, tiny_base, "before a checkpoint is sealed", 1)
@@ -124,7 +124,7 @@ def test_killed_again_and_again_it_ends_with_the_same_adapter(
     assert Child(_train, (tmp_path, tiny_base)).result() == 0
     assert weights_of(config) == uninterrupted
     assert [one.step for one in metrics_of(config) if one.loss is not None] == list(range(1, 13))
-    assert not run_folder(config).exists()
+    assert not run_folder(config.data_dir).exists()
 
 
 def _train_aloud(root: Path, base: Path, progress: Connection) -> None:
@@ -169,7 +169,7 @@ def test_a_training_that_had_stopped_early_does_not_train_on(tmp_path: Path, tin
     config = small_run(tmp_path, tiny_base, patience=1)
     with pytest.raises(Died, match="-9"):
         Child(_train_in_vain, (tmp_path, tiny_base, "while it is published")).result()
-    assert [*checkpoints(run_folder(config))] == [4, 8]
+    assert [*list_checkpoints(run_folder(config.data_dir))] == [4, 8]
     assert Child(_train_in_vain, (tmp_path, tiny_base)).result() == 0
     metrics = metrics_of(config)
     assert max(one.step for one in metrics) == 8
@@ -197,7 +197,7 @@ def left(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     config = small_run(root, tiny_base)
     _killed(root, tiny_base, "while it is published", 1)
     assert list_versions(config.adapters_dir) == ["0001"]
-    return run_folder(config)
+    return run_folder(config.data_dir)
 
 
 class TestCheckpoints:
@@ -209,9 +209,9 @@ class TestCheckpoints:
         return RunFolder(tmp_path / "work", "")
 
     def test_the_newest_and_the_best_are_kept(self, work: RunFolder) -> None:
-        assert 12 in checkpoints(work.folder)
-        assert len(checkpoints(work.folder)) <= 2
-        newest = work.checkpoint()
+        assert 12 in list_checkpoints(work.folder)
+        assert len(list_checkpoints(work.folder)) <= 2
+        newest = work.latest_checkpoint()
         assert newest is not None
         assert newest.name == "checkpoint-12"
 
@@ -237,7 +237,7 @@ class TestCheckpoints:
         (older / "trainer_state.json").write_text(state.replace('"best_global_step": 12', '"best_global_step": 3'))
         completion_marker.mark_complete(older)
         (newest / "optimizer.pt").write_bytes(b"")
-        assert work.checkpoint() == older
+        assert work.latest_checkpoint() == older
         assert not newest.exists()
 
     def test_one_whose_best_is_gone_is_not_used(self, work: RunFolder) -> None:
@@ -245,24 +245,24 @@ class TestCheckpoints:
             state = (path / "trainer_state.json").read_text()
             (path / "trainer_state.json").write_text(state.replace('"best_global_step": ', '"best_global_step": 9'))
             completion_marker.mark_complete(path)
-        assert work.checkpoint() is None
-        assert checkpoints(work.folder) == {}
+        assert work.latest_checkpoint() is None
+        assert list_checkpoints(work.folder) == {}
 
     def test_other_things_in_the_folder_are_left_alone(self, work: RunFolder) -> None:
         (work.folder / "checkpoint-of-mine").mkdir()
-        assert work.checkpoint() is not None
+        assert work.latest_checkpoint() is not None
         assert (work.folder / "checkpoint-of-mine").is_dir()
 
 
 def test_two_trainings_of_one_persona_do_not_get_into_each_others_way(tmp_path: Path, tiny_base: Path) -> None:
     config = small_run(tmp_path, tiny_base)
     with (
-        lock_run_folder(run_folder(config)),
-        pytest.raises(DoppelError, match="another `doppel train` is at work there"),
+        lock_run_folder(run_folder(config.data_dir)),
+        pytest.raises(DoppelError, match="in use by another `doppel train`"),
     ):
         run_training(config)
-    RunFolder(run_folder(config), "").folder.mkdir()
-    (run_folder(config) / "checkpoint-3").mkdir()
-    with lock_run_folder(run_folder(config)), pytest.raises(DoppelError, match="at work there"):
+    RunFolder(run_folder(config.data_dir), "").folder.mkdir()
+    (run_folder(config.data_dir) / "checkpoint-3").mkdir()
+    with lock_run_folder(run_folder(config.data_dir)), pytest.raises(DoppelError, match="in use by another"):
         run_training(config, restart=True)
-    assert (run_folder(config) / "checkpoint-3").is_dir()
+    assert (run_folder(config.data_dir) / "checkpoint-3").is_dir()

@@ -62,7 +62,7 @@ def test_learns_and_publishes_a_verified_adapter(config: Config, capsys: pytest.
     assert (folder / "report.html").read_text(encoding="utf-8").count("<svg") == 4
     assert sum(result["parts"].values()) == pytest.approx(result["seconds"], abs=0.2)
     assert result["peak_memory_bytes"] > 2**20
-    assert "bits per byte on messages it has not seen" in shown
+    assert "bits per byte on the validation messages" in shown
     assert "me: " in shown
 
 
@@ -80,7 +80,7 @@ def test_a_stopped_training_goes_on_exactly_where_it_was(
 
     with monkeypatch.context() as patched:
         patched.setattr(fitting, "SampleReplies", PressCtrlC)
-        with pytest.raises(TrainingInterrupted, match="goes on from there") as caught:
+        with pytest.raises(TrainingInterrupted, match="run `doppel train` again to resume") as caught:
             run_training(stopped)
     assert caught.value.exit_code == 130
     assert list_versions(stopped.adapters_dir) == []
@@ -125,8 +125,8 @@ def test_a_run_for_other_data_is_not_continued_and_a_cut_checkpoint_is_dropped(t
     mark_complete(good)
     (cut / "trainer_state.json").write_text('{"global_st')
     work = RunFolder(folder, "purpose")
-    assert work.checkpoint() == good
+    assert work.latest_checkpoint() == good
     assert not cut.exists()
-    assert work.started() is None
+    assert work.read_state() is None
     (folder / "plan.json").write_text('{"purpose": "other"}')
-    assert work.started() is None
+    assert work.read_state() is None

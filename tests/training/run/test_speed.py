@@ -1,4 +1,4 @@
-"""Measuring leaves the model as it was, and speaks of work, not of batches."""
+"""Measuring leaves the model unchanged, and counts multiply-adds, not batches."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -14,7 +14,7 @@ from doppel.system.memory import peak_memory, total_memory
 from training.lora.examples import Example, Step, plan_steps
 from training.lora.model import add_lora
 from training.run.speed import (
-    Clock,
+    DeviceTimer,
     compute_cost,
     scoring_seconds_per_mac,
     time_step_and_checkpoint,
@@ -41,26 +41,26 @@ def steps() -> list[Step]:
     return plan_steps([example(20 + size, size) for size in range(4, 24)], 4, 64, seed=0)
 
 
-def clock() -> Clock:
-    """Every look at it takes a second, so whatever is timed takes one."""
+def timer() -> DeviceTimer:
+    """A timer whose clock advances a second whenever it is read, so that everything takes one second."""
     ticks: Iterator[int] = count()
-    return Clock("cpu", lambda: float(next(ticks)))
+    return DeviceTimer("cpu", lambda: float(next(ticks)))
 
 
-def test_work_counts_body_and_head_apart(base: PreTrainedModel, model: PeftModel) -> None:
+def test_cost_counts_body_and_head_apart(base: PreTrainedModel, model: PeftModel) -> None:
     size, vocabulary = 32, base.config.vocab_size
     body = base.num_parameters() - sum(one.numel() for name, one in base.named_parameters() if "lora" in name)
-    work = compute_cost(model)
-    assert work.supervised == size * vocabulary
-    assert work.token > body - 2 * size * vocabulary
-    assert work.of([example(20, 4), example(10, 1)]) == 30 * work.token + 5 * work.supervised
+    cost = compute_cost(model)
+    assert cost.per_supervised_token == size * vocabulary
+    assert cost.per_token > body - 2 * size * vocabulary
+    assert cost.of([example(20, 4), example(10, 1)]) == 30 * cost.per_token + 5 * cost.per_supervised_token
 
 
-def test_seconds_are_divided_by_the_work_that_was_done(model: PeftModel, steps: list[Step]) -> None:
+def test_seconds_are_divided_by_the_cost_that_was_done(model: PeftModel, steps: list[Step]) -> None:
     groups = [group for step in steps for group in step]
-    work = compute_cost(model)
-    least, most = min(map(work.of, groups)), max(map(work.of, groups))
-    for unit in (training_seconds_per_mac(model, steps, clock()), scoring_seconds_per_mac(model, groups, clock())):
+    cost = compute_cost(model)
+    least, most = min(map(cost.of, groups)), max(map(cost.of, groups))
+    for unit in (training_seconds_per_mac(model, steps, timer()), scoring_seconds_per_mac(model, groups, timer())):
         assert 1 / most <= unit <= 1 / least
 
 
@@ -68,8 +68,8 @@ def test_nothing_changes(model: PeftModel, steps: list[Step]) -> None:
     before = {name: one.clone() for name, one in model.state_dict().items()}
     torch.manual_seed(0)
     state = torch.random.get_rng_state()
-    training_seconds_per_mac(model, steps, Clock("cpu"))
-    assert time_step_and_checkpoint(model, steps, clock()) == (1, 1)
+    training_seconds_per_mac(model, steps, DeviceTimer("cpu"))
+    assert time_step_and_checkpoint(model, steps, timer()) == (1, 1)
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
     assert all(one.grad is None for one in model.parameters())
     assert torch.equal(torch.random.get_rng_state(), state)

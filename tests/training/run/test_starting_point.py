@@ -54,7 +54,7 @@ def test_it_computes_what_peft_computes_and_can_be_trained(
 ) -> None:
     settle(theirs, **settings)
     expected = PeftModel.from_pretrained(load_model(tiny_base, torch.float32), theirs)
-    start = read_starting_adapter(config, str(theirs), identify(tiny_base, "tiny"))
+    start = read_starting_adapter(config.adapters_dir, str(theirs), identify(tiny_base, "tiny"))
     model = add_starting_lora(start, load_model(tiny_base, torch.float32))
     assert torch.allclose(logits(model), logits(expected), atol=1e-6)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -65,7 +65,7 @@ def test_it_computes_what_peft_computes_and_can_be_trained(
 def test_only_the_layers_it_adapts_are_adapted(config: Config, tiny_base: Path, theirs: Path) -> None:
     weights = {name: tensor for name, tensor in load_file(theirs / WEIGHTS).items() if "layers.1.mlp" in name}
     save_file(weights, theirs / WEIGHTS)
-    start = read_starting_adapter(config, str(theirs), identify(tiny_base, "tiny"))
+    start = read_starting_adapter(config.adapters_dir, str(theirs), identify(tiny_base, "tiny"))
     model = add_starting_lora(start, load_model(tiny_base, torch.float32))
     assert sum(parameter.requires_grad for parameter in model.parameters()) == 6
 
@@ -74,58 +74,60 @@ def test_a_version_is_found_by_its_number(config: Config, tiny_base: Path) -> No
     folder = publish_adapter(tiny_base, config.adapters_dir)
     base = identify(tiny_base, "tiny")
     for name in ("1", "0001", str(folder)):
-        assert read_starting_adapter(config, name, base).parent.name == "0001"
+        assert read_starting_adapter(config.adapters_dir, name, base).parent.name == "0001"
     with pytest.raises(UserError, match="no adapter version 0002; published: 0001"):
-        read_starting_adapter(config, "2", base)
-    with pytest.raises(UserError, match="--from takes a version, or a folder"):
-        read_starting_adapter(config, "nowhere", base)
+        read_starting_adapter(config.adapters_dir, "2", base)
+    with pytest.raises(UserError, match="--from needs a version or a folder"):
+        read_starting_adapter(config.adapters_dir, "nowhere", base)
 
 
 def test_what_does_not_fit_is_refused(config: Config, tiny_base: Path, theirs: Path, tmp_path: Path) -> None:
     base = identify(tiny_base, "tiny")
     other = publish_adapter(build_base(tmp_path / "other", seed=9), tmp_path / "elsewhere")
     with pytest.raises(AdapterRefused, match="trained on another base model"):
-        read_starting_adapter(config, str(other), base)
+        read_starting_adapter(config.adapters_dir, str(other), base)
     settle(theirs, base_model_name_or_path="google/gemma-3-1b-pt")
     with pytest.raises(AdapterRefused, match="made for the base model google/gemma-3-1b-pt"):
-        read_starting_adapter(config, str(theirs), base)
+        read_starting_adapter(config.adapters_dir, str(theirs), base)
     settle(theirs, base_model_name_or_path=None)
     larger = load_model(build_base(tmp_path / "larger", hidden_size=64), torch.float32)
     with pytest.raises(AdapterRefused, match="in the adapter but"):
-        add_starting_lora(read_starting_adapter(config, str(theirs), base), larger)
+        add_starting_lora(read_starting_adapter(config.adapters_dir, str(theirs), base), larger)
     weights = load_file(theirs / WEIGHTS)
     torch.save(weights, theirs / PICKLED)
     (theirs / WEIGHTS).unlink()
     with pytest.raises(AdapterRefused, match="pickled; `doppel adapters import`"):
-        read_starting_adapter(config, str(theirs), base)
+        read_starting_adapter(config.adapters_dir, str(theirs), base)
     rank = next(iter(weights.values())).shape[0]
     head = {"lora_A": torch.zeros(rank, 32), "lora_B": torch.zeros(272, rank)}
     save_file(
         {**weights, **{f"base_model.model.lm_head.{side}.weight": one for side, one in head.items()}}, theirs / WEIGHTS
     )
     with pytest.raises(AdapterRefused, match=r"adapts the output head \(lm_head\)"):
-        add_starting_lora(read_starting_adapter(config, str(theirs), base), load_model(tiny_base, torch.float32))
+        add_starting_lora(
+            read_starting_adapter(config.adapters_dir, str(theirs), base), load_model(tiny_base, torch.float32)
+        )
 
 
 def test_an_unfinished_run_goes_on_only_from_where_it_started(config: Config, tiny_base: Path, theirs: Path) -> None:
     base = identify(tiny_base, "tiny")
     work = RunFolder(config.data_dir.with_name("sample.training"), "purpose")
-    assert choose_starting_point(config, None, work, base) == (None, None)
-    begun = read_starting_adapter(config, str(theirs), base)
-    started = work.begin(_plan(), HeldOutScore(1, 1, 1, 1), begun.parent, HeldOutScore(2, 2, 2, 2))
+    assert choose_starting_point(config.adapters_dir, None, work, base) == (None, None)
+    begun = read_starting_adapter(config.adapters_dir, str(theirs), base)
+    state = work.start(_plan(), HeldOutScore(1, 1, 1, 1), begun.parent, HeldOutScore(2, 2, 2, 2))
     for name in (None, str(theirs)):
-        start, going_on = choose_starting_point(config, name, work, base)
+        start, going_on = choose_starting_point(config.adapters_dir, name, work, base)
         assert start is not None
-        assert (start.parent, going_on) == (begun.parent, started)
+        assert (start.parent, going_on) == (begun.parent, state)
     publish_adapter(tiny_base, config.adapters_dir)
-    start, going_on = choose_starting_point(config, "1", work, base)
+    start, going_on = choose_starting_point(config.adapters_dir, "1", work, base)
     assert start is not None
     assert going_on is None
     checkpoint = work.folder / "checkpoint-3"
     checkpoint.mkdir()
     save_lora(tiny_base, checkpoint)
     with pytest.raises(UserError, match="copy it elsewhere first"):
-        choose_starting_point(config, str(checkpoint), work, base)
+        choose_starting_point(config.adapters_dir, str(checkpoint), work, base)
 
 
 def _plan() -> TrainingPlan:

@@ -52,7 +52,7 @@ def test_a_first_run_replays_nothing(tmp_path: Path, tiny_base: Path, capsys: py
     config = small_run(tmp_path / "first", tiny_base, replay=0.1)
     run_training(config, first_run=True)
     assert "replay" not in read_manifest(folder_of(config)).dataset
-    assert "to replay, once" not in capsys.readouterr().err
+    assert "for replay (only once)" not in capsys.readouterr().err
 
 
 def test_a_stopped_training_with_other_mixed_data_begins_anew(
@@ -62,7 +62,7 @@ def test_a_stopped_training_with_other_mixed_data_begins_anew(
     _stop(config, monkeypatch)
     alpaca.write_text(alpaca.read_text().replace("say 1", "write 1"))
     run_training(config)
-    assert "Going on from step" not in capsys.readouterr().err
+    assert "Resuming from step" not in capsys.readouterr().err
 
 
 def test_broken_mixed_data_is_one_clear_line(tmp_path: Path, tiny_base: Path, alpaca: Path) -> None:
@@ -76,12 +76,12 @@ def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny_base: Path, kin
     config = small_run(tmp_path / "next", tiny_base, rank=8, learning_rate=1e-9)
     if kind == "version":
         parent = publish_adapter(tiny_base, config.adapters_dir)
-        result = run_training(config, origin="1")
+        result = run_training(config, start_from="1")
     else:
         parent = tmp_path / "theirs"
         parent.mkdir()
         save_lora(tiny_base, parent, seed=3)
-        result = run_training(config, origin=str(parent))
+        result = run_training(config, start_from=str(parent))
     assert result["plan"]["rank"] == 4
     assert result["plan"]["alpha"] == 8
     assert result["bits_per_byte_after"] == pytest.approx(result["bits_per_byte_start"], rel=1e-4)
@@ -99,7 +99,7 @@ def test_it_learns_further_and_says_what_came_of_it(
 ) -> None:
     config = small_run(tmp_path / "next", tiny_base)
     first = run_training(config)
-    second = run_training(config, origin="0001")
+    second = run_training(config, start_from="0001")
     assert second["bits_per_byte_start"] == pytest.approx(first["bits_per_byte_after"], rel=1e-6)
     assert second["bits_per_byte_after"] < first["bits_per_byte_after"]
     assert list_versions(config.adapters_dir) == ["0001", "0002"]
@@ -114,10 +114,10 @@ def test_stopped_it_goes_on_from_the_same_adapter_without_being_told(
         config = small_run(tmp_path / name, tiny_base)
         publish_adapter(tiny_base, config.adapters_dir)
         if name == "stopped":
-            _stop(config, monkeypatch, origin="1")
+            _stop(config, monkeypatch, start_from="1")
             run_training(config)
         else:
-            run_training(config, origin="1")
+            run_training(config, start_from="1")
         weights.append(load_file(folder_of(config) / WEIGHTS))
         assert read_manifest(folder_of(config)).training["parent"]["name"] == "0001"
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

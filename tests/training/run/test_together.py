@@ -18,9 +18,9 @@ from tests.processes import Child, together
 from tests.training.runs import FAST, metrics_of, small_config, small_run, weights_of
 from training.__main__ import main as start
 from training.run import run as fitting
-from training.run.checkpoints import checkpoints
+from training.run.checkpoints import list_checkpoints
+from training.run.folders import run_folder
 from training.run.run import TrainingInterrupted, run_training
-from training.run.setup import run_folder
 from training.run.trainer import PersonaTrainer
 
 
@@ -73,15 +73,15 @@ def _train_until_told(root: Path, base: Path) -> tuple[int, str]:
 
         def step(trainer: PersonaTrainer, *arguments: Any, **named: Any) -> torch.Tensor:
             steps[0] += 1
-            if steps[0] == 6 and not trainer.ranks.leads:
+            if steps[0] == 6 and not trainer.processes.is_main:
                 os.kill(os.getpid(), signal.SIGTERM)
             return whole(trainer, *arguments, **named)
 
         patch.setattr(PersonaTrainer, "training_step", step)
         try:
             _train(root, base, {})
-        except TrainingInterrupted as said:
-            return steps[0], str(said)
+        except TrainingInterrupted as interrupted:
+            return steps[0], str(interrupted)
     return steps[0], ""
 
 
@@ -93,7 +93,7 @@ def test_stopped_together_they_go_on_exactly(
     assert steps == 6
     assert "stopped at step 6 of 12" in said
     assert follower == (6, "")
-    assert 6 in checkpoints(run_folder(config))
+    assert 6 in list_checkpoints(run_folder(config.data_dir))
     together(2, _train, tmp_path, tiny_base, {})
     assert weights_of(config) == weights_of(small_config(both[0], tiny_base))
 
@@ -103,7 +103,7 @@ def test_one_process_goes_on_where_two_stopped(tmp_path: Path, alone: Path, tiny
     together(2, _train_until_told, tmp_path, tiny_base)
     Child(_train, (tmp_path, tiny_base, {})).result()
     assert _losses(tmp_path, tiny_base) == pytest.approx(_losses(alone, tiny_base), rel=1e-3)
-    assert not run_folder(config).exists()
+    assert not run_folder(config.data_dir).exists()
 
 
 def test_a_base_that_both_hold_together_is_trained_alike(tmp_path: Path, alone: Path, tiny_base: Path) -> None:

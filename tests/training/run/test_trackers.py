@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from doppel.errors import DoppelError, UserError
 from training.run.metrics import MetricsRow
 from training.run.plan import TrainingPlan
-from training.run.trackers import check_trackers, numbers, tracking
+from training.run.trackers import check_trackers, metric_values, tracking
 
 RUN = "2026-01-01T12-00-00"
 PLAN = TrainingPlan(
@@ -41,7 +41,7 @@ CHECK = MetricsRow(step=1, epoch=0.1, tokens=100, seconds=3.0, bits_per_byte=1.5
 
 
 def test_what_is_sent_is_numbers() -> None:
-    assert numbers(STEP) == {
+    assert metric_values(STEP) == {
         "epoch": 0.1,
         "tokens": 100,
         "seconds": 2.0,
@@ -129,7 +129,7 @@ def test_trackio_gets_numbers_and_keeps_stdout_clean(
 ) -> None:
     with tracking(["trackio"], tmp_path, RUN, PLAN, 0) as trackers:
         trackers[0].log(STEP)
-    assert trackio.logged == [(1, numbers(STEP))]
+    assert trackio.logged == [(1, metric_values(STEP))]
     assert trackio.finished
     assert (trackio.started["project"], trackio.started["name"], trackio.started["resume"]) == ("doppel", RUN, "allow")
     assert all(isinstance(value, int | float) for value in trackio.started["config"].values())
@@ -144,7 +144,7 @@ def test_one_that_is_not_installed_or_cannot_start_is_one_line(
         check_trackers(["trackio"])
     monkeypatch.setattr(trackio, "init", lambda **_: 1 / 0)
     with (
-        pytest.raises(DoppelError, match="trackio cannot start: division by zero"),
+        pytest.raises(DoppelError, match="trackio failed to start: division by zero"),
         tracking(["trackio"], tmp_path, RUN, PLAN, 0),
     ):
         pass

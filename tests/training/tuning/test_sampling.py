@@ -25,11 +25,13 @@ from training.fidelity.examine import ExaminationSize
 from training.fidelity.generate import EvaluationReply
 from training.fidelity.texts import Exchange
 from training.tuning import sampling as tuning
-from training.tuning.sampling import Trial, choose, search, settings, try_out, tune_sampling
+from training.tuning.sampling import SamplingTrial, candidate_settings, choose, run_trial, search, tune_sampling
 
 
-def trial(auc: float, distance: float = 0.2, relevance: float = 0.7, half: float = 0.05, top_p: float = 1.0) -> Trial:
-    return Trial(0.9, top_p, 0.0, auc, distance, Interval(relevance, relevance - half, relevance + half))
+def trial(
+    auc: float, distance: float = 0.2, relevance: float = 0.7, half: float = 0.05, top_p: float = 1.0
+) -> SamplingTrial:
+    return SamplingTrial(0.9, top_p, 0.0, auc, distance, Interval(relevance, relevance - half, relevance + half))
 
 
 class TestChoice:
@@ -51,7 +53,7 @@ class TestChoice:
     def test_what_only_looked_better_by_luck_does_not_stay(self) -> None:
         tried = [Sampling(), Sampling(temperature=0.7), Sampling(temperature=1.1)]
 
-        def found(lucky: float) -> tuple[int, Trial]:
+        def found(lucky: float) -> tuple[int, SamplingTrial]:
             aucs = {(0.9, 0): 0.7, (0.7, 0): 0.8, (1.1, 0): 0.6, (0.9, 1): 0.7, (1.1, 1): lucky}
             trials, again, chosen = search(tried, lambda one, seed: trial(aucs[one.temperature, seed]))
             assert len(trials) == 3
@@ -64,7 +66,7 @@ class TestChoice:
         assert (again, chosen) == ([], trials[0])
 
     def test_what_could_not_be_measured_is_last(self) -> None:
-        silent = Trial(1.0, 1.0, 0.0, math.nan, math.nan, Interval(math.nan, math.nan, math.nan))
+        silent = SamplingTrial(1.0, 1.0, 0.0, math.nan, math.nan, Interval(math.nan, math.nan, math.nan))
         assert choose([silent, trial(0.9)]) == trial(0.9)
         assert choose([silent]) == silent
         assert silent.score == math.inf
@@ -72,14 +74,14 @@ class TestChoice:
 
 def test_the_setting_in_force_is_tried_first_and_none_twice() -> None:
     for current in (Sampling(), Sampling(temperature=0.33, max_tokens=20)):
-        tried = settings(current)
+        tried = candidate_settings(current)
         assert tried[0] == current
         assert len({(one.temperature, one.top_p, one.min_p) for one in tried}) == len(tried)
         assert {one.max_tokens for one in tried} == {current.max_tokens}
-    assert len(settings(Sampling())) == 9
+    assert len(candidate_settings(Sampling())) == 9
     assert all(
         configuration.ReplySettings(**{name: getattr(one, name) for name in tuning.SETTINGS})
-        for one in settings(Sampling())
+        for one in candidate_settings(Sampling())
     )
 
 
@@ -96,7 +98,7 @@ def test_the_setting_that_writes_like_the_owner_is_found(monkeypatch: pytest.Mon
     monkeypatch.setattr(tuning, "actual_replies", lambda asked: casual(len(asked), 3))
     monkeypatch.setattr(tuning, "relevance", lambda subject, sides: [Interval(0.7, 0.6, 0.8)])
     asked = [one.exchange for one in casual(60)]
-    trials = [try_out(None, asked, one) for one in settings(Sampling())]  # type: ignore[arg-type]
+    trials = [run_trial(None, asked, one) for one in candidate_settings(Sampling())]  # type: ignore[arg-type]
     chosen = choose(trials)
     assert chosen.temperature == 0.7
     assert chosen.auc < 0.65
@@ -105,7 +107,7 @@ def test_the_setting_that_writes_like_the_owner_is_found(monkeypatch: pytest.Mon
 
 def test_too_little_for_validation_is_said(config: Config) -> None:
     version = published(config, seed=0)
-    with pytest.raises(UserError, match="only 15 replies of yours are kept for validation"):
+    with pytest.raises(UserError, match="found only 15 replies of yours for validation, needs at least"):
         tune_sampling(config, version, quick=True)
     assert read_manifest(config.adapters_dir / version).sampling == {}
 
@@ -127,7 +129,7 @@ def test_the_command_writes_what_it_found_where_the_daemon_reads_it(
         app(), ["evaluate", folder.name, "--tune-sampling", "--quick", "--json", "--config", str(path)]
     )
     assert result.exit_code == 0, result.output
-    assert "config.yaml says otherwise of top_p" in result.stderr
+    assert "config.yaml sets top_p and takes precedence" in result.stderr
     printed = json.loads(result.stdout)
     assert "bits_per_byte" in printed["figures"]
     tuned = printed["tuned"][0]

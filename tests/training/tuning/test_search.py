@@ -17,8 +17,9 @@ from doppel.errors import DoppelError, UserError
 from doppel.system.file_lock import acquire_lock
 from tests.training.runs import small_run
 from training.dataset.files import SESSIONS, read_sessions, write_sessions
+from training.run.folders import tuning_folder
 from training.tuning import search as tuning
-from training.tuning.search import SearchLimits, tune, tuning_folder
+from training.tuning.search import SearchLimits, search_settings
 
 LIMITS = SearchLimits(trials=2, trial_minutes=0.02)
 
@@ -43,7 +44,7 @@ def config(tmp_path: Path, tiny_base: Path) -> Config:
 @pytest.fixture(autouse=True)
 def _known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials of the same length however busy the machine is: a little over an epoch."""
-    monkeypatch.setattr(tuning._Bench, "_measured", lambda bench: 5000.0)
+    monkeypatch.setattr(tuning._TrialRunner, "_measure_speed", lambda runner: 5000.0)
 
 
 def command(config: Config, *options: str) -> tuple[int, dict[str, Any], str]:
@@ -52,35 +53,35 @@ def command(config: Config, *options: str) -> tuple[int, dict[str, Any], str]:
 
 
 def test_trials_train_are_judged_and_kept_and_the_search_goes_on(config: Config) -> None:
-    first = tune(config, LIMITS)
-    assert [trial.state for trial in first.trials] == ["done", "done"]
+    first = search_settings(config, LIMITS)
+    assert [trial.status for trial in first.trials] == ["done", "done"]
     assert first.trials[0].values["learning_rate"] == 0.002
     assert first.trials[0].values["rank"] == 8
     scores = [trial.score for trial in first.trials]
-    assert all(score is not None and score < first.base for score in scores)
+    assert all(score is not None and score < first.base_bits for score in scores)
     assert first.best is not None
     assert first.best.score == min(score for score in scores if score is not None)
-    second = tune(config, SearchLimits(trials=3, trial_minutes=0.02))
+    second = search_settings(config, SearchLimits(trials=3, trial_minutes=0.02))
     assert second.trials[:2] == first.trials
     assert len(second.trials) == 3
-    assert second.base == first.base
+    assert second.base_bits == first.base_bits
     assert second.trial_tokens == first.trial_tokens
-    assert sorted(one.name for one in tuning_folder(config).iterdir()) == ["journal.log", "lock"]
+    assert sorted(one.name for one in tuning_folder(config.data_dir).iterdir()) == ["journal.log", "lock"]
 
 
 def test_a_stopped_trial_is_done_again_by_the_same_command(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     real = tuning.RunningTrial.report
 
-    def press_ctrl_c(attempt: tuning.RunningTrial, score: float, eighths: int) -> bool:
+    def press_ctrl_c(trial: tuning.RunningTrial, score: float, eighths: int) -> bool:
         os.kill(os.getpid(), signal.SIGINT)
-        return real(attempt, score, eighths)
+        return real(trial, score, eighths)
 
     with monkeypatch.context() as patched:
         patched.setattr(tuning.RunningTrial, "report", press_ctrl_c)
-        stopped = tune(config, LIMITS)
+        stopped = search_settings(config, LIMITS)
     assert stopped.stopped
     assert stopped.trials == []
-    after = tune(config, SearchLimits(trials=1, trial_minutes=0.02))
+    after = search_settings(config, SearchLimits(trials=1, trial_minutes=0.02))
     assert [trial.values["learning_rate"] for trial in after.trials] == [0.002]
 
 
@@ -98,7 +99,7 @@ def test_the_command_shows_a_table_and_writes_only_when_told(config: Config) -> 
     assert told["best"] == best
     training = load_config(path).training
     if best["number"] == 1:
-        assert "Nothing better than the settings it began with" in shown
+        assert "No better settings found than the current ones" in shown
         assert path.read_text(encoding="utf-8") == before
     else:
         assert told["written"]
@@ -109,42 +110,42 @@ def test_the_command_shows_a_table_and_writes_only_when_told(config: Config) -> 
 
 def test_a_trial_is_as_long_as_the_time_for_it(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    found = tune(config, SearchLimits(trials=0, trial_minutes=0.02))
+    found = search_settings(config, SearchLimits(trials=0, trial_minutes=0.02))
     assert 0 < found.trial_tokens <= 4 * found.epoch_tokens
-    assert tune(config, SearchLimits(trials=0, trial_minutes=1e9)).trial_tokens == 4 * found.epoch_tokens
+    assert search_settings(config, SearchLimits(trials=0, trial_minutes=1e9)).trial_tokens == 4 * found.epoch_tokens
 
 
 def test_minutes_end_it_between_trials(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tune(config, SearchLimits(trials=5, minutes=0, trial_minutes=0.02)).trials == []
-    assert "0 minutes are over" in capsys.readouterr().err
+    assert search_settings(config, SearchLimits(trials=5, minutes=0, trial_minutes=0.02)).trials == []
+    assert "The time limit of 0 min is reached." in capsys.readouterr().err
 
 
 def test_trials_are_compared_at_the_same_points(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     real = tuning.RunningTrial.report
 
-    def note(attempt: tuning.RunningTrial, score: float, eighths: int) -> bool:
+    def note(trial: tuning.RunningTrial, score: float, eighths: int) -> bool:
         seen.append(eighths)
-        return real(attempt, score, eighths)
+        return real(trial, score, eighths)
 
     monkeypatch.setattr(tuning.RunningTrial, "report", note)
-    tune(config, SearchLimits(trials=1, trial_minutes=0.02))
+    search_settings(config, SearchLimits(trials=1, trial_minutes=0.02))
     assert seen == sorted(set(seen))
     assert len(seen) >= 4
     assert seen[-1] == 8
 
 
 def test_what_stands_in_the_way_is_one_line(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tuning_folder(config)
+    folder = tuning_folder(config.data_dir)
     folder.mkdir()
     held = acquire_lock(folder / "lock")
     assert held is not None
-    with held, pytest.raises(DoppelError, match="another `doppel tune` is at work there"):
-        tune(config, LIMITS)
+    with held, pytest.raises(DoppelError, match="in use by another `doppel tune`"):
+        search_settings(config, LIMITS)
     train = [one for one in read_sessions(config.data_dir) if one.split == "train"]
     write_sessions(config.data_dir / SESSIONS, train)
-    with pytest.raises(UserError, match="no messages to judge by"):
-        tune(config, LIMITS)
+    with pytest.raises(UserError, match="has no validation messages"):
+        search_settings(config, LIMITS)
     monkeypatch.setattr("training.commands.tune.find_spec", lambda name: None)
     code, _, shown = command(config)
     assert code == 2

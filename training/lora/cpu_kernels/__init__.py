@@ -1,4 +1,4 @@
-"""A model's training step on a CPU, with fewer passes over memory: the same numbers, sooner.
+"""Faster CPU code for a model's training step: the same numbers with fewer passes over memory.
 
-`kernels` are the loops, `functions` gives them gradients, `install` puts them into a model.
+`kernels` holds the loops, `functions` adds gradients, `install` puts them into a model.
 """

@@ -1,7 +1,7 @@
-"""Reading and writing bfloat16 and float32 inside compiled loops, and exp and sigmoid that vectorize.
+"""Reads and writes bfloat16 and float32 inside compiled loops; exp and sigmoid that vectorise.
 
-numba knows no bfloat16: such tensors come as uint16 arrays of the same bits, are widened on reading and
-rounded to nearest even on writing, so that every loop computes in float32 whatever it reads.
+numba has no bfloat16, so such tensors come as uint16 arrays of the same bits. They are widened on reading and rounded
+to nearest even on writing; every loop computes in float32.
 """
 
 from typing import Any
@@ -16,33 +16,33 @@ _LN2_LOW = np.float32(-2.12194440e-4)
 _LOWEST = np.float32(-87.0)
 _HIGHEST = np.float32(88.0)
 _HALF, _ONE = np.float32(0.5), np.float32(1)
-_FAR = np.float32(50)  # where a sigmoid is 0 or 1
-_EXP = tuple(
+_SATURATED = np.float32(50)  # beyond it a sigmoid is 0 or 1
+_EXP_POLYNOMIAL = tuple(
     np.float32(c) for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1)
 )
 _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 _SHIFT, _CARRY, _LAST = np.uint32(16), np.uint32(0x7FFF), np.uint32(1)
 
 
-def load(stored: Any) -> Any:
-    """The float32 that an array's element stands for. Only inside compiled code."""
+def to_float(stored: Any) -> Any:
+    """The float32 value of an array element, bfloat16 or float32. Only for compiled code."""
     raise NotImplementedError
 
 
-def pack(array: Any, value: Any) -> Any:
-    """A float32 as an element of `array`, rounded to nearest even if that holds bfloat16. Only inside compiled code."""
+def cast_to(array: Any, value: Any) -> Any:
+    """A float32 as an element of `array`, rounded to nearest even if that is bfloat16. Only for compiled code."""
     raise NotImplementedError
 
 
-@overload(load, inline="always")
-def _load(stored):  # type: ignore[no-untyped-def]  # numba compares the argument lists, annotations included
+@overload(to_float, inline="always")
+def _to_float(stored):  # type: ignore[no-untyped-def]  # numba compares the argument lists, annotations included
     if stored == types.uint16:
         return lambda stored: np.uint32(np.uint32(stored) << _SHIFT).view(np.float32)
     return lambda stored: np.float32(stored)  # noqa: PLW0108  # numba compiles a function, not a type
 
 
-@overload(pack, inline="always")
-def _pack(array, value):  # type: ignore[no-untyped-def]
+@overload(cast_to, inline="always")
+def _cast_to(array, value):  # type: ignore[no-untyped-def]
     if array.dtype == types.uint16:
 
         def rounded(array, value):  # type: ignore[no-untyped-def]
@@ -59,20 +59,20 @@ def exp(x: Any) -> Any:
     x = min(max(x, _LOWEST), _HIGHEST)
     n = np.floor(x * _LOG2E + _HALF)
     r = (x - n * _LN2_HIGH) - n * _LN2_LOW
-    p = _EXP[0]
-    p = p * r + _EXP[1]
-    p = p * r + _EXP[2]
-    p = p * r + _EXP[3]
-    p = p * r + _EXP[4]
+    p = _EXP_POLYNOMIAL[0]
+    p = p * r + _EXP_POLYNOMIAL[1]
+    p = p * r + _EXP_POLYNOMIAL[2]
+    p = p * r + _EXP_POLYNOMIAL[3]
+    p = p * r + _EXP_POLYNOMIAL[4]
     p = p * r + _HALF
     p = p * r * r + r + _ONE
     return p * np.int32((np.int32(n) + _BIAS) << _MANTISSA).view(np.float32)
 
 
 @register_jitable(inline="always")
-def sigmoids(x: Any) -> Any:
-    """1 / (1 + e^-x) and 1 / (1 + e^x), which is what it leaves of 1, each with all its digits; 0 and 1 beyond 50."""
-    e = exp(min(max(-x, -_FAR), _FAR))  # so that no product with it overflows, in whatever order it is computed
+def sigmoid_pair(x: Any) -> Any:
+    """sigmoid(x) and 1 - sigmoid(x), both in full precision; 0 and 1 beyond ±50."""
+    e = exp(min(max(-x, -_SATURATED), _SATURATED))  # no product with it overflows, in whatever order
     s = _ONE / (_ONE + e)
     return s, e * s
 

@@ -1,4 +1,4 @@
-"""The kernels with gradients: what autograd calls. All take and give CPU tensors of any leading shape."""
+"""The kernels as autograd functions, on CPU tensors of any leading shape."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from training.lora.cpu_kernels import kernels
 
 
 def view(tensor: torch.Tensor) -> Any:
-    """A tensor's memory as the NumPy array that kernels take: bfloat16 as uint16, float32 as it is."""
+    """A tensor's memory as the NumPy array that kernels take: bfloat16 as uint16, float32 unchanged."""
     tensor = tensor.detach()
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
@@ -20,7 +20,7 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-        """x: (..., D). weight: (D,) float32, as it multiplies. epsilon: added to the mean square."""
+        """x: (..., D). weight: (D,) float32, the factor. epsilon: added to the mean square."""
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         out = torch.empty_like(rows)
         scale = torch.empty(rows.shape[0])
@@ -64,10 +64,12 @@ class GatedProduct(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         """The gradients of gate and up."""
         gate, up = ctx.saved_tensors
-        to_gate, to_up = torch.empty_like(gate), torch.empty_like(up)
-        flat = [view(one.reshape(-1, gate.shape[-1])) for one in (gradient.contiguous(), gate, up, to_gate, to_up)]
+        grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
+        flat = [
+            view(tensor.reshape(-1, gate.shape[-1])) for tensor in (gradient.contiguous(), gate, up, grad_gate, grad_up)
+        ]
         _PRODUCTS[ctx.activation][1](*flat)
-        return to_gate, to_up, None
+        return grad_gate, grad_up, None
 
 
 class Rotation(torch.autograd.Function):
@@ -77,14 +79,14 @@ class Rotation(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """Args: x (B, H, T, D); cos, sin (B or 1, T, D), of x's dtype. Returns (B, H, T, D), stored (B, T, H, D)."""
         batch, _, length, width = x.shape
-        cos, sin = (one.expand(batch, length, width).reshape(-1, width).contiguous() for one in (cos, sin))
+        cos, sin = (angles.expand(batch, length, width).reshape(-1, width).contiguous() for angles in (cos, sin))
         ctx.save_for_backward(cos, sin)
         return _rotated(x, cos, sin, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """The gradient turned back."""
+        """The gradient, rotated back."""
         cos, sin = ctx.saved_tensors
         return _rotated(gradient, cos, sin, -1), None, None
 
@@ -99,7 +101,7 @@ def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, sign: int) -
 
 
 class LoraLinear(torch.autograd.Function):
-    """`x @ weight.T + bias + scaling * (x @ a.T) @ b.T` with a frozen weight: sums in place, nothing scaled twice."""
+    """`x @ weight.T + bias + scaling * (x @ a.T) @ b.T` with a frozen weight, summed in place."""
 
     @staticmethod
     def forward(
@@ -126,10 +128,10 @@ class LoraLinear(torch.autograd.Function):
         """The gradients of x, a and b."""
         rows, weight, a, b, low = ctx.saved_tensors
         flat = gradient.reshape(-1, weight.shape[0])
-        to_low = (flat @ b).mul_(ctx.scaling)
-        to_b = (flat.T @ low).mul_(ctx.scaling)
-        to_a = to_low.T @ rows
-        to_x = None
+        grad_low = (flat @ b).mul_(ctx.scaling)
+        grad_b = (flat.T @ low).mul_(ctx.scaling)
+        grad_a = grad_low.T @ rows
+        grad_x = None
         if ctx.needs_input_grad[0]:
-            to_x = (flat @ weight).addmm_(to_low, a).view(*gradient.shape[:-1], weight.shape[1])
-        return to_x, None, None, to_a, to_b, None
+            grad_x = (flat @ weight).addmm_(grad_low, a).view(*gradient.shape[:-1], weight.shape[1])
+        return grad_x, None, None, grad_a, grad_b, None

@@ -1,7 +1,7 @@
-"""Puts the fast functions into a model that is to be trained.
+"""Installs the CPU kernels in a model before training.
 
-A module is replaced only if its fast form gives what the module gives, tried on random numbers; what is not
-known stays as it is. So every model may be handed in, and the worst that happens is that nothing changes.
+A module's forward is replaced only if the replacement gives the same result on random numbers, so it is safe to call
+this on any model: what is not recognised stays unchanged.
 """
 
 import sys
@@ -16,56 +16,57 @@ from training.lora.cpu_kernels.functions import GatedProduct, LoraLinear, RMSNor
 from training.lora.threads import use_threads
 
 _DTYPES = (torch.float32, torch.bfloat16)
-_ROTARY, _MARK = "apply_rotary_pos_emb", "is_fast"
+_ROTATION, _INSTALLED = "apply_rotary_pos_emb", "is_accelerated"
 
 
 def accelerate(model: nn.Module) -> None:
-    """Lets a model's norms, gated units, rotations and LoRA layers run as one pass each, from now on.
+    """Makes a model's norms, gated units, rotary embeddings and LoRA layers run in one pass each.
 
-    Does nothing off the CPU, or for weights that are neither float32 nor bfloat16; what it did before stays.
-    The rotation is a function of the model's code, so that other models of the family in this process get it too.
+    Does nothing for a model that is not on the CPU, or whose weights are neither float32 nor bfloat16. May be called
+    again after an adapter was added. The rotary embedding is a function of the model's module, so the replacement
+    applies to all models of that family in this process.
     """
-    first = next(model.parameters())
-    if first.device.type != "cpu" or first.dtype not in _DTYPES:
+    parameter = next(model.parameters())
+    if parameter.device.type != "cpu" or parameter.dtype not in _DTYPES:
         return
     use_threads(torch.get_num_threads())
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if "forward" not in vars(module):
-            forward = _norm(module, generator) or _gated(module, generator) or _lora(module)
+            forward = _fast_norm(module, generator) or _fast_gate(module, generator) or _fast_lora(module)
             if forward is not None:
                 module.forward = forward
-    for code in {type(module).__module__ for module in model.modules()}:
-        _turn(sys.modules[code], generator)
+    for name in {type(module).__module__ for module in model.modules()}:
+        _replace_rotation(sys.modules[name], generator)
 
 
-def _norm(module: nn.Module, generator: torch.Generator) -> Callable[..., torch.Tensor] | None:
+def _fast_norm(module: nn.Module, generator: torch.Generator) -> Callable[..., torch.Tensor] | None:
     epsilon = getattr(module, "eps", None) or getattr(module, "variance_epsilon", None)
     weight = getattr(module, "weight", None)
     if not type(module).__name__.endswith("RMSNorm") or epsilon is None or weight is None or weight.requires_grad:
         return None
     x = torch.randn(3, len(weight), generator=generator).to(weight.dtype)
-    for factor in (weight.detach().float(), weight.detach().float() + 1):  # Gemma keeps the weight less one
+    for factor in (weight.detach().float(), weight.detach().float() + 1):  # Gemma stores the weight minus one
 
         def forward(hidden_states: torch.Tensor, factor: torch.Tensor = factor) -> torch.Tensor:
             return RMSNorm.apply(hidden_states, factor, epsilon)  # type: ignore[no-any-return, no-untyped-call]
 
-        if _alike(forward(x), module(x)):
+        if _is_close(forward(x), module(x)):
             return forward
     return None
 
 
-def _gated(module: nn.Module, generator: torch.Generator) -> Callable[..., torch.Tensor] | None:
-    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")]
-    gate, up, down, activation = parts
+def _fast_gate(module: nn.Module, generator: torch.Generator) -> Callable[..., torch.Tensor] | None:
+    names = ("gate_proj", "up_proj", "down_proj", "act_fn")
+    gate, up, down, activation = (getattr(module, name, None) for name in names)
     if gate is None or up is None or down is None or activation is None:
         return None
     dtype = next(module.parameters()).dtype
-    if dtype not in _DTYPES:  # quantised
+    if dtype not in _DTYPES:  # the layer is quantised
         return None
     x = torch.randn(2, 64, generator=generator).to(dtype)
     for name in ("gelu", "silu"):
-        if _alike(GatedProduct.apply(x, x, name), activation(x) * x):  # type: ignore[no-untyped-call]
+        if _is_close(GatedProduct.apply(x, x, name), activation(x) * x):  # type: ignore[no-untyped-call]
 
             def forward(x: torch.Tensor, name: str = name) -> torch.Tensor:
                 return down(GatedProduct.apply(gate(x), up(x), name))  # type: ignore[no-any-return, no-untyped-call]
@@ -74,15 +75,15 @@ def _gated(module: nn.Module, generator: torch.Generator) -> Callable[..., torch
     return None
 
 
-def _lora(module: nn.Module) -> Callable[..., torch.Tensor] | None:
+def _fast_lora(module: nn.Module) -> Callable[..., torch.Tensor] | None:
     if type(module) is not PeftLinear or type(module.base_layer) is not nn.Linear:
         return None
     original, base = module.forward, module.base_layer
 
     def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         active = module.active_adapters
-        plain = len(active) == 1 and active[0] in module.lora_A and active[0] not in module.lora_variant
-        if args or kwargs or not plain or module.disable_adapters or module.merged:
+        is_plain = len(active) == 1 and active[0] in module.lora_A and active[0] not in module.lora_variant
+        if args or kwargs or not is_plain or module.disable_adapters or module.merged:
             return original(x, *args, **kwargs)
         name = active[0]
         a, b = module.lora_A[name].weight, module.lora_B[name].weight
@@ -94,10 +95,10 @@ def _lora(module: nn.Module) -> Callable[..., torch.Tensor] | None:
     return forward
 
 
-def _turn(code: Any, generator: torch.Generator) -> None:
-    """Replaces a modeling module's rotation of queries and keys, if it is the usual one of halves."""
-    original = getattr(code, _ROTARY, None)
-    if original is None or hasattr(original, _MARK):
+def _replace_rotation(model_code: Any, generator: torch.Generator) -> None:
+    """Replaces the rotary embedding of a transformers modeling module, if it is the usual one that rotates halves."""
+    original = getattr(model_code, _ROTATION, None)
+    if original is None or hasattr(original, _INSTALLED):
         return
 
     def rotate(
@@ -114,12 +115,12 @@ def _turn(code: Any, generator: torch.Generator) -> None:
         expected = original(q, k, angle.cos(), angle.sin())
     except (RuntimeError, TypeError, ValueError):
         return
-    got = rotate(q, k, angle.cos(), angle.sin())
-    if all(_alike(one, other) for one, other in zip(got, expected, strict=True)):
-        setattr(rotate, _MARK, True)
-        setattr(code, _ROTARY, rotate)
+    actual = rotate(q, k, angle.cos(), angle.sin())
+    if all(_is_close(*pair) for pair in zip(actual, expected, strict=True)):
+        setattr(rotate, _INSTALLED, True)
+        setattr(model_code, _ROTATION, rotate)
 
 
-def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
-    tolerance = 1e-5 if one.dtype == torch.float32 else 2e-2
-    return one.shape == other.shape and torch.allclose(one, other, rtol=tolerance, atol=tolerance)
+def _is_close(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    tolerance = 1e-5 if actual.dtype == torch.float32 else 2e-2
+    return actual.shape == expected.shape and torch.allclose(actual, expected, rtol=tolerance, atol=tolerance)

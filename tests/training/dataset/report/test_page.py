@@ -260,7 +260,7 @@ def test_lengths_and_what_is_chosen_for_them() -> None:
 
 
 def measured(config: Config) -> Measure:
-    length = planned_length(config)
+    length = planned_length(config.training, config.model.device)
     return measure_for(config.model, length.value, length.reason)
 
 
