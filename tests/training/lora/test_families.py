@@ -121,17 +121,17 @@ def configure(root: Path, base: Path, transcript: str) -> Config:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[PeftModel]:
     """The model of each training, as it was when it was published; no time is spent on samples."""
     models: list[PeftModel] = []
-    publish = fitting._publish
+    publish = fitting.publish_adapter
 
-    def look(*given: Any, **named: Any) -> Path:
-        models.extend(one for one in given if isinstance(one, PeftModel))
-        return publish(*given, **named)
+    def keep_model(*arguments: Any, **options: Any) -> Path:
+        models.extend(argument for argument in arguments if isinstance(argument, PeftModel))
+        return publish(*arguments, **options)
 
     class Silent(fitting.SampleReplies):
         def __call__(self) -> list[str]:
             return []
 
-    monkeypatch.setattr(fitting, "_publish", look)
+    monkeypatch.setattr(fitting, "publish_adapter", keep_model)
     monkeypatch.setattr(fitting, "SampleReplies", Silent)
     return models
 
