@@ -88,7 +88,8 @@ def _write_config(folder: Path, like: Path | None, epochs: float) -> Path:
     if like is not None:
         config = load_config(like)
         content = yaml.safe_load(like.read_text(encoding="utf-8")) or {}
-        training = {**(content.get("training") or {}), **training, "track": []}
+        training = {**(content.get("training") or {}), **training, "trackers": []}
+        training.pop("track", None)  # the former name of `trackers`
         copied = folder / "data" / config.persona.name
         copied.parent.mkdir()
         copied.symlink_to(config.data_dir.resolve(), target_is_directory=True)

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from doppel.config.renamed_keys import with_new_keys
 from doppel.config.root import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -43,7 +44,7 @@ def parse_config(content: dict[str, Any], path: Path) -> Config:
     if internal := next((key for key in ("root", "platforms") if key in content), None):
         raise _unknown_key(internal, path)
     try:
-        return Config.model_validate({**content, "root": path.resolve().parent})
+        return Config.model_validate({**with_new_keys(content, path), "root": path.resolve().parent})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

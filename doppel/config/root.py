@@ -119,7 +119,7 @@ class Config(Section):
     def archive_digest(self) -> str:
         """Digest of what a data set is made from, as written here: archives, the owner's accounts, what is left out."""
         parts: tuple[Section, ...] = (self.privacy, self.exclude, self.cleaning, *self.people)
-        rules = [part.model_dump_json() for part in parts]
+        rules = [part.model_dump_json(by_alias=True) for part in parts]
         return hashlib.sha256("\n".join([*self.archives, "", *self.persona.me, *rules]).encode()).hexdigest()[:16]
 
     @property

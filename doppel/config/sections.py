@@ -46,11 +46,14 @@ class ExcludeSettings(Section):
 
 
 class CleaningSettings(Section):
-    """What is left out because there is too much of it: pasted texts, short repeats, one contact's conversations."""
+    """What is left out because there is too much of it: pasted texts, short repeats, one contact's conversations.
+
+    The aliases are former names: `Config.archive_digest` still hashes those, so that data sets stay valid.
+    """
 
     near_duplicates: bool = True
-    repeats: float = Field(default=0.01, gt=0, le=1)
-    contact_share: float = Field(default=0.5, gt=0, le=1)
+    max_repeat_share: float = Field(default=0.01, gt=0, le=1, serialization_alias="repeats")
+    max_contact_share: float = Field(default=0.5, gt=0, le=1, serialization_alias="contact_share")
 
 
 class PersonSettings(Section):
@@ -76,16 +79,16 @@ class EngineSettings(Section):
 
     backend: Name = "transformers"
     url: str = "http://127.0.0.1:8000/v1"
-    model: str | None = None
+    remote_model: str | None = None
     adapter: Literal["load", "fixed"] = "load"
-    adapters_there: str | None = None
+    remote_adapters_path: str | None = None
     gguf: str | None = None
     quantize: Literal["nf4", "int8"] | None = None
     split: bool = False
-    at_once: int | None = Field(default=None, ge=1, le=256)
-    waiting: int = Field(default=64, ge=0, le=10_000)
-    context: int | None = Field(default=None, ge=256)
-    memory_gb: float = Field(default=0.5, ge=0)
+    max_concurrent: int | None = Field(default=None, ge=1, le=256)
+    max_queue: int = Field(default=64, ge=0, le=10_000)
+    context_length: int | None = Field(default=None, ge=256)
+    prefix_cache_gb: float = Field(default=0.5, ge=0)
 
     @model_validator(mode="after")
     def _small_or_split(self) -> "EngineSettings":
@@ -128,7 +131,7 @@ class TrainingSettings(Section):
     split: bool | None = None
     mix: tuple[MixSettings, ...] = ()
     replay: float = Field(default=0, ge=0, lt=1)
-    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     gate: bool = True
 
     @model_validator(mode="after")

@@ -72,12 +72,12 @@ def _openai(config: Config, environ: Mapping[str, str]) -> Readiness:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         return Readiness(False, tr("{url} does not answer ({reason}); start the server", url=address, reason=reason))
-    wanted = config.engine.model
+    wanted = config.engine.remote_model
     if not names or wanted not in (None, *names):
         return Readiness(
             False,
             tr(
-                "engine.model: {url} has {known}, not {name}",
+                "engine.remote_model: {url} has {known}, not {name}",
                 url=address,
                 known=", ".join(names) or tr("no models"),
                 name=wanted or tr("a model"),

@@ -82,7 +82,9 @@ class Repeats:
         first.sort()
         order = first[np.argsort(times[first], kind="stable")]
         is_long = lengths[order] > 0
-        self._cap_short(places, digests, order[~is_long], max(LEAST_CAP, int(self._rules.repeats * len(order))))
+        self._cap_short(
+            places, digests, order[~is_long], max(LEAST_CAP, int(self._rules.max_repeat_share * len(order)))
+        )
         if self._rules.near_duplicates:
             self._find_near(places, digests, order[is_long], (words, starts, lengths))
 

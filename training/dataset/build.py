@@ -275,7 +275,7 @@ class _Build:
     def _write(self, path: Path, summaries: list[Summary], drafts: Records) -> dict[str, int]:
         """Splits, drops what would leak into the test, writes the rest; returns sessions by split."""
         decode = msgspec.msgpack.Decoder(_Draft).decode
-        too_many = over_share(summaries, self.with_whom, self.config.cleaning.contact_share)
+        too_many = over_share(summaries, self.with_whom, self.config.cleaning.max_contact_share)
         for summary in summaries:
             if summary.id in too_many:
                 self.ledger.drop(decode(drafts.read(summary.position, summary.length)).counts, "contact cap")

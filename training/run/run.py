@@ -99,7 +99,7 @@ def _run(
     config: Config, processes: ProcessGroup, *, first_run: bool, start_from: str | None, in_use: bool
 ) -> dict[str, Any]:
     timer = PhaseTimer()
-    check_trackers(config.training.track)
+    check_trackers(config.training.trackers)
     with timer.phase("load"):
         prepared = prepare_run(config, first_run=first_run, start_from=start_from, processes=processes)
         setup = with_replay(prepared.setup, prepared.base)
@@ -208,7 +208,7 @@ def _recorders(setup: TrainingSetup, plan: TrainingPlan, step: int) -> Iterator[
         yield []
         return
     run_name = plan.began_at.replace(":", "-").partition("+")[0]
-    with tracking(setup.settings.track, tracking_folder(setup.data_dir), run_name, plan, step) as trackers:
+    with tracking(setup.settings.trackers, tracking_folder(setup.data_dir), run_name, plan, step) as trackers:
         yield [MetricsRecorder(setup.run_folder, plan, [tracker.log for tracker in trackers])]
 
 

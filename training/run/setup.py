@@ -131,7 +131,7 @@ def prepare_run(config: Config, *, first_run: bool, start_from: str | None, proc
         config = config.model_copy(update={"training": config.training.model_copy(update={"replay": 0})})
     with processes.main_first():  # the others find what it downloads or converts in the cache
         setup = load_setup(config, minutes, processes)
-    folder = RunFolder(setup.run_folder, run_digest(setup, minutes, ignore={"track", "gate"}))
+    folder = RunFolder(setup.run_folder, run_digest(setup, minutes, ignore={"trackers", "gate"}))
     start, state = choose_starting_point(config.adapters_dir, start_from, folder, setup.base)
     base = load_base(setup, state.plan if state else None)
     if setup.device == "cpu":

@@ -43,7 +43,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if find_spec(name) is None:
             raise UserError(
                 tr(
-                    "training.track: {name} is not installed; run `pip install {name}` or remove it from the list",
+                    "training.trackers: {name} is not installed; run `pip install {name}` or remove it from the list",
                     name=name,
                 )
             )
@@ -54,7 +54,7 @@ def tracking(names: Sequence[str], folder: Path, run: str, plan: TrainingPlan, s
     """Opens the named trackers, and closes them after the block.
 
     Args:
-        names: as in `training.track`.
+        names: as in `training.trackers`.
         folder: for trackers that write files.
         run: name of the run; a resumed run has the same one.
         plan: its settings are shown beside the curves.
@@ -77,7 +77,7 @@ def tracking(names: Sequence[str], folder: Path, run: str, plan: TrainingPlan, s
             except Exception as error:  # noqa: BLE001  # libraries raise different errors: no login, no network
                 raise DoppelError(
                     tr(
-                        "training.track: {name} failed to start: {error}",
+                        "training.trackers: {name} failed to start: {error}",
                         name=name,
                         error=str(error).partition("\n")[0],
                     )

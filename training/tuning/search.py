@@ -49,7 +49,7 @@ _MINUTES_ON_CPU = 10.0
 _MAX_EPOCHS = 4.0
 _CHECKS = 8
 _SEARCHED = ("learning_rate", "rank", "epochs", "sessions_per_step")
-_IGNORED = {*_SEARCHED, "track", "gate", "minutes", "first_run_minutes"}  # trials stay comparable if these change
+_IGNORED = {*_SEARCHED, "trackers", "gate", "minutes", "first_run_minutes"}  # trials stay comparable if these change
 
 
 class SearchLimits(msgspec.Struct, frozen=True):

@@ -194,10 +194,10 @@ class LlamaCppEngine:
             transcript=FORMATS[config.transcript],
             spells=gguf.has_vocabulary,
             on_cpu=config.model.device == "cpu",
-            slots=settings.at_once or SLOTS,
-            waiting=settings.waiting,
-            longest=settings.context or LONGEST_CONTEXT,
-            keep_bytes=int(settings.memory_gb * 2**30),
+            slots=settings.max_concurrent or SLOTS,
+            waiting=settings.max_queue,
+            longest=settings.context_length or LONGEST_CONTEXT,
+            keep_bytes=int(settings.prefix_cache_gb * 2**30),
         )
 
     def transcript_of(self, adapter: str | None) -> Transcript:

@@ -108,10 +108,10 @@ class TransformersEngine:
             load_tokenizer(folder),
             identify(folder, config.model.base),
             transcript=FORMATS[config.transcript],
-            max_active=settings.at_once or MAX_ACTIVE,
-            max_waiting=settings.waiting,
-            longest=settings.context,
-            keep_bytes=int(settings.memory_gb * 2**30),
+            max_active=settings.max_concurrent or MAX_ACTIVE,
+            max_waiting=settings.max_queue,
+            longest=settings.context_length,
+            keep_bytes=int(settings.prefix_cache_gb * 2**30),
         )
 
     def transcript_of(self, adapter: str | None) -> Transcript:

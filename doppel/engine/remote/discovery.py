@@ -60,7 +60,7 @@ async def discover(server: Server, model: str | None, tokenizer: "PreTrainedToke
     if entry is None:
         raise UserError(
             tr(
-                "engine.model: {url} has {known}, not {name}",
+                "engine.remote_model: {url} has {known}, not {name}",
                 url=server.url,
                 known=", ".join(one["id"] for one in models) or tr("no models"),
                 name=model or tr("a model"),

@@ -109,7 +109,7 @@ class OpenAIEngine:
         tokenizer = load_tokenizer(folder)
         address = settings.url.rstrip("/").removesuffix("/v1")
         key = os.environ.get(KEY_VARIABLE, "")
-        abilities = asyncio.run(look(Server(address, key), settings.model, tokenizer))
+        abilities = asyncio.run(look(Server(address, key), settings.remote_model, tokenizer))
         check_reply(abilities.dialect, config.reply)
         return cls(
             Server(address, key),
@@ -120,9 +120,9 @@ class OpenAIEngine:
             context_length=text_config.max_position_embeddings,
             vocabulary_size=text_config.vocab_size,
             is_fixed=settings.adapter == "fixed",
-            place=_mapped(config) if settings.adapters_there else None,
-            longest=settings.context,
-            max_requests=settings.at_once or MAX_REQUESTS,
+            place=_mapped(config) if settings.remote_adapters_path else None,
+            longest=settings.context_length,
+            max_requests=settings.max_concurrent or MAX_REQUESTS,
         )
 
     def transcript_of(self, adapter: str | None) -> Transcript:
@@ -384,7 +384,7 @@ def _identity_of_adapter(config: Config) -> BaseIdentity:
 
 
 def _mapped(config: Config) -> Callable[[Path], str]:
-    there = config.engine.adapters_there
+    there = config.engine.remote_adapters_path
 
     def place(folder: Path) -> str:
         here = (config.root / config.adapters).resolve()

@@ -66,7 +66,7 @@ def test_engines_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_server_and_its_key(tmp_path: Path, url: str) -> None:
     right = {"DOPPEL_ENGINE_KEY": "right"}
     assert found(tmp_path, right, backend="openai", url=f"{url}/v1") == Readiness(True, f"base, {url}")
-    assert "has base, not other" in found(tmp_path, right, backend="openai", url=url, model="other").hint
+    assert "has base, not other" in found(tmp_path, right, backend="openai", url=url, remote_model="other").hint
     assert "wants a key; set DOPPEL_ENGINE_KEY" in found(tmp_path, backend="openai", url=url).hint
     wrong = found(tmp_path, {"DOPPEL_ENGINE_KEY": "secret"}, backend="openai", url=url)
     assert not wrong.ok

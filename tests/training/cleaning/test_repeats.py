@@ -59,9 +59,9 @@ def test_short_words_may_be_said_so_often() -> None:
 
 def test_the_cap_grows_with_the_archive() -> None:
     rows = [message(number, "ok" if number < 150 else f"number {number}") for number in range(1000)]
-    assert Counter(verdicts(rows, repeats=0.1)) == {None: 950, "repeat": 50}
-    assert Counter(verdicts(rows, repeats=0.01)) == {None: 900, "repeat": 100}
-    assert Counter(verdicts(rows, repeats=1.0)) == {None: 1000}
+    assert Counter(verdicts(rows, max_repeat_share=0.1)) == {None: 950, "repeat": 50}
+    assert Counter(verdicts(rows, max_repeat_share=0.01)) == {None: 900, "repeat": 100}
+    assert Counter(verdicts(rows, max_repeat_share=1.0)) == {None: 1000}
 
 
 def test_exports_that_overlap_count_once() -> None:
@@ -137,7 +137,7 @@ def test_what_answers_a_question_is_not_cut_from_it(tmp_path: Path) -> None:
     assert [turn.bubbles[0] for turn in last.turns] == ["bring the map", "it is packed already", "great"]
 
 
-@pytest.mark.parametrize("cleaning", [{}, {"near_duplicates": False}, {"repeats": 1.0}])
+@pytest.mark.parametrize("cleaning", [{}, {"near_duplicates": False}, {"max_repeat_share": 1.0}])
 def test_every_message_is_accounted_for(tmp_path: Path, cleaning: dict[str, Any]) -> None:
     dice = random.Random(1)
     rows = [

@@ -115,4 +115,4 @@ def test_in_a_build_the_latest_with_one_contact_stay(tmp_path: Path) -> None:
     assert report.dropped == {"contact cap": 16}  # 12 of 24 answers may be to ana
     answers = [bubble for one in sessions_of(tmp_path) for turn in one.turns if turn.is_mine for bubble in turn.bubbles]
     assert answers == [f"answer {number}" for number in (*range(16, 40, 2), 100, 102, 104, 106)]
-    assert build_messages(tmp_path, rows, cleaning={"contact_share": 1}).dropped == {}
+    assert build_messages(tmp_path, rows, cleaning={"max_contact_share": 1}).dropped == {}

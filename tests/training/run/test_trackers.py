@@ -140,7 +140,7 @@ def test_one_that_is_not_installed_or_cannot_start_is_one_line(
     trackio: FakeTrackio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.run.trackers.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"training\.track: trackio is not installed; run `pip install trackio`"):
+    with pytest.raises(UserError, match=r"training\.trackers: trackio is not installed; run `pip install trackio`"):
         check_trackers(["trackio"])
     monkeypatch.setattr(trackio, "init", lambda **_: 1 / 0)
     with (

@@ -233,7 +233,7 @@ def test_a_model_that_would_be_computed_otherwise_is_not_converted(tmp_path: Pat
 
 
 async def test_open_reads_the_configuration(base: Path, tmp_path: Path) -> None:
-    settings = {"backend": "llamacpp", "at_once": 2, "context": 300, "memory_gb": 0}
+    settings = {"backend": "llamacpp", "max_concurrent": 2, "context_length": 300, "prefix_cache_gb": 0}
     content = {"model": {"base": str(base), "device": "cpu"}, "engine": settings}
     config = parse_config(content, tmp_path / "config.yaml")
     lines: list[str] = []

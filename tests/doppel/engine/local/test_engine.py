@@ -258,7 +258,7 @@ async def test_open_reads_the_configuration(tiny_base: Path, tmp_path: Path) -> 
 
 
 async def test_limits_come_from_the_configuration(tiny_base: Path, tmp_path: Path) -> None:
-    engine_settings = {"at_once": 3, "waiting": 2, "context": 300, "memory_gb": 0}
+    engine_settings = {"max_concurrent": 3, "max_queue": 2, "context_length": 300, "prefix_cache_gb": 0}
     content = {"model": {"base": str(tiny_base), "dtype": "float32"}, "engine": engine_settings}
     engine = TransformersEngine.open(parse_config(content, tmp_path / "config.yaml"), pytest.fail)
     try:

@@ -311,7 +311,7 @@ async def test_another_tokenizer_is_noticed(tiny_base: Path) -> None:
 @pytest.fixture
 def config_of(tiny_base: Path, tmp_path: Path) -> Callable[..., object]:
     def make(url: str, **reply: object) -> object:
-        settings = {"backend": "openai", "url": url, "at_once": 7, "context": 300}
+        settings = {"backend": "openai", "url": url, "max_concurrent": 7, "context_length": 300}
         content = {"model": {"base": str(tiny_base)}, "engine": settings, "reply": reply}
         return parse_config(content, tmp_path / "config.yaml")
 

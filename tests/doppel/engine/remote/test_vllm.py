@@ -98,7 +98,9 @@ class Log:
 
 @pytest.fixture
 async def engine(url: str, tmp_path: Path) -> AsyncIterator[OpenAIEngine]:
-    config = parse_config({"engine": {"backend": "openai", "url": url, "model": "base"}}, tmp_path / "config.yaml")
+    config = parse_config(
+        {"engine": {"backend": "openai", "url": url, "remote_model": "base"}}, tmp_path / "config.yaml"
+    )
     engine = await asyncio.to_thread(open_engine, config, lambda line: None)
     assert isinstance(engine, OpenAIEngine)
     yield engine
