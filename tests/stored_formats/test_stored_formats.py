@@ -50,10 +50,11 @@ from training.people.contacts import read_contacts
 from training.privacy.blocklist import Forgotten
 from training.run import run
 from training.run.completion_marker import mark_complete
+from training.run.folders import run_folder
 from training.run.metrics import read_metrics
 from training.run.run import run_training
-from training.run.setup import load_base, load_setup, run_folder, with_replay
-from training.tuning.search import SearchLimits, tune
+from training.run.setup import load_base, load_setup, with_replay
+from training.tuning.search import SearchLimits, search_settings
 
 FOLDER = Path(__file__).parent / "v0.1"
 EXPECTED: dict[str, Any] = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
@@ -253,9 +254,9 @@ def without_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("without_samples")
 def test_an_interrupted_training_goes_on(opened: Open) -> None:
     config, expected = opened("training"), EXPECTED["training"]
-    assert f"checkpoint-{expected['step']}" in {one.name for one in run_folder(config).iterdir()}
+    assert f"checkpoint-{expected['step']}" in {one.name for one in run_folder(config.data_dir).iterdir()}
     folder = Path(run_training(config)["adapter"])
-    assert not run_folder(config).exists()
+    assert not run_folder(config.data_dir).exists()
     manifest = read_manifest(folder)
     holds(manifest.training, expected["plan"])  # with the time it began: it is the same run
     holds(manifest.fidelity["before"], expected["before"])
@@ -268,7 +269,7 @@ def test_an_interrupted_training_goes_on(opened: Open) -> None:
 @pytest.mark.usefixtures("without_samples")
 def test_the_time_that_an_interrupted_training_used_counts(opened: Open) -> None:
     config, expected = opened("training"), EXPECTED["training"]
-    folder = run_folder(config) / f"checkpoint-{expected['step']}"
+    folder = run_folder(config.data_dir) / f"checkpoint-{expected['step']}"
     path = folder / "trainer_state.json"
     state = json.loads(path.read_text(encoding="utf-8"))
     (used,) = [
@@ -283,7 +284,7 @@ def test_the_time_that_an_interrupted_training_used_counts(opened: Open) -> None
 
 def test_a_checkpoint_of_an_interrupted_training_speaks(opened: Open) -> None:
     config, expected = opened("training"), EXPECTED["training"]
-    with open_adapter(run_folder(config) / f"checkpoint-{expected['step']}", config) as opened_adapter:
+    with open_adapter(run_folder(config.data_dir) / f"checkpoint-{expected['step']}", config) as opened_adapter:
         persona = read_persona(opened_adapter.folder, opened_adapter.version)
         assert persona.manifest.persona == "mara"
         assert persona.manifest.version == f"checkpoint-{expected['step']}"
@@ -295,7 +296,7 @@ def test_a_checkpoint_of_an_interrupted_training_speaks(opened: Open) -> None:
 @pytest.mark.usefixtures("without_samples")
 def test_an_interrupted_training_on_from_an_adapter_goes_on(opened: Open) -> None:
     config, expected = opened("adapter", "training_from"), EXPECTED["training_from"]
-    plan = run_folder(config) / "plan.json"  # it names the adapter by where it lay
+    plan = run_folder(config.data_dir) / "plan.json"  # it names the adapter by where it lay
     plan.write_text(plan.read_text(encoding="utf-8").replace(EXPECTED["home"], str(config.root)), encoding="utf-8")
     result = run_training(config)
     manifest = read_manifest(Path(result["adapter"]))
@@ -307,12 +308,12 @@ def test_an_interrupted_training_on_from_an_adapter_goes_on(opened: Open) -> Non
 def test_a_search_goes_on_where_it_was(opened: Open) -> None:
     config, expected = opened("tuning"), EXPECTED["tuning"]
     limits = expected["limits"]
-    tuned = tune(config, SearchLimits(**limits))  # as many trials as there are
+    tuned = search_settings(config, SearchLimits(**limits))  # as many trials as there are
     holds(msgspec.to_builtins(tuned.trials), expected["trials"])
     holds(msgspec.to_builtins(tuned.best), expected["best"])
-    assert tuned.base == expected["base"]
+    assert tuned.base_bits == expected["base"]
     assert tuned.trial_tokens == expected["trial_tokens"]
-    again = tune(config, SearchLimits(**{**limits, "trials": limits["trials"] + 1})).trials[-1]
+    again = search_settings(config, SearchLimits(**{**limits, "trials": limits["trials"] + 1})).trials[-1]
     killed = expected["killed"]  # as the search calls them: powers of two by their exponents
     assert again.values == {
         "learning_rate": float(f"{killed['learning_rate']:.2g}"),
@@ -329,7 +330,7 @@ def test_what_the_base_wrote_for_replay_is_used_again(opened: Open, tmp_path: Pa
     cached = [text for path in files for text in json.loads(path.read_bytes()) if markup.isdisjoint(text[1:-1])]
     setup = load_setup(config, config.training.minutes)
     assert msgspec.to_builtins(setup.sources) == EXPECTED["adapter"]["versions"]["0002"]["manifest"]["dataset"]["mix"]
-    with_more = with_replay(config, setup, load_base(config, setup))
+    with_more = with_replay(setup, load_base(setup))
     replayed = [example.ids for example in with_more.train if example not in setup.train]
     assert len(cached) > 3
     assert all(text in replayed for text in cached[:3])
