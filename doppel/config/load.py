@@ -1,19 +1,23 @@
 """Reads config.yaml, with an error that names the key for whatever may not stand in it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from doppel.config.error_messages import config_error, unknown_key
 from doppel.config.renamed_keys import with_new_keys
 from doppel.config.root import Config
 from doppel.errors import UserError
-from doppel.i18n import tr
+from doppel.i18n import set_language, tr
+
+_LANGUAGE = re.compile(r"^language:\s*['\"]?(auto|en|zh)\b", re.MULTILINE)
 
 
 def load_config(path: Path) -> Config:
-    """Reads config.yaml.
+    """Reads config.yaml, and chooses the language of messages that it names.
 
     Raises:
         UserError: the file is missing, is not YAML, or has a wrong key or value; the text names it.
@@ -26,6 +30,7 @@ def load_config(path: Path) -> Config:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(tr("{path}: cannot be read: {error}", path=path, error=error)) from None
+    _use_language_of(text)
     try:
         content = yaml.safe_load(text) or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, endless brackets
@@ -34,25 +39,24 @@ def load_config(path: Path) -> Config:
         raise UserError(
             tr("{path}, line {line}: not valid YAML; check indentation and quotes", path=path, line=line)
         ) from None
+    if isinstance(content, list):
+        raise UserError(tr("{path}: is a list; write `key: value` lines without the leading dashes", path=path))
     if not isinstance(content, dict):
-        raise UserError(tr("{path}: must be a list of `key: value` lines", path=path))
+        raise UserError(tr("{path}: must consist of `key: value` lines", path=path))
     return parse_config(content, path)
 
 
 def parse_config(content: dict[str, Any], path: Path) -> Config:
     """Checks the parsed content of a config file at `path`; raises UserError naming the first wrong key."""
     if internal := next((key for key in ("root", "platforms") if key in content), None):
-        raise _unknown_key(internal, path)
+        raise unknown_key([internal], content[internal], path)
     try:
         return Config.model_validate({**with_new_keys(content, path), "root": path.resolve().parent})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise _unknown_key(key, path) from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(tr("{path}: `{key}`: {message}", path=path, key=key, message=message)) from None
+        raise config_error(error, path) from None
 
 
-def _unknown_key(key: str, path: Path) -> UserError:
-    return UserError(tr("{path}: unknown key `{key}`; see the comments in config.yaml", path=path, key=key))
+def _use_language_of(text: str) -> None:
+    """Chooses the language that the file names, so that its own errors are in it, even if it is not valid YAML."""
+    if match := _LANGUAGE.search(text):
+        set_language(match[1])

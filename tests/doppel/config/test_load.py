@@ -105,16 +105,25 @@ def test_numbers_may_be_written_as_accounts(tmp_path: Path) -> None:
     [
         ("persona: [", "line 1: not valid YAML"),
         ("a: 1\nb: 2\n  c: 3", "line 3: not valid YAML"),
-        ("- a\n- b", "list of `key: value` lines"),
-        ("just words", "list of `key: value` lines"),
-        ("telegramm: {}", "unknown key `telegramm`"),
-        ("reply: {temprature: 1}", "unknown key `reply.temprature`"),
-        ("reply: {temperature: hot}", "`reply.temperature`"),
-        ("reply: {temperature: 9}", "`reply.temperature`"),
-        ("training: {rank: 0}", "`training.rank`"),
+        ("- a\n- b", "is a list; write `key: value` lines"),
+        ("just words", "must consist of `key: value` lines"),
+        ("telegramm: {}", "unknown key `telegramm`; did you mean `telegram`?"),
+        ("reply: {temprature: 1}", "unknown key `reply.temprature`; did you mean `reply.temperature`?"),
+        ("reply: {temperature: hot}", "`reply.temperature`: must be a number, not `hot`"),
+        ("reply: {temperature: 9}", "`reply.temperature`: must be at most 5, not `9`"),
+        ("training: {rank: 0}", "`training.rank`: must be at least 1, not `0`"),
+        ("training: {rank: 1.5}", "`training.rank`: must be a whole number, not `1.5`"),
+        ("reply: {guard: perhaps}", "`reply.guard`: must be true or false, not `perhaps`"),
+        ("model: {dtype: int4}", "`model.dtype`: must be one of 'auto', 'float32', 'bfloat16', not `int4`"),
+        ("exclude: {before: soon}", "`exclude.before`: must be a day like 2020-12-31, not `soon`"),
+        ("telegram: {token: '1:a'}", "secrets do not belong in this file; set the environment variable TELEGRAM_TOKEN"),
+        ("myspace: {allow: []}", "unknown section `myspace`; installed platforms: discord, telegram, web"),
+        ("archive: 5", "`archive`: must be text"),
+        ("people: [{nam: Tom, accounts: [a]}]", "`people.0.name`: is missing"),
+        ("people: [{name: Tom, accounts: []}]", "`people.0.accounts`: must not be empty"),
         ("web: {port: 70000}", "`web.port`"),
         ("timezone: Berlin", "`timezone`: no such time zone; write it like Europe/Berlin"),
-        ("persona: {name: ../up}", "`persona.name`"),
+        ("persona: {name: ../up}", "`persona.name`: may have up to 64 letters, digits, - and _, not `../up`"),
         ("root: /tmp", "unknown key `root`"),
         ("store: 2020-99-99", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
@@ -127,9 +136,9 @@ def test_numbers_may_be_written_as_accounts(tmp_path: Path) -> None:
         ("posts: [{name: a, to: 'telegram:1'}]", "`posts.0`: give either cron or every"),
         ("posts: [{name: a, to: 'telegram:1', every: 1h, cron: '* * * * *'}]", "give either cron or every"),
         ("posts: [{name: a, to: 'telegram:1', every: soon}]", "`posts.0.every`: write a time like 90s"),
-        ("posts: [{name: a, to: nowhere, every: 1h}]", "`posts.0.to`"),
-        ("model: bundled", "`model`"),
-        ("telegram: {allow: 5}", "`telegram.allow`"),
+        ("posts: [{name: a, to: nowhere, every: 1h}]", "`posts.0.to`: must be platform:chat, like telegram:123456"),
+        ("model: bundled", "`model`: must be a section of `key: value` lines, not `bundled`"),
+        ("telegram: {allow: 5}", "`telegram.allow`: must be a list, like [a, b], not `5`"),
         ("1: 2", "`1`"),
     ],
 )
@@ -140,6 +149,20 @@ def test_a_mistake_is_one_line_that_names_the_place(tmp_path: Path, text: str, s
     assert says in line
     assert str(tmp_path / "config.yaml") in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("language: zh\nreply: {temperature: hot}", "`reply.temperature`：要写数字，不能是 `hot`"),
+        ("language: zh\npersona: [", "不是有效的 YAML"),
+        ("reply: {temprature: 1}\nlanguage: 'zh'", "是不是想写 `reply.temperature`"),
+    ],
+)
+def test_a_mistake_is_told_in_the_language_of_the_file(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text)
+    assert says in str(caught.value)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
