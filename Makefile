@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run test test-vllm lint docs
 
 help:
-	@echo "make run    install what is missing, then train and run your doppelgänger (about 10 minutes the first time)"
+	@echo "make run    install what is missing, then train and run your doppelgänger (about 7 minutes the first time)"
 	@echo "make test   install what the tests need and run them all"
 	@echo "make lint   check style and types"
 	@echo "make docs   write the parts of docs/ that are generated from the code"
