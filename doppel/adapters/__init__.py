@@ -1,1 +1,1 @@
-"""What lies in an adapter's folder: published versions, their manifest, and ways in and out."""
+"""Adapter folders: published versions with their manifest, import, checkpoints and export."""

@@ -1,4 +1,4 @@
-"""Learned timing: how fast the owner types and how bubbles of a burst follow one another."""
+"""How fast the owner types and how their bubbles follow one another, measured on their messages."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ FILE = "habits.json"
 
 
 class Habits(msgspec.Struct, frozen=True, kw_only=True):
-    """Timing measured on the owner's own messages; the defaults serve where an export has no times.
+    """Timing measured on the owner's own messages; the defaults are for exports without times.
 
     Attributes:
-        seconds_per_character: median over bubbles of a burst of gap / length.
-        bubble_gap_seconds: deciles (10 % ... 90 %) of the gap between bubbles of a burst, seconds.
-        bubbles_per_turn: mean number of bubbles in one of the owner's turns.
+        seconds_per_character: median of gap / length over the bubbles of a burst.
+        bubble_gap_seconds: deciles (10 %, ..., 90 %) of the gap between the bubbles of a burst, in seconds.
+        bubbles_per_turn: mean number of bubbles in a turn of the owner's.
     """
 
     seconds_per_character: float = 0.12
@@ -21,12 +21,12 @@ class Habits(msgspec.Struct, frozen=True, kw_only=True):
     bubbles_per_turn: float = 1.5
 
     def typing_seconds(self, text: str) -> float:
-        """How long the owner would type this bubble, in seconds, between 0.4 and 8."""
+        """How long the owner takes to type this bubble, in seconds, between 0.4 and 8."""
         return min(8.0, max(0.4, len(text) * self.seconds_per_character))
 
 
 def read_habits(folder: Path) -> Habits:
-    """The habits in a data or adapter folder; defaults when it has none."""
+    """The habits stored in a data set or adapter folder; the defaults if it has none."""
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=Habits)
     except FileNotFoundError:
@@ -34,5 +34,5 @@ def read_habits(folder: Path) -> Habits:
 
 
 def write_habits(folder: Path, habits: Habits) -> None:
-    """Writes habits.json into the folder."""
+    """Writes habits.json into a data set or adapter folder. Raises OSError."""
     (folder / FILE).write_bytes(msgspec.json.format(msgspec.json.encode(habits), indent=2))

@@ -1,7 +1,6 @@
-"""`doppel adapters import`: an adapter made elsewhere becomes a version of the persona.
+"""`doppel adapters import`: publishes an adapter made elsewhere as a version of the persona.
 
-Everything is checked before anything is published: that it is a plain LoRA, that the configured base has its layers
-in their sizes, and that it was made for that base. How well it imitates anybody is not known here.
+It must be a plain LoRA, made for the configured base, whose layers must have the same names and sizes.
 """
 
 from pathlib import Path
@@ -34,22 +33,24 @@ def import_adapter(config: Config, folder: Path, *, force: bool, use: bool = Fal
     """Publishes the adapter in a folder as the persona's next version.
 
     Args:
-        config: whose persona and base model it is for.
-        folder: what PEFT saved, or a version that doppel published elsewhere.
-        force: take it although it names another base model.
-        use: put it in use at once. Otherwise it is only published: nobody has examined it yet.
+        config: for the persona and the base model.
+        folder: in PEFT's format, or a version that doppel published elsewhere.
+        force: accept it even if it names another base model.
+        use: make it the current version at once; otherwise it is only published, because it has not been evaluated.
 
     Returns:
         What `doppel adapters import --json` prints.
 
     Raises:
-        UserError: there is no adapter. AdapterRefused: it is damaged, no plain LoRA, or not for this base.
+        UserError: the folder or its adapter is missing.
+        AdapterRefused: the adapter is damaged, not a plain LoRA, or not for this base.
     """
     if not folder.is_dir():
         raise UserError(tr("{path}: no such folder; give one with {name}", path=folder, name="adapter_config.json"))
     base_folder = prepare_base(config.model, print_status)
     base = identify(base_folder, config.model.base)
-    lora, manifest = (_own if (folder / MANIFEST).exists() else _foreign)(config, folder, base, force=force)
+    read = _read_published if (folder / MANIFEST).exists() else _read_peft
+    lora, manifest = read(config, folder, base, force=force)
     check_fits(lora, base_layers(base_folder))
     with publishing(config.adapters_dir, manifest, in_use=use) as staging:
         write_lora(staging, lora, base)
@@ -86,8 +87,8 @@ def import_adapter(config: Config, folder: Path, *, force: bool, use: bool = Fal
     }
 
 
-def _own(config: Config, folder: Path, base: BaseIdentity, *, force: bool) -> tuple[Lora, Manifest]:
-    """A version that doppel published elsewhere: all that its manifest says stays known."""
+def _read_published(config: Config, folder: Path, base: BaseIdentity, *, force: bool) -> tuple[Lora, Manifest]:
+    """A version that doppel published elsewhere; it keeps its manifest."""
     manifest = read_manifest(folder)
     if not force:
         check_base(folder, manifest, base)
@@ -95,23 +96,22 @@ def _own(config: Config, folder: Path, base: BaseIdentity, *, force: bool) -> tu
     return lora, msgspec.structs.replace(manifest, persona=config.persona.name, base=base)
 
 
-def _foreign(config: Config, folder: Path, base: BaseIdentity, *, force: bool) -> tuple[Lora, Manifest]:
-    """What PEFT saved: of its training nothing is known but what it was called and its settings."""
-    found = read_peft_adapter(folder, pickled=True)
+def _read_peft(config: Config, folder: Path, base: BaseIdentity, *, force: bool) -> tuple[Lora, Manifest]:
+    """An adapter in PEFT's format; its manifest records where it came from."""
+    adapter = read_peft_adapter(folder, pickled=True)
     if not force:
-        check_named_base(found, base)
-    if found.base is None:
-        print_status(tr("{path}: does not say which base model it was made for; its layers are compared.", path=folder))
-    if found.unknown:
-        print_status(
-            tr("{path}: left out settings that are not PEFT's: {names}", path=folder, names=", ".join(found.unknown))
-        )
-    scaling = found.lora.scaling
-    imported = {"weights": found.digest, "base": found.base}
+        check_named_base(adapter, base)
+    if adapter.base is None:
+        print_status(tr("{path}: does not name its base model; only the layers were compared.", path=folder))
+    if adapter.unknown:
+        names = ", ".join(adapter.unknown)
+        print_status(tr("{path}: ignored settings that PEFT does not have: {names}", path=folder, names=names))
+    scaling = adapter.lora.scaling
+    imported = {"weights": adapter.digest, "base": adapter.base}
     manifest = Manifest(
         persona=config.persona.name,
         base=base,
         transcript=FORMATS[config.transcript],
         training={"imported": imported, "rank": scaling.r, "alpha": scaling.lora_alpha},
     )
-    return found.lora, manifest
+    return adapter.lora, manifest

@@ -1,7 +1,6 @@
-"""Reads the LoRA of a published adapter into memory, verified, and checks that it fits a base model.
+"""Reads the LoRA of a published adapter into memory, verifies it, and checks that it fits a base model.
 
-The last gate before weights are served: PEFT opens no file here (it would fall back to pickle), and only layers that
-the base really has may be adapted, so that a bad adapter is refused before the model is touched.
+These are the last checks before an adapter is served. Files are not opened by PEFT, which would fall back to pickle.
 """
 
 import hashlib
@@ -23,20 +22,20 @@ from doppel.models.base import BaseIdentity
 from doppel.transcript import FORMAT
 
 _KEY = re.compile(r"^base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight$")
-# Settings that mattered in training only, or that PEFT fills in.
-_IRRELEVANT = frozenset(
+# Settings that matter only in training, or that PEFT fills in.
+_IGNORED_SETTINGS = frozenset(
     {
         *("auto_mapping", "base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version"),
         *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "inference_mode"),
         *("lora_dropout", "init_lora_weights", "ensure_weight_tying", "runtime_config"),
     }
 )
-# Starts that leave the base's weights alone; the others (PiSSA and the like) change them too.
-_PLAIN_STARTS = ("gaussian", "orthogonal", "eva")
+# Values of `init_lora_weights` that leave the base's weights unchanged; others, like PiSSA, change them.
+_PLAIN_INITS = ("gaussian", "orthogonal", "eva")
 
 
 class Scaling(msgspec.Struct, frozen=True):
-    """How a LoRA is weighed against the base: with its layers, taken from the weights, that is all of it."""
+    """Rank and scaling of a LoRA: the only settings that matter besides the weights."""
 
     r: int
     lora_alpha: float
@@ -44,7 +43,7 @@ class Scaling(msgspec.Struct, frozen=True):
 
     @property
     def factor(self) -> float:
-        """What the product of B and A is multiplied by."""
+        """The factor of the product of B and A."""
         return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
 
@@ -52,12 +51,12 @@ class Lora(msgspec.Struct, frozen=True):
     """A verified LoRA in memory.
 
     Attributes:
-        name: unique per content: version and digest, with no character that module names forbid.
-        folder: where it came from, for messages.
-        scaling: rank and weight.
-        weights: by the names PEFT saved them under.
-        layers: name of each adapted layer → its (inputs, outputs).
-        transcript, template: as in its manifest.
+        name: version and digest, so unique per content; valid as a module name.
+        folder: its source, for messages.
+        scaling: rank and scaling.
+        weights: by PEFT's names.
+        layers: (inputs, outputs) by name of the adapted layer.
+        transcript, template: from its manifest.
     """
 
     name: str
@@ -70,26 +69,26 @@ class Lora(msgspec.Struct, frozen=True):
 
 
 def read_lora(folder: Path, base: BaseIdentity) -> Lora:
-    """Reads an adapter after every check that needs no model. Blocks on the disk.
+    """Reads an adapter, with every check that needs no model.
 
     Raises:
-        AdapterRefused: the folder is damaged, of another base, or holds something other than plain LoRA.
+        AdapterRefused: the adapter is damaged, of another base, or not a plain LoRA.
     """
     manifest = read_manifest(folder)
     check_base(folder, manifest, base)
-    scaling = scaling_of(folder, _verified(folder, PEFT_CONFIG, manifest))
+    scaling = parse_scaling(folder, _read_verified(folder, PEFT_CONFIG, manifest))
     try:
-        weights = load(_verified(folder, WEIGHTS, manifest))
+        weights = load(_read_verified(folder, WEIGHTS, manifest))
     except (SafetensorError, KeyError) as error:
         raise AdapterRefused(tr("{path}: {name} cannot be read", path=folder, name=WEIGHTS)) from error
     version = re.sub(r"[^0-9A-Za-z]", "-", manifest.version)
     name = f"{version}-{manifest.files[WEIGHTS][:12]}-{manifest.files[PEFT_CONFIG][:4]}"
-    layers = layers_of(folder, weights, scaling.r)
+    layers = adapted_layers(folder, weights, scaling.r)
     return Lora(name, folder, scaling, weights, layers, manifest.transcript, manifest.template)
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
-    """Name of each linear layer of a model that has no adapters → its (inputs, outputs)."""
+    """(inputs, outputs) of each linear layer by name, of a model without adapters."""
     return {
         name: (module.in_features, module.out_features)
         for name, module in model.named_modules()
@@ -98,23 +97,23 @@ def linear_layers(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
 
 
 def base_layers(folder: Path) -> dict[str, tuple[int, int]]:
-    """The linear layers of a prepared base, as `linear_layers`, without reading its weights."""
+    """`linear_layers` of a prepared base, without reading its weights."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     with torch.device("meta"):
         return linear_layers(AutoModelForCausalLM.from_config(config))
 
 
 def check_fits(lora: Lora, linear: dict[str, tuple[int, int]]) -> None:
-    """Raises AdapterRefused when a LoRA adapts a layer that the base does not have, or has in another size."""
+    """Raises AdapterRefused if a LoRA adapts a layer that the base does not have, or that has another size there."""
     for layer, (inputs, outputs) in lora.layers.items():
         if layer not in linear:
             raise AdapterRefused(
-                tr("{path}: adapts {layer}, a layer this base model does not have", path=lora.folder, layer=layer)
+                tr("{path}: made for another base model: this one has no layer {layer}", path=lora.folder, layer=layer)
             )
         if linear[layer] != (inputs, outputs):
             raise AdapterRefused(
                 tr(
-                    "{path}: {layer} is {theirs} in the adapter but {ours} in this base model",
+                    "{path}: made for another base model: {layer} is {theirs} in the adapter but {ours} in this base",
                     path=lora.folder,
                     layer=layer,
                     theirs=f"{inputs}×{outputs}",
@@ -123,8 +122,8 @@ def check_fits(lora: Lora, linear: dict[str, tuple[int, int]]) -> None:
             )
 
 
-def _verified(folder: Path, name: str, manifest: Manifest) -> bytes:
-    """A file's bytes, which are those of the manifest even if the file changes while we look."""
+def _read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
+    """A file's content, digested after reading, so that a change since `read_manifest` is noticed."""
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
@@ -134,29 +133,42 @@ def _verified(folder: Path, name: str, manifest: Manifest) -> bytes:
     return content
 
 
-def scaling_of(folder: Path, content: bytes) -> Scaling:
-    """What adapter_config.json says of rank and weight; everything else must be as in a plain LoRA.
+def parse_scaling(folder: Path, content: bytes) -> Scaling:
+    """Rank and scaling in an adapter_config.json; all other settings must be those of a plain LoRA.
 
     Raises:
-        AdapterRefused: it is not, or cannot be read.
+        AdapterRefused: they are not, or the content is damaged.
     """
     try:
-        found = msgspec.json.decode(content, type=dict[str, Any])
-        scaling = msgspec.convert(found, Scaling)
+        settings = msgspec.json.decode(content, type=dict[str, Any])
+        scaling = msgspec.convert(settings, Scaling)
     except msgspec.MsgspecError:
         raise AdapterRefused(tr("{path}: {name} cannot be read", path=folder, name=PEFT_CONFIG)) from None
-    plain = LoraConfig().to_dict()
-    own = {*Scaling.__struct_fields__, *_IRRELEVANT}
-    extras = [key for key, value in found.items() if key not in own and value and value != plain.get(key)]
-    if isinstance(start := found.get("init_lora_weights"), str) and start not in _PLAIN_STARTS:
-        extras.append("init_lora_weights")
-    if extras:
-        raise AdapterRefused(tr("{path}: uses {setting}, which doppel does not serve", path=folder, setting=extras[0]))
+    defaults = LoraConfig().to_dict()
+    allowed = {*Scaling.__struct_fields__, *_IGNORED_SETTINGS}
+    unsupported = [
+        key for key, value in settings.items() if key not in allowed and value and value != defaults.get(key)
+    ]
+    if isinstance(init := settings.get("init_lora_weights"), str) and init not in _PLAIN_INITS:
+        unsupported.append("init_lora_weights")
+    if unsupported:
+        raise unsupported_setting(folder, unsupported[0])
     return scaling
 
 
-def layers_of(folder: Path, weights: dict[str, Tensor], rank: int) -> dict[str, tuple[int, int]]:
-    """Each adapted layer's (inputs, outputs), from A of shape (rank, inputs) and B of shape (outputs, rank).
+def unsupported_setting(folder: Path, setting: str) -> AdapterRefused:
+    """The error for a setting in adapter_config.json that makes an adapter more than a plain LoRA."""
+    return AdapterRefused(
+        tr(
+            "{path}: {setting} is set in adapter_config.json, which doppel does not support; train a LoRA without it",
+            path=folder,
+            setting=setting,
+        )
+    )
+
+
+def adapted_layers(folder: Path, weights: dict[str, Tensor], rank: int) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of each adapted layer, from A of shape (rank, inputs) and B of shape (outputs, rank).
 
     Raises:
         AdapterRefused: these are not the weights of a plain LoRA of that rank.
@@ -164,13 +176,37 @@ def layers_of(folder: Path, weights: dict[str, Tensor], rank: int) -> dict[str, 
     sizes: dict[str, dict[str, int]] = {}
     for key, tensor in weights.items():
         match = _KEY.match(key)
-        ranked = 0 if match and match["side"] == "A" else 1
-        if match is None or tensor.dim() != 2 or tensor.shape[ranked] != rank or not tensor.is_floating_point():
-            raise AdapterRefused(tr("{path}: {name} is not part of a plain LoRA", path=folder, name=key))
-        sizes.setdefault(match["layer"], {})[match["side"]] = tensor.shape[1 - ranked]
+        if match is None:
+            raise AdapterRefused(
+                tr(
+                    "{path}: {name} is not a LoRA weight (…lora_A.weight or …lora_B.weight of a linear layer); train a "
+                    "LoRA of linear layers only",
+                    path=folder,
+                    name=key,
+                )
+            )
+        rank_axis = 0 if match["side"] == "A" else 1
+        if tensor.dim() != 2 or tensor.shape[rank_axis] != rank or not tensor.is_floating_point():
+            raise AdapterRefused(
+                tr(
+                    "{path}: {name} has shape {shape}, which does not match rank {rank} in adapter_config.json; "
+                    "the two files may not belong together",
+                    path=folder,
+                    name=key,
+                    shape="×".join(map(str, tensor.shape)),
+                    rank=rank,
+                )
+            )
+        sizes.setdefault(match["layer"], {})[match["side"]] = tensor.shape[1 - rank_axis]
     for layer, sides in sizes.items():
         if len(sides) != 2:
-            raise AdapterRefused(tr("{path}: {name} is not part of a plain LoRA", path=folder, name=layer))
+            raise AdapterRefused(
+                tr(
+                    "{path}: {layer} has only one of its two LoRA matrices (A and B); save the adapter again",
+                    path=folder,
+                    layer=layer,
+                )
+            )
     if not sizes:
         raise AdapterRefused(tr("{path}: {name} cannot be read", path=folder, name=WEIGHTS))
     return {layer: (sides["A"], sides["B"]) for layer, sides in sizes.items()}

@@ -1,28 +1,28 @@
-"""Adapters on disk: the one hand-over from training to serving.
+"""Published adapter versions on disk: training writes them, the engines serve them.
 
-`adapters/<persona>/<version>/` holds the LoRA weights, `habits.json` and `manifest.json` with the SHA-256 of
-every file; the file `current` beside the versions names the one in use. Publishing is atomic: a version
-is complete or absent, `current` is old or new. Reading trusts nothing: digests, format, base and rank are
-checked before any weight is read, and pickle is never read at all.
+`adapters/<persona>/<version>/` holds the LoRA weights, `habits.json` and `manifest.json` with the SHA-256 of every
+file; the file `current` next to the versions names the one in use. Publishing is atomic: a version is complete or
+absent, and `current` names the old or the new one. Nothing read is trusted: digests, format, base and rank are checked
+before any weight is read, and pickled weights are never read.
 """
 
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.models.base import BaseIdentity
-from doppel.system.durable_files import file_digest, fsync_path, regular_files
+from doppel.system.atomic_file import open_atomically
+from doppel.system.atomic_folder import move_into_place, restore_folder, staging_folder
+from doppel.system.durable_files import file_digest, regular_files
 from doppel.system.stale_files import remove_stale
 from doppel.system.write_errors import translate_write_errors
 from doppel.transcript import FORMAT, FORMATS
@@ -31,18 +31,24 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 CURRENT = "current"
 _STAGING = ".publishing-"
-_POINTER = ".current-"
-_ASIDE = ".amended-"
+_RETIRED = ".amended-"
 WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 RANK_CAP = 512
+_SHORT_DIGEST = 8
 _VERSION = re.compile(r"^\d{4,}$")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What an adapter is, what it was trained on and how to serve it.
 
-    `transcript` is the name of its format, and `template` the digest of what the base's chat template gave to it.
+    Attributes:
+        transcript: name of the transcript format it was trained on.
+        template: digest of the base's chat template as used in that format; empty for `doppel-1`.
+        header_vocabulary: the values seen in training, by header field.
+        sampling: tuned sampling settings, by name.
+        fidelity: scores of the evaluation.
+        files: SHA-256 of every file but the manifest, by path relative to the folder.
     """
 
     persona: str
@@ -61,43 +67,45 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdapterRefused(DoppelError):
-    """An adapter that must not be served; the text says which file or field is wrong."""
+    """An adapter that must not be served; the message names the file or setting at fault."""
 
 
 @contextmanager
 def publishing(adapters_dir: Path, manifest: Manifest, *, in_use: bool = True) -> Iterator[Path]:
-    """A folder to write the adapter's files into; on success it becomes the next version and, if `in_use`, `current`.
+    """A folder to write the adapter's files into; it becomes the next version when the block ends.
 
-    The folder is a sibling under a temporary name. When the block ends, every file is digested and synced,
-    the manifest is written, the folder renamed and `current` swapped. If the block raises, or the disk is full,
-    nothing changes.
+    If the block raises, or the disk is full, nothing changes.
+
+    Args:
+        adapters_dir: `adapters/<persona>/`, created if missing.
+        manifest: of the version, without `version`, `created_at` and `files`, which are filled in.
+        in_use: whether it becomes the current version.
 
     Raises:
         DoppelError: the adapters folder cannot be written.
     """
-    with translate_write_errors(adapters_dir):
-        adapters_dir.mkdir(parents=True, exist_ok=True)
-        for prefix in (_STAGING, _POINTER):
-            remove_stale(adapters_dir, prefix, datetime.now(UTC))
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=adapters_dir))
-        try:
-            yield staging
-            files = {str(path.relative_to(staging)): file_digest(path) for path in regular_files(staging)}
-            version = _next_version(adapters_dir)
-            complete = msgspec.structs.replace(
-                manifest, version=version, created_at=datetime.now(UTC).isoformat(timespec="seconds"), files=files
-            )
-            (staging / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2))
-            for path in regular_files(staging):
-                fsync_path(path)
-            staging.chmod(0o755)
-            fsync_path(staging)
-            with _pointer(adapters_dir, version) as pointer:  # written before anything can be seen
-                staging.rename(adapters_dir / version)
-                if in_use:
-                    _swap(pointer, adapters_dir)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    with translate_write_errors(adapters_dir), staging_folder(adapters_dir, _STAGING) as staging:
+        remove_stale(adapters_dir, f".{CURRENT}", datetime.now(UTC))
+        yield staging
+        version = _next_version(adapters_dir)
+        created_at = datetime.now(UTC).isoformat(timespec="seconds")
+        write_manifest(staging, msgspec.structs.replace(manifest, version=version, created_at=created_at))
+        if not in_use:
+            move_into_place(staging, adapters_dir / version)
+            return
+        with open_atomically(adapters_dir / CURRENT) as pointer:
+            _write_version(pointer, version)  # so that a full disk is noticed before the version can be seen
+            move_into_place(staging, adapters_dir / version)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Writes a manifest with the digests of the folder's files, and returns it. Raises OSError."""
+    paths = [path for path in regular_files(folder) if path != folder / MANIFEST]
+    complete = msgspec.structs.replace(
+        manifest, files={str(path.relative_to(folder)): file_digest(path) for path in paths}
+    )
+    (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2))
+    return complete
 
 
 def list_versions(adapters_dir: Path) -> list[str]:
@@ -108,7 +116,7 @@ def list_versions(adapters_dir: Path) -> list[str]:
 
 
 def current_version(adapters_dir: Path) -> Path | None:
-    """Folder of the version in use; None when nothing is published yet."""
+    """Folder of the version in use; None if nothing has been published."""
     try:
         version = (adapters_dir / CURRENT).read_text(encoding="ascii").strip()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -117,7 +125,7 @@ def current_version(adapters_dir: Path) -> Path | None:
 
 
 def version_folder(adapters_dir: Path, version: str | None = None) -> Path:
-    """Folder of a version, unread; None is the current one. Raises UserError when there is no such version."""
+    """Folder of a version, not yet checked; None is the current one. Raises UserError if there is no such version."""
     if version is None:
         folder = current_version(adapters_dir)
         if folder is None:
@@ -125,45 +133,46 @@ def version_folder(adapters_dir: Path, version: str | None = None) -> Path:
         restore_interrupted_update(folder)
         return folder
     if version not in list_versions(adapters_dir):
-        known = ", ".join(list_versions(adapters_dir)) or tr("none")
-        raise UserError(tr("no adapter version {version}; published: {known}", version=version, known=known))
+        published = ", ".join(list_versions(adapters_dir)) or tr("none")
+        raise UserError(
+            tr("no adapter version {version}; published: {published}", version=version, published=published)
+        )
     return adapters_dir / version
 
 
 def retired_path(folder: Path) -> Path:
-    """Where a version lies for the moment in which another takes its place (`doppel.adapters.update`)."""
-    return folder.with_name(f"{_ASIDE}{folder.name}")
+    """Where the old state of a version is moved while `doppel.adapters.update` replaces it."""
+    return folder.with_name(f"{_RETIRED}{folder.name}")
 
 
 def restore_interrupted_update(folder: Path) -> None:
-    """Puts back a version that a crash in that moment left aside."""
-    if retired_path(folder).is_dir() and not folder.exists():
-        retired_path(folder).rename(folder)
+    """Puts back a version whose update was cut short by a crash."""
+    restore_folder(folder, retired_path(folder))
 
 
 def use_version(adapters_dir: Path, version: str) -> Path:
-    """Makes a published version the current one, after checking it. Raises UserError, AdapterRefused."""
+    """Makes a published version the current one, after checking it. Raises UserError, AdapterRefused, DoppelError."""
     folder = version_folder(adapters_dir, version)
     read_manifest(folder)
-    with translate_write_errors(adapters_dir), _pointer(adapters_dir, version) as pointer:
-        _swap(pointer, adapters_dir)
+    with open_atomically(adapters_dir / CURRENT) as pointer:
+        _write_version(pointer, version)
     return folder
 
 
 def roll_back(adapters_dir: Path) -> Path:
-    """Goes back to the version before the current one. Raises UserError when there is none."""
-    now = current_version(adapters_dir)
-    older = [version for version in list_versions(adapters_dir) if now and int(version) < int(now.name)]
+    """Makes the version before the current one the current one. Raises UserError if there is none."""
+    current = current_version(adapters_dir)
+    older = [version for version in list_versions(adapters_dir) if current and int(version) < int(current.name)]
     if not older:
         raise UserError(tr("there is no earlier adapter to go back to"))
     return use_version(adapters_dir, older[-1])
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads and verifies an adapter folder: every file present, regular, listed and with its digest.
+    """Reads and verifies an adapter folder: every file is present, regular, listed and unchanged.
 
     Raises:
-        AdapterRefused: anything is missing, extra, changed, a link, pickled, of another format or too large.
+        AdapterRefused: a file is missing, extra, changed, a link or pickled, or the format or rank is not supported.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise AdapterRefused(tr("{path}: not an adapter folder", path=folder))
@@ -197,16 +206,28 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_base(folder: Path, manifest: Manifest, base: BaseIdentity) -> None:
-    """Raises AdapterRefused when the adapter was trained on another base model."""
-    if manifest.base.digest != base.digest:
+    """Raises AdapterRefused if the adapter was trained on another base model."""
+    if manifest.base.digest == base.digest:
+        return
+    if manifest.base.id == base.id:
         raise AdapterRefused(
             tr(
-                "{path}: trained on another base model ({theirs}); this one is {ours}",
+                "{path}: trained on another base model: other weights of {base} (SHA-256 {theirs}…, here {ours}…); "
+                "train it again",
                 path=folder,
-                theirs=manifest.base.id,
-                ours=base.id,
+                base=base.id,
+                theirs=manifest.base.digest[:_SHORT_DIGEST],
+                ours=base.digest[:_SHORT_DIGEST],
             )
         )
+    raise AdapterRefused(
+        tr(
+            "{path}: trained on another base model ({theirs}); model.base is {ours}",
+            path=folder,
+            theirs=manifest.base.id,
+            ours=base.id,
+        )
+    )
 
 
 def _check_peft_config(folder: Path, manifest: Manifest) -> None:
@@ -216,10 +237,10 @@ def _check_peft_config(folder: Path, manifest: Manifest) -> None:
     try:
         settings = json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8"))
         kind, rank = settings["peft_type"], int(settings["r"])
-        ranks = [rank, *(int(one) for one in (settings.get("rank_pattern") or {}).values())]
+        ranks = [rank, *(int(value) for value in (settings.get("rank_pattern") or {}).values())]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise AdapterRefused(tr("{path}: {name} cannot be read", path=folder, name=PEFT_CONFIG)) from None
-    if kind != "LORA" or not all(0 < one <= RANK_CAP for one in ranks):
+    if kind != "LORA" or not all(0 < value <= RANK_CAP for value in ranks):
         raise AdapterRefused(tr("{path}: not a LoRA of rank 1 to {cap}", path=folder, cap=RANK_CAP))
 
 
@@ -227,22 +248,8 @@ def _next_version(adapters_dir: Path) -> str:
     return f"{max((int(version) for version in list_versions(adapters_dir)), default=0) + 1:04d}"
 
 
-@contextmanager
-def _pointer(adapters_dir: Path, version: str) -> Iterator[Path]:
-    """A file to become `current`, on the disk already. A file and not a symlink: it works on every system."""
-    handle, name = tempfile.mkstemp(prefix=_POINTER, dir=adapters_dir)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(version + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _swap(pointer: Path, adapters_dir: Path) -> None:
-    """Makes it `current`, in one step."""
-    pointer.replace(adapters_dir / CURRENT)
-    fsync_path(adapters_dir)
+def _write_version(pointer: IO[bytes], version: str) -> None:
+    """Writes the content of `current` to disk. It is a file, because not every system has symbolic links."""
+    pointer.write(f"{version}\n".encode("ascii"))
+    pointer.flush()
+    os.fsync(pointer.fileno())

@@ -18,7 +18,6 @@ from doppel.config.post_targets import check_post_targets
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import set_language, tr
 from doppel.models.base import (
-    BUNDLED,
     choose_device,
     choose_dtype,
     has_chat_template,
@@ -27,13 +26,13 @@ from doppel.models.base import (
     load_tokenizer,
     prepare_base,
 )
+from doppel.models.bundled import BUNDLED
 from doppel.plugins import Check, Environment, InstalledPlatforms, Level, installed_platforms, platform_settings
-from doppel.system.memory import total_memory
+from doppel.system.memory import gigabytes, total_memory
 from doppel.transcript import FORMATS, open_transcript
 
-_GIB = 2**30
-_MEMORY = 3 * _GIB  # the bundled model in training
-_DISK = 2 * _GIB  # the converted base, checkpoints, adapters
+_MIN_MEMORY = 3 * 10**9  # to train the bundled model
+_MIN_DISK = 2 * 10**9  # for the converted base, checkpoints and adapters
 _OLDEST_PYTHON = (3, 11)
 # What models' names say of them. A chat template says less: many pretrained models come with one.
 _INSTRUCT = re.compile(r"(?i)(?:^|[-_.])(?:instruct|chat|it|sft|dpo|rlhf)(?:$|[-_.])")
@@ -71,10 +70,9 @@ def check_memory() -> Check:
     size = total_memory()
     if size is None:
         return Check(name="memory", ok=True, hint=tr("unknown on this system"), level="optional")
-    found = tr("{size:.1f} GB", size=size / _GIB)
-    if size >= _MEMORY:
-        return Check(name="memory", ok=True, hint=found, level="optional")
-    hint = tr("{found}; training wants {size} GB: close other programs", found=found, size=_MEMORY // _GIB)
+    if size >= _MIN_MEMORY:
+        return Check(name="memory", ok=True, hint=gigabytes(size), level="optional")
+    hint = tr("{size}; training needs {needed}", size=gigabytes(size), needed=gigabytes(_MIN_MEMORY))
     return Check(name="memory", ok=False, hint=hint, level="optional")
 
 
@@ -85,10 +83,15 @@ def check_disk(config: Config) -> Check:
         return Check(name="disk", ok=False, hint=tr("{path}: cannot be written; choose another folder", path=root))
     places = {_existing(root), _existing(cache_dir())}
     place, free = min(((place, shutil.disk_usage(place).free) for place in places), key=lambda one: one[1])
-    found = tr("{size:.1f} GB free in {path}", size=free / _GIB, path=place)
-    if free >= _DISK:
-        return Check(name="disk", ok=True, hint=found)
-    return Check(name="disk", ok=False, hint=tr("{found}; make room for {size} GB", found=found, size=_DISK // _GIB))
+    if free >= _MIN_DISK:
+        return Check(name="disk", ok=True, hint=tr("{size} free in {path}", size=gigabytes(free), path=place))
+    hint = tr(
+        "only {size} free in {path}; free up at least {needed}",
+        size=gigabytes(free),
+        path=place,
+        needed=gigabytes(_MIN_DISK),
+    )
+    return Check(name="disk", ok=False, hint=hint)
 
 
 def check_time_zone(config: Config) -> Check:

@@ -1,1 +1,1 @@
-"""Base models: found or converted once, identified by their weights, loaded whole or quantised."""
+"""Base models: located, downloaded or converted, identified by their weights, and loaded."""

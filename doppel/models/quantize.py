@@ -1,7 +1,7 @@
-"""A base in 4 or 8 bits (QLoRA; Dettmers et al. 2023), for machines whose memory does not hold it otherwise.
+"""Loads a base in 4 or 8 bits (QLoRA; Dettmers et al. 2023), for machines with too little memory for all of it.
 
-Linear layers are quantised while they are loaded. Embeddings, norms and the head stay in the dtype of the body;
-nothing is upcast: neither training nor serving needs float32 weights. Knows weights; knows nothing of what for.
+Linear layers are quantised while they are loaded. Embeddings, norms and the head keep the compute dtype and are not
+upcast, because neither training nor serving needs them in float32.
 """
 
 from importlib.util import find_spec
@@ -20,10 +20,10 @@ Method = Literal["nf4", "int8"]
 
 
 def check_quantization(device: str, setting: str = "training.quantize") -> None:
-    """Raises UserError where a quantised base cannot be computed: without bitsandbytes, or on a device it lacks.
+    """Raises UserError if a quantised base cannot run here: bitsandbytes is missing or does not support the device.
 
     Args:
-        setting: what in config.yaml asks for it.
+        setting: the key in config.yaml that turns it on, for the message.
     """
     if find_spec("bitsandbytes") is None:
         raise UserError(
@@ -43,14 +43,14 @@ def check_quantization(device: str, setting: str = "training.quantize") -> None:
 
 
 def choose_body_dtype(setting: str, device: str) -> torch.dtype:
-    """The dtype to compute in: as set, else bfloat16, and float16 on GPUs that only imitate bfloat16 (before 2020)."""
+    """The dtype to compute in: as set, else bfloat16, or float16 on GPUs that only emulate bfloat16 (before 2020)."""
     if setting == "auto" and device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return choose_dtype(setting, device)
 
 
 def quantization(method: Method, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """How the layers are quantised; for `nf4` the scales are quantised once more, which saves 0.4 bits a weight."""
+    """bitsandbytes' settings for a method; `nf4` also quantises the scales, which saves 0.4 bits per weight."""
     if method == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -64,24 +64,24 @@ def quantization(method: Method, dtype: torch.dtype) -> BitsAndBytesConfig:
 def load_quantized(
     folder: Path, method: Method, dtype: torch.dtype, device: str, setting: str = "training.quantize"
 ) -> PreTrainedModel:
-    """The base with its linear layers quantised, on `device`. Raises UserError or DoppelError where that cannot be.
+    """The base with its linear layers quantised, on `device`. Raises UserError or DoppelError if that fails.
 
     Args:
-        setting: what in config.yaml asks for it.
+        setting: the key in config.yaml that turns it on, for messages.
     """
     check_quantization(device, setting)
     if device == "cpu":
-        print_status(tr("On a CPU a quantised base takes less memory, and more time."))
-    place = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
+        print_status(tr("Quantised on a CPU: needs less memory, but is slower."))
+    exact_device = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
     try:
-        base = load_model(folder, dtype, place, quantization(method, dtype))
-    except (ImportError, RuntimeError) as error:  # too old, or not made for this machine's CUDA
+        base = load_model(folder, dtype, exact_device, quantization(method, dtype))
+    except (ImportError, RuntimeError) as error:  # bitsandbytes is too old, or built for another CUDA version
         reason = str(error).partition("\n")[0]
         raise DoppelError(
             tr("{setting}: the base cannot be quantised here: {reason}", setting=setting, reason=reason)
         ) from None
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            # It repacks the weights when it is first evaluated, into a form that rounds them and has no gradient.
+            # The first forward pass would repack the weights into a form that rounds them and has no gradient.
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
     return base

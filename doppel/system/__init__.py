@@ -1,1 +1,1 @@
-"""Files, locks and memory of this machine."""
+"""Files, locks, memory and retries: what the operating system provides, made safe to use."""

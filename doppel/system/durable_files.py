@@ -1,4 +1,4 @@
-"""Digests of files, and writes that survive a power cut."""
+"""Digests of files, and syncing them to disk."""
 
 import hashlib
 import os
@@ -12,15 +12,15 @@ def file_digest(path: Path) -> str:
 
 
 def regular_files(folder: Path) -> list[Path]:
-    """Every file of a folder that is no link, sorted."""
+    """All files in a folder and its subfolders, without links, sorted."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def fsync_path(path: Path) -> None:
-    """Makes a file's content, or a folder's entries, survive a power cut (folders: where the system can)."""
+    """Syncs a file's content or a folder's entries to disk, to survive a power cut (folders: if the system can)."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows does not open folders
+    except PermissionError:  # Windows cannot open folders
         return
     try:
         os.fsync(handle)

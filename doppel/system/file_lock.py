@@ -1,4 +1,4 @@
-"""A lock that ends with the process that holds it, however that dies. Knows nothing of what it protects."""
+"""A lock between processes that the operating system releases when its holder exits, even if killed."""
 
 import errno
 import os
@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-_TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+_LOCKED_ELSEWHERE = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 def acquire_lock(path: Path) -> BinaryIO | None:
-    """Locks a file, made when missing; held until the answer is closed. None: somebody else holds it.
+    """Locks a file, which is created if missing; close the result to release it. None if another process holds it.
 
-    The file stays behind, empty: removing it would let two hold "it" at once. A file system that knows no locks
-    refuses nobody.
+    The empty file is left behind: if it were removed, two processes could each lock a file of this name. On a file
+    system without locks, every process gets the lock.
 
     Raises:
         OSError: the file cannot be opened for writing.
@@ -22,7 +22,7 @@ def acquire_lock(path: Path) -> BinaryIO | None:
     try:
         _lock(file)
     except OSError as error:
-        if error.errno in _TAKEN:
+        if error.errno in _LOCKED_ELSEWHERE:
             file.close()
             return None
     return file

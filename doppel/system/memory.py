@@ -1,4 +1,4 @@
-"""How much memory there is, and how much this process has taken at most: the machine's, or a GPU's. Knows no model."""
+"""Memory of this machine and of its GPUs: how much there is, and how much this process has used at its peak."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def total_memory(device: str = "cpu") -> int | None:
-    """Bytes of memory that belong to a device; None where nobody can tell."""
+    """Total memory of a device in bytes; None if the system does not report it."""
     if device.startswith("cuda"):
         import torch
 
@@ -25,7 +25,7 @@ def gigabytes(size: int) -> str:
 
 
 def peak_memory(device: str = "cpu") -> int | None:
-    """Bytes this process has had at most, on a GPU there, else in this machine's memory; None where nobody can tell."""
+    """Peak memory of this process on a device in bytes; None if the system does not report it."""
     if device.startswith("cuda"):
         import torch
 
@@ -34,13 +34,14 @@ def peak_memory(device: str = "cpu") -> int | None:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
-        return _peak_elsewhere()
+        return _peak_by_rusage()
 
 
-def _peak_elsewhere() -> int | None:
+def _peak_by_rusage() -> int | None:
+    """Less exact than /proc: a forked process reports its parent's peak if that was higher."""
     if sys.platform == "win32":
         return None
-    import resource  # counts the parent's memory in where a process was forked, so it is only the second choice
+    import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""Removes what nobody uses any more, like what a killed process left half-written. Knows nothing of what it was."""
+"""Removes temporary files and folders that killed processes left behind."""
 
 import shutil
 from contextlib import suppress
@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 STALE = timedelta(days=1)
-"""Nothing is half-written for so long: younger ones may be another process's work."""
+"""Younger files may still be in use by another process."""
 
 
 def remove_stale(folder: Path, prefix: str, now: datetime, stale: timedelta = STALE) -> None:
-    """Removes the folders and files directly in `folder` whose name begins with `prefix`, unchanged for so long.
+    """Removes files and folders directly in `folder` whose name begins with `prefix` and that are older than `stale`.
 
-    What cannot be removed stays: it is untidy and does no harm.
+    Files that cannot be removed are skipped: they do no harm.
     """
     for path in folder.glob(f"{prefix}*"):
         with suppress(OSError):

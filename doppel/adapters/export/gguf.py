@@ -1,7 +1,6 @@
-"""An adapter as a GGUF LoRA, which llama.cpp and what is built on it (Ollama) lay over a base in GGUF.
+"""Writes an adapter as a GGUF LoRA, which llama.cpp and Ollama apply to a base in GGUF.
 
-Says where each family's layers are in llama.cpp and how their rows are ordered there, after its
-`convert_lora_to_gguf.py`. Knows nothing of the base's weights; only their names and sizes matter.
+Names and order of the weights follow llama.cpp's `convert_lora_to_gguf.py`.
 """
 
 from collections.abc import Iterator
@@ -20,12 +19,12 @@ from doppel.i18n import tr
 
 
 class Family(NamedTuple):
-    """A family of models as llama.cpp knows it.
+    """A model family in llama.cpp.
 
     Attributes:
-        architecture: its name and tensors there.
-        paired: whether the rows of queries and keys that rotate together stand side by side there; transformers
-            has them half a head apart.
+        architecture: llama.cpp's name of it.
+        paired: whether rows of queries and keys that rotate together are adjacent in llama.cpp; in transformers they
+            are half a head apart.
     """
 
     architecture: MODEL_ARCH
@@ -56,7 +55,7 @@ def write_gguf(lora: Lora, base_folder: Path, target: Path) -> Path:
         The target's absolute path.
 
     Raises:
-        UserError: there is something at `target`, or llama.cpp's names for this base are not known here.
+        UserError: something is at `target`, or the family is not in `FAMILIES`.
         AdapterRefused: the adapter does not fit. DoppelError: the target cannot be written.
     """
     config = AutoConfig.from_pretrained(base_folder, local_files_only=True)
@@ -64,9 +63,10 @@ def write_gguf(lora: Lora, base_folder: Path, target: Path) -> Path:
     if family is None:
         raise UserError(
             tr(
-                "a {kind} model cannot be exported as GGUF, only {known}; use --merged and llama.cpp's own converter",
+                "cannot export a {kind} model as GGUF, only {supported}; use --merged and convert the result with "
+                "llama.cpp's convert_hf_to_gguf.py",
                 kind=config.model_type,
-                known=", ".join(FAMILIES),
+                supported=", ".join(FAMILIES),
             )
         )
     check_fits(lora, base_layers(base_folder))
@@ -75,7 +75,7 @@ def write_gguf(lora: Lora, base_folder: Path, target: Path) -> Path:
         writer = GGUFWriter(path, MODEL_ARCH_NAMES[family.architecture])
         writer.add_type(GGUFType.ADAPTER)
         writer.add_string(Keys.Adapter.TYPE, "lora")
-        # llama.cpp divides by the rank, whatever the adapter's own rule is
+        # llama.cpp divides by the rank, also for adapters with rsLoRA scaling
         writer.add_float32(Keys.Adapter.LORA_ALPHA, lora.scaling.factor * lora.scaling.r)
         for name, tensor in tensors.items():
             writer.add_tensor(name, tensor.numpy())
@@ -85,25 +85,25 @@ def write_gguf(lora: Lora, base_folder: Path, target: Path) -> Path:
             writer.write_tensors_to_file()
         finally:
             writer.close()
-        if not _reads_back(path, tensors):  # numpy does not tell when the disk is full
+        if not _reads_back(path, tensors):  # numpy does not report a full disk
             raise OSError(tr("the file ends too early; is the disk full?"))
     return target.expanduser().resolve()
 
 
 def tensor_name(names: TensorNameMap, layer: str) -> str | None:
-    """llama.cpp's name for the weight of a layer; None where it has none."""
-    layer = layer.replace("model.language_model.", "model.", 1)  # of a model that also sees
-    found: str | None = names.get_name(f"{layer}.weight", try_suffixes=(".weight",))
-    return found
+    """llama.cpp's name for the weight of a layer; None if it has none."""
+    layer = layer.replace("model.language_model.", "model.", 1)  # in vision models
+    name: str | None = names.get_name(f"{layer}.weight", try_suffixes=(".weight",))
+    return name
 
 
 def pair_rows(rows: Tensor, layer: str, config: PretrainedConfig) -> Tensor:
-    """Rows of a query or key projection in llama.cpp's order for `paired` families; those of others as they are.
+    """Reorders the rows of a query or key projection for `paired` families; other layers are unchanged.
 
     Args:
-        rows: (outputs, …), as transformers has them.
-        layer: the projection's name.
-        config: says how many heads there are.
+        rows: shape (outputs, …), in transformers' order.
+        layer: name of the layer.
+        config: for the number of heads.
     """
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(layer.rpartition(".")[2])
     if heads is None:
@@ -114,7 +114,7 @@ def pair_rows(rows: Tensor, layer: str, config: PretrainedConfig) -> Tensor:
 def _reads_back(path: Path, tensors: dict[str, Tensor]) -> bool:
     try:
         written = {tensor.name: tensor.data for tensor in GGUFReader(path).tensors}
-    except ValueError:  # a tensor that is cut short
+    except ValueError:  # a truncated tensor
         return False
     return written.keys() == tensors.keys() and all(
         bool((written[name] == tensor.numpy()).all()) for name, tensor in tensors.items()
@@ -125,13 +125,11 @@ def _tensors(lora: Lora, config: PretrainedConfig, family: Family) -> Iterator[t
     text = config.get_text_config()
     names = get_tensor_name_map(family.architecture, text.num_hidden_layers)
     for layer in lora.layers:
-        inward, outward = (lora.weights[f"base_model.model.{layer}.lora_{side}.weight"] for side in "AB")
+        lora_a, lora_b = (lora.weights[f"base_model.model.{layer}.lora_{side}.weight"] for side in "AB")
         name = tensor_name(names, layer)
-        if name is None and not outward.any():
-            continue  # as of the eyes of a model that was trained on text: it changes nothing
+        if name is None and not lora_b.any():
+            continue  # has no effect, like the vision layers of a model that was trained on text only
         if name is None or (layer == "lm_head" and config.tie_word_embeddings):
-            raise UserError(
-                tr("{path}: adapts {layer}, which llama.cpp cannot; use --merged", path=lora.folder, layer=layer)
-            )
-        yield f"{name}.lora_a", inward
-        yield f"{name}.lora_b", pair_rows(outward, layer, text) if family.paired else outward
+            raise UserError(tr("{path}: llama.cpp cannot adapt {layer}; use --merged", path=lora.folder, layer=layer))
+        yield f"{name}.lora_a", lora_a
+        yield f"{name}.lora_b", pair_rows(lora_b, layer, text) if family.paired else lora_b

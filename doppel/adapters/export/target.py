@@ -1,69 +1,55 @@
-"""Where an export is written: a temporary sibling that takes the target's name when complete. Knows no format."""
+"""Writes an export next to its target and moves it there when complete."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.system.durable_files import fsync_path
-from doppel.system.stale_files import remove_stale
+from doppel.system.atomic_folder import move_into_place, staging_folder
 from doppel.system.write_errors import translate_write_errors
 
 _STAGING = ".exporting-"
 
 
 def check_free(target: Path, *, folder: bool) -> Path:
-    """The target's absolute path, if nothing would be overwritten there.
+    """The target's absolute path, if an export would overwrite nothing.
 
     Args:
-        target: where the export is to lie; an empty folder may be there already.
-        folder: whether it will be a folder.
+        target: where to write; may be an empty folder if `folder` is set.
+        folder: whether the export is a folder.
 
     Raises:
-        UserError: there is something.
+        UserError: something is there. DoppelError: the parent folder cannot be read.
     """
-    with translate_write_errors(target):  # a folder that may not even be looked into
+    with translate_write_errors(target):
         target = target.expanduser().resolve()
         if folder and target.is_dir():
             if any(target.iterdir()):
                 raise UserError(tr("{path}: is not empty; name a new or an empty folder", path=target))
         elif target.exists():
-            raise UserError(tr("{path}: exists already; remove it or name another", path=target))
+            raise UserError(tr("{path}: already exists; remove it or choose another name", path=target))
     return target
 
 
 @contextmanager
 def exporting(target: Path, *, folder: bool) -> Iterator[Path]:
-    """A path to write the export to; when the block ends it lies at `target`, and if it raises nothing does.
+    """A temporary path to write the export to, moved to `target` when the block ends. If it raises, nothing is left.
 
     Args:
-        target: where the export is to lie; missing parent folders are made.
+        target: where to write; missing parent folders are created.
         folder: True yields an empty folder to fill, False the path of a file to write.
 
     Raises:
-        UserError: there is something at `target`.
+        UserError: something is at `target`.
         DoppelError: it cannot be written, for example because the disk is full.
     """
     target = check_free(target, folder=folder)
-    staging: Path | None = None
-    try:
-        with translate_write_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            remove_stale(target.parent, _STAGING, datetime.now(UTC))  # of an export that was killed
-            staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=target.parent))
-            work = staging / target.name
-            if folder:
-                work.mkdir()
-            yield work
-            for path in [*work.rglob("*"), work]:
-                fsync_path(path)
-            if target.is_dir():
-                target.rmdir()  # empty; not every system renames onto a folder
-            work.rename(target)
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
+    with translate_write_errors(target), staging_folder(target.parent, _STAGING) as staging:
+        export = staging / target.name
+        if folder:
+            export.mkdir()
+        yield export
+        if target.is_dir():
+            target.rmdir()  # empty; not every system can rename onto a folder
+        move_into_place(export, target)

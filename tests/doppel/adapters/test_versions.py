@@ -267,8 +267,15 @@ def test_another_base_is_refused_by_its_weights(adapters: Path) -> None:
     folder = publish(adapters)
     manifest = read_manifest(folder)
     check_base(folder, manifest, BaseIdentity("the same under another name", BASE.digest))
-    with pytest.raises(AdapterRefused, match="trained on another base model"):
-        check_base(folder, manifest, BaseIdentity("bundled", "ee"))
+    with pytest.raises(AdapterRefused, match=r"trained on another base model \(bundled\); model\.base is other/model"):
+        check_base(folder, manifest, BaseIdentity("other/model", "ee"))
+
+
+def test_other_weights_under_the_same_name_are_told_apart_by_their_digests(adapters: Path) -> None:
+    folder = publish(adapters)
+    base = BaseIdentity(BASE.id, "0123456789abcdef")
+    with pytest.raises(AdapterRefused, match=r"other weights of bundled \(SHA-256 00ff…, here 01234567…\)"):
+        check_base(folder, read_manifest(folder), base)
 
 
 json_values = st.recursive(

@@ -219,7 +219,7 @@ async def test_it_stops_before_it_repeats_the_archive(
     assert (SECRET in shown, "never said" in shown) == (not is_on, not is_on)
     said = "\n".join(conversation.turns[-1].bubbles)
     assert (persona.guard is not None and persona.guard.objects(said) is None) == is_on
-    assert ("(stopped: it repeats 8 words" in capsys.readouterr().err) == is_on
+    assert ("(stopped: it quotes 8+ words" in capsys.readouterr().err) == is_on
 
 
 class Limited(Scripted):

@@ -182,7 +182,7 @@ def test_a_post_to_nowhere_is_what_run_refuses(folder: Path) -> None:
         ("tiny-it", GEMMA, "chat", True, "chat"),
         ("tiny-pt", GEMMA, "chat", False, "sounds like a pretrained model"),
         ("tiny-it", None, "chat", False, "this one has none: use transcript: base"),
-        ("tiny-it", "{{ messages | nothing }}", "chat", False, "does not write messages one after the other"),
+        ("tiny-it", "{{ messages | nothing }}", "chat", False, "reorders or changes messages"),
     ],
 )
 def test_the_transcript_suits_the_base(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from doppel.adapters import versions as adapter
+from doppel.adapters import versions
 from doppel.adapters.versions import current_version, list_versions, read_manifest
 from doppel.errors import DoppelError
 from tests.processes import Child
@@ -92,6 +92,11 @@ def _full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def _full_for_the_pointer(file: int) -> None:
+    if Path(f"/proc/self/fd/{file}").readlink().name.startswith(".current"):
+        _full()
+
+
 def test_no_room_to_begin(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_run(tmp_path, tiny_base)
     monkeypatch.setattr(work, "fsync_path", _full)
@@ -104,11 +109,11 @@ def test_no_room_for_the_pointer_keeps_the_one_before(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_adapter(tiny_base, tmp_path)
-    monkeypatch.setattr(adapter.os, "fdopen", _full)
+    monkeypatch.setattr(versions.os, "fsync", _full_for_the_pointer)
     with pytest.raises(DoppelError, match="cannot be written: No space left"):
         publish_adapter(tiny_base, tmp_path, seed=1)
     with pytest.raises(DoppelError, match="cannot be written: No space left"):
-        adapter.use(tmp_path, "0001")
+        versions.use_version(tmp_path, "0001")
     assert (tmp_path / "current").read_text() == "0001\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0001", "current"]
 

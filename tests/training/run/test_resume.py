@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from doppel.adapters import versions as adapter
+from doppel.adapters import versions
 from doppel.adapters.versions import list_versions
 from doppel.errors import DoppelError
 from tests.processes import Child, Died
@@ -31,6 +31,11 @@ from training.run.trainer import PersonaTrainer
 
 def _die(*_: Any, **__: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _move_and_die(staging: Path, target: Path) -> None:
+    staging.rename(target)
+    _die()
 
 
 def _after(calls: int, function: Callable[..., Any], last: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,7 +77,9 @@ KILLS: dict[str, Callable[[int, pytest.MonkeyPatch], None]] = {
     "while an old checkpoint is removed": lambda at, patch: patch.setattr(
         exact_resume.shutil, "rmtree", _after(at, shutil.rmtree, _half_a_folder)
     ),
-    "while it is published": lambda at, patch: patch.setattr(adapter, "_swap", _after(at, adapter._swap, _die)),
+    "while it is published": lambda at, patch: patch.setattr(
+        versions, "move_into_place", _after(at, versions.move_into_place, _move_and_die)
+    ),
 }
 
 

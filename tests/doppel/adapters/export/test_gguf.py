@@ -107,7 +107,7 @@ def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:
     lora = random_lora(base, tmp_path / "adapters")
     target = tmp_path / "lora.gguf"
     target.write_text("mine")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         write_gguf(lora, base, target)
     assert target.read_text() == "mine"
 

@@ -160,7 +160,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
 
 def test_another_base_is_refused(tmp_path: Path) -> None:
     lora = random_lora(save_family("gemma3", tmp_path / "one"), tmp_path / "adapters")
-    with pytest.raises(AdapterRefused, match="this base model"):
+    with pytest.raises(AdapterRefused, match="made for another base model"):
         write_merged(lora, save_family("llama", tmp_path / "two"), tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
