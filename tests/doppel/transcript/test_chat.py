@@ -63,7 +63,7 @@ def sessions(draw: st.DrawFn, transcript: Transcript) -> list[Turn]:
 
 def legible(transcript: ChatTranscript, text: str) -> str:
     """A text as it comes back: with a blank in what spells a mark of a template that is plain text."""
-    return transcript._line("", text)
+    return transcript._break_marks(text)
 
 
 def expected(transcript: ChatTranscript, turns: list[Turn]) -> list[Turn]:
@@ -93,7 +93,7 @@ def check_forgery(transcript: ChatTranscript, turns: list[Turn]) -> None:
     number = sum(turn.is_mine for turn in turns)
     assert [token for token in encoded.ids if token in transcript.safe_tokenizer.reserved] == marks + replies * number
     text = transcript.safe_tokenizer.decode(encoded.ids)
-    for mark in transcript._written:
+    for mark in transcript._plain_marks:
         alone, once = (transcript.safe_tokenizer.decode(some.ids).count(mark) for some in (empty, mine))
         assert text.count(mark) == alone + (once - alone) * number
 
