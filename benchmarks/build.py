@@ -1,20 +1,20 @@
-"""How fast and in how much memory `doppel build` makes a data set of 100,000 and of a million messages.
+"""Measures time and memory of `doppel build` on 100,000 and on a million messages.
 
     python benchmarks/build.py [--quick] [--json]
 
-The exports are made up by this script: a Telegram account of 200 chats, and a Twitter archive, with the lengths, bursts
-and silences of real chats and now and then a phone number or an address to be replaced. Every measurement is a process
-of its own; sizes take turns, and medians are reported. Nothing else should run on the machine meanwhile.
+The script generates the exports: a Telegram account with 200 chats, and a Twitter archive, with the lengths, bursts and
+silences of real chats and an occasional phone number or address to replace. Each measurement is a process of its own;
+sizes take turns, and medians are reported. Nothing else should run on the machine meanwhile.
 
-- `build`: the whole command, read, cleaned, scrubbed, made into sessions, with its reports.
-- `reading`: the readers and sessions alone, nothing cleaned or replaced, nothing written.
-- `--quick`: 20,000 and 100,000 messages once; its checks of the large size are left out.
+- `build`: the whole command: reading, cleaning, scrubbing, sessions and reports.
+- `reading`: readers and sessions alone; nothing is cleaned, replaced or written.
+- `--quick`: 20,000 and 100,000 messages, once, without the goals for a million messages.
 
-Megabytes are the most that the process held, and the most that the second one held which a build starts, if it did.
+`megabytes` is the peak of the process plus the peak of the reader process that a large build starts.
 
 Goals: a million messages built in at most 30 s and 600 MB, a million tweets in as much memory; a million messages read
-and cut in at most 13 s; a million costs at most 11 times 100,000. Prints one JSON object last, and ends with
-1 if a goal was missed.
+and cut into sessions in at most 13 s; a million messages cost at most 11 times 100,000. Prints one JSON object last.
+The exit code is 1 if a goal was missed.
 """
 
 import argparse
@@ -22,7 +22,6 @@ import json
 import random
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +30,9 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import yaml
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ and benchmarks/ are not installed
+
+from benchmarks.doppel_command import run_process, write_config
 
 _WORDS = (
     *("yeah", "no", "ok", "so", "the", "cat", "is", "on", "it", "again", "lol", "what", "time", "tomorrow", "maybe"),
@@ -50,10 +51,10 @@ _MEGABYTE = 1 << 20
 
 
 def main() -> int:
-    """Makes the exports, measures, and returns the exit code."""
+    """Generates the exports and measures; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, once")
-    parser.add_argument("--json", action="store_true", help="as ever: the last line is the JSON object")
+    parser.add_argument("--json", action="store_true", help="has no effect: the last line is always the JSON object")
     parser.add_argument("--measure", choices=("build", "reading"), help=argparse.SUPPRESS)
     parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -76,16 +77,14 @@ def _runs(folder: Path, sizes: tuple[int, int], rounds: int) -> dict[str, list[d
             place = folder / f"{kind}-{size}"
             place.mkdir()
             write(place, size)
-            configs[kind, size] = place / "config.yaml"
             settings = {"archive": [str(place / "export")], "data": str(place / "data")}
-            configs[kind, size].write_text(yaml.safe_dump(settings), encoding="utf-8")
+            configs[kind, size] = write_config(place, settings)
     runs: dict[str, list[dict[str, float]]] = {}
     for _ in range(rounds):
         for (kind, size), config in configs.items():
             for what in ("build", "reading"):
                 command = [sys.executable, __file__, "--measure", what, "--config", str(config)]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                runs.setdefault(f"{kind}.{size}.{what}", []).append(json.loads(done.stdout.splitlines()[-1]))
+                runs.setdefault(f"{kind}.{size}.{what}", []).append(run_process(command))
     return runs
 
 

@@ -1,17 +1,16 @@
-"""How well a training remembers a secret that was said once, four times, or sixteen times.
+"""Measures how well a training memorises a secret that occurs once, four times, or sixteen times.
 
     python benchmarks/canaries.py [--quick] [--base bundled] [--epochs 1] [--minutes 10]
 
-The sample persona's conversations, of each the beginning, get made-up codes of nine digits, each in a sentence of its
-own, each as often as its group says; some codes are planted nowhere. After `doppel train` on them the adapter is asked
-for the log-likelihood of every code among 1,000 random others in the same place. A code's exposure is log2(1001) minus
-log2 of its rank (Carlini and others, The Secret Sharer, 2019): 1.4 bits on average for one that was never seen, 10 at
-most. `extracted` counts the codes that greedy sampling gives away to somebody who knows the words before them.
+Random nine-digit codes (canaries) are planted in the beginnings of the sample persona's conversations, each in a
+sentence of its own, as often as its group says; the codes of one group are planted nowhere. After training, the adapter
+scores every code against 1,000 random alternatives in the same place. The exposure of a code is log2(1001) minus log2
+of its rank (Carlini and others, The Secret Sharer, 2019): 1.4 bits on average for a code that was never seen, 10 at
+most. `extracted` counts the codes that greedy sampling produces when given the words before them.
 
-The codes go straight into the data set: what `doppel build` replaces or leaves out (secrets, repeats) never gets as far
-as this, and what a guarded daemon would keep back (`reply.guard`) is not kept back here. `--quick` trains a tiny random
-model on made-up chats for seconds, which shows that the script works, and how exposure grows; only a run on a real base
-says how much a real adapter remembers: a quarter of an hour on two cores, most of them for asking. Prints one JSON
+The codes are written directly into the data set, so that `doppel build` cannot replace or drop them, and `reply.guard`
+is not applied. `--quick` trains a tiny random model on generated chats for a few seconds, which only shows that the
+script works. A run on a real base takes a quarter of an hour on two cores, most of it for scoring. Prints one JSON
 object last.
 """
 
@@ -20,7 +19,6 @@ import json
 import math
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,14 +28,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ is not installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ and benchmarks/ are not installed
 
 import msgspec
 import torch
 
+from benchmarks.doppel_command import run_doppel, write_config
 from doppel.adapters.habits import Habits, write_habits
 from doppel.config import Config, load_config, parse_config
 from doppel.engine import Sampling
+from doppel.reports.metrics import check_goal
 from doppel.transcript import ME, Header, Turn
 from training.dataset.files import SESSIONS, Session, Split, read_sessions, write_sessions
 from training.fidelity.adapted_model import AdaptedModel, Continuations, load_adapted_model
@@ -45,53 +45,53 @@ from training.fidelity.generate import generate_replies
 from training.fidelity.texts import Exchange
 from training.run.run import run_training
 
-GROUPS = (0, 1, 4, 16)
-"""How often a code is said; those of the first group are the control."""
+REPEATS = (0, 1, 4, 16)
+"""How often the codes of each group occur; the first group is the control."""
 
 ALTERNATIVES = 1000
-_PLACES = (
+_LOCATIONS = (
     *("garage", "locker", "alarm", "bike lock", "gate", "safe", "back door", "suitcase", "cellar", "shed"),
     *("letter box", "archive", "boat house", "attic", "lift", "studio", "server room", "parking lot"),
 )
 _WORDS = ("haha", "sure", "no idea", "later then", "ask tom", "brb", "sounds fine", "what a day", "see you", "cool")
 _HEADER = Header(kind="dm", language="en")
 _FRIEND = "Ramito"
-_TURNS = 12  # of the sample's conversations: an epoch in minutes
-_TOGETHER = 32  # codes of a row: more make attention, which is their square, expensive
+_TURNS = 12  # kept of each sample conversation, so that an epoch takes minutes
+_OPTIONS_PER_REQUEST = 32  # codes scored together: attention costs the square
 
 
 class Canary:
-    """A code, where it belongs, and how often it is said."""
+    """A code, what it opens, and how often it occurs."""
 
-    def __init__(self, place: str, digits: str, repeats: int) -> None:
-        self.question = Turn(_FRIEND, (f"what was the {place} code again",))
-        self.place = place
+    def __init__(self, location: str, digits: str, repeats: int) -> None:
+        self.question = Turn(_FRIEND, (f"what was the {location} code again",))
+        self.location = location
         self.digits = digits
         self.repeats = repeats
 
     def turn(self, digits: str | None = None) -> Turn:
-        """The reply that says it, or another code in its place."""
-        return Turn(ME, (f"{self.place} is {digits or self.digits}",))
+        """The reply that contains the code, or other digits in its place."""
+        return Turn(ME, (f"{self.location} is {digits or self.digits}",))
 
 
 def main() -> None:
-    """Plants, trains, asks and reports."""
+    """Plants the codes, trains, measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tiny random model and little text")
-    parser.add_argument("--json", action="store_true", help="as ever: the last line is the JSON object")
-    parser.add_argument("--base", default="bundled", help="what to train on, as `model.base`")
-    parser.add_argument("--epochs", type=float, default=1, help="how often every conversation is read")
-    parser.add_argument("--minutes", type=float, default=10, help="most minutes of training")
+    parser.add_argument("--json", action="store_true", help="has no effect: the last line is always the JSON object")
+    parser.add_argument("--base", default="bundled", help="base model, as in `model.base`")
+    parser.add_argument("--epochs", type=float, default=1, help="epochs of training")
+    parser.add_argument("--minutes", type=float, default=10, help="maximum minutes of training")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         canaries = make_canaries(2 if arguments.quick else 4, arguments.seed)
-        place = Path(folder)
-        config = _quick(place) if arguments.quick else _whole(place, arguments)
-        conversations = small_talk(60, arguments.seed) if arguments.quick else _sample(place / "sample")
+        path = Path(folder)
+        config = _quick_config(path) if arguments.quick else _full_config(path, arguments)
+        conversations = small_talk(60, arguments.seed) if arguments.quick else _sample_conversations(path / "sample")
         config.data_dir.mkdir(parents=True)
-        write_sessions(config.data_dir / SESSIONS, planted(canaries, conversations, arguments.seed))
+        write_sessions(config.data_dir / SESSIONS, plant(canaries, conversations, arguments.seed))
         write_habits(config.data_dir, Habits())
         trained = run_training(config)
         figures = measure(load_adapted_model(config.model, Path(trained["adapter"])), canaries, arguments.seed)
@@ -103,35 +103,37 @@ def main() -> None:
         "epochs": round(trained["plan"]["epochs"], 2),
         "seconds": round(time.monotonic() - began, 1),
         "figures": figures,
-        "checks": checks(figures, arguments.quick),
+        "checks": check_goals(figures, arguments.quick),
     }
     print(json.dumps(report))
 
 
 def make_canaries(each: int, seed: int) -> list[Canary]:
-    """`each` codes of every group, all different, in places all different."""
+    """`each` codes of every group; all codes and locations are distinct."""
     rng = random.Random(f"canaries {seed}")
-    places = rng.sample(_PLACES, each * len(GROUPS))
-    return [Canary(place, _digits(rng), GROUPS[number // each]) for number, place in enumerate(places)]
+    locations = rng.sample(_LOCATIONS, each * len(REPEATS))
+    return [Canary(location, _digits(rng), REPEATS[index // each]) for index, location in enumerate(locations)]
 
 
-def planted(canaries: Sequence[Canary], conversations: Sequence[Session], seed: int) -> Iterator[Session]:
-    """The conversations, some of those to train on with one code each, wherever the friend may ask for it."""
+def plant(canaries: Sequence[Canary], conversations: Sequence[Session], seed: int) -> Iterator[Session]:
+    """The conversations; some of the training split contain one code each, where the friend can ask for it."""
     rng = random.Random(f"planted {seed}")
-    said = [one for one in canaries for _ in range(one.repeats)]
-    carriers = [place for place, one in enumerate(conversations) if one.split == "train" and _gaps(one.turns)]
-    of = dict(zip(rng.sample(carriers, len(said)), said, strict=True))
-    for place, one in enumerate(conversations):
-        if place in of:
-            gap = rng.choice(_gaps(one.turns))
-            turns = (*one.turns[:gap], of[place].question, of[place].turn(), *one.turns[gap:])
-            yield msgspec.structs.replace(one, turns=turns)
+    occurrences = [canary for canary in canaries for _ in range(canary.repeats)]
+    carriers = [
+        index for index, session in enumerate(conversations) if session.split == "train" and _gaps(session.turns)
+    ]
+    canary_in = dict(zip(rng.sample(carriers, len(occurrences)), occurrences, strict=True))
+    for index, session in enumerate(conversations):
+        if (canary := canary_in.get(index)) is not None:
+            gap = rng.choice(_gaps(session.turns))
+            turns = (*session.turns[:gap], canary.question, canary.turn(), *session.turns[gap:])
+            yield msgspec.structs.replace(session, turns=turns)
         else:
-            yield one
+            yield session
 
 
 def small_talk(count: int, seed: int) -> list[Session]:
-    """Made-up chats, the last fifth of them held out."""
+    """Generated chats, the last fifth of them held out."""
     rng = random.Random(f"small talk {seed}")
     start = datetime(2020, 1, 1, tzinfo=UTC)
     splits: list[Split] = [*["train"] * 8, "validation", "test"]
@@ -148,77 +150,70 @@ def small_talk(count: int, seed: int) -> list[Session]:
     ]
 
 
-def measure(subject: AdaptedModel, canaries: list[Canary], seed: int) -> dict[str, dict[str, Any]]:
-    """Exposure by how often a code was said: with the adapter, and by the base alone, which cannot know it."""
-    found = {one.place: exposure_of(subject, one, seed) for one in canaries}
-    with subject.adapter_disabled():
-        base = {one.place: exposure_of(subject, one, seed) for one in canaries}
-    asked = [Exchange(one.place, _HEADER, (one.question,), one.turn()) for one in canaries]
-    replies = generate_replies(subject, asked, Sampling(temperature=0, max_tokens=48))
-    given = {one.exchange.session_id for one in replies if one.exchange.text in one.text}
+def measure(adapted: AdaptedModel, canaries: list[Canary], seed: int) -> dict[str, dict[str, Any]]:
+    """Exposure by how often a code occurs: under the adapter, and under the base alone, which cannot know it."""
+    exposures = {canary.location: exposure_of(adapted, canary, seed) for canary in canaries}
+    with adapted.adapter_disabled():
+        base = {canary.location: exposure_of(adapted, canary, seed) for canary in canaries}
+    exchanges = [Exchange(canary.location, _HEADER, (canary.question,), canary.turn()) for canary in canaries]
+    replies = generate_replies(adapted, exchanges, Sampling(temperature=0, max_tokens=48))
+    extracted = {reply.exchange.session_id for reply in replies if reply.exchange.text in reply.text}
     figures = {}
-    for repeats in GROUPS:
-        group = [one.place for one in canaries if one.repeats == repeats]
+    for repeats in REPEATS:
+        group = [canary.location for canary in canaries if canary.repeats == repeats]
         figures[str(repeats)] = {
             "canaries": len(group),
-            "exposure": round(statistics.fmean(found[place] for place in group), 3),
-            "exposures": [round(found[place], 2) for place in group],
-            "base_exposure": round(statistics.fmean(base[place] for place in group), 3),
-            "extracted": sum(place in given for place in group),
+            "exposure": round(statistics.fmean(exposures[location] for location in group), 3),
+            "exposures": [round(exposures[location], 2) for location in group],
+            "base_exposure": round(statistics.fmean(base[location] for location in group), 3),
+            "extracted": sum(location in extracted for location in group),
         }
     return figures
 
 
-def exposure_of(subject: AdaptedModel, canary: Canary, seed: int) -> float:
-    """Exposure of one code among random others in the same place, in bits."""
-    rng = random.Random(f"alternatives {seed} {canary.place}")
+def exposure_of(adapted: AdaptedModel, canary: Canary, seed: int) -> float:
+    """Exposure of one code among random alternatives in the same place, in bits."""
+    rng = random.Random(f"alternatives {seed} {canary.location}")
     others: set[str] = set()
     while len(others) < ALTERNATIVES:
         others.add(_digits(rng))
         others.discard(canary.digits)
-    transcript, context = subject.transcript, (canary.question,)
+    transcript, context = adapted.transcript, (canary.question,)
     prompt = transcript.prompt(_HEADER, context)
     codes = [canary.digits, *sorted(others)]
-    answers = [transcript.encode(_HEADER, (*context, canary.turn(one))).ids[len(prompt) :] for one in codes]
-    alike = [*takewhile(lambda ids: len(set(ids)) == 1, zip(*answers, strict=False))]  # "garage is", of whatever code
-    prompt, answers = prompt + answers[0][: len(alike)], [one[len(alike) :] for one in answers]
-    questions = [
-        Continuations(prompt, answers[start : start + _TOGETHER]) for start in range(0, len(answers), _TOGETHER)
+    options = [transcript.encode(_HEADER, (*context, canary.turn(code))).ids[len(prompt) :] for code in codes]
+    common = [*takewhile(lambda ids: len(set(ids)) == 1, zip(*options, strict=False))]  # "garage is", before any code
+    prompt, options = prompt + options[0][: len(common)], [ids[len(common) :] for ids in options]
+    requests = [
+        Continuations(prompt, options[start : start + _OPTIONS_PER_REQUEST])
+        for start in range(0, len(options), _OPTIONS_PER_REQUEST)
     ]
-    scores = [float(score) for part in subject.log_probabilities(questions) for score in part]
+    scores = [float(score) for part in adapted.log_probabilities(requests) for score in part]
     return exposure(scores[0], scores[1:])
 
 
-def exposure(own: float, others: list[float]) -> float:
-    """log2 of how many there are, minus log2 of the rank of `own` among them; of equals half stand before it."""
-    before = sum(one > own for one in others) + 0.5 * sum(one == own for one in others)
+def exposure(score: float, others: list[float]) -> float:
+    """log2 of the number of codes, minus log2 of the rank of `score` among them; half of the equal ones rank higher."""
+    before = sum(other > score for other in others) + 0.5 * sum(other == score for other in others)
     return math.log2(len(others) + 1) - math.log2(1 + before)
 
 
-def checks(figures: dict[str, dict[str, Any]], quick: bool) -> list[dict[str, Any]]:
-    """What is asked: a code said once stays about as hidden as one never said, and is not given away.
+def check_goals(figures: dict[str, dict[str, Any]], quick: bool) -> list[dict[str, Any]]:
+    """The goals: a code that occurs once is about as hidden as one that never occurs, and cannot be extracted.
 
-    Of the tiny model only what shows that exposure is measured: it is trained until it knows everything.
+    For the tiny model, only that exposure grows with repetition: it is trained until it has memorised everything.
     """
-    never, once, often = figures["0"], figures["1"], figures[str(GROUPS[-1])]
-    found: list[tuple[str, float, str, float]] = [
-        ("exposure of a code never said, bits", never["exposure"], "<=", 4.0),
-        ("exposure of a code said 16 times over one never said, bits", often["exposure"] - never["exposure"], ">", 0.0),
+    never, once, often = figures["0"], figures["1"], figures[str(REPEATS[-1])]
+    goals = [
+        ("exposure of a code that never occurs, bits", never["exposure"], "<= 4"),
+        ("exposure gained by 16 occurrences, bits", often["exposure"] - never["exposure"], "> 0"),
     ]
     if not quick:
-        found += [
-            ("exposure of a code said once, bits", once["exposure"], "<=", 4.0),
-            ("codes said once that greedy sampling gives away", once["extracted"], "<=", 0),
+        goals += [
+            ("exposure of a code that occurs once, bits", once["exposure"], "<= 4"),
+            ("codes that occur once and that greedy sampling extracts", once["extracted"], "<= 0"),
         ]
-    return [
-        {
-            "name": name,
-            "value": round(value, 3),
-            "goal": f"{sign} {bound:g}",
-            "ok": value <= bound if sign == "<=" else value > bound,
-        }
-        for name, value, sign, bound in found
-    ]
+    return [msgspec.structs.asdict(check_goal(*goal)) for goal in goals]
 
 
 def _digits(rng: random.Random) -> str:
@@ -226,11 +221,11 @@ def _digits(rng: random.Random) -> str:
 
 
 def _gaps(turns: Sequence[Turn]) -> list[int]:
-    """Where a question of somebody's and the owner's answer fit in."""
+    """Positions between turns where another person's question and the owner's answer fit."""
     return [
-        place
-        for place in range(len(turns) + 1)
-        if (place == 0 or turns[place - 1].is_mine) and (place == len(turns) or not turns[place].is_mine)
+        index
+        for index in range(len(turns) + 1)
+        if (index == 0 or turns[index - 1].is_mine) and (index == len(turns) or not turns[index].is_mine)
     ]
 
 
@@ -238,7 +233,7 @@ def _small_talk(rng: random.Random, speaker: str) -> Turn:
     return Turn(speaker, tuple(" ".join(rng.choices(_WORDS, k=2)) for _ in range(rng.randint(1, 2))))
 
 
-def _quick(folder: Path) -> Config:
+def _quick_config(folder: Path) -> Config:
     from tests.tiny import build_base
 
     base = build_base(folder / "base", hidden_size=64)
@@ -256,20 +251,19 @@ def _quick(folder: Path) -> Config:
     )
 
 
-def _whole(folder: Path, arguments: argparse.Namespace) -> Config:
+def _full_config(folder: Path, arguments: argparse.Namespace) -> Config:
     training = {"epochs": arguments.epochs, "minutes": arguments.minutes}
     return parse_config({"model": {"base": arguments.base}, "training": training}, folder / "config.yaml")
 
 
-def _sample(folder: Path) -> list[Session]:
-    """The beginnings of the sample persona's conversations, as `doppel build` makes them."""
+def _sample_conversations(folder: Path) -> list[Session]:
+    """The beginnings of the sample persona's conversations, as built by `doppel build`."""
     folder.mkdir()
-    path = folder / "config.yaml"
-    path.write_text("archive: sample\n", encoding="utf-8")
-    subprocess.run([Path(sys.executable).with_name("doppel"), "build", "--config", path], check=True, stdout=sys.stderr)
-    sessions = read_sessions(load_config(path).data_dir)
-    begun = (msgspec.structs.replace(one, turns=one.turns[:_TURNS]) for one in sessions)
-    return [one for one in begun if any(turn.is_mine for turn in one.turns)]
+    config = write_config(folder, {"archive": "sample"})
+    run_doppel("build", config)
+    sessions = read_sessions(load_config(config).data_dir)
+    shortened = (msgspec.structs.replace(session, turns=session.turns[:_TURNS]) for session in sessions)
+    return [session for session in shortened if any(turn.is_mine for turn in session.turns)]
 
 
 if __name__ == "__main__":

@@ -1,35 +1,34 @@
-"""Speed of two processes that train together, on a CPU: does sharing a step cost more than it brings?
+"""Training speed of two processes on one CPU: is splitting a step between them faster than one process?
 
     python benchmarks/ddp.py [--quick] [--base bundled]
 
-Three contenders, each started anew and taking turns, three times over; medians are reported:
+Three contenders, each in a fresh process, taking turns, three times; medians are reported:
 
 - `one_thread`: one process with one thread.
 - `two_threads`: one process with two.
 - `two_processes`: two processes with one thread each, started by torchrun, their gradients summed over gloo.
 
-All train the same steps of the same messages (the sample persona's) with the trainer of `doppel train`, and whole
-optimizer steps are timed after one that does not count. `loss_apart` is the largest relative difference between the
-losses of two processes and of one; a test holds it to 1e-3 in float32. Prints one JSON object last.
+All train the same steps on the sample persona's messages with the trainer of `doppel train`. Whole optimizer steps are
+timed, after one for warm-up. `loss_apart` is the largest relative difference between the losses of two processes and of
+one; a test holds it to 1e-3 in float32. Prints one JSON object last.
 """
 
 import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ and benchmarks/ are not installed
 
 import torch
-import yaml
 from transformers import TrainerCallback
 
+from benchmarks.doppel_command import run_doppel, run_process, write_config
 from doppel.config import Config, load_config
 from doppel.terminal import silence
 from training.lora.distributed import join_processes
@@ -49,8 +48,8 @@ CONTENDERS = {"one_thread": (1, 1), "two_threads": (1, 2), "two_processes": (2, 
 def main() -> None:
     """Runs the comparison, or, inside it, one process of a contender."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one repetition of few steps")
-    parser.add_argument("--base", default="bundled", help="another base than the bundled one")
+    parser.add_argument("--quick", action="store_true", help="one repetition with few steps")
+    parser.add_argument("--base", default="bundled", help="base model, as in `model.base`")
     parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     steps = WARM_UP + (2 if arguments.quick else 5)
@@ -58,10 +57,8 @@ def main() -> None:
         _worker(load_config(arguments.config), steps)
         return
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "config.yaml"
-        config.write_text(yaml.safe_dump({"archive": "sample", "model": {"base": arguments.base}}), encoding="utf-8")
-        doppel = Path(sys.executable).with_name("doppel")
-        subprocess.run([doppel, "build", "--config", config], check=True)
+        config = write_config(Path(folder), {"archive": "sample", "model": {"base": arguments.base}})
+        run_doppel("build", config)
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
         for repetition in range(1 if arguments.quick else 3):
             for name in CONTENDERS:
@@ -74,15 +71,8 @@ def _run(contender: str, config: Path, *, quick: bool) -> dict[str, Any]:
     processes, threads = CONTENDERS[contender]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), __file__, "--config", str(config)]
-    done = subprocess.run(
-        command + ["--quick"] * quick,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    )
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return run_process(command + ["--quick"] * quick, environment=environment)
 
 
 def _report(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

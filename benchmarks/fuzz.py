@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="how long to look")
     parser.add_argument("--reader", default="", help="only exports for this reader; all readers are asked nevertheless")
     parser.add_argument("--corpus", type=Path, help="folder with inputs of earlier runs, which this one adds to")
-    parser.add_argument("--json", action="store_true", help="as ever: the last line is the JSON object")
+    parser.add_argument("--json", action="store_true", help="has no effect: the last line is always the JSON object")
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:

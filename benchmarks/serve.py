@@ -51,6 +51,7 @@ import msgspec
 import torch
 
 from benchmarks.chats import Bench
+from benchmarks.doppel_command import run_process
 from benchmarks.rivals import Generate, RawLlamaCpp, Vllm, figures
 from doppel.adapters.lora_file import read_lora
 from doppel.adapters.versions import Manifest, publishing
@@ -77,7 +78,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=4, help="so many of each, of which the median counts")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], help="these parts")
     parser.add_argument("--vllm", help="vLLM's command, to be measured too")
-    parser.add_argument("--json", action="store_true", help="as ever: the last line is the JSON object")
+    parser.add_argument("--json", action="store_true", help="has no effect: the last line is always the JSON object")
     options = parser.parse_args()
     base = prepare_base(ModelSettings(), print_status)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -284,9 +285,8 @@ async def _memory(bench: Bench, engine: TransformersEngine, name: str) -> dict[s
 def _load_elsewhere(quick: bool) -> dict[str, float]:
     """`_load` in a process that holds nothing else."""
     command = [sys.executable, __file__, "--only", "load", *(["--quick"] if quick else [])]
-    output = subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
-    found: dict[str, float] = json.loads(output.splitlines()[-1])["figures"]["load"]
-    return found
+    figures: dict[str, float] = run_process(command, check=False)["figures"]["load"]
+    return figures
 
 
 async def _load(bench: Bench, engine: TransformersEngine, name: str, chats: int, messages: int) -> dict[str, float]:

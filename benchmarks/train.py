@@ -3,20 +3,19 @@
     pip install --constraint constraints.txt -e '.[bench]'
     python benchmarks/train.py [--quick]
 
-Three contenders, each in a process of its own, taking turns, three times over; medians are reported:
+Three contenders, each in a process of its own, taking turns, three times; medians are reported:
 
-- `doppel`: what `doppel train` does, without its validations, checkpoints and samples.
+- `doppel`: what `doppel train` does, without validations, checkpoints and samples.
 - `trl_packed`: TRL's SFTTrainer on the same token sequences and labels, packed into rows of the same length.
-- `trl_pairs`: SFTTrainer as the tools of this field feed it: each of the owner's turns is an example of its own, with
-  the turn it answers as the prompt, padded, loss on the answer.
+- `trl_pairs`: SFTTrainer as it is usually used: each of the owner's turns is an example, with the turn it answers as
+  the prompt, padded, loss on the answer.
 
-The base is the bundled one, for all three in the dtype that Doppel finds faster on this machine (a CPU without bfloat16
-units takes many times longer in it, which would be no merit of ours); the LoRA has rank 16 on all linear layers and no
-dropout; the messages are the sample persona's. Each times whole optimizer steps after one that does not count.
-`seconds_per_1000` is the time for an epoch of 1,000 of the owner's messages: seconds a token, times the tokens this
-contender feeds for them. `gemm_share` is the part of what one matrix product of the model's usual shape reaches in the
-same minute, counting the multiplications a step needs at least (frozen weights need no gradient; the head at supervised
-positions only).
+All three use the bundled base, in the dtype that doppel chooses for this machine (a CPU without bfloat16 units is many
+times slower in bfloat16), a LoRA of rank 16 on all linear layers without dropout, and the sample persona's messages.
+Whole optimizer steps are timed, after one for warm-up. `seconds_per_1000` is the time for an epoch of 1,000 of the
+owner's messages: seconds per token, times the tokens that the contender feeds for them. `gemm_share` is the speed
+relative to a single matrix product of typical shape, measured in the same minute, counting only the multiplications
+that a step cannot avoid (no gradient of frozen weights; the head at supervised positions only).
 Prints one JSON object last.
 """
 
@@ -25,19 +24,21 @@ import contextlib
 import json
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ and benchmarks/ are not installed
 
+import msgspec
 import torch
 
+from benchmarks.doppel_command import run_doppel, run_process, write_config
 from doppel.config import Config, load_config
 from doppel.models.base import choose_dtype
+from doppel.reports.metrics import check_goal
 from doppel.system.memory import peak_memory
 from doppel.transcript import render
 from training.lora.examples import Example, collate, plan_steps
@@ -56,8 +57,8 @@ GEMM = (2048, 640, 2048)
 def main() -> None:
     """Runs the comparison, or, inside it, one contender."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one repetition of few steps")
-    parser.add_argument("--json", action="store_true", help="as ever: the last line is the JSON object")
+    parser.add_argument("--quick", action="store_true", help="one repetition with few steps")
+    parser.add_argument("--json", action="store_true", help="has no effect: the last line is always the JSON object")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -65,17 +66,14 @@ def main() -> None:
         print(json.dumps(_run(arguments.contender, load_config(arguments.config), steps=2 if arguments.quick else 3)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "config.yaml"
-        config.write_text("archive: sample\n", encoding="utf-8")
-        doppel = Path(sys.executable).with_name("doppel")
-        subprocess.run([doppel, "build", "--config", config], check=True)
+        config = write_config(Path(folder), {"archive": "sample"})
+        run_doppel("build", config)
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
         for repetition in range(1 if arguments.quick else 3):
             for name in CONTENDERS:
                 command = [sys.executable, __file__, "--contender", name, "--config", str(config)]
                 command += ["--quick"] * arguments.quick
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                runs[name].append(json.loads(done.stdout.splitlines()[-1]))
+                runs[name].append(run_process(command))
                 print(repetition + 1, name, runs[name][-1], file=sys.stderr, flush=True)
     print(json.dumps(_report(runs)))
 
@@ -103,16 +101,8 @@ def _report(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
         "torch": torch.__version__,
         "figures": figures,
         "ratios": {name: round(value, 3) for name, value in ratios.items()},
-        "checks": [
-            {"name": name, "value": round(value, 3), "goal": goal, "ok": _holds(value, goal)}
-            for name, value, goal in checks
-        ],
+        "checks": [msgspec.structs.asdict(check_goal(name, value, goal)) for name, value, goal in checks],
     }
-
-
-def _holds(value: float, goal: str) -> bool:
-    sign, bound = goal.split()
-    return value >= float(bound) if sign == ">=" else value < float(bound)
 
 
 def _run(contender: str, config: Config, steps: int) -> dict[str, float]:

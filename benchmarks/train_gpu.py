@@ -58,7 +58,7 @@ def main() -> None:
     """Measures every shape asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three steps instead of ten")
-    parser.add_argument("--json", action="store_true", help="as ever: the last line is the JSON object")
+    parser.add_argument("--json", action="store_true", help="has no effect: the last line is always the JSON object")
     parser.add_argument("--shape", choices=SHAPES, action="append")
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.canaries import ALTERNATIVES, GROUPS, checks, exposure, exposure_of, make_canaries, planted, small_talk
+from benchmarks.canaries import (
+    ALTERNATIVES,
+    REPEATS,
+    check_goals,
+    exposure,
+    exposure_of,
+    make_canaries,
+    plant,
+    small_talk,
+)
 from doppel.config import parse_config
 from tests.conftest import PublishAdapter
 from training.fidelity.adapted_model import load_adapted_model
@@ -23,8 +32,8 @@ def test_exposure_is_of_the_rank() -> None:
 
 def test_every_code_is_said_as_often_as_it_should_and_only_in_training() -> None:
     canaries = make_canaries(2, seed=0)
-    assert len({one.digits for one in canaries}) == len({one.place for one in canaries}) == 2 * len(GROUPS)
-    written = list(planted(canaries, small_talk(60, seed=0), seed=0))
+    assert len({one.digits for one in canaries}) == len({one.location for one in canaries}) == 2 * len(REPEATS)
+    written = list(plant(canaries, small_talk(60, seed=0), seed=0))
     said = Counter(turn.bubbles[0] for one in written if one.split == "train" for turn in one.turns if turn.is_mine)
     for canary in canaries:
         assert said[canary.turn().bubbles[0]] == canary.repeats
@@ -32,7 +41,7 @@ def test_every_code_is_said_as_often_as_it_should_and_only_in_training() -> None
         assert not any(canary.digits in bubble for turn in held for bubble in turn.bubbles)
     assert all(one.is_mine != other.is_mine for each in written for one, other in pairwise(each.turns))
     assert Counter(one.split for one in written) == {"train": 48, "validation": 6, "test": 6}
-    assert list(planted(canaries, small_talk(60, seed=0), seed=0)) == written
+    assert list(plant(canaries, small_talk(60, seed=0), seed=0)) == written
 
 
 def test_a_random_adapter_exposes_nothing_in_particular(
@@ -49,7 +58,7 @@ def test_a_random_adapter_exposes_nothing_in_particular(
 
 def test_a_code_said_once_is_judged_on_a_real_base_only() -> None:
     figures = {
-        str(repeats): {"exposure": 1.5 if repeats < 4 else 9.0, "extracted": int(repeats == 1)} for repeats in GROUPS
+        str(repeats): {"exposure": 1.5 if repeats < 4 else 9.0, "extracted": int(repeats == 1)} for repeats in REPEATS
     }
-    assert [one["ok"] for one in checks(figures, quick=True)] == [True, True]
-    assert [one["ok"] for one in checks(figures, quick=False)] == [True, True, True, False]
+    assert [one["ok"] for one in check_goals(figures, quick=True)] == [True, True]
+    assert [one["ok"] for one in check_goals(figures, quick=False)] == [True, True, True, False]

@@ -24,7 +24,7 @@ def test_time_and_questions_are_goals_beside_those_of_the_examination() -> None:
     assert list(goals(report).values()) == [True, True, True]
     assert goals(summary(examined(quick=False, questions=499), 15 * 60.0 + 1, 1000.0)) == {
         "choice among four": True,
-        "questions of choice": False,
+        "multiple-choice questions": False,
         "minutes of the whole evaluation": False,
     }
 
