@@ -31,7 +31,7 @@ def doctor(run: Run) -> dict[str, Any]:
         console.print(_table(checks))
     bad = [check.name for check in checks if not check.ok and check.level == "needed"]
     if bad:
-        raise Unwell(tr("needs mending: {names}", names=", ".join(bad)), result)
+        raise Unwell(tr("needs fixing: {names}", names=", ".join(bad)), result)
     print_status(tr("Everything that `doppel up` needs is there."))
     return result
 

@@ -43,5 +43,5 @@ def test_something_needed_missing_is_exit_code_1(folder: Path) -> None:
     config = json.loads(result.stdout)["checks"][-1]
     assert (config["name"], config["ok"]) == ("config", False)
     assert "unknown key `web.prot`" in config["hint"]
-    assert "needs mending: config" in result.stderr
+    assert "needs fixing: config" in result.stderr
     assert "✗" in invoke(folder).stderr
