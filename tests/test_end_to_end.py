@@ -29,7 +29,7 @@ from bot.platforms import discord
 from bot.platforms.discord.platform import DiscordPlatform
 from doppel.config import Config, load_config
 from doppel.plugins import installed_platforms
-from tests.bot.browser import CHROMIUM, NO_CHROMIUM, chromium, opened, write
+from tests.bot.browser import CHROMIUM, NO_CHROMIUM, chromium, open_chat, send_message
 from tests.bot.fakes.discord_world import TOKEN as DISCORD_TOKEN
 from tests.bot.fakes.discord_world import DiscordWorld
 from tests.bot.fakes.telegram_server import ANNA, TelegramServer
@@ -140,7 +140,7 @@ class Web:
     async def ask(self, text: str) -> str:
         theirs = self._page.locator("#chat .theirs:not(.typing)")
         before = await theirs.count()
-        await write(self._page, text)
+        await send_message(self._page, text)
         await expect(theirs).to_have_count(before + 1, timeout=REPLY_SECONDS * 1000)
         told = await theirs.nth(before).evaluate("bubble => bubble.firstChild.textContent")
         return str(told).strip()  # what follows is a blank and the time
@@ -226,7 +226,7 @@ async def test_from_an_export_to_replies_everywhere_and_to_the_next_adapter(
         with subtests.test("web"):
             if CHROMIUM is None:
                 pytest.skip(NO_CHROMIUM)
-            places.append(Web(await opened(await stack.enter_async_context(chromium()), daemon.port)))
+            places.append(Web(await open_chat(await stack.enter_async_context(chromium()), daemon.port)))
         replies = [await ask_everywhere(places, "there is soup at the harbour, are you coming?")]
 
         switched = Announcement("new adapter in use: 0002")

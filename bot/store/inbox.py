@@ -32,12 +32,16 @@ IN_PROMPT = (*VISIBLE, OutboxState.PENDING)
 
 
 class HistoryMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of a chat, received or sent. `sender` is None for the persona; `at` is UTC by our clock."""
+    """One message of a chat, received or sent. `at` is UTC by our clock.
+
+    `sender` is None for the persona, whose bubbles have the kind, number and adapter of their turn.
+    """
 
     sender: str | None
     text: str
     at: datetime
     kind: TurnKind | None
+    turn: int | None
     adapter: str | None
 
 
@@ -151,11 +155,11 @@ def history(
     """
     received = select(
         inbox.c.sender, inbox.c.text, inbox.c.received_at.label("at"), literal(0).label("side"), inbox.c.id,
-        null().label("kind"), null().label("adapter"),
+        null().label("kind"), null().label("turn"), null().label("adapter"),
     ).where(inbox.c.chat_id == chat_id, or_(inbox.c.state != InboxState.NEW, literal(include_pending)))  # fmt: skip
     sent = select(
         null().label("sender"), outbox.c.text, outbox.c.changed_at.label("at"), literal(1).label("side"), outbox.c.id,
-        outbox.c.kind, outbox.c.adapter,
+        outbox.c.kind, outbox.c.turn, outbox.c.adapter,
     ).where(outbox.c.chat_id == chat_id, outbox.c.state.in_(states))  # fmt: skip
     both = union_all(received, sent).subquery()
     newest_first = select(both).order_by(both.c.at.desc(), both.c.side.desc(), both.c.id.desc()).limit(limit)

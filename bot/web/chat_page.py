@@ -1,14 +1,16 @@
-"""The page of the local web chat: what stands in the store, shown and kept up to date.
+"""The page of the local web chat. Shows the messages in the store and polls for changes.
 
-Every browser has a chat of its own, under a number kept in the browser. Knows the web platform and the store; knows
-no engine.
+Every browser has its own chat, whose id it keeps in its local storage.
 """
 
 import html
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import gradio as gr
 import msgspec
@@ -21,30 +23,30 @@ from bot.store.inbox import HistoryMessage
 from bot.web.chat_html import render_chat
 from bot.web.mailbox import Mailbox
 from bot.web.quiz_page import QUIET, QuizPage
-from doppel.config import Config
-from doppel.i18n import tr
+from bot.web.theme import create_theme
+from doppel.config import PostSettings
+from doppel.i18n import language, tr
 
-SHOWN = 200
-"""Messages of a chat that the page shows, the last ones."""
+MAX_MESSAGES = 200
+"""The page shows the last messages of a chat, at most this many."""
 
 TICK_SECONDS = 0.5
 
-_CHAT = re.compile(r"[0-9a-f]{32}")
+_CHAT_ID = re.compile(r"[0-9a-f]{32}")
 
-# The browser empties the field itself, of what was sent: what is typed meanwhile must not be lost.
-_LEAVE = """(text) => {
+# The browser removes the sent text from the field itself, so that text typed meanwhile is not lost.
+_TAKE_TEXT = """(text) => {
     const typed = document.querySelector("#text textarea").value;
     return [text, typed.startsWith(text) ? typed.slice(text.length) : typed];
 }"""
-_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "PingFang SC", "Microsoft YaHei", "sans-serif")
 
 
 class PageState(msgspec.Struct, frozen=True):
-    """What a page shows; when it differs from what is, the page is drawn again."""
+    """What a page shows. The page is rendered again when the current state differs."""
 
     chat: str
     revision: int
-    posts: tuple[int, ...]
+    post_revisions: tuple[int, ...]
     typing: bool
     version: str | None
 
@@ -53,123 +55,150 @@ class ChatPage:
     """The page for one persona.
 
     Args:
-        config: names the persona, the zone and the schedules that post to the page.
-        store: what was said.
-        web: where typed messages go.
-        voice: whether the persona is awake, and with which adapter.
+        persona: name of the persona.
+        zone: the owner's time zone.
+        posts: the schedules; those that post to this page are shown in every chat.
+        store: holds the messages.
+        mailbox: receives what is typed.
+        responder: says whether the persona is ready, and with which adapter.
     """
 
-    def __init__(self, config: Config, store: Store, web: Mailbox, responder: Responder) -> None:
-        self._config = config
+    def __init__(
+        self,
+        persona: str,
+        *,
+        zone: ZoneInfo,
+        posts: Sequence[PostSettings],
+        store: Store,
+        mailbox: Mailbox,
+        responder: Responder,
+    ) -> None:
+        self._persona = persona
+        self._zone = zone
         self._store = store
-        self._web = web
+        self._mailbox = mailbox
         self._responder = responder
-        targets = (post.to.partition(":") for post in config.posts)
-        self._boards = tuple(dict.fromkeys(chat for platform, _, chat in targets if platform == web.name))
+        targets = (post.to.partition(":") for post in posts)
+        self._post_chats = tuple(dict.fromkeys(chat for platform, _, chat in targets if platform == mailbox.name))
 
-    def mount(self, app: FastAPI) -> None:
-        """Puts the page at the root of an application, and the quiz at /quiz/."""
+    def mount(self, app: FastAPI, quiz_page: QuizPage) -> None:
+        """Adds the page at the root of an application, and the quiz at /quiz/."""
 
         @app.get("/quiz")
         async def quiz() -> RedirectResponse:
             return RedirectResponse("quiz/")
 
-        _mount(app, QuizPage(self._config).blocks(self._heading(tr("the blind quiz"))), "/quiz", "page.css", "quiz.css")
-        _mount(app, self._blocks(), "/", "page.css")  # last, for it takes every path
+        _mount(app, quiz_page.blocks(self._render_heading(tr("Blind quiz"))), "/quiz", "page.css", "quiz.css")
+        _mount(app, self._blocks(), "/", "page.css")  # last, because it matches every path
 
     def _blocks(self) -> gr.Blocks:
-        name = self._config.persona.name
-        with gr.Blocks(title=name, analytics_enabled=False, fill_height=True) as blocks:
-            mine = gr.BrowserState("", storage_key="doppel-chat", secret=f"doppel-{name}")
-            seen = gr.State(None)
-            heading = gr.HTML(self._heading(), elem_id="heading", js_on_load=None)
+        with gr.Blocks(title=self._persona, analytics_enabled=False, fill_height=True) as blocks:
+            chat_id = gr.BrowserState("", storage_key="doppel-chat", secret=f"doppel-{self._persona}")
+            state = gr.State(None)
+            heading = gr.HTML(self._render_heading(), elem_id="heading", js_on_load=None)
             chat = gr.HTML("", elem_id="chat", scale=1, js_on_load=None)
             text = gr.Textbox(
                 elem_id="text",
+                label=tr("Message"),
                 show_label=False,
                 container=False,
-                placeholder=tr("Write a message…"),
+                placeholder=tr("Message"),
                 submit_btn=True,
                 autofocus=True,
                 lines=1,
                 max_lines=6,
             )
             outgoing = gr.Textbox(visible="hidden")
-            notice = gr.HTML(self._notice(), elem_id="notice", js_on_load=None)
-            parts = [chat, heading, notice, seen]
-            blocks.load(self._on_load, [mine], [mine, *parts], **QUIET)
-            sent = text.submit(None, [text], [outgoing, text], js=_LEAVE, **QUIET)
-            taken = sent.then(self._on_submit, [mine, outgoing], [mine, *parts], **QUIET)
-            taken.failure(None, [text, outgoing], [text], js="(text, lost) => text || lost", **QUIET)
-            gr.Timer(TICK_SECONDS).tick(self._on_tick, [mine, seen], parts, **{**QUIET, "trigger_mode": "once"})
+            notice = gr.HTML(self._render_notice(), elem_id="notice", js_on_load=None)
+            outputs = [chat, heading, notice, state]
+            blocks.load(self._on_load, [chat_id], [chat_id, *outputs], **QUIET)
+            taken = text.submit(None, [text], [outgoing, text], js=_TAKE_TEXT, **QUIET)
+            sent = taken.then(self._on_submit, [chat_id, outgoing], [chat_id, *outputs], **QUIET)
+            sent.failure(None, [text, outgoing], [text], js="(text, unsent) => text || unsent", **QUIET)
+            gr.Timer(TICK_SECONDS).tick(self._on_tick, [chat_id, state], outputs, **{**QUIET, "trigger_mode": "once"})
         page: gr.Blocks = blocks
         return page
 
-    async def _on_load(self, mine: Any) -> tuple[Any, ...]:
-        chat = mine if isinstance(mine, str) and _CHAT.fullmatch(mine) else token_hex(16)
+    async def _on_load(self, stored_id: Any) -> tuple[Any, ...]:
+        chat = _valid_chat_id(stored_id) or token_hex(16)
         return chat, *await self._render(chat)
 
-    async def _on_submit(self, mine: Any, text: str) -> tuple[Any, ...]:
-        chat = mine if isinstance(mine, str) and _CHAT.fullmatch(mine) else token_hex(16)
+    async def _on_submit(self, stored_id: Any, text: str) -> tuple[Any, ...]:
+        chat = _valid_chat_id(stored_id) or token_hex(16)
         if text.strip():
-            await self._web.submit(chat, text.strip()[: self._web.limit])
+            await self._mailbox.submit(chat, text.strip()[: self._mailbox.limit])
         return chat, *await self._render(chat)
 
-    async def _on_tick(self, mine: Any, seen: PageState | None) -> tuple[Any, ...] | Any:
-        if not isinstance(mine, str) or not _CHAT.fullmatch(mine) or self._page_state(mine) == seen:
+    async def _on_tick(self, stored_id: Any, state: PageState | None) -> tuple[Any, ...] | Any:
+        chat = _valid_chat_id(stored_id)
+        if chat is None or self._current_state(chat) == state:
             return gr.skip()
-        return await self._render(mine)
+        return await self._render(chat)
 
-    def _page_state(self, chat: str) -> PageState:
-        loaded = self._responder.adapter
+    def _current_state(self, chat: str) -> PageState:
+        adapter = self._responder.adapter
         return PageState(
             chat,
-            self._web.revision(chat),
-            tuple(self._web.revision(board) for board in self._boards),
-            self._web.is_typing(chat),
-            loaded.version if loaded else None,
+            self._mailbox.revision(chat),
+            tuple(self._mailbox.revision(post_chat) for post_chat in self._post_chats),
+            self._mailbox.is_typing(chat),
+            adapter.version if adapter else None,
         )
 
     async def _render(self, chat: str) -> tuple[Any, ...]:
-        """Values for chat, heading, notice and seen."""
-        seen = self._page_state(chat)  # before reading: what changes meanwhile is drawn at the next tick
-        name, zone = self._config.persona.name, self._config.zone
-        entries: list[HistoryMessage] = []
-        for source in (chat, *self._boards):
-            entries += await self._store.run(inbox.visible_messages, self._web.name, source, SHOWN)
-        entries.sort(key=lambda entry: entry.at)
-        return render_chat(entries[-SHOWN:], zone, name, typing=seen.typing), self._heading(), self._notice(), seen
+        """Values for chat, heading, notice and state."""
+        state = self._current_state(chat)  # before reading, so that a later change is rendered at the next tick
+        messages: list[HistoryMessage] = []
+        for source in (chat, *self._post_chats):
+            messages += await self._store.run(inbox.visible_messages, self._mailbox.name, source, MAX_MESSAGES)
+        messages.sort(key=lambda message: message.at)
+        content = render_chat(messages[-MAX_MESSAGES:], self._zone, self._persona, typing=state.typing)
+        return content, self._render_heading(), self._render_notice(), state
 
-    def _heading(self, quiz: str = "") -> str:
-        """Who it is, how they are (or what is said of the quiz, on its page), and the way to the other page."""
-        name = html.escape(self._config.persona.name)
-        awake = self._responder.is_ready()
-        dot, state = ("dot", tr("here")) if awake else ("dot waking", tr("waking up; your messages will be answered"))
-        below = html.escape(quiz) if quiz else f'<span class="{dot}"></span>{html.escape(state)}'
-        pages = (("../" if quiz else "./", tr("Chat"), not quiz), ("./" if quiz else "quiz/", tr("Quiz"), bool(quiz)))
+    def _render_heading(self, quiz_title: str = "") -> str:
+        """The persona, its status (on the quiz page: the quiz's title), and links to both pages."""
+        name = html.escape(self._persona)
+        if quiz_title:
+            status = html.escape(quiz_title)
+        elif self._responder.is_ready():
+            status = f'<span class="dot"></span>{html.escape(tr("online"))}'
+        else:
+            waiting = html.escape(tr("starting; your messages will be answered"))
+            status = f'<span class="dot starting"></span>{waiting}'
+        pages = (
+            ("../" if quiz_title else "./", tr("Chat"), not quiz_title),
+            ("./" if quiz_title else "quiz/", tr("Quiz"), bool(quiz_title)),
+        )
         links = "".join(
-            f'<a href="{path}"{" aria-current=page" if here else ""}>{html.escape(title)}</a>'
-            for path, title, here in pages
+            f'<a href="{path}"{" aria-current=page" if is_current else ""}>{html.escape(title)}</a>'
+            for path, title, is_current in pages
         )
         return (
             f'<div class="row"><div class="face">{name[:1].upper()}</div><div><div class="name">{name}</div>'
-            f'<div class="state">{below}</div></div><nav>{links}</nav></div>'
+            f'<div class="state">{status}</div></div><nav>{links}</nav></div>'
         )
 
-    def _notice(self) -> str:
-        loaded = self._responder.adapter
-        local = tr("Imitates a person; what it says was not said by them. This chat stays on this machine.")
-        version = tr("Adapter {version}.", version=loaded.version) if loaded else ""
-        return f"<p>{html.escape(f'{local} {version}'.strip())}</p>"
+    def _render_notice(self) -> str:
+        adapter = self._responder.adapter
+        notice = tr("An imitation: the real person did not write these messages. This chat stays on this machine.")
+        version = tr("Adapter {version}.", version=adapter.version) if adapter else ""
+        return f"<p>{html.escape(f'{notice} {version}'.strip())}</p>"
 
 
-def _mount(app: FastAPI, blocks: gr.Blocks, path: str, *styles: str) -> None:
+def _valid_chat_id(stored: Any) -> str | None:
+    """The id that the browser has stored, if it is one."""
+    return stored if isinstance(stored, str) and _CHAT_ID.fullmatch(stored) else None
+
+
+def _mount(app: FastAPI, blocks: gr.Blocks, path: str, *stylesheets: str) -> None:
+    page_language = json.dumps("zh-CN" if language() == "zh" else language())
     gr.mount_gradio_app(
         app,
         blocks,
         path=path,
-        theme=gr.themes.Soft(primary_hue="indigo", font=_FONTS, font_mono=("ui-monospace", "monospace")),
-        css_paths=[Path(__file__).with_name(name) for name in styles],
+        theme=create_theme(),
+        css_paths=[Path(__file__).with_name(name) for name in stylesheets],
+        head=f"<script>document.documentElement.lang = {page_language};</script>",
         footer_links=[],
         run_history=False,
         ssr_mode=False,

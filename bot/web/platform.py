@@ -61,5 +61,16 @@ class WebPlatform(Mailbox):
     def mount(self, app: FastAPI, services: PageServices) -> None:
         """Puts the chat at the root of the application, and the quiz at /quiz/."""
         from bot.web.chat_page import ChatPage  # gradio takes seconds to import
+        from bot.web.quiz_page import QuizPage
 
-        ChatPage(services.config, services.store, self, services.responder).mount(app)
+        config = services.config
+        name = config.persona.name
+        chat_page = ChatPage(
+            name,
+            zone=config.zone,
+            posts=config.posts,
+            store=services.store,
+            mailbox=self,
+            responder=services.responder,
+        )
+        chat_page.mount(app, QuizPage(name, config.data_dir, config.adapters_dir))

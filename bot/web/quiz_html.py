@@ -1,7 +1,4 @@
-"""The blind quiz as HTML: how it begins, one question, the score with its interval, and what was what.
-
-Escapes all that anybody wrote. Knows the quiz and nothing of pages or servers; `quiz.css` gives it its looks.
-"""
+"""Renders the blind quiz as HTML: start, one question, the result. Escapes everything people wrote."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -12,71 +9,67 @@ from doppel.reports.quiz import QuizQuestion, QuizResult, QuizSession, summarize
 from doppel.transcript import Turn
 
 
-def nothing() -> str:
-    """There is nothing to ask, and which command changes that."""
-    return _centred(f"<p>{_marked(tr('Nothing to ask yet: `doppel quiz --page` makes the questions.'))}</p>")
+def no_questions() -> str:
+    """There are no questions; names the command that creates them."""
+    return _centred(f"<p>{_with_code(tr('No questions yet. Run `doppel quiz --page` to create them.'))}</p>")
 
 
-def beginning(name: str, count: int) -> str:
-    """What the persona `name`'s friends are about to be asked, in `count` questions."""
-    asked = tr(
-        "You read what somebody said to {name}, and a reply. Did {name} write it, or was it generated? "
-        "{count} questions; what was what shows at the end.",
-        name=name,
+def start_screen(persona: str, count: int) -> str:
+    """Explains the quiz, which has `count` questions."""
+    explanation = tr(
+        "You will see messages sent to {name}, and one reply. Did {name} write it, or was it generated? "
+        "{count} questions; the answers come at the end.",
+        name=persona,
         count=count,
     )
-    private = tr("These are real messages of real people: keep them to yourself.")
+    privacy = tr("These are private messages of real people. Please do not share them.")
     return _centred(
-        f"<h1>{escape(tr('Real or generated?'))}</h1><p>{escape(asked)}</p><p class='faint'>{escape(private)}</p>"
+        f"<h1>{escape(tr('Real or generated?'))}</h1><p>{escape(explanation)}</p><p class='faint'>{escape(privacy)}</p>"
     )
 
 
-def question(name: str, asked: QuizQuestion, number: int, count: int) -> str:
-    """One question: the conversation, and the reply that is to be judged.
-
-    Args:
-        name: of the persona.
-        asked: the question.
-        number: of the question, from 1.
-        count: of all questions.
-    """
+def question_screen(persona: str, question: QuizQuestion, number: int, count: int) -> str:
+    """The conversation and the reply to judge; question `number` of `count`, from 1."""
     label = escape(tr("Question {number} of {count}", number=number, count=count))
     progress = (
         f'<div class="progress" role="progressbar" aria-label="{label}" aria-valuemin="0" aria-valuemax="{count}" '
         f'aria-valuenow="{number}"><span>{number} / {count}</span><div><i style="width:{100 * number / count:.0f}%">'
         "</i></div></div>"
     )
-    said = "".join(part for turn in asked.context for part in _turn(turn, name))
-    reply = "".join(f'<div class="bubble asked">{escape(bubble)}</div>' for bubble in asked.bubbles)
-    who = escape(tr("{name}, or not?", name=name))
+    context = "".join(part for turn in question.context for part in _render_turn(turn, persona))
+    reply = "".join(f'<div class="bubble asked">{escape(bubble)}</div>' for bubble in question.bubbles)
+    speaker = escape(tr("Is this {name}?", name=persona))
     return (
-        f'{progress}<div class="scroll"><div class="messages">{said}<p class="who right">{who}</p>{reply}</div></div>'
+        f'{progress}<div class="scroll"><div class="messages">{context}<p class="who right">{speaker}</p>{reply}</div>'
+        "</div>"
     )
 
 
-def ending(name: str, quiz: QuizResult, session: QuizSession, verdicts: Sequence[bool], trouble: str) -> str:
-    """The score, and every judged reply with what it was.
+def result_screen(
+    persona: str, result: QuizResult, session: QuizSession, answers: Sequence[bool], error: str | None
+) -> str:
+    """The score, and the solution of every answered question.
 
     Args:
-        name: of the persona.
-        quiz: the score; of at least one answer.
-        session: what was asked.
-        verdicts: which replies were called real.
-        trouble: why the score could not be kept; nothing where it was.
+        persona: name of the persona.
+        result: the score, of at least one answer.
+        session: the questions.
+        answers: True where the person answered "real".
+        error: why the result could not be saved; None if it was.
     """
-    kept = tr("The score joins the report of this version.") if not trouble else tr("Not kept: {why}", why=trouble)
-    judged = zip(session.questions, verdicts, strict=False)
+    saved = tr("Your result is in this version's report.") if error is None else tr("Not saved: {error}", error=error)
+    answered = zip(session.questions, answers, strict=False)
     return (
-        f'<div class="ending"><div class="score">{quiz.correct}<small> / {quiz.judged}</small></div>'
-        f'<p class="verdict">{escape(_verdict(quiz.share))}</p>{_interval(quiz.share)}'
-        f"<p>{escape(summarize(quiz))}</p>"
-        f'<p class="{"trouble" if trouble else "faint"}">{escape(kept)}</p>'
-        f"<ul>{''.join(_judged(one, verdict, name) for one, verdict in judged)}</ul></div>"
+        f'<div class="ending"><div class="score">{result.correct}<small> / {result.judged}</small></div>'
+        f'<p class="verdict">{escape(_verdict(result.share))}</p>{_render_interval(result.share)}'
+        f"<p>{escape(summarize(result))}</p>"
+        f'<p class="{"faint" if error is None else "error"}">{escape(saved)}</p>'
+        f"<ul>{''.join(_render_solution(question, answer, persona) for question, answer in answered)}</ul></div>"
     )
 
 
-def stopped() -> str:
-    """Somebody stopped before the first answer."""
+def stopped_screen() -> str:
+    """Shown to a person who stopped before the first answer."""
     return _centred(f"<p>{escape(tr('No answers, so no result is saved.'))}</p>")
 
 
@@ -84,14 +77,15 @@ def _centred(body: str) -> str:
     return f'<div class="centred"><div>{body}</div></div>'
 
 
-def _marked(text: str) -> str:
-    """Escaped, with what stands between backquotes as code."""
-    return "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(escape(text).split("`")))
+def _with_code(text: str) -> str:
+    """Escaped text whose parts between backquotes are shown as code."""
+    parts = escape(text).split("`")
+    return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))
 
 
-def _turn(turn: Turn, name: str) -> Iterator[str]:
+def _render_turn(turn: Turn, persona: str) -> Iterator[str]:
     side = "right" if turn.is_mine else "left"
-    yield f'<p class="who {side}">{escape(name if turn.is_mine else turn.speaker)}</p>'
+    yield f'<p class="who {side}">{escape(persona if turn.is_mine else turn.speaker)}</p>'
     for bubble in turn.bubbles:
         yield f'<div class="bubble {side}">{escape(bubble)}</div>'
 
@@ -104,10 +98,10 @@ def _verdict(share: Interval) -> str:
     return tr("It could be guessing")
 
 
-def _interval(share: Interval) -> str:
-    """The share of right answers between 0 and 100 %, its interval, and where guessing lies."""
+def _render_interval(share: Interval) -> str:
+    """A scale from 0 to 100 % with the share of correct answers, its interval, and guessing at 50 %."""
     low, width = 100 * share.low, 100 * (share.high - share.low)
-    label = escape(tr("Right answers, with the 95 % interval"))
+    label = escape(tr("Correct answers with the 95 % confidence interval"))
     return (
         f'<div class="interval" role="img" aria-label="{label}"><b style="left:{low:.1f}%;width:{width:.1f}%"></b>'
         f'<i style="left:{100 * share.value:.1f}%"></i><s></s></div>'
@@ -115,15 +109,15 @@ def _interval(share: Interval) -> str:
     )
 
 
-def _judged(asked: QuizQuestion, verdict: bool, name: str) -> str:
-    right = verdict == asked.is_real
-    was = tr("real") if asked.is_real else tr("generated")
-    mark, class_ = ("✓", "right") if right else ("✗", "wrong")
-    title = escape(tr("judged rightly") if right else tr("judged wrongly"))
-    heard = asked.context[-1]
+def _render_solution(question: QuizQuestion, answer: bool, persona: str) -> str:
+    is_correct = answer == question.is_real
+    mark, class_ = ("✓", "right") if is_correct else ("✗", "wrong")
+    title = escape(tr("correct") if is_correct else tr("wrong"))
+    kind = escape(tr("real") if question.is_real else tr("generated"))
+    last_turn = question.context[-1]
     return (
         f'<li class="{class_}"><span class="mark" role="img" aria-label="{title}" title="{title}">{mark}</span><div>'
-        f'<p class="faint">{escape(heard.speaker)}: {escape(" / ".join(heard.bubbles))}</p>'
-        f"<p>{escape(name)}: {escape(' / '.join(asked.bubbles))}</p></div>"
-        f'<span class="was {"real" if asked.is_real else "generated"}">{escape(was)}</span></li>'
+        f'<p class="faint">{escape(last_turn.speaker)}: {escape(" / ".join(last_turn.bubbles))}</p>'
+        f"<p>{escape(persona)}: {escape(' / '.join(question.bubbles))}</p></div>"
+        f'<span class="was {"real" if question.is_real else "generated"}">{kind}</span></li>'
     )

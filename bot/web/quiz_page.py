@@ -1,6 +1,6 @@
-"""The page of the blind quiz: questions that `doppel quiz --page` made, one at a time, and the score.
+"""The page of the blind quiz: the questions of `doppel quiz --page` one at a time, then the result.
 
-What is right stays on this side until the end. Knows the quiz's files; knows no engine, no chat and no store.
+The solutions stay on the server until the end.
 """
 
 import asyncio
@@ -10,14 +10,12 @@ from typing import Any
 import gradio as gr
 import msgspec
 
-from bot.web import quiz_html as quiz_view
+from bot.web import quiz_html
 from doppel.adapters.versions import version_folder
-from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.reports.quiz import (
     MAX_NAME_LENGTH,
-    QuestionSet,
     QuizSession,
     next_session,
     read_questions,
@@ -33,51 +31,56 @@ QUIET: dict[str, Any] = {
     "concurrency_limit": None,
     "trigger_mode": "multiple",
 }
-"""Events of a page: handled at once, shown by nothing but their result, no part of a public API."""
+"""Options of all events: handled at once, without progress display, not part of a public API."""
 
-_ONCE = {**QUIET, "trigger_mode": "once"}  # a second click judges no question that nobody has read
+_ONCE = {**QUIET, "trigger_mode": "once"}  # so that a double click does not answer the next question
 
 
 class QuizState(msgspec.Struct, frozen=True):
-    """A person at the quiz.
+    """How far one person is.
 
     Attributes:
-        version: of the adapter.
-        session: what they are asked.
-        name: as they gave it; nothing before they began.
-        verdicts: which replies they called real, so far.
-        is_over: whether they answered all, or stopped.
-        trouble: why their score could not be kept.
+        version: adapter version that wrote the generated replies.
+        session: the questions.
+        name: the person's name; empty before they start.
+        answers: the answers so far; True is "real".
+        is_over: whether they answered all questions or stopped.
+        error: why the result could not be saved; None if it was.
     """
 
     version: str
     session: QuizSession
     name: str = ""
-    verdicts: tuple[bool, ...] = ()
+    answers: tuple[bool, ...] = ()
     is_over: bool = False
-    trouble: str = ""
+    error: str | None = None
 
 
 class QuizPage:
     """The quiz about one persona.
 
     Args:
-        config: says who it is, and where the questions and the adapters lie.
+        persona: name of the persona.
+        data_dir: holds the questions.
+        adapters_dir: holds the adapter version whose report gets the results.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, persona: str, data_dir: Path, adapters_dir: Path) -> None:
+        self._persona = persona
+        self._data_dir = data_dir
+        self._adapters_dir = adapters_dir
         self._saving = asyncio.Lock()
 
     def blocks(self, heading: str) -> gr.Blocks:
-        """The page, under a heading (HTML)."""
-        with gr.Blocks(title=self._config.persona.name, analytics_enabled=False, fill_height=True) as blocks:
+        """The page, below a heading (HTML)."""
+        with gr.Blocks(title=self._persona, analytics_enabled=False, fill_height=True) as blocks:
             state = gr.State(None)
             gr.HTML(heading, elem_id="heading", js_on_load=None)
             view = gr.HTML("", elem_id="quiz", scale=1, js_on_load=None)
             with gr.Row(elem_id="begin", visible=False) as begin:
                 name = gr.Textbox(
                     elem_id="name",
+                    label=tr("Your name"),
                     show_label=False,
                     container=False,
                     placeholder=tr("Your name"),
@@ -88,100 +91,96 @@ class QuizPage:
             with gr.Row(elem_id="verdicts", visible=False) as verdicts:
                 real = gr.Button(tr("Real"), elem_id="real", size="lg")
                 generated = gr.Button(tr("Generated"), elem_id="generated", size="lg")
-            stop = gr.Button(tr("Stop here"), elem_id="stop", size="sm", visible=False)
+            stop = gr.Button(tr("Stop"), elem_id="stop", size="sm", visible=False)
             again = gr.Button("", elem_id="again", visible=False)
-            parts = [state, view, begin, verdicts, stop, again]
-            blocks.load(self._on_load, None, parts, **QUIET)
-            gr.on([start.click, name.submit], self._began, [state, name], parts, **_ONCE)
-            real.click(self._called_real, [state], parts, **_ONCE)
-            generated.click(self._called_generated, [state], parts, **_ONCE)
-            stop.click(self._ended, [state], parts, **_ONCE)
-            again.click(self._again, [state], parts, **_ONCE)
+            outputs = [state, view, begin, verdicts, stop, again]
+            blocks.load(self._on_load, None, outputs, **QUIET)
+            gr.on([start.click, name.submit], self._on_start, [state, name], outputs, **_ONCE)
+            real.click(self._on_real, [state], outputs, **_ONCE)
+            generated.click(self._on_generated, [state], outputs, **_ONCE)
+            stop.click(self._on_stop, [state], outputs, **_ONCE)
+            again.click(self._on_again, [state], outputs, **_ONCE)
         page: gr.Blocks = blocks
         return page
 
     async def _on_load(self) -> tuple[Any, ...]:
-        return self._render(await asyncio.to_thread(self._offered))
+        return self._render(await asyncio.to_thread(self._new_session))
 
-    async def _began(self, state: QuizState | None, name: str) -> tuple[Any, ...]:
+    async def _on_start(self, state: QuizState | None, name: str) -> tuple[Any, ...]:
         if state is None or state.name:
             return self._render(state)
-        called = " ".join(name.split())[:MAX_NAME_LENGTH] or tr("somebody")
-        return self._render(msgspec.structs.replace(state, name=called))
+        name = " ".join(name.split())[:MAX_NAME_LENGTH] or tr("Anonymous")
+        return self._render(msgspec.structs.replace(state, name=name))
 
-    async def _called_real(self, state: QuizState | None) -> tuple[Any, ...]:
-        return await self._judged(state, is_real=True)
+    async def _on_real(self, state: QuizState | None) -> tuple[Any, ...]:
+        return await self._on_answer(state, is_real=True)
 
-    async def _called_generated(self, state: QuizState | None) -> tuple[Any, ...]:
-        return await self._judged(state, is_real=False)
+    async def _on_generated(self, state: QuizState | None) -> tuple[Any, ...]:
+        return await self._on_answer(state, is_real=False)
 
-    async def _judged(self, state: QuizState | None, *, is_real: bool) -> tuple[Any, ...]:
+    async def _on_answer(self, state: QuizState | None, *, is_real: bool) -> tuple[Any, ...]:
         if state is None or not state.name or state.is_over:
             return self._render(state)
-        state = msgspec.structs.replace(state, verdicts=(*state.verdicts, is_real))
-        if len(state.verdicts) < len(state.session.questions):
+        state = msgspec.structs.replace(state, answers=(*state.answers, is_real))
+        if len(state.answers) < len(state.session.questions):
             return self._render(state)
-        return await self._ended(state)
+        return await self._on_stop(state)
 
-    async def _ended(self, state: QuizState | None) -> tuple[Any, ...]:
+    async def _on_stop(self, state: QuizState | None) -> tuple[Any, ...]:
         if state is None or not state.name or state.is_over:
             return self._render(state)
         state = msgspec.structs.replace(state, is_over=True)
-        return self._render(await self._kept(state) if state.verdicts else state)
+        return self._render(await self._save(state) if state.answers else state)
 
-    async def _again(self, state: QuizState | None) -> tuple[Any, ...]:
-        if state is not None and state.trouble:
-            return self._render(await self._kept(state))
+    async def _on_again(self, state: QuizState | None) -> tuple[Any, ...]:
+        """Saves a result that could not be saved; otherwise begins a new session."""
+        if state is not None and state.error is not None:
+            return self._render(await self._save(state))
         return await self._on_load()
 
-    async def _kept(self, state: QuizState) -> QuizState:
-        """Writes the score into the version; one at a time, for each is written beside those before."""
-        quiz = score_answers(state.session, state.verdicts, state.name)
-        await asyncio.to_thread(lambda: quiz.share)  # the first interval loads scipy, which takes a second
-        trouble = ""
+    async def _save(self, state: QuizState) -> QuizState:
+        """Adds the result to the adapter version. One at a time, since each is appended to those before."""
+        result = score_answers(state.session, state.answers, state.name)
+        await asyncio.to_thread(lambda: result.share)  # the first interval loads scipy, which takes a second
+        error = None
         async with self._saving:
             try:
-                folder = version_folder(self._config.adapters_dir, state.version)
-                await asyncio.to_thread(save_result, folder, quiz)
-            except DoppelError as error:
-                trouble = str(error)
-        return msgspec.structs.replace(state, trouble=trouble)
+                folder = version_folder(self._adapters_dir, state.version)
+                await asyncio.to_thread(save_result, folder, result)
+            except DoppelError as failure:
+                error = str(failure)
+        return msgspec.structs.replace(state, error=error)
 
-    def _offered(self) -> QuizState | None:
-        """A session for whoever opens the page; None when there is nothing to ask. Reads files."""
-        offer = read_questions(self._config.data_dir)
-        folder = None if offer is None else self._version(offer)
-        if offer is None or folder is None:
+    def _new_session(self) -> QuizState | None:
+        """A session for a person who opens the page; None if there are no questions. Reads files."""
+        questions = read_questions(self._data_dir)
+        if questions is None:
             return None
-        return QuizState(offer.version, next_session(offer, read_results(folder)))
-
-    def _version(self, offer: QuestionSet) -> Path | None:
-        """The version that the questions are about; None when it is gone."""
         try:
-            return version_folder(self._config.adapters_dir, offer.version)
-        except DoppelError:
+            folder = version_folder(self._adapters_dir, questions.version)
+        except DoppelError:  # the version was deleted
             return None
+        return QuizState(questions.version, next_session(questions, read_results(folder)))
 
     def _render(self, state: QuizState | None) -> tuple[Any, ...]:
-        """Values for the state, the view, the fields of the beginning, the two answers, stop and again."""
-        persona = self._config.persona.name
+        """Values for the outputs: state, view, name and start, the two answers, stop, again."""
         if state is None:
-            return None, quiz_view.nothing(), *_shown()
-        asked = state.session.questions
+            return None, quiz_html.no_questions(), *_visibility()
+        questions, done = state.session.questions, len(state.answers)
         if not state.name:
-            return state, quiz_view.beginning(persona, len(asked)), *_shown(begin=True)
+            return state, quiz_html.start_screen(self._persona, len(questions)), *_visibility(begin=True)
         if not state.is_over:
-            done = len(state.verdicts)
-            return state, quiz_view.question(persona, asked[done], done + 1, len(asked)), *_shown(verdicts=True)
-        label = tr("Keep it again") if state.trouble else tr("Once more, with others")
-        if not state.verdicts:
-            return state, quiz_view.stopped(), *_shown(again=label)
-        quiz = score_answers(state.session, state.verdicts, state.name)
-        view = quiz_view.ending(persona, quiz, state.session, state.verdicts, state.trouble)
-        return state, view, *_shown(again=label)
+            screen = quiz_html.question_screen(self._persona, questions[done], done + 1, len(questions))
+            return state, screen, *_visibility(verdicts=True)
+        label = tr("Play again") if state.error is None else tr("Save again")
+        if not state.answers:
+            return state, quiz_html.stopped_screen(), *_visibility(again=label)
+        result = score_answers(state.session, state.answers, state.name)
+        screen = quiz_html.result_screen(self._persona, result, state.session, state.answers, state.error)
+        return state, screen, *_visibility(again=label)
 
 
-def _shown(*, begin: bool = False, verdicts: bool = False, again: str = "") -> tuple[Any, ...]:
+def _visibility(*, begin: bool = False, verdicts: bool = False, again: str = "") -> tuple[Any, ...]:
     return (
         gr.update(visible=begin),
         gr.update(visible=verdicts),

@@ -117,15 +117,17 @@ def score_answers(session: QuizSession, answers: Sequence[bool], name: str) -> Q
 
 def summarize(result: QuizResult) -> str:
     """A result with at least one answer, in words."""
+    values = {"name": result.name, "correct": result.correct, "judged": result.judged}
+    share = format_share(result.share)
+    if not result.generated:  # a quiz that was stopped early
+        return tr("{name}: {correct} of {judged} right, {share}; guessing gives 50 %.", share=share, **values)
     return tr(
         "{name}: {correct} of {judged} right, {share}; guessing gives 50 %. "
         "{taken} of {generated} generated replies were taken for real.",
-        name=result.name,
-        correct=result.correct,
-        judged=result.judged,
-        share=format_share(result.share),
+        share=share,
         taken=result.taken_for_real,
         generated=result.generated,
+        **values,
     )
 
 
@@ -238,7 +240,7 @@ def _section(results: Sequence[QuizResult]) -> Section:
             result.finished_at[:10],
             str(result.judged),
             format_share(result.share),
-            f"{result.taken_for_real} / {result.generated}",
+            f"{result.taken_for_real} / {result.generated}" if result.generated else "–",
         )
         for result in listed
     ]

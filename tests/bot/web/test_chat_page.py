@@ -1,13 +1,14 @@
-"""The web chat in a real browser: a message is typed, the reply is read. Needs Chromium."""
+"""The chat page in a real browser: a message is typed, the reply is read, and the page looks right. Needs Chromium."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Page, expect
 
 from bot.app import Daemon, Dependencies
 from bot.clock import SystemClock
@@ -17,7 +18,7 @@ from doppel.adapters.habits import Habits
 from doppel.config import Config
 from doppel.i18n import set_language
 from doppel.plugins import platform_settings
-from tests.bot.browser import CHROMIUM, NO_CHROMIUM, opened, write
+from tests.bot.browser import CHROMIUM, NO_CHROMIUM, low_contrast, open_chat, send_message
 from tests.bot.harness import FakeEngine, config_in, publish
 
 pytestmark = [
@@ -42,6 +43,22 @@ def page_port(config: Config) -> int:
     return platform_settings(PLUGIN, config.platforms).port
 
 
+WIDE: Any = {"width": 1280, "height": 800}
+PHONE: Any = {"width": 390, "height": 800}
+
+
+async def publish_post(daemon: Daemon) -> None:
+    ((post, trigger),) = daemon._scheduler._posts
+    await daemon._scheduler._post(post, next(trigger.slots(SystemClock().now())))
+
+
+async def box(page: Page, selector: str) -> tuple[float, float]:
+    """Left and right edge of an element."""
+    bounds = await page.locator(selector).first.bounding_box()
+    assert bounds is not None
+    return bounds["x"], bounds["x"] + bounds["width"]
+
+
 @asynccontextmanager
 async def running(config: Config, engine: FakeEngine) -> AsyncIterator[Daemon]:
     stop = asyncio.Event()
@@ -61,10 +78,10 @@ async def test_message_is_typed_and_the_reply_is_read(config: Config, engine: Fa
     engine.turns = [["hi there", "how are you <b>today</b>?"]]
     requests: list[str] = []
     async with running(config, engine) as daemon:
-        page = await opened(browser, daemon.port, requests)
+        page = await open_chat(browser, daemon.port, requests)
         await expect(page).to_have_title("Mira")
-        await expect(page.locator("#heading .state")).to_have_text("here")
-        await write(page, "hello ${1+1} {{value}} <img src=x onerror=alert(1)>")
+        await expect(page.locator("#heading .state")).to_have_text("online")
+        await send_message(page, "hello ${1+1} {{value}} <img src=x onerror=alert(1)>")
         await expect(page.locator("#chat .mine")).to_contain_text("hello ${1+1} {{value}} <img src=x onerror=alert(1)>")
         await expect(page.locator("#text textarea")).to_have_value("")
         await expect(page.locator("#chat .typing")).to_be_visible()
@@ -87,9 +104,9 @@ async def test_messages_in_quick_succession_all_arrive(config: Config, engine: F
     expect.set_options(timeout=30_000)
     engine.turns = [["first"], ["second"], ["third"]]
     async with running(config, engine) as daemon:
-        page = await opened(browser, daemon.port)
+        page = await open_chat(browser, daemon.port)
         for text in ("one", "two", "three", "three"):
-            await write(page, text)
+            await send_message(page, text)
             await expect(page.locator("#text textarea")).to_have_value("")  # as whoever types sees it
         await expect(page.locator("#chat .mine")).to_have_count(4)
         texts = await page.locator("#chat .mine").all_inner_texts()
@@ -102,13 +119,12 @@ async def test_every_browser_has_its_own_chat_and_all_see_posts(
     expect.set_options(timeout=30_000)
     engine.turns = [["for one"]]
     async with running(config, engine) as daemon:
-        first, second = await asyncio.gather(opened(browser, daemon.port), opened(browser, daemon.port))
-        await write(first, "hello")
+        first, second = await asyncio.gather(open_chat(browser, daemon.port), open_chat(browser, daemon.port))
+        await send_message(first, "hello")
         await expect(first.locator("#chat .theirs:not(.typing)")).to_contain_text("for one")
         await expect(second.locator("#chat .bubble")).to_have_count(0)
         engine.turns = [["what a day"]]
-        ((post, trigger),) = daemon._scheduler._posts
-        await daemon._scheduler._publish(post, next(trigger.slots(SystemClock().now())))
+        await publish_post(daemon)
         for page in (first, second):
             await expect(page.locator("#chat .post")).to_contain_text("what a day")
 
@@ -119,19 +135,19 @@ async def test_what_is_typed_while_the_daemon_is_away_stays_in_the_field(
     expect.set_options(timeout=30_000)
     engine.turns = [["before"], ["after"]]
     async with running(config, engine) as daemon:
-        page = await opened(browser, daemon.port)
-        await write(page, "one")
+        page = await open_chat(browser, daemon.port)
+        await send_message(page, "one")
         await expect(page.locator("#chat .theirs:not(.typing)")).to_contain_text("before")
-    await write(page, "two")
+    await send_message(page, "two")
     await expect(page.locator("#text textarea")).to_have_value("two")  # it was not taken, so it is not lost
     async with running(config, engine):
         await page.reload()
-        await expect(page.locator("#heading .state")).to_have_text("here")
-        await write(page, "two")
+        await expect(page.locator("#heading .state")).to_have_text("online")
+        await send_message(page, "two")
         await expect(page.locator("#chat .theirs:not(.typing)").nth(1)).to_contain_text("after")
 
 
-async def test_page_speaks_chinese_and_says_that_the_persona_wakes_up(
+async def test_chinese_page_says_that_the_persona_is_starting(
     config: Config, engine: FakeEngine, browser: Browser
 ) -> None:
     expect.set_options(timeout=30_000)
@@ -146,10 +162,82 @@ async def test_page_speaks_chinese_and_says_that_the_persona_wakes_up(
     engine.load_adapter = load_later  # type: ignore[method-assign]
     engine.turns = [["早上好"]]
     async with running(config, engine) as daemon:
-        page = await opened(browser, daemon.port)
-        await expect(page.locator("#heading .state")).to_have_text("正在醒来，稍后会回复你的消息")
-        await expect(page.locator("#text textarea")).to_have_attribute("placeholder", "写点什么……")
-        await write(page, "你好")
+        page = await open_chat(browser, daemon.port)
+        await expect(page.locator("#heading .state")).to_have_text("正在启动，稍后会回复你的消息")
+        await expect(page.locator("#text textarea")).to_have_attribute("placeholder", "消息")
+        await expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+        await send_message(page, "你好")
         pending_messages.set()
         await expect(page.locator("#heading .state")).to_have_text("在线")
         await expect(page.locator("#chat .theirs:not(.typing)")).to_contain_text("早上好")
+
+
+async def test_messages_are_in_one_narrow_column(config: Config, engine: FakeEngine, browser: Browser) -> None:
+    expect.set_options(timeout=30_000)
+    engine.turns = [["hi"]]
+    async with running(config, engine) as daemon:
+        page = await open_chat(browser, daemon.port, viewport=WIDE)
+        await send_message(page, "hello")
+        await expect(page.locator("#chat .theirs:not(.typing)")).to_contain_text("hi")
+        (reply_left, _), (_, question_right) = await box(page, "#chat .theirs"), await box(page, "#chat .mine")
+        assert question_right - reply_left <= 760
+        assert reply_left - (1280 - question_right) == pytest.approx(0, abs=1)
+        assert await box(page, "#heading") == await box(page, "#text") == (reply_left, question_right)
+        await page.set_viewport_size(PHONE)
+        assert await box(page, "#heading") == await box(page, "#text") == (16, 390 - 16)
+        assert (await box(page, "#chat .theirs"))[0] == 16
+        assert (await box(page, "#chat .mine"))[1] == 390 - 16
+
+
+async def test_rule_below_the_heading_is_straight(config: Config, engine: FakeEngine, browser: Browser) -> None:
+    async with running(config, engine) as daemon:
+        page = await open_chat(browser, daemon.port)
+        style = "(element) => [getComputedStyle(element).borderRadius, getComputedStyle(element).borderBottomWidth]"
+        assert await page.locator("#heading").evaluate(style) == ["0px", "1px"]
+
+
+async def test_empty_chat_shows_one_hint_in_the_middle(config: Config, engine: FakeEngine, browser: Browser) -> None:
+    expect.set_options(timeout=30_000)
+    async with running(config, engine) as daemon:
+        page = await open_chat(browser, daemon.port, viewport=WIDE)
+        hint = page.get_by_text("Say something to Mira.")
+        await expect(hint).to_have_count(1)
+        hint_box, chat_box = await hint.bounding_box(), await page.locator("#chat").bounding_box()
+        assert hint_box is not None
+        assert chat_box is not None
+        assert hint_box["x"] + hint_box["width"] / 2 == pytest.approx(chat_box["x"] + chat_box["width"] / 2, abs=2)
+        assert hint_box["y"] + hint_box["height"] / 2 == pytest.approx(chat_box["y"] + chat_box["height"] / 2, abs=2)
+
+
+async def test_post_has_one_label(config: Config, engine: FakeEngine, browser: Browser) -> None:
+    expect.set_options(timeout=30_000)
+    async with running(config, engine) as daemon:
+        page = await open_chat(browser, daemon.port)
+        await expect(page.locator("#heading .state")).to_have_text("online")
+        engine.turns = [["what a day", "it rained again"]]
+        await publish_post(daemon)
+        await expect(page.locator("#chat .post p")).to_have_text(["what a day", "it rained again"])
+        await expect(page.locator("#chat .post .label")).to_have_count(1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_all_text_is_readable(config: Config, engine: FakeEngine, browser: Browser, scheme: str) -> None:
+    expect.set_options(timeout=30_000)
+    engine.turns = [["hi"]]
+    async with running(config, engine) as daemon:
+        page = await open_chat(browser, daemon.port, color_scheme=scheme)
+        await expect(page.locator("html")).to_have_attribute("lang", "en")
+        await expect(page.locator("#notice")).to_contain_text("Adapter 0001.")
+        assert await low_contrast(page) == []  # the hint of an empty chat
+        await send_message(page, "hello")
+        await expect(page.locator("#chat .theirs:not(.typing)")).to_contain_text("hi")
+        engine.turns = [["what a day"]]
+        await publish_post(daemon)
+        await expect(page.locator("#chat .post")).to_contain_text("what a day")
+        assert await low_contrast(page) == []
+
+
+async def test_contrast_of_a_grey_text_is_measured(browser: Browser) -> None:
+    page = await browser.new_page()
+    await page.set_content('<body style="background:#f9fafb"><p style="color:#9ca3af">grey</p><p>black</p></body>')
+    assert await low_contrast(page) == ["grey: 2.43"]

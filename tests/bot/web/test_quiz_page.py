@@ -1,7 +1,8 @@
-"""The blind quiz in a real browser: questions one at a time, the score in the adapter's record. Needs Chromium."""
+"""The blind quiz in a real browser: questions one at a time, the result in the adapter's report. Needs Chromium."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
@@ -21,7 +22,7 @@ from doppel.reports.quiz import (
     write_questions,
 )
 from doppel.transcript import ME, Turn
-from tests.bot.browser import CHROMIUM, NO_CHROMIUM
+from tests.bot.browser import CHROMIUM, NO_CHROMIUM, low_contrast
 from tests.bot.harness import FakeEngine
 from tests.bot.web.test_chat_page import config as config  # noqa: PLC0414 a fixture
 from tests.bot.web.test_chat_page import running
@@ -49,33 +50,34 @@ def folder(config: Config) -> Path:
     return config.adapters_dir / "0001"
 
 
-async def opened(browser: Browser, daemon: Daemon) -> Page:
-    """The quiz in a context of its own."""
-    page = await (await browser.new_context()).new_page()
+async def open_quiz(browser: Browser, daemon: Daemon, **context: Any) -> Page:
+    """The quiz in a browser context of its own; `context`: its options, such as `color_scheme`."""
+    page = await (await browser.new_context(**context)).new_page()
     page.set_default_timeout(30_000)
     await page.goto(f"http://127.0.0.1:{daemon.port}/quiz")
     await page.locator("#quiz p").first.wait_for()
     return page
 
 
-async def answer(page: Page, *verdicts: bool) -> None:
-    for number, verdict in enumerate(verdicts, 1):
+async def answer(page: Page, *answers: bool) -> None:
+    """Answers the next questions; True is "real"."""
+    for number, is_real in enumerate(answers, 1):
         await expect(page.locator("#quiz .progress")).to_contain_text(f"{number} / {len(REAL)}")
-        await page.locator("#real" if verdict else "#generated").click()
+        await page.locator("#real" if is_real else "#generated").click()
 
 
-async def test_a_friend_judges_and_the_score_joins_the_report(
+async def test_a_friend_answers_and_the_result_joins_the_report(
     config: Config, folder: Path, engine: FakeEngine, browser: Browser
 ) -> None:
     expect.set_options(timeout=30_000)
     async with running(config, engine) as daemon:
-        page = await opened(browser, daemon)
+        page = await open_quiz(browser, daemon)
         await expect(page.locator("#quiz")).to_contain_text("Did Mira write it, or was it generated? 4 questions")
         await page.locator("#name textarea, #name input").first.fill("  jo  <i>smith</i> ")
         await page.locator("#start").click()
         await expect(page.locator("#quiz .left").nth(1)).to_have_text("are you <b>there</b>?")
         await expect(page.locator("#quiz .bubble.asked")).to_have_text(["at 0.0", "ok"])
-        assert "generated</span>" not in await page.content()  # what is right is not in the page before the end
+        assert "generated</span>" not in await page.content()  # the solution is not in the page before the end
         await answer(page, True, True, True, False)
         await expect(page.locator("#quiz .score")).to_have_text("3 / 4")
         await expect(page.locator("#quiz .ending")).to_contain_text("3 of 4 right, 75.0% [30.1%, 95.4%]")
@@ -111,32 +113,83 @@ async def test_without_questions_it_names_the_command(
     expect.set_options(timeout=30_000)
     remove_questions(config.data_dir)
     async with running(config, engine) as daemon:
-        page = await opened(browser, daemon)
-        await expect(page.locator("#quiz")).to_have_text("Nothing to ask yet: doppel quiz --page makes the questions.")
+        page = await open_quiz(browser, daemon)
+        await expect(page.locator("#quiz")).to_have_text("No questions yet. Run doppel quiz --page to create them.")
         await expect(page.locator("#start")).to_be_hidden()
         write_questions(config.data_dir, QuestionSet("0007", (session(0),)))
         await page.reload()  # about a version that is gone
-        await expect(page.locator("#quiz")).to_contain_text("Nothing to ask yet")
+        await expect(page.locator("#quiz")).to_contain_text("No questions yet")
         write_questions(config.data_dir, QuestionSet("0001", (session(0),)))
         await page.reload()
         await expect(page.locator("#start")).to_be_visible()
 
 
-async def test_a_score_that_cannot_be_kept_is_not_lost(
+async def test_a_result_that_cannot_be_saved_is_not_lost(
     config: Config, folder: Path, engine: FakeEngine, browser: Browser
 ) -> None:
     expect.set_options(timeout=30_000)
     set_language("zh")
     habits = (folder / "habits.json").read_bytes()
     async with running(config, engine) as daemon:
-        page = await opened(browser, daemon)
+        page = await open_quiz(browser, daemon)
         await expect(page.locator("#heading .state")).to_have_text("盲测")
         await page.locator("#start").click()
         (folder / "habits.json").write_text("{}", encoding="utf-8")
         await answer(page, *REAL)
-        await expect(page.locator("#quiz .trouble")).to_contain_text("没有存下：")
+        await expect(page.locator("#quiz .error")).to_contain_text("没有保存：")
         assert read_results(folder) == []
         (folder / "habits.json").write_bytes(habits)
-        await page.locator("#again").get_by_text("再存一次").click()
+        await page.locator("#again").get_by_text("重新保存").click()
         await expect(page.locator("#quiz .ending")).to_contain_text("成绩已写进这个版本的报告")
-        assert [(one.name, one.correct) for one in read_results(folder)] == [("某人", 4)]
+        assert [(result.name, result.correct) for result in read_results(folder)] == [("匿名", 4)]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_all_text_is_readable(
+    config: Config, folder: Path, engine: FakeEngine, browser: Browser, scheme: str
+) -> None:
+    expect.set_options(timeout=30_000)
+    async with running(config, engine) as daemon:
+        page = await open_quiz(browser, daemon, color_scheme=scheme)
+        await expect(page.locator("html")).to_have_attribute("lang", "en")
+        await expect(page.locator("#start")).to_be_visible()
+        assert await low_contrast(page) == []
+        await page.locator("#start").click()
+        await answer(page, True, True)
+        await expect(page.locator("#quiz .progress")).to_contain_text("3 / 4")
+        assert await low_contrast(page) == []
+        await page.locator("#stop").click()
+        await expect(page.locator("#quiz li.wrong .was")).to_be_visible()
+        assert await low_contrast(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_answer_under_the_pointer_is_readable_and_does_not_look_chosen(
+    config: Config, folder: Path, engine: FakeEngine, browser: Browser, scheme: str
+) -> None:
+    expect.set_options(timeout=30_000)
+    async with running(config, engine) as daemon:
+        page = await open_quiz(browser, daemon, color_scheme=scheme)
+        await page.locator("#start").click()
+        await answer(page, True)  # the pointer stays where the next question's answers appear
+        await expect(page.locator("#quiz .progress")).to_contain_text("2 / 4")
+        await page.locator("#real").hover()
+        await page.wait_for_timeout(500)  # Gradio animates the change
+        style = "(element) => { const s = getComputedStyle(element); return [s.color, s.backgroundColor]; }"
+        assert await page.locator("#real").evaluate(style) == await page.locator("#generated").evaluate(style)
+        assert await low_contrast(page) == []
+
+
+async def test_quiz_stopped_before_a_generated_reply_does_not_count_none_of_none(
+    config: Config, folder: Path, engine: FakeEngine, browser: Browser
+) -> None:
+    expect.set_options(timeout=30_000)
+    async with running(config, engine) as daemon:
+        page = await open_quiz(browser, daemon)
+        await page.locator("#start").click()
+        await answer(page, True)
+        await expect(page.locator("#quiz .progress")).to_contain_text("2 / 4")
+        await page.locator("#stop").click()
+        await expect(page.locator("#quiz .ending")).to_contain_text("Anonymous: 1 of 1 right")
+        await expect(page.locator("#quiz .ending")).not_to_contain_text("0 of 0")
+        assert "0 / 0" not in (folder / "report.html").read_text(encoding="utf-8")
