@@ -1,13 +1,10 @@
-"""Puts the daemon together and takes it apart again: store, page, platforms, voice, schedule, pick-up.
-
-The only place that knows all of them. What each does is theirs.
-"""
+"""Assembles and runs the daemon: store, page, platforms, responder, scheduler, adapter watcher."""
 
 import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +14,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI
 
+from bot.cancellation import cancel_tasks
 from bot.chat.access import AccessList
 from bot.chat.adapter_watcher import AdapterWatcher, load_adapter
 from bot.chat.conversation import Services
@@ -29,17 +27,19 @@ from bot.platforms.connection import PlatformConnection
 from bot.posts.scheduler import PostScheduler
 from bot.store import Store, inbox
 from bot.web.platform import PagePlatform, PageServices
-from bot.web.server import HttpServer, application
+from bot.web.server import HttpServer, create_app
+from doppel.adapters.versions import version_folder
 from doppel.config import Config
 from doppel.engine import Engine
 from doppel.i18n import tr
 from doppel.persona import open_persona
 from doppel.plugins import PlatformPlugin, platform_settings
 
-SENDING_SECONDS = 4.0
-"""At the end, bubbles on their way get so long to arrive."""
+SEND_TIMEOUT = 4.0
+"""Seconds that sends in progress get to finish when the daemon stops."""
 
-ENGINE_SECONDS = 2.0
+ENGINE_TIMEOUT = 2.0
+"""Seconds that the engine gets to close."""
 
 T = TypeVar("T")
 
@@ -48,14 +48,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What the daemon is given besides its configuration.
+    """What the daemon needs besides its configuration; tests replace all of it.
 
     Attributes:
-        environ: the environment, for tokens.
-        platforms: what is installed, by name.
+        environ: environment variables, which hold the tokens.
+        platforms: the installed platforms, by name.
         open_engine: loads the base model; blocks.
         clock: time.
-        random: for waits after failures.
+        random: for the waits after failures.
     """
 
     environ: dict[str, str]
@@ -66,38 +66,33 @@ class Dependencies:
 
 
 class Daemon:
-    """One run, from start to stop.
+    """One run of the daemon, from start to stop.
 
     Raises:
-        UserError: a post's rhythm, the port or the database is the user's to mend.
+        UserError: there is no adapter yet, a cron expression is invalid, or the port or the database cannot be used.
     """
 
     def __init__(self, config: Config, dependencies: Dependencies) -> None:
+        version_folder(config.adapters_dir)  # fails before anything is opened or announced
+        clock, random = dependencies.clock, dependencies.random
         self._config = config
         self._dependencies = dependencies
         self._engine: Engine | None = None
-        self._responder = Responder(config.reply, config.zone, dependencies.clock)
+        self._responder = Responder(config.reply, config.zone, clock)
         platforms = _open_platforms(dependencies.platforms.values(), config, dependencies.environ)
-        self._connections = {
-            name: PlatformConnection(one, dependencies.clock, dependencies.random) for name, one in platforms.items()
-        }
-        with ExitStack() as opened:  # closed again if the store cannot be opened
+        self._connections = {name: PlatformConnection(platform, clock, random) for name, platform in platforms.items()}
+        with ExitStack() as listeners:  # closed again if the store cannot be opened
             self._pages = [
-                (page, opened.enter_context(closing(page.listen())))
+                (page, listeners.enter_context(closing(page.listen())))
                 for page in platforms.values()
                 if isinstance(page, PagePlatform)
             ]
             self._store = Store(config.store_url)
-            opened.pop_all()
-        self._delivery = Delivery(
-            self._store, self._connections, dependencies.clock, dependencies.random, lambda: self._responder.habits
-        )
-        services = Services(
-            self._store, self._responder, self._delivery, config.reply, dependencies.clock, dependencies.random
-        )
-        self._router = ChatRouter(
-            services, AccessList(config.platforms, dependencies.platforms.values()), self._connections
-        )
+            listeners.pop_all()
+        self._delivery = Delivery(self._store, self._connections, clock, random, lambda: self._responder.habits)
+        services = Services(self._store, self._responder, self._delivery, config.reply, clock, random)
+        access = AccessList(config.platforms, dependencies.platforms.values())
+        self._router = ChatRouter(services, access, self._connections)
         self._scheduler = PostScheduler(config.posts, config.zone, services, self._router.wake)
 
     @property
@@ -106,84 +101,81 @@ class Daemon:
         return int(self._pages[0][1].getsockname()[1])
 
     async def run(self, stop: asyncio.Event) -> dict[str, Any]:
-        """Serves until `stop` is set; returns what was done.
+        """Runs until `stop` is set; returns a summary of the run.
 
         Raises:
-            UserError: there is no adapter yet, or no such model.
-            DoppelError: the model or the adapter cannot be loaded.
+            UserError: there is no such base model, or the engine does not support the adapter's sampling.
+            DoppelError: the base model or the adapter cannot be loaded.
         """
         started_at = self._dependencies.clock.now()
-        async with AsyncExitStack() as leaving:  # undone in reverse: intake ends first, the store last
+        async with AsyncExitStack() as stack:  # closed in reverse order: incoming messages first, the store last
             for _, listener in self._pages:
-                leaving.callback(listener.close)
-            leaving.callback(self._store.close)
+                stack.callback(listener.close)
+            stack.callback(self._store.close)
             for page, listener in self._pages:
-                server = HttpServer(self._application(page), listener)
+                server = HttpServer(self._create_app(page), listener)
                 server.start()
-                leaving.push_async_callback(server.stop)
+                stack.push_async_callback(server.stop)
                 log.info(tr("chat page: http://{host}:{port}", host=page.host, port=server.port))
-            leaving.push_async_callback(self._close_engine)
-            leaving.push_async_callback(self._close_connections)
+            stack.push_async_callback(self._close_engine)
+            stack.push_async_callback(self._close_connections)
             await self._router.resume()
-            leaving.push_async_callback(self._router.close, SENDING_SECONDS)
-            listening = [
+            stack.push_async_callback(self._router.close, SEND_TIMEOUT)
+            receiving = [
                 asyncio.create_task(
                     connection.run(self._router.receive, partial(self._store.run, inbox.newest_message_ids, name))
                 )
                 for name, connection in self._connections.items()
             ]
-            leaving.push_async_callback(_cancel, listening)
-            working = asyncio.create_task(self._work())
-            leaving.push_async_callback(_cancel, [working])
-            leaving.callback(self._scheduler.stop)
-            await _until(stop, working)
+            stack.push_async_callback(cancel_tasks, *receiving)
+            answering = asyncio.create_task(self._start_and_watch())
+            stack.push_async_callback(cancel_tasks, answering)
+            stack.callback(self._scheduler.stop)
+            await _wait_for_stop(stop, answering)
             log.info(tr("stopping"))
-        return self._report(started_at)
+        return self._summary(started_at)
 
-    def _application(self, page: PagePlatform) -> FastAPI:
-        app = application(self._not_ready, page.host)
+    def _create_app(self, page: PagePlatform) -> FastAPI:
+        app = create_app(self._not_ready_reason, page.host)
         page.mount(app, PageServices(self._config, self._store, self._responder))
         return app
 
-    def _not_ready(self) -> str | None:
-        return None if self._responder.is_ready() else tr("waking up: the model is loading")
+    def _not_ready_reason(self) -> str | None:
+        return None if self._responder.is_ready() else tr("starting: loading the model")
 
-    async def _work(self) -> None:
-        """Wakes the persona, then watches for new adapters until cancelled."""
-        started_at = self._dependencies.clock.now()
-        persona = await asyncio.to_thread(open_persona, self._config)
-        self._engine = await _in_thread(lambda: self._dependencies.open_engine(self._config))
-        self._responder.start(self._engine, await load_adapter(self._engine, persona, self._config.reply))
-        seconds = (self._dependencies.clock.now() - started_at).total_seconds()
+    async def _start_and_watch(self) -> None:
+        """Loads the model and the adapter, then watches for new adapters until cancelled."""
+        config, clock = self._config, self._dependencies.clock
+        started_at = clock.now()
+        persona = await asyncio.to_thread(open_persona, config)
+        self._engine = await _run_in_daemon_thread(lambda: self._dependencies.open_engine(config))
+        self._responder.start(self._engine, await load_adapter(self._engine, persona, config.reply))
         log.info(
             tr(
-                "{persona} is awake (adapter {version}, {seconds} s)",
-                persona=self._config.persona.name,
+                "{persona} is ready (adapter {version}, {seconds} s)",
+                persona=config.persona.name,
                 version=persona.manifest.version,
-                seconds=round(seconds, 1),
+                seconds=round((clock.now() - started_at).total_seconds(), 1),
             )
         )
         await self._scheduler.start()
-        watcher = AdapterWatcher(
-            self._config.adapters_dir, self._config.reply, self._engine, self._responder, self._dependencies.clock
-        )
-        await watcher.run()
+        await AdapterWatcher(config.adapters_dir, config.reply, self._engine, self._responder, clock).run()
 
     async def _close_engine(self) -> None:
         if self._engine is not None:
-            # Its thread ends with the step it is at; the process need not wait for a long one.
-            await asyncio.wait((_in_thread(self._engine.close),), timeout=ENGINE_SECONDS)
+            # Its thread finishes the current step, which may take long; the process does not wait for it.
+            await asyncio.wait((_run_in_daemon_thread(self._engine.close),), timeout=ENGINE_TIMEOUT)
 
     async def _close_connections(self) -> None:
         await asyncio.gather(*(connection.close() for connection in self._connections.values()))
 
-    def _report(self, started_at: datetime) -> dict[str, Any]:
-        loaded = self._responder.adapter
+    def _summary(self, started_at: datetime) -> dict[str, Any]:
+        adapter = self._responder.adapter
         return {
             "replies": self._delivery.sent["reply"],
             "posts": self._delivery.sent["post"],
             "uptime_seconds": round((self._dependencies.clock.now() - started_at).total_seconds(), 1),
-            "adapter": loaded.version if loaded else None,
+            "adapter": adapter.version if adapter else None,
             "platforms": sorted(self._connections),
         }
 
@@ -191,7 +183,7 @@ class Daemon:
 def _open_platforms(
     plugins: Iterable[PlatformPlugin[Any]], config: Config, environ: dict[str, str]
 ) -> dict[str, Platform]:
-    """The platforms that can run, by name; the log says why the others cannot."""
+    """The platforms that can run, by name; logs why the others cannot."""
     platforms: dict[str, Platform] = {}
     for plugin in plugins:
         settings = platform_settings(plugin, config.platforms)
@@ -202,40 +194,34 @@ def _open_platforms(
     return platforms
 
 
-async def _until(stop: asyncio.Event, working: asyncio.Task[None]) -> None:
-    """Waits for the stop; work that ends before has failed, and raises."""
+async def _wait_for_stop(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    """Waits for `stop`. The task never ends by itself unless it fails; then this raises its exception."""
     stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait((stopping, working), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
+        await asyncio.wait((stopping, task), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
     finally:
-        await _cancel([stopping])
+        await cancel_tasks(stopping)
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """Runs work on a thread that the process does not wait for when it ends, unlike `asyncio.to_thread`."""
+def _run_in_daemon_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """Like `asyncio.to_thread`, but the process does not wait for the thread when it exits."""
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
 
     def deliver(set_outcome: Callable[[Any], None], value: Any) -> None:
-        if not result.done():
+        if not future.done():
             set_outcome(value)
 
     def run() -> None:
         outcome: tuple[Callable[[Any], None], Any]
         try:
-            outcome = (result.set_result, work())
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits must hear of it
-            outcome = (result.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+            outcome = (future.set_result, work())
+        except BaseException as error:  # noqa: BLE001 - the awaiting task must get every error
+            outcome = (future.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(deliver, *outcome)
 
     threading.Thread(target=run, daemon=True).start()
-    return result
+    return future

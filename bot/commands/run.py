@@ -1,4 +1,4 @@
-"""`doppel run`: the daemon in the foreground, until a signal ends it."""
+"""`doppel run`: runs the daemon in the foreground until a signal stops it."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from doppel.engine import Engine
 
 STOP_SECONDS = 9.0
-"""An orderly end takes about half of this; then the process ends all the same, for all that matters is stored."""
+"""A shutdown takes about half of this. After that the process exits anyway, since everything important is stored."""
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -42,8 +42,8 @@ def run(run: Run) -> dict[str, Any]:
     from bot.clock import SystemClock
 
     async def serve() -> dict[str, Any]:
-        around = Dependencies(environ, installed.plugins, open_engine, SystemClock(), Random())
-        return await Daemon(config, around).run(stop.listen())
+        dependencies = Dependencies(environ, installed.plugins, open_engine, SystemClock(), Random())
+        return await Daemon(config, dependencies).run(stop.listen())
 
     result = asyncio.run(serve())
     sys.stdout.flush()
@@ -51,42 +51,42 @@ def run(run: Run) -> dict[str, Any]:
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C: the first asks for an orderly end, a Ctrl-C after that ends at once.
+    """Handles SIGTERM and Ctrl-C: the first one shuts down in order, a Ctrl-C after it exits at once.
 
-    A second SIGTERM does not: a process started by make gets each one twice, from the group and from make.
-    Made before anything slow is imported, so that a signal is never met unprepared.
+    A second SIGTERM is ignored: a process started by make gets each one twice, from the process group and from make.
+    Create it before slow imports, so that signals are handled during them.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._is_stopping = False
         self._event: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.last_resort = threading.Timer(STOP_SECONDS, os._exit, (0,))
-        self.last_resort.daemon = True
+        self.exit_timer = threading.Timer(STOP_SECONDS, os._exit, (0,))
+        self.exit_timer.daemon = True
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._handle)
 
     def listen(self) -> asyncio.Event:
-        """An event of the running loop, set by the first signal (or already, if that has come)."""
+        """An event of the running loop that the first signal sets; set already if it has come."""
         self._event = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        if self._asked:
+        if self._is_stopping:
             self._event.set()
         return self._event
 
-    def _ask(self, number: int, _frame: FrameType | None) -> None:
-        if self._asked:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._is_stopping:
             if number == signal.SIGINT:
                 os._exit(128 + number)
             return
-        self._asked = True
-        self.last_resort.start()
+        self._is_stopping = True
+        self.exit_timer.start()
         if self._loop is not None and self._event is not None:
             self._loop.call_soon_threadsafe(self._event.set)
 
 
 def open_engine(config: "Config") -> "Engine":
     """The configured engine for the configured model. Blocks; raises DoppelError."""
-    from doppel.engine.registry import open_engine as open_it
+    from doppel.engine.registry import open_engine as open_configured
 
-    return open_it(config, print_status)
+    return open_configured(config, print_status)

@@ -1,7 +1,4 @@
-"""The page's server: health routes and whatever application is mounted, inside the daemon's event loop.
-
-Knows no chat and no persona; what "ready" means is asked of the daemon.
-"""
+"""The HTTP server of a page, inside the daemon's event loop: health routes and the mounted application."""
 
 import asyncio
 import contextlib
@@ -22,7 +19,7 @@ from doppel.i18n import tr
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-# The page may load nothing from anywhere but this server. Gradio's own page needs inline code.
+# The page may load nothing from other servers. Gradio needs inline scripts and styles.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: data: blob:; worker-src 'self' blob:; "
@@ -31,7 +28,7 @@ POLICY = (
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any free one. Raises UserError when the port is taken or not ours."""
+    """A listening socket; port 0 takes any free one. Raises UserError when the address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -43,18 +40,25 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise UserError(
                 tr(
-                    "port {port} is in use; is doppel running already? If not, choose another web.port in config.yaml",
+                    "cannot listen on {host}:{port}: the port is in use; is doppel already running? "
+                    "If not, set another web.port",
+                    host=host,
                     port=port,
                 )
             ) from None
         raise UserError(
-            tr("config.yaml: `web`: cannot listen on {host}:{port}: {error}", host=host, port=port, error=error)
+            tr(
+                "cannot listen on {host}:{port}: {error}; set another web.host or web.port in config.yaml",
+                host=host,
+                port=port,
+                error=error.strerror,
+            )
         ) from None
     return listener
 
 
-def application(not_ready: Callable[[], str | None], host: str) -> FastAPI:
-    """The application with `/healthz` and `/readyz`; `not_ready` tells why no reply can be given yet, or None."""
+def create_app(not_ready_reason: Callable[[], str | None], host: str) -> FastAPI:
+    """An application with `/healthz` and `/readyz`; `not_ready_reason` returns why no reply is possible, or None."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
     @app.get("/healthz")
@@ -63,12 +67,12 @@ def application(not_ready: Callable[[], str | None], host: str) -> FastAPI:
 
     @app.get("/readyz")
     async def ready() -> PlainTextResponse:
-        reason = not_ready()
+        reason = not_ready_reason()
         return PlainTextResponse(f"{reason or 'ready'}\n", status_code=503 if reason else 200)
 
-    app.add_middleware(_KeepLocal)
+    app.add_middleware(_SecurityHeaders)
     if host in LOOPBACK:
-        # A page elsewhere whose name is made to point at this machine must not reach the chat.
+        # Protects from DNS rebinding: another site must not reach the chat by a name that resolves to this machine.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     return app
 
@@ -81,7 +85,7 @@ class HttpServer:
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1, server_header=False
         )
-        self._server = _Server(config)
+        self._server = _SignalFreeServer(config)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -90,12 +94,12 @@ class HttpServer:
         return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
-        """Begins to serve; the socket listens already, so no request is refused meanwhile."""
+        """Begins to serve. The socket already listens, so no earlier request is refused."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
 
     async def stop(self) -> None:
         """Closes the connections within about a second."""
-        # Open pages hold a stream that never ends; that it is cut now is not worth an error.
+        # Open pages hold a stream that never ends; uvicorn would log an error for each one it cuts.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._server.should_exit = True
         if self._task is not None:
@@ -103,8 +107,8 @@ class HttpServer:
         self._listener.close()
 
 
-class _KeepLocal:
-    """Tells the browser with every answer to load nothing from elsewhere."""
+class _SecurityHeaders:
+    """Adds headers that forbid the browser to load anything from other servers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -120,7 +124,7 @@ class _KeepLocal:
         await self._app(scope, receive, send_with_policy)
 
 
-class _Server(uvicorn.Server):
+class _SignalFreeServer(uvicorn.Server):
     """Leaves signals to the daemon."""
 
     @contextlib.contextmanager

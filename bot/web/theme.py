@@ -17,7 +17,7 @@ def create_theme() -> gr.themes.Base:
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
         input_placeholder_color="*neutral_600",
-        input_placeholder_color_dark="*neutral_400",
+        input_placeholder_color_dark="*neutral_300",
         link_text_color_dark="*primary_300",
         color_accent_soft_dark="*neutral_800",
         button_primary_background_fill="*primary_600",

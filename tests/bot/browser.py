@@ -48,7 +48,7 @@ async def low_contrast(page: Page) -> list[str]:
 
 
 # Relative luminance and contrast ratio: https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio. Half-transparent colours are
-# blended with what is below them; a canvas turns any CSS colour into RGBA.
+# blended with what is below them; a canvas turns any CSS colour into RGBA. Texts for screen readers are 1 px high.
 _LOW_CONTRAST = """() => {
     const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
     const rgba = (color) => {
@@ -84,7 +84,8 @@ _LOW_CONTRAST = """() => {
     const nodes = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (nodes.nextNode()) {
         const text = nodes.currentNode.data, element = nodes.currentNode.parentElement;
-        if (text.trim() && element.checkVisibility({visibilityProperty: true}) && element.offsetHeight)
+        const isVisible = element.checkVisibility({visibilityProperty: true}) && element.offsetHeight > 1;
+        if (text.trim() && isVisible)
             check(text, element, getComputedStyle(element).color);
     }
     for (const field of document.querySelectorAll("input, textarea"))

@@ -31,15 +31,15 @@ from tests.bot.harness import FakeEngine, FakePlatform, config_in, plugin, publi
 QUICK = Habits(seconds_per_character=0.0)
 
 
-class Waking:
-    """Opens the fake engine once `go` is set, as a model that takes its time to load."""
+class SlowEngine:
+    """Opens the fake engine, but not before `may_load` is set: a model that takes long to load."""
 
     def __init__(self, transcript: Transcript) -> None:
-        self.go = threading.Event()
+        self.may_load = threading.Event()
         self.engine = FakeEngine(transcript)
 
     def __call__(self, config: Config) -> FakeEngine:
-        assert self.go.wait(20)
+        assert self.may_load.wait(20)
         return self.engine
 
 
@@ -51,17 +51,17 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def waking(tiny_transcript: Transcript) -> Waking:
-    return Waking(tiny_transcript)
+def slow_engine(tiny_transcript: Transcript) -> SlowEngine:
+    return SlowEngine(tiny_transcript)
 
 
-def dependencies(waking: Any, *platforms: PlatformPlugin[Any]) -> Dependencies:
+def dependencies(slow_engine: Any, *platforms: PlatformPlugin[Any]) -> Dependencies:
     plugins = (replace(PLUGIN, open=Watched), *platforms)
-    return Dependencies({}, {one.name: one for one in plugins}, waking, SystemClock(), Random(1))
+    return Dependencies({}, {plugin.name: plugin for plugin in plugins}, slow_engine, SystemClock(), Random(1))
 
 
 class Watched(WebPlatform):
-    """Tells when a chat has changed so often."""
+    """Reports every change of a chat."""
 
     def __init__(self, settings: WebSettings, environ: Mapping[str, str]) -> None:
         super().__init__(settings, environ)
@@ -73,7 +73,7 @@ class Watched(WebPlatform):
 
 
 class Running:
-    """A daemon at work, with a client of its page's server."""
+    """A running daemon and an HTTP client of its page."""
 
     def __init__(self, daemon: Daemon, client: httpx.AsyncClient) -> None:
         self.daemon = daemon
@@ -87,7 +87,7 @@ class Running:
         assert isinstance(platform, Watched)
         return platform
 
-    async def awake(self) -> None:
+    async def wait_until_ready(self) -> None:
         await self.daemon._responder.wait_until_ready()
         assert (await self.client.get("/readyz")).status_code == 200
 
@@ -104,25 +104,25 @@ class Running:
 async def running(daemon: Daemon) -> AsyncIterator[Running]:
     url = f"http://127.0.0.1:{daemon.port}"
     async with asyncio.timeout(60), httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
-        one = Running(daemon, client)
+        run = Running(daemon, client)
         try:
-            yield one
+            yield run
         finally:
-            await asyncio.gather(one.stop(), return_exceptions=True)
+            await asyncio.gather(run.stop(), return_exceptions=True)
 
 
-async def test_alive_before_ready_and_early_messages_are_answered(config: Config, waking: Waking) -> None:
-    waking.engine.turns = [["good morning", "slept well?"]]
-    daemon = Daemon(config, dependencies(waking))
-    async with running(daemon) as one:
-        assert (await one.client.get("/healthz")).status_code == 200
-        answer = await one.client.get("/readyz")
-        assert (answer.status_code, answer.text) == (503, "waking up: the model is loading\n")
-        await one.web.submit("a" * 32, "hello?")
-        waking.go.set()
-        await one.awake()
-        await one.changes(3)
-        report = await one.stop()
+async def test_alive_before_ready_and_early_messages_are_answered(config: Config, slow_engine: SlowEngine) -> None:
+    slow_engine.engine.turns = [["good morning", "slept well?"]]
+    daemon = Daemon(config, dependencies(slow_engine))
+    async with running(daemon) as run:
+        assert (await run.client.get("/healthz")).status_code == 200
+        answer = await run.client.get("/readyz")
+        assert (answer.status_code, answer.text) == (503, "starting: loading the model\n")
+        await run.web.submit("a" * 32, "hello?")
+        slow_engine.may_load.set()
+        await run.wait_until_ready()
+        await run.changes(3)
+        report = await run.stop()
     assert report["replies"] == 1
     assert report["posts"] == 0
     assert report["adapter"] == "0001"
@@ -130,71 +130,74 @@ async def test_alive_before_ready_and_early_messages_are_answered(config: Config
     assert report["uptime_seconds"] > 0
 
 
-async def test_page_is_served_at_the_root(config: Config, waking: Waking) -> None:
-    waking.go.set()
-    async with running(Daemon(config, dependencies(waking))) as one:
-        page = await one.client.get("/")
+async def test_page_is_served_at_the_root(config: Config, slow_engine: SlowEngine) -> None:
+    slow_engine.may_load.set()
+    async with running(Daemon(config, dependencies(slow_engine))) as run:
+        page = await run.client.get("/")
         assert page.status_code == 200
         assert '"title":"sample"' in page.text
         assert "googleapis" not in page.text
 
 
-async def test_stop_while_the_model_loads_does_not_wait_for_it(config: Config, waking: Waking) -> None:
-    async with running(Daemon(config, dependencies(waking))) as one:
-        assert (await one.client.get("/healthz")).status_code == 200
+async def test_stop_while_the_model_loads_does_not_wait_for_it(config: Config, slow_engine: SlowEngine) -> None:
+    async with running(Daemon(config, dependencies(slow_engine))) as run:
+        assert (await run.client.get("/healthz")).status_code == 200
         async with asyncio.timeout(10):
-            assert (await one.stop())["adapter"] is None
-    waking.go.set()
+            assert (await run.stop())["adapter"] is None
+    slow_engine.may_load.set()
 
 
 async def test_platform_without_token_is_off_and_says_why(
-    config: Config, waking: Waking, caplog: pytest.LogCaptureFixture
+    config: Config, slow_engine: SlowEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    waking.go.set()
+    slow_engine.may_load.set()
     with caplog.at_level(logging.INFO):
         async with running(
-            Daemon(config, dependencies(waking, plugin(FakePlatform(), off="telegram is off: no token")))
-        ) as one:
-            await one.awake()
+            Daemon(config, dependencies(slow_engine, plugin(FakePlatform(), off="telegram is off: no token")))
+        ) as run:
+            await run.wait_until_ready()
     assert "telegram is off: no token" in caplog.text
 
 
-async def test_failing_platform_stops_no_other(config: Config, waking: Waking) -> None:
+async def test_failing_platform_stops_no_other(config: Config, slow_engine: SlowEngine) -> None:
     class Broken(FakePlatform):
         async def run(self, *_: Any) -> None:
             raise DoppelError("bad token")
 
-    waking.go.set()
-    waking.engine.turns = [["hi"]]
-    daemon = Daemon(config, dependencies(waking, plugin(Broken())))
-    async with running(daemon) as one:
-        await one.awake()
-        await one.web.submit("a" * 32, "hello?")
-        await one.changes(2)
+    slow_engine.may_load.set()
+    slow_engine.engine.turns = [["hi"]]
+    daemon = Daemon(config, dependencies(slow_engine, plugin(Broken())))
+    async with running(daemon) as run:
+        await run.wait_until_ready()
+        await run.web.submit("a" * 32, "hello?")
+        await run.changes(2)
 
 
-async def test_new_adapter_is_used_without_a_restart(config: Config, waking: Waking) -> None:
-    waking.go.set()
-    waking.engine.turns = [["one"], ["two"]]
-    daemon = Daemon(config, dependencies(waking))
-    async with running(daemon) as one:
-        await one.awake()
-        await one.web.submit("a" * 32, "hello?")
-        await one.changes(2)
+async def test_new_adapter_is_used_without_a_restart(config: Config, slow_engine: SlowEngine) -> None:
+    slow_engine.may_load.set()
+    slow_engine.engine.turns = [["one"], ["two"]]
+    daemon = Daemon(config, dependencies(slow_engine))
+    async with running(daemon) as run:
+        await run.wait_until_ready()
+        await run.web.submit("a" * 32, "hello?")
+        await run.changes(2)
         publish(config, habits=QUICK)
-        await waking.engine.dropped.wait()
-        await one.web.submit("a" * 32, "and now?")
-        await one.changes(2)
+        await slow_engine.engine.dropped.wait()
+        await run.web.submit("a" * 32, "and now?")
+        await run.changes(2)
     with sqlite3.connect(config.root / "data" / "doppel.db") as database:
         rows = database.execute("select text, state, adapter from outbox order by id").fetchall()
     database.close()
     assert rows == [("one", "sent", "0001"), ("two", "sent", "0002")]
 
 
-async def test_no_adapter_yet_ends_with_what_to_do(tmp_path: Path, waking: Waking) -> None:
-    daemon = Daemon(config_in(tmp_path, web={"port": 0}), dependencies(waking))
-    with pytest.raises(UserError, match="no adapter yet"):
-        await daemon.run(asyncio.Event())
+def test_without_an_adapter_it_says_what_to_do_before_it_opens_anything(
+    tmp_path: Path, slow_engine: SlowEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), pytest.raises(UserError, match=r"no adapter yet; run `doppel train`"):
+        Daemon(config_in(tmp_path, web={"port": 0}), dependencies(slow_engine, plugin(FakePlatform(), off="no token")))
+    assert caplog.messages == []
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_model_that_does_not_load_ends_the_daemon(config: Config) -> None:
@@ -205,15 +208,15 @@ async def test_model_that_does_not_load_ends_the_daemon(config: Config) -> None:
         await Daemon(config, dependencies(broken)).run(asyncio.Event())
 
 
-def test_port_in_use_leaves_nothing_open(config: Config, waking: Waking) -> None:
+def test_port_in_use_leaves_nothing_open(config: Config, slow_engine: SlowEngine) -> None:
     with listen("127.0.0.1", 0) as taken:
         web = WebSettings(port=taken.getsockname()[1])
-        with pytest.raises(UserError, match="is in use"):
-            Daemon(config.model_copy(update={"platforms": {"web": web}}), dependencies(waking))
+        with pytest.raises(UserError, match="the port is in use"):
+            Daemon(config.model_copy(update={"platforms": {"web": web}}), dependencies(slow_engine))
 
 
-def test_newer_database_leaves_the_port_free(config: Config, waking: Waking) -> None:
+def test_newer_database_leaves_the_port_free(config: Config, slow_engine: SlowEngine) -> None:
     (config.root / "data").mkdir()
     (config.root / "data" / "doppel.db").write_text("no database" * 100)
     with pytest.raises(UserError, match="cannot be used as a database"):
-        Daemon(config, dependencies(waking))
+        Daemon(config, dependencies(slow_engine))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def status(port: int, path: str) -> int:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_it_with_0_within_ten_seconds(folder: Path, port: int, number: signal.Signals) -> None:
     with daemon(folder) as process:
-        read_until(process, "sample is awake (adapter 0001")
+        read_until(process, "sample is ready (adapter 0001")
         assert status(port, "/readyz") == 200
         asked = monotonic()
         process.send_signal(number)
@@ -109,8 +110,20 @@ def test_mistake_is_one_line_and_exit_2(folder: Path, port: int) -> None:
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert output == ""
-    assert errors.splitlines()[-1].startswith(f"doppel: port {port} is in use")
+    assert errors.splitlines()[-1].startswith(f"doppel: cannot listen on 127.0.0.1:{port}: the port is in use")
     assert "Traceback" not in errors
+
+
+def test_without_an_adapter_it_says_what_to_do_before_it_announces_anything(folder: Path, tiny_base: Path) -> None:
+    shutil.rmtree(folder / "adapters")
+    with daemon(folder) as process:
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert output == ""
+    (line,) = errors.splitlines()
+    assert line.startswith("doppel: ")
+    assert "no adapter yet; run `doppel train` (or `doppel up`) first" in line
+    assert not (folder / "data").exists()
 
 
 def test_ctrl_c_after_a_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,4 +142,4 @@ def test_ctrl_c_after_a_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert ended == []
     handler(signal.SIGINT, None)
     assert ended == [128 + signal.SIGINT]
-    stop.last_resort.cancel()
+    stop.exit_timer.cancel()

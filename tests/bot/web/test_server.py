@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from bot.web.server import HttpServer, application, listen
+from bot.web.server import HttpServer, create_app, listen
 from doppel.errors import UserError
 
 
 class Readiness:
-    reason: str | None = "waking up"
+    reason: str | None = "starting"
 
     def __call__(self) -> str | None:
         return self.reason
@@ -24,7 +24,7 @@ def readiness() -> Readiness:
 
 @pytest.fixture
 async def client(readiness: Readiness) -> AsyncIterator[httpx.AsyncClient]:
-    server = HttpServer(application(readiness, "127.0.0.1"), listen("127.0.0.1", 0))
+    server = HttpServer(create_app(readiness, "127.0.0.1"), listen("127.0.0.1", 0))
     server.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:
         yield client
@@ -34,7 +34,7 @@ async def client(readiness: Readiness) -> AsyncIterator[httpx.AsyncClient]:
 async def test_alive_at_once_ready_later(client: httpx.AsyncClient, readiness: Readiness) -> None:
     assert (await client.get("/healthz")).status_code == 200
     answer = await client.get("/readyz")
-    assert (answer.status_code, answer.text) == (503, "waking up\n")
+    assert (answer.status_code, answer.text) == (503, "starting\n")
     readiness.reason = None
     assert (await client.get("/readyz")).status_code == 200
 
@@ -55,10 +55,10 @@ def test_port_in_use_is_a_clear_error() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"port {port} is in use; .*web\.port"):
+        with pytest.raises(UserError, match=rf"cannot listen on 127\.0\.0\.1:{port}: the port is in use; .*web\.port"):
             listen("127.0.0.1", port)
 
 
 def test_address_of_another_machine_is_a_clear_error() -> None:
-    with pytest.raises(UserError, match=r"config\.yaml: `web`: cannot listen on 192\.0\.2\.1:0"):
+    with pytest.raises(UserError, match=r"cannot listen on 192\.0\.2\.1:0: .*web\.host"):
         listen("192.0.2.1", 0)
