@@ -124,49 +124,49 @@ def _measured(what: str, path: Path) -> dict[str, float]:
     return {"seconds": seconds, "megabytes": peak / _MEGABYTE, "messages_per_second": count / seconds}
 
 
-class _Silence:
-    """A watcher of a build that shows nothing."""
+class _SilentProgress:
+    """Progress of a build that shows nothing."""
 
     def stage(self, text: str) -> None:
         """Shows nothing."""
 
-    def grew(self, size: int) -> None:
+    def add_bytes_total(self, size: int) -> None:
         """Shows nothing."""
 
-    def read(self, size: int) -> None:
+    def add_bytes_read(self, size: int) -> None:
         """Shows nothing."""
 
-    def messages(self, count: int) -> None:
+    def add_messages(self, count: int) -> None:
         """Shows nothing."""
 
 
 def _build(config: Any) -> int:
     from training.dataset.build import build_dataset
 
-    return int(build_dataset(config, _Silence()).read)
+    return int(build_dataset(config, _SilentProgress()).read)
 
 
 def _read(config: Any) -> int:
     """Reads with the readers and cuts at silences chat by chat, as the build does, and does nothing else."""
     from training.archives.discovery import discover, installed_readers
-    from training.dataset.message_store import Spool
-    from training.dataset.sessions import Line, cut_at_silences, fit_gap, join_threads
+    from training.dataset.message_store import MessageStore
+    from training.dataset.sessions import SessionMessage, estimate_gap, join_threads, split_at_silences
 
     found = discover(config.archives, config.root, ZoneInfo("UTC"), installed_readers())
-    spool = Spool(config.root / "messages.tmp")
+    spool = MessageStore(config.root / "messages.tmp")
     count = 0
     try:
         for number, source in enumerate(found.sources):
             for message in source.reader.read(source.tree):
                 spool.add(number, message)
                 count += 1
-        for one in spool.conversations():
-            lines = ((number, Line(0, message, bool(message.is_owner))) for number, message in one.numbered())
+        for one in spool.chats():
+            lines = ((number, SessionMessage(0, message, bool(message.is_owner))) for number, message in one.numbered())
             if one.is_public:
                 for thread in join_threads(lines, one.answered):
                     _ = [one.message(number) for number in thread]
             else:
-                for _ in cut_at_silences((line for _, line in lines), fit_gap(one.times())):
+                for _ in split_at_silences((line for _, line in lines), estimate_gap(one.times())):
                     pass
     finally:
         spool.close()

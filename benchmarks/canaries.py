@@ -39,7 +39,7 @@ from doppel.config import Config, load_config, parse_config
 from doppel.engine import Sampling
 from doppel.reports.metrics import check_goal
 from doppel.transcript import ME, Header, Turn
-from training.dataset.files import SESSIONS, Session, Split, read_sessions, write_sessions
+from training.dataset.files import SESSIONS_FILE, Session, Split, read_sessions, write_sessions
 from training.fidelity.adapted_model import AdaptedModel, Continuations, load_adapted_model
 from training.fidelity.generate import generate_replies
 from training.fidelity.texts import Exchange
@@ -91,7 +91,7 @@ def main() -> None:
         config = _quick_config(path) if arguments.quick else _full_config(path, arguments)
         conversations = small_talk(60, arguments.seed) if arguments.quick else _sample_conversations(path / "sample")
         config.data_dir.mkdir(parents=True)
-        write_sessions(config.data_dir / SESSIONS, plant(canaries, conversations, arguments.seed))
+        write_sessions(config.data_dir / SESSIONS_FILE, plant(canaries, conversations, arguments.seed))
         write_habits(config.data_dir, Habits())
         trained = run_training(config)
         figures = measure(load_adapted_model(config.model, Path(trained["adapter"])), canaries, arguments.seed)

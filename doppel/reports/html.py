@@ -8,7 +8,7 @@ import msgspec
 from doppel.i18n import language
 from doppel.reports.charts import STYLE as CHART_STYLE
 
-FILE = "report.html"
+REPORT_PAGE = "report.html"
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1c1e; --faint: #6b6b70; --rule: #e3e3e6; --accent: #2563c9; }

@@ -17,8 +17,7 @@ import msgspec
 from doppel.adapters.update import replace_file, update_version
 from doppel.adapters.versions import Manifest
 from doppel.i18n import tr
-from doppel.reports.html import FILE as REPORT
-from doppel.reports.html import Section, table, with_sections
+from doppel.reports.html import REPORT_PAGE, Section, table, with_sections
 from doppel.reports.metrics import FIDELITY_FILE, Interval, Metric, format_share, metrics_to_json, wilson_interval
 from doppel.system.write_errors import translate_write_errors
 from doppel.transcript import Turn
@@ -221,7 +220,7 @@ def _with_result(staging: Path, manifest: Manifest, result: QuizResult) -> Manif
         "quizzes": msgspec.to_builtins(results),
     }
     replace_file(path, msgspec.json.format(msgspec.json.encode(content), indent=2))
-    page = staging / REPORT
+    page = staging / REPORT_PAGE
     old_page = page.read_text(encoding="utf-8") if page.is_file() else ""
     title = tr("{persona}: blind quiz", persona=manifest.persona)
     replace_file(page, with_sections(old_page, title, [_section(results)], mark="quiz").encode())

@@ -6,7 +6,7 @@ from typing import Any
 
 from training.archives.message import Message
 from training.archives.source_tree import SourceTree
-from training.dataset.sessions import Line
+from training.dataset.sessions import SessionMessage
 
 START = datetime(2020, 6, 1, 9, 0, tzinfo=UTC)
 
@@ -27,10 +27,10 @@ def message(number: int, text: str = "hello", *, at: float | None = None, **more
     return Message(**{"is_owner": fields["sender"] == "me", **fields})
 
 
-def line(number: int, text: str = "hello", **more: Any) -> Line:
+def line(number: int, text: str = "hello", **more: Any) -> SessionMessage:
     """The same as a line of a session."""
     one = message(number, text, **more)
-    return Line(0, one, bool(one.is_owner))
+    return SessionMessage(0, one, bool(one.is_owner))
 
 
 class FixedReader:

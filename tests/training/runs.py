@@ -9,7 +9,7 @@ from doppel.adapters.habits import Habits, write_habits
 from doppel.adapters.versions import WEIGHTS, current_version
 from doppel.config import Config, parse_config
 from doppel.transcript import ME, Header, Turn
-from training.dataset.files import SESSIONS, Session, Split, write_sessions
+from training.dataset.files import SESSIONS_FILE, Session, Split, write_sessions
 from training.run.metrics import MetricsRow, read_metrics
 
 FAST = {"sessions_per_step": 4, "epochs": 1, "max_length": 128, "learning_rate": 0.01, "rank": 4}
@@ -19,7 +19,7 @@ def small_run(root: Path, base: Path, **training: Any) -> Config:
     """A new folder with a data set, ready to be trained on; twelve steps and three checks."""
     config = small_config(root, base, **training)
     config.data_dir.mkdir(parents=True)
-    write_sessions(config.data_dir / SESSIONS, _sessions(60))
+    write_sessions(config.data_dir / SESSIONS_FILE, _sessions(60))
     write_habits(config.data_dir, Habits(seconds_per_character=0.3))
     return config
 

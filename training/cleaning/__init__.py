@@ -1,1 +1,1 @@
-"""Which messages are left out: empty ones, near-duplicates, repeats."""
+"""Decides which messages are left out: empty ones, forwards, near-duplicates, repeats."""

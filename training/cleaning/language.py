@@ -1,7 +1,4 @@
-"""A guess at the language of a text from its script and, in Latin script, from common short words.
-
-No model and no dictionary: it tells the languages below apart and says None where it cannot.
-"""
+"""Guesses the language of a text from its script or, in Latin script, from common short words."""
 
 import re
 from collections import Counter
@@ -22,10 +19,10 @@ _SCRIPT = re.compile("|".join(f"(?P<{name}>[{ranges}])" for name, ranges in _SCR
 _WORD = re.compile(r"[a-zà-öø-ÿœ']+")
 _URL = re.compile(r"https?://\S+|@\w+")
 
-_ENOUGH = 1500
-"""Characters of a text that are looked at."""
+_MAX_CHARACTERS = 1500
+"""Only the beginning of a longer text is examined."""
 
-_COMMON = {
+_COMMON_WORDS = {
     "en": "the and you to is it i'm it's that what not just my for have was are this with of yeah how your do",
     "es": "que de no el la es y los se por qué un una con para pero está me lo muy sí como si",
     "fr": "que de je le la les et est pas un une c'est pour des ça mais qui sur du en il j'ai oui",
@@ -36,12 +33,12 @@ _COMMON = {
     "tr": "bir ve bu da de ne için çok ben var mı gibi ama daha yok değil",
 }
 _LANGUAGES_OF = {
-    word: tuple(language for language, words in _COMMON.items() if word in words.split())
-    for word in " ".join(_COMMON.values()).split()
+    word: tuple(language for language, words in _COMMON_WORDS.items() if word in words.split())
+    for word in " ".join(_COMMON_WORDS.values()).split()
 }
 
 
-_NO_LETTERS = {code: " " for code in range(128) if chr(code) not in "abcdefghijklmnopqrstuvwxyz'"}
+_NON_LETTERS = {code: " " for code in range(128) if chr(code) not in "abcdefghijklmnopqrstuvwxyz'"}
 
 
 @lru_cache(maxsize=1 << 14)
@@ -51,16 +48,16 @@ def _script_of(character: str) -> str | None:
 
 
 def language_of(text: str) -> str | None:
-    """ISO 639-1 code of the language most of the text is in, or None when there is too little to tell by."""
-    text = text[:_ENOUGH]
+    """ISO 639-1 code of the main language of a text; None if it cannot be determined."""
+    text = text[:_MAX_CHARACTERS]
     if "@" in text or "://" in text:
         text = _URL.sub("", text)
     text = text.casefold()
     if text.isascii():
-        words = text.translate(_NO_LETTERS).split()
+        words = text.translate(_NON_LETTERS).split()
     else:
         words, scripts = _WORD.findall(text), Counter[str]()
-        for character, count in Counter(text).items():  # in the order in which they first stand
+        for character, count in Counter(text).items():  # in order of first occurrence
             if (script := _script_of(character)) is not None:
                 scripts[script] += count
         if scripts and scripts.total() >= len(words):

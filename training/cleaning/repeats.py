@@ -1,14 +1,12 @@
-"""Which messages of the owner's repeat others of theirs: announcements pasted again, and short words said very often.
+"""Finds the owner's messages that repeat others of theirs: announcements pasted again, and very frequent short texts.
 
-Only what the owner wrote is looked at, in order of time: of texts that nearly agree (`near_duplicates`) the earliest
-stays, and the same short text stays up to a cap that grows with the archive, the earliest first, because how often
-somebody says "ok" is part of how they write. Where a message lies in its conversation is not known here; what that
-means for it is decided in `training.dataset.trimming`.
+Of near-duplicates (`near_duplicates`) the earliest stays. Equal short texts stay up to a cap that grows with the
+archive, because how often somebody says "ok" is part of how they write. `training.dataset.trimming` decides which
+repeats are then cut from their sessions.
 """
 
 from array import array
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -16,121 +14,120 @@ from numpy.typing import NDArray
 
 from doppel.config import CleaningSettings
 from training.archives.message import Message
-from training.cleaning.near_duplicates import near_repeats, words_of
+from training.cleaning.near_duplicates import find_near_duplicates, word_hashes
+from training.cleaning.rules import DropReason
 
-LEAST_CAP = 50
-"""Times that a short text may always be said."""
+MIN_REPEAT_CAP = 50
+"""How often a short text may always occur."""
 
 _BLOCK = 1 << 14
-"""Texts whose words are put together at a time."""
-
-Repeat = Literal["near-duplicate", "repeat"]
+"""Texts whose words are gathered at a time."""
 
 
 class _Texts(msgspec.Struct):
-    """What one account wrote: 24 bytes a message, and 4 a word for those long enough to be compared."""
+    """The texts of one account: 24 bytes a message, plus 4 a word for texts long enough to be compared."""
 
     times: "array[float]" = msgspec.field(default_factory=lambda: array("d"))
-    places: "array[int]" = msgspec.field(default_factory=lambda: array("q"))
-    digests: "array[int]" = msgspec.field(default_factory=lambda: array("q"))
+    message_hashes: "array[int]" = msgspec.field(default_factory=lambda: array("q"))
+    text_hashes: "array[int]" = msgspec.field(default_factory=lambda: array("q"))
     lengths: "array[int]" = msgspec.field(default_factory=lambda: array("H"))
     words: "array[int]" = msgspec.field(default_factory=lambda: array("I"))
 
 
-class Repeats:
-    """Hears every message, then knows which of the owner's are repeats.
+class RepeatDetector:
+    """Collects all messages with `add`, then finds the owner's repeats with `resolve`.
 
     Args:
-        rules: `cleaning` in config.yaml.
+        settings: `cleaning` in config.yaml.
     """
 
-    def __init__(self, rules: CleaningSettings) -> None:
-        self._rules = rules
+    def __init__(self, settings: CleaningSettings) -> None:
+        self._settings = settings
         self._texts: dict[tuple[str, str, bool | None], _Texts] = {}
-        self._found: dict[int, Repeat] = {}
+        self._reasons: dict[int, DropReason] = {}
 
-    def saw(self, message: Message) -> None:
-        """Takes a message that is kept, with its cleaned text. Whose it is may be known only later."""
+    def add(self, message: Message) -> None:
+        """Takes a message that is kept, with its cleaned text. Its author may be identified only later."""
         if message.is_owner is False:
             return
         key = (message.platform, message.sender, message.is_owner)
         texts = self._texts.get(key)
         if texts is None:
             texts = self._texts[key] = _Texts()
-        words = words_of(message.text)
+        words = word_hashes(message.text)
         texts.times.append(message.sent_at.timestamp())
-        texts.places.append(_place(message))
-        texts.digests.append(hash(message.text.casefold()))
+        texts.message_hashes.append(_message_hash(message))
+        texts.text_hashes.append(hash(message.text.casefold()))
         texts.lengths.append(0 if words is None else len(words))
         if words is not None:
             texts.words.extend(words)
 
-    def settle(self, is_mine: Callable[[str, str, bool | None], bool]) -> None:
-        """Decides, once it is known which accounts are the owner's."""
+    def resolve(self, is_mine: Callable[[str, str, bool | None], bool]) -> None:
+        """Finds the repeats, once the owner's accounts are known; no message can be added afterwards."""
         mine = [texts for key, texts in self._texts.items() if is_mine(*key)]
         self._texts = {}
         if not mine:
             return
-        places = np.concatenate([np.asarray(one.places, dtype=np.int64) for one in mine])
-        digests = np.concatenate([np.asarray(one.digests, dtype=np.int64) for one in mine])
-        lengths = np.concatenate([np.asarray(one.lengths, dtype=np.uint16) for one in mine]).astype(np.int64)
-        times = np.concatenate([np.asarray(one.times, dtype=np.float64) for one in mine])
-        words = np.concatenate([np.asarray(one.words, dtype=np.uint32) for one in mine])
-        mine.clear()  # they are as large again
+        messages = np.concatenate([np.asarray(texts.message_hashes, dtype=np.int64) for texts in mine])
+        contents = np.concatenate([np.asarray(texts.text_hashes, dtype=np.int64) for texts in mine])
+        lengths = np.concatenate([np.asarray(texts.lengths, dtype=np.uint16) for texts in mine]).astype(np.int64)
+        times = np.concatenate([np.asarray(texts.times, dtype=np.float64) for texts in mine])
+        words = np.concatenate([np.asarray(texts.words, dtype=np.uint32) for texts in mine])
+        mine.clear()  # frees as much memory as the arrays above take
         starts = np.cumsum(lengths) - lengths
-        _, first = np.unique(places, return_index=True)  # exports that overlap have messages twice
+        _, first = np.unique(messages, return_index=True)  # overlapping exports contain messages twice
         first.sort()
         order = first[np.argsort(times[first], kind="stable")]
         is_long = lengths[order] > 0
-        self._cap_short(
-            places, digests, order[~is_long], max(LEAST_CAP, int(self._rules.max_repeat_share * len(order)))
-        )
-        if self._rules.near_duplicates:
-            self._find_near(places, digests, order[is_long], (words, starts, lengths))
+        cap = max(MIN_REPEAT_CAP, int(self._settings.max_repeat_share * len(order)))
+        self._cap_short_texts(messages, contents, order[~is_long], cap)
+        if self._settings.near_duplicates:
+            self._find_near_duplicates(messages, contents, order[is_long], (words, starts, lengths))
 
     @property
-    def found(self) -> bool:
-        """Whether there is any repeat."""
-        return bool(self._found)
+    def has_repeats(self) -> bool:
+        """Whether any repeat was found."""
+        return bool(self._reasons)
 
-    def verdict(self, message: Message) -> Repeat | None:
-        """Whether this message of the owner's is one repeat too many, and of which sort."""
-        return self._found.get(_place(message)) if self._found else None
+    def reason_for(self, message: Message) -> DropReason | None:
+        """Why this message of the owner's is a repeat; None if it is not."""
+        return self._reasons.get(_message_hash(message)) if self._reasons else None
 
-    def _cap_short(
-        self, places: NDArray[np.int64], digests: NDArray[np.int64], order: NDArray[np.int64], cap: int
+    def _cap_short_texts(
+        self, messages: NDArray[np.int64], contents: NDArray[np.int64], order: NDArray[np.int64], cap: int
     ) -> None:
-        excess = order[_occurrence(digests[order]) >= cap]
-        self._found.update(dict.fromkeys(places[excess].tolist(), "repeat"))
+        excess = order[_occurrence(contents[order]) >= cap]
+        self._reasons.update(dict.fromkeys(messages[excess].tolist(), DropReason.REPEAT))
 
-    def _find_near(
+    def _find_near_duplicates(
         self,
-        places: NDArray[np.int64],
-        digests: NDArray[np.int64],
+        messages: NDArray[np.int64],
+        contents: NDArray[np.int64],
         order: NDArray[np.int64],
         texts: tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]],
     ) -> None:
         words, starts, lengths = texts
-        is_copy = _occurrence(digests[order]) > 0
-        once = order[~is_copy]
-        near = once[near_repeats(_gathered(words, starts[once], lengths[once]), lengths[once])]
+        is_copy = _occurrence(contents[order]) > 0
+        distinct = order[~is_copy]
+        gathered = _gather(words, starts[distinct], lengths[distinct])
+        near = distinct[find_near_duplicates(gathered, lengths[distinct])]
         for numbers in (order[is_copy], near):
-            self._found.update(dict.fromkeys(places[numbers].tolist(), "near-duplicate"))
+            self._reasons.update(dict.fromkeys(messages[numbers].tolist(), DropReason.NEAR_DUPLICATE))
 
 
-def _gathered(words: NDArray[np.uint32], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """The words of texts that begin and are as long as said, one text after the other."""
+def _gather(words: NDArray[np.uint32], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """The words of the texts with these starts and lengths, concatenated."""
     parts = [np.empty(0, dtype=np.uint32)]
-    for first in range(0, len(lengths), _BLOCK):  # places take more room than words
+    for first in range(0, len(lengths), _BLOCK):  # in blocks, as the indices take more memory than the words
         sizes = lengths[first : first + _BLOCK]
         before = np.cumsum(sizes) - sizes
-        places = np.repeat(starts[first : first + _BLOCK] - before, sizes) + np.arange(int(sizes.sum()))
-        parts.append(words[places])
+        indices = np.repeat(starts[first : first + _BLOCK] - before, sizes) + np.arange(int(sizes.sum()))
+        parts.append(words[indices])
     return np.concatenate(parts)
 
 
 def _occurrence(digests: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each text how many equal ones came before it."""
+    """For each text the number of equal ones before it."""
     by_text = np.argsort(digests, kind="stable")
     grouped = digests[by_text]
     begins = np.ones(len(grouped), dtype=bool)
@@ -141,6 +138,6 @@ def _occurrence(digests: NDArray[np.int64]) -> NDArray[np.int64]:
     return before
 
 
-def _place(message: Message) -> int:
-    """Which message it is, in 64 bits: two of a million share them once in ten million archives."""
+def _message_hash(message: Message) -> int:
+    """Identifies a message in 64 bits; a collision among a million messages has a chance of 1 in 10 million."""
     return hash((message.platform, message.chat, message.id))

@@ -1,1 +1,1 @@
-"""From archives to a data set on disk: read, cleaned, cut into sessions, split by time."""
+"""Turns the archives into a data set: one conversation after the other, split by time, as text."""

@@ -1,4 +1,4 @@
-"""Double-entry bookkeeping of messages: everything read is kept or dropped for a reason, per source and chat."""
+"""Counts messages per archive and chat: every message that is read is either kept or dropped for a reason."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,17 +6,17 @@ from collections.abc import Iterable
 import msgspec
 
 from training.archives.message import Message
-from training.cleaning.rules import Reason
+from training.cleaning.rules import DropReason
 
 
-class Row(msgspec.Struct):
-    """One chat of one source.
+class ChatCounts(msgspec.Struct):
+    """The messages of one chat in one archive. After a build, `read` is `kept` plus the sum of `dropped`.
 
     Attributes:
         source: number of the archive.
-        chat: id of the chat within its platform.
-        name: what people call it.
-        read: messages read; always `kept` plus the sum of `dropped` once a build is through.
+        chat: id of the chat on its platform.
+        name: name of the chat.
+        read: messages read.
         kept: messages in the data set, the owner's and others'.
         dropped: messages left out, by reason.
     """
@@ -30,37 +30,37 @@ class Row(msgspec.Struct):
 
 
 class Ledger:
-    """The rows of a build, numbered."""
+    """The counts of all chats of a build, as numbered rows."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self._numbers: dict[tuple[int, str, str], int] = {}
+        self.rows: list[ChatCounts] = []
+        self._row_numbers: dict[tuple[int, str, str], int] = {}
 
-    def number(self, source: int, message: Message) -> int:
-        """The row of a message's chat."""
+    def row_number(self, source: int, message: Message) -> int:
+        """The row of the message's chat in archive `source`."""
         key = (source, message.platform, message.chat)
-        number = self._numbers.get(key)
+        number = self._row_numbers.get(key)
         if number is None:
-            number = self._numbers[key] = len(self.rows)
-            self.rows.append(Row(source, message.chat, message.chat_name))
+            number = self._row_numbers[key] = len(self.rows)
+            self.rows.append(ChatCounts(source, message.chat, message.chat_name))
         return number
 
     def keep(self, counts: dict[int, int]) -> None:
-        """Counts messages as kept; `counts` is how many by row number."""
+        """Counts messages as kept; `counts` maps row numbers to numbers of messages."""
         for number, count in counts.items():
             self.rows[number].kept += count
 
-    def drop(self, counts: dict[int, int], reason: Reason) -> None:
-        """Counts messages as dropped; `counts` is how many by row number."""
+    def drop(self, counts: dict[int, int], reason: DropReason) -> None:
+        """Counts messages as dropped; `counts` maps row numbers to numbers of messages."""
         for number, count in counts.items():
             self.rows[number].dropped[reason] += count
 
 
-def total(rows: Iterable[Row]) -> Row:
-    """The sum of rows, as one."""
-    sum_row = Row(-1, "", "")
+def sum_counts(rows: Iterable[ChatCounts]) -> ChatCounts:
+    """The sum of several rows."""
+    total = ChatCounts(-1, "", "")
     for row in rows:
-        sum_row.read += row.read
-        sum_row.kept += row.kept
-        sum_row.dropped.update(row.dropped)
-    return sum_row
+        total.read += row.read
+        total.kept += row.kept
+        total.dropped.update(row.dropped)
+    return total

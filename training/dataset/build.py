@@ -1,7 +1,4 @@
-"""Builds the data set: archives in, data/<persona>/ out. One pass over the archives, then one over their messages.
-
-Puts the parts together; each of them does its one job elsewhere. Prints nothing: progress goes to `Watcher`.
-"""
+"""Builds the data set in data/<persona>/: one pass over the archives, then one over the stored messages."""
 
 import time
 from collections import Counter
@@ -15,311 +12,323 @@ from pathlib import Path
 import msgspec
 
 from doppel.adapters.habits import write_habits
-from doppel.config import Config
+from doppel.config import Config, PrivateKind
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.system.atomic_folder import atomic_folder
 from doppel.transcript import pseudonym
 from training.archives.discovery import Discovery, Reader, discover, installed_readers
-from training.archives.message import Message
-from training.cleaning.rules import Reason
-from training.dataset.accounting import total
-from training.dataset.contact_cap import over_share
-from training.dataset.files import SESSIONS, Session, write_sessions
-from training.dataset.habits import Rhythm
-from training.dataset.intake import Intake, Watcher
-from training.dataset.message_store import Conversation, Records, Spool
-from training.dataset.parents import fetched_source
-from training.dataset.reactions import without_needless
-from training.dataset.report.figures import REPORT, OwnerReport, Report, source_reports
+from training.archives.message import Mark, Message
+from training.cleaning.rules import DropReason
+from training.dataset.accounting import sum_counts
+from training.dataset.contact_cap import sessions_over_cap
+from training.dataset.files import SESSIONS_FILE, Session, write_sessions
+from training.dataset.habits import HabitsCollector
+from training.dataset.intake import BuildProgress, MessageIntake
+from training.dataset.message_store import MessageStore, RecordFile, StoredChat
+from training.dataset.parallel_reader import open_reader
+from training.dataset.parent_fetcher import parents_source
+from training.dataset.report.build_report import REPORT_FILE, OwnerReport, Report, source_reports
+from training.dataset.report.tables import format_reasons
 from training.dataset.sessions import (
-    Line,
-    cut_at_silences,
-    fit_gap,
-    header_of,
+    SessionMessage,
+    build_header,
+    build_turns,
+    drop_header_fields,
+    estimate_gap,
     join_threads,
-    lead_of,
+    lead_message,
+    mark_duplicates,
     session_id,
-    thin_header,
-    turns_of,
-    without_repeats,
+    split_at_silences,
 )
-from training.dataset.splits import Summary, leaks, likeness, split_by_time
-from training.dataset.trimming import broken_at, trimmed
-from training.people.contacts import Contacts, People
-from training.privacy.blocklist import Forgotten
-from training.privacy.names import Names, presidio
+from training.dataset.splits import SessionSummary, content_digest, leaking_sessions, split_by_time
+from training.dataset.trimming import separate_reactions, split_around, trim_repeats
+from training.people.contacts import ContactList, LinkedAccounts
+from training.privacy.blocklist import Blocklist
+from training.privacy.names import NameFinder, presidio_recognizer
 from training.privacy.scrub import Scrubber
 
 
 class _Draft(msgspec.Struct, array_like=True):
-    """A session before its split is known, and how many of its messages belong to which row of the ledger."""
+    """A session before its split is known, and the number of its messages by row of the ledger."""
 
     session: Session
     counts: dict[int, int]
 
 
-def build_dataset(config: Config, watcher: Watcher, readers: Sequence[Reader] | None = None) -> Report:
+def build_dataset(config: Config, progress: BuildProgress, readers: Sequence[Reader] | None = None) -> Report:
     """Reads the configured archives and replaces data/<persona>/.
 
     Args:
-        config: says which archives, who the owner is and where the data goes.
-        watcher: is told how far it is.
-        readers: who can read archives; None for every installed one.
+        config: the configuration.
+        progress: is informed of stages, bytes and messages.
+        readers: the available archive readers; None for all installed ones.
 
     Raises:
-        UserError: an archive is missing, empty, broken or unknown; the owner cannot be told; nothing is left.
+        UserError: an archive is missing, empty, broken or of an unknown format; the owner is unknown; nothing is left.
         DoppelError: the data folder cannot be written.
     """
     started = time.monotonic()
-    found = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
-    with closing(found), atomic_folder(config.data_dir, SESSIONS) as staging:
-        found.sources.extend(fetched_source(config))
-        report = _Build(config, found, watcher, staging).run(installed=readers is None)
+    archives = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
+    with closing(archives), atomic_folder(config.data_dir, SESSIONS_FILE) as staging:
+        archives.sources.extend(parents_source(config.data_dir, config.zone))
+        report = _DatasetBuilder(config, archives, progress, staging).run(uses_installed_readers=readers is None)
         report = msgspec.structs.replace(
             report,
             archive_digest=config.archive_digest,
             data=str(config.data_dir),
             seconds=round(time.monotonic() - started, 2),
         )
-        (staging / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
+        (staging / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
     return report
 
 
 _chat_pseudonym = lru_cache(maxsize=1 << 10)(pseudonym)
 
 
-class _Build:
+class _DatasetBuilder:
     """The state of one build."""
 
-    def __init__(self, config: Config, found: Discovery, watcher: Watcher, staging: Path) -> None:
+    def __init__(self, config: Config, archives: Discovery, progress: BuildProgress, staging: Path) -> None:
         self.config = config
-        self.found = found
-        self.watcher = watcher
+        self.archives = archives
+        self.progress = progress
         self.staging = staging
-        self.rhythm = Rhythm()
-        self.forgotten = Forgotten(config.data_dir)
-        self.people = People(config.people)
-        self.contacts = Contacts(self.people)
-        self.with_whom: dict[str, str] = {}
+        self.habits = HabitsCollector()
+        self.blocklist = Blocklist(config.data_dir)
+        self.accounts = LinkedAccounts(config.people)
+        self.contacts = ContactList(self.accounts)
+        self.contact_of_session: dict[str, str] = {}
         self.gaps: dict[str, float] = {}
         self.scrubber: Scrubber | None = None
         if config.privacy.scrub:
-            names = Names(presidio()) if config.privacy.names else None
+            names = NameFinder(presidio_recognizer()) if config.privacy.names else None
             self.scrubber = Scrubber(staging, config.data_dir, config.privacy.kinds, names)
-        self.intake = Intake(config, self.people, self.scrubber)
+        self.intake = MessageIntake(config, self.accounts, self.scrubber)
         self.ledger, self.owner, self.repeats = self.intake.ledger, self.intake.owner, self.intake.repeats
         self.own_kept = 0
         self.first: datetime | None = None
         self.last: datetime | None = None
 
-    def run(self, *, installed: bool) -> Report:
+    def run(self, *, uses_installed_readers: bool) -> Report:
+        """Builds the data set in the staging folder."""
         staging = self.staging
-        spool = Spool(staging / "messages.tmp")
-        drafts = Records(staging / "sessions.tmp")
+        store = MessageStore(staging / "messages.tmp")
+        drafts = RecordFile(staging / "sessions.tmp")
         try:
-            self.intake.read(self.found.sources, spool, self.watcher, installed=installed)
-            self.intake.require_owner(self.found.sources)
-            self.repeats.settle(self.owner.is_mine)
-            self.watcher.stage(tr("Making sessions"))
-            summaries = [summary for one in spool.conversations() for summary in self._sessions(one, drafts)]
-            spool.close()
-            counts = self._write(staging / SESSIONS, summaries, drafts)
+            self._read_archives(store, uses_installed_readers=uses_installed_readers)
+            self.repeats.resolve(self.owner.is_mine)
+            self.progress.stage(tr("Splitting chats into sessions"))
+            summaries = [summary for chat in store.chats() for summary in self._sessions(chat, drafts)]
+            store.close()
+            sessions_by_split = self._write(staging / SESSIONS_FILE, summaries, drafts)
         finally:
-            spool.close()
+            store.close()
             drafts.close()
             if self.scrubber is not None:
                 self.scrubber.close()
-        write_habits(staging, self.rhythm.habits())
+        write_habits(staging, self.habits.habits())
         self.contacts.write(staging)
-        return self._report(counts)
+        return self._report(sessions_by_split)
 
-    def _sessions(self, conversation: Conversation, drafts: Records) -> Iterator[Summary]:
-        """The sessions of one conversation that hold words of the owner's, put among the drafts."""
-        lines = self._lines(conversation)
-        contact = self._contact(conversation)
-        if self._is_forgotten(conversation, contact):
-            self._drop(lines, "forgotten")
+    def _read_archives(self, store: MessageStore, *, uses_installed_readers: bool) -> None:
+        config, sources = self.config, self.archives.sources
+        kinds = frozenset(config.privacy.kinds) if self.scrubber is not None else frozenset[PrivateKind]()
+        reader = open_reader(
+            config.archives, config.root, config.zone, kinds, uses_installed_readers=uses_installed_readers
+        )
+        with closing(reader):
+            self.intake.read(sources, reader, store, self.progress)
+        self.intake.require_owner(sources)
+
+    def _sessions(self, chat: StoredChat, drafts: RecordFile) -> Iterator[SessionSummary]:
+        """Writes the sessions of a chat that contain messages of the owner's to `drafts`."""
+        messages = self._messages(chat)
+        contact = self._contact(chat)
+        if self._is_forgotten_chat(chat, contact):
+            self._drop(messages, DropReason.FORGOTTEN)
             return
-        if conversation.is_public:
-            sessions = self._threads(conversation)
+        if chat.is_public:
+            sessions = self._threads(chat)
         else:
-            gap = fit_gap(conversation.times())
-            self.gaps[f"{conversation.platform}:{conversation.chat}"] = round(gap, 1)
-            sessions = cut_at_silences(lines, gap)
+            gap = estimate_gap(chat.times())
+            self.gaps[f"{chat.platform}:{chat.chat}"] = round(gap, 1)
+            sessions = split_at_silences(messages, gap)
         for session in sessions:
-            said, needless = without_needless(session)
+            kept, needless = separate_reactions(session)
             if needless:
-                self._drop(needless, "reaction")
-            for part in self._parts(said):
-                if not conversation.is_public:
-                    self.rhythm.listen(part)
+                self._drop(needless, DropReason.REACTION)
+            for part in self._trimmed_parts(kept):
+                if not chat.is_public:
+                    self.habits.add(part)
                 yield self._draft(part, contact, drafts)
 
-    def _parts(self, session: list[Line]) -> Iterator[list[Line]]:
-        """What of a session is to be learned from; the rest is dropped."""
+    def _trimmed_parts(self, session: list[SessionMessage]) -> Iterator[list[SessionMessage]]:
+        """The parts of a session to learn from; drops the rest."""
         for stretch in self._stretches(session):
             part = stretch
-            if self.repeats.found:
-                part, gone = trimmed(stretch, lambda line: self.repeats.verdict(line.message))
-                for line, reason in gone:
-                    self._drop([line], reason)
-            if any(line.is_mine for line in part):
+            if self.repeats.has_repeats:
+                part, dropped = trim_repeats(stretch, lambda item: self.repeats.reason_for(item.message))
+                for item, reason in dropped:
+                    self._drop([item], reason)
+            if any(item.is_mine for item in part):
                 yield part
             else:
-                self._drop(part, "no turn of yours")
+                self._drop(part, DropReason.NO_OWN_MESSAGE)
 
-    def _stretches(self, session: list[Line]) -> Iterator[list[Line]]:
-        """The session, or what the messages of those who are forgotten leave of it."""
-        ids = {line.message.id for line in session if self._is_of_forgotten(line)}
+    def _stretches(self, session: list[SessionMessage]) -> Iterator[list[SessionMessage]]:
+        """The session, or the stretches between messages of forgotten people."""
+        ids = {item.message.id for item in session if self._is_forgotten_sender(item)}
         if not ids:
             yield session
             return
-        stretches = broken_at(
+        stretches = split_around(
             session,
-            lambda line: line.message.id in ids or (line.is_mine and line.message.reply_to in ids),
-            lambda line: line.is_mine,
+            lambda item: item.message.id in ids or (item.is_mine and item.message.reply_to in ids),
+            lambda item: item.is_mine,
         )
         done = 0
-        for start, stop in stretches:
-            self._drop(session[done:start], "forgotten")
-            yield session[start:stop]
-            done = stop
-        self._drop(session[done:], "forgotten")
+        for start, end in stretches:
+            self._drop(session[done:start], DropReason.FORGOTTEN)
+            yield session[start:end]
+            done = end
+        self._drop(session[done:], DropReason.FORGOTTEN)
 
-    def _is_forgotten(self, conversation: Conversation, contact: str | None) -> bool:
-        """Whether a conversation is with somebody who is forgotten, who may never have written in it."""
-        platform, chat = conversation.platform, conversation.chat
-        if not conversation.is_of_two:
-            return False  # a group or a feed has other people in it, though only one of them may have written
-        if self.forgotten.covers(platform, chat, "chat"):
+    def _is_forgotten_chat(self, chat: StoredChat, contact: str | None) -> bool:
+        """Whether this is a direct chat with a forgotten person, who may never have written in it."""
+        if not chat.is_direct:
+            return False
+        if self.blocklist.contains(chat.platform, chat.chat, "chat"):
             return True
         if contact is not None:
-            return self.forgotten.covers(platform, contact)
-        return len(conversation.accounts) < 2 and self.forgotten.covers(platform, chat)
+            return self.blocklist.contains(chat.platform, contact)
+        return len(chat.accounts) < 2 and self.blocklist.contains(chat.platform, chat.chat)
 
-    def _is_of_forgotten(self, line: Line) -> bool:
-        return not line.is_mine and self.forgotten.covers(line.message.platform, line.message.sender)
+    def _is_forgotten_sender(self, item: SessionMessage) -> bool:
+        return not item.is_mine and self.blocklist.contains(item.message.platform, item.message.sender)
 
-    def _drop(self, lines: Iterable[Line], reason: Reason) -> None:
-        self.ledger.drop(self._counts(lines), reason)
+    def _drop(self, messages: Iterable[SessionMessage], reason: DropReason) -> None:
+        self.ledger.drop(self._counts(messages), reason)
 
-    def _counts(self, lines: Iterable[Line]) -> dict[int, int]:
+    def _counts(self, messages: Iterable[SessionMessage]) -> dict[int, int]:
         counts: dict[int, int] = {}
-        for line in lines:
-            number = self.ledger.number(line.source, line.message)
+        for item in messages:
+            number = self.ledger.row_number(item.source, item.message)
             counts[number] = counts.get(number, 0) + 1
         return counts
 
-    def _threads(self, conversation: Conversation) -> Iterator[list[Line]]:
-        for thread in join_threads(self._numbered(conversation), conversation.answered):
-            yield [self._line(conversation.source(number), conversation.message(number)) for number in thread]
+    def _threads(self, chat: StoredChat) -> Iterator[list[SessionMessage]]:
+        for thread in join_threads(self._numbered_messages(chat), chat.answered):
+            yield [self._session_message(chat.source(number), chat.message(number)) for number in thread]
 
-    def _lines(self, conversation: Conversation) -> Iterator[Line]:
-        return map(itemgetter(1), self._numbered(conversation))
+    def _messages(self, chat: StoredChat) -> Iterator[SessionMessage]:
+        return map(itemgetter(1), self._numbered_messages(chat))
 
-    def _line(self, source: int, message: Message) -> Line:
-        return Line(source, message, self.owner.is_mine(message.platform, message.sender, message.is_owner))
+    def _session_message(self, source: int, message: Message) -> SessionMessage:
+        return SessionMessage(source, message, self.owner.is_mine(message.platform, message.sender, message.is_owner))
 
-    def _numbered(self, conversation: Conversation) -> Iterator[tuple[int, Line]]:
-        """The messages of a conversation, each once, with their numbers in it."""
-        for is_repeat, number, message in without_repeats(conversation.numbered()):
-            source = conversation.source(number)
-            if is_repeat:
-                self.ledger.drop({self.ledger.number(source, message): 1}, "duplicate")
+    def _numbered_messages(self, chat: StoredChat) -> Iterator[tuple[int, SessionMessage]]:
+        """The messages of a chat with their numbers; drops duplicates and reactions of others."""
+        for is_duplicate, number, message in mark_duplicates(chat.numbered()):
+            source = chat.source(number)
+            if is_duplicate:
+                self.ledger.drop({self.ledger.row_number(source, message): 1}, DropReason.DUPLICATE)
             else:
-                line = self._line(source, message)
-                if message.mark == "reaction" and not line.is_mine:
-                    self._drop([line], "reaction")
+                item = self._session_message(source, message)
+                if message.mark == Mark.REACTION and not item.is_mine:
+                    self._drop([item], DropReason.REACTION)
                 else:
-                    yield number, line
+                    yield number, item
 
-    def _contact(self, conversation: Conversation) -> str | None:
-        """The other account of a conversation of two."""
-        if conversation.is_public:
+    def _contact(self, chat: StoredChat) -> str | None:
+        """The other account of a chat between two."""
+        if chat.is_public:
             return None
-        others = [
-            account for account in conversation.accounts if (conversation.platform, account) not in self.owner.accounts
-        ]
+        others = [account for account in chat.accounts if (chat.platform, account) not in self.owner.accounts]
         return others[0] if len(others) == 1 else None
 
-    def _draft(self, lines: list[Line], contact: str | None, drafts: Records) -> Summary:
-        first, last = lead_of(lines).message, lines[-1].message
-        name = session_id(first)
-        header = header_of(lines, self.config.zone, contact, self.people.pseudonym)
-        others = [line.message for line in lines if not line.is_mine]
-        for one in dict.fromkeys((other.platform, other.sender, other.sender_name) for other in others):
-            self.contacts.saw(*one)
+    def _draft(self, messages: list[SessionMessage], contact: str | None, drafts: RecordFile) -> SessionSummary:
+        first, last = lead_message(messages).message, messages[-1].message
+        identifier = session_id(first)
+        header = build_header(messages, self.config.zone, contact, self.accounts.pseudonym)
+        others = [item.message for item in messages if not item.is_mine]
+        for account in dict.fromkeys((other.platform, other.sender, other.sender_name) for other in others):
+            self.contacts.add(*account)
         if contact is not None and header.contact is not None:
-            self.contacts.saw(first.platform, contact, "", first.chat)
-            self.with_whom[name] = header.contact
+            self.contacts.add(first.platform, contact, "", first.chat)
+            self.contact_of_session[identifier] = header.contact
         session = Session(
-            id=name,
+            id=identifier,
             split="train",
             chat=_chat_pseudonym(first.platform, first.chat),
             started_at=first.sent_at,
-            header=thin_header(header, name),
-            turns=turns_of(lines, self.people.pseudonym),
+            header=drop_header_fields(header, identifier),
+            turns=build_turns(messages, self.accounts.pseudonym),
             kind=header.kind,
         )
         position = drafts.position
-        return Summary(
+        return SessionSummary(
             ended_at=last.sent_at.timestamp(),
-            id=name,
-            mine=sum(line.is_mine for line in lines),
-            likeness=likeness(session.turns),
+            id=identifier,
+            own_messages=sum(item.is_mine for item in messages),
+            content_digest=content_digest(session.turns),
             position=position,
-            length=drafts.add(_Draft(session, self._counts(lines))),
+            length=drafts.add(_Draft(session, self._counts(messages))),
         )
 
-    def _write(self, path: Path, summaries: list[Summary], drafts: Records) -> dict[str, int]:
-        """Splits, drops what would leak into the test, writes the rest; returns sessions by split."""
+    def _write(self, path: Path, summaries: list[SessionSummary], drafts: RecordFile) -> dict[str, int]:
+        """Assigns the splits, drops sessions over the contact cap or also in the test split, writes the others.
+
+        Returns:
+            The number of sessions by split.
+        """
         decode = msgspec.msgpack.Decoder(_Draft).decode
-        too_many = over_share(summaries, self.with_whom, self.config.cleaning.max_contact_share)
+        over_cap = sessions_over_cap(summaries, self.contact_of_session, self.config.cleaning.max_contact_share)
         for summary in summaries:
-            if summary.id in too_many:
-                self.ledger.drop(decode(drafts.read(summary.position, summary.length)).counts, "contact cap")
-        splits = split_by_time(summary for summary in summaries if summary.id not in too_many)
-        leaking = leaks(splits)
+            if summary.id in over_cap:
+                draft = decode(drafts.read(summary.position, summary.length))
+                self.ledger.drop(draft.counts, DropReason.CONTACT_CAP)
+        splits = split_by_time(summary for summary in summaries if summary.id not in over_cap)
+        leaking = leaking_sessions(splits)
         sessions: Counter[str] = Counter({"train": 0, "validation": 0, "test": 0})
 
-        def kept() -> Iterator[Session]:
+        def kept_sessions() -> Iterator[Session]:
             for split, summary in splits:
                 draft = decode(drafts.read(summary.position, summary.length))
                 if summary.id in leaking:
-                    self.ledger.drop(draft.counts, "also in test")
+                    self.ledger.drop(draft.counts, DropReason.IN_TEST)
                     continue
                 self.ledger.keep(draft.counts)
                 sessions[split] += 1
-                self.own_kept += summary.mine
-                self._stretch(draft.session.started_at, summary.ended_at)
+                self.own_kept += summary.own_messages
+                self._extend_time_span(draft.session.started_at, summary.ended_at)
                 yield msgspec.structs.replace(draft.session, split=split)
 
-        if not write_sessions(path, kept()):
-            dropped = total(self.ledger.rows).dropped
-            reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
-            raise UserError(tr("nothing of yours is left to learn from; dropped: {reasons}", reasons=reasons))
+        if not write_sessions(path, kept_sessions()):
+            reasons = format_reasons(dict(sum_counts(self.ledger.rows).dropped))
+            raise UserError(tr("no messages of yours are left to learn from; dropped: {reasons}", reasons=reasons))
         return dict(sessions)
 
-    def _stretch(self, started_at: datetime, ended_at: float) -> None:
+    def _extend_time_span(self, started_at: datetime, ended_at: float) -> None:
         end = datetime.fromtimestamp(ended_at, UTC)
         self.first = min(self.first or started_at, started_at)
         self.last = max(self.last or end, end)
 
-    def _report(self, sessions: dict[str, int]) -> Report:
-        sums = total(self.ledger.rows)
-        unread = self.found.unread()
+    def _report(self, sessions_by_split: dict[str, int]) -> Report:
+        total = sum_counts(self.ledger.rows)
+        unread = self.archives.unread()
         return Report(
-            read=sums.read,
-            kept=sums.kept,
-            dropped=dict(sums.dropped),
-            bad=sum(source.tree.bad_count for source in self.found.sources),
-            sources=source_reports(self.found.sources, self.ledger.rows),
-            unknown=unread.files,
+            read=total.read,
+            kept=total.kept,
+            dropped=dict(total.dropped),
+            bad=sum(source.tree.bad_count for source in self.archives.sources),
+            sources=source_reports(self.archives.sources, self.ledger.rows),
+            unknown_files=unread.files,
             unknown_count=unread.count,
-            beside=unread.attachments,
-            absent=self.owner.absent,
-            sessions=sessions,
+            attachment_count=unread.attachments,
+            archives_without_owner=self.owner.absent,
+            sessions=sessions_by_split,
             gaps=self.gaps,
             scrubbed=dict(self.scrubber.counts) if self.scrubber is not None else {},
             owner=OwnerReport(

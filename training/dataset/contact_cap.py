@@ -1,39 +1,38 @@
-"""That one contact does not fill the data set: which sessions with a contact go when there are too many of them.
+"""Limits the share of one contact, so that no single conversation dominates the data set.
 
-Counted are the owner's messages in conversations of two; groups and posts belong to no contact. The limit is a share
-of all of the owner's messages before anything goes, so it never takes more than the rest of that share, however few
-messages there are with others.
+Only the owner's messages in direct chats are counted; groups and posts belong to no contact. The limit is a share of
+all of the owner's messages before any are left out.
 """
 
 from collections.abc import Mapping, Sequence
 
-from training.dataset.splits import Summary
+from training.dataset.splits import SessionSummary
 
-FEWEST = 5
-"""Contacts from which there is something to balance."""
+MIN_CONTACTS = 5
+"""With fewer contacts, nothing is limited."""
 
 
-def over_share(sessions: Sequence[Summary], contacts: Mapping[str, str], share: float) -> set[str]:
-    """Ids of the sessions to leave out: the oldest with every contact who has more than the share.
+def sessions_over_cap(sessions: Sequence[SessionSummary], contacts: Mapping[str, str], share: float) -> set[str]:
+    """Ids of the sessions to leave out: the oldest with every contact who exceeds the share.
 
     Args:
-        sessions: all of them.
-        contacts: whom a session is with, by its id; the others are with nobody in particular.
-        share: of the owner's messages, that one contact may have.
+        sessions: all sessions.
+        contacts: contact of each session in a direct chat, by session id.
+        share: largest share of the owner's messages that may go to one contact.
     """
-    with_contact: dict[str, list[Summary]] = {}
+    by_contact: dict[str, list[SessionSummary]] = {}
     for session in sessions:
         if (contact := contacts.get(session.id)) is not None:
-            with_contact.setdefault(contact, []).append(session)
-    if len(with_contact) < FEWEST:
+            by_contact.setdefault(contact, []).append(session)
+    if len(by_contact) < MIN_CONTACTS:
         return set()
-    limit = share * sum(session.mine for session in sessions)
-    gone: set[str] = set()
-    for theirs in with_contact.values():
-        left = sum(session.mine for session in theirs)
-        for session in sorted(theirs, key=lambda one: (one.ended_at, one.id))[:-1]:
+    limit = share * sum(session.own_messages for session in sessions)
+    dropped: set[str] = set()
+    for contact_sessions in by_contact.values():
+        left = sum(session.own_messages for session in contact_sessions)
+        for session in sorted(contact_sessions, key=lambda session: (session.ended_at, session.id))[:-1]:
             if left <= limit:
                 break
-            gone.add(session.id)
-            left -= session.mine
-    return gone
+            dropped.add(session.id)
+            left -= session.own_messages
+    return dropped

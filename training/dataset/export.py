@@ -1,13 +1,11 @@
-"""The data set as files for other trainers: Alpaca, ShareGPT, OpenAI messages, or plain transcripts.
+"""Exports the data set for other trainers: Alpaca, ShareGPT, OpenAI messages, or plain transcripts.
 
-Every record says its category (`original`, `reply`, `quote` or `dialogue`) and its split. Only `transcript` keeps what
-the formats of others cannot say: where one message of a burst ends and the next begins. Knows no archive and no model.
+Every record has its category (`original`, `reply`, `quote` or `dialogue`) and its split. Only `transcript` preserves
+where one message of a burst ends and the next begins.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -16,24 +14,25 @@ import msgspec
 
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.system.atomic_file import open_atomically
 from doppel.system.write_errors import translate_write_errors
 from doppel.transcript import Header, render
 from training.dataset.files import Session, read_sessions
 
 CATEGORIES = {"post": "original", "reply": "reply", "quote": "quote", "dm": "dialogue", "group": "dialogue"}
-"""Category of a session by the kind in its header."""
+"""Category of a session by its kind."""
 
 UNKNOWN = "unknown"
-"""Category of a session that does not say its kind and whose chat holds several categories."""
+"""Category of a session of unknown kind whose chat contains several categories."""
 
-ROUNDS = 8
-"""Earlier exchanges that an Alpaca record carries along as `history`."""
+HISTORY_LENGTH = 8
+"""Earlier exchanges in the `history` of an Alpaca record."""
 
 Record = dict[str, Any]
 
 
-class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """What was written: the file, its format, and its records, in all and by category."""
+class ExportResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What was written: the file, its format, and the number of records in total and by category."""
 
     path: str
     format: str
@@ -41,54 +40,62 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     categories: dict[str, int]
 
 
-def export_dataset(folder: Path, form: str, path: Path) -> Exported:
-    """Writes a data set in another trainer's format; the file appears whole or not at all.
+def export_dataset(folder: Path, format_name: str, path: Path) -> ExportResult:
+    """Writes a data set in another trainer's format, atomically.
 
-    A name that ends in .json gets one array, any other name one record a line.
+    A file whose name ends in .json contains one array, any other file one record per line.
 
     Args:
         folder: the data set.
-        form: one of `FORMATS`.
-        path: the file; an older one is replaced.
+        format_name: one of `FORMATS`.
+        path: the file to write or replace.
 
     Raises:
-        UserError: no such format, no data set, or a path that is a folder or within the data set.
+        UserError: unknown format, no data set, or the path is a folder or inside the data set.
         DoppelError: the file cannot be written.
     """
-    check_target(folder, form, path)
+    check_target(folder, format_name, path)
     categories = _Categories(folder)
     counts: Counter[str] = Counter()
-    with translate_write_errors(path), _appearing(path) as file:
-        _write(file, _records(folder, FORMATS[form], categories, counts), is_array=path.suffix.lower() == ".json")
-    return Exported(path=str(path), format=form, records=counts.total(), categories=dict(counts))
+    with translate_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with open_atomically(path) as file:
+        _write(
+            file, _records(folder, FORMATS[format_name], categories, counts), is_array=path.suffix.lower() == ".json"
+        )
+    return ExportResult(path=str(path), format=format_name, records=counts.total(), categories=dict(counts))
 
 
-def check_target(folder: Path, form: str, path: Path) -> None:
-    """Raises UserError for an unknown format, and for a path that cannot take the file; nothing is read or written."""
-    if form not in FORMATS:
-        raise UserError(tr("--export {format}: no such format; there are {formats}", format=form, formats=_listed()))
+def check_target(folder: Path, format_name: str, path: Path) -> None:
+    """Raises UserError for an unknown format, or a path that cannot be written. Reads and writes nothing."""
+    if format_name not in FORMATS:
+        raise UserError(
+            tr(
+                "--export {format}: unknown format; available: {formats}",
+                format=format_name,
+                formats=", ".join(FORMATS),
+            )
+        )
     if path.is_dir():
-        raise UserError(tr("--export: {path} is a folder; name a file", path=path))
+        raise UserError(tr("--export: {path} is a folder; give the name of a file", path=path))
     if folder.resolve() in path.resolve().parents:
-        raise UserError(tr("--export: {path} lies in the data set, which every build replaces", path=path))
-
-
-def _listed() -> str:
-    return ", ".join(FORMATS)
+        raise UserError(
+            tr("--export: {path} is inside the data set, which every build replaces; choose another folder", path=path)
+        )
 
 
 def _records(
-    folder: Path, record: Callable[[Session], Iterator[Record]], categories: "_Categories", counts: Counter[str]
+    folder: Path, to_records: Callable[[Session], Iterator[Record]], categories: "_Categories", counts: Counter[str]
 ) -> Iterator[Record]:
     for session in read_sessions(folder):
         category = categories.of(session)
-        for one in record(session):
+        for record in to_records(session):
             counts[category] += 1
-            yield {**one, "category": category, "split": session.split, "id": session.id}
+            yield {**record, "category": category, "split": session.split, "id": session.id}
 
 
 class _Categories:
-    """Tells a session's category, also in older data sets where the header lost its kind: then by the chat's others."""
+    """The categories of sessions. A session of an earlier version may lack its kind; then its chat decides."""
 
     def __init__(self, folder: Path) -> None:
         self._of_chat: dict[str, str] = {}
@@ -98,68 +105,68 @@ class _Categories:
                 self._of_chat[session.chat] = UNKNOWN
 
     def of(self, session: Session) -> str:
-        """One of `CATEGORIES`, or `UNKNOWN`."""
+        """One of the values of `CATEGORIES`, or `UNKNOWN`."""
         if (category := _category(session) or self._of_chat.get(session.chat)) is not None:
             return category
         return "dialogue" if any(not turn.is_mine for turn in session.turns) else UNKNOWN
 
 
 def _category(session: Session) -> str | None:
-    """What the session itself says; nothing where it was built by an earlier version and its header was thinned."""
+    """The category by the session's own kind; None in data sets of earlier versions that lack it."""
     return CATEGORIES.get(session.kind or session.header.kind or "")
 
 
 def _exchanges(session: Session) -> Iterator[tuple[str, str]]:
-    """What was said to the persona since it last spoke, which may be nothing, and what it answered."""
-    named = len({turn.speaker for turn in session.turns if not turn.is_mine}) > 1
-    heard: list[str] = []
+    """(prompt, reply) for every turn of the persona; the prompt is empty where it speaks first."""
+    has_several_speakers = len({turn.speaker for turn in session.turns if not turn.is_mine}) > 1
+    prompt: list[str] = []
     for turn in session.turns:
         text = "\n".join(turn.bubbles)
         if turn.is_mine:
-            yield "\n".join(heard), text
-            heard = []
+            yield "\n".join(prompt), text
+            prompt = []
         else:
-            heard.append(f"{turn.speaker}: {text}" if named else text)
+            prompt.append(f"{turn.speaker}: {text}" if has_several_speakers else text)
 
 
-def _situation(header: Header) -> str | None:
-    """The header line; None for a header that lost all its fields."""
+def _system_prompt(header: Header) -> str | None:
+    """The header line; None for an empty header."""
     return None if header == Header() else header.render()
 
 
 def _alpaca(session: Session) -> Iterator[Record]:
-    """One record for each turn of the persona's. What nobody answered any more is not in it."""
+    """One record per turn of the persona, without messages that it did not reply to."""
     history: list[tuple[str, str]] = []
-    for asked, answered in _exchanges(session):
-        record: Record = {"instruction": asked, "input": "", "output": answered}
-        if (situation := _situation(session.header)) is not None:
-            record["system"] = situation
+    for prompt, reply in _exchanges(session):
+        record: Record = {"instruction": prompt, "input": "", "output": reply}
+        if (system_prompt := _system_prompt(session.header)) is not None:
+            record["system"] = system_prompt
         yield {**record, "history": [list(pair) for pair in history]}
-        history = [*history, (asked, answered)][-ROUNDS:]
+        history = [*history, (prompt, reply)][-HISTORY_LENGTH:]
 
 
 def _sharegpt(session: Session) -> Iterator[Record]:
-    """One record a session; a person and the persona take turns, the person's may be empty where it spoke first."""
-    said = []
-    for asked, answered in _exchanges(session):
-        said += [{"from": "human", "value": asked}, {"from": "gpt", "value": answered}]
-    situation = _situation(session.header)
-    yield {"conversations": said, **({} if situation is None else {"system": situation})}
+    """One record per session. Human and persona alternate; the human's value is empty if the persona speaks first."""
+    conversation = []
+    for prompt, reply in _exchanges(session):
+        conversation += [{"from": "human", "value": prompt}, {"from": "gpt", "value": reply}]
+    system_prompt = _system_prompt(session.header)
+    yield {"conversations": conversation, **({} if system_prompt is None else {"system": system_prompt})}
 
 
 def _openai(session: Session) -> Iterator[Record]:
-    """One record a session. Where the persona speaks first no user's message stands before its own."""
-    situation = _situation(session.header)
-    said = [] if situation is None else [{"role": "system", "content": situation}]
-    for asked, answered in _exchanges(session):
-        if asked:
-            said.append({"role": "user", "content": asked})
-        said.append({"role": "assistant", "content": answered})
-    yield {"messages": said}
+    """One record per session. Where the persona speaks first there is no user message."""
+    system_prompt = _system_prompt(session.header)
+    messages = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+    for prompt, reply in _exchanges(session):
+        if prompt:
+            messages.append({"role": "user", "content": prompt})
+        messages.append({"role": "assistant", "content": reply})
+    yield {"messages": messages}
 
 
 def _transcript(session: Session) -> Iterator[Record]:
-    """One record a session: its text as doppel's own trainer sees it."""
+    """One record per session: its text as this project's own trainer sees it."""
     yield {"text": render(session.header, session.turns)}
 
 
@@ -169,7 +176,7 @@ FORMATS: dict[str, Callable[[Session], Iterator[Record]]] = {
     "openai": _openai,
     "transcript": _transcript,
 }
-"""How a session becomes records, by the name of the format."""
+"""How a session becomes records, by name of the format."""
 
 
 def _write(file: IO[bytes], records: Iterator[Record], *, is_array: bool) -> None:
@@ -184,18 +191,3 @@ def _write(file: IO[bytes], records: Iterator[Record], *, is_array: bool) -> Non
     for record in records:
         file.write(b",\n" + encode(record))
     file.write(b"\n]\n")
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name when the block has ended well, and is gone when it has not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with staging.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)

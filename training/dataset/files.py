@@ -1,7 +1,7 @@
 """The data set on disk: data/<persona>/ with sessions.jsonl, habits.json and report.json.
 
-`doppel build` writes it, `doppel train` reads it. Sessions are kept as text, so that the same data set
-serves every base model; they become tokens only in the trainer. Knows no export format and no model.
+`doppel build` writes it, `doppel train` reads it. Sessions are stored as text, so that the same data set works with
+every base model.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.transcript import Header, Turn
 
-SESSIONS = "sessions.jsonl"
+SESSIONS_FILE = "sessions.jsonl"
 Split = Literal["train", "validation", "test"]
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """One conversation without a long silence, or one post, ready for the transcript.
+    """One conversation without a long silence, or one thread of posts, ready for the transcript.
 
     Attributes:
-        id: stable across builds: digest of platform, chat and first message.
-        split: by time and whole thread.
-        chat: pseudonym of the chat, for per-chat figures.
-        started_at: time of the first bubble, UTC.
-        header: as the model sees it (fields already dropped for some sessions).
+        id: digest of platform, chat and first message; stable across builds.
+        split: assigned by time, to whole sessions.
+        chat: pseudonym of the chat.
+        started_at: time of the first message, UTC.
+        header: as the model sees it; some sessions lack fields (`drop_header_fields`).
         turns: never empty; at least one is the persona's.
-        kind: what sort of conversation it is, also where the header lost that; None in data sets of earlier versions.
+        kind: the kind of conversation, also where the header lacks it; None in data sets of earlier versions.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_sessions(path: Path, sessions: Iterable[Session]) -> int:
-    """Writes one session a line and returns how many."""
+    """Writes one session per line; returns the number of sessions."""
     encoder = msgspec.json.Encoder()
     count = 0
     with path.open("wb") as file:
@@ -59,9 +59,9 @@ def write_sessions(path: Path, sessions: Iterable[Session]) -> int:
 
 
 def read_sessions(folder: Path) -> Iterator[Session]:
-    """The sessions of a data folder. Raises UserError when it was never built or a line is damaged."""
+    """The sessions of a data folder. Raises UserError if there is no data set or a line is damaged."""
     decoder = msgspec.json.Decoder(Session)
-    path = folder / SESSIONS
+    path = folder / SESSIONS_FILE
     if not path.is_file():
         raise UserError(tr("{path}: no data set yet; run `doppel build` first", path=folder))
     with path.open("rb") as file:
@@ -75,17 +75,17 @@ def read_sessions(folder: Path) -> Iterator[Session]:
 
 
 def check_archives(config: Config) -> None:
-    """Raises UserError for a data set that was made from other archives than config.yaml names now."""
+    """Raises UserError if the data set was built from other archives than config.yaml names now."""
     if dataset_archive_digest(config) not in (None, config.archive_digest):
         raise UserError(
             tr(
-                "{path}: made from other archives than config.yaml names now; run `doppel build` first",
+                "{path}: was built from other archives than config.yaml names now; run `doppel build` first",
                 path=config.data_dir,
             )
         )
 
 
 def dataset_digest(folder: Path) -> str:
-    """SHA-256 of sessions.jsonl: which data an adapter was trained on."""
-    with (folder / SESSIONS).open("rb") as file:
+    """SHA-256 of sessions.jsonl, which identifies the data that an adapter was trained on."""
+    with (folder / SESSIONS_FILE).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The owner's rhythm, measured: how fast the bubbles of a burst follow one another, and how many there are."""
+"""Measures the owner's habits: how many bubbles a turn has, and how fast they follow one another."""
 
 from array import array
 from collections.abc import Sequence
@@ -8,11 +8,12 @@ from statistics import median, quantiles
 import msgspec
 
 from doppel.adapters.habits import Habits
-from training.dataset.sessions import Line
+from training.archives.message import Mark
+from training.dataset.sessions import SessionMessage
 
 
-class Rhythm:
-    """Takes sessions of conversations, gives habits."""
+class HabitsCollector:
+    """Collects sessions with `add`, then computes the habits."""
 
     def __init__(self) -> None:
         self._gaps = array("d")
@@ -20,14 +21,14 @@ class Rhythm:
         self._bubbles = 0
         self._turns = 0
 
-    def listen(self, lines: Sequence[Line]) -> None:
-        """Measures one session. Posts are no conversation: leave them out. A reaction has no time of its own."""
-        lines = [line for line in lines if line.message.mark != "reaction"]
-        if not lines:
+    def add(self, session: Sequence[SessionMessage]) -> None:
+        """Measures one session of a conversation, not of public posts. Reactions are skipped: they have no own time."""
+        messages = [message for message in session if message.message.mark != Mark.REACTION]
+        if not messages:
             return
-        self._bubbles += sum(line.is_mine for line in lines)
-        self._turns += lines[0].is_mine
-        for before, after in pairwise(lines):
+        self._bubbles += sum(message.is_mine for message in messages)
+        self._turns += messages[0].is_mine
+        for before, after in pairwise(messages):
             if not after.is_mine:
                 continue
             if not before.is_mine:
@@ -38,7 +39,7 @@ class Rhythm:
             self._seconds_per_character.append(gap / len(after.message.text))
 
     def habits(self) -> Habits:
-        """The habits; defaults where there was too little, or no time finer than a minute, to measure."""
+        """The habits; defaults where there are too few messages, or times are only precise to the minute."""
         habits = Habits()
         if self._turns:
             habits = msgspec.structs.replace(habits, bubbles_per_turn=round(self._bubbles / self._turns, 3))

@@ -1,158 +1,159 @@
-"""The pass over the archives: every message is counted, cleaned, and spooled or dropped. Makes no sessions."""
+"""The pass over the archives: counts, cleans and scrubs every message, and stores or drops it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from itertools import islice
 from typing import Protocol
 
 import msgspec
 
-from doppel.config import Config, PrivateKind
+from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
 from training.archives.discovery import Source
-from training.archives.message import Message
-from training.cleaning.repeats import Repeats
-from training.cleaning.rules import Reason, drop_reason
-from training.dataset.accounting import Ledger, Row, total
-from training.dataset.message_store import Conversation, Spool
-from training.dataset.parallel_reader import Prepared, preparing
-from training.people.contacts import People
-from training.people.other_owners import Whose
-from training.people.owner import Owner, Writer
-from training.privacy.scrub import Exclusion, Scrubber
+from training.archives.message import Mark, Message
+from training.cleaning.repeats import RepeatDetector
+from training.cleaning.rules import DropReason, drop_reason
+from training.dataset.accounting import ChatCounts, Ledger, sum_counts
+from training.dataset.message_store import MessageStore, StoredChat
+from training.dataset.parallel_reader import CleanedMessage, MessageReader
+from training.people.contacts import LinkedAccounts
+from training.people.other_owners import OtherOwners
+from training.people.owner import Author, OwnerAccounts
+from training.privacy.exclusion import ExclusionFilter
+from training.privacy.scrub import Scrubber
 
-STEP = 2000
-"""Messages between two signs of life."""
+PROGRESS_INTERVAL = 2000
+"""Messages between two progress reports."""
 
-_MOST_VOICES = 1 << 16
-"""Voices that are remembered at a time: an archive may have as many chats as messages."""
+_MAX_CHAT_AUTHORS = 1 << 16
+"""Size of the cache of `_ChatAuthor`: an archive may have as many chats as messages."""
 
 
-class Watcher(Protocol):
-    """Who is told how far the build is."""
+class BuildProgress(Protocol):
+    """Receives the progress of a build."""
 
     def stage(self, text: str) -> None:
-        """What is being done from now on."""
+        """A stage begins."""
         ...
 
-    def grew(self, size: int) -> None:
-        """So many bytes more are to be read."""
+    def add_bytes_total(self, size: int) -> None:
+        """More bytes are to be read."""
         ...
 
-    def read(self, size: int) -> None:
-        """So many bytes were read."""
+    def add_bytes_read(self, size: int) -> None:
+        """More bytes were read."""
         ...
 
-    def messages(self, count: int) -> None:
-        """So many messages more came of them."""
+    def add_messages(self, count: int) -> None:
+        """More messages were read."""
         ...
 
 
-class _Voice(msgspec.Struct, gc=False):
-    """Somebody in some chat: their messages are counted in the same places, and go to the same one."""
+class _ChatAuthor(msgspec.Struct, gc=False):
+    """Where messages with the same chat, author, kind and mark are counted and stored."""
 
-    row: Row
-    writer: Writer
-    conversation: Conversation | None = None
+    counts: ChatCounts
+    author: Author
+    chat: StoredChat | None = None
 
 
-class Intake:
-    """What is known of all messages once they are read.
+class MessageIntake:
+    """Reads the archives and collects what is known about all messages.
 
     Args:
         config: says who the owner is, and what to leave out.
-        people: who is who.
+        accounts: accounts that belong to one person.
         scrubber: replaces secrets; None leaves them.
     """
 
-    def __init__(self, config: Config, people: People, scrubber: Scrubber | None) -> None:
+    def __init__(self, config: Config, accounts: LinkedAccounts, scrubber: Scrubber | None) -> None:
         self.ledger = Ledger()
-        self.owner = Owner(config.persona.me)
-        self.repeats = Repeats(config.cleaning)
-        self._config = config
-        self._people = people
-        self._whose = Whose(people)
-        self._exclusion = Exclusion(config.exclude, config.zone)
+        self.owner = OwnerAccounts(config.persona.me)
+        self.repeats = RepeatDetector(config.cleaning)
+        self._accounts = accounts
+        self._has_linked_accounts = bool(config.people)
+        self._other_owners = OtherOwners(accounts)
+        self._exclusion = ExclusionFilter(config.exclude, config.zone)
         self._scrubber = scrubber
 
-    def read(self, sources: Sequence[Source], spool: Spool, watcher: Watcher, *, installed: bool) -> None:
+    def read(
+        self, sources: Sequence[Source], reader: MessageReader, store: MessageStore, progress: BuildProgress
+    ) -> None:
         """Reads the archives one after the other.
 
         Args:
-            sources: which.
-            spool: takes what is kept.
-            watcher: is told how far it is.
-            installed: whether their readers are the installed ones.
+            sources: the archives.
+            reader: reads and cleans their messages.
+            store: receives the messages that are kept.
+            progress: is informed.
         """
-        kinds = frozenset(self._config.privacy.kinds) if self._scrubber is not None else frozenset[PrivateKind]()
-        with closing(preparing(self._config, kinds, installed=installed)) as archives:
-            for number, source in enumerate(sources):
-                watcher.stage(tr("Reading {name}", name=source.reader.name))
-                source.tree.on_open, source.tree.on_read = watcher.grew, watcher.read
-                self._take(number, _told(archives.messages(number, source), watcher), spool)
+        for number, source in enumerate(sources):
+            progress.stage(tr("Reading {name}", name=source.reader.name))
+            source.tree.on_open, source.tree.on_read = progress.add_bytes_total, progress.add_bytes_read
+            self._take(number, _with_progress(reader.messages(source), progress), store)
 
-    def _take(self, number: int, messages: Iterator[Prepared], spool: Spool) -> None:
-        """All messages of the archive with that number."""
-        is_anybody_joined = bool(self._config.people)
-        voices: dict[tuple[object, ...], _Voice] = {}
-        for read, cleaned, secrets in messages:
-            message, text = (self._corrected(number, read) if is_anybody_joined else read), cleaned
+    def _take(self, source: int, messages: Iterator[CleanedMessage], store: MessageStore) -> None:
+        """Processes all messages of archive number `source`."""
+        chat_authors: dict[tuple[object, ...], _ChatAuthor] = {}
+        for read_message, cleaned_text, secrets in messages:
+            message, text = (
+                (self._corrected(source, read_message) if self._has_linked_accounts else read_message),
+                cleaned_text,
+            )
             key = (
                 *(message.platform, message.chat, message.sender, message.sender_name),
-                *(message.is_owner, message.kind, message.mark == "service"),
+                *(message.is_owner, message.kind, message.mark == Mark.SERVICE),
             )
-            if (voice := voices.get(key)) is None:
-                if len(voices) >= _MOST_VOICES:
-                    voices.clear()
-                row = self.ledger.rows[self.ledger.number(number, message)]
-                voice = voices[key] = _Voice(row, self.owner.writer_of(number, message))
-            voice.row.read += 1
-            voice.writer.messages += 1
+            if (chat_author := chat_authors.get(key)) is None:
+                if len(chat_authors) >= _MAX_CHAT_AUTHORS:
+                    chat_authors.clear()
+                counts = self.ledger.rows[self.ledger.row_number(source, message)]
+                chat_author = chat_authors[key] = _ChatAuthor(counts, self.owner.author_of(source, message))
+            chat_author.counts.read += 1
+            chat_author.author.messages += 1
             if (reason := self._drop_reason(message, text)) is not None:
-                voice.row.dropped[reason] += 1
+                chat_author.counts.dropped[reason] += 1
                 continue
             if self._scrubber is not None and (secrets or self._scrubber.names is not None):
-                text = self._scrubber.replaced(text, secrets, message.origin)
+                text = self._scrubber.replace_secrets(text, secrets, message.origin)
             kept = message if text == message.text else msgspec.structs.replace(message, text=text)
             if kept.is_owner is not False:
-                self.repeats.saw(kept)
-            if voice.conversation is None:
-                voice.conversation = spool.add(number, kept)
+                self.repeats.add(kept)
+            if chat_author.chat is None:
+                chat_author.chat = store.add(source, kept)
             else:
-                voice.conversation.add(number, kept)
+                chat_author.chat.add(source, kept)
 
-    def _corrected(self, number: int, message: Message) -> Message:
-        self._people.saw(message)
-        return self._whose(number, message)
+    def _corrected(self, source: int, message: Message) -> Message:
+        self._accounts.add(message)
+        return self._other_owners.corrected(source, message)
 
-    def _drop_reason(self, message: Message, text: str) -> Reason | None:
-        if not self._exclusion.is_empty and self._exclusion.covers(message):
-            return "excluded"
+    def _drop_reason(self, message: Message, text: str) -> DropReason | None:
+        if not self._exclusion.is_empty and self._exclusion.excludes(message):
+            return DropReason.EXCLUDED
         return drop_reason(message, text)
 
     def require_owner(self, sources: Sequence[Source]) -> None:
-        """Settles who the owner is. Raises UserError where nothing was read, or nothing of theirs."""
+        """Determines the owner's accounts. Raises UserError if there are no messages, or none of the owner's."""
         labels = [source.tree.label for source in sources]
-        if not total(self.ledger.rows).read:
-            broken = next((bad for source in sources for bad in source.tree.bad_records), None)
-            if broken is not None:
+        if not sum_counts(self.ledger.rows).read:
+            bad_record = next((record for source in sources for record in source.tree.bad_records), None)
+            if bad_record is not None:
                 raise UserError(
                     tr(
-                        "{file}, {position}: {reason}; not one message could be read",
-                        file=broken.file,
-                        position=broken.position,
-                        reason=broken.reason,
+                        "{file}, {position}: {reason}; no message could be read",
+                        file=bad_record.file,
+                        position=bad_record.position,
+                        reason=bad_record.reason,
                     )
                 )
-            raise UserError(tr("{path}: no messages in it", path=", ".join(labels)))
-        self.owner.settle(labels)
+            raise UserError(tr("{path}: contains no messages", path=", ".join(labels)))
+        self.owner.resolve(labels)
         if not self.owner.messages:
-            raise UserError(tr("{path}: none of the messages in it are yours", path=", ".join(labels)))
+            raise UserError(tr("{path}: contains no messages of yours", path=", ".join(labels)))
 
 
-def _told(messages: Iterator[Prepared], watcher: Watcher) -> Iterator[Prepared]:
-    """The messages; the watcher is told of them now and then."""
-    while batch := list(islice(messages, STEP)):
+def _with_progress(messages: Iterator[CleanedMessage], progress: BuildProgress) -> Iterator[CleanedMessage]:
+    while batch := list(islice(messages, PROGRESS_INTERVAL)):
         yield from batch
-        watcher.messages(len(batch))
+        progress.add_messages(len(batch))

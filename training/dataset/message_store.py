@@ -1,6 +1,6 @@
-"""Messages on their way from the readers to sessions: kept in a temporary file, handed back chat by chat.
+"""Sorts messages by chat in a temporary file, so that an archive may be larger than memory.
 
-Only times and places stay in memory (20 bytes a message), so an archive may be larger than memory. Judges nothing.
+Only the time and the file position of each message are in memory, 20 bytes a message.
 """
 
 import mmap
@@ -15,25 +15,25 @@ from msgspec.structs import astuple
 from training.archives.message import Message
 from training.archives.parents import PARENTS, UNKNOWN
 
-_BEFORE = timedelta(seconds=1)
+_ONE_SECOND = timedelta(seconds=1)
 
-_HELD = 20_000
-"""Reads after which what was read of a file may leave memory again."""
+_READS_PER_RELEASE = 20_000
+"""After this many reads the pages of a mapped file are released, so that they do not fill memory."""
 
 
-class Stored(Message, frozen=True, kw_only=True, gc=False, array_like=True):
-    """A message as it lies in files: without the names of its fields, in half the room."""
+class StoredMessage(Message, frozen=True, kw_only=True, gc=False, array_like=True):
+    """A message encoded without field names, which halves its size."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Stored).decode
+_decode = msgspec.msgpack.Decoder(StoredMessage).decode
 
 
-class Records:
-    """A file of encoded structs, written once, then read in any order.
+class RecordFile:
+    """A temporary file of encoded structs, written once, then read in any order.
 
     Args:
-        path: the temporary file.
+        path: is removed by `close`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,26 +43,26 @@ class Records:
         self._map: mmap.mmap | None = None
         self._reads = 0
         self.position = 0
-        """Where the next record will lie."""
+        """Position of the next record."""
 
     def add(self, record: object) -> int:
-        """Writes a record and returns its length in bytes; it lies at the `position` before."""
-        return self.put(self._encode(record))
+        """Writes a record at `position` and returns its length in bytes."""
+        return self.add_encoded(self._encode(record))
 
-    def put(self, data: bytes) -> int:
-        """The same with a record that is encoded already."""
+    def add_encoded(self, data: bytes) -> int:
+        """Writes an encoded record at `position` and returns its length in bytes."""
         self._file.write(data)
         self.position += len(data)
         return len(data)
 
     def read(self, position: int, length: int) -> bytes:
-        """The bytes of a record. No record can be added after the first was read."""
+        """The bytes of a record. After the first read, no record can be added."""
         if self._map is None:
             self._file.close()
             with self._path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._reads += 1
-        if self._reads % _HELD == 0 and hasattr(mmap, "MADV_DONTNEED"):
+        if self._reads % _READS_PER_RELEASE == 0 and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
         return self._map[position : position + length]
 
@@ -74,31 +74,35 @@ class Records:
         self._path.unlink(missing_ok=True)
 
 
-class Conversation:
-    """All kept messages of one chat, of one sort (public ones are no conversation). Filled by `Spool.add`."""
+class StoredChat:
+    """The messages of one chat; public and private messages of an account are separate chats.
 
-    def __init__(self, records: Records, first: Message, *, is_public: bool) -> None:
+    Messages are numbered in the order in which they were added.
+    """
+
+    def __init__(self, records: RecordFile, first: Message, *, is_public: bool) -> None:
         self.platform = first.platform
         self.chat = first.chat
         self.name = first.chat_name
         self.is_public = is_public
-        self.is_of_two = first.kind == "dm"
+        self.is_direct = first.kind == "dm"
         self.accounts: set[str] = set()
-        """Who wrote, up to three accounts: enough to know whether there is exactly one other."""
+        """Accounts that wrote, at most three: enough to know whether there is exactly one contact."""
         self._records = records
         self._times = array("d")
         self._positions = array("Q")
         self._lengths = array("I")
         self._sources = array("H")
-        self._moved: dict[int, datetime] = {}
+        self._changed_times: dict[int, datetime] = {}
+        """New times of moved messages, by position."""
         self.answered: set[str] = set()
-        """Of public messages: ids of those that they answer or quote, and maybe some more."""
+        """In public chats: ids of messages that others reply to or quote; may contain some more."""
 
     def add(self, source: int, message: Message) -> None:
-        """Puts a message into the temporary file."""
+        """Stores a message of archive number `source`."""
         self._times.append(message.sent_at.timestamp())
         self._positions.append(self._records.position)
-        self._lengths.append(self._records.put(_encode(astuple(message))))
+        self._lengths.append(self._records.add_encoded(_encode(astuple(message))))
         self._sources.append(source)
         if len(self.accounts) < 3:
             self.accounts.add(message.sender)
@@ -110,118 +114,124 @@ class Conversation:
         return sorted(self._times)
 
     def messages(self) -> Iterator[tuple[int, Message]]:
-        """(source, message) in order of time; at the same time in the order of reading."""
+        """(source, message) in order of time, then of reading."""
         for number, message in self.numbered():
             yield self._sources[number], message
 
     def numbered(self) -> Iterator[tuple[int, Message]]:
-        """The same with the number of each message, for `source` and `message`."""
+        """(number, message) in order of time, then of reading."""
         times, message = self._times, self.message
         for number in sorted(range(len(times)), key=times.__getitem__):
             yield number, message(number)
 
     def source(self, number: int) -> int:
-        """Which archive a message is from."""
+        """The archive of a message, by its number."""
         return self._sources[number]
 
     def message(self, number: int) -> Message:
-        """One of the messages."""
+        """A message by its number."""
         position = self._positions[number]
         message: Message = _decode(self._records.read(position, self._lengths[number]))
-        if self._moved and position in self._moved:
-            message = msgspec.structs.replace(message, sent_at=self._moved[position])
+        if self._changed_times and position in self._changed_times:
+            message = msgspec.structs.replace(message, sent_at=self._changed_times[position])
         return message
 
-    def adopt(self, parents: "Conversation", known: dict[str, tuple[int, Message]]) -> set[int]:
-        """Takes from `parents` what messages here answer, and what that answers itself; each goes before its answer.
+    def take_parents(self, parents: "StoredChat", available: dict[str, tuple[int, Message]]) -> set[int]:
+        """Takes from `parents` the messages that messages here reply to, and their own parents in turn.
+
+        A parent whose time is unknown, or later than its reply, is placed one second before the reply.
 
         Args:
-            parents: whom to take them from.
-            known: what is there, `by_id`; what is taken is gone from it afterwards.
+            parents: the chat to take them from.
+            available: its messages `by_id`; those taken are removed.
 
         Returns:
-            The numbers of what was taken.
+            The numbers in `parents` of the messages taken.
         """
         present: set[str] = set()
-        answers: list[Message] = []
+        replies: list[Message] = []
         for _, message in self.messages():
-            if message.id in known:
+            if message.id in available:
                 present.add(message.id)
-            if message.reply_to in known:
-                answers.append(message)
+            if message.reply_to in available:
+                replies.append(message)
         self.answered |= parents.answered
         taken: set[int] = set()
-        for answer in answers:
-            wanted, before = answer.reply_to, answer.sent_at
-            while wanted in known and wanted not in present:
-                number, message = known.pop(wanted)
-                is_timed = UNKNOWN < message.sent_at < before
-                before = message.sent_at if is_timed else before - _BEFORE
-                self._take(parents, number, None if is_timed else before)
+        for reply in replies:
+            parent_id, reply_time = reply.reply_to, reply.sent_at
+            while parent_id in available and parent_id not in present:
+                number, message = available.pop(parent_id)
+                has_valid_time = UNKNOWN < message.sent_at < reply_time
+                reply_time = message.sent_at if has_valid_time else reply_time - _ONE_SECOND
+                self._take(parents, number, None if has_valid_time else reply_time)
                 taken.add(number)
-                wanted = message.reply_to
+                parent_id = message.reply_to
         return taken
 
     def by_id(self) -> dict[str, tuple[int, Message]]:
-        """Number and message by id; of several with one id the earliest."""
-        known: dict[str, tuple[int, Message]] = {}
+        """(number, message) by id; of several with the same id the first."""
+        by_id: dict[str, tuple[int, Message]] = {}
         for number in range(len(self._times)):
             message = _decode(self._records.read(self._positions[number], self._lengths[number]))
-            known.setdefault(message.id, (number, message))
-        return known
+            by_id.setdefault(message.id, (number, message))
+        return by_id
 
-    def _take(self, other: "Conversation", number: int, moved_to: datetime | None) -> None:
-        self._times.append(other._times[number] if moved_to is None else moved_to.timestamp())
+    def _take(self, other: "StoredChat", number: int, new_time: datetime | None) -> None:
+        self._times.append(other._times[number] if new_time is None else new_time.timestamp())
         self._positions.append(other._positions[number])
         self._lengths.append(other._lengths[number])
         self._sources.append(other._sources[number])
-        if moved_to is not None:
-            self._moved[other._positions[number]] = moved_to
+        if new_time is not None:
+            self._changed_times[other._positions[number]] = new_time
 
-    def leave_out(self, numbers: set[int]) -> None:
-        """Lets go of messages, by their numbers."""
-        stay = [number for number in range(len(self._times)) if number not in numbers]
-        self._times = array("d", (self._times[number] for number in stay))
-        self._positions = array("Q", (self._positions[number] for number in stay))
-        self._lengths = array("I", (self._lengths[number] for number in stay))
-        self._sources = array("H", (self._sources[number] for number in stay))
+    def remove(self, numbers: set[int]) -> None:
+        """Removes messages by their numbers; the others are renumbered."""
+        kept = [number for number in range(len(self._times)) if number not in numbers]
+        self._times = array("d", (self._times[number] for number in kept))
+        self._positions = array("Q", (self._positions[number] for number in kept))
+        self._lengths = array("I", (self._lengths[number] for number in kept))
+        self._sources = array("H", (self._sources[number] for number in kept))
 
 
-class Spool:
-    """Sorts messages into conversations as they are read."""
+class MessageStore:
+    """Sorts messages into chats as they are read.
+
+    Args:
+        path: the temporary file.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._records = Records(path)
-        self._conversations: dict[tuple[str, str, bool], Conversation] = {}
+        self._records = RecordFile(path)
+        self._chats: dict[tuple[str, str, bool], StoredChat] = {}
 
-    def add(self, source: int, message: Message) -> Conversation:
-        """Takes one message of the archive with that number; returns where it went.
+    def add(self, source: int, message: Message) -> StoredChat:
+        """Stores a message of archive number `source`; returns its chat.
 
-        Later messages of the same platform and chat, public or not as this one, may be added right there.
+        Further messages of the same platform, chat and visibility may be added directly to the chat.
         """
         is_public = message.kind in ("post", "reply", "quote")
         key = (message.platform, message.chat, is_public)
-        conversation = self._conversations.get(key)
-        if conversation is None:
-            conversation = self._conversations[key] = Conversation(self._records, message, is_public=is_public)
-        conversation.add(source, message)
-        return conversation
+        chat = self._chats.get(key)
+        if chat is None:
+            chat = self._chats[key] = StoredChat(self._records, message, is_public=is_public)
+        chat.add(source, message)
+        return chat
 
-    def conversations(self) -> list[Conversation]:
-        """Every conversation, in the order in which they were first met; parents are with their answers by then.
+    def chats(self) -> list[StoredChat]:
+        """All chats in order of first message, with fetched parents moved to the chats of their replies.
 
         Nothing can be added afterwards.
         """
-        for (platform, chat, is_public), parents in self._conversations.items():
-            if chat == PARENTS and is_public:
-                known, taken = parents.by_id(), set[int]()
-                for other in self._conversations.values():
+        for (platform, chat_id, is_public), parents in self._chats.items():
+            if chat_id == PARENTS and is_public:
+                available, taken = parents.by_id(), set[int]()
+                for other in self._chats.values():
                     if other.is_public and other.platform == platform and other is not parents:
-                        taken |= other.adopt(parents, known)
-                parents.leave_out(taken)
-        return list(self._conversations.values())
+                        taken |= other.take_parents(parents, available)
+                parents.remove(taken)
+        return list(self._chats.values())
 
     def close(self) -> None:
-        """Removes the temporary file, and forgets the conversations."""
-        self._conversations.clear()
+        """Removes the temporary file."""
+        self._chats.clear()
         self._records.close()

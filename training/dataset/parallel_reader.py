@@ -1,16 +1,15 @@
-"""Reads large archives in a process of its own, so that this one has its hands free for what comes of the messages.
+"""Reads large archives in a subprocess, so that parsing and sorting run in parallel.
 
-The other process finds the same archives, reads and cleans their messages, finds the secrets in them, and sends all
-that here in the order in which this one would read it: what comes of a build does not depend on how many processes
-made it. It is started as a program of its own, takes nothing from this one but a request, and ends with it. Where it
-ends before its time, for whatever reason, reading goes on here, so that every error shows as it ever does.
+The subprocess reads and cleans the messages, finds the secrets in them, and sends them in the same order in which this
+process would read them: the result of a build does not depend on the number of processes. If the subprocess fails,
+reading continues in this process, so that errors are reported as usual.
 """
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
@@ -19,78 +18,87 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from doppel.config import Config, PrivateKind
+from doppel.config import PrivateKind
 from doppel.i18n import language, set_language
 from training.archives.discovery import SAMPLE, Source, discover, installed_readers
 from training.archives.message import Message, without_surrogates
 from training.archives.source_tree import BadRecord
 from training.cleaning.rules import clean_text
-from training.dataset.message_store import Stored
-from training.privacy.personal_data import Found
-from training.privacy.secrets import find
+from training.dataset.message_store import StoredMessage
+from training.privacy.personal_data import SecretSpan
+from training.privacy.secrets import find_secrets
 
-LARGE = 64 << 20
-"""Bytes of the configured archives from which a second process is worth its start."""
+LARGE_ARCHIVES = 64 << 20
+"""Total bytes of the archives from which starting a subprocess pays off."""
 
-_TOGETHER = 400
-"""Messages that are sent at a time: about as many as a pipe holds, so that neither side waits for long."""
+_BATCH_SIZE = 400
+"""Messages sent at a time: about as many as a pipe holds, so that neither side waits for long."""
 
-_LENGTH = 4
-"""Bytes that say how many follow."""
+_LENGTH_BYTES = 4
+"""Size of the length prefix of a batch."""
 
-Prepared = tuple[Message, str, list[Found]]
-"""A message as it was read, its cleaned text, and the secrets in that."""
+CleanedMessage = tuple[Message, str, list[SecretSpan]]
+"""A message as read, its cleaned text, and the secrets in that text."""
 
 
-class Preparing(Protocol):
-    """Who gives the messages of an archive, ready to be judged."""
+class MessageReader(Protocol):
+    """Reads the archives one after the other, in this process or another."""
 
-    def messages(self, number: int, source: Source) -> Iterator[Prepared]:
-        """Those of the archive with that number."""
+    def messages(self, source: Source) -> Iterator[CleanedMessage]:
+        """The cleaned messages of an archive."""
         ...
 
     def close(self) -> None:
-        """Ends, whether all was read or not."""
+        """Stops reading."""
         ...
 
 
-def prepared(messages: Iterable[Message], kinds: frozenset[PrivateKind]) -> Iterator[Prepared]:
-    """What a reader yields, cleaned, with the secrets of these kinds that are in it."""
+def clean_messages(messages: Iterable[Message], kinds: frozenset[PrivateKind]) -> Iterator[CleanedMessage]:
+    """Cleans messages and finds the secrets of these kinds in them."""
     for message in map(without_surrogates, messages):
         text = clean_text(message.text)
-        yield message, text, find(text, kinds)
+        yield message, text, find_secrets(text, kinds)
 
 
-def preparing(config: Config, kinds: frozenset[PrivateKind], *, installed: bool) -> Preparing:
-    """Here or in another process, as is faster: small archives, and machines with one core, need no second one.
+def open_reader(
+    archives: Sequence[str],
+    root: Path,
+    zone: ZoneInfo,
+    kinds: frozenset[PrivateKind],
+    *,
+    uses_installed_readers: bool,
+) -> MessageReader:
+    """A reader in a subprocess for large archives on machines with several cores, else in this process.
 
     Args:
-        config: says which archives.
-        kinds: secrets that are looked for.
-        installed: whether the archives are read by the installed readers, which another process has as well.
+        archives: as in config.yaml.
+        root: folder that they are relative to.
+        zone: the owner's time zone.
+        kinds: secrets to find.
+        uses_installed_readers: only the installed archive readers are available in a subprocess.
     """
-    if installed and _cores() > 1 and _is_large(config):
-        with suppress(OSError):  # where no process can be started there is still this one
-            return _Ahead(config, kinds)
-    return _Here(kinds)
+    if uses_installed_readers and _core_count() > 1 and _is_large(archives, root):
+        with suppress(OSError):  # no process can be started
+            return _SubprocessReader(archives, root, zone, kinds)
+    return _InProcessReader(kinds)
 
 
-class _Here:
+class _InProcessReader:
     """Reads in this process."""
 
     def __init__(self, kinds: frozenset[PrivateKind]) -> None:
         self._kinds = kinds
 
-    def messages(self, number: int, source: Source) -> Iterator[Prepared]:
-        """Those of the archive, whatever its number."""
-        return prepared(source.reader.read(source.tree), self._kinds)
+    def messages(self, source: Source) -> Iterator[CleanedMessage]:
+        """The cleaned messages of an archive."""
+        return clean_messages(source.reader.read(source.tree), self._kinds)
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Nothing to do."""
 
 
 class _Request(msgspec.Struct):
-    """What the other process is asked for."""
+    """What the subprocess has to read."""
 
     archives: list[str]
     root: str
@@ -100,69 +108,80 @@ class _Request(msgspec.Struct):
 
 
 class _Batch(msgspec.Struct, array_like=True):
-    """Some messages of one archive. `texts` and `secrets` are by place: of the others the text is clean as it is."""
+    """Some messages of one archive.
 
-    place: str
-    messages: list[Stored] = []
+    Attributes:
+        label: of the archive.
+        messages: as read.
+        texts: cleaned texts that differ from the message's, by index.
+        secrets: secrets of the texts that have any, by index.
+        opened_bytes, read_bytes: progress since the last batch.
+        is_last: whether the archive ends here; only then the fields below are set.
+        bad_count, bad_records: unreadable records.
+        opened: files that were opened.
+    """
+
+    label: str
+    messages: list[StoredMessage] = []
     texts: dict[int, str] = {}
-    secrets: dict[int, list[Found]] = {}
-    grew: int = 0
-    read: int = 0
+    secrets: dict[int, list[SecretSpan]] = {}
+    opened_bytes: int = 0
+    read_bytes: int = 0
     is_last: bool = False
     bad_count: int = 0
     bad_records: list[BadRecord] = []
     opened: list[str] = []
 
 
-class _Ahead:
-    """The side that asks."""
+class _SubprocessReader:
+    """Starts the subprocess and receives its batches."""
 
-    def __init__(self, config: Config, kinds: frozenset[PrivateKind]) -> None:
+    def __init__(self, archives: Sequence[str], root: Path, zone: ZoneInfo, kinds: frozenset[PrivateKind]) -> None:
         self._kinds = kinds
         self._decode = msgspec.msgpack.Decoder(_Batch).decode
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "training.dataset.parallel_reader"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what goes wrong there goes wrong here again
+            stderr=subprocess.DEVNULL,  # errors show again when this process reads on
             bufsize=-1,
         )
-        request = _Request(list(config.archives), str(config.root), config.zone.key, kinds, language())
-        with suppress(BrokenPipeError), self._pipe(self._process.stdin) as asking:
-            asking.write(msgspec.msgpack.encode(request))
+        request = _Request(list(archives), str(root), zone.key, kinds, language())
+        with suppress(BrokenPipeError), self._pipe(self._process.stdin) as stdin:
+            stdin.write(msgspec.msgpack.encode(request))
 
-    def messages(self, number: int, source: Source) -> Iterator[Prepared]:
-        """Those of the archive; its tree learns what could not be read, and is told of progress, as ever."""
+    def messages(self, source: Source) -> Iterator[CleanedMessage]:
+        """The cleaned messages of an archive; updates its tree's progress and unreadable records."""
         tree = source.tree
-        taken = 0
-        while (batch := self._next()) is not None and batch.place == tree.label:
-            if batch.grew:
-                tree.on_open(batch.grew)
-            tree.on_read(batch.read)
-            for place, message in enumerate(batch.messages):
-                yield message, batch.texts.get(place, message.text), batch.secrets.get(place, [])
-            taken += len(batch.messages)
+        received = 0
+        while (batch := self._next()) is not None and batch.label == tree.label:
+            if batch.opened_bytes:
+                tree.on_open(batch.opened_bytes)
+            tree.on_read(batch.read_bytes)
+            for index, message in enumerate(batch.messages):
+                yield message, batch.texts.get(index, message.text), batch.secrets.get(index, [])
+            received += len(batch.messages)
             if batch.is_last:
                 tree.bad_count, tree.bad_records = batch.bad_count, batch.bad_records
                 tree.opened.update(batch.opened)
                 return
         self.close()
-        if taken:  # progress is not told twice
+        if received:  # do not report the same progress twice
             tree.on_open = tree.on_read = lambda size: None
-        yield from islice(prepared(source.reader.read(tree), self._kinds), taken, None)
+        yield from islice(clean_messages(source.reader.read(tree), self._kinds), received, None)
 
     def close(self) -> None:
-        """Ends the other process, wherever it is."""
+        """Ends the subprocess."""
         self._process.kill()
         self._process.wait()
         self._pipe(self._process.stdout).close()
 
     def _next(self) -> _Batch | None:
-        """What comes next; None when nothing whole does."""
-        answers = self._pipe(self._process.stdout)
-        if answers.closed:
+        """The next batch; None if there is no complete one."""
+        stdout = self._pipe(self._process.stdout)
+        if stdout.closed:
             return None
-        data = answers.read(int.from_bytes(answers.read(_LENGTH)))
+        data = stdout.read(int.from_bytes(stdout.read(_LENGTH_BYTES)))
         try:
             return self._decode(data)
         except msgspec.DecodeError:
@@ -174,77 +193,77 @@ class _Ahead:
         return pipe
 
 
-def _cores() -> int:
+def _core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _is_large(config: Config) -> bool:
-    """Whether there is much to read; what is packed in a zip counts as it lies there."""
+def _is_large(archives: Sequence[str], root: Path) -> bool:
+    """Whether the archives are large together; zip files count with their compressed size."""
     size = 0
-    for archive in config.archives:
-        path = config.root / Path(archive).expanduser()
+    for archive in archives:
+        path = root / Path(archive).expanduser()
         if archive == SAMPLE or not path.exists():
             continue
         for folder, _, files in os.walk(path) if path.is_dir() else [(str(path.parent), [], [path.name])]:
             for file in files:
                 with suppress(OSError):
                     size += Path(folder, file).stat().st_size
-                if size >= LARGE:
+                if size >= LARGE_ARCHIVES:
                     return True
     return False
 
 
-class _Batches:
-    """The side that is asked: collects messages, and sends them a batch at a time."""
+class _BatchSender:
+    """Runs in the subprocess: collects messages and sends them in batches."""
 
-    def __init__(self, answers: IO[bytes]) -> None:
-        self._answers = answers
+    def __init__(self, stdout: IO[bytes]) -> None:
+        self._stdout = stdout
         self._encode = msgspec.msgpack.Encoder().encode
 
     def send(self, source: Source, kinds: frozenset[PrivateKind]) -> None:
-        """Reads an archive and sends everything in it."""
+        """Reads an archive and sends all of its messages."""
         tree = source.tree
         batch = _Batch(tree.label)
 
-        def grew(size: int) -> None:
-            batch.grew += size
+        def on_open(size: int) -> None:
+            batch.opened_bytes += size
 
-        def read(size: int) -> None:
-            batch.read += size
+        def on_read(size: int) -> None:
+            batch.read_bytes += size
 
-        tree.on_open, tree.on_read = grew, read
+        tree.on_open, tree.on_read = on_open, on_read
         messages: list[tuple[object, ...]] = []
-        for message, text, secrets in prepared(source.reader.read(tree), kinds):
+        for message, text, secrets in clean_messages(source.reader.read(tree), kinds):
             if text != message.text:
                 batch.texts[len(messages)] = text
             if secrets:
                 batch.secrets[len(messages)] = secrets
             messages.append(msgspec.structs.astuple(message))
-            if len(messages) == _TOGETHER:
+            if len(messages) == _BATCH_SIZE:
                 self._write(batch, messages)
-                batch.texts, batch.secrets, batch.grew, batch.read, messages = {}, {}, 0, 0, []
+                batch.texts, batch.secrets, batch.opened_bytes, batch.read_bytes, messages = {}, {}, 0, 0, []
         batch.is_last, batch.bad_count, batch.bad_records = True, tree.bad_count, tree.bad_records
         batch.opened = sorted(tree.opened)
         self._write(batch, messages)
 
     def _write(self, batch: _Batch, messages: list[tuple[object, ...]]) -> None:
-        place, _, *rest = msgspec.structs.astuple(batch)
-        data = self._encode((place, messages, *rest))
-        self._answers.write(len(data).to_bytes(_LENGTH) + data)
-        self._answers.flush()
+        label, _, *rest = msgspec.structs.astuple(batch)
+        data = self._encode((label, messages, *rest))
+        self._stdout.write(len(data).to_bytes(_LENGTH_BYTES) + data)
+        self._stdout.flush()
 
 
 def main() -> None:
-    """The other process: takes a request from its input, answers on its output."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides when it is over
-    answers, sys.stdout = sys.stdout.buffer, sys.stderr
+    """The subprocess: reads a request from stdin, writes batches to stdout."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides when to stop
+    stdout, sys.stdout = sys.stdout.buffer, sys.stderr
     request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Request)
     set_language(request.language)
-    found = discover(request.archives, Path(request.root), ZoneInfo(request.zone), installed_readers())
-    batches = _Batches(answers)
-    with closing(found):
-        for source in found.sources:
-            batches.send(source, request.kinds)
+    discovery = discover(request.archives, Path(request.root), ZoneInfo(request.zone), installed_readers())
+    sender = _BatchSender(stdout)
+    with closing(discovery):
+        for source in discovery.sources:
+            sender.send(source, request.kinds)
 
 
 if __name__ == "__main__":

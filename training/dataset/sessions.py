@@ -1,7 +1,4 @@
-"""From the messages of a chat to sessions: conversations cut at silences, posts joined to threads.
-
-Decides nothing about splits or which fields a header loses; knows no export format.
-"""
+"""Groups the messages of a chat into sessions: conversations separated by silences, posts joined into threads."""
 
 import hashlib
 import math
@@ -20,109 +17,110 @@ from training.archives.message import Message
 from training.cleaning.language import language_of
 
 DEFAULT_GAP = 3600.0
-"""Seconds of silence that end a session where a chat is too small to tell."""
+"""Seconds of silence that end a session in chats with too few messages to estimate it."""
 
-SHORTEST_GAP, LONGEST_GAP = 1800.0, 6 * 3600.0
-GAPS_NEEDED = 200
+MIN_GAP, MAX_GAP = 1800.0, 6 * 3600.0
+MIN_GAP_COUNT = 200
+"""Fewer gaps between messages are too few for an estimate."""
 BINS_PER_OCTAVE = 2
 
-LARGEST_SESSION = 1000
-"""Messages after which a session is cut even without a silence, as in groups that never sleep."""
+MAX_SESSION_MESSAGES = 1000
+"""A session ends after this many messages even without a silence, as in groups that never sleep."""
 
-REACH = 64
-"""Sessions back to which a reply can still bring a message home."""
+OPEN_SESSIONS = 64
+"""How many of the latest sessions of a chat a late reply can still join."""
 
-Naming = Callable[[str, str], str]
-"""The pseudonym of an account, given its platform and id."""
+GetPseudonym = Callable[[str, str], str]
+"""Returns the pseudonym of an account, given its platform and id."""
 
 
-class Line(msgspec.Struct, frozen=True, gc=False):
-    """A kept message on its way into a session: which archive it came from, and whether it is the owner's."""
+class SessionMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message, the number of its archive, and whether it is the owner's."""
 
     source: int
     message: Message
     is_mine: bool
 
 
-def fit_gap(times: Sequence[float]) -> float:
-    """The silence, in seconds, that separates this chat's conversations.
+def estimate_gap(times: Sequence[float]) -> float:
+    """The silence, in seconds, that separates the conversations of a chat.
 
-    The gaps between messages have one peak within conversations and one between them; the valley between the
-    two, in a histogram over log time, is the answer. Between 30 minutes and 6 hours; 1 hour for small chats.
+    Gaps between messages have one peak within conversations and another between them. The estimate is the valley
+    between the peaks in a histogram over log time, limited to 30 minutes to 6 hours.
 
     Args:
         times: when messages were sent, in seconds, ascending.
     """
     gaps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
-    if len(gaps) < GAPS_NEEDED:
+    if len(gaps) < MIN_GAP_COUNT:
         return DEFAULT_GAP
     counts = Counter(math.floor(math.log2(gap) * BINS_PER_OCTAVE) for gap in gaps)
-    first = math.ceil(math.log2(SHORTEST_GAP) * BINS_PER_OCTAVE)
-    last = math.floor(math.log2(LONGEST_GAP) * BINS_PER_OCTAVE)
+    first = math.ceil(math.log2(MIN_GAP) * BINS_PER_OCTAVE)
+    last = math.floor(math.log2(MAX_GAP) * BINS_PER_OCTAVE)
 
-    def height(place: int) -> tuple[float, float]:
-        smooth = counts[place - 1] + 2 * counts[place] + counts[place + 1]
-        return smooth, abs(place + 0.5 - math.log2(DEFAULT_GAP) * BINS_PER_OCTAVE)
+    def height(bin_number: int) -> tuple[float, float]:
+        smooth = counts[bin_number - 1] + 2 * counts[bin_number] + counts[bin_number + 1]
+        return smooth, abs(bin_number + 0.5 - math.log2(DEFAULT_GAP) * BINS_PER_OCTAVE)
 
     valley = min(range(first, last), key=height)
     return float(2 ** ((valley + 0.5) / BINS_PER_OCTAVE))
 
 
-def cut_at_silences(lines: Iterable[Line], gap: float) -> Iterator[list[Line]]:
-    """Conversations of a chat. A reply to a message of one of the last sessions rejoins it, however late.
+def split_at_silences(messages: Iterable[SessionMessage], gap: float) -> Iterator[list[SessionMessage]]:
+    """Splits a chat into sessions. A reply to a message of a recent session joins that session, however late.
 
     Args:
-        lines: in order of time.
+        messages: in order of time.
         gap: seconds of silence that end a session.
     """
-    recent: deque[list[Line]] = deque()
-    home: dict[str, list[Line]] = {}
-    current: list[Line] = []
-    for line in lines:
-        message = line.message
+    recent: deque[list[SessionMessage]] = deque()
+    session_of: dict[str, list[SessionMessage]] = {}  # by message id, for the recent sessions
+    current: list[SessionMessage] = []
+    for item in messages:
+        message = item.message
         if current:
             silence = (message.sent_at - current[-1].message.sent_at).total_seconds()
-            if silence > gap or len(current) >= LARGEST_SESSION:
-                current = home.get(message.reply_to or "", [])
-        if not current or len(current) >= LARGEST_SESSION:
+            if silence > gap or len(current) >= MAX_SESSION_MESSAGES:
+                current = session_of.get(message.reply_to or "", [])
+        if not current or len(current) >= MAX_SESSION_MESSAGES:
             current = []
             recent.append(current)
-            if len(recent) > REACH:
-                yield _release(recent.popleft(), home)
-        current.append(line)
-        home[message.id] = current
+            if len(recent) > OPEN_SESSIONS:
+                yield _closed(recent.popleft(), session_of)
+        current.append(item)
+        session_of[message.id] = current
     yield from recent
 
 
-def join_threads(lines: Iterable[tuple[int, Line]], answered: Container[str]) -> Iterator["array[int]"]:
-    """Public messages: each its own session, except that replies to a message here continue its session.
+def join_threads(messages: Iterable[tuple[int, SessionMessage]], answered: Container[str]) -> Iterator["array[int]"]:
+    """Joins public messages into threads: replies and quotes continue the thread of the message they refer to.
 
-    So does a quote, of somebody else: who quotes themselves begins anew. A thread ends when the last message is known,
-    so that as many threads are open as there are posts: what is kept of them are numbers.
+    Quoting oneself starts a new thread. A thread may go on until the last message, so as many threads are open as
+    there are posts; only message numbers are in memory.
 
     Args:
-        lines: the messages with their numbers, in order of time.
-        answered: ids of all messages that one of these answers or quotes; it may hold others.
+        messages: with their numbers, in order of time.
+        answered: ids of all messages that another one refers to; may contain others.
 
     Yields:
-        The numbers of the messages of a thread, in order; threads in the order in which they begin.
+        The message numbers of a thread, in order; threads in the order in which they begin.
     """
-    home: dict[str, int] = {}
+    thread_of: dict[str, int] = {}
     own: set[tuple[int, str]] = set()
     numbers, threads, sizes = array("I"), array("I"), array("H")
-    for number, line in lines:
-        message = line.message
-        thread = None if message.reply_to is None else home.get(message.reply_to)
+    for number, item in messages:
+        message = item.message
+        thread = None if message.reply_to is None else thread_of.get(message.reply_to)
         is_own_quote = message.kind == "quote" and (thread, message.reply_to) in own
-        if thread is None or sizes[thread] >= LARGEST_SESSION or is_own_quote:
+        if thread is None or sizes[thread] >= MAX_SESSION_MESSAGES or is_own_quote:
             thread = len(sizes)
             sizes.append(0)
         sizes[thread] += 1
         numbers.append(number)
         threads.append(thread)
         if message.id in answered:
-            home[message.id] = thread
-            if line.is_mine:
+            thread_of[message.id] = thread
+            if item.is_mine:
                 own.add((thread, message.id))
     order = np.argsort(np.asarray(threads, dtype=np.uint32), kind="stable")
     ordered = array("I", np.asarray(numbers, dtype=np.uint32)[order].tobytes())
@@ -132,35 +130,35 @@ def join_threads(lines: Iterable[tuple[int, Line]], answered: Container[str]) ->
         start += size
 
 
-def lead_of(lines: Sequence[Line]) -> Line:
-    """The message that a session has its situation from: its first, or in public the owner's first.
+def lead_message(session: Sequence[SessionMessage]) -> SessionMessage:
+    """The message that determines a session's header: its first, or the owner's first in public threads.
 
-    What somebody else posted may be years older than the owner's reply, and is no reply.
+    A post of somebody else may be years older than the owner's reply to it.
     """
-    if lines[0].message.kind in ("post", "reply", "quote"):
-        return next((line for line in lines if line.is_mine), lines[0])
-    return lines[0]
+    if session[0].message.kind in ("post", "reply", "quote"):
+        return next((item for item in session if item.is_mine), session[0])
+    return session[0]
 
 
-def turns_of(lines: Sequence[Line], naming: Naming | None = None) -> tuple[Turn, ...]:
-    """Consecutive messages of one person become the bubbles of one turn."""
-    speakers = speakers_of(lines, naming)
+def build_turns(session: Sequence[SessionMessage], get_pseudonym: GetPseudonym | None = None) -> tuple[Turn, ...]:
+    """The turns of a session: consecutive messages of one person are the bubbles of one turn."""
+    speakers = speaker_names(session, get_pseudonym)
     turns: list[tuple[str, list[str]]] = []
-    for line in lines:
-        speaker = ME if line.is_mine else speakers[line.message.sender]
+    for item in session:
+        speaker = ME if item.is_mine else speakers[item.message.sender]
         if not turns or turns[-1][0] != speaker:
             turns.append((speaker, []))
-        turns[-1][1].append(line.message.text)
+        turns[-1][1].append(item.message.text)
     return tuple(Turn(speaker, tuple(bubbles)) for speaker, bubbles in turns)
 
 
-def speakers_of(lines: Iterable[Line], naming: Naming | None = None) -> dict[str, str]:
-    """Pseudonyms of the others in a session, by account; two accounts share one only where `naming` joins them."""
-    others = sorted({(line.message.sender, line.message.platform) for line in lines if not line.is_mine})
+def speaker_names(session: Iterable[SessionMessage], get_pseudonym: GetPseudonym | None = None) -> dict[str, str]:
+    """Pseudonyms of the others in a session, by account. They differ unless `get_pseudonym` links two accounts."""
+    others = sorted({(item.message.sender, item.message.platform) for item in session if not item.is_mine})
     names = {
         account: name
         for account, platform in others
-        if naming is not None and (name := naming(platform, account)) != pseudonym(platform, account)
+        if get_pseudonym is not None and (name := get_pseudonym(platform, account)) != pseudonym(platform, account)
     }
     for account, platform in others:
         if account in names:
@@ -173,33 +171,38 @@ def speakers_of(lines: Iterable[Line], naming: Naming | None = None) -> dict[str
     return names
 
 
-def header_of(lines: Sequence[Line], zone: ZoneInfo, contact: str | None, naming: Naming | None = None) -> Header:
-    """The situation of a session, complete. Times are those of the message that leads it, in the owner's zone.
+def build_header(
+    session: Sequence[SessionMessage],
+    zone: ZoneInfo,
+    contact: str | None,
+    get_pseudonym: GetPseudonym | None = None,
+) -> Header:
+    """The complete header of a session. Times are those of its lead message in the owner's time zone.
 
     Args:
-        lines: the session, with at least one message of the owner's.
-        zone: the owner's.
-        contact: account of the other person, in a conversation of two.
-        naming: gives an account its pseudonym; None where nobody has several accounts.
+        session: at least one message is the owner's.
+        zone: the owner's time zone.
+        contact: account of the other person in a direct chat.
+        get_pseudonym: None if nobody has several accounts.
     """
-    first = lead_of(lines).message
-    local = first.sent_at.astimezone(zone)
-    own_text = "\n".join(line.message.text for line in lines if line.is_mine)
+    lead = lead_message(session).message
+    local = lead.sent_at.astimezone(zone)
+    own_text = "\n".join(item.message.text for item in session if item.is_mine)
     return Header(
         year=str(local.year),
         weekday=weekday_name(local.weekday()),
         hour=hour_bucket(local.hour),
-        platform=first.platform,
-        kind=first.kind,
+        platform=lead.platform,
+        kind=lead.kind,
         language=language_of(own_text),
-        contact=(naming or pseudonym)(first.platform, contact) if contact and first.kind == "dm" else None,
+        contact=(get_pseudonym or pseudonym)(lead.platform, contact) if contact and lead.kind == "dm" else None,
     )
 
 
-def thin_header(header: Header, session_id: str) -> Header:
-    """Takes fields away for 15 % of sessions, so that every field is optional when serving.
+def drop_header_fields(header: Header, session_id: str) -> Header:
+    """Removes fields from the header of 15 % of sessions, so that every field is optional when serving.
 
-    Which ones follows from the id alone: half of them lose the whole header, the others each field by a coin.
+    Half of these lose the whole header, the others each field with probability 1/2. Determined by the id alone.
     """
     digest = hashlib.sha256(f"header {session_id}".encode()).digest()
     chance = int.from_bytes(digest[:4]) / 2**32
@@ -216,14 +219,14 @@ def thin_header(header: Header, session_id: str) -> Header:
 
 
 def session_id(first: Message) -> str:
-    """Stable across builds: a digest of platform, chat and first message."""
+    """A digest of platform, chat and first message, stable across builds."""
     return hashlib.sha256(f"{first.platform}\0{first.chat}\0{first.id}".encode()).hexdigest()[:16]
 
 
-def without_repeats(messages: Iterable[tuple[int, Message]]) -> Iterator[tuple[bool, int, Message]]:
-    """Adds to every (number, message) whether the same message came before, as in exports that overlap.
+def mark_duplicates(messages: Iterable[tuple[int, Message]]) -> Iterator[tuple[bool, int, Message]]:
+    """Adds to every (number, message) whether the same message came before, as in overlapping exports.
 
-    Copies have the same time, and messages come in order of time, so only ids of one moment are remembered.
+    Copies have the same time, and messages come in order of time, so only the ids of one moment are kept.
     """
     moment: datetime | None = None
     seen: set[str] = set()
@@ -235,7 +238,8 @@ def without_repeats(messages: Iterable[tuple[int, Message]]) -> Iterator[tuple[b
         seen.add(message.id)
 
 
-def _release(session: list[Line], home: dict[str, list[Line]]) -> list[Line]:
-    for line in session:
-        home.pop(line.message.id, None)
+def _closed(session: list[SessionMessage], session_of: dict[str, list[SessionMessage]]) -> list[SessionMessage]:
+    """A session that no message can join any more, removed from `session_of`."""
+    for item in session:
+        session_of.pop(item.message.id, None)
     return session

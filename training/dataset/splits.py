@@ -1,6 +1,6 @@
-"""Splits sessions by time, whole sessions only: the last tenth is the test, what comes before it validation.
+"""Splits sessions by time: the last tenth is the test split, the part before it validation, the rest training.
 
-Works on a summary of each session, so that a million messages need not be in memory. Knows no formats.
+Only a summary of each session is in memory, so that data sets of millions of messages can be split.
 """
 
 import hashlib
@@ -15,62 +15,62 @@ from training.dataset.files import Split
 TEST_PERCENT = 10
 VALIDATION_PERCENT = 5
 
-_SHORT = 8
-"""Words (or characters of scripts without spaces) below which a repeated session is style, not a copy."""
+_MIN_WORDS = 8
+"""Equal sessions with fewer words are a matter of style, not copies. CJK characters count as words."""
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\w+")
 
 
-class Summary(msgspec.Struct, frozen=True, gc=False):
-    """What a split needs to know of a session.
+class SessionSummary(msgspec.Struct, frozen=True, gc=False):
+    """What splitting needs to know of a session.
 
     Attributes:
-        ended_at: time of its last message, seconds since 1970: all of a session lies before it.
+        ended_at: time of its last message, seconds since 1970.
         id: breaks ties.
-        mine: messages of the owner's in it.
-        likeness: equal for sessions that say the same; empty for very short ones.
-        position, length: where the session lies among the records.
+        own_messages: number of the owner's messages.
+        content_digest: equal for sessions with the same words; empty for very short ones.
+        position, length: where the session is in its `RecordFile`.
     """
 
     ended_at: float
     id: str
-    mine: int
-    likeness: bytes
+    own_messages: int
+    content_digest: bytes
     position: int
     length: int
 
 
-def split_by_time(sessions: Iterable[Summary]) -> list[tuple[Split, Summary]]:
-    """Sessions in order of time with their splits, by the owner's messages: 85 %, 5 %, 10 %.
+def split_by_time(sessions: Iterable[SessionSummary]) -> list[tuple[Split, SessionSummary]]:
+    """Sessions in order of time with their splits: 85 %, 5 % and 10 % of the owner's messages.
 
-    Training always gets the first session, and the test the last as soon as there are two.
+    The first session is always in training. If there are two or more, the last is always in the test split.
     """
-    ordered = sorted(sessions, key=lambda one: (one.ended_at, one.id))
-    total = sum(one.mine for one in ordered)
-    after = 0
-    splits: list[tuple[Split, Summary]] = []
+    ordered = sorted(sessions, key=lambda session: (session.ended_at, session.id))
+    total = sum(session.own_messages for session in ordered)
+    later = 0  # own messages in the sessions after this one
+    splits: list[tuple[Split, SessionSummary]] = []
     for session in reversed(ordered):
         split: Split = "train"
-        is_first = session is ordered[0]  # something has to be left to learn from
-        if not is_first and after * 100 < TEST_PERCENT * total:
+        is_first = session is ordered[0]  # training must not be empty
+        if not is_first and later * 100 < TEST_PERCENT * total:
             split = "test"
-        elif not is_first and after * 100 < (TEST_PERCENT + VALIDATION_PERCENT) * total:
+        elif not is_first and later * 100 < (TEST_PERCENT + VALIDATION_PERCENT) * total:
             split = "validation"
         splits.append((split, session))
-        after += session.mine
+        later += session.own_messages
     return splits[::-1]
 
 
-def leaks(splits: Sequence[tuple[Split, Summary]]) -> set[str]:
-    """Ids of the sessions outside the test that say the same as one in the test."""
-    tested = {session.likeness for split, session in splits if split == "test" and session.likeness}
-    return {session.id for split, session in splits if split != "test" and session.likeness in tested}
+def leaking_sessions(splits: Sequence[tuple[Split, SessionSummary]]) -> set[str]:
+    """Ids of the sessions outside the test split that have the same words as one in it."""
+    in_test = {session.content_digest for split, session in splits if split == "test" and session.content_digest}
+    return {session.id for split, session in splits if split != "test" and session.content_digest in in_test}
 
 
-def likeness(turns: Sequence[Turn]) -> bytes:
-    """A digest of who says which words, without case and punctuation; empty for fewer than eight words."""
+def content_digest(turns: Sequence[Turn]) -> bytes:
+    """A digest of who says which words, ignoring case and punctuation; empty for fewer than eight words."""
     parts = [(turn.is_mine, _WORD.findall(" ".join(turn.bubbles).casefold())) for turn in turns]
-    if sum(len(words) for _, words in parts) < _SHORT:
+    if sum(len(words) for _, words in parts) < _MIN_WORDS:
         return b""
     text = "\n".join(f"{int(is_mine)} {' '.join(words)}" for is_mine, words in parts)
     return hashlib.sha256(text.encode()).digest()[:16]

@@ -1,6 +1,6 @@
-"""X's API, as far as it gives posts by their ids: what to ask, how fast, and what its refusals mean.
+"""A client for the X API that fetches posts by id, as lines of `parents.jsonl`.
 
-Keeps to the limits that X tells in its headers, and gives posts as lines of `parents.jsonl`. Keeps no file.
+It respects the rate limits in the response headers and translates errors for the user.
 """
 
 import html
@@ -16,10 +16,10 @@ from doppel.i18n import tr
 from training.archives.formats.archive_records import as_object
 from training.archives.parents import TWITTER
 
-TOKEN = "X_BEARER_TOKEN"  # noqa: S105 the name of the variable
-API = "https://api.x.com"
-BATCH = 100
-"""Posts that X gives for one request."""
+TOKEN_VARIABLE = "X_BEARER_TOKEN"  # noqa: S105 the name of an environment variable
+API_URL = "https://api.x.com"
+BATCH_SIZE = 100
+"""Posts per request."""
 
 _QUERY = {
     "expansions": "author_id",
@@ -28,162 +28,171 @@ _QUERY = {
 }
 _GONE = ("resource-not-found", "not-authorized-for-resource", "disallowed-resource")
 _OWN_LINKS = ("https://twitter.com/", "https://x.com/")
-_TRIES = 5
-_LONGEST_WAIT = 16 * 60.0
-"""X counts requests in windows of 15 minutes; who is to wait for longer has used up a month."""
+_MAX_ATTEMPTS = 5
+_MAX_WAIT = 16 * 60.0
+"""Rate limits reset every 15 minutes; a longer wait means that the monthly quota is used up."""
 
 
-class Page(msgspec.Struct, frozen=True):
-    """The lines for one answer, and how many of them are posts; the others say what is gone."""
+class PostBatch(msgspec.Struct, frozen=True):
+    """The result of one request: lines for the file, and how many are posts; the others are unavailable posts."""
 
     lines: list[dict[str, Any]]
     found: int
 
 
-class Api:
-    """Asks for one batch after another, no faster than X wants."""
+class XApi:
+    """Fetches one batch after another, within the rate limits.
+
+    Args:
+        base_url: of the API.
+        token: the owner's bearer token.
+        on_progress: receives status lines.
+        clock: returns seconds since 1970.
+        sleep: waits for a number of seconds.
+    """
 
     def __init__(
         self,
-        base: str,
+        base_url: str,
         token: str,
-        told: Callable[[str], None],
+        on_progress: Callable[[str], None],
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
-        self._client = httpx.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=30)
-        self._told = told
+        self._client = httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        self._on_progress = on_progress
         self._clock = clock
         self._sleep = sleep
-        self._free_at = 0.0
+        self._next_request_at = 0.0
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._client.close()
 
-    def page(self, ids: Sequence[str], own: AbstractSet[str] = frozenset()) -> Page:
-        """The posts of one batch; those neither given nor gone are left for another time.
+    def fetch_posts(self, ids: Sequence[str], own: AbstractSet[str] = frozenset()) -> PostBatch:
+        """Fetches posts by id. Posts that are neither returned nor unavailable are left out.
 
         Args:
-            ids: which posts, a `BATCH` at most.
-            own: the owner's accounts. What they wrote and an archive lacks is nobody else's, so it counts as gone.
+            ids: at most `BATCH_SIZE`.
+            own: the owner's accounts. Their own posts that no archive contains count as unavailable.
 
         Raises:
-            UserError: X does not take the token.
-            DoppelError: X cannot be reached, or gives no more.
+            UserError: the token is not accepted.
+            DoppelError: X cannot be reached, or the quota is used up.
         """
-        content = self._ask(ids)
+        content = self._request(ids)
         includes = as_object(content.get("includes"))
-        names = {str(one.get("id")): str(one.get("username") or "") for one in _objects(includes.get("users"))}
-        given = [_parent(one, names) for one in _objects(content.get("data")) if str(one.get("id")) in ids]
-        posts = [one for one in given if one["author"] not in own]
-        gone = {one["id"]: "your own" for one in given if one["author"] in own}
+        names = {str(user.get("id")): str(user.get("username") or "") for user in _objects(includes.get("users"))}
+        returned = [_parent(post, names) for post in _objects(content.get("data")) if str(post.get("id")) in ids]
+        posts = [post for post in returned if post["author"] not in own]
+        gone = {post["id"]: "your own" for post in returned if post["author"] in own}
         for error in _objects(content.get("errors")):
-            post = str(error.get("resource_id") or error.get("value"))
-            is_over = str(error.get("type")).rpartition("/")[2] in _GONE
-            if post in ids and is_over and error.get("resource_type", "tweet") == "tweet":
-                gone.setdefault(post, str(error.get("title") or "gone"))
-        for one in posts:
-            gone.pop(one["id"], None)
-        lines = [{"id": post, "platform": TWITTER, "gone": reason} for post, reason in gone.items()]
-        return Page([*posts, *lines], len(posts))
+            post_id = str(error.get("resource_id") or error.get("value"))
+            is_gone = str(error.get("type")).rpartition("/")[2] in _GONE
+            if post_id in ids and is_gone and error.get("resource_type", "tweet") == "tweet":
+                gone.setdefault(post_id, str(error.get("title") or "gone"))
+        for post in posts:
+            gone.pop(post["id"], None)
+        lines = [{"id": post_id, "platform": TWITTER, "gone": reason} for post_id, reason in gone.items()]
+        return PostBatch([*posts, *lines], len(posts))
 
-    def _ask(self, ids: Sequence[str]) -> dict[str, Any]:
+    def _request(self, ids: Sequence[str]) -> dict[str, Any]:
         problem = ""
-        for attempt in range(_TRIES):
-            if attempt and not self._free_at:
+        for attempt in range(_MAX_ATTEMPTS):
+            if attempt and not self._next_request_at:
                 self._sleep(2.0**attempt)
-            self._wait(self._free_at - self._clock())
-            self._free_at = 0.0
+            self._wait(self._next_request_at - self._clock())
+            self._next_request_at = 0.0
             try:
-                answer = self._client.get("/2/tweets", params={"ids": ",".join(ids), **_QUERY})
-                self._note_limit(answer, attempt)
-                if answer.status_code == 200:
-                    return _whole(answer)
+                response = self._client.get("/2/tweets", params={"ids": ",".join(ids), **_QUERY})
+                self._note_limit(response, attempt)
+                if response.status_code == 200:
+                    return _json_object(response)
             except (httpx.RequestError, ValueError) as error:
                 problem = str(error) or type(error).__name__
                 continue
-            _refuse(answer)
-            problem = f"HTTP {answer.status_code}"
+            _raise_if_final(response)
+            problem = f"HTTP {response.status_code}"
         raise DoppelError(
-            tr("X does not answer ({problem}); what came so far is kept: try again later", problem=problem)
+            tr("X does not respond ({problem}). The posts fetched so far are saved; try again later", problem=problem)
         )
 
-    def _note_limit(self, answer: httpx.Response, attempt: int) -> None:
-        """When the next request may be made, by the headers of the last answer."""
-        is_refused = answer.status_code == 429
-        if not is_refused and answer.headers.get("x-rate-limit-remaining") != "0":
+    def _note_limit(self, response: httpx.Response, attempt: int) -> None:
+        """Sets the time of the next request from the rate limit headers."""
+        is_refused = response.status_code == 429
+        if not is_refused and response.headers.get("x-rate-limit-remaining") != "0":
             return
         try:
-            self._free_at = float(int(answer.headers["x-rate-limit-reset"])) + 1  # clocks differ a little
+            self._next_request_at = float(int(response.headers["x-rate-limit-reset"])) + 1  # clocks differ a little
         except (KeyError, ValueError):
-            self._free_at = self._clock() + 60.0 * 2**attempt if is_refused else 0.0
+            self._next_request_at = self._clock() + 60.0 * 2**attempt if is_refused else 0.0
 
     def _wait(self, seconds: float) -> None:
         if seconds <= 0:
             return
-        if seconds > _LONGEST_WAIT:
+        if seconds > _MAX_WAIT:
             raise DoppelError(
                 tr(
-                    "X gives no more for {hours} hours; what came so far is kept: try again then",
+                    "X allows no more requests for {hours} hours. The posts fetched so far are saved; try again then",
                     hours=f"{seconds / 3600:.1f}",
                 )
             )
-        self._told(tr("X asks to wait for {seconds} s", seconds=f"{seconds:.0f}"))
+        self._on_progress(tr("Rate limit of X reached, waiting {seconds} s", seconds=f"{seconds:.0f}"))
         self._sleep(seconds)
 
 
-def _refuse(answer: httpx.Response) -> None:
-    """Raises for an answer that no other try will change."""
-    detail = _detail(answer)
-    if answer.status_code == 401:
-        raise UserError(tr("X does not know the token in {variable} (401): copy it again", variable=TOKEN))
-    if answer.status_code == 403:
+def _raise_if_final(response: httpx.Response) -> None:
+    """Raises for errors that retrying does not solve."""
+    detail = _detail(response)
+    if response.status_code == 401:
+        raise UserError(tr("X rejects the token in {variable} (401). Copy it again", variable=TOKEN_VARIABLE))
+    if response.status_code == 403:
         raise UserError(
             tr(
-                "X does not let the app of {variable} read posts (403: {detail}); see its access on developer.x.com",
-                variable=TOKEN,
+                "the app of the token in {variable} may not read posts (403: {detail}). Check its access on "
+                "developer.x.com",
+                variable=TOKEN_VARIABLE,
                 detail=detail,
             )
         )
-    is_used_up = answer.status_code == 429 and ("usage-capped" in answer.text or "UsageCap" in answer.text)
-    if answer.status_code == 402 or is_used_up:
+    is_over_quota = response.status_code == 429 and ("usage-capped" in response.text or "UsageCap" in response.text)
+    if response.status_code == 402 or is_over_quota:
         raise DoppelError(
             tr(
-                "X wants to be paid for more posts ({status}: {detail}); what came so far is kept",
-                status=answer.status_code,
+                "the quota of your X account is used up ({status}: {detail}). The posts fetched so far are saved",
+                status=response.status_code,
                 detail=detail,
             )
         )
-    if answer.status_code != 429 and answer.status_code < 500:
+    if response.status_code != 429 and response.status_code < 500:
         raise DoppelError(
-            tr("X refuses the request ({status}: {detail})", status=answer.status_code, detail=detail or "?")
+            tr("X rejects the request ({status}: {detail})", status=response.status_code, detail=detail or "?")
         )
 
 
-def _detail(answer: httpx.Response) -> str:
+def _detail(response: httpx.Response) -> str:
     try:
-        content = as_object(answer.json())
+        content = as_object(response.json())
     except ValueError:
         content = {}
-    text = str(content.get("detail") or content.get("title") or answer.reason_phrase)
+    text = str(content.get("detail") or content.get("title") or response.reason_phrase)
     return " ".join(text.split())[:200]
 
 
-def _whole(answer: httpx.Response) -> dict[str, Any]:
-    """The answer as an object. Raises ValueError, as for the page of a hotel's network."""
-    content = answer.json()
+def _json_object(response: httpx.Response) -> dict[str, Any]:
+    """The response's content. Raises ValueError if it is none of the API's, such as the login page of a network."""
+    content = response.json()
     if not isinstance(content, dict) or not ("data" in content or "errors" in content):
-        raise ValueError(tr("not an answer of its API"))
+        raise ValueError(tr("unexpected response"))
     return content
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _parent(post: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """A line of the file for a post as the API gives it; its text stays escaped, its links are resolved."""
+    """The line for a post of the API; its text stays HTML-escaped, its links are expanded."""
     author = str(post.get("author_id") or "")
     note = as_object(post.get("note_tweet"))
     source = note if note.get("text") else post
@@ -192,17 +201,17 @@ def _parent(post: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
         "platform": TWITTER,
         "author": author or "unknown",
         "name": names.get(author, ""),
-        "text": _resolved(source),
+        "text": _expanded_text(source),
         "created_at": post.get("created_at"),
     }
-    answered = [one for one in _objects(post.get("referenced_tweets")) if one.get("type") == "replied_to"]
-    if answered and answered[0].get("id"):
-        parent["reply_to"] = str(answered[0]["id"])
+    replied_to = [tweet for tweet in _objects(post.get("referenced_tweets")) if tweet.get("type") == "replied_to"]
+    if replied_to and replied_to[0].get("id"):
+        parent["reply_to"] = str(replied_to[0]["id"])
     return parent
 
 
-def _resolved(post: Any) -> str:
-    """The text with links written out, without those to its own pictures and to what it quotes."""
+def _expanded_text(post: Any) -> str:
+    """The text with its links expanded, and without links to its own media and to the quoted post."""
     text = str(post.get("text") or "")
     for url in _objects(as_object(post.get("entities")).get("urls")):
         full = str(url.get("expanded_url") or "")

@@ -10,8 +10,7 @@ from doppel.adapters.versions import Manifest, read_manifest, version_folder
 from doppel.config import Config
 from doppel.i18n import tr
 from doppel.persona import read_persona
-from doppel.reports.html import FILE as REPORT
-from doppel.reports.html import with_sections
+from doppel.reports.html import REPORT_PAGE, with_sections
 from doppel.reports.metrics import FIDELITY_FILE
 from doppel.reports.quiz import quiz_metrics
 from doppel.terminal import print_status
@@ -59,7 +58,7 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     update_version(folder, lambda staging, manifest: _write_report(staging, manifest, report))
-    print_status(tr("Report: {path}", path=folder / REPORT))
+    print_status(tr("Report: {path}", path=folder / REPORT_PAGE))
     return report
 
 
@@ -68,7 +67,7 @@ def _write_report(staging: Path, manifest: Manifest, report: FidelityReport) -> 
     content = {**report.to_json(), **msgspec.to_builtins(stored)}
     replace_file(staging / FIDELITY_FILE, msgspec.json.format(msgspec.json.encode(content), indent=2))
     title = tr("{persona}: how much it writes like you", persona=manifest.persona)
-    page = staging / REPORT
+    page = staging / REPORT_PAGE
     old_page = page.read_text(encoding="utf-8") if page.is_file() else ""
     sections = fidelity_sections(report.examination, report.goals)
     replace_file(page, with_sections(old_page, title, sections, STYLE).encode())

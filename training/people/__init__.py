@@ -1,1 +1,1 @@
-"""Who is the owner, and who are the contacts."""
+"""Identifies the owner and the contacts in the archives."""

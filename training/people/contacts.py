@@ -1,7 +1,7 @@
-"""Who is who among the contacts: several accounts of one person, and the list of everybody in a data set.
+"""The contacts: accounts that belong to one person, and the list of everybody in a data set (contacts.json).
 
-`people` in config.yaml joins accounts; whoever is joined has a pseudonym of the person's, not of an account's. The
-list stands beside the sessions, so that a person can be found again by name; no name in it reaches the model.
+`people` in config.yaml links several accounts to one person, who then has one pseudonym. The list is stored next to
+the sessions so that a person can be found by name; no real name in it reaches the model.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,55 +15,55 @@ from doppel.i18n import tr
 from doppel.transcript import pseudonym
 from training.archives.message import Message
 
-CONTACTS = "contacts.json"
+CONTACTS_FILE = "contacts.json"
 
-_JOINED = "person"
-"""Stands for the platform in the pseudonym of somebody with accounts on several."""
-
-
-def joined_pseudonym(name: str) -> str:
-    """Of a person in config.yaml, whatever the accounts are."""
-    return pseudonym(_JOINED, name.casefold())
+_PERSON_PLATFORM = "person"
+"""Takes the place of the platform in the pseudonym of a person with several accounts."""
 
 
-class People:
-    """Which accounts are one person's.
+def person_pseudonym(name: str) -> str:
+    """The pseudonym of a person named in config.yaml, whatever their accounts are."""
+    return pseudonym(_PERSON_PLATFORM, name.casefold())
+
+
+class LinkedAccounts:
+    """Knows which accounts belong to the same person.
 
     Args:
-        people: as written in config.yaml; an account may be an id or a name, with its platform before it or not.
+        people: `people` in config.yaml. An account may be given by id or name, with or without its platform.
     """
 
     def __init__(self, people: Sequence[PersonSettings]) -> None:
-        self._people = {plain(account): person.name for person in people for account in person.accounts}
-        self._joined: dict[tuple[str, str], str] = {}
+        self._person_of = {normalized_name(account): person.name for person in people for account in person.accounts}
+        self._pseudonyms: dict[tuple[str, str], str] = {}
         self._seen: set[tuple[str, str, str]] = set()
 
-    def saw(self, message: Message) -> None:
-        """Takes note of an account and the name it goes by."""
-        if not self._people:
+    def add(self, message: Message) -> None:
+        """Records the message's sender and the name it goes by."""
+        if not self._person_of:
             return
         key = (message.platform, message.sender, message.sender_name)
         if key in self._seen:
             return
         self._seen.add(key)
-        for name in called(*key):
-            if (person := self._people.get(name)) is not None:
-                self._joined[key[:2]] = joined_pseudonym(person)
+        for name in names_of_account(*key):
+            if (person := self._person_of.get(name)) is not None:
+                self._pseudonyms[key[:2]] = person_pseudonym(person)
 
     def pseudonym(self, platform: str, account: str) -> str:
-        """The made-up name by which the model knows the account's owner."""
-        return self._joined.get((platform, account)) or pseudonym(platform, account)
+        """The made-up name by which the model knows the account's user."""
+        return self._pseudonyms.get((platform, account)) or pseudonym(platform, account)
 
 
 class Contact(msgspec.Struct, kw_only=True):
     """One account of somebody in the data set.
 
     Attributes:
-        platform: where.
+        platform: the account's platform.
         account: its id there.
-        name: what it was called last.
-        pseudonym: by which the model knows whose it is.
-        chats: conversations of two with this account.
+        name: its latest name.
+        pseudonym: the name by which the model knows its user.
+        chats: ids of the direct chats with this account.
     """
 
     platform: str
@@ -73,46 +73,47 @@ class Contact(msgspec.Struct, kw_only=True):
     chats: list[str] = []
 
     @property
-    def is_joined(self) -> bool:
+    def is_linked(self) -> bool:
         """Whether the pseudonym is that of a person with several accounts."""
         return self.pseudonym != pseudonym(self.platform, self.account)
 
 
-class Contacts:
-    """Collects everybody whose messages, or conversations with whom, come into the data set."""
+class ContactList:
+    """Collects everybody who wrote, or has a direct chat, in the data set."""
 
-    def __init__(self, people: People) -> None:
-        self._people = people
+    def __init__(self, accounts: LinkedAccounts) -> None:
+        self._accounts = accounts
         self._contacts: dict[tuple[str, str], Contact] = {}
 
-    def saw(self, platform: str, account: str, name: str, chat: str | None = None) -> None:
-        """Takes note of an account; `chat` is a conversation of two with it."""
+    def add(self, platform: str, account: str, name: str, chat: str | None = None) -> None:
+        """Records an account; `chat` is a direct chat with it."""
         contact = self._contacts.get((platform, account))
         if contact is None:
-            theirs = self._people.pseudonym(platform, account)
-            contact = Contact(platform=platform, account=account, name=name, pseudonym=theirs)
+            contact = Contact(
+                platform=platform, account=account, name=name, pseudonym=self._accounts.pseudonym(platform, account)
+            )
             self._contacts[platform, account] = contact
         contact.name = name or contact.name
         if chat is not None and chat not in contact.chats:
             contact.chats.append(chat)
 
     def write(self, folder: Path) -> None:
-        """Puts the list into a data folder, unless nobody is on it."""
+        """Writes contacts.json into a data folder; no file if the list is empty."""
         write_contacts(folder, self._contacts.values())
 
 
 def write_contacts(folder: Path, contacts: Iterable[Contact]) -> None:
-    """Puts a list of contacts into a data folder; none where nobody is on it."""
-    listed = sorted(contacts, key=lambda one: (one.platform, one.account))
-    path = folder / CONTACTS
+    """Writes contacts.json into a data folder; no file if there are no contacts."""
+    ordered = sorted(contacts, key=lambda contact: (contact.platform, contact.account))
+    path = folder / CONTACTS_FILE
     path.unlink(missing_ok=True)
-    if listed:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(listed), indent=1))
+    if ordered:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(ordered), indent=1))
 
 
 def read_contacts(folder: Path) -> list[Contact]:
-    """Everybody in the data set. Raises UserError when the list is damaged; it is empty where there is none."""
-    path = folder / CONTACTS
+    """Everybody in the data set; empty if there is no list. Raises UserError if it is damaged."""
+    path = folder / CONTACTS_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Contact])
     except FileNotFoundError:
@@ -123,12 +124,12 @@ def read_contacts(folder: Path) -> list[Contact]:
         ) from None
 
 
-def called(platform: str, account: str, name: str) -> set[str]:
-    """Everything that an account can be called, as `plain` writes it."""
-    names = {plain(account), plain(name)} - {""}
-    return names | {f"{platform}:{one}" for one in names}
+def names_of_account(platform: str, account: str, name: str) -> set[str]:
+    """Everything that may refer to an account: id and name, with and without the platform; normalized."""
+    names = {normalized_name(account), normalized_name(name)} - {""}
+    return names | {f"{platform}:{name}" for name in names}
 
 
-def plain(name: str) -> str:
-    """A name without case and without the `@` before it; the same with a platform before the name or not."""
+def normalized_name(name: str) -> str:
+    """A name, with or without `platform:` before it, in lower case and without a leading `@`."""
     return ":".join(part.strip().removeprefix("@") for part in name.casefold().split(":"))

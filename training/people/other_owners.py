@@ -1,39 +1,40 @@
-"""Archives of other people beside the owner's: what they wrote is context for the owner's replies, and never learned.
+"""Archives that belong to other people. Their messages give context to the owner's replies and are never trained on.
 
-An archive of tweets says that it is its owner's. It is somebody else's where `people` in config.yaml names that
-account. Their private conversations are theirs: none of them is joined with the owner's own.
+Some exports mark messages as their owner's. If `people` in config.yaml names that account, the archive is somebody
+else's, and its private chats are kept apart from the owner's own.
 """
 
 import msgspec
 
 from doppel.transcript import pseudonym
 from training.archives.message import Message
-from training.people.contacts import People
+from training.people.contacts import LinkedAccounts
 
 
-class Whose:
-    """Corrects whose a message is.
+class OtherOwners:
+    """Corrects messages that an archive marks as its owner's, if that owner is somebody else.
 
     Args:
-        people: who is named in config.yaml; it must have seen a message before that is corrected.
+        accounts: the accounts named in config.yaml; a message must have been added there first.
     """
 
-    def __init__(self, people: People) -> None:
-        self._people = people
-        self._theirs: set[int] = set()
-        self._named: dict[tuple[str, str], bool] = {}
+    def __init__(self, accounts: LinkedAccounts) -> None:
+        self._accounts = accounts
+        self._sources: set[int] = set()
+        """Archives that belong to somebody else."""
+        self._is_linked: dict[tuple[str, str], bool] = {}
 
-    def __call__(self, source: int, message: Message) -> Message:
-        """A message of the archive with that number, as the owner's build is to take it."""
-        if message.is_owner and self._is_named(message):
-            self._theirs.add(source)
+    def corrected(self, source: int, message: Message) -> Message:
+        """The message as the owner's build sees it; `source` is the number of its archive."""
+        if message.is_owner and self._belongs_to_contact(message):
+            self._sources.add(source)
             message = msgspec.structs.replace(message, is_owner=False)
-        if source in self._theirs and message.kind in ("dm", "group"):
+        if source in self._sources and message.kind in ("dm", "group"):
             message = msgspec.structs.replace(message, chat=f"{message.chat} (archive {source + 1})")
         return message
 
-    def _is_named(self, message: Message) -> bool:
+    def _belongs_to_contact(self, message: Message) -> bool:
         account = message.platform, message.sender
-        if account not in self._named:
-            self._named[account] = self._people.pseudonym(*account) != pseudonym(*account)
-        return self._named[account]
+        if account not in self._is_linked:
+            self._is_linked[account] = self._accounts.pseudonym(*account) != pseudonym(*account)
+        return self._is_linked[account]

@@ -1,4 +1,4 @@
-"""Who is the owner: what the exports say, what `persona.me` says, and a clear question when neither does."""
+"""Determines which accounts are the owner's: from the exports, from `persona.me`, or by asking the user."""
 
 import re
 from collections import Counter
@@ -8,31 +8,40 @@ import msgspec
 
 from doppel.errors import UserError
 from doppel.i18n import tr
-from training.archives.message import Message
-from training.people.contacts import called, plain
+from training.archives.message import Mark, Message
+from training.people.contacts import names_of_account, normalized_name
 
-_ASKED = 5
-_EASY = re.compile(r"\w[\w .\-]*")
-"""Names that need no thought between the quotes of a YAML list."""
+_MAX_NAMED = 5
+_PLAIN = re.compile(r"\w[\w .\-]*")
+"""Names that need no escaping in a quoted YAML string."""
 
 
-class Writer(msgspec.Struct):
-    """One account as seen while reading."""
+class Author(msgspec.Struct):
+    """One account in one archive.
+
+    Attributes:
+        source: number of the archive.
+        platform: the account's platform.
+        account: its id there.
+        name: its first name seen.
+        is_owner: what the export says; None if it says nothing.
+        messages: number of messages.
+        names: other names it went by.
+        chats: where it wrote; only recorded while `is_owner` is None.
+    """
 
     source: int
     platform: str
     account: str
     name: str
-    verdict: bool | None
+    is_owner: bool | None
     messages: int = 0
     names: set[str] = msgspec.field(default_factory=set)
-    """What the account was called besides `name`."""
     chats: set[str] = msgspec.field(default_factory=set)
-    """Where it wrote, if nobody says whose it is."""
 
 
-class Candidate(msgspec.Struct, kw_only=True):
-    """One account that may be the owner's, over all archives whose owner cannot be told."""
+class OwnerCandidate(msgspec.Struct, kw_only=True):
+    """An account that may be the owner's, summed over all archives whose owner is unknown."""
 
     platform: str
     account: str
@@ -42,161 +51,171 @@ class Candidate(msgspec.Struct, kw_only=True):
 
 
 class UnknownOwner(UserError):
-    """Nobody says who the owner is; `candidates` are all who may be, the likeliest first."""
+    """It is not known which account is the owner's. `candidates`: the possible ones, the likeliest first."""
 
-    def __init__(self, text: str, candidates: list[Candidate]) -> None:
+    def __init__(self, text: str, candidates: list[OwnerCandidate]) -> None:
         super().__init__(text)
         self.candidates = candidates
 
 
-class Owner:
-    """Collects who wrote what, then knows which accounts are the owner's.
+class OwnerAccounts:
+    """Collects the authors of all messages, then determines which accounts are the owner's.
 
     Args:
-        me: `persona.me`: account ids or names, with the platform before a colon or not; compared without case and
-            without a leading `@`.
+        me: `persona.me`: ids or names of accounts, with or without `platform:` before them.
     """
 
     def __init__(self, me: Iterable[str]) -> None:
-        self._me = {plain(name) for name in me}
-        self._writers: dict[tuple[int, str, str, bool | None], Writer] = {}
-        self._pairs: dict[tuple[int, str, str], set[tuple[str, bool | None]]] = {}
+        self._me = {normalized_name(name) for name in me}
+        self._authors: dict[tuple[int, str, str, bool | None], Author] = {}
+        self._direct_chats: dict[tuple[int, str, str], set[tuple[str, bool | None]]] = {}
+        """(account, is_owner) of everybody in a direct chat, by (source, platform, chat)."""
         self.accounts: set[tuple[str, str]] = set()
-        """(platform, account) of the owner, once `settle` was called."""
+        """(platform, account) of the owner; filled by `resolve`."""
         self.absent: dict[str, list[str]] = {}
-        """Archives in which nobody writes who may be the owner, and the names of those who do, after `settle`."""
+        """Archives without any message of the owner's, and the names of the people in them; filled by `resolve`."""
 
-    def saw(self, source: int, message: Message) -> None:
-        """Counts a message for its writer."""
-        self.writer_of(source, message).messages += 1
+    def add(self, source: int, message: Message) -> None:
+        """Counts a message for its author."""
+        self.author_of(source, message).messages += 1
 
-    def writer_of(self, source: int, message: Message) -> Writer:
-        """Takes note of who wrote a message, where and under what name, and leaves it to the caller to count it.
+    def author_of(self, source: int, message: Message) -> Author:
+        """Records the author of a message without counting the message.
 
-        Messages that differ in nothing else than id, time, text and what they answer have the same writer.
+        Messages of the same archive, chat, sender, name, kind and mark always have the same author.
         """
         key = (source, message.platform, message.sender, message.is_owner)
-        writer = self._writers.get(key)
-        if writer is None:
-            writer = Writer(source, message.platform, message.sender, message.sender_name, message.is_owner)
-            self._writers[key] = writer
-        elif message.sender_name != writer.name:
-            writer.names.add(message.sender_name)
+        author = self._authors.get(key)
+        if author is None:
+            author = Author(source, message.platform, message.sender, message.sender_name, message.is_owner)
+            self._authors[key] = author
+        elif message.sender_name != author.name:
+            author.names.add(message.sender_name)
         if message.is_owner is None:
-            writer.chats.add(message.chat)
-        if message.kind == "dm" and message.mark != "service":
-            self._pairs.setdefault((source, message.platform, message.chat), set()).add(key[2:])
-        return writer
+            author.chats.add(message.chat)
+        if message.kind == "dm" and message.mark != Mark.SERVICE:
+            self._direct_chats.setdefault((source, message.platform, message.chat), set()).add(key[2:])
+        return author
 
-    def settle(self, sources: list[str]) -> None:
-        """Decides. Raises UnknownOwner naming the first archive in `sources` whose owner cannot be told.
+    def resolve(self, sources: list[str]) -> None:
+        """Determines the owner's accounts.
 
-        Where `persona.me` names somebody on a platform, an archive of it without them is one in which they only read,
-        as a request that they never answered: that is told (`absent`), and is no reason to stop.
+        If `persona.me` matches an account on a platform, other archives of that platform may lack the owner, such as
+        message requests that were never answered. They are listed in `absent`.
+
+        Args:
+            sources: names of the archives, by number.
+
+        Raises:
+            UnknownOwner: the owner of an archive is unknown; the message names the first such archive.
         """
-        writers = self._writers.values()
-        self.accounts = {(one.platform, one.account) for one in writers if one.verdict is True}
-        named = {(one.platform, one.account) for one in writers if one.verdict is None and self._is_me(one)}
+        authors = self._authors.values()
+        self.accounts = {(author.platform, author.account) for author in authors if author.is_owner is True}
+        unmarked = [author for author in authors if author.is_owner is None]
+        named = {(author.platform, author.account) for author in unmarked if self._is_me(author)}
         self.accounts |= named
-        self.accounts |= set(self._left_over())
-        asked: list[tuple[str, list[Writer]]] = []
+        self.accounts |= set(self._other_side_of_contacts())
+        unresolved: list[tuple[str, list[Author]]] = []
         platforms = {platform for platform, _ in named}
-        by_source: dict[int, list[Writer]] = {}
-        for one in writers:
-            by_source.setdefault(one.source, []).append(one)
+        by_source: dict[int, list[Author]] = {}
+        for author in authors:
+            by_source.setdefault(author.source, []).append(author)
         for number, source in enumerate(sources):
-            there = by_source.get(number, [])
-            unknown = [one for one in there if one.verdict is None]
-            # An archive that tells its owner may hold none of their messages; that is no reason to ask.
-            if not unknown or any(self.wrote(one) for one in there):
+            in_source = by_source.get(number, [])
+            unknown = [author for author in in_source if author.is_owner is None]
+            # An archive that marks its owner may hold none of their messages; that is no reason to ask.
+            if not unknown or any(self.is_author(author) for author in in_source):
                 continue
-            if all(one.platform in platforms for one in unknown):
-                self.absent[source] = sorted({one.name or one.account for one in unknown})
+            if all(author.platform in platforms for author in unknown):
+                self.absent[source] = sorted({author.name or author.account for author in unknown})
             else:
-                asked.append((source, unknown))
-        if not asked:
+                unresolved.append((source, unknown))
+        if not unresolved:
             return
-        source, first = asked[0]
-        candidates = _candidates([one for _, unknown in asked for one in unknown])
-        firsts = {(one.platform, one.account) for one in first}
-        likely = [one for one in candidates if (one.platform, one.account) in firsts]
+        source, first_authors = unresolved[0]
+        candidates = _candidates([author for _, unknown in unresolved for author in unknown])
+        in_first = {(author.platform, author.account) for author in first_authors}
+        likely = [candidate for candidate in candidates if (candidate.platform, candidate.account) in in_first]
         raise UnknownOwner(self._question(source, likely), candidates)
 
-    def wrote(self, writer: Writer) -> bool:
-        """Whether this writer is the owner."""
-        return self.is_mine(writer.platform, writer.account, writer.verdict)
+    def is_author(self, author: Author) -> bool:
+        """Whether this author is the owner."""
+        return self.is_mine(author.platform, author.account, author.is_owner)
 
-    def is_mine(self, platform: str, account: str, verdict: bool | None) -> bool:
-        """Whether a message of this account is the owner's; `verdict` is what its export says."""
-        return (platform, account) in self.accounts if verdict is None else verdict
+    def is_mine(self, platform: str, account: str, is_owner: bool | None) -> bool:
+        """Whether messages of this account are the owner's; `is_owner` is what the export says."""
+        return (platform, account) in self.accounts if is_owner is None else is_owner
 
     @property
     def messages(self) -> int:
-        """How many messages of the owner were read."""
-        return sum(one.messages for one in self._writers.values() if self.wrote(one))
+        """How many messages of the owner's were read."""
+        return sum(author.messages for author in self._authors.values() if self.is_author(author))
 
     @property
     def names(self) -> list[str]:
-        """The owner's accounts, for people."""
+        """The owner's accounts as shown to the user, those with most messages first."""
         counts: Counter[str] = Counter()
-        for one in self._writers.values():
-            if self.wrote(one):
-                counts[f"{one.platform}: {one.name or one.account}"] += one.messages
+        for author in self._authors.values():
+            if self.is_author(author):
+                counts[f"{author.platform}: {author.name or author.account}"] += author.messages
         return [name for name, _ in counts.most_common()]
 
-    def _is_me(self, writer: Writer) -> bool:
+    def _is_me(self, author: Author) -> bool:
         return any(
-            not self._me.isdisjoint(called(writer.platform, writer.account, name))
-            for name in (writer.name, *writer.names)
+            not self._me.isdisjoint(names_of_account(author.platform, author.account, name))
+            for name in (author.name, *author.names)
         )
 
-    def _left_over(self) -> Iterable[tuple[str, str]]:
-        """In a chat of two of whom one is known to be the contact, the other is the owner."""
-        for (_, platform, _), people in self._pairs.items():
-            unknown = [account for account, verdict in people if verdict is None]
-            if len(people) == 2 and len(unknown) == 1 and any(verdict is False for _, verdict in people):
+    def _other_side_of_contacts(self) -> Iterable[tuple[str, str]]:
+        """Accounts in a direct chat with a known contact: they must be the owner's."""
+        for (_, platform, _), people in self._direct_chats.items():
+            unknown = [account for account, is_owner in people if is_owner is None]
+            if len(people) == 2 and len(unknown) == 1 and any(is_owner is False for _, is_owner in people):
                 yield platform, unknown[0]
 
-    def _question(self, source: str, likely: list[Candidate]) -> str:
+    def _question(self, source: str, likely: list[OwnerCandidate]) -> str:
         candidates = ", ".join(
             tr(
                 "{name} ({account}, {count} messages)",
-                name=" ".join(one.name.split()) or "?",
-                account=one.account,
-                count=f"{one.messages:,}",
+                name=" ".join(candidate.name.split()) or "?",
+                account=candidate.account,
+                count=f"{candidate.messages:,}",
             )
-            for one in likely[:_ASKED]
+            for candidate in likely[:_MAX_NAMED]
         )
         first = likely[0]
-        is_clear = _EASY.fullmatch(first.name) and [plain(one.name) for one in likely].count(plain(first.name)) == 1
-        example = first.name if is_clear else first.account
+        names = [normalized_name(candidate.name) for candidate in likely]
+        is_unique = _PLAIN.fullmatch(first.name) and names.count(normalized_name(first.name)) == 1
+        example = first.name if is_unique else first.account
         if self._me:
             return tr(
-                "{source}: nobody called {me} writes there; write one of these into config.yaml as "
-                '`persona: {{me: ["{example}"]}}`: {candidates}',
+                "{source}: has no messages from {me}. Set `persona.me` in config.yaml to one of these people, for "
+                'example `persona: {{me: ["{example}"]}}`: {candidates}',
                 source=source,
                 me=", ".join(sorted(self._me)),
                 example=example,
                 candidates=candidates,
             )
         return tr(
-            "{source}: does not say which messages are yours; write yourself into config.yaml, for example "
-            '`persona: {{me: ["{example}"]}}`; who writes there: {candidates}',
+            "{source}: does not say which messages are yours. Set `persona.me` in config.yaml to one of these people, "
+            'for example `persona: {{me: ["{example}"]}}`: {candidates}',
             source=source,
             example=example,
             candidates=candidates,
         )
 
 
-def _candidates(writers: list[Writer]) -> list[Candidate]:
-    """Those who wrote in most chats first, as the owner writes in all of them; then by messages."""
-    found: dict[tuple[str, str], Candidate] = {}
+def _candidates(authors: list[Author]) -> list[OwnerCandidate]:
+    """Authors in the most chats first, as the owner writes in all of theirs; then by messages."""
+    candidates: dict[tuple[str, str], OwnerCandidate] = {}
     chats: dict[tuple[str, str], set[tuple[int, str]]] = {}
-    for one in writers:
-        key = (one.platform, one.account)
-        candidate = found.setdefault(key, Candidate(platform=one.platform, account=one.account, name=one.name))
-        candidate.messages += one.messages
-        chats.setdefault(key, set()).update((one.source, chat) for chat in one.chats)
-    for key, candidate in found.items():
+    for author in authors:
+        key = (author.platform, author.account)
+        candidate = candidates.setdefault(
+            key, OwnerCandidate(platform=author.platform, account=author.account, name=author.name)
+        )
+        candidate.messages += author.messages
+        chats.setdefault(key, set()).update((author.source, chat) for chat in author.chats)
+    for key, candidate in candidates.items():
         candidate.chats = len(chats[key])
-    return sorted(found.values(), key=lambda one: (-one.chats, -one.messages, one.platform, one.account))
+    return sorted(candidates.values(), key=lambda one: (-one.chats, -one.messages, one.platform, one.account))

@@ -1,1 +1,1 @@
-"""Personal data is replaced by made-up values before anything is learned."""
+"""Keeps private data out of the data set: excluded messages, secrets, forgotten people."""

@@ -1,11 +1,10 @@
-"""Whom the data set must not know again: salted hashes of accounts, in a file beside it, that every build reads.
+"""The people whom the data set must not contain: salted hashes of their accounts, in a file next to the data set.
 
-The file says of a given account whether it is meant, and names nobody. The salt keeps two such files from being
-compared; it does not keep somebody who has the file and a list of accounts from trying them.
+Every build reads the file. It can confirm a given account but lists no names. The salt makes two such files
+incomparable; it does not stop anyone who has the file from testing a list of accounts against it.
 """
 
 import hashlib
-import os
 import secrets
 from pathlib import Path
 from typing import Literal
@@ -14,76 +13,67 @@ import msgspec
 
 from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.system.write_errors import translate_write_errors
+from doppel.system.atomic_file import write_atomically
 
-_What = Literal["account", "chat"]
+_Kind = Literal["account", "chat"]
 
 
-class _Entries(msgspec.Struct):
-    """The file."""
+class _Content(msgspec.Struct):
+    """The content of the file."""
 
     salt: str
     accounts: list[str]
 
 
-class Forgotten:
-    """The accounts to forget, and their chats.
+class Blocklist:
+    """The accounts to leave out of every build, and their chats.
 
     Args:
-        data_dir: the data set's folder; the file is beside it, so that a new data set does not replace it.
+        data_dir: folder of the data set; the file is next to it, so that a new data set does not replace it.
 
     Raises:
-        UserError: the file cannot be read, so that nobody knows who is to be forgotten.
+        UserError: the file cannot be read.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir.with_name(f"{data_dir.name}.forgotten.json")
         try:
-            entries = msgspec.json.decode(self.path.read_bytes(), type=_Entries)
+            content = msgspec.json.decode(self.path.read_bytes(), type=_Content)
         except FileNotFoundError:
-            entries = _Entries(secrets.token_hex(16), [])
+            content = _Content(secrets.token_hex(16), [])
         except (OSError, msgspec.MsgspecError) as error:
             raise UserError(
                 tr(
-                    "{path}: cannot be read: {error}; it holds whom to forget; bring it back from a backup, or "
-                    "remove it and run `doppel forget` for each of them again",
+                    "{path}: the list of forgotten people cannot be read: {error}. Restore it from a backup, or remove "
+                    "it and run `doppel forget` again for each of them",
                     path=self.path,
                     error=error,
                 )
             ) from None
-        self._salt = entries.salt
-        self._hashes = set(entries.accounts)
-        self._known: dict[tuple[_What, str, str], bool] = {}
+        self._salt = content.salt
+        self._hashes = set(content.accounts)
+        self._cache: dict[tuple[_Kind, str, str], bool] = {}
 
-    def covers(self, platform: str, name: str, what: _What = "account") -> bool:
-        """Whether this account, or this chat, is to be forgotten."""
+    def contains(self, platform: str, name: str, kind: _Kind = "account") -> bool:
+        """Whether this account, or this chat, is on the list."""
         if not self._hashes:
             return False
-        key = (what, platform, name)
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = self._hash(key) in self._hashes
-        return known
+        key = (kind, platform, name)
+        is_listed = self._cache.get(key)
+        if is_listed is None:
+            is_listed = self._cache[key] = self._hash(key) in self._hashes
+        return is_listed
 
     def add(self, platform: str, account: str, chats: list[str]) -> None:
-        """Has an account forgotten from the next `save` on, and its conversations of two."""
+        """Adds an account and its direct chats. Call `save` to keep them."""
         self._hashes.add(self._hash(("account", platform, account)))
         self._hashes |= {self._hash(("chat", platform, chat)) for chat in chats}
-        self._known.clear()
+        self._cache.clear()
 
     def save(self) -> None:
-        """Writes the file, whole or not at all. Raises DoppelError."""
-        content = msgspec.json.encode(_Entries(self._salt, sorted(self._hashes)))
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with translate_write_errors(self.path):
-            try:
-                with part.open("wb") as file:
-                    file.write(msgspec.json.format(content, indent=1))
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.replace(self.path)
-            finally:
-                part.unlink(missing_ok=True)
+        """Writes the file atomically. Raises DoppelError."""
+        content = msgspec.json.encode(_Content(self._salt, sorted(self._hashes)))
+        write_atomically(self.path, msgspec.json.format(content, indent=1))
 
-    def _hash(self, key: tuple[_What, str, str]) -> str:
+    def _hash(self, key: tuple[_Kind, str, str]) -> str:
         return hashlib.sha256("\0".join((self._salt, *key)).encode("utf-8", "surrogatepass")).hexdigest()

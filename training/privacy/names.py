@@ -1,7 +1,7 @@
-"""Finds names of people in messages, where `privacy.names` asks for it: with presidio and the models of spaCy.
+"""Finds names of people in messages with presidio and spaCy models, if `privacy.names` is on.
 
-Both are optional, large, and never fetched here. A model finds most names and takes some other words for names; what
-it misses stays. A message is looked at in Chinese when it holds Chinese characters, else in English.
+Both are optional and large, and never downloaded here. The models miss some names and take some other words for
+names. A message that contains Chinese characters is analyzed as Chinese, any other as English.
 """
 
 import re
@@ -9,67 +9,67 @@ from collections.abc import Callable
 
 from doppel.errors import UserError
 from doppel.i18n import tr
-from training.privacy.personal_data import Found
+from training.privacy.personal_data import SecretSpan
 
-Recognise = Callable[[str, str], list[tuple[int, int]]]
-"""Where names of people begin and end in a text, given the language."""
+RecognizeNames = Callable[[str, str], list[tuple[int, int]]]
+"""Given a text and its language, returns the (start, end) of each name of a person."""
 
 MODELS = {"en": "en_core_web_sm", "zh": "zh_core_web_sm"}
-"""A model of spaCy's for each language."""
+"""The spaCy model for each language."""
 
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _WORD = re.compile(r"[^\W\d_]{2,}|[\u4e00-\u9fff]")
-_UNSURE = 0.5
+_MIN_SCORE = 0.5
 
-# What models of written language take for names in chats, or for a part of the name that follows.
-_CRY = re.compile(
+# Chat slang that the models, trained on written language, take for names or for a part of the name that follows.
+_INTERJECTION = re.compile(
     r"lo+l+|lmf?a+o+|rofl|omf?g|(?:h[aeiou]+){2,}h?|(?:xa|ja|je|ji){2,}|x+d+|idk+|idc|brb|ttyl|tbh|ikr|wtf+|gg+|w+o+w+|h+m+"
     r"|y+a+y+|y+e+a+h*|n+o+p+e+|u+h+|nvm|smh|ngl|rn",
     re.IGNORECASE,
 )
-_CALL = re.compile(r"h+e+y+|y+o+|bruh+|dude|bro|ok+(?:ay)?|thx+|pls+|plz+|gn|gm", re.IGNORECASE)
+_GREETING = re.compile(r"h+e+y+|y+o+|bruh+|dude|bro|ok+(?:ay)?|thx+|pls+|plz+|gn|gm", re.IGNORECASE)
 
 
-class Names:
-    """Adds the names in a text to the secrets that were found in it.
+class NameFinder:
+    """Adds the names in a text to the secrets found in it.
 
     Args:
-        recognise: for example `presidio()`.
+        recognize: finds names, for example `presidio_recognizer()`.
     """
 
-    def __init__(self, recognise: Recognise) -> None:
-        self._recognise = recognise
+    def __init__(self, recognize: RecognizeNames) -> None:
+        self._recognize = recognize
 
-    def added(self, text: str, found: list[Found]) -> list[Found]:
-        """The secrets and the names, in order. A name is replaced word by word, so that its parts stay the same ones.
+    def add_names(self, text: str, secrets: list[SecretSpan]) -> list[SecretSpan]:
+        """The secrets and the names, in order. Each word of a name is a span, so that it always gets the same stand-in.
 
         Args:
-            text: a message's.
-            found: secrets in it, which come before a name that they overlap.
+            text: of a message.
+            secrets: the secrets found in it; names that overlap one are left out.
         """
         if not any(map(str.isalpha, text)):
-            return found
-        names: list[Found] = []
-        for start, end in self._recognise(text, "zh" if _CHINESE.search(text) else "en"):
+            return secrets
+        names: list[SecretSpan] = []
+        for start, end in self._recognize(text, "zh" if _CHINESE.search(text) else "en"):
             words = list(_WORD.finditer(text[start:end]))
-            cries = [word for word in words if _CRY.fullmatch(word[0])]
-            called = [word for word in words if word not in cries and not _CALL.fullmatch(word[0])]
-            # `lol nice` is no name; of `omg Tom` one word is.
-            if cries and not any(word[0].istitle() for word in called):
+            interjections = [word for word in words if _INTERJECTION.fullmatch(word[0])]
+            name_words = [word for word in words if word not in interjections and not _GREETING.fullmatch(word[0])]
+            # `lol nice` contains no name; `omg Tom` contains one.
+            if interjections and not any(word[0].istitle() for word in name_words):
                 continue
-            names += (Found(start + word.start(), start + word.end(), "name", "name") for word in called)
-        taken = sorted(found)
+            names += (SecretSpan(start + word.start(), start + word.end(), "name", "name") for word in name_words)
+        spans = sorted(secrets)
         for name in sorted(set(names)):
-            if all(name.end <= other.start or other.end <= name.start for other in taken):
-                taken.append(name)
-        return sorted(taken)
+            if all(name.end <= span.start or span.end <= name.start for span in spans):
+                spans.append(name)
+        return sorted(spans)
 
 
-def presidio() -> Recognise:
-    """Presidio with the models of spaCy that are installed.
+def presidio_recognizer() -> RecognizeNames:
+    """A recognizer that uses presidio with the installed spaCy models.
 
     Raises:
-        UserError: it is not installed, or no model is.
+        UserError: presidio or the models are not installed.
     """
     try:
         import spacy
@@ -77,14 +77,14 @@ def presidio() -> Recognise:
         from presidio_analyzer.nlp_engine import NlpEngineProvider
     except ImportError:
         raise UserError(
-            tr("privacy.names: needs presidio; install it with `pip install 'doppel[names]'`, or write false")
+            tr("privacy.names: needs presidio; run `pip install 'doppel[names]'`, or set it to false")
         ) from None
     models = {language: model for language, model in MODELS.items() if spacy.util.is_package(model)}
     if not models:
         raise UserError(
             tr(
-                "privacy.names: needs a model of spaCy's for each language you write; run `python -m spacy download "
-                "{model}` ({models}), or write false",
+                "privacy.names: needs a spaCy model for each language you write in ({models}); run `python -m spacy "
+                "download {model}`, or set it to false",
                 model=MODELS["en"],
                 models=", ".join(f"{language}: {model}" for language, model in MODELS.items()),
             )
@@ -97,10 +97,10 @@ def presidio() -> Recognise:
     ).create_engine()
     analyzer = AnalyzerEngine(nlp_engine=engine, supported_languages=list(models))
 
-    def recognise(text: str, language: str) -> list[tuple[int, int]]:
+    def recognize(text: str, language: str) -> list[tuple[int, int]]:
         if language not in models:
             return []
-        found = analyzer.analyze(text, language, entities=["PERSON"], score_threshold=_UNSURE)
-        return [(one.start, one.end) for one in found]
+        results = analyzer.analyze(text, language, entities=["PERSON"], score_threshold=_MIN_SCORE)
+        return [(result.start, result.end) for result in results]
 
-    return recognise
+    return recognize

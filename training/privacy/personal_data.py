@@ -1,7 +1,7 @@
-"""Finds numbers that belong to a person, and addresses: telephones, identity numbers, cards, accounts, streets.
+"""Finds personal numbers and addresses: phone numbers, identity numbers, cards, bank accounts, street addresses.
 
-Numbers are checked where they can be (checksums, lengths) and otherwise need a form that dates, prices and scores do
-not have, or a word before them that says what follows. Texts come with plain digits, as `secrets` folds them.
+Numbers are verified where possible (checksums, lengths). Others must have a form that dates, prices and scores lack,
+or follow a word that announces them. Full-width digits must have been folded to ASCII, as `find_secrets` does.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from doppel.config import PrivateKind
 
-Form = Literal[
+SecretForm = Literal[
     "email",
     "phone",
     "cn_id",
@@ -27,20 +27,20 @@ Form = Literal[
     "de_street",
     "name",
 ]
-"""How a secret is written, which decides how its stand-in is made."""
+"""How a secret is written; determines how its stand-in is made."""
 
 
-Kind = PrivateKind | Literal["name"]
-"""What sort of secret it is; names of people are found elsewhere, in `training.privacy.names`."""
+SecretKind = PrivateKind | Literal["name"]
+"""What kind of secret it is. `training.privacy.names` finds the names."""
 
 
-class Found(NamedTuple):
+class SecretSpan(NamedTuple):
     """A secret at `text[start:end]`."""
 
     start: int
     end: int
-    kind: Kind
-    form: Form
+    kind: SecretKind
+    form: SecretForm
 
 
 _NUMBER = re.compile(r"[0-9](?:[ ()./\-]{0,3}[0-9]){6}")
@@ -55,27 +55,27 @@ _DATE = re.compile(
 _CN_ID = re.compile(
     r"(?<![0-9A-Za-z])[1-9][0-9]{5}([ -]?)(?:18|19|20)[0-9]{2}[01][0-9][0-3][0-9]\1[0-9]{3}[0-9Xx](?![0-9A-Za-z])"
 )
-_CN_ID_SAID = re.compile(r"身份证[^0-9\n]{0,8}([1-9][0-9]{14}(?:[0-9]{2}[0-9Xx])?)(?![0-9A-Za-z])")
+_CN_ID_ANNOUNCED = re.compile(r"身份证[^0-9\n]{0,8}([1-9][0-9]{14}(?:[0-9]{2}[0-9Xx])?)(?![0-9A-Za-z])")
 _SSN = re.compile(r"(?<![0-9A-Za-z-])(?!000|666)[0-8][0-9]{2}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![0-9A-Za-z]|-[0-9])")
-_SSN_SAID = re.compile(
+_SSN_ANNOUNCED = re.compile(
     r"(?:\bssn\b|social security)[^0-9\n]{0,20}([0-9]{3} ?[0-9]{2} ?[0-9]{4})(?![0-9])", re.ASCII | re.IGNORECASE
 )
 _INSURANCE = re.compile(
     r"(?<![0-9A-Za-z])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]( ?)[0-9]{2}\1[0-9]{2}\1[0-9]{2}"
     r" ?[A-D](?![0-9A-Za-z])"
 )
-"""A British National Insurance number, which has letters that its office gives out."""
-_INSURANCE_SAID = re.compile(
+"""British National Insurance numbers, with the prefixes that are in use."""
+_INSURANCE_ANNOUNCED = re.compile(
     r"(?:\bni(?:no)?\b|national insurance)[^0-9\n]{0,20}?\b([A-Z]{2}(?: ?[0-9]{2}){3} ?[A-D])(?![0-9A-Za-z])",
     re.ASCII | re.IGNORECASE,
 )
-_PAPER_SAID = re.compile(
+_PASSPORT_ANNOUNCED = re.compile(
     r"(?:(?<![A-Za-z])passport|护照|護照|通行证|通行證|身[份分][证證](?:字?[号號])?)"
     r"(?:\s|number|no\.?|is|[:#]|[号號][码碼]?|是|为){0,5}([A-Z]{1,2}[0-9]{7,9})(?![0-9A-Za-z])",
     re.ASCII | re.IGNORECASE,
 )
 _CARD = re.compile(r"(?<![0-9A-Za-z])(?<![0-9][ .-])[2-6][0-9]{3}(?:[ -]?[0-9]){9,15}(?![0-9A-Za-z])")
-_CARD_SAID = re.compile(
+_CARD_ANNOUNCED = re.compile(
     r"(?:card number|卡号|账号|帐号|银行卡|信用卡|储蓄卡|[工农建招中交]行卡)[^0-9\n]{0,8}"
     r"([2-6][0-9]{3}(?:[ -]?[0-9]){11,16})(?![0-9])",
     re.IGNORECASE,
@@ -94,71 +94,71 @@ _IBAN_LENGTHS = {
 
 
 def is_cn_id(number: str) -> bool:
-    """Whether the last of 18 characters is the check digit of the others."""
+    """Whether the last of the 18 characters of a Chinese identity number is the right check digit (ISO 7064)."""
     weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
     rest = sum(weight * int(digit) for weight, digit in zip(weights, number[:17], strict=True)) % 11
     return "10X98765432"[rest] == number[17].upper()
 
 
 def is_luhn(digits: str) -> bool:
-    """Whether the last digit of a card's number is the check digit of the others."""
+    """Whether the last digit of a card number is the right check digit (Luhn algorithm)."""
     total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + place % 2)
+    for index, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + index % 2)
         total += value - 9 * (value > 9)
     return total % 10 == 0
 
 
 def is_iban(letters: str) -> bool:
-    """Whether an IBAN without blanks, in capitals, has its country's length and the right check digits."""
+    """Whether an IBAN, in capitals and without spaces, has its country's length and the right check digits."""
     if _IBAN_LENGTHS.get(letters[:2]) != len(letters) or not 2 <= int(letters[2:4]) <= 98:
         return False
     return int("".join(str(int(letter, 36)) for letter in letters[4:] + letters[:4])) % 97 == 1
 
 
-def _identities(text: str) -> Iterator[Found]:
+def _identities(text: str) -> Iterator[SecretSpan]:
     for match in _CN_ID.finditer(text):
         if is_cn_id(re.sub("[ -]", "", match[0])):
-            yield Found(match.start(), match.end(), "id", "cn_id")
-    for match in _CN_ID_SAID.finditer(text):
-        yield Found(match.start(1), match.end(1), "id", "cn_id" if len(match[1]) == 18 else "number")
+            yield SecretSpan(match.start(), match.end(), "id", "cn_id")
+    for match in _CN_ID_ANNOUNCED.finditer(text):
+        yield SecretSpan(match.start(1), match.end(1), "id", "cn_id" if len(match[1]) == 18 else "number")
     for match in _SSN.finditer(text):
-        yield Found(match.start(), match.end(), "id", "number")
-    for match in _SSN_SAID.finditer(text):
-        yield Found(match.start(1), match.end(1), "id", "number")
-    for match in _PAPER_SAID.finditer(text):
-        yield Found(match.start(1), match.end(1), "id", "number")
+        yield SecretSpan(match.start(), match.end(), "id", "number")
+    for match in _SSN_ANNOUNCED.finditer(text):
+        yield SecretSpan(match.start(1), match.end(1), "id", "number")
+    for match in _PASSPORT_ANNOUNCED.finditer(text):
+        yield SecretSpan(match.start(1), match.end(1), "id", "number")
 
 
-def _cards(text: str) -> Iterator[Found]:
+def _cards(text: str) -> Iterator[SecretSpan]:
     for match in _CARD.finditer(text):
         digits = re.sub("[ -]", "", match[0])
-        known = (
+        has_issuer = (
             digits[0] in "456" or digits[:2] in ("34", "35", "36", "37", "38", "39", "30") or "22" <= digits[:2] <= "27"
         )
-        if known and is_luhn(digits):
-            yield Found(match.start(), match.end(), "card", "card")
-    for match in _CARD_SAID.finditer(text):
-        yield Found(match.start(1), match.end(1), "card", "card")
+        if has_issuer and is_luhn(digits):
+            yield SecretSpan(match.start(), match.end(), "card", "card")
+    for match in _CARD_ANNOUNCED.finditer(text):
+        yield SecretSpan(match.start(1), match.end(1), "card", "card")
 
 
-def ibans(text: str) -> Iterator[Found]:
+def find_ibans(text: str) -> Iterator[SecretSpan]:
     """International bank account numbers."""
     for match in _IBAN.finditer(text):
-        wanted = _IBAN_LENGTHS.get(match[0][:2].upper(), 0)
+        length = _IBAN_LENGTHS.get(match[0][:2].upper(), 0)
         end, letters = match.start(), ""
-        for letter in match[0]:  # what follows may look as if it belonged to it
-            if len(letters) == wanted:
+        for letter in match[0]:  # the match may be longer than the number
+            if len(letters) == length:
                 break
             end += 1
             letters += letter.strip()
-        if wanted and (end == len(text) or not text[end].isalnum() or not text[end].isascii()):
-            said = letters.upper()
-            if len(said) == wanted and (is_iban(said) or said[2:4] == "00"):
-                yield Found(match.start(), end, "iban", "iban")
+        if length and (end == len(text) or not text[end].isalnum() or not text[end].isascii()):
+            number = letters.upper()
+            if len(number) == length and (is_iban(number) or number[2:4] == "00"):
+                yield SecretSpan(match.start(), end, "iban", "iban")
 
 
-# Telephones ----------------------------------------------------------------------------------------------------------
+# Phone numbers -------------------------------------------------------------------------------------------------------
 
 _PHONES = (
     (9, 15, re.compile(r"(?<![0-9A-Za-z+])\+[1-9][0-9]{0,3}(?:[ ./-]{0,2}\(?[0-9]{1,10}\)?){1,6}(?![0-9A-Za-z%])")),
@@ -217,8 +217,8 @@ _PHONES = (
         re.compile(r"(?<![0-9A-Za-z.+-])(?:1 )?(?!400|800)[2-9][0-9]{2} [0-9]{3}-[0-9]{4}(?![0-9A-Za-z]|[.-][0-9])"),
     ),
 )
-"""Fewest and most digits, and the form: with + or 00, Chinese mobile and landline, with a leading 0, North American."""
-_PHONE_SAID = re.compile(
+"""Minimum and maximum digits, and the form: with + or 00, Chinese mobile and landline, leading 0, North American."""
+_PHONE_ANNOUNCED = re.compile(
     r"(?:(?<![A-Za-z])(?:phone|tel|telephone|mobile|cell|whatsapp|(?:call|text|ring|reach) me (?:at|on)"
     r"|my number)(?![A-Za-z])"
     r"|手机|电话|座机|联系方式)(?:\s|number|no\.|is|[:=#]|号码?|是|为|打){0,5}"
@@ -227,26 +227,30 @@ _PHONE_SAID = re.compile(
 )
 
 
-_HOTLINE = 10
-"""Digits of 400-820-8820 and the like, a company's line in China or a free one in America: they are nobody's own."""
+_HOTLINE_DIGITS = 10
+"""Digits of company hotlines such as 400-820-8820 (China) and 800 numbers (North America), which are not personal."""
 
 
-def _phones(text: str) -> Iterator[Found]:
-    for fewest, most, form in _PHONES:
+def _phones(text: str) -> Iterator[SecretSpan]:
+    for min_digits, max_digits, form in _PHONES:
         for match in form.finditer(text):
-            yield from _phone(match.start(), match[0], fewest, most)
-    for match in _PHONE_SAID.finditer(text):
+            yield from _phone(match.start(), match[0], min_digits, max_digits)
+    for match in _PHONE_ANNOUNCED.finditer(text):
         yield from _phone(match.start(1), match[1], 7, 12)
 
 
-def _phone(start: int, text: str, fewest: int, most: int) -> Iterator[Found]:
+def _phone(start: int, text: str, min_digits: int, max_digits: int) -> Iterator[SecretSpan]:
     text = text.rstrip(" ./-(")
     plain = "".join(filter(str.isdigit, text))
     digits = len(plain)
-    if digits == _HOTLINE and plain.startswith(("400", "800")):
+    if digits == _HOTLINE_DIGITS and plain.startswith(("400", "800")):
         return
-    if fewest <= digits <= most and not _DATE.search(text) and not (text[0] == "+" and text.endswith("00000")):
-        yield Found(start, start + len(text), "phone", "phone")
+    if (
+        min_digits <= digits <= max_digits
+        and not _DATE.search(text)
+        and not (text[0] == "+" and text.endswith("00000"))
+    ):
+        yield SecretSpan(start, start + len(text), "phone", "phone")
 
 
 # Streets -------------------------------------------------------------------------------------------------------------
@@ -293,25 +297,25 @@ _DE_STREET = re.compile(
 )
 
 
-def streets(text: str) -> Iterator[Found]:
-    """Street addresses, English, German and Chinese: at least a street and a house number."""
+def find_streets(text: str) -> Iterator[SecretSpan]:
+    """English, German and Chinese addresses with at least a street and a house number."""
     for match in _DE_STREET.finditer(text) if _DE_HINT.search(text) else ():
-        yield Found(match.start(), match.end(), "address", "de_street")
+        yield SecretSpan(match.start(), match.end(), "address", "de_street")
     for match in _STREET.finditer(text):
-        yield Found(match.start(), match.end(), "address", "street")
+        yield SecretSpan(match.start(), match.end(), "address", "street")
     for match in _BOX.finditer(text):
-        yield Found(match.start(1), match.end(1), "address", "number")
+        yield SecretSpan(match.start(1), match.end(1), "address", "number")
     if not text.isascii():
         for match in _CN_STREET.finditer(text):
-            yield Found(match.start(), match.end(), "address", "cn_street")
+            yield SecretSpan(match.start(), match.end(), "address", "cn_street")
 
 
-def numbers(text: str) -> Iterator[Found]:
-    """Identity numbers, cards and telephones."""
+def find_numbers(text: str) -> Iterator[SecretSpan]:
+    """Identity numbers, card numbers and phone numbers."""
     for match in _INSURANCE.finditer(text):
-        yield Found(match.start(), match.end(), "id", "number")
-    for match in _INSURANCE_SAID.finditer(text):
-        yield Found(match.start(1), match.end(1), "id", "number")
+        yield SecretSpan(match.start(), match.end(), "id", "number")
+    for match in _INSURANCE_ANNOUNCED.finditer(text):
+        yield SecretSpan(match.start(1), match.end(1), "id", "number")
     if _NUMBER.search(text):
         yield from _identities(text)
         yield from _cards(text)

@@ -13,8 +13,7 @@ from doppel.adapters.guard import build_guard
 from doppel.adapters.habits import read_habits, write_habits
 from doppel.adapters.versions import Manifest, list_versions, publishing
 from doppel.i18n import tr
-from doppel.reports.html import FILE as REPORT
-from doppel.reports.html import Section, page
+from doppel.reports.html import REPORT_PAGE, Section, page
 from doppel.transcript import Header
 from training.dataset.files import dataset_digest
 from training.lora.bits_per_byte import HeldOutScore
@@ -88,7 +87,7 @@ def publish_adapter(
         build_guard(session.turns for session in setup.sessions["train"]).write(staging)
         if (setup.run_folder / METRICS).exists():
             shutil.copyfile(setup.run_folder / METRICS, staging / METRICS)
-        (staging / REPORT).write_text(_report_page(manifest, report), encoding="utf-8")
+        (staging / REPORT_PAGE).write_text(_report_page(manifest, report), encoding="utf-8")
     return adapters_dir / list_versions(adapters_dir)[-1]
 
 

@@ -10,8 +10,7 @@ import pytest
 from doppel.adapters.update import replace_file, update_version
 from doppel.adapters.versions import AdapterRefused, Manifest, read_manifest
 from doppel.i18n import set_language
-from doppel.reports.html import FILE as REPORT
-from doppel.reports.html import page
+from doppel.reports.html import REPORT_PAGE, page
 from doppel.reports.metrics import FIDELITY_FILE, wilson_interval
 from doppel.reports.quiz import (
     QUESTIONS_FILE,
@@ -118,7 +117,7 @@ class TestRecord:
         save_result(folder, KIM)
         assert read_results(folder) == [JO, KIM]
         assert read_manifest(folder).fidelity["figures"]["quiz"] == 0.5
-        report = (folder / REPORT).read_text(encoding="utf-8")
+        report = (folder / REPORT_PAGE).read_text(encoding="utf-8")
         assert report.count("<!-- quiz -->") == 1
         assert "&lt;b&gt;kim&lt;/b&gt;" in report
         assert "50.0% [29.9%, 70.1%]" in report
@@ -126,7 +125,7 @@ class TestRecord:
     def test_what_an_examination_found_stays(self, folder: Path) -> None:
         def examined(staging: Path, manifest: Manifest) -> Manifest:
             replace_file(staging / FIDELITY_FILE, b'{"figures": {"choice": {"value": 0.48}}, "replies": {"d": ["hi"]}}')
-            replace_file(staging / REPORT, page("What was found", "", []).encode())
+            replace_file(staging / REPORT_PAGE, page("What was found", "", []).encode())
             return manifest
 
         update_version(folder, examined)
@@ -134,7 +133,7 @@ class TestRecord:
         content = json.loads((folder / FIDELITY_FILE).read_text(encoding="utf-8"))
         assert content["figures"].keys() == {"choice", "quiz"}
         assert content["replies"] == {"d": ["hi"]}
-        assert "What was found" in (folder / REPORT).read_text(encoding="utf-8")
+        assert "What was found" in (folder / REPORT_PAGE).read_text(encoding="utf-8")
 
     def test_a_damaged_version_is_refused(self, folder: Path) -> None:
         (folder / "habits.json").write_text("{}", encoding="utf-8")

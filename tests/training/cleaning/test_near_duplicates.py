@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.cleaning import near_duplicates as near
-from training.cleaning.near_duplicates import LIKE, SHORTEST, near_repeats, words_of
+from training.cleaning.near_duplicates import MIN_SIMILARITY, MIN_WORDS, find_near_duplicates, word_hashes
 
 
 def found_in(texts: list[str]) -> list[bool]:
     """Which of the texts, each of them long enough, nearly repeat an earlier one."""
-    words = [words_of(text) for text in texts]
+    words = [word_hashes(text) for text in texts]
     lengths = np.array([len(one) for one in words if one is not None], dtype=np.int64)
     assert len(lengths) == len(texts)
     flat = array("I")
     for one in words:
         flat.extend(one or ())
-    return list(map(bool, near_repeats(np.asarray(flat, dtype=np.uint32), lengths)))
+    return list(map(bool, find_near_duplicates(np.asarray(flat, dtype=np.uint32), lengths)))
 
 
 def text_of(count: int, seed: int = 0) -> list[str]:
@@ -37,7 +37,7 @@ def changed(words: list[str], *places: int) -> str:
 
 
 def pairs_of(text: str) -> set[tuple[int, int]]:
-    return set(pairwise(words_of(text) or ()))
+    return set(pairwise(word_hashes(text) or ()))
 
 
 def test_the_second_is_a_repeat_whatever_its_case_and_signs() -> None:
@@ -61,7 +61,7 @@ def test_what_is_put_together_again_is_the_same(monkeypatch: pytest.MonkeyPatch)
     texts = [changed(text_of(30, seed), *places) for places in ((), (3,), (20,), (1,)) for seed in range(20)]
     found = found_in(texts)
     assert found == [False] * 20 + [True] * 60
-    monkeypatch.setattr(near, "_REMEMBERED", 1)
+    monkeypatch.setattr(near, "_CACHED_TEXTS", 1)
     assert found_in(texts) == found
 
 
@@ -81,13 +81,13 @@ def test_what_changes_step_by_step_is_in_the_end_another_text() -> None:
 
 
 def test_short_texts_are_not_for_here() -> None:
-    assert words_of("") is None
-    assert words_of("!" * 100) is None
-    assert words_of("one two three four five six seven") is None
-    assert words_of("one two three four five six seven eight") is not None
-    assert words_of("今天天气很好呀") is None
-    assert words_of("今天天气很好呀啊") is not None
-    assert words_of("привет " * SHORTEST) is not None
+    assert word_hashes("") is None
+    assert word_hashes("!" * 100) is None
+    assert word_hashes("one two three four five six seven") is None
+    assert word_hashes("one two three four five six seven eight") is not None
+    assert word_hashes("今天天气很好呀") is None
+    assert word_hashes("今天天气很好呀啊") is not None
+    assert word_hashes("привет " * MIN_WORDS) is not None
 
 
 def test_chinese_is_compared_by_characters() -> None:
@@ -97,17 +97,17 @@ def test_chinese_is_compared_by_characters() -> None:
 
 def test_none_or_one_has_no_repeat() -> None:
     nothing = np.array([], dtype=np.uint32)
-    assert near_repeats(nothing, np.array([], dtype=np.int64)).tolist() == []
+    assert find_near_duplicates(nothing, np.array([], dtype=np.int64)).tolist() == []
     assert found_in([" ".join(text_of(9))]) == [False]
 
 
 def test_only_the_beginning_of_an_endless_text_is_looked_at() -> None:
     words = text_of(2000)
-    assert len(words_of(" ".join(words)) or ()) == 400
+    assert len(word_hashes(" ".join(words)) or ()) == 400
     assert found_in([" ".join(words), " ".join(words[:500])]) == [False, True]
 
 
-WORDS = st.lists(st.sampled_from("abcdefg"), min_size=SHORTEST, max_size=40)
+WORDS = st.lists(st.sampled_from("abcdefg"), min_size=MIN_WORDS, max_size=40)
 
 
 @given(st.lists(WORDS, max_size=30))
@@ -120,14 +120,14 @@ def test_never_made_up_and_equal_ones_always_found(texts: list[list[str]]) -> No
             for other, is_gone in zip(lines[:number], found, strict=False)
             if not is_gone
         ]
-        assert not is_repeat or max(likes) >= LIKE
+        assert not is_repeat or max(likes) >= MIN_SIMILARITY
         assert is_repeat or line not in lines[:number]
 
 
 @given(st.text())
 def test_any_text_has_words_or_none(text: str) -> None:
-    words = words_of(text)
-    assert words is None or len(words) >= SHORTEST
+    words = word_hashes(text)
+    assert words is None or len(words) >= MIN_WORDS
 
 
 def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

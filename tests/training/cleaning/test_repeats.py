@@ -14,18 +14,18 @@ from doppel.config import CleaningSettings
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
 from tests.training.messages import message
 from training.archives.message import Message
-from training.cleaning.repeats import LEAST_CAP, Repeats
+from training.cleaning.repeats import MIN_REPEAT_CAP, RepeatDetector
 
 LONG = "please remember to bring your own cup to the meeting on friday at noon in the big room upstairs"
 
 
 def verdicts(messages: Sequence[Message], **rules: Any) -> list[str | None]:
     """What becomes of each message; the owner is `me`."""
-    repeats = Repeats(CleaningSettings(**rules))
+    repeats = RepeatDetector(CleaningSettings(**rules))
     for one in messages:
-        repeats.saw(one)
-    repeats.settle(lambda _, account, verdict: account == "me" if verdict is None else verdict)
-    return [repeats.verdict(one) if one.sender == "me" else None for one in messages]
+        repeats.add(one)
+    repeats.resolve(lambda _, account, verdict: account == "me" if verdict is None else verdict)
+    return [repeats.reason_for(one) if one.sender == "me" else None for one in messages]
 
 
 def test_a_pasted_text_stays_once() -> None:
@@ -53,8 +53,8 @@ def test_accounts_of_the_owner_on_several_platforms_are_one_writer() -> None:
 
 
 def test_short_words_may_be_said_so_often() -> None:
-    rows = [message(number, "ok" if number % 2 else "OK") for number in range(LEAST_CAP + 10)]
-    assert verdicts(rows) == [None] * LEAST_CAP + ["repeat"] * 10
+    rows = [message(number, "ok" if number % 2 else "OK") for number in range(MIN_REPEAT_CAP + 10)]
+    assert verdicts(rows) == [None] * MIN_REPEAT_CAP + ["repeat"] * 10
 
 
 def test_the_cap_grows_with_the_archive() -> None:
@@ -65,8 +65,8 @@ def test_the_cap_grows_with_the_archive() -> None:
 
 
 def test_exports_that_overlap_count_once() -> None:
-    rows = [message(number, "ok") for number in range(LEAST_CAP)]
-    assert verdicts([*rows, *rows]) == [None] * (2 * LEAST_CAP)
+    rows = [message(number, "ok") for number in range(MIN_REPEAT_CAP)]
+    assert verdicts([*rows, *rows]) == [None] * (2 * MIN_REPEAT_CAP)
     assert verdicts([message(1, LONG), message(1, LONG)]) == [None, None]
 
 
@@ -121,7 +121,7 @@ def test_an_announcement_is_learned_once(tmp_path: Path) -> None:
 
 def test_what_answers_a_question_is_not_cut_from_it(tmp_path: Path) -> None:
     day = 24 * 60
-    rows = [message(number, "ok", at=number * day) for number in range(LEAST_CAP)]
+    rows = [message(number, "ok", at=number * day) for number in range(MIN_REPEAT_CAP)]
     rows += [
         message(1000, "coming tonight?", sender="ana", at=100 * day),
         message(1001, "ok", at=100 * day + 1),

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from doppel.cli.app import as_command
-from tests.training.dataset.test_fetched_parents import FakeX
+from tests.training.dataset.test_parent_fetcher import FakeX
 from tests.training.exports import (
     telegram_account,
     telegram_chat,
@@ -43,21 +43,22 @@ def test_tables_examples_and_what_comes_next(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert result.exit_code == 0
     assert result.stdout == ""
-    for part in ("telegram", "twitter", "Tom", "forward 1", "conversation", "An example, as the model sees it"):
+    for part in ("telegram", "twitter", "Tom", "forwarded 1", "conversation", "An example, as the model sees it"):
         assert part in result.stderr
-    assert "Your messages: 4 of 5 are in it" in result.stderr
+    assert "Your messages: 4 of 5 kept" in result.stderr
     assert re.search(
-        r"half have up to \d+, 95 % up to \d+, the longest \d+\. Training takes \d+ at once", result.stderr
+        r"median \d+, 95 % at most \d+, longest \d+\. max_length in training is \d+ \(.*\); [\d.]+% of the sessions",
+        result.stderr,
     )
     assert "me: good [bold]morning[/bold]" in result.stderr
-    assert result.stderr.rstrip().endswith("next: `doppel train`")
+    assert result.stderr.rstrip().endswith("Next: `doppel train`")
 
 
 def test_in_chinese(tmp_path: Path) -> None:
     write_json(tmp_path / "archive" / "result.json", account())
     result = run(tmp_path, config="archive: archive\nlanguage: zh\n")
     assert result.exit_code == 0
-    for part in ("每条消息的去向", "没有你的对话", "你的消息：读到 4 条", "下一步：`doppel train`"):
+    for part in ("未收录的消息", "没有你的对话", "你的消息：共 4 条", "下一步：`doppel train`"):
         assert part in result.stderr
 
 
@@ -79,8 +80,8 @@ def test_json_is_one_object_on_stdout(tmp_path: Path) -> None:
     assert report["data"] == str(tmp_path / "data" / "sample")
     assert report["unknown"] == [str(tmp_path / "archive" / "odd.bin")]
     assert (report["unknown_count"], report["beside"]) == (1, 1)
-    assert f"left unread: 1 ({tmp_path / 'archive' / 'odd.bin'})" in result.stderr
-    assert "beside the messages, not read: 1" in result.stderr
+    assert f"unknown format, not read: 1 ({tmp_path / 'archive' / 'odd.bin'})" in result.stderr
+    assert "other attachments, not read: 1" in result.stderr
 
 
 def test_many_archives_of_one_format_are_one_row(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_a_chat_in_which_you_only_read_stops_nothing(tmp_path: Path) -> None:
     assert result.exit_code == 0
     report = json.loads(result.stdout)
     assert report["absent"] == 1
-    assert "nobody who may be you writes: 1, " in result.stderr
+    assert "Archives without messages of yours: 1. " in result.stderr
     assert "with News.txt (Ana, Kim, Tom)" in result.stderr
 
 
@@ -115,7 +116,7 @@ def test_bad_records_are_one_line(tmp_path: Path) -> None:
     write_json(tmp_path / "archive" / "result.json", content)
     result = run(tmp_path)
     assert result.exit_code == 0
-    assert "could not be read and were left out: 1," in result.stderr
+    assert "Unreadable records, left out: 1. First: " in result.stderr
     assert f"{tmp_path}/archive/result.json, Tom, message 1: missing 'id'" in result.stderr
 
 
@@ -128,7 +129,7 @@ def test_the_page_lies_in_the_data_set(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert '<html lang="zh">' in text
     assert "message 1" in text
-    assert "隔多久算会话结束" in text
+    assert "间隔多久算会话结束" in text
     assert "<dd>60 分钟</dd>" in text  # the silence that ends a session in a small chat
 
 
@@ -147,19 +148,19 @@ def test_export_builds_first_and_then_only_writes(tmp_path: Path, form: str) -> 
         "categories": {"dialogue": len(lines)},
     }
     assert len(lines) > 0
-    assert "Making sessions" in result.stderr
+    assert "Splitting chats into sessions" in result.stderr
     again = run(tmp_path, "--export", form, str(target))
     assert again.exit_code == 0
     assert again.stdout == ""
     assert f"mine.jsonl: {len(lines)} records (dialogue {len(lines)})" in again.stderr
-    assert "Making sessions" not in again.stderr
+    assert "Splitting chats into sessions" not in again.stderr
 
 
 def test_export_says_what_is_wrong_before_it_builds(tmp_path: Path) -> None:
     write_json(tmp_path / "archive" / "result.json", account())
     result = run(tmp_path, "--export", "csv", str(tmp_path / "x.csv"))
     assert result.exit_code == 2
-    assert "--export csv: no such format; there are alpaca, sharegpt, openai, transcript" in result.stderr
+    assert "--export csv: unknown format; available: alpaca, sharegpt, openai, transcript" in result.stderr
     assert run(tmp_path, "--export", "openai", str(tmp_path)).exit_code == 2
     assert not (tmp_path / "data").exists()
 
@@ -169,7 +170,7 @@ def test_export_of_a_data_set_made_from_other_archives(tmp_path: Path) -> None:
     assert run(tmp_path).exit_code == 0
     result = run(tmp_path, "--export", "openai", str(tmp_path / "x.jsonl"), config="archive: elsewhere\n")
     assert result.exit_code == 2
-    assert "made from other archives than config.yaml names now" in result.stderr
+    assert "built from other archives than config.yaml names now" in result.stderr
     assert not (tmp_path / "x.jsonl").exists()
 
 
@@ -206,22 +207,22 @@ def broken_zip(root: Path) -> None:
                 root / "archive" / "result.json",
                 telegram_chat([telegram_message(1, 3003, "hi")], id=7, type="private_group"),
             ),
-            "archive/result.json: does not say which messages are yours; write yourself into config.yaml",
+            "archive/result.json: does not say which messages are yours. Set `persona.me` in config.yaml",
         ),
         (
             lambda root: write_json(root / "archive" / "result.json", telegram_chat([])),
-            "archive/result.json: no messages in it",
+            "archive/result.json: contains no messages",
         ),
         (
             lambda root: write_folder(root / "archive", {"data/tweets.js": "window.YTD.tweets.part0 = [ {"}),
-            "archive/data/tweets.js, record 1: ends unexpectedly; not one message could be read",
+            "archive/data/tweets.js, record 1: ends unexpectedly; no message could be read",
         ),
         (
             lambda root: write_json(
                 root / "archive" / "result.json",
                 telegram_account(telegram_chat([telegram_message(1, 1001, "x", forwarded_from="Ana")])),
             ),
-            "nothing of yours is left to learn from; dropped: forward 1",
+            "no messages of yours are left to learn from; dropped: forwarded 1",
         ),
     ],
     ids=[
@@ -294,7 +295,7 @@ def test_parents_are_fetched_only_when_asked_for(tmp_path: Path, monkeypatch: py
     try:
         monkeypatch.setenv("X_BEARER_TOKEN", "made-up")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr("training.dataset.x_api.API", fake.url)
+        monkeypatch.setattr("training.dataset.x_api.API_URL", fake.url)
         result = run(tmp_path, "--fetch-parents", "--json")
         exported = run(tmp_path, "--fetch-parents", "--export", "openai", str(tmp_path / "out.jsonl"))
     finally:

@@ -20,7 +20,7 @@ def test_a_data_set_of_other_archives_is_not_trained_on(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "report.json").write_bytes(msgspec.json.encode({"archive_digest": load_config(path).archive_digest}))
     path.write_text("persona: {name: ann}\narchive: mine.zip\n")
-    with pytest.raises(UserError, match=r"made from other archives .* run `doppel build` first"):
+    with pytest.raises(UserError, match=r"built from other archives .* run `doppel build` first"):
         train(Run(path))
 
 

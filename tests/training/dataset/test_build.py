@@ -33,21 +33,21 @@ from training.archives.message import Message
 from training.dataset import sessions
 from training.dataset.build import build_dataset
 from training.dataset.files import Session, read_sessions
-from training.dataset.report.figures import Report
+from training.dataset.report.build_report import Report
 
 
-class Silent:
-    """Watches nothing."""
+class SilentProgress:
+    """Ignores the progress."""
 
     def stage(self, text: str) -> None: ...
-    def grew(self, size: int) -> None: ...
-    def read(self, size: int) -> None: ...
-    def messages(self, count: int) -> None: ...
+    def add_bytes_total(self, size: int) -> None: ...
+    def add_bytes_read(self, size: int) -> None: ...
+    def add_messages(self, count: int) -> None: ...
 
 
 def build(root: Path, archive: Any, *, readers: list[Reader] | None = None, **config: Any) -> Report:
     content = {"archive": archive, "timezone": "Europe/Berlin", **config}
-    return build_dataset(parse_config(content, root / "config.yaml"), Silent(), readers)
+    return build_dataset(parse_config(content, root / "config.yaml"), SilentProgress(), readers)
 
 
 def build_messages(root: Path, *archives: list[Message], **config: Any) -> Report:
@@ -239,7 +239,7 @@ def test_time_order_and_whole_sessions(tmp_path: Path) -> None:
 
 
 def test_the_contact_of_somebody_who_never_answered_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.dataset.build.thin_header", lambda header, _: header)
+    monkeypatch.setattr("training.dataset.build.drop_header_fields", lambda header, _: header)
     day = 24 * 60
     build_messages(tmp_path, [message(1, "hi"), message(2, "oh hello", sender="ana", at=day), message(3, at=day + 1)])
     assert [one.header.contact for one in sessions_of(tmp_path)] == [pseudonym("test", "ana")] * 2
@@ -268,9 +268,9 @@ def test_a_build_is_the_same_twice_and_report_is_complete(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("messages", "error"),
     [
-        ([], "no messages in it"),
-        ([message(1, sender="ana")], "none of the messages in it are yours"),
-        ([message(1, mark="forward"), message(2, "")], "nothing of yours is left to learn from; dropped: "),
+        ([], "contains no messages"),
+        ([message(1, sender="ana")], "contains no messages of yours"),
+        ([message(1, mark="forward"), message(2, "")], "no messages of yours are left to learn from; dropped: "),
     ],
 )
 def test_nothing_to_learn_from(tmp_path: Path, messages: list[Message], error: str) -> None:

@@ -9,7 +9,7 @@ from tests.training.dataset.test_build import assert_accounted, build_messages, 
 from tests.training.messages import message
 from tests.training.privacy.test_scrub import core, planted
 from training.archives.message import Message
-from training.privacy.scrub import KEY, SCRUBBED
+from training.privacy.scrub import KEY_FILE, SCRUBBED_FILE
 
 
 def archive() -> tuple[list[str], list[Message]]:
@@ -33,7 +33,7 @@ def test_no_planted_secret_reaches_the_data_set(tmp_path: Path) -> None:
     assert [secret for secret in secrets if any(secret in bubble for bubble in bubbles)] == []
     written = (folder / "sessions.jsonl").read_text(encoding="utf-8")
     assert [secret for secret in secrets if secret in written] == []
-    listed = [json.loads(line) for line in (folder / SCRUBBED).read_text(encoding="utf-8").splitlines()]
+    listed = [json.loads(line) for line in (folder / SCRUBBED_FILE).read_text(encoding="utf-8").splitlines()]
     assert sum(report.scrubbed.values()) == len(listed) > 0
     assert report.scrubbed == json.loads((folder / "report.json").read_bytes())["scrubbed"]
     assert report.summary()["scrubbed"] == report.scrubbed
@@ -44,7 +44,7 @@ def test_a_second_build_has_the_same_stand_ins(tmp_path: Path) -> None:
     _, messages = archive()
     build_messages(tmp_path, messages)
     folder = tmp_path / "data" / "sample"
-    before = {name: (folder / name).read_bytes() for name in ("sessions.jsonl", SCRUBBED, KEY)}
+    before = {name: (folder / name).read_bytes() for name in ("sessions.jsonl", SCRUBBED_FILE, KEY_FILE)}
     build_messages(tmp_path, messages)
     assert {name: (folder / name).read_bytes() for name in before} == before
 
@@ -52,16 +52,16 @@ def test_a_second_build_has_the_same_stand_ins(tmp_path: Path) -> None:
 def test_a_damaged_key_is_made_anew(tmp_path: Path) -> None:
     _, messages = archive()
     build_messages(tmp_path, messages)
-    (tmp_path / "data" / "sample" / KEY).write_bytes(b"short")
+    (tmp_path / "data" / "sample" / KEY_FILE).write_bytes(b"short")
     build_messages(tmp_path, messages)
-    assert len((tmp_path / "data" / "sample" / KEY).read_bytes()) == 32
+    assert len((tmp_path / "data" / "sample" / KEY_FILE).read_bytes()) == 32
 
 
 def test_scrubbing_can_be_switched_off(tmp_path: Path) -> None:
     report = build_messages(tmp_path, [message(1, "mail ann@gmail.com")], privacy={"scrub": False})
     assert report.scrubbed == {}
     assert sessions_of(tmp_path)[0].turns[0].bubbles == ("mail ann@gmail.com",)
-    assert not (tmp_path / "data" / "sample" / SCRUBBED).exists()
+    assert not (tmp_path / "data" / "sample" / SCRUBBED_FILE).exists()
 
 
 def test_excluded_messages_are_counted_as_such(tmp_path: Path) -> None:

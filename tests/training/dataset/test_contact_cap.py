@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
 from tests.training.messages import message
 from training.archives.message import Message
-from training.dataset.contact_cap import FEWEST, over_share
-from training.dataset.splits import Summary
+from training.dataset.contact_cap import MIN_CONTACTS, sessions_over_cap
+from training.dataset.splits import SessionSummary
 
 
-def summary(name: str, ended_at: float, mine: int) -> Summary:
-    return Summary(ended_at=ended_at, id=name, mine=mine, likeness=b"", position=0, length=0)
+def summary(name: str, ended_at: float, mine: int) -> SessionSummary:
+    return SessionSummary(ended_at=ended_at, id=name, own_messages=mine, content_digest=b"", position=0, length=0)
 
 
-def archive(**contacts: list[int]) -> tuple[list[Summary], dict[str, str]]:
+def archive(**contacts: list[int]) -> tuple[list[SessionSummary], dict[str, str]]:
     """Sessions with each contact, in order of time: the owner's messages in each."""
     sessions = [
         summary(f"{contact}{at}", at, mine) for contact, sizes in contacts.items() for at, mine in enumerate(sizes)
@@ -30,34 +30,34 @@ FOUR = {"b": [10], "c": [10], "d": [10], "e": [10]}
 
 def test_the_oldest_go_until_the_share_is_met() -> None:
     sessions, contacts = archive(a=[20, 20, 20], **FOUR)
-    assert over_share(sessions, contacts, 0.5) == {"a0"}
-    assert over_share(sessions, contacts, 0.4) == {"a0"}
-    assert over_share(sessions, contacts, 0.39) == {"a0", "a1"}
+    assert sessions_over_cap(sessions, contacts, 0.5) == {"a0"}
+    assert sessions_over_cap(sessions, contacts, 0.4) == {"a0"}
+    assert sessions_over_cap(sessions, contacts, 0.39) == {"a0", "a1"}
 
 
 def test_exactly_the_share_may_stay_and_all_of_it_is_no_limit() -> None:
     sessions, contacts = archive(a=[20, 20], **FOUR)
-    assert over_share(sessions, contacts, 0.5) == set()
-    assert over_share(sessions, contacts, 1.0) == set()
+    assert sessions_over_cap(sessions, contacts, 0.5) == set()
+    assert sessions_over_cap(sessions, contacts, 1.0) == set()
 
 
 def test_the_last_session_stays_however_large() -> None:
     sessions, contacts = archive(a=[1, 1000], **FOUR)
-    assert over_share(sessions, contacts, 0.1) == {"a0"}
+    assert sessions_over_cap(sessions, contacts, 0.1) == {"a0"}
 
 
 def test_few_contacts_are_not_balanced() -> None:
     sessions, contacts = archive(a=[50, 50], b=[1], c=[1], d=[1])
-    assert len(set(contacts.values())) == FEWEST - 1
-    assert over_share(sessions, contacts, 0.1) == set()
-    assert over_share([], {}, 0.1) == set()
+    assert len(set(contacts.values())) == MIN_CONTACTS - 1
+    assert sessions_over_cap(sessions, contacts, 0.1) == set()
+    assert sessions_over_cap([], {}, 0.1) == set()
 
 
 def test_groups_and_posts_count_as_messages_but_belong_to_nobody() -> None:
     sessions, contacts = archive(a=[20, 20], **FOUR)
     public = [summary(f"post{number}", number, 100) for number in range(10)]
-    assert over_share([*sessions, *public], contacts, 0.03) == {"a0"}
-    assert over_share([*sessions, *public], contacts, 0.04) == set()
+    assert sessions_over_cap([*sessions, *public], contacts, 0.03) == {"a0"}
+    assert sessions_over_cap([*sessions, *public], contacts, 0.04) == set()
 
 
 SESSIONS = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 1000), st.integers(1, 50)), max_size=60)
@@ -69,18 +69,18 @@ def test_of_every_contact_at_most_the_share_or_one_session_is_left(
 ) -> None:
     sessions = [summary(f"{number:03}", at, mine) for number, (_, at, mine) in enumerate(rows)]
     contacts = {session.id: row[0] for session, row in zip(sessions, rows, strict=True) if row[0] != "h"}
-    gone = over_share(sessions, contacts, share)
-    assert over_share(sessions[::-1], contacts, share) == gone
+    gone = sessions_over_cap(sessions, contacts, share)
+    assert sessions_over_cap(sessions[::-1], contacts, share) == gone
     assert gone <= contacts.keys()
-    limit = share * sum(session.mine for session in sessions)
+    limit = share * sum(session.own_messages for session in sessions)
     left: Counter[str] = Counter()
     count: Counter[str] = Counter()
     for session in sessions:
         if session.id in contacts and session.id not in gone:
-            left[contacts[session.id]] += session.mine
+            left[contacts[session.id]] += session.own_messages
             count[contacts[session.id]] += 1
     assert set(count) == set(contacts.values())
-    if len(count) < FEWEST:
+    if len(count) < MIN_CONTACTS:
         assert not gone
         return
     assert all(left[contact] <= limit or count[contact] == 1 for contact in left)
@@ -92,10 +92,10 @@ def test_of_every_contact_at_most_the_share_or_one_session_is_left(
         newest = max(
             (one for one in sessions if one.id in gone and contacts[one.id] == contact), key=_age, default=None
         )
-        assert newest is None or left[contact] + newest.mine > limit
+        assert newest is None or left[contact] + newest.own_messages > limit
 
 
-def _age(session: Summary) -> tuple[float, str]:
+def _age(session: SessionSummary) -> tuple[float, str]:
     return session.ended_at, session.id
 
 

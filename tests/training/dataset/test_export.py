@@ -15,8 +15,8 @@ from doppel.transcript import Header, Turn, normalize
 from tests.training.dataset.test_build import build_messages
 from tests.training.messages import message
 from training.dataset import export as data_export
-from training.dataset.export import CATEGORIES, FORMATS, ROUNDS, export_dataset
-from training.dataset.files import SESSIONS, Session, write_sessions
+from training.dataset.export import CATEGORIES, FORMATS, HISTORY_LENGTH, export_dataset
+from training.dataset.files import SESSIONS_FILE, Session, write_sessions
 
 START = datetime(2020, 6, 1, 9, 0, tzinfo=UTC)
 
@@ -37,7 +37,7 @@ def exported(root: Path, form: str, *sessions: Session, name: str = "out.jsonl")
     """Writes sessions as a data set, exports it and reads the records back."""
     folder = root / "data" / "me"
     folder.mkdir(parents=True, exist_ok=True)
-    write_sessions(folder / SESSIONS, sessions)
+    write_sessions(folder / SESSIONS_FILE, sessions)
     path = root / name
     result = export_dataset(folder, form, path)
     text = path.read_text(encoding="utf-8")
@@ -72,7 +72,7 @@ def test_alpaca_carries_only_the_last_exchanges_along(tmp_path: Path) -> None:
     turns = [turn for number in range(30) for turn in (("Tomo", f"q{number}"), ("me", f"a{number}"))]
     records = exported(tmp_path, "alpaca", session(1, *turns))
     assert len(records) == 30
-    assert records[-1]["history"] == [[f"q{number}", f"a{number}"] for number in range(29 - ROUNDS, 29)]
+    assert records[-1]["history"] == [[f"q{number}", f"a{number}"] for number in range(29 - HISTORY_LENGTH, 29)]
 
 
 def test_sharegpt_takes_turns_and_ends_with_the_owner(tmp_path: Path) -> None:
@@ -174,20 +174,20 @@ def answers(form: str, record: dict[str, Any]) -> list[str]:
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "me"
-    with pytest.raises(UserError, match="csv: no such format; there are alpaca, sharegpt, openai, transcript"):
+    with pytest.raises(UserError, match="csv: unknown format; available: alpaca, sharegpt, openai, transcript"):
         export_dataset(folder, "csv", tmp_path / "out.csv")
     with pytest.raises(UserError, match="no data set yet"):
         export_dataset(folder, "openai", tmp_path / "out.jsonl")
     with pytest.raises(UserError, match="is a folder"):
         export_dataset(folder, "openai", tmp_path)
-    with pytest.raises(UserError, match="lies in the data set"):
-        export_dataset(folder, "openai", folder / SESSIONS)
+    with pytest.raises(UserError, match="is inside the data set"):
+        export_dataset(folder, "openai", folder / SESSIONS_FILE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_fails_halfway_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = exported(tmp_path, "openai", TALK)
-    with (tmp_path / "data" / "me" / SESSIONS).open("ab") as file:
+    with (tmp_path / "data" / "me" / SESSIONS_FILE).open("ab") as file:
         file.write(b"{broken\n")
     with pytest.raises(UserError, match="line 2"):
         export_dataset(tmp_path / "data" / "me", "openai", tmp_path / "out.jsonl")
@@ -195,7 +195,7 @@ def test_a_file_that_fails_halfway_leaves_the_old_one(tmp_path: Path, monkeypatc
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    write_sessions(tmp_path / "data" / "me" / SESSIONS, [TALK])
+    write_sessions(tmp_path / "data" / "me" / SESSIONS_FILE, [TALK])
     monkeypatch.setattr(data_export, "_write", full)
     with pytest.raises(DoppelError, match=r"out\.jsonl: cannot be written: No space left on device"):
         export_dataset(tmp_path / "data" / "me", "openai", tmp_path / "out.jsonl")

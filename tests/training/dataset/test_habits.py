@@ -4,11 +4,11 @@ import pytest
 
 from doppel.adapters.habits import Habits
 from tests.training.messages import line
-from training.dataset.habits import Rhythm
+from training.dataset.habits import HabitsCollector
 
 
 def test_gaps_within_the_owners_bursts_are_measured() -> None:
-    rhythm = Rhythm()
+    rhythm = HabitsCollector()
     lines = [line(0, "hi", sender="ana", at=0)]
     at = 5.0
     for number in range(1, 12):
@@ -16,7 +16,7 @@ def test_gaps_within_the_owners_bursts_are_measured() -> None:
         at += number * 2 / 60  # gaps of 2, 4, … 20 seconds
     lines.append(line(99, "ok", sender="ana", at=at + 1))
     lines.append(line(100, "a turn of its own", at=at + 30))
-    rhythm.listen(lines)
+    rhythm.add(lines)
     habits = rhythm.habits()
     assert habits.bubbles_per_turn == 6.0
     assert habits.seconds_per_character == pytest.approx(1.1)
@@ -24,10 +24,10 @@ def test_gaps_within_the_owners_bursts_are_measured() -> None:
 
 
 def test_an_export_without_seconds_says_nothing_about_gaps() -> None:
-    rhythm = Rhythm()
-    rhythm.listen([line(number, at=number) for number in range(20)])
+    rhythm = HabitsCollector()
+    rhythm.add([line(number, at=number) for number in range(20)])
     assert rhythm.habits() == Habits(bubbles_per_turn=20.0)
 
 
 def test_nothing_measured_means_defaults() -> None:
-    assert Rhythm().habits() == Habits()
+    assert HabitsCollector().habits() == Habits()

@@ -8,36 +8,36 @@ from hypothesis import strategies as st
 from msgspec.structs import astuple
 
 from tests.training.messages import message
-from training.dataset.message_store import Records, Spool
+from training.dataset.message_store import MessageStore, RecordFile
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 20), st.text(max_size=9))))
 def test_every_message_comes_back_in_order(rows: list[tuple[str, int, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        spool = Spool(Path(folder) / "spool")
+        store = MessageStore(Path(folder) / "store")
         sent = [message(number, text, chat=chat, at=at) for number, (chat, at, text) in enumerate(rows)]
         for number, one in enumerate(sent):
-            spool.add(number % 3, one)
-        back = {one.chat: [item for _, item in one.messages()] for one in spool.conversations()}
+            store.add(number % 3, one)
+        back = {one.chat: [item for _, item in one.messages()] for one in store.chats()}
         for chat in {one.chat for one in sent}:
             expected = sorted((one for one in sent if one.chat == chat), key=lambda one: one.sent_at)
             assert list(map(astuple, back[chat])) == list(map(astuple, expected))
-        spool.close()
+        store.close()
 
 
-def test_public_messages_are_apart_from_conversations(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool")
+def test_public_messages_are_a_chat_of_their_own(tmp_path: Path) -> None:
+    store = MessageStore(tmp_path / "store")
     for number, kind in enumerate(("dm", "post", "reply", "group", "quote")):
-        spool.add(0, message(number, kind=kind))
-    assert [(one.is_public, len(one.times())) for one in spool.conversations()] == [(False, 2), (True, 3)]
-    spool.close()
+        store.add(0, message(number, kind=kind))
+    assert [(one.is_public, len(one.times())) for one in store.chats()] == [(False, 2), (True, 3)]
+    store.close()
 
 
 def test_records_beyond_four_gibibytes_come_back(tmp_path: Path) -> None:
-    records = Records(tmp_path / "records")
-    records.put(b"first")
+    records = RecordFile(tmp_path / "records")
+    records.add_encoded(b"first")
     records._file.seek(beyond := 5 << 30)  # a hole takes no room on the disk
     records.position = beyond
-    assert records.put(b"last") == 4
+    assert records.add_encoded(b"last") == 4
     assert (records.read(0, 5), records.read(beyond, 4)) == (b"first", b"last")
     records.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from doppel.config import parse_config
+from doppel.config import Config, PrivateKind, parse_config
 from doppel.errors import UserError
 from tests.training.exports import (
     telegram_account,
@@ -23,28 +23,29 @@ from tests.training.exports import (
 )
 from training.archives.discovery import discover, installed_readers
 from training.archives.source_tree import BadRecord
-from training.dataset import parallel_reader as ahead
+from training.dataset import parallel_reader
 from training.dataset.build import build_dataset
+from training.dataset.parallel_reader import CleanedMessage, MessageReader
 
 MESSAGES = 1000
 KEY = bytes(range(32))
 
 
-class Watching:
-    """Adds up what it is told."""
+class SummedProgress:
+    """Adds up the progress."""
 
     def __init__(self) -> None:
-        self.grown = self.bytes = self.count = 0
+        self.bytes_total = self.bytes_read = self.count = 0
 
     def stage(self, text: str) -> None: ...
 
-    def grew(self, size: int) -> None:
-        self.grown += size
+    def add_bytes_total(self, size: int) -> None:
+        self.bytes_total += size
 
-    def read(self, size: int) -> None:
-        self.bytes += size
+    def add_bytes_read(self, size: int) -> None:
+        self.bytes_read += size
 
-    def messages(self, count: int) -> None:
+    def add_messages(self, count: int) -> None:
         self.count += count
 
 
@@ -64,19 +65,25 @@ def export(tmp_path: Path) -> Path:
     return write_json(tmp_path / "export" / "result.json", telegram_account(*chats))
 
 
+def open_reader(config: Config, *kinds: PrivateKind, uses_installed_readers: bool = True) -> MessageReader:
+    return parallel_reader.open_reader(
+        config.archives, config.root, config.zone, frozenset(kinds), uses_installed_readers=uses_installed_readers
+    )
+
+
 def build(root: Path, archive: str = "export") -> dict[str, bytes]:
     """The files of the data set, without what tells how long it took."""
     config = parse_config({"archive": [archive], "timezone": "Europe/Berlin"}, root / "config.yaml")
     config.data_dir.mkdir(parents=True, exist_ok=True)
     (config.data_dir / "scrub.key").write_bytes(KEY)
     (config.data_dir / "sessions.jsonl").touch()
-    watcher = Watching()
-    report = build_dataset(config, watcher)
+    progress = SummedProgress()
+    report = build_dataset(config, progress)
     assert report.bad == 2
-    assert watcher.count == report.read == MESSAGES - 2
+    assert progress.count == report.read == MESSAGES - 2
     size = (root / "export" / "result.json").stat().st_size
-    assert watcher.grown == size
-    assert watcher.bytes <= size
+    assert progress.bytes_total == size
+    assert progress.bytes_read <= size
     lines = {path.name: path.read_bytes() for path in config.data_dir.iterdir()}
     lines["report.json"] = b"\n".join(line for line in lines["report.json"].split(b"\n") if b'"seconds"' not in line)
     return lines
@@ -93,8 +100,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
             processes.append(self)
 
     monkeypatch.setattr(subprocess, "Popen", Noted)
-    monkeypatch.setattr(ahead, "LARGE", 1)
-    monkeypatch.setattr(ahead, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel_reader, "LARGE_ARCHIVES", 1)
+    monkeypatch.setattr(parallel_reader, "_core_count", lambda: 2)
     return processes
 
 
@@ -105,7 +112,7 @@ def test_two_processes_make_what_one_makes(
     assert len(started) == 1
     assert started[0].returncode is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ahead, "LARGE", export.stat().st_size + 1)
+        patch.setattr(parallel_reader, "LARGE_ARCHIVES", export.stat().st_size + 1)
         assert build(tmp_path) == two
     assert len(started) == 1
 
@@ -114,8 +121,8 @@ def test_what_the_other_process_opened_is_known_here(tmp_path: Path, started: li
     path = write_folder(tmp_path / "x", {**twitter_files(tweets=[tweet(1, "hello")]), "data/odd.xyz": "x"})
     config = parse_config({"archive": ["x"]}, tmp_path / "config.yaml")
     with closing(discover(config.archives, config.root, config.zone, installed_readers())) as found:
-        with closing(ahead.preparing(config, frozenset(), installed=True)) as archives:
-            assert list(archives.messages(0, found.sources[0]))
+        with closing(open_reader(config)) as archives:
+            assert list(archives.messages(found.sources[0]))
         assert started
         assert found.unread().files == [str(path / "data" / "odd.xyz")]
 
@@ -124,7 +131,7 @@ def test_where_the_other_process_ends_too_early_reading_goes_on_here(
     tmp_path: Path, export: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = build(tmp_path)
-    following = ahead._Ahead._next
+    following = parallel_reader._SubprocessReader._next
     batches = 0
 
     def ending(self: Any) -> Any:
@@ -135,7 +142,7 @@ def test_where_the_other_process_ends_too_early_reading_goes_on_here(
             self._process.stdout.read()
         return following(self)
 
-    monkeypatch.setattr(ahead._Ahead, "_next", ending)
+    monkeypatch.setattr(parallel_reader._SubprocessReader, "_next", ending)
     assert build(tmp_path) == whole
     assert batches == 2
     assert started[-1].returncode is not None
@@ -169,8 +176,8 @@ def test_who_stops_in_the_middle_leaves_no_process(
 ) -> None:
     config = parse_config({"archive": ["export"]}, tmp_path / "config.yaml")
     found = discover(config.archives, config.root, config.zone, installed_readers())
-    archives = ahead.preparing(config, frozenset(("phone",)), installed=True)
-    messages: Iterator[ahead.Prepared] = archives.messages(0, found.sources[0])
+    archives = open_reader(config, "phone")
+    messages: Iterator[CleanedMessage] = archives.messages(found.sources[0])
     _, text, secrets = [next(messages) for _ in range(8)][7]
     assert text[secrets[0].start : secrets[0].end] == "+49 151 23456789"
     assert started[0].poll() is None
@@ -184,8 +191,8 @@ def test_readers_of_the_callers_own_are_asked_here(
 ) -> None:
     config = parse_config({"archive": ["export"]}, tmp_path / "config.yaml")
     found = discover(config.archives, config.root, config.zone, installed_readers())
-    archives = ahead.preparing(config, frozenset(), installed=False)
-    assert len(list(archives.messages(0, found.sources[0]))) == MESSAGES - 2
+    archives = open_reader(config, uses_installed_readers=False)
+    assert len(list(archives.messages(found.sources[0]))) == MESSAGES - 2
     assert found.sources[0].tree.bad_records[0] == BadRecord(
         str(found.sources[0].tree.label), "Tom, message 10", "missing 'date'"
     )

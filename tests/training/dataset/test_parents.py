@@ -16,8 +16,8 @@ from tests.training.dataset.test_build import OneFile, assert_accounted, build, 
 from tests.training.exports import OWN_ID, conversation, direct_message, tweet, twitter_files, write_folder, write_json
 from tests.training.messages import message
 from training.archives.parents import PARENTS, UNKNOWN, ParentsReader
-from training.dataset.parents import missing_parents
-from training.dataset.report.figures import Report
+from training.dataset.parent_fetcher import missing_parents
+from training.dataset.report.build_report import Report
 
 
 def parent(number: int, text: str, **more: Any) -> dict[str, Any]:

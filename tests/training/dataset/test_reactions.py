@@ -14,7 +14,7 @@ from tests.training.exports import telegram_account, telegram_chat, telegram_mes
 from tests.training.messages import line, message
 from training.archives.formats.reactions import is_emoji, reactions_to
 from training.archives.message import Message
-from training.dataset.reactions import without_needless
+from training.dataset.trimming import separate_reactions
 
 
 def reaction(number: int, to: int, sender: str = "me", text: str = "👍", **more: Any) -> Message:
@@ -144,7 +144,7 @@ def test_no_line_is_lost_and_none_that_is_words_goes(parts: list[tuple[str, bool
         line(n, "x", sender=who, **({"mark": "reaction", "reply_to": str(to)} if reacts else {}))
         for n, (who, reacts, to) in enumerate(parts)
     ]
-    kept, needless = without_needless(lines)
+    kept, needless = separate_reactions(lines)
     assert sorted([*kept, *needless], key=lambda one: int(one.message.id)) == lines
     assert all(one.message.mark == "reaction" for one in needless)
     assert all(one.is_mine for one in kept if one.message.mark == "reaction")

@@ -13,57 +13,57 @@ from tests.training.messages import line, message
 from training.dataset import sessions
 from training.dataset.sessions import (
     DEFAULT_GAP,
-    Line,
-    cut_at_silences,
-    fit_gap,
-    header_of,
+    SessionMessage,
+    build_header,
+    build_turns,
+    drop_header_fields,
+    estimate_gap,
     join_threads,
+    mark_duplicates,
     session_id,
-    speakers_of,
-    thin_header,
-    turns_of,
-    without_repeats,
+    speaker_names,
+    split_at_silences,
 )
 
 HOUR = 3600.0
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-def ids(found: list[list[Line]]) -> list[list[str]]:
+def ids(found: list[list[SessionMessage]]) -> list[list[str]]:
     return [[one.message.id for one in session] for session in found]
 
 
 def test_a_silence_ends_a_session() -> None:
     lines = [line(1, at=0), line(2, at=59), line(3, at=59 + 61), line(4, at=3 * 24 * 60 + 121)]
-    assert ids(list(cut_at_silences(lines, HOUR))) == [["1", "2"], ["3"], ["4"]]
+    assert ids(list(split_at_silences(lines, HOUR))) == [["1", "2"], ["3"], ["4"]]
 
 
 def test_days_apart_with_the_same_seconds_is_a_silence() -> None:
-    assert len(list(cut_at_silences([line(1, at=0), line(2, at=24 * 60)], HOUR))) == 2
+    assert len(list(split_at_silences([line(1, at=0), line(2, at=24 * 60)], HOUR))) == 2
 
 
 def test_a_reply_overrides_the_silence() -> None:
     lines = [line(1, at=0), line(2, at=500, reply_to="1"), line(3, at=501)]
-    assert ids(list(cut_at_silences(lines, HOUR))) == [["1", "2", "3"]]
+    assert ids(list(split_at_silences(lines, HOUR))) == [["1", "2", "3"]]
 
 
 def test_a_reply_rejoins_a_session_that_is_not_the_last() -> None:
     lines = [line(1, at=0), line(2, at=100), line(3, at=300, reply_to="1"), line(4, at=301), line(5, at=900)]
-    assert ids(list(cut_at_silences(lines, HOUR))) == [["1", "3", "4"], ["2"], ["5"]]
+    assert ids(list(split_at_silences(lines, HOUR))) == [["1", "3", "4"], ["2"], ["5"]]
 
 
 def test_a_reply_within_a_conversation_does_not_tear_it_apart() -> None:
     lines = [line(1, at=0), line(2, at=100), line(3, at=101, reply_to="1")]
-    assert ids(list(cut_at_silences(lines, HOUR))) == [["1"], ["2", "3"]]
+    assert ids(list(split_at_silences(lines, HOUR))) == [["1"], ["2", "3"]]
 
 
 def test_a_reply_to_something_unknown_starts_anew() -> None:
-    assert len(list(cut_at_silences([line(1, at=0), line(2, at=100, reply_to="77")], HOUR))) == 2
+    assert len(list(split_at_silences([line(1, at=0), line(2, at=100, reply_to="77")], HOUR))) == 2
 
 
 def test_a_chat_that_never_sleeps_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "LARGEST_SESSION", 10)
-    assert [len(one) for one in cut_at_silences([line(number) for number in range(25)], HOUR)] == [10, 10, 5]
+    monkeypatch.setattr(sessions, "MAX_SESSION_MESSAGES", 10)
+    assert [len(one) for one in split_at_silences([line(number) for number in range(25)], HOUR)] == [10, 10, 5]
 
 
 @given(
@@ -76,15 +76,15 @@ def test_no_message_is_lost_or_doubled_and_time_runs_forward(steps: list[tuple[i
         at += step
         lines.append(line(number, at=at, reply_to=None if reply_to is None else str(reply_to)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sessions, "REACH", reach)
-        for found in (list(cut_at_silences(lines, HOUR)), threads_of(lines)):
+        patch.setattr(sessions, "OPEN_SESSIONS", reach)
+        for found in (list(split_at_silences(lines, HOUR)), threads_of(lines)):
             assert sorted(int(one) for session in ids(found) for one in session) == list(range(len(lines)))
             for session in found:
                 assert session
                 assert session == sorted(session, key=lambda one: one.message.sent_at)
 
 
-def threads_of(lines: list[Line]) -> list[list[Line]]:
+def threads_of(lines: list[SessionMessage]) -> list[list[SessionMessage]]:
     answered = {one.message.reply_to or "" for one in lines}
     return [[lines[number] for number in thread] for thread in join_threads(enumerate(lines), answered)]
 
@@ -103,7 +103,7 @@ def test_who_quotes_themselves_begins_a_thread_and_who_quotes_others_does_not() 
 
 def test_a_thread_has_no_more_messages_than_a_session() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sessions, "LARGEST_SESSION", 3)
+        patch.setattr(sessions, "MAX_SESSION_MESSAGES", 3)
         lines = [line(number, kind="reply", reply_to=str(number - 1)) for number in range(1, 9)]
         assert ids(threads_of(lines)) == [["1", "2", "3"], ["4", "5", "6"], ["7", "8"]]
 
@@ -118,8 +118,8 @@ def test_posts_stand_alone_and_threads_together() -> None:
     ]
     threads = threads_of(lines)
     assert ids(threads) == [["1", "3", "5"], ["2"], ["4"]]
-    assert [turn.bubbles for turn in turns_of(threads[0])] == [("hello", "hello", "hello")]
-    assert header_of(threads[2], BERLIN, None).kind == "reply"
+    assert [turn.bubbles for turn in build_turns(threads[0])] == [("hello", "hello", "hello")]
+    assert build_header(threads[2], BERLIN, None).kind == "reply"
 
 
 def test_the_gap_is_the_valley_between_the_two_peaks() -> None:
@@ -130,20 +130,20 @@ def test_the_gap_is_the_valley_between_the_two_peaks() -> None:
             now += rng.lognormvariate(3.5, 1)  # half a minute within a conversation
             times.append(now)
         now += rng.lognormvariate(10.5, 0.4)  # ten hours between conversations
-    assert 1800 <= fit_gap(times) <= 4 * 3600
-    assert fit_gap(times[:100]) == DEFAULT_GAP
-    assert fit_gap([5.0] * 1000) == DEFAULT_GAP
+    assert 1800 <= estimate_gap(times) <= 4 * 3600
+    assert estimate_gap(times[:100]) == DEFAULT_GAP
+    assert estimate_gap([5.0] * 1000) == DEFAULT_GAP
 
 
 @given(st.lists(st.floats(0, 1e9), max_size=400))
 def test_the_gap_stays_in_its_bounds(times: list[float]) -> None:
-    assert 1800 <= fit_gap(sorted(times)) <= 6 * 3600
+    assert 1800 <= estimate_gap(sorted(times)) <= 6 * 3600
 
 
 def test_consecutive_messages_become_bubbles() -> None:
     lines = [line(1, "a", sender="ana"), line(2, "b", sender="ana"), line(3, "c"), line(4, "d", sender="ana")]
     ana = pseudonym("test", "ana")
-    assert [(turn.speaker, turn.bubbles) for turn in turns_of(lines)] == [
+    assert [(turn.speaker, turn.bubbles) for turn in build_turns(lines)] == [
         (ana, ("a", "b")),
         ("me", ("c",)),
         (ana, ("d",)),
@@ -153,13 +153,13 @@ def test_consecutive_messages_become_bubbles() -> None:
 def test_two_accounts_with_one_pseudonym_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "pseudonym", lambda platform, account: "Bo" if "#" not in account else "Bo2")
     lines = [line(1, sender="zoe"), line(2, sender="ana"), line(3)]
-    assert speakers_of(lines) == {"ana": "Bo", "zoe": "Bo2"}
-    assert speakers_of(lines[::-1]) == {"ana": "Bo", "zoe": "Bo2"}
+    assert speaker_names(lines) == {"ana": "Bo", "zoe": "Bo2"}
+    assert speaker_names(lines[::-1]) == {"ana": "Bo", "zoe": "Bo2"}
 
 
 def test_the_header_tells_the_situation_in_the_owners_zone() -> None:
     night = [line(1, "I know what you mean", at=14 * 60)]  # 23:00 UTC on a Monday is 1:00 on Tuesday in Berlin
-    assert header_of(night, BERLIN, "ana") == Header(
+    assert build_header(night, BERLIN, "ana") == Header(
         year="2020",
         weekday="Tue",
         hour="night",
@@ -168,18 +168,18 @@ def test_the_header_tells_the_situation_in_the_owners_zone() -> None:
         language="en",
         contact=pseudonym("test", "ana"),
     )
-    assert header_of([line(1, kind="group")], BERLIN, "ana").contact is None
+    assert build_header([line(1, kind="group")], BERLIN, "ana").contact is None
 
 
 def test_the_language_is_the_owners() -> None:
     lines = [line(1, "what are you up to, my friend", sender="ana"), line(2, "没什么，在家呢")]
-    assert header_of(lines, BERLIN, None).language == "zh"
+    assert build_header(lines, BERLIN, None).language == "zh"
 
 
 def test_headers_lose_fields_for_fifteen_percent_and_always_the_same() -> None:
     full = Header(year="2020", weekday="Mon", hour="night", platform="test", kind="dm", language="en", contact="Bo")
-    thinned = [thin_header(full, str(number)) for number in range(20_000)]
-    assert thinned == [thin_header(full, str(number)) for number in range(20_000)]
+    thinned = [drop_header_fields(full, str(number)) for number in range(20_000)]
+    assert thinned == [drop_header_fields(full, str(number)) for number in range(20_000)]
     whole = sum(header == full for header in thinned) / len(thinned)
     none = sum(header == Header() for header in thinned) / len(thinned)
     assert whole == pytest.approx(0.85, abs=0.01)
@@ -191,7 +191,7 @@ def test_headers_lose_fields_for_fifteen_percent_and_always_the_same() -> None:
 def test_copies_of_a_message_are_found_by_time_and_id() -> None:
     first, second = message(1, at=0), message(2, at=0)
     later = message(1, at=5)
-    found = [repeat for repeat, _, _ in without_repeats([(0, first), (0, second), (1, first), (1, later)])]
+    found = [repeat for repeat, _, _ in mark_duplicates([(0, first), (0, second), (1, first), (1, later)])]
     assert found == [False, False, True, False]
 
 

@@ -4,11 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doppel.transcript import Turn
-from training.dataset.splits import Summary, leaks, likeness, split_by_time
+from training.dataset.splits import SessionSummary, content_digest, leaking_sessions, split_by_time
 
 
-def summary(number: int, mine: int = 1, same: bytes = b"") -> Summary:
-    return Summary(ended_at=float(number), id=f"{number:04}", mine=mine, likeness=same, position=0, length=0)
+def summary(number: int, mine: int = 1, same: bytes = b"") -> SessionSummary:
+    return SessionSummary(
+        ended_at=float(number), id=f"{number:04}", own_messages=mine, content_digest=same, position=0, length=0
+    )
 
 
 def test_the_last_tenth_is_the_test_and_what_is_before_it_validation() -> None:
@@ -38,19 +40,19 @@ def test_nothing_in_training_is_later_than_what_is_held_out(sessions: list[tuple
 
 def test_sessions_that_say_the_same_as_the_test_leave_training() -> None:
     splits = split_by_time([summary(1, 8, b"a"), summary(2, 8, b"b"), summary(3, 8), summary(4, 2, b"a")])
-    assert leaks(splits) == {"0001"}
+    assert leaking_sessions(splits) == {"0001"}
 
 
 def test_likeness_is_about_words_and_who_says_them() -> None:
     text = "this is the very same thing that I always say"
-    one = likeness([Turn("me", (text,))])
+    one = content_digest([Turn("me", (text,))])
     assert one
-    assert one == likeness([Turn("me", (text.upper(), "!!"))])
-    assert one != likeness([Turn("Bo", (text,))])
-    assert likeness([Turn("Bo", (text,))]) == likeness([Turn("Da", (text,))])
-    assert likeness([Turn("me", ("今天天气真好我们出去玩吧",))])
+    assert one == content_digest([Turn("me", (text.upper(), "!!"))])
+    assert one != content_digest([Turn("Bo", (text,))])
+    assert content_digest([Turn("Bo", (text,))]) == content_digest([Turn("Da", (text,))])
+    assert content_digest([Turn("me", ("今天天气真好我们出去玩吧",))])
 
 
 def test_short_repeats_are_style_and_stay() -> None:
-    assert likeness([Turn("me", ("lol",))]) == b""
-    assert likeness([Turn("me", ("哈哈哈哈",))]) == b""
+    assert content_digest([Turn("me", ("lol",))]) == b""
+    assert content_digest([Turn("me", ("哈哈哈哈",))]) == b""

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.messages import line
-from training.cleaning.rules import Reason
-from training.dataset.sessions import Line
-from training.dataset.trimming import broken_at, trimmed
+from training.cleaning.rules import DropReason
+from training.dataset.sessions import SessionMessage
+from training.dataset.trimming import split_around, trim_repeats
 
 
-def session(letters: str) -> list[Line]:
+def session(letters: str) -> list[SessionMessage]:
     """`m` is the owner's, `r` the owner's and a repeat, `n` nearly one; every other letter is somebody."""
     return [
         line(number, letter, sender="me" if letter in "mrn" else letter, kind="group")
@@ -20,12 +20,12 @@ def session(letters: str) -> list[Line]:
     ]
 
 
-def verdict(one: Line) -> Reason | None:
-    reasons: dict[str, Reason] = {"r": "repeat", "n": "near-duplicate"}
+def verdict(one: SessionMessage) -> DropReason | None:
+    reasons: dict[str, DropReason] = {"r": DropReason.REPEAT, "n": DropReason.NEAR_DUPLICATE}
     return reasons.get(one.message.text)
 
 
-def texts(lines: Sequence[Line]) -> str:
+def texts(lines: Sequence[SessionMessage]) -> str:
     return "".join(one.message.text for one in lines)
 
 
@@ -53,7 +53,7 @@ def texts(lines: Sequence[Line]) -> str:
     ],
 )
 def test_repeats_go_at_the_ends(letters: str, left: str) -> None:
-    part, gone = trimmed(session(letters), verdict)
+    part, gone = trim_repeats(session(letters), verdict)
     assert texts(part) == left
     assert len(part) + len(gone) == len(letters)
     for one, reason in gone:
@@ -63,14 +63,14 @@ def test_repeats_go_at_the_ends(letters: str, left: str) -> None:
 @given(st.text(alphabet="abmrn", max_size=30))
 def test_an_unbroken_stretch_is_left_and_every_line_is_accounted_for(letters: str) -> None:
     whole = session(letters)
-    part, gone = trimmed(whole, verdict)
+    part, gone = trim_repeats(whole, verdict)
     kept, lost = {one.message.id for one in part}, {one.message.id for one, _ in gone}
     assert kept | lost == {one.message.id for one in whole}
     assert not kept & lost
     assert texts(part) in letters
     assert all(one.message.text != "m" for one, _ in gone)  # what is new is never lost
     assert part == [] or any(one.message.text == "m" for one in part) or not any(one.is_mine for one in part)
-    assert trimmed(part, verdict) == (part, [])
+    assert trim_repeats(part, verdict) == (part, [])
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_an_unbroken_stretch_is_left_and_every_line_is_accounted_for(letters: st
     ],
 )
 def test_a_person_is_taken_out_with_the_answers(letters: str, stretches: list[str]) -> None:
-    found = broken_at(letters, lambda letter: letter == "x", lambda letter: letter == "m")
+    found = split_around(letters, lambda letter: letter == "x", lambda letter: letter == "m")
     assert [letters[start:stop] for start, stop in found] == stretches
 
 
 @given(st.text(alphabet="abmx", max_size=30))
 def test_the_stretches_are_apart_and_hold_nothing_of_the_person(letters: str) -> None:
-    found = broken_at(letters, lambda letter: letter == "x", lambda letter: letter == "m")
+    found = split_around(letters, lambda letter: letter == "x", lambda letter: letter == "m")
     ends = [place for stretch in found for place in stretch]
     assert ends == sorted(set(ends))
     left = "".join(letters[start:stop] for start, stop in found)

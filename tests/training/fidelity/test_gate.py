@@ -16,7 +16,7 @@ from doppel.reports.metrics import FIDELITY_FILE
 from doppel.transcript import ME, Header, Turn
 from tests.tiny import save_lora
 from tests.training.runs import small_config
-from training.dataset.files import SESSIONS, Session, write_sessions
+from training.dataset.files import SESSIONS_FILE, Session, write_sessions
 from training.fidelity.evaluate import evaluate_version
 from training.fidelity.gate import examine_and_use
 
@@ -44,7 +44,7 @@ def config(tmp_path: Path, tiny_base: Path) -> Config:
     config = small_config(tmp_path, tiny_base)
     config.data_dir.mkdir(parents=True)
     splits = ["train"] * 40 + ["validation"] * 5 + ["test"] * 30
-    write_sessions(config.data_dir / SESSIONS, [session(number, split) for number, split in enumerate(splits)])
+    write_sessions(config.data_dir / SESSIONS_FILE, [session(number, split) for number, split in enumerate(splits)])
     write_habits(config.data_dir, Habits())
     return config
 
@@ -94,7 +94,7 @@ def test_the_outcome_lies_in_the_version(config: Config) -> None:
 
 def test_too_little_to_examine_on_is_no_fault(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     version = published(config, seed=0)
-    write_sessions(config.data_dir / SESSIONS, [session(0, "train"), session(1, "test")])
+    write_sessions(config.data_dir / SESSIONS_FILE, [session(0, "train"), session(1, "test")])
     assert examine_and_use(config, version, force=False) == {"gate": [], "in_use": True}
     assert "only 3 of your replies are held out" in capsys.readouterr().err
 

@@ -24,7 +24,7 @@ from doppel.transcript import FORMATS, ME, Header, Transcript, Turn
 from tests.doppel.transcript import tokenizers
 from tests.doppel.transcript.chat_templates import CHATML, GEMMA3, GLM4, LLAMA2, LLAMA3, MISTRAL
 from tests.families import save_family
-from training.dataset.files import SESSIONS, Session, write_sessions
+from training.dataset.files import SESSIONS_FILE, Session, write_sessions
 from training.run import run as fitting
 from training.run.run import run_training
 
@@ -112,7 +112,7 @@ def configure(root: Path, base: Path, transcript: str) -> Config:
         )
         for number in range(16)
     )
-    write_sessions(config.data_dir / SESSIONS, sessions)
+    write_sessions(config.data_dir / SESSIONS_FILE, sessions)
     write_habits(config.data_dir, Habits())
     return config
 

@@ -14,13 +14,13 @@ from doppel.transcript import pseudonym
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
 from tests.training.messages import message
 from training.people.contacts import (
-    CONTACTS,
+    CONTACTS_FILE,
     Contact,
-    Contacts,
-    People,
-    called,
-    joined_pseudonym,
-    plain,
+    ContactList,
+    LinkedAccounts,
+    names_of_account,
+    normalized_name,
+    person_pseudonym,
     read_contacts,
     write_contacts,
 )
@@ -28,10 +28,10 @@ from training.people.contacts import (
 
 def joined(account: str, *seen: tuple[str, str, str]) -> list[bool]:
     """Which of the (platform, account, name) seen belong to a person with this one account in config.yaml."""
-    people = People([PersonSettings(name="Tom", accounts=(account,))])
+    people = LinkedAccounts([PersonSettings(name="Tom", accounts=(account,))])
     for number, (platform, own, name) in enumerate(seen):
-        people.saw(message(number, platform=platform, sender=own, sender_name=name))
-    return [people.pseudonym(platform, own) == joined_pseudonym("Tom") for platform, own, _ in seen]
+        people.add(message(number, platform=platform, sender=own, sender_name=name))
+    return [people.pseudonym(platform, own) == person_pseudonym("Tom") for platform, own, _ in seen]
 
 
 TOM = ("telegram", "2002", "Tom Berg")
@@ -58,25 +58,25 @@ def test_accounts_with_a_colon_of_their_own(account: str) -> None:
 
 @given(st.sampled_from(["telegram", "matrix"]), st.text(), st.text())
 def test_an_account_is_found_by_whatever_it_is_called(platform: str, account: str, name: str) -> None:
-    names = called(platform, account, name)
+    names = names_of_account(platform, account, name)
     assert "" not in names
     for one in (account, name):
-        if plain(one):
-            assert {plain(one), plain(f" {platform.upper()} :{one}")} <= names
+        if normalized_name(one):
+            assert {normalized_name(one), normalized_name(f" {platform.upper()} :{one}")} <= names
 
 
 def test_without_people_everybody_is_an_account() -> None:
-    people = People([])
-    people.saw(message(1, sender="ana"))
+    people = LinkedAccounts([])
+    people.add(message(1, sender="ana"))
     assert people.pseudonym("test", "ana") == pseudonym("test", "ana")
 
 
 def test_a_name_that_changes_is_noticed() -> None:
-    people = People([PersonSettings(name="Tom", accounts=("Tommy",))])
-    people.saw(message(1, sender="2002", sender_name="Tom"))
+    people = LinkedAccounts([PersonSettings(name="Tom", accounts=("Tommy",))])
+    people.add(message(1, sender="2002", sender_name="Tom"))
     assert people.pseudonym("test", "2002") == pseudonym("test", "2002")
-    people.saw(message(2, sender="2002", sender_name="Tommy"))
-    assert people.pseudonym("test", "2002") == joined_pseudonym("Tom")
+    people.add(message(2, sender="2002", sender_name="Tommy"))
+    assert people.pseudonym("test", "2002") == person_pseudonym("Tom")
 
 
 def test_two_people_may_not_have_one_name() -> None:
@@ -102,15 +102,15 @@ def two_platforms() -> list[Any]:
 
 
 def test_one_person_has_one_name_in_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.dataset.build.thin_header", lambda header, _: header)
+    monkeypatch.setattr("training.dataset.build.drop_header_fields", lambda header, _: header)
     report = build_messages(tmp_path, two_platforms(), people=PEOPLE)
     assert_accounted(report)
-    tom, ana = joined_pseudonym("Tom"), pseudonym("two", "ana")
+    tom, ana = person_pseudonym("Tom"), pseudonym("two", "ana")
     built = sorted(sessions_of(tmp_path), key=lambda one: one.started_at)
     assert [one.header.contact for one in built] == [tom, tom, ana]
     assert [one.turns[0].speaker for one in built] == [tom, tom, ana]
     contacts = read_contacts(tmp_path / "data" / "sample")
-    assert [(one.platform, one.account, one.name, one.pseudonym, one.chats, one.is_joined) for one in contacts] == [
+    assert [(one.platform, one.account, one.name, one.pseudonym, one.chats, one.is_linked) for one in contacts] == [
         ("one", "2002", "Tom Berg", tom, ["c1"], True),
         ("two", "ana", "Ana", ana, ["c3"], False),
         ("two", "x", "Tommy", tom, ["c2"], True),
@@ -125,7 +125,7 @@ def test_two_accounts_of_one_person_in_a_group_are_one_speaker(tmp_path: Path) -
     ]
     build_messages(tmp_path, rows, people=PEOPLE)
     (session,) = sessions_of(tmp_path)
-    assert [(turn.speaker, len(turn.bubbles)) for turn in session.turns] == [(joined_pseudonym("Tom"), 2), ("me", 1)]
+    assert [(turn.speaker, len(turn.bubbles)) for turn in session.turns] == [(person_pseudonym("Tom"), 2), ("me", 1)]
 
 
 def test_no_name_reaches_a_session(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_no_name_reaches_a_session(tmp_path: Path) -> None:
 def test_who_is_not_in_the_data_set_is_not_on_the_list(tmp_path: Path) -> None:
     rows = [message(1, "hi"), message(2, "lost", sender="ana", chat="c"), message(3, sender="tom", mark="service")]
     build_messages(tmp_path, rows)
-    assert not (tmp_path / "data" / "sample" / CONTACTS).exists()
+    assert not (tmp_path / "data" / "sample" / CONTACTS_FILE).exists()
 
 
 def test_joining_changes_what_a_data_set_is_made_from(tmp_path: Path) -> None:
@@ -153,30 +153,30 @@ def test_joining_changes_what_a_data_set_is_made_from(tmp_path: Path) -> None:
 
 def test_the_list_is_written_read_and_removed(tmp_path: Path) -> None:
     assert read_contacts(tmp_path) == []
-    contacts = Contacts(People([]))
-    contacts.saw("two", "b", "Bea", "c1")
-    contacts.saw("two", "b", "", "c1")
-    contacts.saw("two", "b", "", "c2")
-    contacts.saw("one", "a", "")
+    contacts = ContactList(LinkedAccounts([]))
+    contacts.add("two", "b", "Bea", "c1")
+    contacts.add("two", "b", "", "c1")
+    contacts.add("two", "b", "", "c2")
+    contacts.add("one", "a", "")
     contacts.write(tmp_path)
     written = read_contacts(tmp_path)
     assert [(one.account, one.name, one.chats) for one in written] == [("a", "", []), ("b", "Bea", ["c1", "c2"])]
-    assert not any(one.is_joined for one in written)
+    assert not any(one.is_linked for one in written)
     write_contacts(tmp_path, [])
-    assert not (tmp_path / CONTACTS).exists()
+    assert not (tmp_path / CONTACTS_FILE).exists()
     write_contacts(tmp_path, [])
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b'{"a": 1}', b'[{"platform": 1}]', b"\xff\xfe"])
 def test_a_damaged_list_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / CONTACTS).write_bytes(content)
+    (tmp_path / CONTACTS_FILE).write_bytes(content)
     with pytest.raises(UserError, match=r"contacts\.json: cannot be read: .*run `doppel build` again"):
         read_contacts(tmp_path)
 
 
 def test_the_list_is_for_people_to_read(tmp_path: Path) -> None:
     write_contacts(tmp_path, [Contact(platform="a", account="1", name="Ünal", pseudonym="Babelo")])
-    text = (tmp_path / CONTACTS).read_text(encoding="utf-8")
+    text = (tmp_path / CONTACTS_FILE).read_text(encoding="utf-8")
     assert "Ünal" in text
     assert len(text.splitlines()) > 3
     assert json.loads(text)[0]["pseudonym"] == "Babelo"

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from doppel.errors import UserError
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
 from tests.training.messages import message
-from training.privacy.names import Names, presidio
-from training.privacy.personal_data import Found
-from training.privacy.scrub import SCRUBBED, Scrubber
+from training.privacy.names import NameFinder, presidio_recognizer
+from training.privacy.personal_data import SecretSpan
+from training.privacy.scrub import SCRUBBED_FILE, Scrubber
 
 NAMES = re.compile("Tom Berg|Tom|tom|ANA|王小明|李雷")
 
@@ -26,8 +26,8 @@ def recognise(text: str, language: str) -> list[tuple[int, int]]:
     return [match.span() for match in NAMES.finditer(text) if language == "zh" or match[0].isascii()]
 
 
-def found_in(text: str, *secrets: Found) -> list[str]:
-    return [text[one.start : one.end] for one in Names(recognise).added(text, list(secrets))]
+def found_in(text: str, *secrets: SecretSpan) -> list[str]:
+    return [text[one.start : one.end] for one in NameFinder(recognise).add_names(text, list(secrets))]
 
 
 def test_names_are_found_word_by_word() -> None:
@@ -49,27 +49,27 @@ def test_names_are_found_word_by_word() -> None:
     ],
 )
 def test_cries_are_no_names_though_a_model_says_so(text: str, names: list[str]) -> None:
-    found = Names(lambda whole, _: [(0, len(whole))]).added(text, [])
+    found = NameFinder(lambda whole, _: [(0, len(whole))]).add_names(text, [])
     assert [text[one.start : one.end] for one in found] == names
 
 
 def test_a_secret_comes_before_a_name_in_it() -> None:
     text = "write to Tom@example.net or Tom"
-    assert found_in(text, Found(9, 24, "email", "email")) == ["Tom@example.net", "Tom"]
+    assert found_in(text, SecretSpan(9, 24, "email", "email")) == ["Tom@example.net", "Tom"]
 
 
 @given(st.text(alphabet="Tom Berg王小明@1 ", max_size=40), st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40))))
 def test_whatever_is_recognised_nothing_overlaps(text: str, spans: list[tuple[int, int]]) -> None:
-    names = Names(lambda whole, _: [(min(span), min(max(span), len(whole))) for span in spans])
-    secret = [Found(2, 5, "email", "email")] if len(text) > 5 else []
-    found = names.added(text, secret)
+    names = NameFinder(lambda whole, _: [(min(span), min(max(span), len(whole))) for span in spans])
+    secret = [SecretSpan(2, 5, "email", "email")] if len(text) > 5 else []
+    found = names.add_names(text, secret)
     assert all(one.start < one.end <= len(text) for one in found)
     assert all(one.end <= other.start for one, other in pairwise(found))
     assert set(secret) <= set(found)
 
 
 def test_the_same_name_has_the_same_stand_in(tmp_path: Path) -> None:
-    scrubber = Scrubber(tmp_path, tmp_path, (), Names(recognise))
+    scrubber = Scrubber(tmp_path, tmp_path, (), NameFinder(recognise))
     first, second, third = (scrubber.scrub(text, "x:1") for text in ("Tom Berg is here", "tom too", "ANA and 王小明"))
     scrubber.close()
     tom = first.split()[0]
@@ -78,13 +78,13 @@ def test_the_same_name_has_the_same_stand_in(tmp_path: Path) -> None:
     assert re.fullmatch(r"[A-Z]{6} and [\u4e00-\u9fff]{3}", third)
     assert "王小明" not in third
     assert scrubber.counts == {"name": 5}
-    listed = (tmp_path / SCRUBBED).read_text(encoding="utf-8")
+    listed = (tmp_path / SCRUBBED_FILE).read_text(encoding="utf-8")
     assert {json.loads(line)["kind"] for line in listed.splitlines()} == {"name"}
     assert "Tom" not in listed
 
 
 def test_a_build_without_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.dataset.build.presidio", lambda: recognise)
+    monkeypatch.setattr("training.dataset.build.presidio_recognizer", lambda: recognise)
     rows = [message(1, "has Tom written?", sender="ana"), message(2, "Tom never writes, his mail is tom@gmail.com")]
     report = build_messages(tmp_path, rows, privacy={"names": True})
     assert_accounted(report)
@@ -107,14 +107,14 @@ def test_without_presidio_a_line_says_how_to_get_it(tmp_path: Path, monkeypatch:
 def test_without_a_model_a_line_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     packages(monkeypatch, installed=[])
     with pytest.raises(
-        UserError, match=r"^privacy\.names: needs a model .* en_core_web_sm` \(en: .*zh: zh_core_web_sm"
+        UserError, match=r"^privacy\.names: needs a spaCy model .*\(en: .*zh: zh_core_web_sm.*download en_core_web_sm`"
     ):
-        presidio()
+        presidio_recognizer()
 
 
 def test_only_languages_with_a_model_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     packages(monkeypatch, installed=["en_core_web_sm"])
-    find = presidio()
+    find = presidio_recognizer()
     assert find("Tom is here", "en") == [(0, 3)]
     assert find("Tom 在这里", "zh") == []
 

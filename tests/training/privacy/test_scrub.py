@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 
 from doppel.config import ExcludeSettings, PrivateKind
 from tests.training.messages import message
+from training.privacy.exclusion import ExclusionFilter
 from training.privacy.personal_data import is_cn_id, is_iban, is_luhn
-from training.privacy.scrub import KEY, SCRUBBED, Exclusion, Scrubber, is_stand_in
-from training.privacy.secrets import find
+from training.privacy.scrub import KEY_FILE, SCRUBBED_FILE, Scrubber
+from training.privacy.secrets import find_secrets
+from training.privacy.stand_ins import is_stand_in
 
 KINDS: tuple[PrivateKind, ...] = get_args(PrivateKind)
 
@@ -351,7 +353,9 @@ def test_found_secrets_are_of_the_planted_kind(tmp_path: Path) -> None:
     for kind, secret, text in planted(1):
         at = text.index(core(secret))
         kinds = {
-            one.kind for one in find(text, frozenset(KINDS)) if one.start <= at + len(secret) // 2 and one.end > at
+            one.kind
+            for one in find_secrets(text, frozenset(KINDS))
+            if one.start <= at + len(secret) // 2 and one.end > at
         }
         assert kind in kinds or kinds & CONTEXTUAL, (kind, text, kinds)  # `ssn is …` may be a password as well
 
@@ -382,7 +386,7 @@ def test_another_persona_has_other_stand_ins(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     assert scrubbed(tmp_path / "a", "ann@gmail.com") != scrubbed(tmp_path / "b", "ann@gmail.com")
     assert scrubbed(tmp_path / "a", "ann@gmail.com") == scrubbed(tmp_path / "a", "ann@gmail.com")
-    assert (tmp_path / "a" / KEY).stat().st_mode & 0o077 == 0
+    assert (tmp_path / "a" / KEY_FILE).stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(
@@ -451,7 +455,7 @@ def test_the_list_says_where_and_never_what(tmp_path: Path) -> None:
     for kind, secret, text in planted(1):
         one.scrub(text, f"WhatsApp +49 171 2345678.txt:{len(secret)}{kind}")
     one.close()
-    listed = (tmp_path / SCRUBBED).read_text(encoding="utf-8")
+    listed = (tmp_path / SCRUBBED_FILE).read_text(encoding="utf-8")
     rows = [json.loads(line) for line in listed.splitlines()]
     assert len(rows) == sum(one.counts.values()) >= len(planted(1)) * 0.98
     assert {row["kind"] for row in rows} == set(KINDS)
@@ -464,7 +468,7 @@ def test_the_list_says_where_and_never_what(tmp_path: Path) -> None:
 def test_any_text_comes_through(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (once,) = scrubbed(Path(folder), text)
-        found = find(text, frozenset(KINDS))
+        found = find_secrets(text, frozenset(KINDS))
         assert all(0 <= one.start < one.end <= len(text) for one in found)
         assert all(left.end <= right.start for left, right in pairwise(found))
         assert (once == text) or found
@@ -515,5 +519,5 @@ def test_ordinary_messages_cost_next_to_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_excluded(rules: dict[str, Any], text: str, more: dict[str, Any], covered: bool) -> None:
-    exclusion = Exclusion(ExcludeSettings(**rules), ZoneInfo("Europe/Berlin"))
-    assert exclusion.covers(message(1, text, **more)) is covered
+    exclusion = ExclusionFilter(ExcludeSettings(**rules), ZoneInfo("Europe/Berlin"))
+    assert exclusion.excludes(message(1, text, **more)) is covered

@@ -14,7 +14,7 @@ from doppel.config import load_config
 from doppel.models.base import identify
 from doppel.persona import read_persona
 from doppel.transcript import ME, Header, Turn
-from training.dataset.files import SESSIONS, Session, write_sessions
+from training.dataset.files import SESSIONS_FILE, Session, write_sessions
 from training.run import run as fitting
 from training.run.run import run_training
 
@@ -33,7 +33,7 @@ def test_a_checkpoint_answers(tmp_path: Path, tiny_base: Path, monkeypatch: pyte
     config.data_dir.mkdir(parents=True)
     start = datetime(2020, 1, 1, tzinfo=UTC)
     write_sessions(
-        config.data_dir / SESSIONS,
+        config.data_dir / SESSIONS_FILE,
         (
             Session(
                 id=str(number),

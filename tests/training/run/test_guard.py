@@ -11,7 +11,7 @@ from doppel.persona import read_persona
 from doppel.transcript import Turn
 from tests.doppel.adapters.test_guard import CHINESE, SECRET
 from tests.training.runs import small_config, small_run
-from training.dataset.files import SESSIONS, read_sessions, write_sessions
+from training.dataset.files import SESSIONS_FILE, read_sessions, write_sessions
 from training.run.run import run_training
 
 
@@ -22,7 +22,7 @@ def test_an_adapter_has_a_guard_of_its_training_sessions(tmp_path: Path, tiny_ba
         turns = (Turn("Ramito", (text,)), *sessions[number].turns)
         sessions[number] = msgspec.structs.replace(sessions[number], turns=turns)
     assert sessions[-1].split == "test"
-    write_sessions(config.data_dir / SESSIONS, sessions)
+    write_sessions(config.data_dir / SESSIONS_FILE, sessions)
     run_training(config)
     folder = version_folder(config.adapters_dir)
     assert FILE in read_manifest(folder).files

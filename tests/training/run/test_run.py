@@ -14,7 +14,7 @@ from doppel.adapters.versions import WEIGHTS, current_version, list_versions, re
 from doppel.config import Config, parse_config
 from doppel.errors import UserError
 from tests.training.runs import small_run
-from training.dataset.files import SESSIONS
+from training.dataset.files import SESSIONS_FILE
 from training.run import run as fitting
 from training.run.checkpoints import RunFolder
 from training.run.completion_marker import mark_complete
@@ -102,7 +102,7 @@ def test_no_data_set_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_damaged_data_set_names_its_line(config: Config) -> None:
-    path = config.data_dir / SESSIONS
+    path = config.data_dir / SESSIONS_FILE
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], b'{"id": 3}\n', *lines[3:]]))
     with pytest.raises(UserError, match="line 3"):

@@ -20,7 +20,7 @@ from doppel.reports.metrics import Interval
 from tests.training.fidelity.cases import casual, formal
 from tests.training.fidelity.test_gate import config as config  # noqa: PLC0414 a fixture
 from tests.training.fidelity.test_gate import published, session
-from training.dataset.files import SESSIONS, write_sessions
+from training.dataset.files import SESSIONS_FILE, write_sessions
 from training.fidelity.examine import ExaminationSize
 from training.fidelity.generate import EvaluationReply
 from training.fidelity.texts import Exchange
@@ -120,7 +120,7 @@ def test_the_command_writes_what_it_found_where_the_daemon_reads_it(
     monkeypatch.setattr(tuning, "_FILTERS", tuning._FILTERS[:2])
     monkeypatch.setattr("training.fidelity.evaluate.QUICK", ExaminationSize(200, 4, 8, 4, best_of=True))
     splits = ["train"] * 40 + ["validation"] * 12 + ["test"] * 12
-    write_sessions(config.data_dir / SESSIONS, [session(number, split) for number, split in enumerate(splits)])
+    write_sessions(config.data_dir / SESSIONS_FILE, [session(number, split) for number, split in enumerate(splits)])
     folder = config.adapters_dir / published(config, seed=0)
     path = tmp_path / "config.yaml"
     content = {"model": {"base": config.model.base, "dtype": "float32"}, "reply": {"max_tokens": 16, "top_p": 0.95}}

@@ -16,7 +16,7 @@ from doppel.config import Config, load_config
 from doppel.errors import DoppelError, UserError
 from doppel.system.file_lock import acquire_lock
 from tests.training.runs import small_run
-from training.dataset.files import SESSIONS, read_sessions, write_sessions
+from training.dataset.files import SESSIONS_FILE, read_sessions, write_sessions
 from training.run.folders import tuning_folder
 from training.tuning import search as tuning
 from training.tuning.search import SearchLimits, search_settings
@@ -143,7 +143,7 @@ def test_what_stands_in_the_way_is_one_line(config: Config, monkeypatch: pytest.
     with held, pytest.raises(DoppelError, match="in use by another `doppel tune`"):
         search_settings(config, LIMITS)
     train = [one for one in read_sessions(config.data_dir) if one.split == "train"]
-    write_sessions(config.data_dir / SESSIONS, train)
+    write_sessions(config.data_dir / SESSIONS_FILE, train)
     with pytest.raises(UserError, match="has no validation messages"):
         search_settings(config, LIMITS)
     monkeypatch.setattr("training.commands.tune.find_spec", lambda name: None)

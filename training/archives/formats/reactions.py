@@ -1,6 +1,6 @@
 """Turns reactions into messages: an emoji from somebody, in reply to a message and right after it.
 
-Which of them are kept is decided in `training.dataset.reactions`.
+Which of them are kept is decided in `training.dataset.trimming`.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -1,1 +1,1 @@
-"""The build's report: figures, statistics and the page."""
+"""Reports on a build: report.json, the tables in the terminal, and the page report.html."""

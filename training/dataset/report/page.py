@@ -1,36 +1,43 @@
-"""report.html of `doppel build`: what became of the messages, a portrait of the owner's writing, and ten sessions.
+"""The page report.html of `doppel build`: what happened to the messages, how the owner writes, and example sessions.
 
-Draws what `statistics` counted and what the build's report says. Names of people and chats stay out of it,
-only pseudonyms are in; the examples hold the owner's own words and those of others, as the data set does.
+Names of people and chats do not appear, only pseudonyms. The examples contain real messages, as the data set does.
 """
 
 import math
-import os
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import tzinfo
 from html import escape
 from pathlib import Path
 from statistics import median
 
 import msgspec
 
-from doppel.config import Config, ModelSettings
+from doppel.config import ModelSettings
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.reports.charts import Bar, TableBar, bar_chart, bar_table, heat_map, line_chart
-from doppel.reports.html import FILE, Section, charts, figures, page, table
-from doppel.system.write_errors import translate_write_errors
+from doppel.reports.html import REPORT_PAGE, Section, charts, figures, page, table
+from doppel.system.atomic_file import write_atomically
 from doppel.transcript import render
 from training.dataset.files import read_sessions
-from training.dataset.report.figures import REPORT, LengthReport, Report, by_format, reason_name
-from training.dataset.report.statistics import MOST_BUBBLES, CountTokens, Portrait, estimated_tokens, portray
+from training.dataset.report.build_report import REPORT_FILE, LengthReport, Report
+from training.dataset.report.statistics import (
+    MAX_BUBBLES,
+    CountTokens,
+    DatasetStatistics,
+    collect_statistics,
+    estimate_tokens,
+)
+from training.dataset.report.tables import group_by_format, reason_name
 
-CONTACTS_SHOWN = 12
-LANGUAGES_SHOWN = 8
-ENDINGS_SHOWN = 6
+MAX_CONTACTS = 12
+MAX_LANGUAGES = 8
+MAX_EXTENSIONS = 6
 
-_GAP_STEP = 30  # minutes
-_MOST_MONTHS = 240  # more are drawn as years
+_GAP_BIN_MINUTES = 30
+_MAX_MONTHS = 240  # longer time spans are drawn by year
 
 _STYLE = """
 .charts { margin-top: .75rem; } .charts figure { max-width: 40rem; }
@@ -41,14 +48,14 @@ _STYLE = """
 """
 
 
-class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """How the length of sessions is measured.
+class LengthSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the length of sessions is measured, and the longest that training takes.
 
     Attributes:
         count_tokens: counts the tokens of texts.
-        counted_by: how that was done, for people.
-        max_length: tokens of the longest session that training takes whole.
-        reason: why it is that long; None where config.yaml sets it.
+        counted_by: how, for the user.
+        max_length: longer sessions are split in training, in tokens.
+        reason: why it has this value; None if it is set in config.yaml.
     """
 
     count_tokens: CountTokens
@@ -57,113 +64,112 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
 
 
-def measure_for(model: ModelSettings, max_length: int, reason: str | None) -> Measure:
-    """With the base model's own tokenizer where it is on this machine already, else by bytes; nothing is fetched."""
+def length_settings(model: ModelSettings, max_length: int, reason: str | None) -> LengthSettings:
+    """Uses the base model's tokenizer if it is on this machine, else an estimate. Downloads nothing."""
     from doppel.models.base import is_prepared, prepare_base
 
     if is_prepared(model):
-        with suppress(DoppelError):  # a base that is damaged is not the data set's trouble; `doppel train` says so
-            counter = _counter(prepare_base(model, lambda _: None) / "tokenizer.json")
-            if counter is not None:
-                name = tr("counted with the tokenizer of the base model, {base}", base=model.base)
-                return Measure(count_tokens=counter, counted_by=name, max_length=max_length, reason=reason)
-    name = tr("estimated from the bytes of the text, as there is no tokenizer of the base model here yet")
-    return Measure(count_tokens=estimated_tokens, counted_by=name, max_length=max_length, reason=reason)
+        with suppress(DoppelError):  # `doppel train` reports a damaged base model
+            count_tokens = _tokenizer_counter(prepare_base(model, lambda _: None) / "tokenizer.json")
+            if count_tokens is not None:
+                counted_by = tr("counted with the tokenizer of the base model, {base}", base=model.base)
+                return LengthSettings(
+                    count_tokens=count_tokens, counted_by=counted_by, max_length=max_length, reason=reason
+                )
+    counted_by = tr("estimated from the size of the text, as the base model is not downloaded yet")
+    return LengthSettings(count_tokens=estimate_tokens, counted_by=counted_by, max_length=max_length, reason=reason)
 
 
-def write_page(config: Config, report: Report, measure: Measure) -> Report:
-    """Puts report.html into the data folder, and how long sessions are into its report.json.
+def write_report_page(data_dir: Path, persona: str, zone: tzinfo, report: Report, settings: LengthSettings) -> Report:
+    """Writes report.html into a data folder, and the lengths of its sessions into report.json.
+
+    Args:
+        data_dir: the data set.
+        persona: its name.
+        zone: the owner's time zone.
+        report: of the build.
+        settings: how lengths are measured.
 
     Returns:
-        The report with these lengths.
+        The report with the lengths.
 
     Raises:
-        DoppelError: one of them cannot be written.
+        DoppelError: a file cannot be written.
     """
-    portrait = portray(read_sessions(config.data_dir), config.zone, measure.count_tokens)
-    report = msgspec.structs.replace(report, lengths=lengths_of(portrait, measure))
-    page = build_page(config.persona.name, report, portrait, measure)
-    _put(config.data_dir / FILE, page.encode())
-    _put(config.data_dir / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2))
+    statistics = collect_statistics(read_sessions(data_dir), zone, settings.count_tokens)
+    report = msgspec.structs.replace(report, lengths=measure_lengths(statistics, settings))
+    html = build_page(persona, report, statistics, settings)
+    write_atomically(data_dir / REPORT_PAGE, html.encode())
+    write_atomically(data_dir / REPORT_FILE, msgspec.json.format(msgspec.json.encode(report), indent=2))
     return report
 
 
-def lengths_of(portrait: Portrait, measure: Measure) -> LengthReport | None:
-    """The lengths of sessions, and how long a session may be; None where nothing was counted."""
-    if not portrait.tokens:
+def measure_lengths(statistics: DatasetStatistics, settings: LengthSettings) -> LengthReport | None:
+    """The lengths of the sessions; None if there are none."""
+    if not statistics.tokens:
         return None
     return LengthReport(
-        half=portrait.tokens_at(0.5),
-        most=portrait.tokens_at(0.95),
-        longest=max(portrait.tokens),
-        max_length=measure.max_length,
-        why=measure.reason or tr("set in config.yaml"),
-        fitting=round(portrait.fitting(measure.max_length), 4),
-        counted_by=measure.counted_by,
+        median=statistics.length_quantile(0.5),
+        percentile_95=statistics.length_quantile(0.95),
+        longest=max(statistics.tokens),
+        max_length=settings.max_length,
+        max_length_reason=settings.reason or tr("set in config.yaml"),
+        share_within=round(statistics.share_within(settings.max_length), 4),
+        counted_by=settings.counted_by,
     )
 
 
-def _put(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    with translate_write_errors(path):
-        try:
-            staging.write_bytes(content)
-            staging.replace(path)
-        finally:
-            staging.unlink(missing_ok=True)
-
-
-def build_page(persona: str, report: Report, portrait: Portrait, measure: Measure) -> str:
-    """The whole page."""
+def build_page(persona: str, report: Report, statistics: DatasetStatistics, settings: LengthSettings) -> str:
+    """The HTML of the page."""
     owner = report.owner
-    stretch = f"{owner.first:%Y-%m-%d} – {owner.last:%Y-%m-%d}" if owner.first and owner.last else ""
+    time_span = f"{owner.first:%Y-%m-%d} – {owner.last:%Y-%m-%d}" if owner.first and owner.last else ""
     sections = [
-        Section(tr("In figures"), _figures(report, portrait)),
-        Section(tr("What became of the messages"), _funnel(report) + _sources(report) + _unread(report)),
-        Section(tr("When you write"), _when(portrait)),
-        Section(tr("How you write"), _how(portrait)),
-        Section(tr("Whom you write with"), _contacts(portrait)),
-        Section(tr("Length of sessions"), _lengths(portrait, measure)),
+        Section(tr("Overview"), _overview(report, statistics)),
+        Section(tr("Messages read and kept"), _kept_and_dropped(report) + _sources(report) + _unread_files(report)),
+        Section(tr("When you write"), _when(statistics)),
+        Section(tr("How you write"), _how(statistics)),
+        Section(tr("Who you write with"), _contacts(statistics)),
+        Section(tr("Length of sessions"), _lengths(statistics, settings)),
     ]
     if gaps := _gaps(report):
-        sections.append(Section(tr("Silences that end a session"), gaps))
+        sections.append(Section(tr("Silence that ends a session"), gaps))
     examples = "".join(
-        f'<pre class="session">{escape(render(one.header, one.turns))}</pre>' for one in portrait.examples
+        f'<pre class="session">{escape(render(session.header, session.turns))}</pre>' for session in statistics.examples
     )
     sections.append(Section(tr("Examples, as the model sees them"), examples))
-    return page(tr("The data set of {persona}", persona=persona), stretch, sections, _STYLE)
+    return page(tr("Data set of {persona}", persona=persona), time_span, sections, _STYLE)
 
 
-def _counter(path: Path) -> CountTokens | None:
-    """Counts with a tokenizer's file, if it can be read."""
+def _tokenizer_counter(path: Path) -> CountTokens | None:
+    """Counts with a tokenizer file; None if it cannot be read."""
     from transformers import PreTrainedTokenizerFast
 
     try:
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path)).backend_tokenizer
-    except Exception:  # noqa: BLE001  the library raises nothing more definite
+    except Exception:  # noqa: BLE001  the library raises nothing more specific
         return None
-    return lambda texts: [len(one.ids) for one in tokenizer.encode_batch(list(texts))]
+    return lambda texts: [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
 
 
-def _figures(report: Report, portrait: Portrait) -> str:
+def _overview(report: Report, statistics: DatasetStatistics) -> str:
+    splits = [
+        ("train", tr("for training")),
+        ("validation", tr("for validation")),
+        ("test", tr("for the test")),
+    ]
     return figures(
         [
-            (tr("messages of yours"), f"{portrait.mine:,}"),
-            (tr("messages of others"), f"{portrait.others:,}"),
-            (tr("sessions"), f"{portrait.sessions:,}"),
-            *((title, f"{report.sessions.get(split, 0):,}") for split, title in _splits()),
-            (tr("people"), f"{len(portrait.contacts):,}"),
+            (tr("your messages"), f"{statistics.own_messages:,}"),
+            (tr("messages of others"), f"{statistics.other_messages:,}"),
+            (tr("sessions"), f"{statistics.sessions:,}"),
+            *((title, f"{report.sessions.get(split, 0):,}") for split, title in splits),
+            (tr("contacts"), f"{len(statistics.contacts):,}"),
         ]
     )
 
 
-def _splits() -> list[tuple[str, str]]:
-    return [("train", tr("for training")), ("validation", tr("to watch the training")), ("test", tr("for the test"))]
-
-
-def _funnel(report: Report) -> str:
-    """Read, then every reason with what it took away, then kept."""
+def _kept_and_dropped(report: Report) -> str:
+    """A bar for the messages read, for each reason that dropped some, and for those kept."""
     rows = [TableBar(tr("read"), report.read)]
     left = report.read
     for reason, count in sorted(report.dropped.items(), key=lambda item: -item[1]):
@@ -176,147 +182,151 @@ def _sources(report: Report) -> str:
     if len(report.sources) < 2 and not report.bad:
         return ""
     rows = [
-        (name, *(f"{n:,}" for n in (one.read, one.kept, one.bad))) for name, one in by_format(report.sources).items()
+        (name, *(f"{count:,}" for count in (source.read, source.kept, source.bad)))
+        for name, source in group_by_format(report.sources).items()
     ]
-    return table((tr("source"), tr("read"), tr("kept"), tr("could not be read")), rows)
+    return table((tr("archive"), tr("read"), tr("kept"), tr("unreadable records")), rows)
 
 
-def _unread(report: Report) -> str:
-    """How many files were left alone, and of what kind: their names often are people's."""
+def _unread_files(report: Report) -> str:
+    """Counts of unread files by extension; file names are left out, as they often contain people's names."""
     notes = []
     if report.unknown_count:
-        endings = Counter(Path(name).suffix.lower() or tr("without an ending") for name in report.unknown)
-        kinds = ", ".join(f"{ending} {count:,}" for ending, count in endings.most_common(ENDINGS_SHOWN))
-        text = tr(
-            "Files that no reader knows: {count} ({kinds}); report.json names them.",
-            count=f"{report.unknown_count:,}",
-            kinds=kinds,
-        )
-        notes.append(text)
-    if report.beside:
+        extensions = Counter(Path(name).suffix.lower() or tr("no extension") for name in report.unknown_files)
+        kinds = ", ".join(f"{extension} {count:,}" for extension, count in extensions.most_common(MAX_EXTENSIONS))
         notes.append(
             tr(
-                "Pictures, videos, pages and attachments beside the messages, not read: {count}",
-                count=f"{report.beside:,}",
+                "Files of unknown format, not read: {count} ({kinds}). They are listed in report.json.",
+                count=f"{report.unknown_count:,}",
+                kinds=kinds,
             )
+        )
+    if report.attachment_count:
+        notes.append(
+            tr("Pictures, videos and other attachments, not read: {count}", count=f"{report.attachment_count:,}")
         )
     return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
 
 
-def _when(portrait: Portrait) -> str:
-    note = tr("Every message counts at the time at which its session began.")
-    month_and_hour = charts([bar_chart(tr("Messages by month"), _months(portrait.months)), _hours(portrait)])
-    return f'{month_and_hour}<p class="note">{escape(note)}</p>'
+def _when(statistics: DatasetStatistics) -> str:
+    note = tr("Each message counts at the time at which its session began.")
+    by_month = bar_chart(tr("Messages by month"), _months(statistics.months))
+    return f'{charts([by_month, _hours(statistics)])}<p class="note">{escape(note)}</p>'
 
 
 def _months(months: Counter[tuple[int, int]]) -> list[Bar]:
-    """A bar a month, also for months without messages; a bar a year where the months would be too many."""
+    """A bar for each month, also without messages; for each year if there are too many months."""
     if not months:
         return []
     numbers = [year * 12 + month - 1 for year, month in months]
     first, last = min(numbers), max(numbers)
-    if last - first >= _MOST_MONTHS:
+    if last - first >= _MAX_MONTHS:
         years: Counter[int] = Counter()
         for (year, _), count in months.items():
             years[year] += count
         span = range(min(years), max(years) + 1)
-        every = math.ceil(len(span) / 10)
-        return [Bar(str(year) if not year % every else "", str(year), years[year]) for year in span]
+        label_step = math.ceil(len(span) / 10)
+        return [Bar(str(year) if not year % label_step else "", str(year), years[year]) for year in span]
     length = last - first + 1
-    months_named = 1 if length <= 8 else 3 if length <= 20 else 12 * math.ceil(length / 120)
-    columns = []
+    label_step = 1 if length <= 8 else 3 if length <= 20 else 12 * math.ceil(length / 120)
+    bars = []
     for number in range(first, last + 1):
         year, month = divmod(number, 12)
-        full = f"{year}-{month + 1:02}"
-        name = str(year) if months_named >= 12 else full
-        columns.append(Bar(name if number % months_named == 0 else "", full, months[year, month + 1]))
-    return columns
+        name = f"{year}-{month + 1:02}"
+        label = str(year) if label_step >= 12 else name
+        bars.append(Bar(label if number % label_step == 0 else "", name, months[year, month + 1]))
+    return bars
 
 
-def _hours(portrait: Portrait) -> str:
+def _hours(statistics: DatasetStatistics) -> str:
     days = (tr("Mon"), tr("Tue"), tr("Wed"), tr("Thu"), tr("Fri"), tr("Sat"), tr("Sun"))
     hours = [("" if hour % 3 else str(hour), f"{hour:02}:00") for hour in range(24)]
-    return heat_map(tr("Your messages by weekday and hour"), days, hours, portrait.hours)
+    return heat_map(tr("Your messages by weekday and hour"), days, hours, statistics.hours)
 
 
-def _how(portrait: Portrait) -> str:
-    top = max(portrait.lengths, default=0)
-    lengths = [Bar(_power(size), _doubling(size), portrait.lengths[size]) for size in range(top + 1)]
+def _how(statistics: DatasetStatistics) -> str:
+    longest = max(statistics.lengths, default=0)
+    lengths = _powers_of_two(statistics.lengths, range(longest + 1))
     bubbles = [
-        Bar(name := str(size) if size < MOST_BUBBLES else f"{size}+", name, portrait.bubbles[size])
-        for size in range(1, max(portrait.bubbles, default=1) + 1)
+        Bar(name := str(size) if size < MAX_BUBBLES else f"{size}+", name, statistics.bubbles[size])
+        for size in range(1, max(statistics.bubbles, default=1) + 1)
     ]
     drawn = charts(
         [
-            bar_chart(tr("Characters of a message of yours"), lengths, tr("characters and more")),
-            bar_chart(tr("Messages that you send in a row"), bubbles, tr("messages")),
+            bar_chart(tr("Length of your messages"), lengths, tr("characters or more")),
+            bar_chart(tr("Messages you send in a row"), bubbles, tr("messages")),
         ]
     )
-    return drawn + _languages(portrait)
+    return drawn + _languages(statistics)
 
 
-def _power(size: int) -> str:
-    """A power of two, short enough to stand below a column."""
-    return f"{1 << size}" if size < 10 else f"{1 << (size - 10)}k" if size < 20 else f"{1 << (size - 20)}M"
+def _powers_of_two(counts: Counter[int], exponents: Sequence[int]) -> list[Bar]:
+    """A bar for each power of two, labelled with its lower bound."""
+    return [Bar(_short_power(exponent), _power_range(exponent), counts[exponent]) for exponent in exponents]
 
 
-def _doubling(size: int) -> str:
-    low, high = 1 << size, (2 << size) - 1
+def _short_power(exponent: int) -> str:
+    """A power of two, short enough for a label."""
+    if exponent < 10:
+        return f"{1 << exponent}"
+    return f"{1 << (exponent - 10)}k" if exponent < 20 else f"{1 << (exponent - 20)}M"
+
+
+def _power_range(exponent: int) -> str:
+    low, high = 1 << exponent, (2 << exponent) - 1
     return str(low) if low == high else f"{low:,}–{high:,}"
 
 
-def _languages(portrait: Portrait) -> str:
-    ranked = portrait.languages.most_common()
-    told = [(name or tr("cannot be told"), count) for name, count in ranked[:LANGUAGES_SHOWN] if count]
-    if rest := sum(count for _, count in ranked[LANGUAGES_SHOWN:]):
-        told.append((tr("others"), rest))
-    bars = bar_table((TableBar(*row) for row in told), portrait.mine)
-    return f"<h3>{escape(tr('Languages of your messages'))}</h3>{bars}"
+def _languages(statistics: DatasetStatistics) -> str:
+    ranked = statistics.languages.most_common()
+    rows = [TableBar(name or tr("unknown language"), count) for name, count in ranked[:MAX_LANGUAGES] if count]
+    if rest := sum(count for _, count in ranked[MAX_LANGUAGES:]):
+        rows.append(TableBar(tr("others"), rest))
+    return f"<h3>{escape(tr('Languages of your messages'))}</h3>{bar_table(rows, statistics.own_messages)}"
 
 
-def _contacts(portrait: Portrait) -> str:
-    ranked = portrait.contacts.most_common(CONTACTS_SHOWN)
+def _contacts(statistics: DatasetStatistics) -> str:
+    ranked = statistics.contacts.most_common(MAX_CONTACTS)
     if not ranked:
-        return f'<p class="note">{escape(tr("There is nobody else in this data set."))}</p>'
-    note = tr("Messages of the others, under the made-up names by which the model knows them.")
-    return f'{bar_table((TableBar(*row) for row in ranked), ranked[0][1])}<p class="note">{escape(note)}</p>'
+        return f'<p class="note">{escape(tr("There are no other people in this data set."))}</p>'
+    note = tr("Their messages, under the made-up names by which the model knows them.")
+    rows = [TableBar(name, count) for name, count in ranked]
+    return f'{bar_table(rows, ranked[0][1])}<p class="note">{escape(note)}</p>'
 
 
-def _lengths(portrait: Portrait, measure: Measure) -> str:
-    lengths = lengths_of(portrait, measure)
+def _lengths(statistics: DatasetStatistics, settings: LengthSettings) -> str:
+    lengths = measure_lengths(statistics, settings)
     if lengths is None:
         return ""
     sizes: Counter[int] = Counter()
-    for tokens, count in portrait.tokens.items():
+    for tokens, count in statistics.tokens.items():
         sizes[tokens.bit_length() - 1] += count
-    shortest = min(sizes)
-    columns = [Bar(_power(size), _doubling(size), sizes[size]) for size in range(shortest, max(sizes) + 1)]
-    last_within = (lengths.max_length - 1).bit_length() - 1 - shortest
-    told = figures(
+    smallest = min(sizes)
+    bars = _powers_of_two(sizes, range(smallest, max(sizes) + 1))
+    last_within = (lengths.max_length - 1).bit_length() - 1 - smallest
+    summary = figures(
         [
-            (tr("half have at most"), _tokens(lengths.half)),
-            (tr("95 % have at most"), _tokens(lengths.most)),
-            (tr("the longest"), _tokens(lengths.longest)),
+            (tr("median"), _tokens(lengths.median)),
+            (tr("95 % are at most"), _tokens(lengths.percentile_95)),
+            (tr("longest"), _tokens(lengths.longest)),
             (tr("max_length in training"), _tokens(lengths.max_length)),
-            (tr("sessions that fit it whole"), f"{lengths.fitting:.1%}"),
+            (tr("sessions within max_length"), f"{lengths.share_within:.1%}"),
         ]
     )
-    end = max(portrait.tokens_at(0.99), min(lengths.max_length, lengths.longest), 1)
-    points = [(end * place / 100, 100 * portrait.fitting(end * place // 100)) for place in range(101)]
+    end = max(statistics.length_quantile(0.99), min(lengths.max_length, lengths.longest), 1)
+    points = [(end * part / 100, 100 * statistics.share_within(end * part // 100)) for part in range(101)]
     drawn = charts(
         [
-            bar_chart(
-                tr("Sessions by length (pale: longer than max_length)"), columns, tr("tokens and more"), last_within
-            ),
-            line_chart(tr("Sessions that fit, in percent"), "max_length", points),
+            bar_chart(tr("Sessions by length (pale: over max_length)"), bars, tr("tokens or more"), last_within),
+            line_chart(tr("Sessions within max_length, in percent"), "max_length", points),
         ]
     )
     note = tr(
-        "Tokens: {counted}. max_length: {why}; longer sessions are cut, and nothing of yours is lost.",
+        "Tokens are {counted}. max_length: {reason}. Longer sessions are split; none of your messages are lost.",
         counted=lengths.counted_by,
-        why=lengths.why,
+        reason=lengths.max_length_reason,
     )
-    return f'{told}<p class="note">{escape(note)}</p>{drawn}'
+    return f'{summary}<p class="note">{escape(note)}</p>{drawn}'
 
 
 def _tokens(count: int) -> str:
@@ -324,18 +334,24 @@ def _tokens(count: int) -> str:
 
 
 def _gaps(report: Report) -> str:
-    """How long the silences are that were found to end the sessions of each chat; empty where the report has none."""
+    """The silences that end a session in each chat; empty if the report has none."""
     minutes = sorted(seconds / 60 for seconds in report.gaps.values())
     if not minutes:
         return ""
-    counts = Counter(math.ceil(one / _GAP_STEP) * _GAP_STEP for one in minutes)
-    columns = [
-        Bar(str(end) if len(counts) < 12 or not end % (4 * _GAP_STEP) else "", f"{end - _GAP_STEP}–{end}", counts[end])
-        for end in range(min(counts), max(counts) + 1, _GAP_STEP)
+    counts = Counter(math.ceil(gap / _GAP_BIN_MINUTES) * _GAP_BIN_MINUTES for gap in minutes)
+    bars = [
+        Bar(
+            str(end) if len(counts) < 12 or not end % (4 * _GAP_BIN_MINUTES) else "",
+            f"{end - _GAP_BIN_MINUTES}–{end}",
+            counts[end],
+        )
+        for end in range(min(counts), max(counts) + 1, _GAP_BIN_MINUTES)
     ]
-    told = [
-        (tr("the shortest"), tr("{minutes:.0f} min", minutes=minutes[0])),
-        (tr("in the middle"), tr("{minutes:.0f} min", minutes=median(minutes))),
-        (tr("the longest"), tr("{minutes:.0f} min", minutes=minutes[-1])),
-    ]
-    return figures(told) + charts([bar_chart(tr("Chats by silence"), columns, tr("minutes, at most"))])
+    summary = figures(
+        [
+            (tr("shortest"), tr("{minutes:.0f} min", minutes=minutes[0])),
+            (tr("median"), tr("{minutes:.0f} min", minutes=median(minutes))),
+            (tr("longest"), tr("{minutes:.0f} min", minutes=minutes[-1])),
+        ]
+    )
+    return summary + charts([bar_chart(tr("Chats by silence"), bars, tr("minutes, at most"))])

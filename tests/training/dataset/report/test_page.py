@@ -19,15 +19,21 @@ from doppel.config import Config, parse_config
 from doppel.errors import DoppelError
 from doppel.i18n import set_language
 from doppel.transcript import Header, Turn, normalize, render
-from training.dataset.files import SESSIONS, Session, write_sessions
-from training.dataset.report.figures import LengthReport, OwnerReport, Report, SourceReport
-from training.dataset.report.page import Measure, build_page, lengths_of, measure_for, write_page
-from training.dataset.report.statistics import EXAMPLES, MOST_BUBBLES, Portrait, estimated_tokens, portray
+from training.dataset.files import SESSIONS_FILE, Session, write_sessions
+from training.dataset.report.build_report import LengthReport, OwnerReport, Report, SourceReport
+from training.dataset.report.page import LengthSettings, build_page, length_settings, measure_lengths, write_report_page
+from training.dataset.report.statistics import (
+    EXAMPLE_COUNT,
+    MAX_BUBBLES,
+    DatasetStatistics,
+    collect_statistics,
+    estimate_tokens,
+)
 from training.lora.settings import planned_length
 
 START = datetime(2020, 6, 1, 22, 30, tzinfo=UTC)  # a Monday; in Berlin it is Tuesday by then
 BERLIN = ZoneInfo("Europe/Berlin")
-MEASURE = Measure(count_tokens=estimated_tokens, counted_by="estimated", max_length=64, reason="why")
+SETTINGS = LengthSettings(count_tokens=estimate_tokens, counted_by="estimated", max_length=64, reason="why")
 
 
 def session(number: int, *turns: tuple[str, str], hours: float = 0, **header: Any) -> Session:
@@ -42,9 +48,9 @@ def session(number: int, *turns: tuple[str, str], hours: float = 0, **header: An
     )
 
 
-def report(portrait: Portrait, **more: Any) -> Report:
-    """A build's report that agrees with a portrait, with some messages dropped."""
-    kept = portrait.mine + portrait.others
+def report(statistics: DatasetStatistics, **more: Any) -> Report:
+    """A build's report that agrees with a statistics, with some messages dropped."""
+    kept = statistics.own_messages + statistics.other_messages
     dropped = {"media": 30, "forward": 10}
     source = SourceReport(
         path="/home/somebody/a.zip", read=kept + 40, kept=kept, dropped=dropped, bad=0, bad_records=[], chats=[]
@@ -55,8 +61,8 @@ def report(portrait: Portrait, **more: Any) -> Report:
         "dropped": dropped,
         "bad": 0,
         "sources": {"telegram": source},
-        "unknown": [],
-        "sessions": {"train": portrait.sessions, "validation": 0, "test": 0},
+        "unknown_files": [],
+        "sessions": {"train": statistics.sessions, "validation": 0, "test": 0},
         "owner": OwnerReport(accounts=["telegram: Mara Lind"], read=1, kept=1, first=START, last=START),
     }
     return Report(**{**fields, **more})
@@ -82,13 +88,13 @@ def test_what_is_counted() -> None:
         session(2, ("me", "你好，今天过得怎么样"), hours=24 * 30, kind="post"),
         session(3, ("Rika", "x"), ("me", "|".join("nnnnnnnnnnnn")), hours=24 * 30),
     ]
-    found = portray(sessions, BERLIN, lambda texts: [len(text) for text in texts])
-    assert (found.sessions, found.mine, found.others) == (3, 17, 4)
+    found = collect_statistics(sessions, BERLIN, lambda texts: [len(text) for text in texts])
+    assert (found.sessions, found.own_messages, found.other_messages) == (3, 17, 4)
     assert found.months == {(2020, 6): 7, (2020, 7): 14}
     assert found.hours == {(1, 0): 4, (3, 0): 13}
     assert found.contacts == {"Tomo": 3, "Rika": 1}
     assert found.lengths == {0: 13, 1: 2, 2: 1, 3: 1}
-    assert found.bubbles == {3: 1, 1: 2, MOST_BUBBLES: 1}
+    assert found.bubbles == {3: 1, 1: 2, MAX_BUBBLES: 1}
     assert found.languages == {"en": 4, "zh": 1, "": 12}
     assert found.tokens == Counter(len(render(one.header, one.turns)) for one in sessions)
 
@@ -112,14 +118,14 @@ def test_every_message_counts_once_whatever_it_says(talks: list[list[tuple[str, 
         )
         for number, turns in enumerate(talks)
     ]
-    found = portray(sessions, BERLIN, estimated_tokens)
+    found = collect_statistics(sessions, BERLIN, estimate_tokens)
     everything = [speaker for turns in talks for speaker, _ in turns]
-    assert found.mine + found.others == len(everything) == found.months.total()
-    assert found.mine == everything.count("me") == found.hours.total() == found.lengths.total()
-    assert found.languages.total() == found.mine
+    assert found.own_messages + found.other_messages == len(everything) == found.months.total()
+    assert found.own_messages == everything.count("me") == found.hours.total() == found.lengths.total()
+    assert found.languages.total() == found.own_messages
     assert found.tokens.total() == len(talks)
     set_language("zh" if as_chinese else "en")
-    text = build_page("me", report(found), found, MEASURE)
+    text = build_page("me", report(found), found, SETTINGS)
     shown = re.findall(r'<pre class="session">(.*?)</pre>', text, re.DOTALL)
     assert sorted(map(unescape, shown)) == sorted(render(one.header, one.turns) for one in found.examples)
     for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
@@ -147,7 +153,7 @@ def test_the_sessions_are_read_once_and_not_kept() -> None:
             made = session(number, ("me", "x"))
             yield msgspec.structs.replace(made, turns=(Turn("me", (Seen(f"message {number}"),)),))
 
-    assert portray(many(), BERLIN, estimated_tokens).sessions == 500
+    assert collect_statistics(many(), BERLIN, estimate_tokens).sessions == 500
 
 
 def test_tokens_are_counted_in_small_batches() -> None:
@@ -157,22 +163,22 @@ def test_tokens_are_counted_in_small_batches() -> None:
         sizes.append(sum(map(len, texts)))
         return [10_000 + len(text) for text in texts]
 
-    found = portray((session(n, ("me", "x" * 300_000)) for n in range(20)), BERLIN, count_tokens)
+    found = collect_statistics((session(n, ("me", "x" * 300_000)) for n in range(20)), BERLIN, count_tokens)
     assert max(sizes) < 2_000_000
     assert len(sizes) > 1
     assert found.tokens.total() == 20
 
 
 def test_lengths_that_sessions_do_not_exceed() -> None:
-    found = Portrait(sessions=100, tokens=Counter({10: 50, 20: 45, 3000: 5}))
-    assert [found.tokens_at(share) for share in (0.1, 0.5, 0.51, 0.95, 0.96, 1)] == [10, 10, 20, 20, 3000, 3000]
-    assert [found.fitting(length) for length in (9, 10, 25, 3000)] == [0, 0.5, 0.95, 1]
+    found = DatasetStatistics(sessions=100, tokens=Counter({10: 50, 20: 45, 3000: 5}))
+    assert [found.length_quantile(share) for share in (0.1, 0.5, 0.51, 0.95, 0.96, 1)] == [10, 10, 20, 20, 3000, 3000]
+    assert [found.share_within(length) for length in (9, 10, 25, 3000)] == [0, 0.5, 0.95, 1]
 
 
 def test_long_sessions_do_not_make_the_counts_grow() -> None:
-    found = portray((session(n, ("me", "x")) for n in range(20_000)), BERLIN, _growing())
+    found = collect_statistics((session(n, ("me", "x")) for n in range(20_000)), BERLIN, _growing())
     assert len(found.tokens) < 9000
-    assert found.tokens_at(1) == pytest.approx(20_000 * 50, rel=0.001)
+    assert found.length_quantile(1) == pytest.approx(20_000 * 50, rel=0.001)
 
 
 def _growing() -> Any:
@@ -183,37 +189,37 @@ def _growing() -> Any:
 def test_examples_are_of_every_kind_readable_and_the_same_each_time() -> None:
     kinds = ["dm", "group", "post", "reply", "quote"]
     sessions = [session(n, ("me", "long " * 200 if n % 2 else f"short {n}"), kind=kinds[n % 5]) for n in range(100)]
-    found = portray(sessions, BERLIN, estimated_tokens).examples
-    assert len(found) == EXAMPLES
+    found = collect_statistics(sessions, BERLIN, estimate_tokens).examples
+    assert len(found) == EXAMPLE_COUNT
     assert Counter(one.header.kind for one in found) == dict.fromkeys(kinds, 2)
     assert all(one.turns[0].bubbles[0].startswith("short") for one in found)
-    assert portray(reversed(sessions), BERLIN, estimated_tokens).examples == found
+    assert collect_statistics(reversed(sessions), BERLIN, estimate_tokens).examples == found
     few = [session(n, ("me", "long " * 200)) for n in range(3)]
-    assert len(portray(few, BERLIN, estimated_tokens).examples) == 3
+    assert len(collect_statistics(few, BERLIN, estimate_tokens).examples) == 3
 
 
 def test_the_page_shows_the_way_from_read_to_kept() -> None:
-    found = portray([session(n, ("Tomo", "hi"), ("me", "yes")) for n in range(30)], BERLIN, estimated_tokens)
-    text = build_page("mara", report(found), found, MEASURE)
-    assert bars(body(text, "What became of the messages")) == [
+    found = collect_statistics([session(n, ("Tomo", "hi"), ("me", "yes")) for n in range(30)], BERLIN, estimate_tokens)
+    text = build_page("mara", report(found), found, SETTINGS)
+    assert bars(body(text, "Messages read and kept")) == [
         ("read", 100, 0, 100),
-        ("media", 30, 70, 30),
-        ("forward", 10, 60, 10),
+        ("media without text", 30, 70, 30),
+        ("forwarded", 10, 60, 10),
         ("kept", 60, 0, 60),
     ]
-    assert bars(body(text, "Whom you write with")) == [("Tomo", 30, 0, 100)]
+    assert bars(body(text, "Who you write with")) == [("Tomo", 30, 0, 100)]
     assert "Tue 00:00 · 30" in body(text, "When you write")
     assert "<title>2020-06: 60</title>" in body(text, "When you write")
     assert "<dd>64 tokens</dd>" in body(text, "Length of sessions")
     assert "<dd>100.0%</dd>" in body(text, "Length of sessions")
-    assert text.count('<pre class="session">') == EXAMPLES
-    assert "Silences" not in text
+    assert text.count('<pre class="session">') == EXAMPLE_COUNT
+    assert "Silence" not in text
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_gives_no_names_away() -> None:
     evil = '</pre><script src="https://example.org/x.js"></script><img src=x onerror=alert(1)>'
-    found = portray([session(1, ("Tomo", evil), ("me", evil))], BERLIN, estimated_tokens)
-    text = build_page("<b>", report(found), found, MEASURE)
+    found = collect_statistics([session(1, ("Tomo", evil), ("me", evil))], BERLIN, estimate_tokens)
+    text = build_page("<b>", report(found), found, SETTINGS)
     assert re.findall(r"<(?:script|img|link|iframe|object|base)\b|@import|url\(", text) == []
     assert re.findall(r"<[^>]*\b(?:src|href|on\w+)\s*=", text) == []
     assert "prefers-color-scheme: dark" in text
@@ -223,8 +229,10 @@ def test_the_page_needs_nothing_from_elsewhere_and_gives_no_names_away() -> None
 
 @pytest.mark.parametrize("hours", [[0], [0, 24 * 400], [0, 24 * 365 * 5], [0, 24 * 365 * 45]])
 def test_every_month_has_its_column_until_there_are_too_many(hours: list[int]) -> None:
-    found = portray([session(n, ("me", "x"), hours=at) for n, at in enumerate(hours)], BERLIN, estimated_tokens)
-    drawing = body(build_page("me", report(found), found, MEASURE), "When you write").split("</figure>")[0]
+    found = collect_statistics(
+        [session(n, ("me", "x"), hours=at) for n, at in enumerate(hours)], BERLIN, estimate_tokens
+    )
+    drawing = body(build_page("me", report(found), found, SETTINGS), "When you write").split("</figure>")[0]
     columns = re.findall(r"<title>(\d{4})(?:-\d\d)?: (\d+)</title>", drawing)
     assert sum(int(count) for _, count in columns) == len(hours)
     assert len(columns) <= 240
@@ -234,9 +242,9 @@ def test_every_month_has_its_column_until_there_are_too_many(hours: list[int]) -
 
 
 def test_gaps_are_shown_where_the_report_has_them() -> None:
-    found = portray([session(1, ("me", "x"))], BERLIN, estimated_tokens)
+    found = collect_statistics([session(1, ("me", "x"))], BERLIN, estimate_tokens)
     gaps = {"telegram:a": 1800.0, "telegram:b": 5400.0, "twitter:c": 5460.0}
-    section = body(build_page("me", report(found, gaps=gaps), found, MEASURE), "Silences that end a session")
+    section = body(build_page("me", report(found, gaps=gaps), found, SETTINGS), "Silence that ends a session")
     assert re.findall(r"<dd>(\d+) min</dd>", section) == ["30", "90", "91"]
     assert re.findall(r"<title>(\S+): (\d+)</title>", section) == [
         ("0–30", "1"),
@@ -247,21 +255,27 @@ def test_gaps_are_shown_where_the_report_has_them() -> None:
 
 
 def test_lengths_and_what_is_chosen_for_them() -> None:
-    found = Portrait(sessions=100, tokens=Counter({10: 50, 20: 45, 3000: 5}))
-    lengths = lengths_of(found, MEASURE)
+    found = DatasetStatistics(sessions=100, tokens=Counter({10: 50, 20: 45, 3000: 5}))
+    lengths = measure_lengths(found, SETTINGS)
     assert lengths == LengthReport(
-        half=10, most=20, longest=3000, max_length=64, why="why", fitting=0.95, counted_by="estimated"
+        median=10,
+        percentile_95=20,
+        longest=3000,
+        max_length=64,
+        max_length_reason="why",
+        share_within=0.95,
+        counted_by="estimated",
     )
-    given = msgspec.structs.replace(MEASURE, max_length=4096, reason=None)
-    lengths = lengths_of(found, given)
+    given = msgspec.structs.replace(SETTINGS, max_length=4096, reason=None)
+    lengths = measure_lengths(found, given)
     assert lengths is not None
-    assert (lengths.why, lengths.fitting) == ("set in config.yaml", 1)
-    assert lengths_of(Portrait(), MEASURE) is None
+    assert (lengths.max_length_reason, lengths.share_within) == ("set in config.yaml", 1)
+    assert measure_lengths(DatasetStatistics(), SETTINGS) is None
 
 
-def measured(config: Config) -> Measure:
+def measured(config: Config) -> LengthSettings:
     length = planned_length(config.training, config.model.device)
-    return measure_for(config.model, length.value, length.reason)
+    return length_settings(config.model, length.value, length.reason)
 
 
 def test_measured_by_bytes_without_a_base_and_with_its_tokenizer_where_there_is_one(
@@ -274,7 +288,7 @@ def test_measured_by_bytes_without_a_base_and_with_its_tokenizer_where_there_is_
     monkeypatch.setenv("DOPPEL_CACHE", str(tmp_path / "empty"))
     config = parse_config({"model": {"device": "cpu"}}, tmp_path / "config.yaml")
     guess = measured(config)
-    assert guess.count_tokens is estimated_tokens
+    assert guess.count_tokens is estimate_tokens
     assert guess.counted_by.startswith("estimated")
     assert guess.max_length == 512
 
@@ -284,7 +298,7 @@ def test_measured_by_bytes_without_a_base_and_with_its_tokenizer_where_there_is_
     (base / "model.safetensors").write_bytes(b"")
     (base / "tokenizer.json").write_text("damaged")
     own = {"model": {"device": "cpu", "base": str(base)}, "training": {"max_length": 100}}
-    assert measured(parse_config(own, tmp_path / "config.yaml")).count_tokens is estimated_tokens
+    assert measured(parse_config(own, tmp_path / "config.yaml")).count_tokens is estimate_tokens
     tokenizer = Tokenizer(WordLevel({"a": 0, "?": 1}, unk_token="?"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(base / "tokenizer.json"))
@@ -293,29 +307,29 @@ def test_measured_by_bytes_without_a_base_and_with_its_tokenizer_where_there_is_
     assert measure.counted_by.startswith("counted")
     assert (measure.max_length, measure.reason) == (100, None)
     (base / "model.safetensors").unlink()  # what `doppel train` refuses does not keep the page from being made
-    assert measured(parse_config(own, tmp_path / "config.yaml")).count_tokens is estimated_tokens
+    assert measured(parse_config(own, tmp_path / "config.yaml")).count_tokens is estimate_tokens
 
 
 def test_files_left_unread_are_counted_by_kind_and_not_named() -> None:
-    found = portray([session(1, ("me", "x"))], BERLIN, estimated_tokens)
+    found = collect_statistics([session(1, ("me", "x"))], BERLIN, estimate_tokens)
     names = ["a/Ana.json", "b/Ana.JSON", "odd"]
-    text = build_page("me", report(found, unknown=names, unknown_count=3, beside=1200), found, MEASURE)
-    assert "Files that no reader knows: 3 (.json 2, without an ending 1); report.json names them." in text
+    text = build_page("me", report(found, unknown_files=names, unknown_count=3, attachment_count=1200), found, SETTINGS)
+    assert "Files of unknown format, not read: 3 (.json 2, no extension 1). They are listed in report.json." in text
     assert "not read: 1,200" in text
     assert "Ana" not in text
-    assert "not read" not in build_page("me", report(found), found, MEASURE)
+    assert "not read" not in build_page("me", report(found), found, SETTINGS)
 
 
 def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse_config({"timezone": "Europe/Berlin", "language": "zh"}, tmp_path / "config.yaml")
     config.data_dir.mkdir(parents=True)
-    write_sessions(config.data_dir / SESSIONS, [session(1, ("me", "x"))])
-    found = portray([session(1, ("me", "x"))], BERLIN, estimated_tokens)
+    write_sessions(config.data_dir / SESSIONS_FILE, [session(1, ("me", "x"))])
+    found = collect_statistics([session(1, ("me", "x"))], BERLIN, estimate_tokens)
     set_language("zh")
-    measured = write_page(config, report(found), MEASURE)
+    measured = write_report_page(config.data_dir, "me", config.zone, report(found), SETTINGS)
     path, figures = (config.data_dir / name for name in ("report.html", "report.json"))
     before = path.read_text(encoding="utf-8")
-    assert measured == report(found, lengths=lengths_of(found, MEASURE))
+    assert measured == report(found, lengths=measure_lengths(found, SETTINGS))
     assert msgspec.json.decode(figures.read_bytes(), type=Report) == measured
     assert '<html lang="zh">' in before
 
@@ -324,6 +338,6 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(DoppelError, match=r"report\.html"):
-        write_page(config, report(found), MEASURE)
+        write_report_page(config.data_dir, "me", config.zone, report(found), SETTINGS)
     assert path.read_text(encoding="utf-8") == before
     assert sorted(one.name for one in config.data_dir.iterdir()) == ["report.html", "report.json", "sessions.jsonl"]

@@ -17,8 +17,8 @@ from tests.training.archives.test_parents import write_parents
 from tests.training.dataset.test_build import assert_accounted, build, sessions_of
 from tests.training.dataset.test_parents import answer, parent, quote, said
 from tests.training.exports import OWN_ID, conversation, direct_message, tweet, twitter_files, write_folder
-from training.dataset.forget import forget
-from training.dataset.parents import Fetched, fetch_parents, fetched_path, missing_parents
+from training.dataset.forget import forget_contact
+from training.dataset.parent_fetcher import FetchResult, fetch_parents, missing_parents, parents_file
 
 TOKEN = "made-up-token"
 
@@ -113,13 +113,13 @@ def configured(root: Path, *tweets: Any, **more: Any) -> Config:
 
 def fetch(
     config: Config, x: FakeX, clock: Clock | None = None, told: Callable[[str], None] = lambda text: None
-) -> Fetched:
+) -> FetchResult:
     clock = clock or Clock()
-    return fetch_parents(config, told, base=x.url, clock=clock, sleep=clock.sleep)
+    return fetch_parents(config, told, base_url=x.url, clock=clock, sleep=clock.sleep)
 
 
 def lines(config: Config) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in fetched_path(config).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in parents_file(config.data_dir).read_text(encoding="utf-8").splitlines()]
 
 
 def test_what_is_missing_is_what_the_owner_answers_and_nobody_holds(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_parents_are_fetched_kept_and_used_by_every_later_build(tmp_path: Path, 
         "referenced_tweets": [{"type": "replied_to", "id": "3"}],
     }
     x.posts["5"] = {"text": "cut …", "note_tweet": {"text": "a long text", "entities": {"urls": []}}}
-    assert fetch(config, x) == Fetched(asked=3, found=2, gone=1)
+    assert fetch(config, x) == FetchResult(asked=3, found=2, gone=1)
     (path, query, token), *further = x.requests
     assert (path, token, further) == ("/2/tweets", f"Bearer {TOKEN}", [])
     assert query["ids"] == ["7,6,5"]
@@ -168,7 +168,7 @@ def test_parents_are_fetched_kept_and_used_by_every_later_build(tmp_path: Path, 
         ("5", "a long text", None),
         ("6", None, "Not Found Error"),
     ]
-    assert TOKEN not in fetched_path(config).read_text(encoding="utf-8")
+    assert TOKEN not in parents_file(config.data_dir).read_text(encoding="utf-8")
     for _ in range(2):
         report = build(tmp_path, "archive", privacy={"scrub": False})
         assert_accounted(report)
@@ -178,7 +178,7 @@ def test_parents_are_fetched_kept_and_used_by_every_later_build(tmp_path: Path, 
             [(True, "pity")],
             [(False, "a long text"), (True, "long indeed")],
         ]
-    assert fetch(config, x) == Fetched(asked=0, found=0, gone=0)
+    assert fetch(config, x) == FetchResult(asked=0, found=0, gone=0)
     assert len(x.requests) == 1
 
 
@@ -194,7 +194,7 @@ def test_a_hundred_at_a_time_and_each_page_is_kept_at_once(tmp_path: Path, x: Fa
     assert [len(ids) for ids in x.asked] == [100, 100]
     assert len(lines(config)) == 100
     x.asked.clear()
-    assert fetch(config, x) == Fetched(asked=150, found=150, gone=0)
+    assert fetch(config, x) == FetchResult(asked=150, found=150, gone=0)
     assert [ids[0] for ids in x.asked] == ["249", "149"]
     assert len({one["id"] for one in lines(config)}) == 250
 
@@ -202,9 +202,9 @@ def test_a_hundred_at_a_time_and_each_page_is_kept_at_once(tmp_path: Path, x: Fa
 def test_a_line_that_a_power_cut_left_half_written_goes(tmp_path: Path, x: FakeX) -> None:
     config = configured(tmp_path, answer(40, "coffee", 7), answer(41, "cake", 8))
     x.posts = {"7": {"text": "tea?"}, "8": {"text": "bread?"}}
-    fetched_path(config).parent.mkdir()
-    fetched_path(config).write_text(json.dumps(parent(7, "tea?")) + '\n{"id": "8", "auth', encoding="utf-8")
-    assert fetch(config, x) == Fetched(asked=1, found=1, gone=0)
+    parents_file(config.data_dir).parent.mkdir()
+    parents_file(config.data_dir).write_text(json.dumps(parent(7, "tea?")) + '\n{"id": "8", "auth', encoding="utf-8")
+    assert fetch(config, x) == FetchResult(asked=1, found=1, gone=0)
     assert [one["id"] for one in lines(config)] == ["7", "8"]
 
 
@@ -220,7 +220,7 @@ def test_limits_are_kept_as_the_headers_say(tmp_path: Path, x: FakeX) -> None:
     ]
     assert fetch(config, x, clock, told.append).found == 101
     assert clock.slept == [301.0, 600.0, 120.0]
-    assert "X asks to wait for 301 s" in told
+    assert "Rate limit of X reached, waiting 301 s" in told
 
 
 def test_a_limit_that_lasts_for_days_is_an_error(tmp_path: Path, x: FakeX) -> None:
@@ -234,13 +234,18 @@ def test_a_limit_that_lasts_for_days_is_an_error(tmp_path: Path, x: FakeX) -> No
 @pytest.mark.parametrize(
     ("status", "content", "error", "says"),
     [
-        (401, {"title": "Unauthorized"}, UserError, "does not know the token in X_BEARER_TOKEN"),
+        (401, {"title": "Unauthorized"}, UserError, "rejects the token in X_BEARER_TOKEN"),
         (403, {"detail": "not in a\nproject"}, UserError, r"403: not in a project"),
-        (402, {"title": "CreditsDepleted"}, DoppelError, r"paid for more posts \(402: CreditsDepleted\)"),
-        (429, {"title": "UsageCapExceeded", "type": "x/usage-capped"}, DoppelError, r"paid .* \(429"),
-        (400, {"detail": "bad ids"}, DoppelError, r"refuses the request \(400: bad ids\)"),
-        (302, "", DoppelError, r"refuses the request \(302"),
-        (404, "<html>", DoppelError, r"refuses the request \(404"),
+        (
+            402,
+            {"title": "CreditsDepleted"},
+            DoppelError,
+            r"quota .* is used up \(402: CreditsDepleted\)",
+        ),
+        (429, {"title": "UsageCapExceeded", "type": "x/usage-capped"}, DoppelError, r"used up \(429"),
+        (400, {"detail": "bad ids"}, DoppelError, r"rejects the request \(400: bad ids\)"),
+        (302, "", DoppelError, r"rejects the request \(302"),
+        (404, "<html>", DoppelError, r"rejects the request \(404"),
     ],
 )
 def test_refusals_say_what_to_do(
@@ -266,10 +271,10 @@ def test_passing_trouble_is_tried_again(tmp_path: Path, x: FakeX) -> None:
 def test_without_a_network_it_says_so(tmp_path: Path, x: FakeX) -> None:
     config, clock = configured(tmp_path, answer(40, "coffee", 7)), Clock()
     x.close()
-    with pytest.raises(DoppelError, match="X does not answer"):
+    with pytest.raises(DoppelError, match="X does not respond"):
         fetch(config, x, clock)
     assert clock.slept == [2.0, 4.0, 8.0, 16.0]
-    assert not fetched_path(config).exists()
+    assert not parents_file(config.data_dir).exists()
 
 
 def test_what_may_come_back_is_not_remembered_as_gone(tmp_path: Path, x: FakeX) -> None:
@@ -281,7 +286,7 @@ def test_what_may_come_back_is_not_remembered_as_gone(tmp_path: Path, x: FakeX) 
         {"resource_id": "8", "resource_type": "tweet", "type": problem + "not-authorized-for-resource", "title": "No"},
     ]
     x.script = [(200, {}, {"errors": errors})]
-    assert fetch(config, x) == Fetched(asked=3, found=0, gone=1)
+    assert fetch(config, x) == FetchResult(asked=3, found=0, gone=1)
     assert [one["id"] for one in lines(config)] == ["8"]
     assert missing_parents(config) == ["9", "7"]
 
@@ -312,7 +317,7 @@ def test_the_authors_of_parents_are_who_they_are_in_direct_messages(tmp_path: Pa
 def test_posts_of_the_owners_own_are_not_kept_as_those_of_a_stranger(tmp_path: Path, x: FakeX) -> None:
     config = configured(tmp_path, answer(40, "and another thing", 7))
     x.posts["7"] = {"text": "one thing", "author_id": OWN_ID}
-    assert fetch(config, x) == Fetched(asked=1, found=0, gone=1)
+    assert fetch(config, x) == FetchResult(asked=1, found=0, gone=1)
     assert lines(config) == [{"id": "7", "platform": "twitter", "gone": "your own"}]
     assert missing_parents(config) == []
 
@@ -322,11 +327,11 @@ def test_what_a_forgotten_person_wrote_is_not_kept_and_not_asked_for_again(tmp_p
     x.posts = {"7": {"text": "tea from tom?"}, "6": {"text": "from ana", "author_id": "4004"}}
     fetch(config, x)
     build(tmp_path, "archive", privacy={"scrub": False})
-    with fetched_path(config).open("ab") as file:
+    with parents_file(config.data_dir).open("ab") as file:
         file.write(b'{"id": "5", "auth')
-    forget(config, "twitter:3003")
-    assert "tom" not in fetched_path(config).read_text(encoding="utf-8")
-    *whole, cut = fetched_path(config).read_text(encoding="utf-8").splitlines()
+    forget_contact(config.data_dir, config.people, "twitter:3003")
+    assert "tom" not in parents_file(config.data_dir).read_text(encoding="utf-8")
+    *whole, cut = parents_file(config.data_dir).read_text(encoding="utf-8").splitlines()
     assert {one["id"]: one.get("gone", one.get("text")) for one in map(json.loads, whole)} == {
         "7": "forgotten",
         "6": "from ana",
