@@ -181,7 +181,7 @@ def test_a_post_to_nowhere_is_what_run_refuses(folder: Path) -> None:
         ("Tiny-Instruct", GEMMA, "base", False, "sounds like an instruct model; set `transcript: chat`"),
         ("tiny-it", GEMMA, "chat", True, "chat"),
         ("tiny-pt", GEMMA, "chat", False, "sounds like a pretrained model"),
-        ("tiny-it", None, "chat", False, "this one has none: use transcript: base"),
+        ("tiny-it", None, "chat", False, "this model has no chat template, which transcript: chat needs"),
         ("tiny-it", "{{ messages | nothing }}", "chat", False, "reorders or changes messages"),
     ],
 )

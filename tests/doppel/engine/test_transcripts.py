@@ -89,12 +89,12 @@ async def test_a_changed_template_is_refused(engine: TransformersEngine, instruc
 async def test_a_chat_adapter_for_a_base_without_template_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     engine = open_engine(tiny_base)
     try:
-        with pytest.raises(AdapterRefused, match="this one has none"):
+        with pytest.raises(AdapterRefused, match="this model has no chat template"):
             await engine.load_adapter(publish(tiny_base, tmp_path, transcript="doppel-chat-1"))
     finally:
         engine.close()
 
 
 def test_an_engine_for_chat_wants_a_template(tiny_base: Path) -> None:
-    with pytest.raises(UserError, match="this one has none"):
+    with pytest.raises(UserError, match="this model has no chat template"):
         open_engine(tiny_base, transcript=FORMATS["chat"])

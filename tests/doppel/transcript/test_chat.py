@@ -268,7 +268,7 @@ def test_a_turn_without_text_is_refused(chatml: ChatTranscript, turn: Turn) -> N
 
 class TestTemplatesThatCannotBeFollowed:
     def test_no_template(self) -> None:
-        with pytest.raises(UserError, match="this one has none"):
+        with pytest.raises(UserError, match="has no chat template, which transcript: chat needs"):
             ChatTranscript(tokenizers.byte_level())
 
     @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_a_quantised_base_is_refused(tmp_path: Path) -> None:
     (base / "config.json").write_text(
         json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}})
     )
-    with pytest.raises(UserError, match="quantised and cannot be merged"):
+    with pytest.raises(UserError, match="quantised weights cannot be merged"):
         write_merged(lora, base, tmp_path / "merged")
 
 
