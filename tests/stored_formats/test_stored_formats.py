@@ -40,14 +40,14 @@ from doppel.persona import Bubble, read_persona, speak
 from doppel.reports.quiz import next_session, read_questions, read_results, save_result, score_answers
 from doppel.transcript import Turn
 from doppel.transcript.safe_tokens import SafeTokenizer
-from tests.training.dataset.test_build import Silent
+from tests.training.dataset.test_build import SilentProgress
 from training.dataset.build import build_dataset
 from training.dataset.files import check_archives, dataset_digest, read_sessions
-from training.dataset.forget import read_report
+from training.dataset.report.build_report import read_report
 from training.fidelity.adapted_model import load_adapted_model
 from training.fidelity.stored import read_stored_data
 from training.people.contacts import read_contacts
-from training.privacy.blocklist import Forgotten
+from training.privacy.blocklist import Blocklist
 from training.run import run
 from training.run.completion_marker import mark_complete
 from training.run.folders import run_folder
@@ -140,15 +140,15 @@ def test_a_data_set_need_not_be_built_again(opened: Open) -> None:
 
 
 def test_who_is_forgotten_stays_forgotten(opened: Open) -> None:
-    forgotten = Forgotten(opened().data_dir)
-    assert forgotten.covers("telegram", "2004")
-    assert forgotten.covers("telegram", "user2004", "chat")
-    assert not forgotten.covers("telegram", "2002")
+    forgotten = Blocklist(opened().data_dir)
+    assert forgotten.contains("telegram", "2004")
+    assert forgotten.contains("telegram", "user2004", "chat")
+    assert not forgotten.contains("telegram", "2002")
 
 
 def test_a_new_build_keeps_what_lies_beside_the_old_one(opened: Open) -> None:
     config, expected = opened(), EXPECTED["dataset"]
-    report = build_dataset(config, Silent())
+    report = build_dataset(config, SilentProgress())
     texts = [text for one in read_sessions(config.data_dir) for turn in one.turns for text in turn.bubbles]
     assert sha256((config.data_dir / "scrub.key").read_bytes()).hexdigest() == expected["scrub_key"]
     assert set(expected["stand_ins"]) <= set(texts)  # by the same key the same ones
