@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from doppel.engine import Sampling
-from doppel.engine.llamacpp.engine import Instance
+from doppel.engine.llamacpp.engine import LlamaCppInstance
 from tests.processes import free_port
 
 Figures = dict[str, float]
@@ -97,7 +97,7 @@ class RawLlamaCpp:
         tokens: of each reply.
     """
 
-    def __init__(self, instance: Instance, tokens: int) -> None:
+    def __init__(self, instance: LlamaCppInstance, tokens: int) -> None:
         self._instance = instance
         self._tokens = tokens
 

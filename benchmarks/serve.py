@@ -57,7 +57,7 @@ from doppel.adapters.lora_file import read_lora
 from doppel.adapters.versions import Manifest, publishing
 from doppel.config import Config, ModelSettings
 from doppel.engine import Engine, EngineError, Request
-from doppel.engine.llamacpp.engine import Instance, LlamaCppEngine
+from doppel.engine.llamacpp.engine import LlamaCppEngine, LlamaCppInstance
 from doppel.engine.local import decoding
 from doppel.engine.local.engine import TransformersEngine
 from doppel.engine.remote.engine import OpenAIEngine
@@ -109,7 +109,7 @@ async def _measure(bench: Bench, vllm: Vllm | None, options: argparse.Namespace)
     if "speed" in parts:
         runs |= await _speed(bench, engine, name, vllm, rounds)
     if "turns" in parts:
-        forgetful = bench.engine(keep_bytes=0)
+        forgetful = bench.engine(prefix_cache_bytes=0)
         await forgetful.load_adapter(bench.adapters[0])
         runs["second_turn"] = [
             await _second_turn(bench, {"reuse": engine, "afresh": forgetful}, name, number) for number in range(rounds)
@@ -142,7 +142,7 @@ async def _speed(
     llamacpp = await asyncio.to_thread(LlamaCppEngine.open, Config(), print_status)
     there = await llamacpp.load_adapter(bench.adapters[0])
     lora = read_lora(bench.adapters[0], llamacpp.base)
-    alone: Instance = await asyncio.to_thread(llamacpp._launch, llamacpp._converted(lora))
+    alone: LlamaCppInstance = await asyncio.to_thread(llamacpp._start_instance, llamacpp._convert(lora))
     raw = RawLlamaCpp(alone, bench.tokens)
     remote = None
     if vllm is not None:
@@ -179,13 +179,13 @@ class _Timed:
         self._model = self._drawing = self._entered = 0.0
         model = engine._thread._model
         self._hooks = [model.register_forward_pre_hook(self._enter), model.register_forward_hook(self._leave)]
-        self._draw = decoding.draw
-        decoding.draw = self._timed_draw
+        self._draw = decoding.sample
+        decoding.sample = self._timed_draw
 
     def shares(self) -> dict[str, float]:
         """Of the time until now; ends the timing."""
         seconds = time.perf_counter() - self._began
-        decoding.draw = self._draw
+        decoding.sample = self._draw
         for hook in self._hooks:
             hook.remove()
         rest = seconds - self._model
@@ -271,12 +271,12 @@ async def _whole(engine: TransformersEngine, request: Request) -> bool:
 
 async def _memory(bench: Bench, engine: TransformersEngine, name: str) -> dict[str, float]:
     """Bytes that an idle chat and one more adapter hold."""
-    before = engine.load().kept_bytes
+    before = engine.stats().prefix_cache_bytes
     prompt = bench.transcript.prompt(Header(kind="dm"), bench.history(8_000))
     await _whole(engine, bench.request(prompt, name, 0, 1))
     weights = (bench.adapters[1] / "adapter_model.safetensors").stat().st_size
     return {
-        "idle_chat": float(engine.load().kept_bytes - before),
+        "idle_chat": float(engine.stats().prefix_cache_bytes - before),
         "adapter": float(weights),  # in float32 as in the file
         "process_at_most": float(_peak()),
     }
@@ -310,7 +310,7 @@ async def _load(bench: Bench, engine: TransformersEngine, name: str, chats: int,
             else:
                 if count:
                     answered.append(time.perf_counter() - began)
-                    held.append((_resident(), float(engine.load().kept_bytes)))
+                    held.append((_resident(), float(engine.stats().prefix_cache_bytes)))
                 else:
                     lost += 1  # its time ran out before it began, which it was told by an empty stream
 

@@ -147,7 +147,7 @@ class Daemon:
         """Loads the model and the adapter, then watches for new adapters until cancelled."""
         config, clock = self._config, self._dependencies.clock
         started_at = clock.now()
-        persona = await asyncio.to_thread(open_persona, config)
+        persona = await asyncio.to_thread(open_persona, config.adapters_dir)
         self._engine = await _run_in_daemon_thread(lambda: self._dependencies.open_engine(config))
         self._responder.start(self._engine, await load_adapter(self._engine, persona, config.reply))
         log.info(

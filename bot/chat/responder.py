@@ -14,7 +14,7 @@ from doppel.adapters.habits import Habits
 from doppel.config import ReplySettings
 from doppel.engine import Engine, Sampling
 from doppel.i18n import tr
-from doppel.persona import Bubble, Persona, speak
+from doppel.persona import GeneratedBubble, Persona, speak
 from doppel.transcript import Turn
 
 MAX_ATTEMPTS = 3
@@ -133,7 +133,7 @@ class Responder:
             candidates=self._reply.candidates,
         )
         async with aclosing(events):
-            bubbles = [event.text async for event in events if isinstance(event, Bubble)]
+            bubbles = [event.text async for event in events if isinstance(event, GeneratedBubble)]
         guard = adapter.persona.guard if self._reply.guard else None
         objection = guard.objects("\n".join(bubbles)) if guard is not None else None
         if objection is not None:

@@ -37,7 +37,7 @@ def chat(
     from doppel.persona import open_persona, read_persona
 
     if adapter is None:
-        return _serve(run, open_persona(run.config))
+        return _serve(run, open_persona(run.config.adapters_dir))
     from doppel.adapters.checkpoint import open_adapter
 
     with open_adapter(adapter, run.config) as opened:
@@ -105,7 +105,7 @@ class Conversation:
         Raises:
             EngineError: the engine failed.
         """
-        from doppel.persona import Bubble, latest, speak
+        from doppel.persona import GeneratedBubble, recent_turns, speak
         from doppel.transcript import ME, Turn
 
         reply = self._config.reply
@@ -116,7 +116,7 @@ class Conversation:
             self._engine,
             self._name,
             header,
-            latest(self.turns, reply.history),
+            recent_turns(self.turns, reply.history),
             self.sampling,
             max_bubbles=reply.max_bubbles,
             candidates=reply.candidates,
@@ -133,7 +133,7 @@ class Conversation:
                     objection = self._objection([*bubbles, event.text])
                     if objection is not None:
                         break
-                    if isinstance(event, Bubble):
+                    if isinstance(event, GeneratedBubble):
                         bubbles.append(event.text)
                         partial = ""
                         self._screen.finish(event.text)

@@ -163,10 +163,10 @@ def check_base_model(config: Config) -> Check:
 
 def check_engine(config: Config, environ: Environment) -> Check:
     """Whether what is to run the model could do so now: packages, files, or the server and its key."""
-    from doppel.engine.check import look
+    from doppel.engine import check
 
-    found = look(config, environ)
-    return Check(name="engine", ok=found.ok, hint=found.hint)
+    result = check.check_engine(config, environ)
+    return Check(name="engine", ok=result.ok, hint=result.hint)
 
 
 def check_transcript(config: Config) -> Check:

@@ -1,4 +1,4 @@
-"""Opens the engine that the configuration names. Knows entry points; knows no engine."""
+"""Opens the configured engine, found by its entry point."""
 
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -11,31 +11,29 @@ from doppel.i18n import tr
 GROUP = "doppel.engines"
 
 
-def open_engine(config: Config, report: Callable[[str], None]) -> Engine:
-    """The configured engine for the configured model. Blocks.
+def open_engine(config: Config, on_progress: Callable[[str], None]) -> Engine:
+    """Opens the configured engine with the configured base model. Blocks.
 
     Args:
-        report: takes one line for the user when something slow begins.
+        config: the engine may read all of it.
+        on_progress: called with one line for the user before each slow step.
 
     Raises:
         UserError: no such engine or model. DoppelError: it cannot be opened.
     """
     point = entry_point(config)
     try:
-        engine: Engine = point.load().open(config, report)
+        engine: Engine = point.load().open(config, on_progress)
     except ImportError as error:
-        raise DoppelError(
-            tr("engine.backend: {name} cannot be loaded: {error}", name=point.name, error=error)
-        ) from None
+        raise DoppelError(tr("engine.backend: cannot load {name}: {error}", name=point.name, error=error)) from None
     return engine
 
 
 def entry_point(config: Config) -> EntryPoint:
-    """Where the configured engine is. Raises UserError when there is none of that name."""
+    """The entry point of the configured engine. Raises UserError when there is no engine of that name."""
     name = config.engine.backend
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in found:
-        raise UserError(
-            tr("engine.backend: no engine named {name}; there are {known}", name=name, known=", ".join(sorted(found)))
-        )
-    return found[name]
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in points:
+        available = ", ".join(sorted(points))
+        raise UserError(tr("engine.backend: unknown engine `{name}`; available: {names}", name=name, names=available))
+    return points[name]

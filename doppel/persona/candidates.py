@@ -1,6 +1,6 @@
-"""Several replies to the same message, of which the one most like the owner and to the point is given.
+"""Generates several replies to the same message and picks the best one (see `ranking`).
 
-All are asked for at once, so that an engine may sample them as one batch. Knows engines; the choice is `likeness`'s.
+All are requested at once, so that an engine can decode them in one batch.
 """
 
 import asyncio
@@ -9,20 +9,20 @@ from contextlib import aclosing
 
 import msgspec
 
-from doppel.engine import Engine, Request, Scores
-from doppel.persona.ranking import Candidate, best
+from doppel.engine import Engine, Request, ScoringEngine
+from doppel.persona.ranking import ReplyCandidate, best_candidate
 from doppel.transcript import Transcript, TurnDecoder
 
 
-class Written(msgspec.Struct, frozen=True):
-    """A reply as it was generated, and what the adapter thinks of its tokens, where the engine says."""
+class GeneratedReply(msgspec.Struct, frozen=True):
+    """A generated reply, and its tokens' log-probabilities under the adapter where the engine sends them."""
 
     bubbles: tuple[str, ...]
     ids: list[int]
     adapter: list[float] | None
 
 
-async def best_of(
+async def best_reply(
     engine: Engine,
     request: Request,
     count: int,
@@ -30,62 +30,64 @@ async def best_of(
     recent: Sequence[str] = (),
     unprompted: Sequence[int] = (),
     max_bubbles: int | None = None,
-) -> Written:
+) -> GeneratedReply:
     """The best of `count` replies to one request.
 
     Args:
-        engine: one that does not say how likely it finds a text leaves the choice to novelty alone.
-        request: its seed, if it has one, is that of the first reply; the others follow from it.
-        count: how many are sampled.
-        recent: what the persona said lately in this chat, a bubble each.
-        unprompted: the prompt without what was said before; empty: nothing was, so that no reply is more to the point.
-        max_bubbles: where a reply is cut off.
+        engine: if it cannot score text, only novelty decides.
+        request: its seed, if any, is that of the first reply; the others count up from it.
+        count: how many are generated.
+        recent: the persona's recent bubbles in this chat.
+        unprompted: the prompt without the conversation; empty: there is none, so that relevance does not count.
+        max_bubbles: maximum bubbles of a reply.
 
     Raises:
         EngineError: the engine is full, closed or failed.
     """
     transcript = engine.transcript_of(request.adapter)
-    requests = [_seeded(request, number) for number in range(count)]
-    tasks = [asyncio.create_task(_write(engine, one, transcript, max_bubbles)) for one in requests]
+    requests = [_with_seed_offset(request, number) for number in range(count)]
+    tasks = [asyncio.create_task(_generate(engine, copy, transcript, max_bubbles)) for copy in requests]
     try:
-        written = await asyncio.gather(*tasks)
+        replies = await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    is_known = request.adapter is not None and all(one.adapter is not None for one in written)
-    if not is_known or not isinstance(engine, Scores):
-        return written[best([Candidate(one.bubbles) for one in written], recent)]
-    ids = [one.ids for one in written]
+    has_logprobs = request.adapter is not None and all(reply.adapter is not None for reply in replies)
+    if not has_logprobs or not isinstance(engine, ScoringEngine):
+        return replies[best_candidate([ReplyCandidate(reply.bubbles) for reply in replies], recent)]
+    ids = [reply.ids for reply in replies]
     base = await engine.base_log_probabilities(request.prompt, ids)
-    alone = await engine.base_log_probabilities(unprompted, ids) if unprompted else [()] * count
-    judged = [
-        Candidate(one.bubbles, one.adapter or (), theirs, nothing)
-        for one, theirs, nothing in zip(written, base, alone, strict=True)
+    without = await engine.base_log_probabilities(unprompted, ids) if unprompted else [()] * count
+    candidates = [
+        ReplyCandidate(reply.bubbles, reply.adapter or (), base_logprobs, unprompted_logprobs)
+        for reply, base_logprobs, unprompted_logprobs in zip(replies, base, without, strict=True)
     ]
-    return written[best(judged, recent)]
+    return replies[best_candidate(candidates, recent)]
 
 
-def _seeded(request: Request, number: int) -> Request:
+def _with_seed_offset(request: Request, offset: int) -> Request:
     seed = request.sampling.seed
     if seed is None:
         return request
-    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, seed=seed + number))
+    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, seed=seed + offset))
 
 
-async def _write(engine: Engine, request: Request, transcript: Transcript, max_bubbles: int | None) -> Written:
+async def _generate(
+    engine: Engine, request: Request, transcript: Transcript, max_bubbles: int | None
+) -> GeneratedReply:
     decoder = TurnDecoder(transcript)
     bubbles: list[str] = []
     ids: list[int] = []
-    thought: list[float | None] = []
+    logprobs: list[float | None] = []
     async with aclosing(engine.generate(request)) as stream:
         async for token in stream:
             ids.append(token.id)
-            thought.append(token.model_logprob)
+            logprobs.append(token.model_logprob)
             bubbles += decoder.feed(token.id)
             if decoder.finished or len(bubbles) == max_bubbles:
                 break
     if len(bubbles) != max_bubbles:
         bubbles += decoder.close()
-    known = [one for one in thought if one is not None]
-    return Written(tuple(bubbles[:max_bubbles]), ids, known if len(known) == len(ids) else None)
+    known = [logprob for logprob in logprobs if logprob is not None]
+    return GeneratedReply(tuple(bubbles[:max_bubbles]), ids, known if len(known) == len(ids) else None)

@@ -1,13 +1,13 @@
-"""Which of several candidate replies is most like the owner, and answers what was said.
+"""Chooses among several candidate replies the one that is most like the owner and most relevant.
 
-    score = sum over tokens of (log p base - log p base without what was said before)
-          + LIKENESS · sum over tokens of (log p adapter - log p base)
-          + NOVELTY · novelty
+    score = sum over tokens of (log p base - log p base without the conversation)
+          + LIKENESS_WEIGHT · sum over tokens of (log p adapter - log p base)
+          + NOVELTY_WEIGHT · novelty
 
-What is as likely after nothing at all answers nothing. What the base expects as well is anybody's; what only the
-adapter expects is the owner's. Novelty is the share of a reply's runs of three characters that no recent message of
-its own has. Sums rather than means, as a mean favours short replies; the weights were chosen on replies to the sample
-persona's unseen messages (docs/decisions/0014-fidelity.md). Knows numbers and texts, no model.
+A reply that is as likely without the conversation answers nothing. What the base model expects as well, anybody could
+have written; what only the adapter expects is the owner's. Novelty is the share of a reply's character trigrams that
+none of its recent messages has. Sums, as means favour short replies. The weights were tuned on replies to the sample
+persona's unseen messages (docs/decisions/0014-fidelity.md).
 """
 
 import unicodedata
@@ -15,22 +15,22 @@ from collections.abc import Sequence
 
 import msgspec
 
-LIKENESS = 0.1
-"""Nats that one nat of the adapter's over the base is worth; more of it takes caricatures."""
-NOVELTY = 0.5
-"""Nats that an all new reply is worth more than one made of what was said before."""
+LIKENESS_WEIGHT = 0.1
+"""Weight of the adapter's log-likelihood gain over the base; a higher one prefers caricatures."""
+NOVELTY_WEIGHT = 0.5
+"""Nats that a completely new reply is worth more than one made of recent messages."""
 
-_RUN = 3
+_NGRAM = 3
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """A reply that might be given, and what the models think of each of its tokens, in nats; empty: it is not known.
+class ReplyCandidate(msgspec.Struct, frozen=True):
+    """A candidate reply, with the log-probabilities of its tokens in nats; empty where they are unknown.
 
     Attributes:
-        bubbles: what it says.
-        adapter: the persona's adapter, after what was said.
-        base: the base model, after what was said.
-        unprompted: the base model, after nothing.
+        bubbles: its text.
+        adapter: log-probabilities under the persona's adapter, given the conversation.
+        base: log-probabilities under the base model, given the conversation.
+        unprompted: log-probabilities under the base model, without the conversation.
     """
 
     bubbles: tuple[str, ...]
@@ -39,55 +39,56 @@ class Candidate(msgspec.Struct, frozen=True):
     unprompted: Sequence[float] = ()
 
 
-def best(candidates: Sequence[Candidate], recent: Sequence[str]) -> int:
-    """Number of the best candidate, of equals the first.
+def best_candidate(candidates: Sequence[ReplyCandidate], recent: Sequence[str]) -> int:
+    """Index of the best candidate; the first of equal ones.
 
-    One that says nothing loses to any that speaks, and one that only repeats recent messages to any that does not.
+    An empty reply loses to any other, and one that only repeats recent messages to any that does not.
 
     Args:
         candidates: at least one.
-        recent: what the persona said lately in this chat, a bubble each.
+        recent: the persona's recent bubbles in this chat.
     """
-    said = {_plain(one) for one in recent}
-    runs = {run for one in said for run in _runs(one)}
+    recent_texts = {_normalized(bubble) for bubble in recent}
+    recent_ngrams = {ngram for text in recent_texts for ngram in _ngrams(text)}
 
-    def rank(number: int) -> tuple[bool, bool, float]:
-        one = candidates[number]
-        is_new = any(_plain(bubble) not in said for bubble in one.bubbles)
-        score = LIKENESS * gain(one.adapter, one.base) + NOVELTY * _novelty(one.bubbles, runs)
-        if one.unprompted:
-            score += gain(one.base, one.unprompted)
-        return bool(one.bubbles), is_new, score
+    def rank(index: int) -> tuple[bool, bool, float]:
+        candidate = candidates[index]
+        is_new = any(_normalized(bubble) not in recent_texts for bubble in candidate.bubbles)
+        likeness = log_likelihood_gain(candidate.adapter, candidate.base)
+        score = LIKENESS_WEIGHT * likeness + NOVELTY_WEIGHT * _novelty(candidate.bubbles, recent_ngrams)
+        if candidate.unprompted:
+            score += log_likelihood_gain(candidate.base, candidate.unprompted)
+        return bool(candidate.bubbles), is_new, score
 
     return max(range(len(candidates)), key=rank)
 
 
-def gain(here: Sequence[float], there: Sequence[float]) -> float:
-    """How much more a text is expected here than there, in nats; 0 where nothing is known.
+def log_likelihood_gain(first: Sequence[float], second: Sequence[float]) -> float:
+    """How much more likely a text is under the first log-probabilities than under the second, in nats; 0 if unknown.
 
     Raises:
-        ValueError: they are not of the same tokens.
+        ValueError: they differ in length.
     """
-    return sum(one - other for one, other in zip(here, there, strict=True))
+    return sum(here - there for here, there in zip(first, second, strict=True))
 
 
 def novelty(bubbles: Sequence[str], recent: Sequence[str]) -> float:
-    """Share of a reply's runs of three characters that no recent message has: 0 (all said before) to 1."""
-    return _novelty(bubbles, {run for one in recent for run in _runs(_plain(one))})
+    """Share of a reply's character trigrams that no recent bubble has: 0 (nothing new) to 1."""
+    return _novelty(bubbles, {ngram for bubble in recent for ngram in _ngrams(_normalized(bubble))})
 
 
 def _novelty(bubbles: Sequence[str], seen: set[str]) -> float:
-    runs = {run for bubble in bubbles for run in _runs(_plain(bubble))}
-    return len(runs - seen) / len(runs) if runs else 0.0
+    ngrams = {ngram for bubble in bubbles for ngram in _ngrams(_normalized(bubble))}
+    return len(ngrams - seen) / len(ngrams) if ngrams else 0.0
 
 
-def _plain(text: str) -> str:
-    """Without what does not make a message another one: case, width, spaces and signs; all signs stay as they are."""
+def _normalized(text: str) -> str:
+    """Letters and digits only, without case and width; a text without any, such as emoji, is kept as it is."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(sign for sign in folded if sign.isalnum()) or folded.strip()
+    return "".join(character for character in folded if character.isalnum()) or folded.strip()
 
 
-def _runs(text: str) -> set[str]:
-    """Runs of three characters, the edges counted in; so a short text has some too."""
+def _ngrams(text: str) -> set[str]:
+    """Character trigrams, padded by a blank on both sides so that a short text has some too."""
     padded = f" {text} "
-    return {padded[place : place + _RUN] for place in range(max(1, len(padded) - _RUN + 1))}
+    return {padded[start : start + _NGRAM] for start in range(max(1, len(padded) - _NGRAM + 1))}

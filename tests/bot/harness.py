@@ -24,7 +24,7 @@ from bot.store.schema import inbox, outbox, slots
 from doppel.adapters.habits import Habits, write_habits
 from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, Manifest, publishing
 from doppel.config import Config, parse_config
-from doppel.engine import EngineError, Health, Load, Request, Token
+from doppel.engine import EngineError, EngineStats, Health, Request, Token
 from doppel.models.base import BaseIdentity
 from doppel.persona import open_persona
 from doppel.plugins import PlatformPlugin, PlatformSettings, Section, installed_platforms
@@ -125,8 +125,8 @@ class FakeEngine:
     def health(self) -> Health:
         return Health(ready=True, adapters=tuple(self.loaded))
 
-    def load(self) -> Load:
-        return Load(active=0, max_active=1, waiting=0)
+    def stats(self) -> EngineStats:
+        return EngineStats(active=0, max_active=1, waiting=0)
 
     def close(self) -> None:
         pass
@@ -274,7 +274,7 @@ class Harness:
             await self.start_responder()
 
     async def start_responder(self) -> None:
-        persona = open_persona(self.config)
+        persona = open_persona(self.config.adapters_dir)
         name = await self.engine.load_adapter(persona.folder)
         self.responder.start(self.engine, LoadedAdapter(persona, name, persona.sampling(self.config.reply)))
 

@@ -36,7 +36,7 @@ from doppel.adapters.versions import (
 from doppel.config import Config, load_config, parse_config
 from doppel.engine.local.engine import TransformersEngine
 from doppel.models.base import identify, load_model, load_tokenizer
-from doppel.persona import Bubble, read_persona, speak
+from doppel.persona import GeneratedBubble, read_persona, speak
 from doppel.reports.quiz import next_session, read_questions, read_results, save_result, score_answers
 from doppel.transcript import Turn
 from doppel.transcript.safe_tokens import SafeTokenizer
@@ -216,7 +216,7 @@ async def test_adapters_speak(opened: Open) -> None:
             header = persona.header(kind="dm", now=datetime(2026, 3, 1, tzinfo=UTC), zone=config.zone)
             sampling = msgspec.structs.replace(persona.sampling(config.reply), seed=1, max_tokens=24)
             events = [one async for one in speak(engine, name, header, [Turn("Tom", ("hello",))], sampling)]
-            assert any(isinstance(one, Bubble) for one in events), version
+            assert any(isinstance(one, GeneratedBubble) for one in events), version
     finally:
         engine.close()
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from doppel.adapters.lora_file import read_lora
 from doppel.adapters.versions import Manifest, read_manifest
 from doppel.config import ModelSettings
-from doppel.engine.local.lora import Adapters
+from doppel.engine.local.lora import LoraAdapters
 from doppel.models.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
 from doppel.terminal import print_status
 from doppel.transcript import TEXT_LOSS, Transcript, open_transcript
@@ -70,7 +70,7 @@ class AdaptedModel:
     """
 
     def __init__(
-        self, model: PreTrainedModel, transcript: Transcript, adapters: Adapters, name: str, manifest: Manifest
+        self, model: PreTrainedModel, transcript: Transcript, adapters: LoraAdapters, name: str, manifest: Manifest
     ) -> None:
         self.model = model
         self.transcript = transcript
@@ -197,7 +197,7 @@ def load_adapted_model(settings: ModelSettings, folder: Path) -> AdaptedModel:
     lora = read_lora(folder, identify(base_folder, settings.base))
     model = load_model(base_folder, choose_dtype(settings.dtype, device), device)
     accelerate(model)
-    adapters = Adapters(model)
+    adapters = LoraAdapters(model)
     adapters.attach(lora)
     transcript = open_transcript(load_tokenizer(base_folder), lora.transcript)
     return AdaptedModel(model, transcript, adapters, lora.name, read_manifest(folder))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from doppel.engine import Sampling
-from doppel.persona.ranking import Candidate, best
+from doppel.persona.ranking import ReplyCandidate, best_candidate
 from training.fidelity.adapted_model import AdaptedModel, Continuations
 from training.fidelity.generate import Completion, EvaluationReply, generate
 from training.fidelity.stages import StartProgress, no_progress
@@ -44,9 +44,9 @@ def choose_best_replies(
     chosen = []
     for exchange, completions, base, alone in zip(exchanges, choices, base_scores, unprompted_scores, strict=True):
         candidates = [
-            Candidate(completion.reply.bubbles, completion.log_probabilities, in_base.tolist(), without.tolist())
+            ReplyCandidate(completion.reply.bubbles, completion.log_probabilities, in_base.tolist(), without.tolist())
             for completion, in_base, without in zip(completions, base, alone, strict=True)
         ]
         recent = [bubble for turn in exchange.context if turn.is_mine for bubble in turn.bubbles]
-        chosen.append(completions[best(candidates, recent)].reply)
+        chosen.append(completions[best_candidate(candidates, recent)].reply)
     return chosen

@@ -8,8 +8,8 @@ import torch
 from transformers import Cache
 
 from doppel.engine import EngineError, Sampling
-from doppel.engine.local.kv_cache import Row, Windows, gather, new_cache, windows_of
-from doppel.engine.local.sampling import Sampler, TokenMask, draw
+from doppel.engine.local.kv_cache import CacheRow, Windows, attention_windows, copy_rows, new_cache
+from doppel.engine.local.sampling import Sampler, TokenMask, sample
 from doppel.transcript import Transcript, TurnDecoder
 from training.fidelity.adapted_model import AdaptedModel
 from training.fidelity.stages import OnProgress
@@ -91,7 +91,7 @@ def generate(
     by_length = sorted(range(len(exchanges)), key=lambda index: len(contexts[index]))  # needs little padding
     max_new_tokens = min(sampling.max_tokens, _MAX_NEW_TOKENS)
     mask = TokenMask(transcript.forbidden_ids)
-    windows = windows_of(adapted.model)
+    windows = attention_windows(adapted.model)
     batch_size = _BATCH_SIZE if windows else 1  # a model that carries a state along the row cannot be padded
     completions: dict[int, Completion] = {}
     for start in range(0, len(by_length), batch_size):
@@ -140,7 +140,7 @@ class _Row:
 
 def _sample_next(rows: Sequence[_Row], logits: torch.Tensor) -> None:
     """Appends the next token to every row, given logits (rows, V)."""
-    for row, token in zip(rows, draw([row.sampler for row in rows], logits), strict=True):
+    for row, token in zip(rows, sample([row.sampler for row in rows], logits), strict=True):
         if isinstance(token, EngineError):
             raise token
         row.append(token.id, token.model_logprob or 0.0)
@@ -155,7 +155,7 @@ def _generate_batch(
     cache = new_cache(windows, len(prefix) + longest + max_new_tokens)
     if prefix:
         model(input_ids=torch.tensor([list(prefix)], device=device), past_key_values=cache, logits_to_keep=1)
-        cache, _ = gather([Row(cache)] * len(rows), longest + max_new_tokens)
+        cache, _ = copy_rows([CacheRow(cache)] * len(rows), longest + max_new_tokens)
     padding = rows[0].context[0]
     ids = torch.tensor([[padding] * (longest - len(row.context)) + row.context for row in rows], device=device)
     mask = torch.tensor(
@@ -173,7 +173,7 @@ def _generate_batch(
         if not running:
             return
         if len(running) <= _COMPACT_BELOW * len(active):
-            cache, _ = gather([Row(cache, index) for index in running], remaining)
+            cache, _ = copy_rows([CacheRow(cache, index) for index in running], remaining)
             mask, active = mask[torch.tensor(running, device=device)], [active[index] for index in running]
         ids = torch.tensor([row.ids[-1:] for row in active], device=device)
         mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)

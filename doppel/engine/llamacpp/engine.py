@@ -1,8 +1,7 @@
-"""llama.cpp in this process: the quick way without a large GPU. The base is a GGUF file, quantised.
+"""llama.cpp in this process: fast without a large GPU. The base is a quantised GGUF file.
 
-llama.cpp takes adapters at its start only, so each has an instance of its own, and the weights of the base, mapped
-from one file, are in memory once. An instance is spoken to as a server is, which is `openai`'s, but without a network.
-Knows GGUF files and instances.
+llama.cpp loads adapters only when it starts, so each adapter has an instance of its own; the base's weights, mapped
+from one file, are in memory once. Each instance is used like a server, by an `OpenAIEngine`, but without a network.
 """
 
 import asyncio
@@ -25,11 +24,12 @@ from doppel.adapters.export.gguf import write_gguf
 from doppel.adapters.lora_file import Lora, read_lora
 from doppel.adapters.versions import AdapterRefused
 from doppel.config import Config, cache_dir
-from doppel.engine import EngineError, Health, Load, Request, Sampling, Token
-from doppel.engine.llamacpp.in_process import Inside
-from doppel.engine.remote.client import Server
-from doppel.engine.remote.discovery import Abilities
-from doppel.engine.remote.engine import OpenAIEngine, text_config_of, transcript_for
+from doppel.engine import EngineError, EngineStats, Health, Request, Sampling, Token
+from doppel.engine.adapter_transcript import adapter_transcript
+from doppel.engine.llamacpp.in_process import InProcessTransport
+from doppel.engine.remote.client import ServerClient
+from doppel.engine.remote.discovery import ServerCapabilities
+from doppel.engine.remote.engine import OpenAIEngine, text_config_of
 from doppel.engine.remote.sampling import Dialect, check_reply, refusal
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SLOTS = 8  # each takes memory for a whole context
-LONGEST_CONTEXT = 4096
+MAX_CONTEXT = 4096
 _DIALECT: Dialect = "llamacpp"
 _CANARY_TOKENS = 2
-_UNUSED = timedelta(days=30)  # after which a converted adapter is converted anew when it is wanted again
-_READ_SECONDS = 5  # for a request to arrive: `stop` would wait for one that never does
+_MAX_AGE = timedelta(days=30)  # converted adapters that were not used for longer are deleted
+_READ_SECONDS = 5  # to receive a request: `stop` waits for requests that are still arriving
 
 
-class Instance:
-    """One running llama.cpp: the base, perhaps with an adapter. Made in a thread, as that blocks.
+class LlamaCppInstance:
+    """One running llama.cpp: the base, with or without an adapter. Construct it in a thread, as it blocks.
 
     Args:
         base: the model as GGUF.
         lora: the adapter as GGUF.
         context_length: of each request.
-        slots: requests under way at once; the others wait.
-        on_cpu: whether to leave the GPU alone.
-        threads: to compute with; None: llama.cpp's own choice.
-        keep_bytes: memory for earlier turns of chats.
+        slots: active requests; others wait.
+        on_cpu: whether to ignore the GPU.
+        threads: for computing; None: llama.cpp's default.
+        prefix_cache_bytes: memory for the KV caches of earlier turns.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Instance:
         slots: int,
         on_cpu: bool,
         threads: int | None,
-        keep_bytes: int,
+        prefix_cache_bytes: int,
     ) -> None:
         import xllamacpp
 
@@ -80,15 +80,15 @@ class Instance:
             parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)]
         parameters.n_ctx = context_length * slots
         parameters.n_parallel = slots
-        parameters.swa_full = True  # a prompt that goes on from the one before is then not computed again
-        parameters.cache_ram_mib = keep_bytes >> 20
+        parameters.swa_full = True  # needed to reuse the prefix of an earlier prompt
+        parameters.cache_ram_mib = prefix_cache_bytes >> 20
         parameters.warmup = False
         parameters.verbosity = -1
         parameters.ui = False
         parameters.endpoint_slots = False
         parameters.timeout_read = _READ_SECONDS
         self.key = secrets.token_hex(16)
-        parameters.api_keys = [self.key]  # it listens on this machine all the same, but nobody else has this
+        parameters.api_keys = [self.key]  # it opens a local port in any case, which nobody else can use then
         if on_cpu:
             parameters.n_gpu_layers = 0
         if threads is not None:
@@ -96,23 +96,23 @@ class Instance:
             parameters.cpuparams_batch.n_threads = threads
         self._server: Any = xllamacpp.Server(parameters)
         self.url: str = self._server.listening_address
-        self._transport = Inside(self._server.handle_completions, slots)
-        self.connection = Server("http://llama.cpp", transport=self._transport)
+        self._transport = InProcessTransport(self._server.handle_completions, slots)
+        self.client = ServerClient("http://llama.cpp", transport=self._transport)
 
     def stop(self) -> None:
-        """Ends what is under way, and frees it."""
-        self._transport.end()
+        """Ends active requests and frees the memory."""
+        self._transport.stop()
         self._server = None
 
 
 def check_installed() -> None:
-    """Raises UserError where the extra is not installed."""
+    """Raises UserError when the `llamacpp` extra is not installed."""
     if importlib.util.find_spec("xllamacpp") is None:
         raise UserError(tr("engine.backend: llamacpp needs `pip install 'doppel[llamacpp]'`"))
 
 
 class LlamaCppEngine:
-    """One base model with its adapters, each in an instance of its own; an `Engine`.
+    """One base model with its adapters, each in its own llama.cpp instance; an `Engine`.
 
     Args:
         gguf: the base as GGUF.
@@ -120,14 +120,14 @@ class LlamaCppEngine:
         tokenizer: the base's own, fast.
         base: the identity that adapters must have been trained for.
         transcript: name of the transcript's format for the base model alone.
-        clock: seconds, monotonic; deadlines are kept by it.
-        spells: whether the file has the base's own vocabulary.
-        slots: requests under way at once with one adapter.
-        on_cpu: whether to leave the GPU alone.
-        threads: of each instance; None: llama.cpp's own choice.
-        waiting: requests that may wait beyond the slots, with one adapter; one more is refused.
-        longest: most tokens of prompt and reply together; the base's own where that is less.
-        keep_bytes: memory for earlier turns of chats, of each instance.
+        clock: seconds, monotonic; used for deadlines.
+        sends_text: whether the file has the base's own vocabulary.
+        slots: active requests per adapter.
+        on_cpu: whether to ignore the GPU.
+        threads: of each instance; None: llama.cpp's default.
+        max_waiting: requests per adapter that may wait beyond the slots; further ones are refused.
+        max_context: maximum tokens of prompt and reply together, within the base's own limit.
+        prefix_cache_bytes: memory for the KV caches of earlier turns, of each instance.
     """
 
     def __init__(
@@ -139,69 +139,70 @@ class LlamaCppEngine:
         *,
         transcript: str = FORMAT,
         clock: Callable[[], float] = time.monotonic,
-        spells: bool = True,
+        sends_text: bool = True,
         slots: int = SLOTS,
         on_cpu: bool = False,
         threads: int | None = None,
-        waiting: int = 64,
-        longest: int = LONGEST_CONTEXT,
-        keep_bytes: int = 1 << 29,
+        max_waiting: int = 64,
+        max_context: int = MAX_CONTEXT,
+        prefix_cache_bytes: int = 1 << 29,
     ) -> None:
         self.base = base
         self.transcript = open_transcript(tokenizer, transcript)
         """The transcript for the base model alone."""
         text_config = text_config_of(base_folder)
-        self.context_length = min(text_config.max_position_embeddings, longest)
+        self.context_length = min(text_config.max_position_embeddings, max_context)
         self._vocabulary_size: int = text_config.vocab_size
         self._base_folder = base_folder
         self._tokenizer = tokenizer
         self._clock = clock
         self._slots = slots
-        self._waiting = waiting
-        self._spells = spells
-        self._launch = partial(
-            Instance,
+        self._max_waiting = max_waiting
+        self._sends_text = sends_text
+        self._start_instance = partial(
+            LlamaCppInstance,
             gguf,
             context_length=self.context_length,
             slots=slots,
             on_cpu=on_cpu,
             threads=threads,
-            keep_bytes=keep_bytes,
+            prefix_cache_bytes=prefix_cache_bytes,
         )
-        self._running: dict[str | None, tuple[Instance, OpenAIEngine]] = {}
+        self._running: dict[str | None, tuple[LlamaCppInstance, OpenAIEngine]] = {}
         self._retiring: set[str] = set()
         self._users: Counter[str | None] = Counter()
         self._starting = asyncio.Lock()
         self._is_closed = False
 
     @classmethod
-    def open(cls, config: Config, report: Callable[[str], None]) -> "LlamaCppEngine":
-        """The engine for the configured base model; converts or fetches it first if need be. Blocks.
+    def open(cls, config: Config, on_progress: Callable[[str], None]) -> "LlamaCppEngine":
+        """Opens the configured base model; downloads or converts it first if necessary. Blocks.
 
         Raises:
-            UserError: the extra is not installed, or there is no such model or file. DoppelError: it cannot be made.
+            UserError: the extra is not installed, llama.cpp does not support a sampling setting, or there is no such
+                model or file. DoppelError: the file cannot be converted.
         """
         check_installed()
         check_reply(_DIALECT, config.reply)
         settings = config.engine
-        folder = prepare_base(config.model, report)
-        gguf = prepare_gguf(config, folder, report)
+        folder = prepare_base(config.model, on_progress)
+        gguf = prepare_gguf(config, folder, on_progress)
         return cls(
             gguf.path,
             folder,
             load_tokenizer(folder),
             identify(folder, config.model.base),
             transcript=FORMATS[config.transcript],
-            spells=gguf.has_vocabulary,
+            sends_text=gguf.has_vocabulary,
             on_cpu=config.model.device == "cpu",
             slots=settings.max_concurrent or SLOTS,
-            waiting=settings.max_queue,
-            longest=settings.context_length or LONGEST_CONTEXT,
-            keep_bytes=int(settings.prefix_cache_gb * 2**30),
+            max_waiting=settings.max_queue,
+            max_context=settings.context_length or MAX_CONTEXT,
+            prefix_cache_bytes=int(settings.prefix_cache_gb * 2**30),
         )
 
     def transcript_of(self, adapter: str | None) -> Transcript:
-        """The transcript that an adapter was trained with; None: the one to use with the base model alone."""
+        """The transcript that an adapter was trained with; None: the one for the base model alone."""
         running = self._running.get(adapter)
         return running[1].transcript if running else self.transcript
 
@@ -210,13 +211,13 @@ class LlamaCppEngine:
         return refusal(_DIALECT, sampling)
 
     def generate(self, request: Request) -> AsyncGenerator[Token]:
-        """Streams tokens until a stop id, `max_tokens`, the context's end or the deadline, which counts from now.
+        """Streams tokens until a stop token, `max_tokens`, the end of the context, or the deadline, counted from now.
 
-        Closing the generator (or cancelling its task) stops the model within one token.
+        Closing the generator (or cancelling its task) stops the generation within one token.
 
         Raises:
-            EngineError: too many requests at once, a prompt too long or empty, an adapter that is not loaded, a
-                setting that llama.cpp lacks, or it failed.
+            EngineError: too many requests, an empty or too long prompt, an adapter that is not loaded, an unsupported
+                sampling setting, or llama.cpp failed.
         """
         return self._stream(request, self._clock() + request.deadline_seconds)
 
@@ -224,40 +225,43 @@ class LlamaCppEngine:
         """Verifies an adapter, converts it, and starts an instance with it; returns its name.
 
         Raises:
-            AdapterRefused: it is damaged, of another base, or llama.cpp does not take it.
+            AdapterRefused: it is damaged, for another base, or llama.cpp refuses it.
         """
         lora = await asyncio.to_thread(read_lora, folder, self.base)
-        transcript = transcript_for(lora, self.transcript)
+        transcript = adapter_transcript(lora, [self.transcript])
         if lora.name in self._running:
             self._retiring.discard(lora.name)
             return lora.name
         try:
-            file = await asyncio.to_thread(self._converted, lora)
+            file = await asyncio.to_thread(self._convert, lora)
             await self._start(lora.name, file, transcript.format)
-            await self._try(lora.name)
-        except UserError as error:  # a layer or a family that llama.cpp does not know
+            await self._test(lora.name)
+        except UserError as error:  # a layer or a family that llama.cpp does not support
             raise AdapterRefused(f"{folder}: {error}") from None
         except EngineError as error:
             await self._stop(lora.name)
-            raise AdapterRefused(tr("{path}: does not work: {error}", path=folder, error=error)) from None
+            raise AdapterRefused(tr("{path}: failed its test run: {error}", path=folder, error=error)) from None
         return lora.name
 
     async def drop_adapter(self, name: str) -> None:
-        """Takes no new request for an adapter, and stops its instance once those under way are done."""
+        """Refuses new requests for an adapter, and stops its instance once the active ones are done."""
         if name in self._running:
             self._retiring.add(name)
-            await self._stop_retired(name)
+            await self._stop_if_unused(name)
 
     def health(self) -> Health:
         """A snapshot; never blocks."""
         names = tuple(name for name in self._running if name is not None and name not in self._retiring)
         return Health(not self._is_closed, names)
 
-    def load(self) -> Load:
-        """A snapshot; never blocks. Those that have no token yet count as waiting."""
-        inner = [engine.load() for _, engine in self._running.values()]
-        active, waiting = sum(one.active for one in inner), sum(one.waiting for one in inner)
-        return Load(active, self._slots * max(1, len(inner)), waiting)
+    def stats(self) -> EngineStats:
+        """A snapshot; never blocks. Requests without a token yet count as waiting."""
+        instances = [engine.stats() for _, engine in self._running.values()]
+        return EngineStats(
+            active=sum(stats.active for stats in instances),
+            max_active=self._slots * max(1, len(instances)),
+            waiting=sum(stats.waiting for stats in instances),
+        )
 
     def close(self) -> None:
         """Ends requests with EngineError and stops every instance."""
@@ -272,50 +276,52 @@ class LlamaCppEngine:
         if self._is_closed:
             raise EngineError(tr("the engine is closed"))
         if name is not None and (name not in self._running or name in self._retiring):
-            raise EngineError(tr("the adapter {name} is not loaded", name=name))
+            raise EngineError(tr("adapter {name} is not loaded", name=name))
         self._users[name] += 1
         try:
             if name not in self._running:
                 await self._start(None, None, self.transcript.format)
-            left = deadline - self._clock()
-            inner = msgspec.structs.replace(request, adapter=None, deadline_seconds=left)
-            async with aclosing(self._running[name][1].generate(inner)) as tokens:
+            seconds_left = deadline - self._clock()
+            forwarded = msgspec.structs.replace(request, adapter=None, deadline_seconds=seconds_left)
+            async with aclosing(self._running[name][1].generate(forwarded)) as tokens:
                 async for token in tokens:
                     yield token
         finally:
             self._users[name] -= 1
             if name in self._retiring:
-                await self._stop_retired(name)
+                await self._stop_if_unused(name)
 
     async def _start(self, name: str | None, file: Path | None, transcript: str) -> None:
-        """Starts an instance, if there is none of that name. Raises EngineError."""
+        """Starts an instance for an adapter, unless it runs already. Raises EngineError."""
         async with self._starting:
             if name in self._running:
                 return
             try:
-                instance = await asyncio.to_thread(self._launch, file)
+                instance = await asyncio.to_thread(self._start_instance, file)
             except (RuntimeError, OSError) as error:
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
-                raise EngineError(tr("llama.cpp does not start: {reason}", reason=reason)) from None
+                raise EngineError(tr("llama.cpp failed to start: {reason}", reason=reason)) from None
             if self._is_closed:
                 instance.stop()
                 raise EngineError(tr("the engine is closed"))
-            abilities = Abilities(model="base", dialect=_DIALECT, takes_ids=True, spells=self._spells)
+            capabilities = ServerCapabilities(
+                model="base", dialect=_DIALECT, accepts_token_ids=True, sends_text=self._sends_text
+            )
             engine = OpenAIEngine(
-                instance.connection,
-                abilities,
+                instance.client,
+                capabilities,
                 self._tokenizer,
                 self.base,
                 transcript=transcript,
                 context_length=self.context_length,
                 vocabulary_size=self._vocabulary_size,
                 clock=self._clock,
-                max_requests=self._slots + self._waiting,
+                max_requests=self._slots + self._max_waiting,
             )
             self._running[name] = (instance, engine)
 
-    async def _try(self, name: str) -> None:
-        """A few tokens, so that an adapter that computes nothing is refused now and not at the next reply."""
+    async def _test(self, name: str) -> None:
+        """Generates a few tokens, so that a broken adapter is refused now and not at the next reply."""
         prompt = self.transcript_of(name).prompt(Header(), [])
         sampling = Sampling(temperature=0, max_tokens=_CANARY_TOKENS)
         canary = Request(prompt=prompt, sampling=sampling, stop_ids=frozenset(), adapter=name)
@@ -323,7 +329,7 @@ class LlamaCppEngine:
             async for _ in tokens:
                 pass
 
-    async def _stop_retired(self, name: str) -> None:
+    async def _stop_if_unused(self, name: str) -> None:
         if not self._users[name]:
             await self._stop(name)
 
@@ -334,17 +340,17 @@ class LlamaCppEngine:
             running[1].close()
             await asyncio.to_thread(running[0].stop)
 
-    def _converted(self, lora: Lora) -> Path:
-        """The adapter as GGUF, from the cache if it was converted before; what has long been of no use leaves it."""
+    def _convert(self, lora: Lora) -> Path:
+        """The adapter as GGUF, from the cache if possible; also deletes entries that were not used for long."""
         folder = cache_dir() / "llamacpp" / "adapters"
         file = folder / f"{lora.name}-{self.base.digest[:12]}.gguf"
-        with suppress(OSError):  # there is none yet, or it is somebody else's
+        with suppress(OSError):  # it does not exist yet, or belongs to another user
             os.utime(file)
-        remove_stale(folder, "", datetime.now(UTC), _UNUSED)
+        remove_stale(folder, "", datetime.now(UTC), _MAX_AGE)
         if not file.is_file():
             try:
                 write_gguf(lora, self._base_folder, file)
             except DoppelError:
-                if not file.is_file():  # else another process was quicker
+                if not file.is_file():  # else another process has just written it
                     raise
         return file

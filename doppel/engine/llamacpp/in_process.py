@@ -1,8 +1,7 @@
-"""A llama.cpp of this process in place of the network: the same requests and answers, by a call instead of a socket.
+"""An httpx transport that calls llama.cpp in this process instead of sending requests over the network.
 
-Each call blocks a thread of its own. No more of them are under way than llama.cpp computes at once: a call is ended by
-what it answers to the next piece of its result, and one that waited in there for others would not end. Knows requests
-and pieces of answers; knows neither tokens nor sampling.
+Each call blocks a thread of its own. A call can only be cancelled when it produces its next chunk, so no more calls
+run than llama.cpp computes at once: one that waited inside for others could not be cancelled.
 """
 
 import asyncio
@@ -14,90 +13,91 @@ from typing import Any
 
 import httpx
 
-_END_SECONDS = 8.0  # for calls to end: until the next token, or until a part of a prompt is read
+_STOP_SECONDS = 8.0  # for calls to end, which takes until the next token or the next part of a prefill
 
-Call = Callable[[bytes, Callable[[bytes], bool]], None]
-"""Asks for a completion: takes the request's JSON, and what each piece of the answer goes to, whose answer ends it."""
+Complete = Callable[[bytes, Callable[[bytes], bool]], None]
+"""Computes a completion: takes the request's JSON, and a function that receives each chunk; it stops on True."""
 
 
-class Inside(httpx.AsyncBaseTransport):
-    """Carries requests to a call.
+class InProcessTransport(httpx.AsyncBaseTransport):
+    """Answers requests by calling a function.
 
     Args:
-        call: blocks until the answer is complete, or not wanted any more.
-        at_once: calls under way; further requests wait here.
+        complete: blocks until the completion is done or cancelled.
+        max_calls: calls at once; further requests wait.
     """
 
-    def __init__(self, call: Call, at_once: int) -> None:
-        self._call = call
-        self._free = asyncio.Semaphore(at_once)
-        self._under_way: set[_Answer] = set()
+    def __init__(self, complete: Complete, max_calls: int) -> None:
+        self._complete = complete
+        self._slots = asyncio.Semaphore(max_calls)
+        self._active: set[_Call] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer to a request for a completion, once it begins."""
+        """The response to a completion request, returned with its first chunk."""
         body = await request.aread()
-        await self._free.acquire()
-        answer = _Answer(self._call, body, self._ended)
-        self._under_way.add(answer)
-        answer.start()
+        await self._slots.acquire()
+        call = _Call(self._complete, body, self._on_end)
+        self._active.add(call)
+        call.start()
         try:
-            first = await answer.piece()
+            first = await call.next_chunk()
         except asyncio.CancelledError:
-            answer.is_wanted = False
+            call.is_cancelled = True
             raise
-        if (status := _status(first)) is not None:
-            answer.is_wanted = False
+        if (status := _error_status(first)) is not None:
+            call.is_cancelled = True
             return httpx.Response(status, content=first)
-        return httpx.Response(200, stream=_Stream(first, answer))
+        return httpx.Response(200, stream=_EventStream(first, call))
 
-    def end(self) -> None:
-        """Ends every call, waits until they have ended, and makes no other."""
-        self._call = _refuse
-        until = time.monotonic() + _END_SECONDS
-        for answer in list(self._under_way):
-            answer.is_wanted = False
-        for answer in list(self._under_way):
-            answer.thread.join(max(0.0, until - time.monotonic()))
+    def stop(self) -> None:
+        """Cancels every call, waits until they have ended, and refuses further requests."""
+        self._complete = _refuse
+        deadline = time.monotonic() + _STOP_SECONDS
+        for call in list(self._active):
+            call.is_cancelled = True
+        for call in list(self._active):
+            call.thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _ended(self, answer: "_Answer") -> None:
-        self._under_way.discard(answer)
-        self._free.release()
+    def _on_end(self, call: "_Call") -> None:
+        self._active.discard(call)
+        self._slots.release()
 
 
-class _Answer:
-    """One call, on its thread; its pieces come out in the event loop, and None after the last."""
+class _Call:
+    """One call on a thread of its own; its chunks arrive in the event loop, followed by None."""
 
-    def __init__(self, call: Call, body: bytes, ended: Callable[["_Answer"], None]) -> None:
-        self.is_wanted = True
-        self.thread = threading.Thread(target=self._run, args=(call, body), name="doppel-llamacpp", daemon=True)
+    def __init__(self, complete: Complete, body: bytes, on_end: Callable[["_Call"], None]) -> None:
+        self.is_cancelled = False
+        self.thread = threading.Thread(target=self._run, args=(complete, body), name="doppel-llamacpp", daemon=True)
         self._loop = asyncio.get_running_loop()
-        self._pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
-        self._ended = ended
+        self._chunks: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self._on_end = on_end
 
     def start(self) -> None:
         self.thread.start()
 
-    async def piece(self) -> bytes | None:
-        """The next piece; None at the end. Raises httpx.ReadError when llama.cpp fails."""
-        piece = await self._pieces.get()
-        if isinstance(piece, Exception):
-            raise httpx.ReadError(str(piece)) from piece
-        return piece
+    async def next_chunk(self) -> bytes | None:
+        """The next chunk; None at the end. Raises httpx.ReadError when llama.cpp fails."""
+        chunk = await self._chunks.get()
+        if isinstance(chunk, Exception):
+            raise httpx.ReadError(str(chunk)) from chunk
+        return chunk
 
-    def _run(self, call: Call, body: bytes) -> None:
+    def _run(self, complete: Complete, body: bytes) -> None:
         end: Exception | None = None
         try:
-            call(body, self._take)
-        except Exception as error:  # noqa: BLE001 whatever it is, somebody waits for it
+            complete(body, self._receive)
+        except Exception as error:  # noqa: BLE001 passed on to the caller
             end = error
-        self._tell(self._pieces.put_nowait, end)
-        self._tell(self._ended, self)
+        self._call_in_loop(self._chunks.put_nowait, end)
+        self._call_in_loop(self._on_end, self)
 
-    def _take(self, piece: bytes) -> bool:
-        return not (self._tell(self._pieces.put_nowait, piece) and self.is_wanted)
+    def _receive(self, chunk: bytes) -> bool:
+        """Takes a chunk; returns whether to stop."""
+        return not self._call_in_loop(self._chunks.put_nowait, chunk) or self.is_cancelled
 
-    def _tell(self, function: Callable[[Any], None], argument: object) -> bool:
-        """Calls something in the event loop; False when that is closed, and nobody waits any more."""
+    def _call_in_loop(self, function: Callable[[Any], None], argument: object) -> bool:
+        """Calls a function in the event loop; False when the loop is closed."""
         try:
             self._loop.call_soon_threadsafe(function, argument)
         except RuntimeError:
@@ -105,32 +105,32 @@ class _Answer:
         return True
 
 
-class _Stream(httpx.AsyncByteStream):
-    """An answer as the events that a server would send."""
+class _EventStream(httpx.AsyncByteStream):
+    """The chunks of a call as the server-sent events of a server."""
 
-    def __init__(self, first: bytes | None, answer: _Answer) -> None:
+    def __init__(self, first: bytes | None, call: _Call) -> None:
         self._first = first
-        self._answer = answer
+        self._call = call
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        piece = self._first
-        while piece is not None:
-            yield b"data: " + piece + b"\n\n"
-            piece = await self._answer.piece()
+        chunk = self._first
+        while chunk is not None:
+            yield b"data: " + chunk + b"\n\n"
+            chunk = await self._call.next_chunk()
         yield b"data: [DONE]\n\n"
 
     async def aclose(self) -> None:
-        self._answer.is_wanted = False
+        self._call.is_cancelled = True
 
 
-def _refuse(body: bytes, take: Callable[[bytes], bool]) -> None:
-    raise RuntimeError("it has ended")
+def _refuse(body: bytes, receive: Callable[[bytes], bool]) -> None:
+    raise RuntimeError("llama.cpp has been stopped")
 
 
-def _status(first: bytes | None) -> int | None:
-    """The status of an answer that is a refusal; None for any other."""
+def _error_status(first: bytes | None) -> int | None:
+    """The HTTP status in an error; None when the chunk is not an error."""
     try:
-        found = json.loads(first or b"{}")
-        return int(found["error"]["code"]) if "error" in found else None
+        content = json.loads(first or b"{}")
+        return int(content["error"]["code"]) if "error" in content else None
     except (ValueError, KeyError, TypeError):
         return 500

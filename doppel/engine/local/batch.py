@@ -1,4 +1,4 @@
-"""The conversations that are written on together, in one KV cache. Knows no model: it says what to feed one."""
+"""The requests that are decoded together, as rows of one KV cache."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,45 +6,46 @@ from typing import Any
 import torch
 from transformers import Cache
 
-from doppel.engine.local.kv_cache import Row, gather, length_of, rewind
-from doppel.engine.local.request import Job
+from doppel.engine.local.kv_cache import CacheRow, cache_length, copy_rows, crop
+from doppel.engine.local.request import ActiveRequest
 
 
-class Batch:
-    """Rows of one cache, each a job; rows of different lengths begin with padding."""
+class DecodeBatch:
+    """One cache row per request; shorter rows are padded on the left."""
 
     def __init__(self) -> None:
-        self.jobs: list[Job] = []
+        self.requests: list[ActiveRequest] = []
         self.cache: Cache | None = None
         self._paddings: list[int] = []
         self._length = 0
 
-    def change(self, jobs: Sequence[Job]) -> None:
-        """Makes these jobs its rows: new ones bring their cache, those that are not among them leave."""
-        if list(jobs) == self.jobs:
+    def set_requests(self, requests: Sequence[ActiveRequest]) -> None:
+        """Makes these requests the rows: new ones bring their own cache, missing ones leave the batch."""
+        if list(requests) == self.requests:
             return
-        if not jobs:
+        if not requests:
             self.__init__()  # type: ignore[misc]
             return
-        if len(jobs) == 1 and jobs[0].cache is not None:
-            self.cache, self._paddings = jobs[0].cache, [0]
+        if len(requests) == 1 and requests[0].cache is not None:
+            self.cache, self._paddings = requests[0].cache, [0]
         else:
-            self.cache, self._paddings = gather([self.row(job) for job in jobs], max(job.room for job in jobs) + 1)
-        self.jobs = list(jobs)
-        self._length = length_of(self.cache)
-        for job in jobs:
-            job.cache = None
+            reserve = max(request.reserve for request in requests) + 1
+            self.cache, self._paddings = copy_rows([self.row_of(request) for request in requests], reserve)
+        self.requests = list(requests)
+        self._length = cache_length(self.cache)
+        for request in requests:
+            request.cache = None
 
-    def row(self, job: Job) -> Row:
-        """Where a job's keys and values are: in its own cache, or here."""
-        if job.cache is not None:
-            return Row(job.cache)
-        place = self.jobs.index(job)
+    def row_of(self, request: ActiveRequest) -> CacheRow:
+        """A request's keys and values, in its own cache or in the batch's."""
+        if request.cache is not None:
+            return CacheRow(request.cache)
+        row = self.requests.index(request)
         assert self.cache is not None
-        return Row(self.cache, place, self._paddings[place])
+        return CacheRow(self.cache, row, self._paddings[row])
 
-    def masks(self, device: torch.device) -> dict[str, Any]:
-        """What the model must be told about padding when one more token of each row is fed."""
+    def padding_inputs(self, device: torch.device) -> dict[str, Any]:
+        """Attention mask and positions of the next token of each row; empty when no row is padded."""
         if not any(self._paddings):
             return {}
         paddings = torch.tensor(self._paddings, device=device)[:, None]
@@ -52,10 +53,10 @@ class Batch:
         return {"attention_mask": (columns >= paddings).long(), "position_ids": columns[-1:] - paddings}
 
     def advance(self) -> None:
-        """A token of each row was fed."""
+        """Records that the model has processed one more token of each row."""
         self._length += 1
 
-    def undo(self) -> None:
-        """A step broke off: whatever it wrote into the cache is forgotten."""
+    def undo_step(self) -> None:
+        """Removes what an unfinished step wrote into the cache."""
         if self.cache is not None:
-            rewind(self.cache, self._length)
+            crop(self.cache, self._length)

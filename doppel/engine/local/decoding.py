@@ -1,9 +1,9 @@
-"""The requests under way: reads their prompts, writes their replies in one batch, one token of each at a time.
+"""Prefill and batched decoding of the active requests.
 
-A prompt is read by itself, at most 512 tokens a round, and from where a kept beginning of it ends; its last token is
-left to the batch, whose rows, of any adapters, are written on together: what the head, the largest layer of a small
-model, costs is then paid once for all. Whatever goes wrong ends the requests it happened to. Knows no queue and no
-thread, but belongs on the one that owns the model.
+Each prompt is prefilled alone, at most 512 tokens per step, starting after its cached prefix. Its last token is left
+to the batch, which decodes one token of every request in a single forward pass, whatever their adapters: the output
+head, the largest layer of a small model, is then computed once for all. An error ends only the requests it affects.
+Runs on the inference thread.
 """
 
 import logging
@@ -14,228 +14,244 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from doppel.engine import EngineError
-from doppel.engine.local.batch import Batch
-from doppel.engine.local.kv_cache import Row, new_cache, windows_of
-from doppel.engine.local.lora import Adapters
-from doppel.engine.local.out_of_memory import Allowance, first_line, is_out_of_memory
-from doppel.engine.local.prefix_cache import Prefixes
-from doppel.engine.local.request import Job
-from doppel.engine.local.sampling import draw
+from doppel.engine.local.batch import DecodeBatch
+from doppel.engine.local.kv_cache import CacheRow, attention_windows, new_cache
+from doppel.engine.local.lora import LoraAdapters
+from doppel.engine.local.out_of_memory import BatchLimit, first_line, is_out_of_memory
+from doppel.engine.local.prefix_cache import PrefixCache
+from doppel.engine.local.request import ActiveRequest
+from doppel.engine.local.sampling import sample
 from doppel.i18n import tr
 
 _log = logging.getLogger(__name__)
 
-_PREFILL = 512
-_PREFILL_AGAIN = 64  # after memory did not suffice for that
+_PREFILL_TOKENS = 512
+_RETRY_PREFILL_TOKENS = 64  # after a prefill ran out of memory
 
 
-class Decoding:
-    """A model and the requests that it works on.
+class BatchDecoder:
+    """A model and the requests that it generates.
 
     Args:
         model: a causal language model in evaluation mode.
         adapters: attached to it.
-        context_length: most tokens of prompt and reply together.
-        most: requests under way at once.
-        keep_bytes: memory for what was read in earlier turns.
+        context_length: maximum tokens of prompt and reply together.
+        max_active: maximum requests at once.
+        prefix_cache_bytes: memory for the KV caches of earlier turns.
     """
 
     def __init__(
-        self, model: PreTrainedModel, adapters: Adapters, *, context_length: int, most: int, keep_bytes: int
+        self,
+        model: PreTrainedModel,
+        adapters: LoraAdapters,
+        *,
+        context_length: int,
+        max_active: int,
+        prefix_cache_bytes: int,
     ) -> None:
         self._model = model
         self._adapters = adapters
-        self._windows = windows_of(model)
+        self._windows = attention_windows(model)
         self._context_length = context_length
-        self._batch = Batch()
-        self._allowance = Allowance(most)
-        self.jobs: list[Job] = []
-        """The requests under way, in the order of their arrival."""
-        self.prefixes = Prefixes(keep_bytes)
+        self._batch = DecodeBatch()
+        self._limit = BatchLimit(max_active)
+        self.requests: list[ActiveRequest] = []
+        """The active requests, in order of arrival."""
+        self.prefix_cache = PrefixCache(prefix_cache_bytes)
 
     @property
-    def room(self) -> int:
-        """How many requests more may begin."""
-        return self._allowance.rows - len(self.jobs)
+    def free_slots(self) -> int:
+        """How many more requests may start."""
+        return self._limit.rows - len(self.requests)
 
     @torch.inference_mode()
-    def step(self, has_ended: Callable[[Job], bool], between: Callable[[], None]) -> list[Job]:
-        """Gives each request one step; returns those that memory does not suffice for, which are to wait again.
+    def step(
+        self, has_ended: Callable[[ActiveRequest], bool], between_passes: Callable[[], None]
+    ) -> list[ActiveRequest]:
+        """Advances each request by one step; returns those that must be queued again because memory ran out.
 
         Args:
-            has_ended: whether nobody waits for a request any more.
-            between: called between runs of the model, that nothing else need wait for the whole step. It may add
-                requests, which are then part of this step.
+            has_ended: whether a request was cancelled or has passed its deadline.
+            between_passes: called between forward passes, so that other work need not wait for the whole step. It
+                may add requests, which then take part in this step.
         """
-        for job in [job for job in self.jobs if has_ended(job)]:
-            self._finish(job)
-        seen: list[Job] = []
-        while unread := [job for job in self.jobs if self._is_to_read(job, seen)]:
-            seen.append(unread[0])
-            self._read(unread[0])
-            between()
-        writing = [job for job in self.jobs if job.writing]
+        for request in [request for request in self.requests if has_ended(request)]:
+            self._finish(request)
+        prefilled: list[ActiveRequest] = []
+        while pending := [request for request in self.requests if self._needs_prefill(request, prefilled)]:
+            prefilled.append(pending[0])
+            self._prefill(pending[0])
+            between_passes()
+        decoding = [request for request in self.requests if request.is_decoding]
         if self._windows is not None:
-            return self._write(writing)
-        for job in writing:
-            self._write([job])
+            return self._decode(decoding)
+        for request in decoding:
+            self._decode([request])
         return []
 
-    def _is_to_read(self, job: Job, seen: Sequence[Job]) -> bool:
-        """Whether there is more of a prompt to read in this step."""
-        return not job.writing and job not in seen and not self._is_read_for(job)
+    def _needs_prefill(self, request: ActiveRequest, prefilled: Sequence[ActiveRequest]) -> bool:
+        """Whether a request has prompt tokens left to prefill in this step."""
+        return not request.is_decoding and request not in prefilled and not self._waits_for_prefix(request)
 
-    def _is_read_for(self, job: Job) -> bool:
-        """Whether an earlier request is being read that begins alike: then this one waits, and reads only the rest."""
-        if self._windows is None or job.read:
+    def _waits_for_prefix(self, request: ActiveRequest) -> bool:
+        """Whether an earlier request is prefilling the same prefix; this one then waits and prefills only the rest."""
+        if self._windows is None or request.cached:
             return False
-        earlier = self.jobs[: self.jobs.index(job)]
-        return any(not other.writing and self.prefixes.would_serve(other, job) for other in earlier)
+        earlier = self.requests[: self.requests.index(request)]
+        return any(not first.is_decoding and self.prefix_cache.would_share(first, request) for first in earlier)
 
-    def _read(self, job: Job) -> None:
-        """Reads on in a request's prompt; then it may write, or has written its first token already."""
+    def _prefill(self, request: ActiveRequest) -> None:
+        """Prefills the next chunk of a prompt. After the last one the request joins the batch."""
         try:
-            logits = self._read_on(job)
-        except Exception as error:  # noqa: BLE001 whatever went wrong is the request's end, not ours
-            if not is_out_of_memory(error) or job.retried:
-                self.give_up([job], error)
+            logits = self._prefill_chunk(request)
+        except Exception as error:  # noqa: BLE001 whatever went wrong ends this request, not the engine
+            if not is_out_of_memory(error) or request.ran_out_of_memory:
+                self.fail([request], error)
                 return
-            job.retried = True
-            job.start_over()
-            self._free()
+            request.ran_out_of_memory = True
+            request.restart()
+            self._free_memory()
             return
         if logits is not None:
-            self._say([job], logits)
+            self._sample([request], logits)
 
-    def _read_on(self, job: Job) -> Tensor | None:
-        """Logits of the first token where that is drawn at once, as a request by itself is quickest."""
-        if job.read == 0 and self._windows is not None:
-            found = self.prefixes.find(job.request.adapter, job.ids, len(job.ids) + job.room)
-            job.cache, job.read = found or (new_cache(self._windows, len(job.ids) + job.room), 0)
-        is_alone = self._windows is None or len(self.jobs) == 1 or len(job.ids) == 1
-        end = len(job.ids) if is_alone else len(job.ids) - 1
-        chunk = job.ids[job.read : min(end, job.read + (_PREFILL_AGAIN if job.retried else _PREFILL))]
+    def _prefill_chunk(self, request: ActiveRequest) -> Tensor | None:
+        """Logits of the first token where it is sampled at once, which is fastest for a request that is alone."""
+        if request.cached == 0 and self._windows is not None:
+            columns = len(request.ids) + request.reserve
+            hit = self.prefix_cache.find(request.adapter, request.ids, columns)
+            request.cache, request.cached = hit or (new_cache(self._windows, columns), 0)
+        is_alone = self._windows is None or len(self.requests) == 1 or len(request.ids) == 1
+        end = len(request.ids) if is_alone else len(request.ids) - 1
+        size = _RETRY_PREFILL_TOKENS if request.ran_out_of_memory else _PREFILL_TOKENS
+        chunk = request.ids[request.cached : min(end, request.cached + size)]
         logits = None
         if chunk:
-            is_last = job.read + len(chunk) == len(job.ids)
-            with self._adapters.in_rows([job.request.adapter]):
-                logits, job.cache = self.forward([chunk], job.cache, logits=is_last)
-            job.read += len(chunk)
-        job.writing = job.read >= end
-        others = [other for other in self.jobs if other is not job and not other.read]
-        if job.writing and not is_alone and any(self.prefixes.would_serve(job, other) for other in others):
-            assert job.cache is not None
-            self.prefixes.keep(job.request.adapter, job.ids[: job.read], Row(job.cache))
+            is_last = request.cached + len(chunk) == len(request.ids)
+            with self._adapters.use_rows([request.adapter]):
+                logits, request.cache = self.forward([chunk], request.cache, logits=is_last)
+            request.cached += len(chunk)
+        request.is_decoding = request.cached >= end
+        later = [waiting for waiting in self.requests if waiting is not request and not waiting.cached]
+        if (
+            request.is_decoding
+            and not is_alone
+            and any(self.prefix_cache.would_share(request, waiting) for waiting in later)
+        ):
+            assert request.cache is not None
+            self.prefix_cache.store(request.adapter, request.ids[: request.cached], CacheRow(request.cache))
         return logits
 
-    def _write(self, jobs: list[Job]) -> list[Job]:
-        """Feeds the last token of each request to the model and draws the next; returns who is to wait again."""
+    def _decode(self, requests: list[ActiveRequest]) -> list[ActiveRequest]:
+        """Decodes one token of each request; returns those that must be queued again."""
         try:
             if self._windows is not None:
-                self._batch.change(jobs)
-            if not jobs:
+                self._batch.set_requests(requests)
+            if not requests:
                 return []
-            logits = self._write_on(jobs)
+            logits = self._decode_logits(requests)
         except Exception as error:  # noqa: BLE001 out of memory, a bug in a kernel, ...
-            self._batch.undo()
-            if is_out_of_memory(error) and len(jobs) > 1:
-                return self._later_half(jobs)
-            self.give_up(jobs, error)
+            self._batch.undo_step()
+            if is_out_of_memory(error) and len(requests) > 1:
+                return self._preempt_half(requests)
+            self.fail(requests, error)
             return []
-        self._allowance.suffices()
-        for job in jobs:
-            job.read += 1
-        self._say(jobs, logits)
+        self._limit.step_succeeded()
+        for request in requests:
+            request.cached += 1
+        self._sample(requests, logits)
         return []
 
-    def _write_on(self, jobs: list[Job]) -> Tensor:
-        tokens = [job.ids[-1:] for job in jobs]
-        with self._adapters.in_rows([job.request.adapter for job in jobs]):
+    def _decode_logits(self, requests: list[ActiveRequest]) -> Tensor:
+        tokens = [request.ids[-1:] for request in requests]
+        with self._adapters.use_rows([request.adapter for request in requests]):
             if self._windows is None:
-                logits, jobs[0].cache = self.forward(tokens, jobs[0].cache)
+                logits, requests[0].cache = self.forward(tokens, requests[0].cache)
             else:
-                logits, _ = self.forward(tokens, self._batch.cache, **self._batch.masks(self._model.device))
+                inputs = self._batch.padding_inputs(self._model.device)
+                logits, _ = self.forward(tokens, self._batch.cache, **inputs)
                 self._batch.advance()
         assert logits is not None
         return logits
 
-    def _later_half(self, jobs: list[Job]) -> list[Job]:
-        """Memory does not suffice for all: the later half is to wait again, and is then read anew."""
-        kept, others = jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
-        _log.warning("out of memory with %d replies at once; going on with %d", len(jobs), len(kept))
-        self._allowance.limit(len(kept))
-        for job in others:
-            job.start_over()
-            self.jobs.remove(job)
-        self._free()
-        return others
+    def _preempt_half(self, requests: list[ActiveRequest]) -> list[ActiveRequest]:
+        """Memory does not suffice for all: returns the later half, which is queued and prefilled again."""
+        kept, preempted = requests[: len(requests) // 2], requests[len(requests) // 2 :]
+        _log.warning("out of memory with %d replies at once; continuing with %d", len(requests), len(kept))
+        self._limit.lower(len(kept))
+        for request in preempted:
+            request.restart()
+            self.requests.remove(request)
+        self._free_memory()
+        return preempted
 
-    def _free(self) -> None:
-        """Gives memory back that is only of use for speed."""
-        self.prefixes.clear()
+    def _free_memory(self) -> None:
+        """Frees what only serves speed."""
+        self.prefix_cache.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _say(self, jobs: list[Job], logits: Tensor) -> None:
-        """Draws and delivers a token of each request, which ends it or not."""
+    def _sample(self, requests: list[ActiveRequest], logits: Tensor) -> None:
+        """Samples and delivers one token of each request, and finishes those that are complete."""
         try:
-            tokens = draw([job.sampler for job in jobs], logits)
-        except Exception as error:  # noqa: BLE001 as in a step
-            self.give_up(jobs, error)
+            tokens = sample([request.sampler for request in requests], logits)
+        except Exception as error:  # noqa: BLE001 as in `_decode`
+            self.fail(requests, error)
             return
-        for job, token in zip(jobs, tokens, strict=True):
+        for request, token in zip(requests, tokens, strict=True):
             if isinstance(token, EngineError):
-                self.give_up([job], token)
+                self.fail([request], token)
                 continue
-            job.ids.append(token.id)
-            job.deliver(token)
+            request.ids.append(token.id)
+            request.deliver(token)
             if (
-                token.id in job.request.stop_ids
-                or job.produced >= job.request.sampling.max_tokens
-                or len(job.ids) >= self._context_length
+                token.id in request.request.stop_ids
+                or request.generated >= request.request.sampling.max_tokens
+                or len(request.ids) >= self._context_length
             ):
-                self._finish(job)
+                self._finish(request)
 
-    def _finish(self, job: Job) -> None:
-        """A good end: what was read is kept for the next turn."""
-        self.jobs.remove(job)
-        if self._windows is not None and job.read:
+    def _finish(self, request: ActiveRequest) -> None:
+        """Ends a request without an error; its KV cache is stored for the next turn."""
+        self.requests.remove(request)
+        if self._windows is not None and request.cached:
             try:
-                self.prefixes.keep(job.request.adapter, job.ids[: job.read], self._batch.row(job))
+                ids = request.ids[: request.cached]
+                self.prefix_cache.store(request.adapter, ids, self._batch.row_of(request))
             except Exception as error:  # noqa: BLE001 the reply is complete all the same
-                _log.warning("the turn is not kept: %s", first_line(error))
-                self._free()
-        job.cache = None
-        job.deliver(None)
+                _log.warning("could not store the KV cache of a turn: %s", first_line(error))
+                self._free_memory()
+        request.cache = None
+        request.deliver(None)
 
-    def give_up(self, jobs: Sequence[Job], error: Exception) -> None:
-        """These requests end with an error."""
+    def fail(self, requests: Sequence[ActiveRequest], error: Exception) -> None:
+        """Ends requests with an error."""
         if is_out_of_memory(error):
-            self._free()
-            error = EngineError(tr("not enough memory for this reply; set reply.history lower, or take a smaller base"))
+            self._free_memory()
+            error = EngineError(tr("not enough memory for this reply; lower reply.history or use a smaller base model"))
         elif not isinstance(error, EngineError):
             error = EngineError(tr("the model failed: {reason}", reason=first_line(error)))
-        for job in jobs:
-            self.jobs.remove(job)
-            job.cache = None
-            job.deliver(error)
+        for request in requests:
+            self.requests.remove(request)
+            request.cache = None
+            request.deliver(error)
 
     def forward(
-        self, ids: Sequence[Sequence[int]], cache: Cache | None, *, logits: bool = True, **masks: Tensor
+        self, ids: Sequence[Sequence[int]], cache: Cache | None, *, logits: bool = True, **inputs: Tensor
     ) -> tuple[Tensor | None, Cache]:
-        """Logits after the last of each row of `ids`, shape (rows, vocabulary), and the cache with all of it.
+        """One forward pass: logits after the last token of each row, shape (rows, vocabulary), and the cache.
 
         Args:
             ids: rows of equal length.
-            cache: of what comes before; None: nothing.
-            logits: whether they are wanted; else the head computes nothing.
-            masks: what else the model is told.
+            cache: of the tokens before them; None: there are none.
+            logits: False skips the output head.
+            inputs: further inputs of the model.
         """
         output = self._model(
             input_ids=torch.tensor(ids, device=self._model.device),
             past_key_values=cache,  # None: the model makes the kind it needs
             use_cache=True,
             logits_to_keep=1 if logits else torch.empty(0, dtype=torch.long, device=self._model.device),
-            **masks,
+            **inputs,
         )
         return output.logits[:, -1] if logits else None, output.past_key_values

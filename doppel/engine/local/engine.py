@@ -1,7 +1,6 @@
-"""The default engine: a transformers model on its own thread, spoken to from asyncio.
+"""The default engine: a transformers model on a thread of its own, used from asyncio.
 
-Requests and results cross between the event loop and the thread through queues, so the loop never waits for
-the model. Knows the asyncio side only; the decoding is `inference`'s, the adapters are `lora`'s.
+Requests and results cross between event loop and thread through queues, so the loop never waits for the model.
 """
 
 import asyncio
@@ -10,13 +9,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from doppel.adapters.lora_file import Lora, read_lora
-from doppel.adapters.versions import AdapterRefused
-from doppel.config import Config
-from doppel.config import EngineSettings as Settings
-from doppel.engine import EngineError, Health, Load, Request, Token
-from doppel.engine.local.packed_weights import pack
-from doppel.engine.local.request import Job
+from doppel.adapters.lora_file import read_lora
+from doppel.config import Config, EngineSettings
+from doppel.engine import EngineError, EngineStats, Health, Request, Token
+from doppel.engine.adapter_transcript import adapter_transcript
+from doppel.engine.local.packed_weights import pack_weights
+from doppel.engine.local.request import ActiveRequest
 from doppel.engine.local.sampling import TokenMask
 from doppel.engine.local.worker import InferenceThread
 from doppel.errors import UserError
@@ -38,22 +36,23 @@ if TYPE_CHECKING:
 
 
 MAX_ACTIVE = 16
-_LEAST_GPUS = 2
+_MIN_GPUS = 2
 
 
 class TransformersEngine:
     """One base model with its adapters; an `Engine`.
 
     Args:
-        model: a causal language model in evaluation mode; from now on only the engine may touch it.
+        model: a causal language model in evaluation mode; from now on only the engine may use it.
         tokenizer: the model's own, fast.
         base: the identity that adapters must have been trained for.
         transcript: name of the transcript's format for the base model alone; an adapter's is in its manifest.
-        clock: seconds, monotonic; deadlines are kept by it.
-        max_active: requests that are written on together; more would make each of them slow.
-        max_waiting: requests that may wait beyond those before the next is refused.
-        longest: most tokens of prompt and reply together; None: what the model takes, which is never exceeded.
-        keep_bytes: memory for earlier turns of chats, whose next turn then reads only what is new; 0 keeps none.
+        clock: seconds, monotonic; used for deadlines.
+        max_active: requests decoded together; more would slow each of them down.
+        max_waiting: requests that may wait beyond those; further ones are refused.
+        max_context: maximum tokens of prompt and reply together; None: the model's own limit, which always applies.
+        prefix_cache_bytes: memory for the KV caches of earlier turns, so that the next turn of a chat only prefills
+            what is new; 0 disables it.
     """
 
     def __init__(
@@ -66,8 +65,8 @@ class TransformersEngine:
         clock: Callable[[], float] = time.monotonic,
         max_active: int = MAX_ACTIVE,
         max_waiting: int = 64,
-        longest: int | None = None,
-        keep_bytes: int = 1 << 29,
+        max_context: int | None = None,
+        prefix_cache_bytes: int = 1 << 29,
     ) -> None:
         self.base = base
         self.transcript = open_transcript(tokenizer, transcript)
@@ -75,10 +74,10 @@ class TransformersEngine:
         self._transcripts: dict[str, Transcript] = {}
         self._masks: dict[str, TokenMask] = {}
         """By the transcript's format, so that the rows of a batch share one."""
-        most: int = model.config.get_text_config().max_position_embeddings
-        self.context_length = min(most, longest or most)
+        limit: int = model.config.get_text_config().max_position_embeddings
+        self.context_length = min(limit, max_context or limit)
         self._clock = clock
-        pack(model)
+        pack_weights(model)
         self._thread = InferenceThread(
             model,
             context_length=self.context_length,
@@ -86,15 +85,15 @@ class TransformersEngine:
             clock=clock,
             max_active=max_active,
             max_waiting=max_waiting,
-            keep_bytes=keep_bytes,
+            prefix_cache_bytes=prefix_cache_bytes,
         )
 
     @classmethod
-    def open(cls, config: Config, report: Callable[[str], None]) -> "TransformersEngine":
-        """The engine for the configured base model; converts or fetches it first if need be. Blocks.
+    def open(cls, config: Config, on_progress: Callable[[str], None]) -> "TransformersEngine":
+        """Opens the configured base model; downloads or converts it first if necessary. Blocks.
 
         Args:
-            report: takes one line for the user when something slow begins.
+            on_progress: called with one line for the user before each slow step.
 
         Raises:
             UserError: no such model, or it cannot be quantised or split here. DoppelError: it cannot be prepared.
@@ -102,81 +101,74 @@ class TransformersEngine:
         settings = config.engine
         device = choose_device(config.model.device)
         check_device(settings, device)
-        folder = prepare_base(config.model, report)
+        folder = prepare_base(config.model, on_progress)
         return cls(
-            _load(folder, config, device),
+            _load_base(folder, config.model.dtype, settings, device),
             load_tokenizer(folder),
             identify(folder, config.model.base),
             transcript=FORMATS[config.transcript],
             max_active=settings.max_concurrent or MAX_ACTIVE,
             max_waiting=settings.max_queue,
-            longest=settings.context_length,
-            keep_bytes=int(settings.prefix_cache_gb * 2**30),
+            max_context=settings.context_length,
+            prefix_cache_bytes=int(settings.prefix_cache_gb * 2**30),
         )
 
     def transcript_of(self, adapter: str | None) -> Transcript:
-        """The transcript that an adapter was trained with; None: the one to use with the base model alone."""
-        return self._transcripts.get(adapter or "", self.transcript)  # `generate` refuses a name it does not know
+        """The transcript that an adapter was trained with; None: the one for the base model alone."""
+        return self._transcripts.get(adapter or "", self.transcript)  # `generate` refuses unknown names
 
     def generate(self, request: Request) -> AsyncGenerator[Token]:
-        """Streams tokens until a stop id, `max_tokens`, the context's end or the deadline, which counts from now.
+        """Streams tokens until a stop token, `max_tokens`, the end of the context, or the deadline, counted from now.
 
-        Closing the generator (or cancelling its task) stops the model within one token.
+        Closing the generator (or cancelling its task) stops the generation within one token.
 
         Raises:
-            EngineError: on the first step, when the engine is full or closed, the prompt too long or empty
-                or the adapter not loaded; later, when the model fails.
+            EngineError: at the first step when the engine is full or closed, the prompt is empty or too long, or
+                the adapter is not loaded; later when the model fails.
         """
         return self._stream(request, self._clock() + request.deadline_seconds)
 
     async def base_log_probabilities(
         self, prompt: Sequence[int], answers: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """What the base model alone thinks of each answer's tokens, in nats. Raises EngineError."""
+        """Log-probability of each answer's tokens under the base model alone, in nats. Raises EngineError."""
         return await asyncio.wrap_future(self._thread.score(prompt, answers))
 
     async def load_adapter(self, folder: Path) -> str:
-        """Verifies, attaches and tries an adapter; returns its name. The same content has the same name.
+        """Verifies, attaches and tests an adapter; returns its name. Equal content has an equal name.
 
         Raises:
-            AdapterRefused: it is damaged, of another base, not plain LoRA, computes no finite numbers, or was
-                trained with a chat template that the base has no more.
+            AdapterRefused: it is damaged, for another base, or not a plain LoRA, its output is not finite, or the
+                base's chat template has changed since its training.
         """
         lora = await asyncio.to_thread(read_lora, folder, self.base)
-        transcript = self._open_transcript(lora)
+        transcript = adapter_transcript(lora, [self.transcript, *self._transcripts.values()])
         await asyncio.wrap_future(self._thread.attach(lora))
         self._transcripts[lora.name] = transcript
         return lora.name
 
     async def drop_adapter(self, name: str) -> None:
-        """Takes no new request for an adapter, and forgets it once those under way are done."""
+        """Refuses new requests for an adapter, and removes it once the active ones are done."""
         self._thread.retire(name)
 
     def health(self) -> Health:
         """A snapshot; never blocks."""
         return Health(self._thread.alive, self._thread.adapters)
 
-    def load(self) -> Load:
+    def stats(self) -> EngineStats:
         """A snapshot; never blocks."""
         thread = self._thread
-        return Load(thread.active, thread.max_active, thread.waiting, thread.kept_bytes, thread.reused_tokens)
+        return EngineStats(
+            active=thread.active,
+            max_active=thread.max_active,
+            waiting=thread.waiting,
+            prefix_cache_bytes=thread.prefix_cache_bytes,
+            reused_tokens=thread.reused_tokens,
+        )
 
     def close(self) -> None:
-        """Ends requests with EngineError and stops the thread, within the step it is at."""
+        """Ends requests with EngineError and stops the thread after its current step."""
         self._thread.close()
-
-    def _open_transcript(self, lora: Lora) -> Transcript:
-        opened = (self.transcript, *self._transcripts.values())
-        transcript = next((one for one in opened if one.format == lora.transcript), None)
-        try:
-            transcript = transcript or open_transcript(self.transcript.tokenizer, lora.transcript)
-        except UserError as error:
-            raise AdapterRefused(f"{lora.folder}: {error}") from None
-        if lora.template and lora.template != transcript.template:  # one made elsewhere does not say
-            raise AdapterRefused(
-                tr("{path}: the base model's chat template has changed since; train it again", path=lora.folder)
-            )
-        return transcript
 
     def _mask_of(self, transcript: Transcript) -> TokenMask:
         if transcript.format not in self._masks:
@@ -187,9 +179,9 @@ class TransformersEngine:
         if not 0 < len(request.prompt) < self.context_length:
             raise EngineError(
                 tr(
-                    "a prompt of {count} tokens; this model takes 1 to {most}",
+                    "the prompt has {count} tokens; this model takes 1 to {max_count}",
                     count=len(request.prompt),
-                    most=self.context_length - 1,
+                    max_count=self.context_length - 1,
                 )
             )
         loop = asyncio.get_running_loop()
@@ -198,41 +190,39 @@ class TransformersEngine:
         def deliver(result: Token | Exception | None) -> None:
             try:
                 loop.call_soon_threadsafe(results.put_nowait, result)
-            except RuntimeError:  # the loop is closed: nobody is listening
-                job.cancelled = True
+            except RuntimeError:  # the loop is closed
+                active.cancelled = True
 
-        job = Job(request, deadline, deliver, self._mask_of(self.transcript_of(request.adapter)))
-        self._thread.submit(job)
+        active = ActiveRequest(request, deadline, deliver, self._mask_of(self.transcript_of(request.adapter)))
+        self._thread.submit(active)
         try:
             while (result := await results.get()) is not None:
                 if isinstance(result, Exception):
                     raise result
-                await asyncio.sleep(0)  # a cancelled task notices only where it waits, and `get` need not
+                await asyncio.sleep(0)  # lets a cancellation through: `get` need not suspend
                 yield result
         finally:
-            job.cancelled = True
+            active.cancelled = True
 
 
-def check_device(settings: Settings, device: str) -> None:
-    """Raises UserError when the base cannot be quantised or split on this machine as config.yaml wants it."""
+def check_device(settings: EngineSettings, device: str) -> None:
+    """Raises UserError when this machine cannot quantise or split the base as config.yaml says."""
     import torch
 
     if settings.quantize is not None:
         check_quantization(device, "engine.quantize")
-    if settings.split and torch.cuda.device_count() < _LEAST_GPUS:
+    if settings.split and torch.cuda.device_count() < _MIN_GPUS:
         raise UserError(
             tr(
-                "engine.split: needs {least} GPUs or more, here are {count}; write false",
-                least=_LEAST_GPUS,
+                "engine.split: needs at least {min_count} GPUs, found {count}; set it to false",
+                min_count=_MIN_GPUS,
                 count=torch.cuda.device_count(),
             )
         )
 
 
-def _load(folder: Path, config: Config, device: str) -> "PreTrainedModel":
-    """The base as config.yaml wants it."""
-    quantize = config.engine.quantize
-    if quantize is None:
-        return load_model(folder, choose_dtype(config.model.dtype, device), device, split=config.engine.split)
-    dtype = choose_body_dtype(config.model.dtype, device)
-    return load_quantized(folder, quantize, dtype, device, "engine.quantize")
+def _load_base(folder: Path, dtype: str, settings: EngineSettings, device: str) -> "PreTrainedModel":
+    """Loads the base as config.yaml says: its type, quantised or split over GPUs."""
+    if settings.quantize is None:
+        return load_model(folder, choose_dtype(dtype, device), device, split=settings.split)
+    return load_quantized(folder, settings.quantize, choose_body_dtype(dtype, device), device, "engine.quantize")

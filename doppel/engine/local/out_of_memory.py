@@ -1,12 +1,12 @@
-"""When memory does not suffice: how to tell, and how many replies may be written at once from then on."""
+"""Detects that memory has run out, and limits how many replies are decoded at once from then on."""
 
 import torch
 
-_ROUNDS_TO_TRUST = 500  # steps without trouble after which one reply more is tried
+_STEPS_BEFORE_RAISING = 500  # successful steps before one more row is tried
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error of torch, or of Python, says that there is no memory left."""
+    """Whether an error of torch or Python means that memory has run out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
@@ -15,31 +15,31 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message, or its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-class Allowance:
-    """How many requests may be under way at once: lowered when memory ends, raised again in time.
+class BatchLimit:
+    """How many requests may run at once: lowered when memory runs out, raised again over time.
 
     Args:
-        most: where memory suffices.
+        max_rows: the limit while memory suffices.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.rows = most
-        self._rounds = 0
+    def __init__(self, max_rows: int) -> None:
+        self._max_rows = max_rows
+        self.rows = max_rows
+        self._steps = 0
 
-    def limit(self, rows: int) -> None:
-        """So many are what memory suffices for."""
+    def lower(self, rows: int) -> None:
+        """Allows only this many from now on, but at least one."""
         self.rows = max(1, rows)
-        self._rounds = 0
+        self._steps = 0
 
-    def suffices(self) -> None:
-        """A step went well."""
-        if self.rows < self._most:
-            self._rounds += 1
-            if self._rounds >= _ROUNDS_TO_TRUST:
+    def step_succeeded(self) -> None:
+        """Counts a step without errors; enough of them raise the limit by one."""
+        if self.rows < self._max_rows:
+            self._steps += 1
+            if self._steps >= _STEPS_BEFORE_RAISING:
                 self.rows += 1
-                self._rounds = 0
+                self._steps = 0

@@ -1,7 +1,6 @@
-"""What a generation has said so far, and how that and the user's words change the next token's logits.
+"""The tokens of a generation so far, and what penalties, biases and forbidden words do to the next token's logits.
 
-Everything is kept up token by token, so that a step costs what it changes and not the length of the chat.
-Knows token ids and one row of logits; draws nothing.
+Everything is updated token by token, so that a step does not get slower as the chat gets longer.
 """
 
 from collections import Counter, defaultdict
@@ -12,11 +11,11 @@ from torch import Tensor
 
 from doppel.engine import Sampling
 
-_LONGEST_REPETITION = 50  # tokens DRY looks back: a longer repetition is forbidden as surely
+_MAX_REPETITION = 50  # tokens that DRY looks back; the penalty of a longer repetition is prohibitive already
 
 
-def matters(sampling: Sampling) -> bool:
-    """Whether any setting looks at what was said or names tokens."""
+def needs_history(sampling: Sampling) -> bool:
+    """Whether any setting depends on earlier tokens or names single tokens."""
     return (
         sampling.repetition_penalty != 1
         or sampling.presence_penalty != 0
@@ -28,44 +27,43 @@ def matters(sampling: Sampling) -> bool:
     )
 
 
-class Said:
-    """The tokens of prompt and reply.
+class TokenHistory:
+    """The tokens of prompt and reply, indexed for the penalties.
 
     Args:
-        sampling: what they are kept for.
+        sampling: which penalties apply.
         prompt: token ids before the reply.
     """
 
     def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
         self._sampling = sampling
         self._ids: list[int] = []
-        self._reply: Counter[int] = Counter()
+        self._reply_counts: Counter[int] = Counter()
         self._distinct: dict[int, None] = {}
         self._followers: defaultdict[tuple[int, ...], set[int]] = defaultdict(set)
-        self._places: defaultdict[int, list[int]] = defaultdict(list)
+        self._positions: defaultdict[int, list[int]] = defaultdict(list)
         for token in prompt:
             self._append(token)
 
     def add(self, token: int) -> None:
-        """The reply goes on with a token."""
-        self._reply[token] += 1
+        """Appends a token of the reply."""
+        self._reply_counts[token] += 1
         self._append(token)
 
-    def edit(self, scores: Tensor) -> None:
+    def apply(self, logits: Tensor) -> None:
         """Changes the logits of the next token, shape (vocabulary,), in place."""
         sampling = self._sampling
-        bias = {token: value for token, value in sampling.logit_bias if token < len(scores)}
-        _add(scores, bias)
+        _add(logits, dict(sampling.logit_bias))
         if sampling.repetition_penalty != 1:
-            self._penalize(scores)
-        _add(scores, self._subtracted())
-        forbidden = sorted(token for token in self._forbidden() if token < len(scores))
+            self._apply_repetition_penalty(logits)
+        _add(logits, self._penalties())
+        forbidden = sorted(token for token in self._forbidden() if token < len(logits))
         if forbidden:
-            places = torch.tensor(forbidden, device=scores.device)
-            before = scores[places]
-            scores[places] = -torch.inf
-            if scores.max() == -torch.inf:  # something must be said
-                scores[places] = before
+            index = torch.tensor(forbidden, device=logits.device)
+            before = logits[index]
+            logits[index] = -torch.inf
+            if logits.max() == -torch.inf:  # nothing else is left to sample
+                logits[index] = before
 
     def _append(self, token: int) -> None:
         sampling = self._sampling
@@ -74,7 +72,7 @@ class Said:
             if len(self._ids) >= before:
                 self._followers[self._last(before)].add(token)
         if sampling.dry_multiplier > 0:
-            self._places[token].append(len(self._ids))
+            self._positions[token].append(len(self._ids))
         if sampling.repetition_penalty != 1:
             self._distinct[token] = None
         self._ids.append(token)
@@ -82,19 +80,19 @@ class Said:
     def _last(self, count: int) -> tuple[int, ...]:
         return tuple(self._ids[len(self._ids) - count :])
 
-    def _penalize(self, scores: Tensor) -> None:
-        """Makes tokens less likely that were said: their logit is divided if positive, multiplied if negative."""
+    def _apply_repetition_penalty(self, logits: Tensor) -> None:
+        """Divides the positive logits of earlier tokens by the penalty, and multiplies the negative ones."""
         penalty = self._sampling.repetition_penalty
-        places = torch.tensor([token for token in self._distinct if token < len(scores)], device=scores.device).long()
-        before = scores[places]
-        scores[places] = torch.where(before < 0, before * penalty, before / penalty)
+        index = torch.tensor([token for token in self._distinct if token < len(logits)], device=logits.device).long()
+        before = logits[index]
+        logits[index] = torch.where(before < 0, before * penalty, before / penalty)
 
-    def _subtracted(self) -> dict[int, float]:
-        """What presence, frequency and DRY take from the logits of single tokens."""
+    def _penalties(self) -> dict[int, float]:
+        """What presence, frequency and DRY penalties add to the logits of single tokens."""
         sampling = self._sampling
         change: defaultdict[int, float] = defaultdict(float)
         if sampling.presence_penalty or sampling.frequency_penalty:
-            for token, count in self._reply.items():
+            for token, count in self._reply_counts.items():
                 change[token] -= sampling.presence_penalty + count * sampling.frequency_penalty
         if sampling.dry_multiplier > 0:
             for token, length in self._repetitions().items():
@@ -105,40 +103,41 @@ class Said:
         return change
 
     def _repetitions(self) -> dict[int, int]:
-        """Each token that once followed what was said last → how many tokens of that were the same."""
+        """Tokens that would continue a repetition → the length of what is repeated so far, in tokens."""
         breakers = self._sampling.breakers
         ids = self._ids
         longest: dict[int, int] = {}
         if not ids or ids[-1] in breakers:
             return longest
-        for place in self._places[ids[-1]][:-1]:
-            following = ids[place + 1]
+        for position in self._positions[ids[-1]][:-1]:
+            following = ids[position + 1]
             if following in breakers:
                 continue
             length = 1
             while (
-                length < min(_LONGEST_REPETITION, place + 1)
-                and ids[place - length] == ids[-1 - length]
-                and ids[place - length] not in breakers
+                length < min(_MAX_REPETITION, position + 1)
+                and ids[position - length] == ids[-1 - length]
+                and ids[position - length] not in breakers
             ):
                 length += 1
             longest[following] = max(longest.get(following, 0), length)
         return longest
 
     def _forbidden(self) -> set[int]:
+        """Tokens that would complete a repeated n-gram or a forbidden word."""
         sampling = self._sampling
-        found: set[int] = set()
+        forbidden: set[int] = set()
         if sampling.no_repeat_ngram and len(self._ids) >= sampling.no_repeat_ngram - 1:
-            found |= self._followers.get(self._last(sampling.no_repeat_ngram - 1), set()) - sampling.breakers
+            forbidden |= self._followers.get(self._last(sampling.no_repeat_ngram - 1), set()) - sampling.breakers
         for word in sampling.bad_words:
             before = len(word) - 1
             if before <= len(self._ids) and self._last(before) == word[:-1]:
-                found.add(word[-1])
-        return found
+                forbidden.add(word[-1])
+        return forbidden
 
 
-def _add(scores: Tensor, change: dict[int, float]) -> None:
-    kept = {token: value for token, value in change.items() if token < len(scores)}
+def _add(logits: Tensor, change: dict[int, float]) -> None:
+    kept = {token: value for token, value in change.items() if token < len(logits)}
     if kept:
-        places = torch.tensor(list(kept), device=scores.device)
-        scores[places] += torch.tensor(list(kept.values()), device=scores.device)
+        index = torch.tensor(list(kept), device=logits.device)
+        logits[index] += torch.tensor(list(kept.values()), device=logits.device)

@@ -1,8 +1,8 @@
-"""What was read and written lately, kept so that the next turn of a chat reads only what is new in it.
+"""Keeps the KV caches of recent chats, so that the next turn only prefills what is new.
 
-Found by content: whichever conversation begins with the same tokens, under the same adapter, goes on from there. Chats
-need no names, and nothing of one can reach another: the same beginning gives the same keys and values whoever wrote it.
-Bounded in bytes; what was not used for longest goes first. Belongs on the thread that runs the model.
+Looked up by content: any prompt that begins with the same tokens under the same adapter reuses them. Chats need no
+names, and nothing leaks between them, as equal prefixes have equal keys and values. An LRU, bounded in bytes; used
+only on the inference thread.
 """
 
 from collections.abc import Sequence
@@ -11,94 +11,94 @@ import msgspec
 import torch
 from transformers import Cache
 
-from doppel.engine.local.kv_cache import Row, bytes_of, gather
-from doppel.engine.local.request import Job
+from doppel.engine.local.kv_cache import CacheRow, cache_bytes, copy_rows
+from doppel.engine.local.request import ActiveRequest
 
-_LEAST = 16  # tokens in common below which copying is not worth it
+_MIN_SHARED = 16  # shorter common prefixes are not worth a copy
 
 
-class _Kept(msgspec.Struct):
+class _Entry(msgspec.Struct):
     adapter: str | None
     ids: torch.Tensor
     cache: Cache
     size: int
 
 
-class Prefixes:
+class PrefixCache:
     """An LRU of caches of one row each.
 
     Args:
-        most_bytes: that they may hold together; 0 keeps nothing.
+        max_bytes: size of all entries together; 0 disables the cache.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._kept: list[_Kept] = []  # the one used last is last
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._entries: list[_Entry] = []  # least recently used first
         self.bytes = 0
-        self.reused = 0
-        """Tokens that need not be read again, so far."""
+        self.reused_tokens = 0
+        """Tokens that did not have to be prefilled again, in total."""
 
-    def find(self, adapter: str | None, ids: Sequence[int], room: int) -> tuple[Cache, int] | None:
-        """A copy of the longest beginning of `ids` that is kept, with its length; the last token is always new.
+    def find(self, adapter: str | None, ids: Sequence[int], reserve: int) -> tuple[Cache, int] | None:
+        """A copy of the longest cached prefix of `ids`, and its length; it never includes the last token.
 
         Args:
             adapter: under which it was computed.
-            ids: a prompt.
-            room: columns that will be needed after it.
+            ids: the prompt.
+            reserve: columns to leave free after it.
         """
         wanted = torch.tensor(ids[:-1])
-        best, common = None, _LEAST - 1
-        for one in self._kept:
-            if one.adapter == adapter and (length := _common(one.ids, wanted)) > common:
-                best, common = one, length
+        best, shared = None, _MIN_SHARED - 1
+        for entry in self._entries:
+            if entry.adapter == adapter and (length := _shared_length(entry.ids, wanted)) > shared:
+                best, shared = entry, length
         if best is None:
             return None
-        self._kept = [*(one for one in self._kept if one is not best), best]
-        self.reused += common
-        return gather([Row(best.cache)], room, common)[0], common
+        self._entries = [*(entry for entry in self._entries if entry is not best), best]
+        self.reused_tokens += shared
+        return copy_rows([CacheRow(best.cache)], reserve, shared)[0], shared
 
-    def would_serve(self, one: Job, other: Job) -> bool:
-        """Whether most of what is to be read of a request is the beginning of another, under the same adapter."""
-        if one.request.adapter != other.request.adapter or not self._most_bytes:
+    def would_share(self, first: ActiveRequest, second: ActiveRequest) -> bool:
+        """Whether more than half of what `second` has to prefill is a prefix of `first`'s prompt and adapter."""
+        if first.adapter != second.adapter or not self._max_bytes:
             return False
-        common = _common(torch.tensor(one.request.prompt), torch.tensor(other.ids[:-1]))
-        return common >= _LEAST and 2 * common > len(other.ids)
+        shared = _shared_length(torch.tensor(first.request.prompt), torch.tensor(second.ids[:-1]))
+        return shared >= _MIN_SHARED and 2 * shared > len(second.ids)
 
-    def keep(self, adapter: str | None, ids: Sequence[int], row: Row) -> None:
-        """Keeps a copy of a row whose tokens are `ids`, in the place of what it continues."""
-        if len(ids) < _LEAST or not self._most_bytes:
+    def store(self, adapter: str | None, ids: Sequence[int], row: CacheRow) -> None:
+        """Stores a copy of a row whose tokens are `ids`; it replaces the entry that it continues."""
+        if len(ids) < _MIN_SHARED or not self._max_bytes:
             return
-        new = torch.tensor(ids)
-        for one in [one for one in self._kept if one.adapter == adapter]:
-            common = _common(one.ids, new)
-            if common == len(new):  # nothing new
+        new_ids = torch.tensor(ids)
+        for entry in [entry for entry in self._entries if entry.adapter == adapter]:
+            shared = _shared_length(entry.ids, new_ids)
+            if shared == len(new_ids):  # nothing new
                 return
-            if 2 * common > len(one.ids):  # the same chat, further on
-                self._remove(one)
-        cache, _ = gather([row], 0)
-        kept = _Kept(adapter, new, cache, bytes_of(cache))
-        self._kept.append(kept)
-        self.bytes += kept.size
-        while self.bytes > self._most_bytes:
-            self._remove(self._kept[0])
+            if 2 * shared > len(entry.ids):  # the same chat, further on
+                self._remove(entry)
+        cache, _ = copy_rows([row], 0)
+        entry = _Entry(adapter, new_ids, cache, cache_bytes(cache))
+        self._entries.append(entry)
+        self.bytes += entry.size
+        while self.bytes > self._max_bytes:
+            self._remove(self._entries[0])
 
     def drop(self, adapter: str | None) -> None:
-        """Forgets what was computed under an adapter."""
-        for one in [one for one in self._kept if one.adapter == adapter]:
-            self._remove(one)
+        """Removes what was computed under an adapter."""
+        for entry in [entry for entry in self._entries if entry.adapter == adapter]:
+            self._remove(entry)
 
     def clear(self) -> None:
-        """Forgets everything."""
-        self._kept.clear()
+        """Removes everything."""
+        self._entries.clear()
         self.bytes = 0
 
-    def _remove(self, one: _Kept) -> None:
-        self._kept = [other for other in self._kept if other is not one]
-        self.bytes -= one.size
+    def _remove(self, removed: _Entry) -> None:
+        self._entries = [entry for entry in self._entries if entry is not removed]
+        self.bytes -= removed.size
 
 
-def _common(one: torch.Tensor, other: torch.Tensor) -> int:
-    """How many tokens two sequences have in common at the beginning."""
-    length = min(len(one), len(other))
-    differing = (one[:length] != other[:length]).nonzero()
+def _shared_length(first: torch.Tensor, second: torch.Tensor) -> int:
+    """Length of the common prefix of two token sequences."""
+    length = min(len(first), len(second))
+    differing = (first[:length] != second[:length]).nonzero()
     return int(differing[0]) if len(differing) else length

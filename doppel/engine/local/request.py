@@ -1,4 +1,4 @@
-"""One request on its way through the inference thread: what was said, how far it was read, where results go."""
+"""The state of one request in the inference thread: its tokens, its KV cache, and where results go."""
 
 from collections.abc import Callable
 
@@ -7,51 +7,52 @@ from transformers import Cache
 from doppel.engine import Request, Token
 from doppel.engine.local.sampling import Sampler, TokenMask
 
-_MOST_ROOM = 256  # columns reserved for a reply; one that grows longer gets more
+_MAX_RESERVED = 256  # cache columns reserved for a reply; a longer one gets more as it grows
 
 Deliver = Callable[[Token | Exception | None], None]
-"""Takes each token; then None for a good end, or what went wrong. Called on the thread; must not block."""
+"""Receives each token, then None at the end, or the error. Called on the inference thread; must not block."""
 
 
-class Job:
-    """A request under way.
+class ActiveRequest:
+    """A request that waits or is being generated.
 
     Args:
         request: what to generate.
-        deadline: when it must end, in the thread's clock.
-        deliver: where the results go.
+        deadline: when it must end, by the engine's clock.
+        deliver: receives the results.
         mask: tokens that are never sampled.
     """
 
     def __init__(self, request: Request, deadline: float, deliver: Deliver, mask: TokenMask | None = None) -> None:
         self.request = request
+        self.adapter = request.adapter
         self.deadline = deadline
         self.deliver = deliver
         self.cancelled = False
         self.ids = list(request.prompt)
-        """Prompt and reply."""
-        self.read = 0
-        """How many of them the cache holds."""
+        """Token ids of prompt and reply."""
+        self.cached = 0
+        """How many of `ids` are in the KV cache."""
         self.cache: Cache | None = None
-        """Its own, as long as it is in no batch."""
-        self.writing = False
-        """Whether all but the last of `ids` are read, so that it may be in the batch."""
-        self.retried = False
-        """Whether memory did not suffice once while it was read."""
+        """The request's own cache; None before the prefill, and while its rows are in the batch's cache."""
+        self.is_decoding = False
+        """Whether the prefill is done: all of `ids` but the last are cached, so that it can join the batch."""
+        self.ran_out_of_memory = False
+        """Whether its prefill ran out of memory before; it is retried once."""
         self.sampler = Sampler(request.sampling, request.prompt, mask)
 
     @property
-    def produced(self) -> int:
+    def generated(self) -> int:
         """Tokens of the reply so far."""
         return len(self.ids) - len(self.request.prompt)
 
     @property
-    def room(self) -> int:
-        """Columns of a cache that the rest of the reply will need, as a guess."""
-        return min(self.request.sampling.max_tokens - self.produced, _MOST_ROOM)
+    def reserve(self) -> int:
+        """Cache columns to reserve for the rest of the reply."""
+        return min(self.request.sampling.max_tokens - self.generated, _MAX_RESERVED)
 
-    def start_over(self) -> None:
-        """Gives up its cache: prompt and reply so far are to be read again; the reply goes on as it would have."""
+    def restart(self) -> None:
+        """Drops its cache: prompt and reply so far are prefilled again, and the reply continues unchanged."""
         self.cache = None
-        self.read = 0
-        self.writing = False
+        self.cached = 0
+        self.is_decoding = False

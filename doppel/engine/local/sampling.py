@@ -1,9 +1,9 @@
-"""Draws the next token from logits, for all rows of a batch at once.
+"""Samples the next token from logits, for all rows of a batch at once.
 
-The order and the meaning of the settings are those of transformers' `generate` (a test compares them), except
-that exactly `top_k` candidates are kept when several share the last place, and that words and repetitions are
-not forbidden where nothing else would be left. Nothing is sorted but the candidates: on a vocabulary of 262k a
-full sort costs more than a small model's layers. Knows no model and no thread.
+Settings apply in the order and with the meaning of transformers' `generate` (a test compares them), with two
+exceptions: exactly `top_k` candidates are kept when several tie for the last place, and forbidden words and
+repetitions are allowed when nothing else is left. Only the candidates are sorted: on a vocabulary of 262k a full
+sort takes longer than the layers of a small model.
 """
 
 import random
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from doppel.engine import EngineError, Sampling, Token
-from doppel.engine.local.penalties import Said, matters
+from doppel.engine.local.penalties import TokenHistory, needs_history
 from doppel.i18n import tr
 
-_BLOCK = 64  # scores whose maximum is looked at first
-_FIRST_GUESS = 256  # candidates that usually hold the mass; eight times as many are tried next
+_BLOCK = 64  # logits per block, of which the maximum is compared first
+_FIRST_GUESS = 256  # candidates that usually hold the probability mass; eight times as many are tried next
 
 
 class TokenMask:
-    """Rules out tokens before anything is sampled, for all rows in one operation.
+    """Excludes tokens from sampling, for all rows of a batch in one operation.
 
     Args:
         ids: of the tokens; those beyond a model's vocabulary are ignored.
@@ -43,12 +43,13 @@ class TokenMask:
 
 
 class Sampler:
-    """The draws of one generation: remembers what was said for the penalties, and owns its random numbers.
+    """The sampling state of one generation: its token history for the penalties, and its random numbers.
 
-    Each token takes exactly one random number, so that the n-th token depends on the seed and n alone.
+    Each token uses exactly one random number, so that the n-th one depends on the seed and n alone.
 
     Args:
-        prompt: token ids that count as said already.
+        sampling: the settings.
+        prompt: token ids that count towards the penalties from the start.
         mask: tokens that are never sampled, shared by the rows of a batch.
     """
 
@@ -56,71 +57,70 @@ class Sampler:
         self.sampling = sampling
         self.mask = mask
         self._random = random.Random(sampling.seed)
-        self.said = Said(sampling, prompt) if matters(sampling) else None
-        """What was said, if that changes anything."""
+        self.history = TokenHistory(sampling, prompt) if needs_history(sampling) else None
+        """The tokens so far; None when no setting depends on them."""
 
-    def draw(self, logits: Tensor) -> Token:
+    def sample(self, logits: Tensor) -> Token:
         """The next token, given the logits of the last position, shape (vocabulary,).
 
         Raises:
             EngineError: the logits are not finite numbers.
         """
-        token = draw([self], logits[None])[0]
+        token = sample([self], logits[None])[0]
         if isinstance(token, EngineError):
             raise token
         return token
 
-    def chance(self) -> float:
-        """The random number of the next token."""
+    def next_random(self) -> float:
+        """The random number for the next token, uniform in [0, 1)."""
         return self._random.random()
 
-    def take(self, token: int) -> None:
-        """Remembers what was drawn."""
-        if self.said is not None:
-            self.said.add(token)
+    def record(self, token: int) -> None:
+        """Adds a sampled token to the history."""
+        if self.history is not None:
+            self.history.add(token)
 
 
-def draw(samplers: Sequence[Sampler], logits: Tensor) -> list[Token | EngineError]:
-    """The next token of each row, or why there is none.
+def sample(samplers: Sequence[Sampler], logits: Tensor) -> list[Token | EngineError]:
+    """The next token of each row, or an error where the logits are not finite.
 
     Args:
         samplers: one for each row.
         logits: shape (rows, vocabulary), any float type and device; changed in place.
     """
-    scores = plain = logits.float()
-    normalizers = plain.logsumexp(-1)  # of the model's own distribution, before anything is ruled out
+    scores = model_logits = logits.float()
+    normalizers = model_logits.logsumexp(-1)  # of the model's own distribution, before anything is masked
     _mask(samplers, scores)
-    if any(sampler.said is not None for sampler in samplers):
-        scores = plain.clone()
+    if any(sampler.history is not None for sampler in samplers):
+        scores = model_logits.clone()
         for sampler, row in zip(samplers, scores, strict=True):
-            if sampler.said is not None:
-                sampler.said.edit(row)
+            if sampler.history is not None:
+                sampler.history.apply(row)
     ids, weights = _candidates(scores, [sampler.sampling for sampler in samplers])
-    chances = torch.tensor([[sampler.chance()] for sampler in samplers], dtype=torch.float64)
+    uniform = torch.tensor([[sampler.next_random()] for sampler in samplers], dtype=torch.float64)
     cumulative = weights.double().cumsum(-1)
-    mass = cumulative[:, -1:].contiguous()
-    # The product may round to the total itself; the last token with any weight is where that falls.
-    last = torch.searchsorted(cumulative, mass)
-    places = torch.minimum(torch.searchsorted(cumulative, chances * mass, right=True), last)
-    places = places.clamp(max=weights.shape[1] - 1)  # where nothing is a number, neither is the place
-    drawn = ids.gather(1, places)
-    logprobs = (weights.gather(1, places).double() / mass).log()[:, 0].tolist()
-    own = (plain.gather(1, drawn.to(plain.device))[:, 0] - normalizers).tolist()
+    total = cumulative[:, -1:].contiguous()
+    # The product may round up to the total, which then selects the last token of any weight.
+    last = torch.searchsorted(cumulative, total)
+    columns = torch.minimum(torch.searchsorted(cumulative, uniform * total, right=True), last)
+    columns = columns.clamp(max=weights.shape[1] - 1)  # NaN weights give a column out of range
+    sampled = ids.gather(1, columns)
+    logprobs = (weights.gather(1, columns).double() / total).log()[:, 0].tolist()
+    model_logprobs = (model_logits.gather(1, sampled.to(model_logits.device))[:, 0] - normalizers).tolist()
     tokens: list[Token | EngineError] = []
-    for sampler, token, logprob, model_logprob, whole in zip(
-        samplers, drawn[:, 0].tolist(), logprobs, own, mass[:, 0].tolist(), strict=True
+    for sampler, token, logprob, model_logprob, mass in zip(
+        samplers, sampled[:, 0].tolist(), logprobs, model_logprobs, total[:, 0].tolist(), strict=True
     ):
-        if not 0 < whole < torch.inf:
-            reason = tr("the model computed no usable numbers; the adapter or the base may be damaged")
-            tokens.append(EngineError(reason))
+        if not 0 < mass < torch.inf:
+            tokens.append(EngineError(_not_finite()))
             continue
-        sampler.take(token)
+        sampler.record(token)
         tokens.append(Token(token, logprob, min(model_logprob, 0.0)))
     return tokens
 
 
 def _mask(samplers: Sequence[Sampler], scores: Tensor) -> None:
-    """Rules out tokens in each row; the rows of a batch nearly always share one mask."""
+    """Applies each row's mask; the rows of a batch nearly always share one."""
     masks = {sampler.mask for sampler in samplers}
     for mask in masks - {None}:
         assert mask is not None
@@ -133,7 +133,7 @@ def _mask(samplers: Sequence[Sampler], scores: Tensor) -> None:
 
 
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """The tokens that may come next and their weights (probabilities up to a common factor).
+    """The tokens that may be sampled next, and their weights (probabilities up to a common factor).
 
     Args:
         logits: shape (vocabulary,), any float type and device.
@@ -147,73 +147,84 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     ids, weights = _candidates(logits.float()[None], [sampling])
     kept = weights[0] > 0
     if not kept.any():
-        raise EngineError(tr("the model computed no usable numbers; the adapter or the base may be damaged"))
+        raise EngineError(_not_finite())
     return ids[0][kept], weights[0][kept]
 
 
 def _candidates(scores: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor]:
-    """Ids and weights of each row's candidates, both (rows, n), on the CPU; weights of no candidate are zero.
+    """Ids and weights of each row's candidates, both (rows, n), on the CPU; other columns have weight zero.
 
-    A row whose scores are no finite numbers has only weights that are zero or no numbers.
+    A row without finite scores has only weights that are zero or NaN.
     """
     size = scores.shape[1]
-    counts = [1 if one.temperature == 0 else one.top_k if 0 < one.top_k < size else 0 for one in samplings]
-    few = [place for place, count in enumerate(counts) if count]
-    if len(few) == len(counts):
-        return _of_few(scores, samplings, counts)
+    counts = [_max_candidates(sampling, size) for sampling in samplings]
+    bounded = [row for row, count in enumerate(counts) if count]
+    if len(bounded) == len(counts):
+        return _bounded_candidates(scores, samplings, counts)
     parts: dict[int, tuple[Tensor, Tensor]] = {}
-    if few:
-        ids, weights = _of_few(scores[few], [samplings[place] for place in few], [counts[place] for place in few])
-        parts |= {place: (ids[row], weights[row]) for row, place in enumerate(few)}
-    for place, count in enumerate(counts):
+    if bounded:
+        ids, weights = _bounded_candidates(
+            scores[bounded], [samplings[row] for row in bounded], [counts[row] for row in bounded]
+        )
+        parts |= {row: (ids[number], weights[number]) for number, row in enumerate(bounded)}
+    for row, count in enumerate(counts):
         if not count:
-            parts[place] = _of_all(scores[place], samplings[place])
+            parts[row] = _unbounded_candidates(scores[row], samplings[row])
     width = max(len(ids) for ids, _ in parts.values())
     padded = [
-        (torch.nn.functional.pad(one, (0, width - len(one))) for one in parts[place]) for place in range(len(counts))
+        (torch.nn.functional.pad(values, (0, width - len(values))) for values in parts[row])
+        for row in range(len(counts))
     ]
     all_ids, all_weights = zip(*padded, strict=True)
     return torch.stack(all_ids), torch.stack(all_weights)
 
 
-def _of_few(scores: Tensor, samplings: Sequence[Sampling], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """`_candidates` of rows that all have a bound: top-k first, the rest on what it leaves, vectorised."""
-    most = max(counts)
-    best, ids = (part.cpu() for part in _likeliest(scores, most))
-    allowed = torch.arange(most) < torch.tensor(counts)[:, None]
-    # Relative to the best, no temperature however small overflows. Greedy rows have one candidate: any will do.
-    temperatures = torch.tensor([[one.temperature or 1.0] for one in samplings])
+def _max_candidates(sampling: Sampling, size: int) -> int:
+    """How many tokens may be candidates at most; 0: no limit."""
+    if sampling.temperature == 0:
+        return 1
+    return sampling.top_k if 0 < sampling.top_k < size else 0
+
+
+def _bounded_candidates(scores: Tensor, samplings: Sequence[Sampling], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """`_candidates` of rows that all have a top-k or are greedy: top-k first, the other filters on what is left."""
+    max_count = max(counts)
+    best, ids = (part.cpu() for part in _blockwise_topk(scores, max_count))
+    allowed = torch.arange(max_count) < torch.tensor(counts)[:, None]
+    # Relative to the best, no temperature overflows, however small. Greedy rows have one candidate: any value works.
+    temperatures = torch.tensor([[sampling.temperature or 1.0] for sampling in samplings])
     weights = ((best - best[:, :1]) / temperatures).exp() * allowed
-    if any(one.top_p < 1 for one in samplings):
-        weights = _top_p(weights, weights.sum(-1, keepdim=True), torch.tensor([[one.top_p] for one in samplings]))
-    if any(one.min_p for one in samplings):
-        weights = weights * (weights >= torch.tensor([[one.min_p] for one in samplings]) * weights[:, :1])
-    if any(one.typical_p < 1 for one in samplings):
-        weights = _typical(weights, torch.tensor([[one.typical_p] for one in samplings]))
+    if any(sampling.top_p < 1 for sampling in samplings):
+        top_p = torch.tensor([[sampling.top_p] for sampling in samplings])
+        weights = _top_p(weights, weights.sum(-1, keepdim=True), top_p)
+    if any(sampling.min_p for sampling in samplings):
+        weights = weights * (weights >= torch.tensor([[sampling.min_p] for sampling in samplings]) * weights[:, :1])
+    if any(sampling.typical_p < 1 for sampling in samplings):
+        weights = _typical(weights, torch.tensor([[sampling.typical_p] for sampling in samplings]))
     return ids, weights
 
 
-def _likeliest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The highest scores of each row, in order, and where they are: looks only into blocks whose highest is high.
+def _blockwise_topk(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`scores.topk(count)`, which searches only the blocks with the highest maxima.
 
-    The highest so many scores cannot lie in more blocks than that, and those are the blocks with the highest maxima.
+    The `count` highest scores lie in at most `count` blocks, and those are the blocks with the highest maxima.
     """
     rows, size = scores.shape
     if size % _BLOCK or count * _BLOCK >= size:
         best, ids = scores.topk(count)
         return best, ids
     blocks = scores.view(rows, -1, _BLOCK)
-    chosen = blocks.amax(-1).topk(count).indices
-    within = blocks.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
-    best, places = within.topk(count)
-    return best, chosen.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK
+    best_blocks = blocks.amax(-1).topk(count).indices
+    inside = blocks.gather(1, best_blocks[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
+    best, positions = inside.topk(count)
+    return best, best_blocks.gather(1, positions // _BLOCK) * _BLOCK + positions % _BLOCK
 
 
-def _of_all(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """`_candidates` of one row without a bound."""
+def _unbounded_candidates(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """`_candidates` of one row without a top-k."""
     weights = ((scores - scores.max()) / sampling.temperature).exp()
     ids = torch.arange(len(weights), device=weights.device)
-    if sampling.min_p:  # keeps the likeliest as top-p does, so that either may come first: this one sorts nothing
+    if sampling.min_p:  # both filters keep the likeliest, so either may come first: this one needs no sort
         total = weights.sum()
         ids = (weights >= sampling.min_p).nonzero()[:, 0]  # the best weighs 1
         weights, order = weights[ids].sort(descending=True, stable=True)
@@ -223,7 +234,7 @@ def _of_all(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
             weights = _top_p(weights[None], total, top_p)[0]
     elif sampling.top_p < 1:
         weights, ids = _top_p_of_all(weights, sampling.top_p)
-    if not len(weights):  # no numbers are not at least anything
+    if not len(weights):  # NaN passes no filter
         return torch.zeros(1, dtype=torch.long), torch.zeros(1)
     if sampling.typical_p < 1:
         weights = _typical(weights[None], torch.tensor([[sampling.typical_p]], device=weights.device))[0]
@@ -231,14 +242,14 @@ def _of_all(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
 
 
 def _top_p(weights: Tensor, total: Tensor, top_p: Tensor) -> Tensor:
-    """Rows of descending weights with zero after the fewest that make up at least `top_p` of `total`."""
+    """Rows of descending weights, zeroed after the smallest prefix with at least `top_p` of `total`."""
     kept = weights.cumsum(-1) - weights < top_p * total
     kept[:, 0] = True
     return weights * (kept | (top_p >= 1))
 
 
 def _top_p_of_all(weights: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Top-p over a whole vocabulary: looks at ever more of the likeliest until they are enough."""
+    """Top-p over a whole vocabulary: takes ever more of the likeliest tokens until they have enough mass."""
     total = weights.sum()
     count = min(_FIRST_GUESS, len(weights))
     while True:
@@ -247,22 +258,26 @@ def _top_p_of_all(weights: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
             break
         count = min(8 * count, len(weights))
     likeliest = _top_p(likeliest[None], total, torch.tensor([[top_p]], device=weights.device))[0]
-    kept = likeliest != 0  # what is no number stays, to be found
+    kept = likeliest != 0  # NaN stays, to be reported
     return likeliest[kept], ids[kept]
 
 
 def _typical(weights: Tensor, typical_p: Tensor) -> Tensor:
-    """Rows of weights with zero for all but the most typical tokens that make up at least `typical_p`, (rows, 1)."""
-    chances = weights / weights.sum(-1, keepdim=True)
-    entropy = -torch.special.xlogy(chances, chances).sum(-1, keepdim=True)
-    distance = (-chances.log() - entropy).abs()
+    """Rows of weights, zeroed except for the most typical tokens with at least `typical_p`, (rows, 1), of the mass."""
+    probabilities = weights / weights.sum(-1, keepdim=True)
+    entropy = -torch.special.xlogy(probabilities, probabilities).sum(-1, keepdim=True)
+    distance = (-probabilities.log() - entropy).abs()
     count = min(_FIRST_GUESS, weights.shape[1])
     while True:
         nearest, order = distance.topk(count, largest=False)
-        mass = chances.gather(1, order).cumsum(-1)
+        mass = probabilities.gather(1, order).cumsum(-1)
         if count == weights.shape[1] or bool((mass[:, -1:] >= typical_p).all()):
             break
         count = min(8 * count, weights.shape[1])
     last = (mass < typical_p).sum(-1, keepdim=True).clamp(max=count - 1)
     kept: Tensor = (distance <= nearest.gather(1, last)) | (typical_p >= 1)
     return weights * kept
+
+
+def _not_finite() -> str:
+    return tr("the model's output is not finite; the adapter or the base model may be damaged")

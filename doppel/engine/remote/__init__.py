@@ -1,1 +1,1 @@
-"""An engine on a server that speaks OpenAI's completions protocol."""
+"""An engine on a server with OpenAI's completions API."""

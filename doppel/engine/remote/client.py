@@ -1,7 +1,7 @@
-"""A server spoken to over HTTP: asked again when it fails for a moment, left alone when it fails for longer.
+"""An HTTP client for a completions server: retries after short failures, and stops sending after repeated ones.
 
-Knows requests, streams of events and failures; knows neither tokens nor sampling. Connections are not kept open
-between requests, so that nothing is left behind in an event loop that ends; next to a generation one costs little.
+Connections are not kept open between requests, so that nothing is left in an event loop that ends; opening one
+takes little time compared with a generation.
 """
 
 import asyncio
@@ -19,72 +19,76 @@ from doppel.i18n import tr
 from doppel.system.backoff import Backoff
 
 ATTEMPTS = 4
-FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0
-BREAK_AFTER, BREAK_SECONDS = 5, 30.0
-_CONNECT_SECONDS, _SILENCE_SECONDS = 5.0, 300.0
-_MOMENTARY = frozenset({408, 425, 429, 500, 502, 503, 504})
-_ALIVE = frozenset({408, 425, 429})  # the server is well and says when it is too much
-_LONGEST_REASON = 200
+FIRST_WAIT, MAX_WAIT = 0.5, 8.0
+MAX_FAILURES, BREAK_SECONDS = 5, 30.0
+_CONNECT_SECONDS, _READ_SECONDS = 5.0, 300.0
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_OVERLOADED = frozenset({408, 425, 429})  # the server works, and asks to slow down
+_MAX_REASON = 200
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class ServerError(EngineError):
-    """The server did not do what it was asked. `status` is 0 where there was no answer at all."""
+    """A request to the server failed. `status` is 0 where there was no response."""
 
-    def __init__(self, text: str, status: int = 0, wait: float | None = None) -> None:
+    def __init__(self, text: str, status: int = 0, retry_after: float | None = None) -> None:
         super().__init__(text)
         self.status = status
-        self.wait = wait
-        """Seconds to wait before the next attempt, as the server wishes."""
+        self.retry_after = retry_after
+        """Seconds to wait before the next attempt, if the server says so."""
 
 
-class Breaker:
-    """Refuses requests for a while after so many failures in a row; then lets one through to see.
+class CircuitBreaker:
+    """Refuses requests for a while after several failures in a row, then lets a single one through as a test.
 
     Args:
         clock: seconds, monotonic.
+        max_failures: failures in a row after which it opens.
+        seconds: how long it stays open.
     """
 
-    def __init__(self, clock: Callable[[], float], after: int = BREAK_AFTER, seconds: float = BREAK_SECONDS) -> None:
+    def __init__(
+        self, clock: Callable[[], float], max_failures: int = MAX_FAILURES, seconds: float = BREAK_SECONDS
+    ) -> None:
         self._clock = clock
-        self._after = after
+        self._max_failures = max_failures
         self._seconds = seconds
         self._failures = 0
         self._until = 0.0
 
     @property
     def seconds_left(self) -> float:
-        """Until the next request is let through; 0 when it would be now."""
-        return max(0.0, self._until - self._clock()) if self._failures >= self._after else 0.0
+        """Until the next request is allowed; 0 when it is allowed now."""
+        return max(0.0, self._until - self._clock()) if self._failures >= self._max_failures else 0.0
 
-    def admit(self) -> bool:
-        """Whether a request may go out. The one that is let through to see holds off the others."""
-        if self._failures < self._after:
+    def allow(self) -> bool:
+        """Whether a request may be sent. While the test request runs, others are refused."""
+        if self._failures < self._max_failures:
             return True
         if self.seconds_left:
             return False
         self._until = self._clock() + self._seconds
         return True
 
-    def succeeded(self) -> None:
-        """The server answered."""
+    def record_success(self) -> None:
+        """The server responded."""
         self._failures = 0
 
-    def failed(self) -> None:
-        """It did not, or only to say that it is broken."""
+    def record_failure(self) -> None:
+        """The server did not respond, or with an error of its own."""
         self._failures += 1
         self._until = self._clock() + self._seconds
 
 
-class Server:
-    """One server.
+class ServerClient:
+    """The connection to one server.
 
     Args:
-        url: what paths are put after, like `http://127.0.0.1:8000`.
-        key: sent as the bearer, and never shown.
+        url: base URL without `/v1`, like `http://127.0.0.1:8000`.
+        key: sent as the bearer token, and never shown.
         clock, sleep, random: for the waits between attempts.
-        transport: in place of the network.
+        transport: replaces the network.
     """
 
     def __init__(
@@ -101,42 +105,43 @@ class Server:
         self._key = key
         self._sleep = sleep
         self._random = random or Random()
-        self.breaker = Breaker(clock)
+        self.breaker = CircuitBreaker(clock)
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS),
+            timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
             limits=httpx.Limits(max_keepalive_connections=0),
             transport=transport,
         )
 
-    async def ask(
-        self, method: str, path: str, body: dict[str, Any] | None = None, *, final: frozenset[int] = frozenset()
+    async def request(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, no_retry: frozenset[int] = frozenset()
     ) -> Any:
-        """The JSON that the server answers; None for an answer that is not JSON.
+        """The JSON of the response; None for a response that is not JSON.
 
         Args:
-            final: statuses after which it is not asked again.
+            no_retry: statuses after which the request is not sent again.
 
         Raises:
-            ServerError: it refuses, or does not answer after several attempts. EngineError: it is left alone now.
+            ServerError: the server refuses, or does not respond after several attempts. EngineError: the circuit
+                breaker is open.
         """
-        async with aclosing(self._events(method, path, body, streamed=False, final=final)) as events:
+        async with aclosing(self._events(method, path, body, streamed=False, no_retry=no_retry)) as events:
             return await anext(events)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """The events of a streamed answer. Closing the generator closes the connection, which cancels the work.
+        """The events of a streamed response. Closing the generator closes the connection, which cancels the work.
 
-        Attempts are repeated until the first event; what breaks off later is an error.
+        Retried until the first event; a later failure is an error.
 
         Raises:
-            ServerError: as `ask`, or the stream breaks off. EngineError: the server is left alone now.
+            ServerError: as `request`, or the stream breaks off. EngineError: the circuit breaker is open.
         """
         async with aclosing(self._events("POST", path, body, streamed=True)) as events:
             async for event in events:
                 yield event
 
     async def close(self) -> None:
-        """Closes what is open."""
+        """Closes the connection."""
         await self._client.aclose()
 
     async def _events(
@@ -146,17 +151,17 @@ class Server:
         body: dict[str, Any] | None,
         *,
         streamed: bool,
-        final: frozenset[int] = frozenset(),
+        no_retry: frozenset[int] = frozenset(),
     ) -> AsyncGenerator[Any]:
-        """What one request brings, after as many attempts as it takes."""
-        backoff = Backoff(self._random, first=FIRST_WAIT, longest=LONGEST_WAIT)
+        """The events of one request, with retries."""
+        backoff = Backoff(self._random, first=FIRST_WAIT, longest=MAX_WAIT)
         for attempt in range(ATTEMPTS):
-            if not self.breaker.admit():
+            if not self.breaker.allow():
                 raise EngineError(
                     tr(
                         "{url} failed {count} times in a row; next attempt in {seconds} s",
                         url=self.url,
-                        count=BREAK_AFTER,
+                        count=MAX_FAILURES,
                         seconds=round(self.breaker.seconds_left) or 1,
                     )
                 )
@@ -168,40 +173,41 @@ class Server:
                         yield event
                 return
             except ServerError as error:
-                if begun or error.status not in (_MOMENTARY | {0}) - final or attempt == ATTEMPTS - 1:
+                if begun or error.status not in (_RETRIED | {0}) - no_retry or attempt == ATTEMPTS - 1:
                     raise
-                usual = backoff.next()
-                wait = usual if error.wait is None else error.wait
-            await self._sleep(wait)
+                seconds = backoff.next()
+                if error.retry_after is not None:
+                    seconds = error.retry_after
+            await self._sleep(seconds)
 
     async def _attempt(
         self, method: str, path: str, body: dict[str, Any] | None, *, streamed: bool
     ) -> AsyncGenerator[Any]:
-        has_answered = False
+        has_responded = False
         try:
             async with self._client.stream(method, self.url + path, json=body) as response:
-                has_answered = True
+                has_responded = True
                 if response.is_error:
                     await response.aread()
-                    raise self._refusal(response)
+                    raise self._error_of(response)
                 if streamed:
-                    async with aclosing(self._parsed(response)) as events:
+                    async with aclosing(self._parse_events(response)) as events:
                         async for event in events:
                             yield event
                 else:
                     await response.aread()
-                    self.breaker.succeeded()
+                    self.breaker.record_success()
                     yield _json(response.text)
         except httpx.HTTPError as error:
-            self.breaker.failed()
+            self.breaker.record_failure()
             reason = self._presentable(str(error) or type(error).__name__)
-            if has_answered:
-                text = tr("{url} broke off in the middle of an answer: {reason}", url=self.url, reason=reason)
+            if has_responded:
+                text = tr("{url} stopped in the middle of a response: {reason}", url=self.url, reason=reason)
             else:
-                text = tr("{url} does not answer: {reason}", url=self.url, reason=reason)
+                text = tr("{url} does not respond: {reason}", url=self.url, reason=reason)
             raise ServerError(text) from None
 
-    async def _parsed(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
+    async def _parse_events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
         """The `data:` lines of a stream, up to the one that ends it."""
         async for line in response.aiter_lines():
             name, _, text = line.partition(":")
@@ -211,30 +217,30 @@ class Server:
                 continue
             event = _json(text)
             if not isinstance(event, dict) or name == "error" or event.get("error"):
-                self.breaker.failed()
+                self.breaker.record_failure()
                 raise ServerError(
                     tr("{url} failed: {reason}", url=self.url, reason=self._presentable(_reason(event) or text))
                 )
-            self.breaker.succeeded()
+            self.breaker.record_success()
             yield event
-        self.breaker.failed()
-        raise ServerError(tr("{url} broke off in the middle of an answer", url=self.url))
+        self.breaker.record_failure()
+        raise ServerError(tr("{url} stopped in the middle of a response", url=self.url))
 
-    def _refusal(self, response: httpx.Response) -> ServerError:
+    def _error_of(self, response: httpx.Response) -> ServerError:
         status = response.status_code
-        if status in _MOMENTARY - _ALIVE:
-            self.breaker.failed()
+        if status in _RETRIED - _OVERLOADED:
+            self.breaker.record_failure()
         else:
-            self.breaker.succeeded()
+            self.breaker.record_success()
         reason = self._presentable(_reason(_json(response.text)) or response.reason_phrase)
         if status in (401, 403):
-            reason = tr("{reason}; is the key in DOPPEL_ENGINE_KEY right?", reason=reason)
-        text = tr("{url} answers {status}: {reason}", url=self.url, status=status, reason=reason)
-        return ServerError(text, status, _wished_wait(response))
+            reason = tr("{reason}; check the key in DOPPEL_ENGINE_KEY", reason=reason)
+        text = tr("{url} responded with {status}: {reason}", url=self.url, status=status, reason=reason)
+        return ServerError(text, status, _retry_after(response))
 
     def _presentable(self, reason: str) -> str:
-        """One line, not too long, without the key."""
-        line = next(iter(reason.strip().splitlines()), "")[:_LONGEST_REASON]
+        """The first line, shortened, without the key."""
+        line = next(iter(reason.strip().splitlines()), "")[:_MAX_REASON]
         return line.replace(self._key, "…") if self._key else line
 
 
@@ -246,14 +252,14 @@ def _json(text: str) -> Any:
 
 
 def _reason(content: Any) -> str:
-    """What an error's JSON says: OpenAI's `error.message`, or what others make of it."""
+    """The message of an error's JSON: OpenAI's `error.message`, or a variant of it."""
     for name in ("error", "message", "detail"):
         if isinstance(content, dict) and content.get(name):
             content = content[name]
     return content if isinstance(content, str) else ""
 
 
-def _wished_wait(response: httpx.Response) -> float | None:
+def _retry_after(response: httpx.Response) -> float | None:
     try:
         return min(max(float(response.headers["Retry-After"]), 0.0), BREAK_SECONDS)
     except (KeyError, ValueError):

@@ -1,12 +1,13 @@
-"""Finds out what a server is and can do before anything is asked of it. Knows no adapter and no request."""
+"""Finds out which server it is and what it supports, before the first request."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from doppel.engine import EngineError
-from doppel.engine.remote.client import Server, ServerError
+from doppel.engine.remote.client import ServerClient, ServerError
 from doppel.engine.remote.sampling import Dialect
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -17,88 +18,97 @@ if TYPE_CHECKING:
 _SAMPLE = "Hello, world. 你好！"
 
 
-class Abilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server is and can do, as it says itself.
+class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server reports about itself.
 
     Attributes:
         model: its name for the base model.
         dialect: whose names it uses for settings.
-        takes_ids: whether a prompt may be token ids; else it is sent as text.
-        context_length: most tokens of prompt and reply together, where it says so.
-        spells: whether the text it sends is that of the tokens; else only their ids mean something.
+        accepts_token_ids: whether a prompt may be token ids; else it is sent as text.
+        context_length: maximum tokens of prompt and reply together, if it says so.
+        sends_text: whether the text it sends is that of the tokens; else only their ids are meaningful.
     """
 
     model: str
     dialect: Dialect
-    takes_ids: bool
+    accepts_token_ids: bool
     context_length: int | None = None
-    spells: bool = True
+    sends_text: bool = True
 
 
-async def look(server: Server, model: str | None, tokenizer: "PreTrainedTokenizerBase") -> Abilities:
-    """`discover`, and the connection is closed."""
+async def discover_and_close(
+    client: ServerClient, model: str | None, tokenizer: "PreTrainedTokenizerBase"
+) -> ServerCapabilities:
+    """`discover`, then closes the connection."""
     try:
-        return await discover(server, model, tokenizer)
+        return await discover(client, model, tokenizer)
     finally:
-        await server.close()
+        await client.close()
 
 
-async def discover(server: Server, model: str | None, tokenizer: "PreTrainedTokenizerBase") -> Abilities:
-    """Asks the server what it is.
+async def discover(client: ServerClient, model: str | None, tokenizer: "PreTrainedTokenizerBase") -> ServerCapabilities:
+    """Asks the server for its models, and tests what it supports.
 
     Args:
-        model: its name for the base model; None takes the first that it lists.
-        tokenizer: of the base; the server's must be the same if token ids are to be sent.
+        client: the server.
+        model: its name for the base model; None: the first model that it lists.
+        tokenizer: of the base; the server's must be the same.
 
     Raises:
-        UserError: it has no such model, or one with another tokenizer. EngineError: no answer.
+        UserError: it has no such model, or one with another tokenizer. EngineError: no response.
     """
-    listed = await server.ask("GET", "/v1/models")
+    listed = await client.request("GET", "/v1/models")
     entries = listed.get("data") if isinstance(listed, dict) else None
-    models = [one for one in entries or () if isinstance(one, dict) and isinstance(one.get("id"), str)]
-    entry = next((one for one in models if model in (None, one["id"])), None)
+    models = [entry for entry in entries or () if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    entry = next((entry for entry in models if model in (None, entry["id"])), None)
     if entry is None:
-        raise UserError(
-            tr(
-                "engine.remote_model: {url} has {known}, not {name}",
-                url=server.url,
-                known=", ".join(one["id"] for one in models) or tr("no models"),
-                name=model or tr("a model"),
-            )
-        )
+        raise UserError(missing_model(client.url, [entry["id"] for entry in models], model))
     owner = entry.get("owned_by")
     dialect: Dialect = owner if owner in ("vllm", "sglang", "llamacpp") else "openai"
-    await _compare_tokenizers(server, entry["id"], tokenizer)
-    takes_ids = dialect != "openai" or await _takes_ids(server, entry["id"], tokenizer)
+    await _compare_tokenizers(client, entry["id"], tokenizer)
+    accepts_token_ids = dialect != "openai" or await _accepts_token_ids(client, entry["id"], tokenizer)
     meta = entry.get("meta")
     lengths = (entry.get("max_model_len"), meta.get("n_ctx") if isinstance(meta, dict) else None)
-    length = next((one for one in lengths if isinstance(one, int) and one > 0), None)
-    return Abilities(model=entry["id"], dialect=dialect, takes_ids=takes_ids, context_length=length)
+    length = next((value for value in lengths if isinstance(value, int) and value > 0), None)
+    return ServerCapabilities(
+        model=entry["id"], dialect=dialect, accepts_token_ids=accepts_token_ids, context_length=length
+    )
 
 
-async def _compare_tokenizers(server: Server, model: str, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Raises UserError when the server can show its tokenizer and it is another one."""
+def missing_model(url: str, models: Sequence[str], model: str | None) -> str:
+    """The message for a server that does not serve the configured model."""
+    if not models:
+        return tr("engine.url: {url} serves no models", url=url)
+    available = ", ".join(models)
+    return tr(
+        "engine.remote_model: {url} has no model {name}; available: {models}", url=url, name=model, models=available
+    )
+
+
+async def _compare_tokenizers(client: ServerClient, model: str, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raises UserError when the server's tokenizer is another one. Servers that cannot tokenize are not compared."""
     body = {"model": model, "prompt": _SAMPLE, "content": _SAMPLE, "add_special_tokens": False, "add_special": False}
-    theirs = None
+    response = None
     with suppress(EngineError):
-        theirs = await server.ask("POST", "/tokenize", body)
-    ids = theirs.get("tokens") if isinstance(theirs, dict) else None
-    ours = tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
-    if isinstance(ids, list) and ids and ids != ours:
+        response = await client.request("POST", "/tokenize", body)
+    ids = response.get("tokens") if isinstance(response, dict) else None
+    expected = tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
+    if isinstance(ids, list) and ids and ids != expected:
         raise UserError(
             tr(
-                "engine.url: the model {name} on {url} is not model.base: its tokenizer differs",
+                "engine.url: model {name} on {url} is not model.base: its tokenizer differs",
                 name=model,
-                url=server.url,
+                url=client.url,
             )
         )
 
 
-async def _takes_ids(server: Server, model: str, tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Whether an unknown server takes token ids as a prompt: it must take them, and count them right."""
+async def _accepts_token_ids(client: ServerClient, model: str, tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether an unknown server accepts token ids as a prompt, and counts them correctly."""
     ids = tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
     try:
-        answer = await server.ask("POST", "/v1/completions", {"model": model, "prompt": ids, "max_tokens": 1})
-        return bool(answer["usage"]["prompt_tokens"] in (len(ids), len(ids) + 1) and answer["choices"])
+        body = {"model": model, "prompt": ids, "max_tokens": 1}
+        response = await client.request("POST", "/v1/completions", body)
+        return bool(response["usage"]["prompt_tokens"] in (len(ids), len(ids) + 1) and response["choices"])
     except (ServerError, LookupError, TypeError):
         return False

@@ -1,7 +1,7 @@
-"""Prompts and replies as text, for servers that take or give no token ids.
+"""Prompts and replies as text, for servers without token ids.
 
-A prompt's own marks are spelled out, for the server to read as the tokens they are; what people wrote is spelled
-such that it reads as none of them. Knows no server.
+The prompt's reserved tokens are spelled out, and the server tokenizes them back; in what people wrote, every such
+spelling is broken.
 """
 
 from collections.abc import Sequence
@@ -11,34 +11,34 @@ from doppel.transcript.safe_tokens import SafeTokenizer
 
 
 def prompt_text(tokenizer: SafeTokenizer, ids: Sequence[int]) -> str:
-    """The text of a prompt. A spelling of a reserved token that somebody wrote is broken by a blank.
+    """The text of a prompt. Where somebody wrote the spelling of a reserved token, a blank breaks it.
 
     Args:
-        ids: as a transcript gives them; the token that begins every text is left out, as the server adds it.
+        ids: a prompt from a transcript. A BOS token is left out, as the server adds its own.
     """
     if ids and ids[0] == tokenizer.tokenizer.bos_token_id:
         ids = ids[1:]
-    # Blanks and line breaks are marks of ours where they are reserved at all: nobody else's text spells those.
+    # Reserved blanks and line breaks only come from the transcript itself.
     spellings = sorted(
-        (text for one in tokenizer.reserved.values() if len(text := one.strip()) > 1), key=len, reverse=True
+        (text for spelling in tokenizer.reserved.values() if len(text := spelling.strip()) > 1), key=len, reverse=True
     )
     parts = []
     for is_reserved, run in groupby(ids, key=tokenizer.reserved.__contains__):
         text = tokenizer.decode(run)
-        parts.append(text if is_reserved else _harmless(text, spellings))
+        parts.append(text if is_reserved else _break_spellings(text, spellings))
     return "".join(parts)
 
 
 def reply_ids(tokenizer: SafeTokenizer, text: str) -> list[int]:
-    """A part of a reply as token ids of our tokenizer, without the markup tokens that the server spelled out."""
+    """Part of a reply as ids of our tokenizer, without spelled-out markup tokens."""
     text = tokenizer.strip_markup(text)
     return tokenizer.encode_text([text], "\n")[0] if text else []
 
 
-def _harmless(text: str, spellings: Sequence[str]) -> str:
-    """The text with every spelling of a reserved token broken."""
+def _break_spellings(text: str, spellings: Sequence[str]) -> str:
+    """The text with a blank inside every spelling of a reserved token."""
     changed = True
-    while changed:  # breaking one may leave another
+    while changed:  # breaking one may create another
         changed = False
         for spelling in spellings:
             if spelling in text:

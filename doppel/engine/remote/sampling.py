@@ -1,7 +1,7 @@
-"""How servers call the settings of `Sampling`, and which they do not have.
+"""How servers name the settings of `Sampling`, and which ones they do not support.
 
-A setting is sent only where it means the same there as it does here; where one is wanted that a server lacks, the
-user is told, as a reply under other settings would not be the persona's. Knows no connection.
+A setting is sent only where it means the same on the server. An unsupported one is an error, as a reply under
+other settings would not be the persona's.
 """
 
 from collections.abc import Sequence
@@ -16,41 +16,41 @@ from doppel.i18n import tr
 from doppel.transcript.safe_tokens import SafeTokenizer
 
 Dialect = Literal["vllm", "sglang", "llamacpp", "openai"]
-"""Whose names a server uses; `openai` is any other: only what OpenAI's own protocol has."""
+"""Whose setting names a server uses; `openai`: any other server, with only the settings of OpenAI's own API."""
 
 _NEUTRAL = Sampling(top_k=0, top_p=1.0, min_p=0.0)
-_NOT_FILTERS = frozenset(
+_ALWAYS_SUPPORTED = frozenset(
     {"temperature", "max_tokens", "seed", "dry_base", "dry_allowed_length", "breakers"}
-)  # always possible, or nothing by themselves
-_ALL = 2**16  # tokens, more than a prompt and a reply have: llama.cpp takes no word for all of them
-_FORBID = -100.0  # the lowest bias that OpenAI's protocol has
+)  # or without effect on their own
+_WHOLE_CONTEXT = 2**16  # tokens, more than prompt and reply have: llama.cpp has no value for "all"
+_MIN_BIAS = -100.0  # the lowest bias that OpenAI's API accepts
 
 _EVERYWHERE = frozenset({"top_p", "presence_penalty", "frequency_penalty", "logit_bias"})
-_HAS: dict[Dialect, frozenset[str]] = {
+_SUPPORTED: dict[Dialect, frozenset[str]] = {
     "vllm": _EVERYWHERE | {"top_k", "min_p", "repetition_penalty", "bad_words"},
     # Its repetition penalty leaves out the prompt.
     "sglang": _EVERYWHERE | {"top_k", "min_p"},
     # Its presence and frequency penalties count the prompt too.
     "llamacpp": frozenset({"top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "dry_multiplier"})
     | {"logit_bias", "bad_words"},
-    "openai": frozenset({"top_p", "presence_penalty", "frequency_penalty"}),  # biases need its tokens, not ours
+    "openai": frozenset({"top_p", "presence_penalty", "frequency_penalty"}),  # biases need the server's own token ids
 }
 _NAMES = {"vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp", "openai": "OpenAI API"}
 
 
 def refusal(dialect: Dialect, sampling: Sampling) -> str | None:
-    """One line about the settings that the server lacks; None when it has all that are wanted."""
-    wanted = [
+    """One line that names the settings which the server does not support; None when it supports all."""
+    used = [
         name
         for name in Sampling.__struct_fields__
-        if name not in _NOT_FILTERS and getattr(sampling, name) != getattr(_NEUTRAL, name)
+        if name not in _ALWAYS_SUPPORTED and getattr(sampling, name) != getattr(_NEUTRAL, name)
     ]
-    missing = [name for name in wanted if name not in _HAS[dialect]]
+    missing = [name for name in used if name not in _SUPPORTED[dialect]]
     if dialect == "llamacpp" and any(len(ids) != 1 for ids in sampling.bad_words):
         missing.append("bad_words")
     if not missing:
         return None
-    off = ", ".join(f"{name}: {_written(getattr(_NEUTRAL, name))}" for name in missing)
+    off = ", ".join(f"{name}: {_as_yaml(getattr(_NEUTRAL, name))}" for name in missing)
     return tr(
         "{engine} does not support {settings}; set `reply: {{{off}}}` in config.yaml or choose another engine.backend",
         engine=_NAMES[dialect],
@@ -69,12 +69,13 @@ def check_reply(dialect: Dialect, reply: ReplySettings) -> None:
 def parameters(
     dialect: Dialect, sampling: Sampling, tokenizer: SafeTokenizer, forbidden: Sequence[int] = ()
 ) -> dict[str, Any]:
-    """The settings as the fields of a request. Those that are off are sent too: servers have defaults of their own.
+    """The settings as fields of a request. Those that are off are sent too, as servers have their own defaults.
 
     Args:
-        sampling: one that `refusal` has nothing against.
-        tokenizer: the tokenizer, for words that are sent as text.
-        forbidden: token ids that must never be sampled. Left out for servers whose tokens may be others than ours.
+        dialect: whose names to use.
+        sampling: without settings that the server does not support (`refusal`).
+        tokenizer: for words that are sent as text.
+        forbidden: token ids that must never be sampled; not sent to servers whose token ids may differ from ours.
     """
     fields: dict[str, Any] = {
         "temperature": sampling.temperature,
@@ -101,12 +102,12 @@ def _llamacpp(sampling: Sampling, tokenizer: SafeTokenizer, forbidden: Sequence[
     biases: list[list[Any]] = [[token, bias] for token, bias in sampling.logit_bias]
     biases += [[token, False] for token in (*(ids[0] for ids in sampling.bad_words), *forbidden)]  # false: never
     fields: dict[str, Any] = {
-        "samplers": ["penalties", "dry", "temperature", "top_k", "top_p", "min_p", "typ_p"],  # our order, not its own
+        "samplers": ["penalties", "dry", "temperature", "top_k", "top_p", "min_p", "typ_p"],  # in our order
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
         "typical_p": sampling.typical_p,
         "repeat_penalty": sampling.repetition_penalty,
-        "repeat_last_n": _ALL if sampling.repetition_penalty != 1 else 0,
+        "repeat_last_n": _WHOLE_CONTEXT if sampling.repetition_penalty != 1 else 0,
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
         "logit_bias": biases,
@@ -119,21 +120,21 @@ def _llamacpp(sampling: Sampling, tokenizer: SafeTokenizer, forbidden: Sequence[
         fields |= {
             "dry_base": sampling.dry_base,
             "dry_allowed_length": sampling.dry_allowed_length,
-            "dry_penalty_last_n": _ALL,
+            "dry_penalty_last_n": _WHOLE_CONTEXT,
             "dry_sequence_breakers": [text for text in dict.fromkeys(ends) if text and "\ufffd" not in text] or ["\n"],
         }
     return fields
 
 
 def _biases(sampling: Sampling, forbidden: Sequence[int]) -> dict[str, float]:
-    biases = {str(token): max(_FORBID, min(-_FORBID, bias)) for token, bias in sampling.logit_bias}
-    return biases | {str(token): _FORBID for token in forbidden}
+    biases = {str(token): max(_MIN_BIAS, min(-_MIN_BIAS, bias)) for token, bias in sampling.logit_bias}
+    return biases | {str(token): _MIN_BIAS for token in forbidden}
 
 
 def _words(sampling: Sampling, tokenizer: SafeTokenizer) -> list[str]:
-    """Forbidden words as text: vLLM finds their tokens itself, at the beginning and after a blank."""
+    """Forbidden words as text: vLLM tokenizes them itself, with and without a blank before them."""
     return list(dict.fromkeys(text for ids in sampling.bad_words if (text := tokenizer.decode(ids).strip())))
 
 
-def _written(value: Any) -> str:
+def _as_yaml(value: Any) -> str:
     return "[]" if value == () else msgspec.json.encode(value).decode()

@@ -1,4 +1,4 @@
-"""No engine samples or shows a token that is markup, whatever the model wants; runs of line breaks are text."""
+"""No engine samples or shows a markup token, however likely the model finds it; runs of line breaks are text."""
 
 import importlib.util
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,13 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from doppel.engine import Engine, Request, Sampling
 from doppel.engine.local.engine import TransformersEngine
-from doppel.engine.local.sampling import Sampler, TokenMask, draw
-from doppel.engine.remote.client import Server
+from doppel.engine.local.sampling import Sampler, TokenMask, sample
+from doppel.engine.remote.client import ServerClient
 from doppel.engine.remote.discovery import discover
 from doppel.engine.remote.engine import OpenAIEngine
 from doppel.engine.remote.prompt_text import reply_ids
 from doppel.models.base import BaseIdentity, load_model, load_tokenizer
-from doppel.persona import Bubble, speak
+from doppel.persona import GeneratedBubble, speak
 from doppel.transcript import Header, Transcript, Turn, TurnDecoder
 from tests.doppel.engine.completions_server import CompletionsServer
 from tests.families import FAMILIES, save_family
@@ -48,8 +48,8 @@ def gemma_like_tokenizer() -> PreTrainedTokenizerFast:
 TRANSCRIPT = Transcript(gemma_like_tokenizer())
 
 
-def wanting(model: PreTrainedModel, ids: list[int]) -> PreTrainedModel:
-    """The model, with these tokens by far the likeliest at every place."""
+def preferring(model: PreTrainedModel, ids: list[int]) -> PreTrainedModel:
+    """The model, with these tokens by far the likeliest at every position."""
 
     def prefer(_: object, __: object, output: object) -> None:
         output.logits[..., ids] += 1000
@@ -64,7 +64,7 @@ def open_family(tmp_path: Path) -> Iterator[Callable[..., TransformersEngine]]:
 
     def open_(family: str, ids: list[int]) -> TransformersEngine:
         save_family(family, tmp_path / family, tokenizer=gemma_like_tokenizer())
-        model = wanting(load_model(tmp_path / family, torch.float32), ids)
+        model = preferring(load_model(tmp_path / family, torch.float32), ids)
         opened.append(TransformersEngine(model, load_tokenizer(tmp_path / family), BaseIdentity("tiny", "")))
         return opened[-1]
 
@@ -85,10 +85,10 @@ async def ids(engine: Engine, sampling: Sampling) -> list[int]:
 async def bubbles(engine: Engine) -> list[str]:
     turns = [Turn("Ramito", ("hello",))]
     async with aclosing(speak(engine, None, Header(), turns, SAMPLINGS["default"])) as events:
-        return [event.text async for event in events if isinstance(event, Bubble)]
+        return [event.text async for event in events if isinstance(event, GeneratedBubble)]
 
 
-def test_markup_is_told_from_text() -> None:
+def test_markup_is_distinguished_from_text() -> None:
     forbidden = {TRANSCRIPT.tokenizer.convert_ids_to_tokens(token) for token in TRANSCRIPT.forbidden_ids}
     special = {"<bos>", "<pad>", "<start_of_turn>", "<end_of_turn>"}
     assert forbidden == {*MARKUP, *special, "<unused0>", "[toxicity=0]"}
@@ -103,36 +103,38 @@ async def test_the_local_engine_samples_no_markup(family: str, open_family: Call
         sampled = await ids(engine, sampling)
         assert sampled
         assert TRANSCRIPT.forbidden_ids.isdisjoint(sampled)
+    for text in await bubbles(engine):
+        assert not any(markup in text for markup in MARKUP)
 
 
-async def test_runs_of_line_breaks_may_be_sampled(open_family: Callable[..., TransformersEngine]) -> None:
+async def test_runs_of_line_breaks_can_be_sampled(open_family: Callable[..., TransformersEngine]) -> None:
     runs = [TRANSCRIPT.tokenizer.convert_tokens_to_ids(text) for text in ("\n\n\n", *BLANKS)]
     engine = open_family("gemma3", runs)
     assert set(await ids(engine, SAMPLINGS["everything"])) <= set(runs)
 
 
-def test_a_bias_of_the_user_brings_no_markup_back() -> None:
+def test_a_logit_bias_cannot_allow_markup() -> None:
     mask = TokenMask([1, 3, 99])  # 99: of a tokenizer larger than the model's head
     sampling = Sampling(temperature=1, top_k=0, logit_bias=((1, 100.0), (3, 100.0)), seed=1)
     sampler = Sampler(sampling, [0], mask)
-    assert {sampler.draw(torch.tensor([0.0, 9.0, 0.0, 9.0])).id for _ in range(50)} == {0, 2}
+    assert {sampler.sample(torch.tensor([0.0, 9.0, 0.0, 9.0])).id for _ in range(50)} == {0, 2}
 
 
-def test_rows_of_one_batch_may_rule_out_different_tokens() -> None:
+def test_rows_of_a_batch_may_have_different_masks() -> None:
     greedy = Sampling(temperature=0)
     samplers = [Sampler(greedy, [], mask) for mask in (TokenMask([3]), TokenMask([2, 3]), None)]
-    assert [token.id for token in draw(samplers, torch.tensor([[0.0, 1.0, 2.0, 3.0]] * 3))] == [2, 1, 3]
+    assert [token.id for token in sample(samplers, torch.tensor([[0.0, 1.0, 2.0, 3.0]] * 3))] == [2, 1, 3]
 
 
-def test_what_is_ruled_out_counts_in_the_models_own_distribution() -> None:
+def test_masked_tokens_count_in_the_models_own_distribution() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0])
-    token = Sampler(Sampling(temperature=0), [], TokenMask([2])).draw(logits.clone())
+    token = Sampler(Sampling(temperature=0), [], TokenMask([2])).sample(logits.clone())
     assert token.model_logprob == pytest.approx(float(logits.log_softmax(-1)[1]))
 
 
-def test_markup_from_elsewhere_is_not_shown() -> None:
+def test_the_decoder_drops_markup() -> None:
     decoder = TurnDecoder(TRANSCRIPT)
-    text = TRANSCRIPT.safe_tokenizer.plain(["hi"])[0]
+    text = TRANSCRIPT.safe_tokenizer.encode_text(["hi"])[0]
     unused = TRANSCRIPT.tokenizer.convert_tokens_to_ids("<unused12>")
     assert [bubble for token in [unused, *text, unused] for bubble in decoder.feed(token)] == []
     assert decoder.partial == "hi"
@@ -146,14 +148,14 @@ async def remote(
     monkeypatch.setenv("NO_PROXY", "*")
     tokenizer = gemma_like_tokenizer()
     async with CompletionsServer(request.param).running() as server:
-        connection = Server(server.url, random=Random(0))
-        abilities = await discover(connection, None, tokenizer)
+        connection = ServerClient(server.url, random=Random(0))
+        capabilities = await discover(connection, None, tokenizer)
         size = tokenizer.convert_tokens_to_ids("<table>")  # the head has no logit for the last ones
         yield (
             server,
             OpenAIEngine(
                 connection,
-                abilities,
+                capabilities,
                 tokenizer,
                 BaseIdentity("tiny", ""),
                 context_length=300,
@@ -163,12 +165,12 @@ async def remote(
         await connection.close()
 
 
-async def test_a_server_is_told_and_what_it_sends_all_the_same_is_not_shown(
+async def test_servers_are_sent_biases_and_their_markup_is_dropped(
     remote: tuple[CompletionsServer, OpenAIEngine],
 ) -> None:
     server, engine = remote
     names = [TRANSCRIPT.tokenizer.convert_tokens_to_ids(text) for text in MARKUP]
-    word = TRANSCRIPT.safe_tokenizer.plain(["hi"])[0]
+    word = TRANSCRIPT.safe_tokenizer.encode_text(["hi"])[0]
     if server.owner in ("llamacpp", "openai"):
         server.reply = [MARKUP[0], "h", MARKUP[3] + "i", MARKUP[5]]
     else:
@@ -186,7 +188,7 @@ async def test_a_server_is_told_and_what_it_sends_all_the_same_is_not_shown(
     assert biases == expected[server.owner]
 
 
-def test_markup_in_a_servers_text_is_left_out() -> None:
+def test_markup_in_a_servers_text_is_removed() -> None:
     pieces = TRANSCRIPT.safe_tokenizer
     assert pieces.decode(reply_ids(pieces, "a<table>b [multimodal]<unused12>c\n\n\n\nd")) == "ab c\n\n\n\nd"
 
@@ -206,7 +208,7 @@ async def test_llama_cpp_samples_no_markup(tmp_path: Path, monkeypatch: pytest.M
         folder,
         load_tokenizer(folder),
         BaseIdentity("tiny", ""),
-        spells=False,
+        sends_text=False,
         threads=1,
         on_cpu=True,
     )

@@ -45,7 +45,7 @@ def publish(base: Path, adapters_dir: Path, *, transcript: str, template: str = 
     return adapters_dir / (adapters_dir / "current").read_text().strip()
 
 
-async def test_adapters_of_both_formats_speak_side_by_side(
+async def test_adapters_with_different_transcripts_are_served_together(
     engine: TransformersEngine, instruct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = open_transcript(load_tokenizer(instruct), FORMATS["chat"])
@@ -69,7 +69,9 @@ async def test_adapters_of_both_formats_speak_side_by_side(
     assert requests[1].stop_ids == chat.stop_ids
 
 
-async def test_an_engine_for_chat_serves_an_adapter_of_the_plain_format(instruct: Path, tmp_path: Path) -> None:
+async def test_an_engine_with_the_chat_transcript_serves_a_base_transcript_adapter(
+    instruct: Path, tmp_path: Path
+) -> None:
     engine = open_engine(instruct, transcript=FORMATS["chat"])
     try:
         name = await engine.load_adapter(publish(instruct, tmp_path, transcript="doppel-1"))
@@ -95,6 +97,6 @@ async def test_a_chat_adapter_for_a_base_without_template_is_refused(tiny_base: 
         engine.close()
 
 
-def test_an_engine_for_chat_wants_a_template(tiny_base: Path) -> None:
+def test_the_chat_transcript_requires_a_template(tiny_base: Path) -> None:
     with pytest.raises(UserError, match="this model has no chat template"):
         open_engine(tiny_base, transcript=FORMATS["chat"])

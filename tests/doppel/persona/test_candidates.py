@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from doppel.engine import EngineError, Request, Sampling, Scores, Token
+from doppel.engine import EngineError, Request, Sampling, ScoringEngine, Token
 from doppel.engine.local.engine import TransformersEngine
 from doppel.engine.local.scoring import log_probabilities
 from doppel.models.base import identify, load_model, load_tokenizer
-from doppel.persona import Bubble, speak
-from doppel.persona.candidates import best_of
-from doppel.persona.ranking import gain
+from doppel.persona import GeneratedBubble, speak
+from doppel.persona.candidates import best_reply
+from doppel.persona.ranking import log_likelihood_gain
 from doppel.transcript import ME, Header, Transcript, Turn
 from tests.conftest import PublishAdapter
 from tests.families import FAMILIES, save_family
@@ -34,8 +34,8 @@ def engine(tiny_base: Path) -> Iterator[TransformersEngine]:
 def test_answers_of_any_length_are_scored_as_if_alone(
     tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("doppel.engine.local.scoring._AT_ONCE", 3)
-    monkeypatch.setattr("doppel.engine.local.scoring._PREFILL", 4)
+    monkeypatch.setattr("doppel.engine.local.scoring._POSITIONS", 3)
+    monkeypatch.setattr("doppel.engine.local.scoring._PREFILL_TOKENS", 4)
     model = load_model(save_family(family, tmp_path / "base"), torch.float32)
     prompt, answers = [2, 20, 21, 22, 23, 24], [[30, 31, 32, 33, 34, 35, 36], [40], [], [41, 42, 43, 44]]
     found = log_probabilities(model, prompt, answers)
@@ -52,7 +52,7 @@ def test_answers_of_any_length_are_scored_as_if_alone(
 async def test_the_best_of_several_is_one_of_them(
     engine: TransformersEngine, publish_tiny_adapter: PublishAdapter, tmp_path: Path
 ) -> None:
-    assert isinstance(engine, Scores)
+    assert isinstance(engine, ScoringEngine)
     name = await engine.load_adapter(publish_tiny_adapter(tmp_path / "adapters"))
     transcript = engine.transcript_of(name)
     request = Request(
@@ -62,17 +62,17 @@ async def test_the_best_of_several_is_one_of_them(
         adapter=name,
     )
     alone = [
-        await best_of(engine, _with_seed(request, seed), 1)  # one candidate is what a seed gives
+        await best_reply(engine, _with_seed(request, seed), 1)  # one candidate is what a seed gives
         for seed in (5, 6, 7)
     ]
     assert len({tuple(one.ids) for one in alone}) == 3
-    chosen = await best_of(engine, request, 3)
+    chosen = await best_reply(engine, request, 3)
     assert chosen.ids in [one.ids for one in alone]
     base = await engine.base_log_probabilities(request.prompt, [one.ids for one in alone])
-    gains = [gain(one.adapter or [], theirs) for one, theirs in zip(alone, base, strict=True)]
+    gains = [log_likelihood_gain(one.adapter or [], theirs) for one, theirs in zip(alone, base, strict=True)]
     assert min(gains) > -20
     assert len(set(gains)) == 3
-    assert await best_of(engine, request, 3) == chosen
+    assert await best_reply(engine, request, 3) == chosen
 
 
 def _with_seed(request: Request, seed: int) -> Request:
@@ -80,13 +80,13 @@ def _with_seed(request: Request, seed: int) -> Request:
     return Request(prompt=request.prompt, sampling=sampling, stop_ids=request.stop_ids, adapter=request.adapter)
 
 
-async def test_a_closed_engine_scores_nothing(engine: TransformersEngine) -> None:
+async def test_a_closed_engine_cannot_score(engine: TransformersEngine) -> None:
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         await engine.base_log_probabilities([2], [[3]])
 
 
-async def test_scoring_that_fails_is_an_error_of_the_engine_which_lives_on(engine: TransformersEngine) -> None:
+async def test_a_scoring_error_does_not_stop_the_engine(engine: TransformersEngine) -> None:
     with pytest.raises(EngineError, match="the model failed"):
         await engine.base_log_probabilities([10**9], [[3]])
     assert len((await engine.base_log_probabilities([2], [[3, 4]]))[0]) == 2
@@ -131,10 +131,10 @@ class Judges(Says):
 async def said(engine: Says, turns: Sequence[Turn] = HEARD, **options: object) -> list[str]:
     words = speak(engine, "a", Header(), turns, Sampling(seed=1), **{"candidates": 3, **options})  # type: ignore[arg-type]
     async with aclosing(words) as events:
-        return [event.text async for event in events if isinstance(event, Bubble)]
+        return [event.text async for event in events if isinstance(event, GeneratedBubble)]
 
 
-async def test_all_are_asked_for_at_once_and_only_the_best_is_said() -> None:
+async def test_candidates_are_requested_together_and_only_the_best_is_yielded() -> None:
     engine = Judges([["one"], ["two", "more"], ["three"]])
     assert await said(engine) == ["two", "more"]
     assert [one.sampling.seed for one in engine.requests] == [1, 2, 3]
@@ -156,25 +156,25 @@ class Answers(Says):
         return [[-9.0 if is_alone and place == last else -1.0] * len(one) for place, one in enumerate(answers)]
 
 
-async def test_what_answers_is_said_and_of_its_own_accord_nothing_is_answered() -> None:
+async def test_relevance_counts_only_in_a_conversation() -> None:
     engine, unasked = (Answers([["one"], ["two"], ["three"]]) for _ in range(2))
     assert await said(engine) == ["three"]
     assert await said(unasked, turns=[]) == ["one"]
     assert (engine.asked, unasked.asked) == (2, 1)
 
 
-async def test_what_was_said_before_is_not_said_again() -> None:
+async def test_a_repetition_is_not_chosen() -> None:
     before = [Turn("Ramito", ("hi",)), Turn(ME, ("two",)), *HEARD]
     assert await said(Judges([["one"], ["two"], ["three"]]), before) != ["two"]
 
 
-async def test_an_engine_that_cannot_score_leaves_the_choice_to_novelty() -> None:
+async def test_without_scoring_novelty_decides() -> None:
     engine = Says([["two"], ["something else"], ["two"]])
-    assert not isinstance(engine, Scores)
+    assert not isinstance(engine, ScoringEngine)
     assert await said(engine, [Turn(ME, ("two",)), *HEARD]) == ["something else"]
 
 
-async def test_one_that_fails_stops_the_others() -> None:
+async def test_a_failed_candidate_cancels_the_others() -> None:
     engine = Says([["one"], ["fail"], ["three"]])
     with pytest.raises(EngineError, match="failed"):
         await said(engine)

@@ -19,7 +19,7 @@ from doppel.engine import Request, Sampling, Token
 from doppel.engine.local.engine import TransformersEngine
 from doppel.errors import UserError
 from doppel.models.base import BaseIdentity, identify, load_model, load_tokenizer
-from doppel.persona import Bubble, Partial, Persona, fit_prompt, latest, open_persona, speak
+from doppel.persona import GeneratedBubble, PartialBubble, Persona, fit_prompt, open_persona, recent_turns, speak
 from doppel.transcript import ME, Header, Transcript, Turn
 from tests.conftest import PublishAdapter
 from tests.tiny import VOCABULARY, build_transcript
@@ -38,7 +38,7 @@ def persona(vocabulary: dict[str, list[str]] | None = None, sampling: dict[str, 
     return Persona(Path("adapters/ann/0001"), manifest, Habits())
 
 
-def test_header_holds_only_what_training_saw() -> None:
+def test_the_header_has_only_values_from_the_training() -> None:
     header = persona().header(kind="dm", now=NOW, zone=ZoneInfo("Asia/Shanghai"), platform="telegram", contact="Ramito")
     assert header.render() == "[2018 Sat morning · telegram dm · en]"
     known = persona({**VOCABULARY, "contact": ["Ramito"], "language": ["en", "zh"]})
@@ -49,7 +49,7 @@ def test_header_holds_only_what_training_saw() -> None:
     assert persona({}).header(kind="dm", now=NOW, zone=ZoneInfo("UTC"), platform="telegram") == Header()
 
 
-def test_sampling_is_the_users_then_the_adapters_then_the_default() -> None:
+def test_sampling_comes_from_the_config_then_the_adapter_then_the_defaults() -> None:
     tuned = persona(sampling={"temperature": 1.1, "top_p": 0.9, "unknown": 3})
     sampling = tuned.sampling(ReplySettings(temperature=0.5, max_tokens=30))
     assert sampling == Sampling(temperature=0.5, top_p=0.9, max_tokens=30)
@@ -58,7 +58,7 @@ def test_sampling_is_the_users_then_the_adapters_then_the_default() -> None:
         persona(sampling={"temperature": 99}).sampling(ReplySettings())
 
 
-def test_words_of_the_configuration_become_tokens() -> None:
+def test_configured_words_become_tokens() -> None:
     one = transcript()
     reply = ReplySettings(logit_bias=[{"word": "the", "bias": -2}], bad_words=["the", "haha"], dry_multiplier=0.8)
     assert persona().sampling(reply).bad_words == ()
@@ -75,17 +75,17 @@ def test_words_of_the_configuration_become_tokens() -> None:
 def test_open_persona(publish_tiny_adapter: PublishAdapter, tmp_path: Path) -> None:
     config = parse_config({"persona": {"name": "ann"}}, tmp_path / "config.yaml")
     with pytest.raises(UserError, match="no adapter yet"):
-        open_persona(config)
+        open_persona(config.adapters_dir)
     habits = Habits(bubbles_per_turn=3)
     folder = publish_tiny_adapter(config.adapters_dir, persona="ann", habits=habits)
-    opened = open_persona(config)
+    opened = open_persona(config.adapters_dir)
     assert (opened.folder, opened.manifest.version, opened.habits) == (folder, "0001", habits)
 
 
 @given(st.integers(1, 60), st.integers(1, 200))
-def test_a_long_conversation_loses_its_beginning_by_the_quarter(limit: int, count: int) -> None:
+def test_old_turns_are_dropped_a_quarter_at_a_time(limit: int, count: int) -> None:
     turns = [Turn("Ramito", (str(number),)) for number in range(count)]
-    kept = latest(turns, limit)
+    kept = recent_turns(turns, limit)
     assert kept == turns[len(turns) - len(kept) :]
     assert min(count, limit - max(0, limit // 4 - 1)) <= len(kept) <= min(count, limit)
     assert (count - len(kept)) % max(1, limit // 4) == 0
@@ -106,7 +106,7 @@ turns_strategy = st.lists(
 
 
 @given(turns_strategy, st.integers(30, 400))
-def test_a_prompt_fits_and_keeps_the_latest_whole_turns(turns: list[Turn], room: int) -> None:
+def test_a_prompt_fits_and_keeps_the_last_whole_turns(turns: list[Turn], room: int) -> None:
     turns = [turn for turn in turns if all(_is_text(bubble) for bubble in turn.bubbles)]
     header = Header(year="2018", kind="dm")
     ids = fit_prompt(transcript(), header, turns, room)
@@ -127,7 +127,7 @@ def _is_text(bubble: str) -> bool:
     return True
 
 
-def test_a_last_turn_too_long_keeps_its_end() -> None:
+def test_a_too_long_last_turn_keeps_its_end() -> None:
     turn = Turn("Ramito", ("first", "word " * 200 + "what do you say?"))
     _, (kept,) = transcript().decode([*fit_prompt(transcript(), Header(), [turn], 60)[:-2]])
     assert kept.speaker == "Ramito"
@@ -167,11 +167,11 @@ def said(*bubbles: str, rest: str = "") -> list[int]:
     return whole.ids[whole.opening + len(me) :] + transcript().tokenizer(rest)["input_ids"]
 
 
-async def test_events_grow_into_bubbles() -> None:
+async def test_partial_events_grow_into_bubbles() -> None:
     engine = Spoken(said("hi é", "two\nlines", rest="Ramito: never"))
     events = [event async for event in speak(engine, "a", Header(), [], Sampling())]
-    assert [event.text for event in events if isinstance(event, Bubble)] == ["hi é", "two\nlines"]
-    partials = [event.text for event in events if isinstance(event, Partial)]
+    assert [event.text for event in events if isinstance(event, GeneratedBubble)] == ["hi é", "two\nlines"]
+    partials = [event.text for event in events if isinstance(event, PartialBubble)]
     assert partials[:2] == ["h", "hi"]
     assert all("\ufffd" not in text for text in partials)
     assert engine.closed
@@ -182,17 +182,17 @@ async def test_events_grow_into_bubbles() -> None:
 async def test_max_bubbles_ends_the_turn() -> None:
     engine = Spoken(said("one", "two", "three"))
     events = [event async for event in speak(engine, None, Header(), [], Sampling(), max_bubbles=2)]
-    assert [event.text for event in events if isinstance(event, Bubble)] == ["one", "two"]
+    assert [event.text for event in events if isinstance(event, GeneratedBubble)] == ["one", "two"]
     assert engine.closed
 
 
-async def test_a_turn_cut_short_is_still_said() -> None:
+async def test_an_unfinished_bubble_is_yielded() -> None:
     engine = Spoken(said("one", "unfinished")[:-4])
     events = [event async for event in speak(engine, None, Header(), [], Sampling())]
-    assert [event.text for event in events if isinstance(event, Bubble)] == ["one", "unfinis"]
+    assert [event.text for event in events if isinstance(event, GeneratedBubble)] == ["one", "unfinis"]
 
 
-async def test_closing_the_events_closes_the_engine() -> None:
+async def test_closing_the_events_stops_the_engine() -> None:
     engine = Spoken(said("a long one"))
     async with aclosing(speak(engine, None, Header(), [], Sampling())) as events:
         await anext(events)
@@ -218,12 +218,12 @@ def engine(tiny_base: Path) -> Iterator[TransformersEngine]:
     engine.close()
 
 
-async def test_a_real_engine_speaks(
+async def test_with_the_local_engine(
     engine: TransformersEngine, publish_tiny_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
     name = await engine.load_adapter(publish_tiny_adapter(tmp_path))
     sampling = Sampling(seed=2, max_tokens=60)
     for turns in ([], [Turn("Ramito", ("hello",))]):
         events = [event async for event in speak(engine, name, Header(year="2018"), turns, sampling)]
-        assert any(isinstance(event, Bubble) for event in events)
+        assert any(isinstance(event, GeneratedBubble) for event in events)
         assert events[-1].tokens <= 60

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from doppel.config import Config
-from doppel.engine import Health, Load, Request, Token
+from doppel.engine import EngineStats, Health, Request, Token
 from doppel.models.base import identify, load_tokenizer, prepare_base
 from doppel.transcript import FORMATS, ME, Header, Transcript, Turn, open_transcript
 
@@ -20,9 +20,9 @@ class ParrotEngine:
         self._adapters: list[str] = []
 
     @classmethod
-    def open(cls, config: Config, report: Callable[[str], None]) -> "ParrotEngine":
-        """Called with the configuration; `report` takes a line for the user before something slow."""
-        return cls(prepare_base(config.model, report), config)
+    def open(cls, config: Config, on_progress: Callable[[str], None]) -> "ParrotEngine":
+        """Called with the configuration; `on_progress` takes one line for the user before each slow step."""
+        return cls(prepare_base(config.model, on_progress), config)
 
     def transcript_of(self, adapter: str | None) -> Transcript:
         return self._transcript
@@ -43,8 +43,8 @@ class ParrotEngine:
     def health(self) -> Health:
         return Health(ready=True, adapters=tuple(self._adapters))
 
-    def load(self) -> Load:
-        return Load(active=0, max_active=1, waiting=0)
+    def stats(self) -> EngineStats:
+        return EngineStats(active=0, max_active=1, waiting=0)
 
     def close(self) -> None:
         """There is no thread to stop."""

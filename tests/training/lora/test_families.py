@@ -17,7 +17,7 @@ from doppel.adapters.versions import current_version
 from doppel.config import Config, parse_config
 from doppel.engine import Request, Sampling
 from doppel.engine.local.engine import TransformersEngine
-from doppel.engine.local.lora import Adapters
+from doppel.engine.local.lora import LoraAdapters
 from doppel.models.base import identify, load_model
 from doppel.persona import open_persona
 from doppel.transcript import FORMATS, ME, Header, Transcript, Turn
@@ -154,7 +154,7 @@ async def test_what_was_trained_is_what_is_served(
     (model,) = trained
     model.eval()
 
-    persona = open_persona(config)
+    persona = open_persona(config.adapters_dir)
     assert persona.folder == current_version(config.adapters_dir)
     assert persona.manifest.transcript == FORMATS[transcript]
     engine = TransformersEngine.open(config, pytest.fail)
@@ -175,7 +175,7 @@ async def test_what_was_trained_is_what_is_served(
     served.reply([*spoken, model.config.vocab_size - 1])  # an id that a padded vocabulary has, and the tokenizer not
 
     reloaded = load_model(base, torch.float32)
-    adapters = Adapters(reloaded)
+    adapters = LoraAdapters(reloaded)
     lora = read_lora(persona.folder, identify(base, config.model.base))
     before = logits(reloaded, whole.ids)
     adapters.attach(lora)
@@ -191,7 +191,7 @@ def greedy(model: PeftModel, prompt: list[int], transcript: Transcript, most: in
     ids = list(prompt)
     while len(ids) < len(prompt) + most:
         last = logits(model, ids)[0, -1]
-        last[sorted(transcript.forbidden_ids)] = -torch.inf
+        last[[token for token in transcript.forbidden_ids if token < len(last)]] = -torch.inf
         ids.append(int(last.argmax()))
         if ids[-1] in transcript.stop_ids:
             break

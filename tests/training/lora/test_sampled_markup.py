@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from doppel.adapters.versions import Manifest
 from doppel.config import cache_dir
 from doppel.engine import Sampling
-from doppel.engine.local.lora import Adapters
+from doppel.engine.local.lora import LoraAdapters
 from doppel.models.base import BaseIdentity, load_model
 from doppel.transcript import Header, Transcript, Turn
 from tests.tiny import build_transcript
@@ -54,7 +54,7 @@ def test_samples_during_a_training(model: PreTrainedModel, transcript: Transcrip
 def test_replies_that_are_measured(model: PreTrainedModel, transcript: Transcript) -> None:
     exchanges = [Exchange("1", Header(kind="dm"), TURNS[:1], TURNS[1])] * 3
     manifest = Manifest(persona="ann", base=BaseIdentity("tiny", ""))
-    adapted = AdaptedModel(model, transcript, Adapters(model), "", manifest)
+    adapted = AdaptedModel(model, transcript, LoraAdapters(model), "", manifest)
     for completion in generate(adapted, exchanges, Sampling(temperature=1, top_k=0, max_tokens=16)):
         assert completion.ids
         assert transcript.forbidden_ids.isdisjoint(completion.ids)

@@ -16,7 +16,7 @@ from doppel.adapters.versions import AdapterRefused
 from doppel.config import cache_dir, parse_config
 from doppel.engine import EngineError, Request, Sampling, Token, unsupported
 from doppel.engine.llamacpp.engine import LlamaCppEngine
-from doppel.engine.local.lora import Adapters
+from doppel.engine.local.lora import LoraAdapters
 from doppel.engine.registry import open_engine
 from doppel.engine.remote.engine import OpenAIEngine
 from doppel.errors import UserError
@@ -53,7 +53,7 @@ def open_it(base: Path, exact: Path) -> Iterator[Open]:
     def open_(**options: object) -> LlamaCppEngine:
         tokenizer, identity = load_tokenizer(base), identify(base, "tiny")
         engine = LlamaCppEngine(
-            exact, base, tokenizer, identity, **{"spells": False, "threads": 1, "on_cpu": True, **options}
+            exact, base, tokenizer, identity, **{"sends_text": False, "threads": 1, "on_cpu": True, **options}
         )
         opened.append(engine)
         return engine
@@ -87,7 +87,7 @@ def greedy(model: torch.nn.Module, transcript: Transcript, prompt: list[int], co
     with torch.no_grad():
         for _ in range(count):
             logits = model(torch.tensor([prompt + found])).logits[0, -1]
-            logits[sorted(transcript.forbidden_ids)] = -torch.inf
+            logits[[token for token in transcript.forbidden_ids if token < len(logits)]] = -torch.inf
             found.append(int(logits.argmax()))
     return found
 
@@ -97,7 +97,7 @@ def agrees(actual: list[int], expected: list[int], end: int) -> bool:
     return actual == (expected[: expected.index(end)] if end in expected else expected)
 
 
-async def test_base_and_adapters_say_what_transformers_says(engine: LlamaCppEngine, base: Path, tmp_path: Path) -> None:
+async def test_base_and_adapters_agree_with_transformers(engine: LlamaCppEngine, base: Path, tmp_path: Path) -> None:
     end = load_tokenizer(base).eos_token_id
     model = load_model(base, torch.float32)
     lora = random_lora(base, tmp_path)
@@ -107,7 +107,7 @@ async def test_base_and_adapters_say_what_transformers_says(engine: LlamaCppEngi
     for text in ("hi", "and a longer one, of several words and more " * 3):
         request = ask(engine, text)
         assert agrees(await ids(engine.generate(request)), greedy(model, engine.transcript, request.prompt), end)
-    adapters = Adapters(model)
+    adapters = LoraAdapters(model)
     adapters.attach(lora)
     adapters.activate(lora.name)
     request = ask(engine, adapter=name)
@@ -116,7 +116,7 @@ async def test_base_and_adapters_say_what_transformers_says(engine: LlamaCppEngi
     assert not agrees(await ids(engine.generate(ask(engine))), expected, end)
 
 
-async def test_tokens_carry_what_they_were_drawn_with(engine: LlamaCppEngine) -> None:
+async def test_tokens_carry_their_sampling_log_probability(engine: LlamaCppEngine) -> None:
     tokens = [token async for token in engine.generate(ask(engine, sampling=sampled(top_k=3, top_p=1.0, min_p=0.0)))]
     assert all(token.logprob <= 0 for token in tokens)
     first = await ids(engine.generate(ask(engine, sampling=sampled(4))))
@@ -129,7 +129,7 @@ async def test_stops_at_a_stop_id_and_streams_it(engine: LlamaCppEngine) -> None
     assert await ids(engine.generate(ask(engine, stop_ids=frozenset({stop})))) == whole[: whole.index(stop) + 1]
 
 
-async def test_closing_stops_the_work(open_it: Open) -> None:
+async def test_closing_the_generator_cancels_the_request(open_it: Open) -> None:
     engine = open_it(slots=1)
     never = {"logit_bias": ((load_tokenizer(engine._base_folder).eos_token_id, -100.0),)}
     async with aclosing(engine.generate(ask(engine, sampling=sampled(max_tokens=480, **never)))) as tokens:
@@ -138,15 +138,13 @@ async def test_closing_stops_the_work(open_it: Open) -> None:
     assert await asyncio.wait_for(ids(engine.generate(ask(engine))), 30)
 
 
-async def test_many_at_once_are_all_answered(engine: LlamaCppEngine) -> None:
+async def test_concurrent_requests_are_all_answered(engine: LlamaCppEngine) -> None:
     alone = [await ids(engine.generate(ask(engine, f"number {n}"))) for n in range(9)]
     together = await asyncio.gather(*(ids(engine.generate(ask(engine, f"number {n}"))) for n in range(9)))
     assert [len(one) for one in together] == [len(one) for one in alone]
 
 
-async def test_a_new_adapter_takes_over_and_no_request_is_lost(
-    engine: LlamaCppEngine, base: Path, tmp_path: Path
-) -> None:
+async def test_replacing_an_adapter_loses_no_request(engine: LlamaCppEngine, base: Path, tmp_path: Path) -> None:
     never = sampled(max_tokens=200, logit_bias=((load_tokenizer(base).eos_token_id, -100.0),))
     old = await engine.load_adapter(random_lora(base, tmp_path / "a").folder)
     under_way = asyncio.create_task(ids(engine.generate(ask(engine, adapter=old, sampling=never))))
@@ -183,9 +181,9 @@ async def test_bad_adapters_are_refused(
     with pytest.raises(AdapterRefused, match="another base"):
         await engine.load_adapter(publish_tiny_adapter(tmp_path / "other"))
     lora = random_lora(base, tmp_path / "broken")
-    file = engine._converted(lora)
+    file = engine._convert(lora)
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(AdapterRefused, match=r"llama\.cpp does not start"):
+    with pytest.raises(AdapterRefused, match=r"llama\.cpp failed to start"):
         await engine.load_adapter(lora.folder)
     assert engine.health().adapters == ()
     file.unlink()
@@ -213,7 +211,7 @@ async def test_every_family_is_converted(family: str, tmp_path: Path, monkeypatc
     base_gguf.write_base(folder, tmp_path / "base.gguf")
     tokenizer = load_tokenizer(folder)
     engine = LlamaCppEngine(
-        tmp_path / "base.gguf", folder, tokenizer, identify(folder, "tiny"), spells=False, threads=1, on_cpu=True
+        tmp_path / "base.gguf", folder, tokenizer, identify(folder, "tiny"), sends_text=False, threads=1, on_cpu=True
     )
     try:
         request = ask(engine, "a prompt that is longer than the window of 32 tokens")
@@ -224,7 +222,7 @@ async def test_every_family_is_converted(family: str, tmp_path: Path, monkeypatc
         engine.close()
 
 
-def test_a_model_that_would_be_computed_otherwise_is_not_converted(tmp_path: Path) -> None:
+def test_a_model_that_llama_cpp_computes_differently_is_not_converted(tmp_path: Path) -> None:
     folder = build_base(tmp_path / "base")  # its full attention is where llama.cpp's gemma has none
     with pytest.raises(UserError, match=r"engine\.gguf"):
         base_gguf.write_base(folder, tmp_path / "base.gguf")
@@ -243,13 +241,13 @@ async def test_open_reads_the_configuration(base: Path, tmp_path: Path) -> None:
         assert engine.base == identify(base, str(base))
         assert engine.context_length == 300
         assert await ids(engine.generate(ask(engine)))
-        assert engine.load().max_active == 2
+        assert engine.stats().max_active == 2
     finally:
         engine.close()
     (await asyncio.to_thread(open_engine, config, pytest.fail)).close()
 
 
-def test_what_is_missing_is_said(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_and_files_are_named(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def config(**engine: object) -> object:
         content = {"model": {"base": str(base)}, "engine": {"backend": "llamacpp", **engine}}
         return parse_config(content, tmp_path / "config.yaml")
@@ -264,7 +262,7 @@ def test_what_is_missing_is_said(base: Path, tmp_path: Path, monkeypatch: pytest
         open_engine(config(), pytest.fail)
 
 
-def test_settings_that_llama_cpp_lacks_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_unsupported_settings_are_refused_before_loading(tmp_path: Path) -> None:
     content = {"engine": {"backend": "llamacpp"}, "model": {"base": "nowhere"}, "reply": {"no_repeat_ngram": 3}}
     with pytest.raises(
         UserError, match=r"llama\.cpp does not support no_repeat_ngram; set `reply: {no_repeat_ngram: 0}`"
@@ -272,13 +270,13 @@ def test_settings_that_llama_cpp_lacks_are_refused_before_anything_is_loaded(tmp
         open_engine(parse_config(content, tmp_path / "config.yaml"), pytest.fail)
 
 
-def test_it_says_which_settings_it_lacks(engine: LlamaCppEngine) -> None:
+def test_unsupported_settings_are_named(engine: LlamaCppEngine) -> None:
     assert unsupported(engine, Sampling()) is None
     assert "no_repeat_ngram" in str(unsupported(engine, Sampling(no_repeat_ngram=3)))
 
 
 @pytest.mark.slow
-async def test_the_bundled_base_as_it_comes_and_as_a_server(
+async def test_the_bundled_base_in_process_and_as_a_server(
     bundled_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Emoji and Chinese are several tokens a character, of which llama.cpp sends only the last."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from doppel.engine.llamacpp.in_process import Inside
-from doppel.engine.remote.client import Server, ServerError
+from doppel.engine.llamacpp.in_process import InProcessTransport
+from doppel.engine.remote.client import ServerClient, ServerError
 
 SECONDS = 10  # for what takes none
 
@@ -37,15 +37,15 @@ class Stub:
             self.go.release()
 
 
-def connect(call: Callable[..., None], at_once: int = 1) -> tuple[Server, Inside]:
+def connect(complete: Callable[..., None], at_once: int = 1) -> tuple[ServerClient, InProcessTransport]:
     async def at_once_again(seconds: float) -> None:
         await asyncio.sleep(0)
 
-    inside = Inside(call, at_once)
-    return Server("http://inside", sleep=at_once_again, transport=inside), inside
+    transport = InProcessTransport(complete, at_once)
+    return ServerClient("http://inside", sleep=at_once_again, transport=transport), transport
 
 
-async def numbers(server: Server, name: str = "one") -> list[int]:
+async def numbers(server: ServerClient, name: str = "one") -> list[int]:
     return [event["number"] async for event in server.stream("/v1/completions", {"name": name})]
 
 
@@ -61,7 +61,7 @@ async def test_events_arrive_one_by_one() -> None:
     assert stub.ended == 1
 
 
-async def test_no_more_at_once_than_may_be_and_in_order() -> None:
+async def test_calls_are_limited_and_in_order() -> None:
     stub = Stub(events=1)
     server, _ = connect(stub, at_once=2)
     tasks = [asyncio.create_task(numbers(server, name)) for name in "abcd"]
@@ -73,7 +73,7 @@ async def test_no_more_at_once_than_may_be_and_in_order() -> None:
     assert [one["name"] for one in stub.asked[2:]] in (["c", "d"], ["d", "c"])
 
 
-async def test_closing_ends_the_call_at_its_next_piece() -> None:
+async def test_closing_ends_the_call_at_its_next_chunk() -> None:
     stub = Stub(events=1000)
     server, _ = connect(stub)
     async with aclosing(server.stream("/v1/completions", {})) as events:
@@ -85,7 +85,7 @@ async def test_closing_ends_the_call_at_its_next_piece() -> None:
     assert stub.ended == 2
 
 
-async def test_one_that_waits_may_be_cancelled() -> None:
+async def test_a_waiting_request_can_be_cancelled() -> None:
     stub = Stub(events=1)
     server, _ = connect(stub)
     first, second, third = (asyncio.create_task(numbers(server, name)) for name in "abc")
@@ -97,41 +97,41 @@ async def test_one_that_waits_may_be_cancelled() -> None:
     assert {one["name"] for one in stub.asked} == {"a", "c"}
 
 
-async def test_a_refusal_has_its_status() -> None:
+async def test_an_error_has_its_status() -> None:
     def refuse(body: bytes, take: Callable[[bytes], bool]) -> None:
         take(json.dumps({"error": {"code": 400, "message": "too long"}}).encode())
 
     server, _ = connect(refuse)
-    with pytest.raises(ServerError, match="answers 400: too long") as raised:
+    with pytest.raises(ServerError, match="responded with 400: too long") as raised:
         await numbers(server)
     assert raised.value.status == 400
     with pytest.raises(ServerError):  # its place is free again
         await asyncio.wait_for(numbers(server), SECONDS)
 
 
-async def test_a_failure_is_said() -> None:
+async def test_a_failure_is_reported() -> None:
     def fail(body: bytes, take: Callable[[bytes], bool]) -> None:
         raise RuntimeError("no memory")
 
     server, _ = connect(fail)
-    with pytest.raises(ServerError, match="does not answer: no memory"):
+    with pytest.raises(ServerError, match="does not respond: no memory"):
         await numbers(server)
 
 
-async def test_its_end_ends_what_is_under_way() -> None:
+async def test_stopping_cancels_active_calls() -> None:
     stub = Stub(events=1000)
-    server, inside = connect(stub)
+    server, transport = connect(stub)
     stub.let(2)
     task = asyncio.create_task(numbers(server))
     while not stub.asked:  # noqa: ASYNC110 it is a thread
         await asyncio.sleep(0)
-    (answer,) = inside._under_way
-    ending = asyncio.create_task(asyncio.to_thread(inside.end))
-    while answer.is_wanted:  # noqa: ASYNC110 as above
+    (call,) = transport._active
+    ending = asyncio.create_task(asyncio.to_thread(transport.stop))
+    while not call.is_cancelled:  # noqa: ASYNC110 as above
         await asyncio.sleep(0)
     stub.let(1)
     await asyncio.wait_for(ending, SECONDS)
     assert stub.ended == 1
     await asyncio.wait_for(task, SECONDS)
-    with pytest.raises(ServerError, match="it has ended"):
+    with pytest.raises(ServerError, match=r"llama\.cpp has been stopped"):
         await numbers(server)

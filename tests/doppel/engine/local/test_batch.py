@@ -14,7 +14,15 @@ from transformers import DynamicCache, Lfm2Config, Lfm2ForCausalLM
 
 from doppel.engine import EngineError, Request, Sampling, Token
 from doppel.engine.local.engine import TransformersEngine
-from doppel.engine.local.kv_cache import Row, bytes_of, gather, length_of, new_cache, rewind, windows_of
+from doppel.engine.local.kv_cache import (
+    CacheRow,
+    attention_windows,
+    cache_bytes,
+    cache_length,
+    copy_rows,
+    crop,
+    new_cache,
+)
 from doppel.models.base import BaseIdentity, load_model, load_tokenizer
 from tests.conftest import PublishAdapter
 from tests.doppel.conftest import Open
@@ -48,8 +56,8 @@ def widths(engine: TransformersEngine) -> list[tuple[int, int]]:
     return seen
 
 
-async def test_a_batch_of_all_lengths_says_what_each_would_alone(open_engine: Open) -> None:
-    alone, together = open_engine(max_active=1, keep_bytes=0), open_engine(max_active=8, keep_bytes=0)
+async def test_a_batch_of_different_lengths_equals_single_requests(open_engine: Open) -> None:
+    alone, together = open_engine(max_active=1, prefix_cache_bytes=0), open_engine(max_active=8, prefix_cache_bytes=0)
     lengths = (3, 200, WINDOW - 1, WINDOW, WINDOW + 1, 90, 31, 5, 60, 17)
     requests = [ask(prompt_of(length, length), seed=length, tokens=10 + length % 50) for length in lengths]
     expected = [await ids(alone.generate(request)) for request in requests]
@@ -76,7 +84,7 @@ async def test_log_probabilities_are_the_models(open_engine: Open, tiny_base: Pa
 
 
 async def test_adapters_share_a_batch(open_engine: Open, publish_tiny_adapter: PublishAdapter, tmp_path: Path) -> None:
-    engine = open_engine(keep_bytes=0)
+    engine = open_engine(prefix_cache_bytes=0)
     names = [await engine.load_adapter(publish_tiny_adapter(tmp_path, seed=seed)) for seed in range(3)]
     requests = [
         ask(prompt_of(20 + 9 * place, place), adapter=name) for place, name in enumerate([*names, None, *names])
@@ -88,8 +96,8 @@ async def test_adapters_share_a_batch(open_engine: Open, publish_tiny_adapter: P
 
 
 @pytest.mark.parametrize("length", [10, 25, 40, 150])
-async def test_a_turn_that_goes_on_reads_only_what_is_new(open_engine: Open, length: int) -> None:
-    engine, afresh = open_engine(), open_engine(keep_bytes=0)
+async def test_the_next_turn_prefills_only_what_is_new(open_engine: Open, length: int) -> None:
+    engine, afresh = open_engine(), open_engine(prefix_cache_bytes=0)
     first = ask(prompt_of(length))
     reply = await ids(engine.generate(first))
     assert reply == await ids(afresh.generate(first))
@@ -99,23 +107,23 @@ async def test_a_turn_that_goes_on_reads_only_what_is_new(open_engine: Open, len
         second = ask(said, seed=9)
         assert await ids(engine.generate(second)) == await ids(afresh.generate(second))
         assert runs[0][1] <= 12 + 1
-    assert engine.load().reused_tokens >= 2 * (length + 20)
-    assert afresh.load() == msgspec.structs.replace(afresh.load(), kept_bytes=0, reused_tokens=0)
+    assert engine.stats().reused_tokens >= 2 * (length + 20)
+    assert afresh.stats() == msgspec.structs.replace(afresh.stats(), prefix_cache_bytes=0, reused_tokens=0)
 
 
-async def test_going_on_within_a_batch_is_the_same(open_engine: Open) -> None:
-    engine, afresh = open_engine(), open_engine(keep_bytes=0, max_active=1)
+async def test_continuing_chats_in_a_batch_equals_starting_over(open_engine: Open) -> None:
+    engine, afresh = open_engine(), open_engine(prefix_cache_bytes=0, max_active=1)
     prompts = [prompt_of(length, length) for length in (20, 45, 100)]
     for turn in range(4):
         requests = [ask(prompt, seed=turn + place) for place, prompt in enumerate(prompts)]
         replies = await asyncio.gather(*(ids(engine.generate(request)) for request in requests))
         assert replies == [await ids(afresh.generate(request)) for request in requests]
         prompts = [[*prompt, *reply, 11, 12, 13 + turn] for prompt, reply in zip(prompts, replies, strict=True)]
-    assert engine.load().reused_tokens > 3 * 165
+    assert engine.stats().reused_tokens > 3 * 165
 
 
-async def test_candidates_read_their_prompt_once(open_engine: Open) -> None:
-    engine, afresh = open_engine(), open_engine(keep_bytes=0, max_active=1)
+async def test_candidates_share_one_prefill(open_engine: Open) -> None:
+    engine, afresh = open_engine(), open_engine(prefix_cache_bytes=0, max_active=1)
     requests = [ask(prompt_of(200), seed=seed) for seed in range(4)]
     runs = widths(engine)
     assert await asyncio.gather(*(ids(engine.generate(request)) for request in requests)) == [
@@ -124,7 +132,7 @@ async def test_candidates_read_their_prompt_once(open_engine: Open) -> None:
     assert sum(width > 1 for _, width in runs) == 1
 
 
-async def test_what_is_kept_is_of_one_adapter(
+async def test_prefix_cache_entries_belong_to_one_adapter(
     open_engine: Open, publish_tiny_adapter: PublishAdapter, tmp_path: Path
 ) -> None:
     engine = open_engine()
@@ -132,39 +140,39 @@ async def test_what_is_kept_is_of_one_adapter(
     prompt = prompt_of(80)
     expected = await ids(engine.generate(ask(prompt, adapter=new)))
     await ids(engine.generate(ask(prompt, adapter=old)))
-    held = engine.load().kept_bytes
+    held = engine.stats().prefix_cache_bytes
     assert await ids(engine.generate(ask(prompt, adapter=new))) == expected
     await engine.drop_adapter(old)
     await ids(engine.generate(ask(prompt, adapter=new)))
-    assert 0 < engine.load().kept_bytes < held
+    assert 0 < engine.stats().prefix_cache_bytes < held
 
 
-async def test_what_is_kept_is_bounded(open_engine: Open) -> None:
-    engine = open_engine(keep_bytes=200_000)  # about 800 tokens of the tiny model
+async def test_the_prefix_cache_is_bounded(open_engine: Open) -> None:
+    engine = open_engine(prefix_cache_bytes=200_000)  # about 800 tokens of the tiny model
     for seed in range(20):
         await ids(engine.generate(ask(prompt_of(150, seed))))
-        assert engine.load().kept_bytes <= 200_000
-    before = engine.load().reused_tokens
+        assert engine.stats().prefix_cache_bytes <= 200_000
+    before = engine.stats().reused_tokens
     await ids(engine.generate(ask(prompt_of(150, 19))))
-    assert engine.load().reused_tokens == before + 149
+    assert engine.stats().reused_tokens == before + 149
     await ids(engine.generate(ask(prompt_of(150, 0))))
-    assert engine.load().reused_tokens == before + 149
+    assert engine.stats().reused_tokens == before + 149
 
 
-async def test_a_reply_that_nobody_waits_for_is_kept_as_far_as_it_came(open_engine: Open) -> None:
-    engine, afresh = open_engine(), open_engine(keep_bytes=0)
+async def test_a_cancelled_reply_is_cached_as_far_as_it_got(open_engine: Open) -> None:
+    engine, afresh = open_engine(), open_engine(prefix_cache_bytes=0)
     async with aclosing(engine.generate(ask(prompt_of(60), tokens=300))) as stream:
         said = [(await anext(stream)).id for _ in range(5)]
     second = ask([*prompt_of(60), *said, 20, 21])
     assert await ids(engine.generate(second)) == await ids(afresh.generate(second))
-    assert engine.load().reused_tokens >= 60
+    assert engine.stats().reused_tokens >= 60
 
 
-async def test_models_with_other_caches_are_served_one_by_one(
+async def test_models_with_other_caches_are_decoded_one_by_one(
     open_engine: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batched = open_engine()
-    monkeypatch.setattr("doppel.engine.local.decoding.windows_of", lambda model: None)
+    monkeypatch.setattr("doppel.engine.local.decoding.attention_windows", lambda model: None)
     engine = open_engine()
     requests = [ask(prompt_of(length, length), seed=length) for length in (5, 70, 40)]
     runs = widths(engine)
@@ -172,7 +180,7 @@ async def test_models_with_other_caches_are_served_one_by_one(
         *(ids(batched.generate(request)) for request in requests)
     )
     assert {rows for rows, _ in runs} == {1}
-    assert engine.load().kept_bytes == 0
+    assert engine.stats().prefix_cache_bytes == 0
 
 
 def no_memory_beyond(engine: TransformersEngine, rows: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -188,7 +196,7 @@ def no_memory_beyond(engine: TransformersEngine, rows: int, monkeypatch: pytest.
     return failed
 
 
-async def test_out_of_memory_goes_on_with_fewer(open_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_out_of_memory_continues_with_fewer_rows(open_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, roomy = open_engine(), open_engine()
     requests = [ask(prompt_of(20 + length, length), seed=length, no_repeat_ngram=3) for length in range(7)]
     expected = [await ids(roomy.generate(request)) for request in requests]
@@ -198,7 +206,7 @@ async def test_out_of_memory_goes_on_with_fewer(open_engine: Open, monkeypatch: 
     assert engine.health().ready
 
 
-async def test_no_memory_even_for_one_is_said_clearly(open_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_out_of_memory_with_one_row_is_a_clear_error(open_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = open_engine()
     failed = no_memory_beyond(engine, 0, monkeypatch)
     with pytest.raises(EngineError, match="not enough memory for this reply"):
@@ -208,7 +216,9 @@ async def test_no_memory_even_for_one_is_said_clearly(open_engine: Open, monkeyp
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "glm", "seeing", "hybrid"])
-async def test_every_family_is_the_same_in_a_batch_and_going_on(family: str, tmp_path: Path) -> None:
+async def test_every_family_equals_transformers_in_a_batch_and_with_a_cached_prefix(
+    family: str, tmp_path: Path
+) -> None:
     if family == "seeing":
         save_seeing(tmp_path)
     elif family == "hybrid":
@@ -234,7 +244,7 @@ async def test_every_family_is_the_same_in_a_batch_and_going_on(family: str, tmp
                 )
                 assert reply == expected[0, len(prompt) :].tolist()
             prompts = [[*prompt, *reply, 50, 51] for prompt, reply in zip(prompts, replies, strict=True)]
-        assert (engine.load().reused_tokens > 100) == (family != "hybrid")
+        assert (engine.stats().reused_tokens > 100) == (family != "hybrid")
     finally:
         engine.close()
 
@@ -262,9 +272,9 @@ def save_hybrid(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def test_a_cache_cut_back_and_joined_is_as_if_just_read(tiny_base: Path) -> None:
+def test_a_cropped_and_copied_cache_equals_a_fresh_prefill(tiny_base: Path) -> None:
     model = load_model(tiny_base, torch.float32)
-    windows = windows_of(model)
+    windows = attention_windows(model)
     assert windows == (WINDOW, WINDOW, None)
     long, short = prompt_of(90, 1), prompt_of(20, 2)
     with torch.inference_mode():
@@ -272,13 +282,13 @@ def test_a_cache_cut_back_and_joined_is_as_if_just_read(tiny_base: Path) -> None
         for prompt in (long, short):
             caches.append(new_cache(windows, 8))
             model(torch.tensor([prompt]), past_key_values=caches[-1])
-        rewind(caches[0], 60)
-        joined, paddings = gather([Row(cache) for cache in caches], 4)
-        assert (length_of(joined), paddings) == (60, [0, 40])
-        back, _ = gather([Row(joined, 1, 40)], 0)
+        crop(caches[0], 60)
+        joined, paddings = copy_rows([CacheRow(cache) for cache in caches], 4)
+        assert (cache_length(joined), paddings) == (60, [0, 40])
+        back, _ = copy_rows([CacheRow(joined, 1, 40)], 0)
         for cache, ids_, kept in ((back, short, 20), (caches[0], long, 60)):
             actual = model(torch.tensor([[77]]), past_key_values=cache).logits
             reference = DynamicCache(config=model.config)
             model(torch.tensor([ids_[:kept]]), past_key_values=reference)
             assert torch.allclose(actual, model(torch.tensor([[77]]), past_key_values=reference).logits, atol=1e-4)
-        assert bytes_of(back) == 3 * 2 * (20 + 64 + 1) * 16 * 4
+        assert cache_bytes(back) == 3 * 2 * (20 + 64 + 1) * 16 * 4

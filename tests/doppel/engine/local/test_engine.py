@@ -56,7 +56,7 @@ async def test_greedy_equals_plain_generate(engine: TransformersEngine, tiny_bas
 
 
 async def test_a_prompt_longer_than_a_prefill_step(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("doppel.engine.local.decoding._PREFILL", 50)
+    monkeypatch.setattr("doppel.engine.local.decoding._PREFILL_TOKENS", 50)
     model = load_model(tiny_base, torch.float32)
     engine = TransformersEngine(model, load_tokenizer(tiny_base), identify(tiny_base, "tiny"))
     request = ask(engine, "seventy and more " * 12)
@@ -85,7 +85,7 @@ def test_the_head_gets_packed_hidden_states(tiny_base: Path) -> None:
     assert strides == [(32, 32, 1)]
 
 
-async def test_same_seed_same_tokens_also_beside_others(engine: TransformersEngine) -> None:
+async def test_a_seed_gives_the_same_tokens_in_any_batch(engine: TransformersEngine) -> None:
     alone = await ids(engine.generate(ask(engine, sampling=sampled(5))))
     others = [ids(engine.generate(ask(engine, f"other {n}", sampling=sampled(n)))) for n in range(3)]
     together = await asyncio.gather(ids(engine.generate(ask(engine, sampling=sampled(5)))), *others)
@@ -105,7 +105,7 @@ async def test_ends_at_the_end_of_the_context(engine: TransformersEngine) -> Non
     prompt += [10] * (engine.context_length - len(prompt) - 3)
     assert len(await ids(engine.generate(ask(engine, prompt=prompt)))) == 3
     for wrong in ([], [10] * engine.context_length):
-        with pytest.raises(EngineError, match="a prompt of"):
+        with pytest.raises(EngineError, match="the prompt has"):
             await ids(engine.generate(ask(engine, prompt=wrong)))
 
 
@@ -151,7 +151,7 @@ async def test_cancelling_the_task_stops_it(engine: TransformersEngine) -> None:
     assert forwards() <= 4
 
 
-async def test_deadline_keeps_what_there_is(open_engine: Open) -> None:
+async def test_a_deadline_keeps_the_tokens_so_far(open_engine: Open) -> None:
     ticks = itertools.count()
     engine = open_engine(clock=lambda: float(next(ticks)))  # every look at the clock takes a second
     tokens = await ids(engine.generate(ask(engine, sampling=sampled(max_tokens=400), deadline_seconds=30)))
@@ -175,7 +175,7 @@ async def test_a_full_queue_is_refused_at_once(open_engine: Open) -> None:
         await anext(first)
         queued = [asyncio.create_task(ids(engine.generate(ask(engine)))) for _ in range(2)]
         await asyncio.sleep(0)
-        assert engine.load().waiting == 2
+        assert engine.stats().waiting == 2
         with pytest.raises(EngineError, match="too many requests"):
             await ids(engine.generate(ask(engine)))
     assert [len(tokens) for tokens in await asyncio.gather(*queued)] == [24, 24]
@@ -184,14 +184,14 @@ async def test_a_full_queue_is_refused_at_once(open_engine: Open) -> None:
 async def test_a_failing_step_ends_its_request_only(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = engine._thread._decoding.forward
+    forward = engine._thread._decoder.forward
 
     def fail(ids: list[list[int]], *arguments: object, **masks: object) -> object:
         if ids[0][:3] == [5, 6, 7]:
             raise RuntimeError("a bad kernel\nand a long trace")
         return forward(ids, *arguments, **masks)
 
-    monkeypatch.setattr(engine._thread._decoding, "forward", fail)
+    monkeypatch.setattr(engine._thread._decoder, "forward", fail)
     good = asyncio.create_task(ids(engine.generate(ask(engine))))
     with pytest.raises(EngineError, match=r"^the model failed: a bad kernel$"):
         await ids(engine.generate(ask(engine, prompt=[5, 6, 7, 8])))
@@ -199,31 +199,31 @@ async def test_a_failing_step_ends_its_request_only(
     assert engine.health().ready
 
 
-async def test_a_fault_of_our_own_ends_what_is_under_way_only(
+async def test_an_internal_error_ends_only_active_requests(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = iter([AssertionError("a bug")])
-    forget = engine._thread._forget_retired
+    forget = engine._thread._remove_retired
 
     def fail_once() -> None:
         if fault := next(faults, None):
             raise fault
         forget()
 
-    monkeypatch.setattr(engine._thread, "_forget_retired", fail_once)
+    monkeypatch.setattr(engine._thread, "_remove_retired", fail_once)
     with pytest.raises(EngineError, match="the model failed: a bug"):
         await ids(engine.generate(ask(engine)))
     assert len(await ids(engine.generate(ask(engine)))) == 24
     assert engine.health().ready
 
 
-async def test_a_thread_that_dies_leaves_nobody_waiting(
+async def test_when_the_thread_dies_every_request_ends(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr(engine._thread, "_forget_retired", fail)
+    monkeypatch.setattr(engine._thread, "_remove_retired", fail)
     for _ in range(3):
         with pytest.raises(EngineError, match="a bug"):
             await ids(engine.generate(ask(engine)))
@@ -263,10 +263,10 @@ async def test_limits_come_from_the_configuration(tiny_base: Path, tmp_path: Pat
     engine = TransformersEngine.open(parse_config(content, tmp_path / "config.yaml"), pytest.fail)
     try:
         assert engine.context_length == 300
-        assert engine.load().max_active == 3
+        assert engine.stats().max_active == 3
         found = await asyncio.gather(*(ids(engine.generate(ask(engine))) for _ in range(9)), return_exceptions=True)
         assert any(isinstance(one, EngineError) for one in found)
-        assert engine.load().kept_bytes == 0
+        assert engine.stats().prefix_cache_bytes == 0
     finally:
         engine.close()
 
@@ -287,7 +287,7 @@ async def test_a_quantised_base_is_served_with_an_adapter(
         engine.close()
 
 
-def test_what_this_machine_cannot_do_is_one_line(
+def test_unsupported_hardware_is_a_clear_error(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def open_(**settings: object) -> None:
@@ -295,7 +295,7 @@ def test_what_this_machine_cannot_do_is_one_line(
         TransformersEngine.open(parse_config(content, tmp_path / "config.yaml"), pytest.fail)
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError, match=r"engine\.split: needs 2 GPUs or more, here are 1"):
+    with pytest.raises(UserError, match=r"engine\.split: needs at least 2 GPUs, found 1"):
         open_(split=True)
     monkeypatch.setattr(quantize, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"engine\.quantize: needs bitsandbytes"):
@@ -304,7 +304,7 @@ def test_what_this_machine_cannot_do_is_one_line(
         open_(quantize="nf4", split=True)
 
 
-async def test_a_base_may_be_spread_over_devices(
+async def test_a_base_can_be_split_over_devices(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish_tiny_adapter: PublishAdapter
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -1,4 +1,4 @@
-"""Adapters in the engine: kept apart, switched live, refused when anything is wrong with them."""
+"""LoraAdapters in the engine: kept apart, switched live, refused when anything is wrong with them."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from doppel.adapters.versions import MANIFEST, PEFT_CONFIG, WEIGHTS, AdapterRefused, Manifest, publishing
 from doppel.engine import EngineError, Request, Sampling
 from doppel.engine.local.engine import TransformersEngine
-from doppel.engine.local.lora_layers import AdaptedLinear, InForce
+from doppel.engine.local.lora_layers import ActiveAdapters, LoraLinear
 from doppel.models.base import identify, load_model, load_tokenizer
 from doppel.transcript import Header
 from tests.conftest import PublishAdapter
@@ -39,8 +39,8 @@ async def reply(engine: TransformersEngine, adapter: str | None, *, seed: int | 
     return [token.id async for token in engine.generate(request)]
 
 
-def adapted(engine: TransformersEngine) -> list[AdaptedLinear]:
-    layers = [module for module in engine._thread._model.modules() if isinstance(module, AdaptedLinear)]
+def adapted(engine: TransformersEngine) -> list[LoraLinear]:
+    layers = [module for module in engine._thread._model.modules() if isinstance(module, LoraLinear)]
     assert layers
     return layers
 
@@ -77,7 +77,7 @@ async def test_speaks_as_peft_would(engine: TransformersEngine, tiny_base: Path,
     assert await reply(engine, name) == expected[0, len(prompt) :].tolist()
 
 
-async def test_interleaved_adapters_speak_as_alone(
+async def test_interleaved_adapters_equal_single_requests(
     engine: TransformersEngine, publish_tiny_adapter: PublishAdapter, tmp_path: Path
 ) -> None:
     base_alone = await reply(engine, None, seed=3)
@@ -115,7 +115,7 @@ async def test_a_dropped_adapter_finishes_its_requests(
     assert await reply(engine, old, seed=1) == expected
 
 
-async def test_dropping_while_others_speak_changes_nothing_for_them(
+async def test_dropping_an_adapter_does_not_affect_others(
     engine: TransformersEngine, publish_tiny_adapter: PublishAdapter, tmp_path: Path
 ) -> None:
     old, new = [await engine.load_adapter(publish_tiny_adapter(tmp_path, seed=seed)) for seed in (0, 1)]
@@ -180,7 +180,7 @@ def _first(weights: dict[str, torch.Tensor], change: Callable[[torch.Tensor], to
 @pytest.mark.parametrize(
     ("weights", "settings", "message"),
     [
-        (lambda w: _first(w, lambda b: b * float("nan")), {}, "failed its trial run: the model computed no usable"),
+        (lambda w: _first(w, lambda b: b * float("nan")), {}, "failed its test run: the model's output is not finite"),
         (lambda w: _first(w, lambda b: b[:-1]), {}, "in the adapter but"),
         (lambda w: _first(w, lambda b: b[:, :-1]), {}, "which does not match rank 4 in"),
         (
@@ -198,7 +198,7 @@ def _first(weights: dict[str, torch.Tensor], change: Callable[[torch.Tensor], to
         (dict, {"lora_alpha": "many"}, "cannot be read"),
     ],
 )
-async def test_what_is_no_plain_lora_for_this_base_is_refused(
+async def test_an_adapter_that_is_not_a_plain_lora_is_refused(
     engine: TransformersEngine,
     tiny_base: Path,
     publish_tiny_adapter: PublishAdapter,
@@ -250,17 +250,17 @@ async def test_a_base_in_bfloat16_has_its_loras_computed_in_float32_on_a_cpu(
         engine.close()
 
 
-def test_a_model_that_mixes_rows_is_not_given_several_adapters() -> None:
-    in_force = InForce()
-    layer = AdaptedLinear(torch.nn.Linear(4, 4), in_force)
+def test_a_model_that_mixes_rows_cannot_use_several_adapters() -> None:
+    active = ActiveAdapters()
+    layer = LoraLinear(torch.nn.Linear(4, 4), active)
     layer.attach("one", torch.ones(2, 4), torch.ones(4, 2), 1.0, torch.float32)
-    in_force.in_rows(["one", None])
+    active.set_rows(["one", None])
     layer(torch.ones(2, 1, 4))
     with pytest.raises(RuntimeError, match="several adapters"):
         layer(torch.ones(3, 4))
 
 
-async def test_an_adapter_need_not_wait_until_every_prompt_is_read(
+async def test_an_adapter_is_attached_between_prefills(
     engine: TransformersEngine, tiny_base: Path, tmp_path: Path
 ) -> None:
     lora = random_lora(tiny_base, tmp_path)

@@ -8,10 +8,10 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedModel
 
 from doppel.engine.local import packed_weights as packed
-from doppel.engine.local.packed_weights import HalvedEmbedding, PackedLinear, pack
+from doppel.engine.local.packed_weights import BFloat16Embedding, PackedLinear, pack_weights
 from doppel.models.base import load_model
 
-pytestmark = pytest.mark.skipif(not packed._dtypes(), reason="weights are not packed on this machine")
+pytestmark = pytest.mark.skipif(not packed._packable_dtypes(), reason="weights are not packed on this machine")
 
 
 @pytest.fixture
@@ -44,35 +44,35 @@ def assert_alike(one: PreTrainedModel, other: PreTrainedModel) -> None:
         torch.testing.assert_close(one(ids).logits, other(ids).logits, atol=1e-5, rtol=1e-4)
 
 
-def test_shared_weights_are_kept_for_the_head_and_halved_for_the_embedding(tied: PreTrainedModel) -> None:
+def test_tied_weights_are_packed_for_the_head_and_bfloat16_for_the_embedding(tied: PreTrainedModel) -> None:
     plain = copy.deepcopy(rounded(tied))
-    pack(tied)
+    pack_weights(tied)
     assert_alike(tied, plain)
     assert isinstance(tied.get_output_embeddings(), PackedLinear)
     embedding = tied.get_input_embeddings()
-    assert isinstance(embedding, HalvedEmbedding)
+    assert isinstance(embedding, BFloat16Embedding)
     held = [*embedding.parameters(), *embedding.buffers()]
     assert sum(tensor.nbytes for tensor in held if tensor.numel() > 1) == 2 * 96 * 48
 
 
-def test_an_embedding_that_would_be_rounded_stays(tied: PreTrainedModel) -> None:
+def test_an_embedding_that_would_be_rounded_is_left_alone(tied: PreTrainedModel) -> None:
     plain = copy.deepcopy(tied)
-    pack(tied)
+    pack_weights(tied)
     assert_alike(tied, plain)
-    assert not isinstance(tied.get_input_embeddings(), HalvedEmbedding)
+    assert not isinstance(tied.get_input_embeddings(), BFloat16Embedding)
 
 
-def test_weights_of_its_own_leave_the_embedding_alone(tiny_base: Path) -> None:
+def test_an_untied_embedding_is_left_alone(tiny_base: Path) -> None:
     model = load_model(tiny_base, torch.float32)
-    pack(model)
+    pack_weights(model)
     assert_alike(model, load_model(tiny_base, torch.float32))
-    assert not isinstance(model.get_input_embeddings(), HalvedEmbedding)
+    assert not isinstance(model.get_input_embeddings(), BFloat16Embedding)
 
 
-@pytest.mark.skipif(torch.bfloat16 not in packed._dtypes(), reason="this machine has no units for bfloat16")
-def test_bfloat16_is_packed_where_the_machine_computes_in_it(tied: PreTrainedModel) -> None:
+@pytest.mark.skipif(torch.bfloat16 not in packed._packable_dtypes(), reason="this machine has no units for bfloat16")
+def test_bfloat16_is_packed_where_the_cpu_supports_it(tied: PreTrainedModel) -> None:
     plain, rows = copy.deepcopy(tied.bfloat16()), tied.get_input_embeddings().weight
-    pack(tied)
+    pack_weights(tied)
     assert isinstance(tied.get_output_embeddings(), PackedLinear)
     assert tied.get_input_embeddings().weight is rows
     ids = torch.arange(60).view(2, 30)
@@ -82,5 +82,5 @@ def test_bfloat16_is_packed_where_the_machine_computes_in_it(tied: PreTrainedMod
 
 def test_other_types_are_left_alone(tiny_base: Path) -> None:
     model = load_model(tiny_base, torch.float16)
-    pack(model)
+    pack_weights(model)
     assert not any(isinstance(module, PackedLinear) for module in model.modules())

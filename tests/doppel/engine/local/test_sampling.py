@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from doppel.engine import EngineError, Sampling, Token
-from doppel.engine.local.penalties import Said
-from doppel.engine.local.sampling import Sampler, _likeliest, candidates, draw
+from doppel.engine.local.penalties import TokenHistory
+from doppel.engine.local.sampling import Sampler, _blockwise_topk, candidates, sample
 
 OFF = Sampling(temperature=1, top_k=0, top_p=1, min_p=0)
 """Draws from the model's own distribution."""
@@ -72,7 +72,7 @@ def reference(logits: torch.Tensor, sampling: Sampling, seen: list[int]) -> torc
 def distribution(logits: torch.Tensor, sampling: Sampling, seen: list[int]) -> torch.Tensor:
     """Probabilities of all tokens as the sampler has them."""
     scores = logits.clone()
-    Said(sampling, seen).edit(scores)
+    TokenHistory(sampling, seen).apply(scores)
     ids, weights = candidates(scores, sampling)
     return torch.zeros_like(logits).index_put((ids,), weights / weights.sum())
 
@@ -101,7 +101,7 @@ def test_top_p_without_top_k_equals_a_full_sort(seed: int) -> None:
 
 @given(samplings, st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=60), st.integers())
 def test_any_finite_logits_give_a_token_and_its_probability(sampling: Sampling, logits: list[float], seed: int) -> None:
-    token = Sampler(msgspec.structs.replace(sampling, seed=seed), [0]).draw(torch.tensor(logits))
+    token = Sampler(msgspec.structs.replace(sampling, seed=seed), [0]).sample(torch.tensor(logits))
     assert 0 <= token.id < len(logits)
     assert -math.inf < token.logprob <= 0
     assert token.model_logprob is not None
@@ -109,16 +109,16 @@ def test_any_finite_logits_give_a_token_and_its_probability(sampling: Sampling, 
 
 
 @given(st.lists(samplings, min_size=1, max_size=6), st.integers(0, 10_000))
-def test_rows_of_a_batch_are_drawn_as_alone(chosen: list[Sampling], seed: int) -> None:
+def test_rows_of_a_batch_are_sampled_as_if_alone(chosen: list[Sampling], seed: int) -> None:
     chosen = [msgspec.structs.replace(one, seed=place) for place, one in enumerate(chosen)]
     chosen.append(Sampling(temperature=0))
     logits = torch.stack([random_logits(seed + place) for place in range(len(chosen))])
     prompt = [3, 1, 4, 1, 5, 9, 2, 6, 5]
     together, alone = [[Sampler(one, prompt) for one in chosen] for _ in range(2)]
     for _ in range(3):
-        tokens = draw(together, logits)
+        tokens = sample(together, logits)
         for sampler, row, token in zip(alone, logits, tokens, strict=True):
-            expected = sampler.draw(row)
+            expected = sampler.sample(row)
             assert isinstance(token, Token)
             assert token.id == expected.id
             assert (token.logprob, token.model_logprob) == pytest.approx(
@@ -127,19 +127,19 @@ def test_rows_of_a_batch_are_drawn_as_alone(chosen: list[Sampling], seed: int) -
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_likeliest_of_a_large_vocabulary_are_those_of_a_sort(seed: int) -> None:
+def test_blockwise_topk_equals_a_sort(seed: int) -> None:
     scores = torch.randn(3, 64 * 200, generator=torch.Generator().manual_seed(seed))
     scores[1, :100] = 9.0  # ties, and all in two blocks
-    best, ids = _likeliest(scores, 64)
+    best, ids = _blockwise_topk(scores, 64)
     assert torch.equal(best, scores.sort(descending=True).values[:, :64])
     assert torch.equal(best, scores.gather(1, ids))
     assert all(len(set(row.tolist())) == 64 for row in ids)
 
 
-def test_a_broken_row_breaks_no_other() -> None:
+def test_a_row_of_nan_does_not_affect_others() -> None:
     logits = torch.stack([random_logits(1), torch.full((300,), math.nan), random_logits(2)])
     for sampling in (Sampling(seed=1), Sampling(seed=1, top_k=0), Sampling(temperature=0), OFF):
-        one, none, other = draw([Sampler(sampling, []) for _ in range(3)], logits)
+        one, none, other = sample([Sampler(sampling, []) for _ in range(3)], logits)
         assert isinstance(none, EngineError)
         assert isinstance(one, Token)
         assert isinstance(other, Token)
@@ -150,18 +150,18 @@ def test_temperature_zero_takes_the_likeliest(seed: int, penalty: float) -> None
     logits = random_logits(seed)
     seen = [int(logits.argmax()), 5, 7]
     expected = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([seen]), logits[None].clone()).argmax()
-    token = Sampler(Sampling(temperature=0, repetition_penalty=penalty), seen).draw(logits)
+    token = Sampler(Sampling(temperature=0, repetition_penalty=penalty), seen).sample(logits)
     assert token.id == int(expected)
     assert token.logprob == 0
 
 
-def test_draws_follow_the_distribution() -> None:
+def test_samples_follow_the_distribution() -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     for sampling in (OFF, msgspec.structs.replace(OFF, top_k=3), msgspec.structs.replace(OFF, top_p=0.9)):
         kept = 4 if sampling is OFF else 3
         expected = [one / sum((0.5, 0.3, 0.15, 0.05)[:kept]) for one in (0.5, 0.3, 0.15, 0.05)[:kept]]
         sampler = Sampler(msgspec.structs.replace(sampling, seed=1), [])
-        drawn = [sampler.draw(logits) for _ in range(4_000)]
+        drawn = [sampler.sample(logits) for _ in range(4_000)]
         shares = Counter(token.id for token in drawn)
         for token, probability in enumerate(expected):
             assert shares[token] / 4_000 == pytest.approx(probability, abs=0.03)
@@ -170,22 +170,22 @@ def test_draws_follow_the_distribution() -> None:
         )
 
 
-def test_logprob_is_under_the_filtered_distribution_and_also_under_the_models() -> None:
+def test_log_probabilities_of_the_filtered_and_the_models_distribution() -> None:
     logits = torch.tensor([0.4, 0.4, 0.2]).log()
     sampling = Sampling(temperature=0.5, top_k=2, top_p=1, min_p=0, seed=0, logit_bias=((0, 1.0), (1, 1.0)))
-    token = Sampler(sampling, []).draw(logits)
+    token = Sampler(sampling, []).sample(logits)
     assert token.logprob == pytest.approx(math.log(0.5))
     assert token.model_logprob == pytest.approx(math.log(0.4))
 
 
-def test_presence_and_frequency_count_the_reply_alone() -> None:
+def test_presence_and_frequency_penalties_count_only_the_reply() -> None:
     logits = torch.tensor([1.0, 1.0, 0.0])
     sampling = msgspec.structs.replace(OFF, presence_penalty=0.25, frequency_penalty=0.5)
-    said = Said(sampling, [2, 2])
+    history = TokenHistory(sampling, [2, 2])
     for token in (0, 0, 1):
-        said.add(token)
+        history.add(token)
     scores = logits.clone()
-    said.edit(scores)
+    history.apply(scores)
     assert scores.tolist() == [1 - 0.25 - 2 * 0.5, 1 - 0.25 - 0.5, 0]
 
 
@@ -194,7 +194,7 @@ def test_dry_grows_with_the_repetition() -> None:
 
     def taken(*ids: int, breakers: frozenset[int] = frozenset()) -> dict[int, float]:
         scores = torch.zeros(10)
-        Said(msgspec.structs.replace(sampling, breakers=breakers), ids).edit(scores)
+        TokenHistory(msgspec.structs.replace(sampling, breakers=breakers), ids).apply(scores)
         return {token: round(-value, 4) for token, value in enumerate(scores.tolist()) if value}
 
     assert taken(1, 2, 3, 4, 9, 3) == {}  # one token repeated is allowed
@@ -214,50 +214,50 @@ def test_dry_ends_a_loop() -> None:
         Sampler(msgspec.structs.replace(OFF, seed=1, temperature=0.3, dry_multiplier=multiplier), [7, 7])
         for multiplier in (0.0, 0.8)
     ]
-    assert {looping.draw(logits).id for _ in range(20)} == {7}
-    drawn = [free.draw(logits).id for _ in range(20)]
+    assert {looping.sample(logits).id for _ in range(20)} == {7}
+    drawn = [free.sample(logits).id for _ in range(20)]
     assert max(map(len, "".join("x" if one == 7 else " " for one in drawn).split())) < 8
 
 
-def test_breakers_may_recur_whatever_is_forbidden() -> None:
+def test_breakers_are_never_forbidden() -> None:
     logits = torch.tensor([3.0, 2.0, 1.0])
     sampling = Sampling(temperature=0, no_repeat_ngram=1, breakers=frozenset({0}))
-    assert [Sampler(sampling, [0, 1]).draw(logits).id for _ in range(2)] == [0, 0]
+    assert [Sampler(sampling, [0, 1]).sample(logits).id for _ in range(2)] == [0, 0]
 
 
 def test_forbidding_everything_forbids_nothing() -> None:
     sampler = Sampler(Sampling(temperature=0, bad_words=((0,), (1,)), no_repeat_ngram=1), [])
-    assert [sampler.draw(torch.tensor([1.0, 2.0])).id for _ in range(3)] == [1, 1, 1]
+    assert [sampler.sample(torch.tensor([1.0, 2.0])).id for _ in range(3)] == [1, 1, 1]
 
 
-def test_tokens_beyond_the_vocabulary_are_nobodys() -> None:
+def test_token_ids_beyond_the_vocabulary_are_ignored() -> None:
     sampling = Sampling(
         temperature=0, logit_bias=((9, 5.0),), bad_words=((9,),), repetition_penalty=1.5, presence_penalty=1.0
     )
-    assert Sampler(sampling, [9]).draw(torch.tensor([1.0, 2.0])).id == 1
+    assert Sampler(sampling, [9]).sample(torch.tensor([1.0, 2.0])).id == 1
 
 
-def test_same_seed_same_tokens_and_fresh_ones_without() -> None:
+def test_a_seed_is_reproducible_and_none_is_random() -> None:
     logits = random_logits(3)
 
     def tokens(seed: int | None) -> list[int]:
         sampler = Sampler(Sampling(seed=seed, temperature=2, top_k=0), [])
-        return [sampler.draw(logits).id for _ in range(20)]
+        return [sampler.sample(logits).id for _ in range(20)]
 
     assert tokens(7) == tokens(7)
     assert tokens(7) != tokens(8)
     assert tokens(None) != tokens(None)
 
 
-def test_penalty_counts_what_was_drawn() -> None:
+def test_the_penalty_counts_sampled_tokens() -> None:
     logits = torch.tensor([2.0, 1.9])
     sampler = Sampler(Sampling(temperature=0, repetition_penalty=1.5), [])
-    assert [sampler.draw(logits).id for _ in range(3)] == [0, 1, 0]
+    assert [sampler.sample(logits).id for _ in range(3)] == [0, 1, 0]
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_broken_logits_are_an_error(broken: float) -> None:
-    with pytest.raises(EngineError, match="no usable numbers"):
+def test_non_finite_logits_are_an_error(broken: float) -> None:
+    with pytest.raises(EngineError, match="is not finite"):
         candidates(torch.tensor([1.0, broken, 2.0]), Sampling())
 
 

@@ -17,7 +17,7 @@ from doppel.adapters.versions import AdapterRefused
 from doppel.config import parse_config
 from doppel.engine import EngineError, Request, Sampling, Token
 from doppel.engine.registry import open_engine
-from doppel.engine.remote.client import ATTEMPTS, BREAK_AFTER, Server
+from doppel.engine.remote.client import ATTEMPTS, MAX_FAILURES, ServerClient
 from doppel.engine.remote.discovery import discover
 from doppel.engine.remote.engine import OpenAIEngine, text_config_of
 from doppel.engine.remote.prompt_text import prompt_text, reply_ids
@@ -62,10 +62,10 @@ async def server() -> AsyncIterator[CompletionsServer]:
 async def connect(server: CompletionsServer, base: Path, *, key: str = "", **options: object) -> OpenAIEngine:
     time = Time()
     tokenizer = load_tokenizer(base)
-    connection = Server(server.url, key, clock=lambda: time.now, sleep=time.sleep, random=Random(0))
-    abilities = await discover(connection, None, tokenizer)
+    connection = ServerClient(server.url, key, clock=lambda: time.now, sleep=time.sleep, random=Random(0))
+    capabilities = await discover(connection, None, tokenizer)
     length = text_config_of(base).max_position_embeddings
-    engine = OpenAIEngine(connection, abilities, tokenizer, identify(base, "tiny"), context_length=length, **options)
+    engine = OpenAIEngine(connection, capabilities, tokenizer, identify(base, "tiny"), context_length=length, **options)
     engine.time = time
     return engine
 
@@ -91,7 +91,7 @@ async def test_streams_ids_and_their_log_probabilities(server: CompletionsServer
     assert server.keys == ["Bearer secret"]
     assert engine.context_length == 300  # the server's, which is shorter than the base's
     assert engine.health().ready
-    assert engine.load().waiting == 0
+    assert engine.stats().waiting == 0
 
 
 async def test_ends_at_a_stop_id(server: CompletionsServer, tiny_base: Path) -> None:
@@ -102,7 +102,7 @@ async def test_ends_at_a_stop_id(server: CompletionsServer, tiny_base: Path) -> 
     assert await ids(engine.generate(ask(stop_ids=frozenset({end, 99})))) == [40, 41, 42, end]
 
 
-async def test_a_server_without_ids_gets_and_gives_text(tiny_base: Path) -> None:
+async def test_a_server_without_token_ids_uses_text(tiny_base: Path) -> None:
     async with CompletionsServer("somebody").running() as server:
         server.failures = [400]  # it takes no ids
         server.reply = ["hel", "lo\n", " the", "\n\n"]
@@ -116,7 +116,7 @@ async def test_a_server_without_ids_gets_and_gives_text(tiny_base: Path) -> None
         assert "top_k" not in server.requests[-1]
 
 
-async def test_an_unknown_server_that_counts_ids_right_gets_ids(tiny_base: Path) -> None:
+async def test_an_unknown_server_that_accepts_token_ids_gets_them(tiny_base: Path) -> None:
     async with CompletionsServer("somebody").running() as server:
         engine = await connect(server, tiny_base)
         server.reply = ["hello"]
@@ -124,7 +124,7 @@ async def test_an_unknown_server_that_counts_ids_right_gets_ids(tiny_base: Path)
         assert server.requests[-1]["prompt"] == ask().prompt
 
 
-async def test_momentary_failures_are_tried_again(server: CompletionsServer, tiny_base: Path) -> None:
+async def test_transient_failures_are_retried(server: CompletionsServer, tiny_base: Path) -> None:
     engine = await connect(server, tiny_base)
     server.failures = [503, 500, 429]
     assert await ids(engine.generate(ask())) == [40, 41, 42]
@@ -135,19 +135,19 @@ async def test_momentary_failures_are_tried_again(server: CompletionsServer, tin
     assert engine.time.waits[-1] == 7
 
 
-async def test_a_refusal_is_not_tried_again_and_is_one_line(server: CompletionsServer, tiny_base: Path) -> None:
+async def test_a_refusal_is_not_retried_and_is_one_line(server: CompletionsServer, tiny_base: Path) -> None:
     engine = await connect(server, tiny_base, key="key-of-ours")
     server.failures = [401]
-    with pytest.raises(EngineError, match=r"answers 401: failure 401; is the key in DOPPEL_ENGINE_KEY right\?$"):
+    with pytest.raises(EngineError, match=r"responded with 401: failure 401; check the key in DOPPEL_ENGINE_KEY$"):
         await ids(engine.generate(ask()))
     assert len(server.requests) == 1
     assert engine.health().ready
 
 
 @pytest.mark.parametrize(
-    ("failure", "words"), [("cut", "broke off"), ("error", "out of memory"), ("garbage", "nonsense")]
+    ("failure", "words"), [("cut", "stopped in the middle"), ("error", "out of memory"), ("garbage", "nonsense")]
 )
-async def test_what_breaks_off_is_an_error(
+async def test_an_interrupted_response_is_an_error(
     server: CompletionsServer, tiny_base: Path, failure: str, words: str
 ) -> None:
     engine = await connect(server, tiny_base)
@@ -165,42 +165,42 @@ async def test_what_breaks_off_is_an_error(
     assert await ids(engine.generate(ask())) == [40, 41, 42]
 
 
-async def test_a_server_that_keeps_failing_is_left_alone(server: CompletionsServer, tiny_base: Path) -> None:
+async def test_repeated_failures_open_the_circuit_breaker(server: CompletionsServer, tiny_base: Path) -> None:
     engine = await connect(server, tiny_base)
     server.failures = [503] * 100
     for _ in range(2):
         with pytest.raises(EngineError):
             await ids(engine.generate(ask()))
-    assert len(server.requests) == BREAK_AFTER
+    assert len(server.requests) == MAX_FAILURES
     assert not engine.health().ready
     with pytest.raises(EngineError, match=r"failed 5 times in a row; next attempt in \d+ s"):
         await ids(engine.generate(ask()))
-    assert len(server.requests) == BREAK_AFTER
+    assert len(server.requests) == MAX_FAILURES
     server.failures = []
     engine.time.now += 31
     assert await ids(engine.generate(ask())) == [40, 41, 42]
     assert engine.health().ready
 
 
-async def test_nobody_there(tiny_base: Path) -> None:
+async def test_an_unreachable_server(tiny_base: Path) -> None:
     async with CompletionsServer().running() as server:
         engine = await connect(server, tiny_base)
-    with pytest.raises(EngineError, match="does not answer"):
+    with pytest.raises(EngineError, match="does not respond"):
         await ids(engine.generate(ask()))
     assert len(engine.time.waits) == ATTEMPTS - 1
 
 
-async def test_closing_cancels_the_work_there(server: CompletionsServer, tiny_base: Path) -> None:
+async def test_closing_cancels_the_request_on_the_server(server: CompletionsServer, tiny_base: Path) -> None:
     engine = await connect(server, tiny_base)
     server.hold = asyncio.Event()
     task = asyncio.create_task(ids(engine.generate(ask())))
     await server.asked.wait()
-    assert (engine.load().waiting, engine.load().active) == (1, 0)
+    assert (engine.stats().waiting, engine.stats().active) == (1, 0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     await server.cancelled.wait()
-    assert engine.load().waiting == 0
+    assert engine.stats().waiting == 0
 
 
 async def test_too_many_requests_are_refused(server: CompletionsServer, tiny_base: Path) -> None:
@@ -214,25 +214,25 @@ async def test_too_many_requests_are_refused(server: CompletionsServer, tiny_bas
     assert await asyncio.gather(*tasks) == [[40, 41, 42]] * 2
 
 
-async def test_a_deadline_keeps_what_there_is(server: CompletionsServer, tiny_base: Path) -> None:
+async def test_a_deadline_keeps_the_tokens_so_far(server: CompletionsServer, tiny_base: Path) -> None:
     ticks = itertools.count()
     engine = await connect(server, tiny_base, clock=lambda: float(next(ticks)) / 10)
     assert await ids(engine.generate(ask(deadline_seconds=0.25))) in ([40], [40, 41])
     server.hold = asyncio.Event()
-    with pytest.raises(EngineError, match="no answer in time"):
+    with pytest.raises(EngineError, match="did not respond in time"):
         await ids(engine.generate(ask(deadline_seconds=0.3)))
 
 
 async def test_prompts_that_do_not_fit_are_refused(server: CompletionsServer, tiny_base: Path) -> None:
     engine = await connect(server, tiny_base)
     for wrong in ([], [10] * 300):
-        with pytest.raises(EngineError, match="a prompt of"):
+        with pytest.raises(EngineError, match="the prompt has"):
             await ids(engine.generate(ask(prompt=wrong)))
     await ids(engine.generate(ask(prompt=[10] * 298)))
     assert server.requests[-1]["max_tokens"] == 2
 
 
-async def test_adapters_come_and_go(
+async def test_adapters_are_loaded_and_unloaded(
     server: CompletionsServer, tiny_base: Path, tmp_path: Path, publish_tiny_adapter: PublishAdapter
 ) -> None:
     engine = await connect(server, tiny_base)
@@ -255,21 +255,21 @@ async def test_adapters_come_and_go(
     assert engine.health().adapters == ()
 
 
-async def test_adapters_of_sglang(tiny_base: Path, tmp_path: Path, publish_tiny_adapter: PublishAdapter) -> None:
+async def test_adapters_on_sglang(tiny_base: Path, tmp_path: Path, publish_tiny_adapter: PublishAdapter) -> None:
     async with CompletionsServer("sglang").running() as server:
-        engine = await connect(server, tiny_base, place=lambda folder: f"/there/{folder.name}")
+        engine = await connect(server, tiny_base, server_path=lambda folder: f"/there/{folder.name}")
         name = await engine.load_adapter(publish_tiny_adapter(tmp_path))
         assert server.loaded == {name: "/there/0001"}
         assert server.requests[-1]["model"] == f"base:{name}"
 
 
-async def test_adapters_that_do_not_work_are_refused(
+async def test_broken_adapters_are_refused(
     server: CompletionsServer, tiny_base: Path, tmp_path: Path, publish_tiny_adapter: PublishAdapter
 ) -> None:
     engine = await connect(server, tiny_base)
     first, second = publish_tiny_adapter(tmp_path), publish_tiny_adapter(tmp_path, seed=1)
     server.failures = [400]
-    with pytest.raises(AdapterRefused, match="does not work"):
+    with pytest.raises(AdapterRefused, match="failed its test run"):
         await engine.load_adapter(first)
     assert not server.loaded
     server.refuses_adapters, server.loads = True, 0
@@ -279,7 +279,7 @@ async def test_adapters_that_do_not_work_are_refused(
     server.refuses_adapters = server.loads_adapters = False
     with pytest.raises(AdapterRefused, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
         await engine.load_adapter(first)
-    fixed = await connect(server, tiny_base, is_fixed=True)
+    fixed = await connect(server, tiny_base, fixed_adapter=True)
     name = await fixed.load_adapter(first)
     await ids(fixed.generate(ask(adapter=name)))
     assert server.requests[-1]["model"] == "base"
@@ -302,7 +302,7 @@ async def test_a_closed_engine_refuses(server: CompletionsServer, tiny_base: Pat
     assert not engine.health().ready
 
 
-async def test_another_tokenizer_is_noticed(tiny_base: Path) -> None:
+async def test_another_tokenizer_is_refused(tiny_base: Path) -> None:
     async with CompletionsServer(tokens=[1, 2, 3]).running() as server:
         with pytest.raises(UserError, match="its tokenizer differs"):
             await connect(server, tiny_base)
@@ -326,24 +326,24 @@ async def test_open_reads_the_configuration(
     engine = await asyncio.to_thread(open_engine, config, pytest.fail)
     assert await ids(engine.generate(ask())) == [40, 41, 42]
     assert server.keys == ["Bearer secret"]
-    assert (engine.load().max_active, engine.context_length) == (7, 300)
+    assert (engine.stats().max_active, engine.context_length) == (7, 300)
     with pytest.raises(UserError, match=r"typical_p.*no_repeat_ngram"):
         await asyncio.to_thread(open_engine, config_of(server.url, typical_p=0.9, no_repeat_ngram=3), pytest.fail)
 
 
 def test_an_unknown_engine_is_named(tmp_path: Path) -> None:
     config = parse_config({"engine": {"backend": "abacus"}}, tmp_path / "config.yaml")
-    with pytest.raises(UserError, match=r"no engine named abacus; there are .*openai.*transformers"):
+    with pytest.raises(UserError, match=r"unknown engine `abacus`; available: .*openai.*transformers"):
         open_engine(config, pytest.fail)
 
 
-def test_a_key_does_not_stand_in_the_address(tmp_path: Path) -> None:
+def test_a_url_with_a_key_is_refused(tmp_path: Path) -> None:
     for url in ("https://user:secret@host/v1", "https://host/v1?key=secret", "host:8000", "ftp://host/"):
         with pytest.raises(UserError, match=r"engine\.url"):
             parse_config({"engine": {"url": url}}, tmp_path / "config.yaml")
 
 
-def test_settings_by_their_names_there() -> None:
+def test_settings_are_translated_to_the_servers_names() -> None:
     sampling = Sampling(repetition_penalty=1.1, logit_bias=((7, -200.0),), bad_words=((40,),), seed=2**40 + 3)
     assert refusal("vllm", sampling) is None
     sent = parameters("vllm", sampling, PIECES)
@@ -370,7 +370,7 @@ def test_settings_by_their_names_there() -> None:
         ("sglang", Sampling(repetition_penalty=1.2), "repetition_penalty"),
     ],
 )
-def test_what_a_server_lacks_is_said(dialect: str, sampling: Sampling, names: str) -> None:
+def test_unsupported_settings_are_named(dialect: str, sampling: Sampling, names: str) -> None:
     reason = refusal(dialect, sampling)
     assert reason is not None
     assert "\n" not in reason
@@ -383,7 +383,7 @@ MARKS = [text for text in PIECES.reserved.values() if text.strip()]
 @given(
     st.lists(st.one_of(st.text(max_size=20), st.sampled_from([*MARKS, "<", "end_of_turn>", "[", "\n\n\n"])), max_size=6)
 )
-def test_no_text_becomes_a_mark_of_the_prompt(parts: list[str]) -> None:
+def test_no_text_becomes_markup_of_the_prompt(parts: list[str]) -> None:
     text = "".join(parts)
     ids = PIECES.encode_text(["Jo: " + text])[0]
     sent = prompt_text(PIECES, ids)

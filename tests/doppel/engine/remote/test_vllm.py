@@ -128,7 +128,7 @@ async def test_ids_and_log_probabilities_come_back(engine: OpenAIEngine) -> None
     assert [token.id for token in until] == [token.id for token in found[: place + 1]]
 
 
-async def test_every_setting_it_has_is_taken(engine: OpenAIEngine) -> None:
+async def test_every_supported_setting_is_accepted(engine: OpenAIEngine) -> None:
     word = tuple(engine.transcript.safe_tokenizer.encode_text([" hello"], "\n")[0])
     sampling = Sampling(
         repetition_penalty=1.1,
@@ -143,7 +143,7 @@ async def test_every_setting_it_has_is_taken(engine: OpenAIEngine) -> None:
     assert [token.id for token in await tokens(engine, sampling=sampling)] == [token.id for token in first]
 
 
-async def test_adapters_come_and_go(engine: OpenAIEngine, bundled_base: Path, tmp_path: Path) -> None:
+async def test_adapters_are_loaded_and_unloaded(engine: OpenAIEngine, bundled_base: Path, tmp_path: Path) -> None:
     lora = random_lora(bundled_base, tmp_path / "adapters")
     name = await engine.load_adapter(lora.folder)
     plain, own = await tokens(engine), await tokens(engine, adapter=name)
@@ -153,7 +153,9 @@ async def test_adapters_come_and_go(engine: OpenAIEngine, bundled_base: Path, tm
     await engine.drop_adapter(name)
 
 
-async def test_an_adapter_above_its_rank_is_refused(engine: OpenAIEngine, bundled_base: Path, tmp_path: Path) -> None:
+async def test_an_adapter_above_the_servers_rank_is_refused(
+    engine: OpenAIEngine, bundled_base: Path, tmp_path: Path
+) -> None:
     lora = random_lora(bundled_base, tmp_path / "adapters", r=32)
     with pytest.raises(AdapterRefused):
         await engine.load_adapter(lora.folder)
