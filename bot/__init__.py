@@ -1,1 +1,1 @@
-"""The long-running daemon: platforms, conversations, schedules, delivery. Knows no export format and no trainer."""
+"""The long-running daemon: platforms, conversations, schedules, delivery."""

@@ -1,1 +1,1 @@
-"""From exports to a published adapter, offline. Knows export formats and the trainer; knows no bot."""
+"""From exports to a published adapter, offline."""

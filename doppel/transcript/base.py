@@ -10,7 +10,7 @@
 A header in brackets, then turns. Inside a turn one newline and a space start the next bubble; an
 empty line ends the turn. Every piece of somebody's text is tokenized on its own, with its newlines
 replaced by a visible sign and with no special or added token, so no text can end a turn, begin
-another, or pose as a header. Knows nothing of models, platforms or export formats.
+another, or pose as a header.
 """
 
 import hashlib

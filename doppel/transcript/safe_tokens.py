@@ -1,8 +1,4 @@
-"""Text to token ids and back, piece by piece, such that no piece of text can become a special or added token.
-
-Transcripts are put together from pieces: their own marks, and what people wrote. Knows one tokenizer; knows
-no transcript.
-"""
+"""Tokenizes the parts of a transcript one by one, so that nobody's text can become a special or added token."""
 
 import re
 from collections.abc import Iterable
@@ -19,7 +15,7 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")  # how tokenizers spell a bare byte; some 
 
 
 class SafeTokenizer:
-    """Tokenizes what people wrote with no reserved token among the ids.
+    """Tokenizes what people wrote without ever producing a reserved token.
 
     Args:
         tokenizer: a fast transformers tokenizer.
@@ -27,9 +23,9 @@ class SafeTokenizer:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
-        added = tokenizer.added_tokens_decoder  # a property that builds its dictionary anew: asked for once
-        # Exempt are single characters that a tokenizer adds as plain text. The token for unknown characters is
-        # reserved too: such a character is left out, as it could not be read back.
+        added = tokenizer.added_tokens_decoder  # a property that rebuilds its dictionary on every access
+        # Single characters that a tokenizer adds as plain text are exempt. The token for unknown characters is
+        # reserved: such a character is dropped, because it could not be decoded again.
         self.reserved: dict[int, str] = {
             token_id: token.content for token_id, token in added.items() if token.special or len(token.content) > 1
         }
@@ -64,7 +60,7 @@ class SafeTokenizer:
         ]
 
     def encode_markup(self, text: str, context: str = "") -> list[int]:
-        """Tokenizes a text of our own between some `context` and a word; special tokens spelled in it become those."""
+        """Tokenizes the transcript's own markup, which follows `context`; spelled special tokens become tokens."""
         forms = [context, context + text, text, context + text + "a"]
         before, both, alone, followed = self._ids(forms, split_special=False)
         word = self.encode_text(["a"], "\n")[0]
