@@ -34,6 +34,7 @@ from doppel.adapters.versions import (
     version_folder,
 )
 from doppel.config import Config, load_config, parse_config
+from doppel.config.renamed_keys import with_new_keys
 from doppel.engine.local.engine import TransformersEngine
 from doppel.models.base import identify, load_model, load_tokenizer
 from doppel.persona import GeneratedBubble, read_persona, speak
@@ -106,12 +107,14 @@ def as_written(config: Config) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", EXPECTED["configs"])
 def test_a_configuration_says_what_it_said(name: str) -> None:
-    holds(as_written(load_config(FOLDER / "configs" / name)), EXPECTED["configs"][name])
+    path = FOLDER / "configs" / name
+    holds(as_written(load_config(path)), with_new_keys(EXPECTED["configs"][name], path))
 
 
 def test_the_configuration_of_a_home_says_what_it_said(opened: Open, tmp_path: Path) -> None:
     opened()
-    holds(as_written(load_config(tmp_path / "home" / "config.yaml")), EXPECTED["settings"])
+    path = tmp_path / "home" / "config.yaml"
+    holds(as_written(load_config(path)), with_new_keys(EXPECTED["settings"], path))
 
 
 # The data set --------------------------------------------------------------------------------------------
