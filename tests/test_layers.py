@@ -24,7 +24,6 @@ FLOORS = {
         "bot.platforms",
         "bot.store",
         "bot.logs",
-        "bot.redaction",
         "bot.cancellation",
         "bot.clock",
     ),

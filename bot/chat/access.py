@@ -1,4 +1,4 @@
-"""Who gets a reply: the allow-lists of config.yaml, empty by default."""
+"""The access list: who gets a reply, from `allow` in config.yaml. Nobody by default."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -12,23 +12,23 @@ log = logging.getLogger(__name__)
 
 
 class AccessList:
-    """Decides by account, chat or server id, and tells the log once a run whom to add."""
+    """Decides by account, chat or server id, and logs once per run and sender which id to add."""
 
     def __init__(self, sections: Mapping[str, Section], platforms: Iterable[PlatformPlugin[Any]]) -> None:
         self._sections = sections
         self._public = frozenset(platform.name for platform in platforms if platform.is_public)
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def allows(self, incoming: Incoming) -> bool:
-        """Whether the message may be stored and answered; if not, and it was meant for us, the log says so once."""
+        """Whether the message may be stored and answered. If not, and it mentions the bot, logs whom to allow."""
         if incoming.platform in self._public:
             return True
         allowed = self._allowed(incoming.platform)
         if not allowed.isdisjoint(incoming.allow_ids):
             return True
-        who = (incoming.platform, incoming.sender)
-        if incoming.mentions_bot and who not in self._told:
-            self._told.add(who)
+        sender = (incoming.platform, incoming.sender)
+        if incoming.mentions_bot and sender not in self._logged:
+            self._logged.add(sender)
             log.info(self._hint(incoming, allowed))
         return False
 
@@ -40,30 +40,30 @@ class AccessList:
         values = {"platform": incoming.platform, "name": _printable(incoming.sender_name), "id": incoming.sender}
         if incoming.kind == "group":
             return tr(
-                "{platform}: {name} ({id}) wrote in the group {chat}, which is not allowed. "
-                "To answer there, add {chat} to {platform}.allow in config.yaml",
+                "{platform}: message from {name} ({id}) in group {chat}, which is not allowed; "
+                "to reply there, add {chat} to {platform}.allow in config.yaml",
                 **values,
-                chat=_group_key(incoming),
+                chat=_group_allow_id(incoming),
             )
         if not allowed:
             return tr(
-                "{platform}: {name} ({id}) wrote; nobody is allowed yet. "
-                "To answer, add {id} to {platform}.allow in config.yaml",
+                "{platform}: message from {name} ({id}), but nobody is allowed yet; "
+                "to reply, add {id} to {platform}.allow in config.yaml",
                 **values,
             )
         return tr(
-            "{platform}: {name} ({id}) wrote and is not allowed. "
-            "To answer, add {id} to {platform}.allow in config.yaml",
+            "{platform}: message from {name} ({id}), who is not allowed; "
+            "to reply, add {id} to {platform}.allow in config.yaml",
             **values,
         )
 
 
-def _group_key(incoming: Incoming) -> str:
-    """The id a group's allow-list entry names: its own, where the platform offers it."""
-    others = [key for key in incoming.allow_ids if key != incoming.sender]
-    return incoming.chat if incoming.chat in others or not others else others[0]
+def _group_allow_id(incoming: Incoming) -> str:
+    """The id to add for a group: its own if the platform offers it, else the most specific one."""
+    group_ids = [allow_id for allow_id in incoming.allow_ids if allow_id != incoming.sender]
+    return incoming.chat if incoming.chat in group_ids or not group_ids else group_ids[0]
 
 
 def _printable(name: str) -> str:
-    """A display name that cannot break a log line or hide what follows."""
+    """A display name without characters that could break the log line."""
     return "".join(character for character in name if character.isprintable())[:64] or "?"

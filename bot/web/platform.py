@@ -1,4 +1,4 @@
-"""The web page as a platform, and what the daemon asks of a platform that is a page."""
+"""The web page as a platform, and the protocol of platforms that serve a page."""
 
 import socket
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from doppel.config import Config
 
 @dataclass(frozen=True)
 class PageServices:
-    """What a page shows: the stored messages, and whether the persona is ready."""
+    """What a page needs from the daemon."""
 
     config: Config
     store: Store
@@ -26,7 +26,7 @@ class PageServices:
 
 @runtime_checkable
 class PagePlatform(Protocol):
-    """A platform that is a page. The daemon serves it, with its health routes, where the platform listens."""
+    """A platform that serves a page. The daemon adds its health routes and serves it on the platform's socket."""
 
     @property
     def host(self) -> str:
@@ -43,7 +43,7 @@ class PagePlatform(Protocol):
 
 
 class WebPlatform(Mailbox):
-    """The page, and the mailbox behind it."""
+    """The chat page and the quiz page."""
 
     def __init__(self, settings: WebSettings, environ: Mapping[str, str]) -> None:
         super().__init__()
@@ -55,11 +55,11 @@ class WebPlatform(Mailbox):
         return self._settings.host
 
     def listen(self) -> socket.socket:
-        """A listening socket. Raises UserError when the port is taken or not ours."""
+        """A listening socket. Raises UserError when the address cannot be used."""
         return listen(self._settings.host, self._settings.port)
 
     def mount(self, app: FastAPI, services: PageServices) -> None:
-        """Puts the chat at the root of the application, and the quiz at /quiz/."""
+        """Adds the chat at the root of the application, and the quiz at /quiz/."""
         from bot.web.chat_page import ChatPage  # gradio takes seconds to import
         from bot.web.quiz_page import QuizPage
 

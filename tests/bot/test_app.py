@@ -67,8 +67,8 @@ class Watched(WebPlatform):
         super().__init__(settings, environ)
         self.changes: asyncio.Queue[str] = asyncio.Queue()
 
-    def _changed(self, chat: str) -> None:
-        super()._changed(chat)
+    def _mark_changed(self, chat: str) -> None:
+        super()._mark_changed(chat)
         self.changes.put_nowait(chat)
 
 

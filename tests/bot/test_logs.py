@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from bot.logs import NOISY_LOGGERS, HumanFormatter, set_up_log
+from bot.logs import NOISY_LOGGERS, LineFormatter, Redactor, set_up_log
 from bot.platforms.telegram import PLUGIN
 
 TOKEN = "123456:" + "made-up"
@@ -20,7 +20,7 @@ def stream() -> io.StringIO:
 @pytest.fixture
 def logger(stream: io.StringIO) -> logging.Logger:
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(HumanFormatter(ZoneInfo("Asia/Shanghai"), [TOKEN, ""]))
+    handler.setFormatter(LineFormatter(ZoneInfo("Asia/Shanghai"), [TOKEN, ""]))
     logger = logging.Logger("test")
     logger.addHandler(handler)
     return logger
@@ -65,3 +65,26 @@ def test_everyday_lines_of_libraries_are_silenced(capsys: pytest.CaptureFixture[
             logger.setLevel(before)
     lines = capsys.readouterr().err.splitlines()
     assert [line[20:] for line in lines] == ["warning: trouble with …", "mine"]
+
+
+def test_a_handler_with_the_filter_prints_no_secret() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(Redactor(TOKEN))
+    logger = logging.Logger("test")
+    logger.addHandler(handler)
+    logger.info("GET %s", f"https://example.org/bot{TOKEN}/getMe")
+    logger.info("as it is: " + TOKEN)
+    try:
+        int(f"/bot{TOKEN}/getMe")
+    except ValueError:
+        logger.exception("failed")
+    assert "made-up" not in stream.getvalue()
+    assert "https://example.org/bot…/getMe" in stream.getvalue()
+    assert "'/bot…/getMe'" in stream.getvalue()
+
+
+def test_records_without_a_secret_stay_as_they_are() -> None:
+    record = logging.LogRecord("name", logging.INFO, "file", 1, "%s apples", (3,), None)
+    assert Redactor(TOKEN, "").filter(record)
+    assert (record.msg, record.args) == ("%s apples", (3,))

@@ -146,7 +146,7 @@ def test_the_platform_replies_to_whom_it_allows_and_its_secret_stays_out_of_the_
             (inbox / f"{sender}.txt").write_text("hello", encoding="utf-8")
         wait_for(outbox / "ann.txt", "polly wants a cracker\n")
         wait_for(log, "add stranger to folder.allow in config.yaml")
-        wait_for(log, "folder: … (…) wrote and is not allowed")
+        wait_for(log, "folder: message from … (…), who is not allowed")
     assert [file.name for file in outbox.iterdir()] == ["ann.txt"]
     assert KEY not in log.read_text(encoding="utf-8")
 

@@ -1,7 +1,6 @@
 """Discord through discord.py: listens on the gateway, sends bubbles, shows "typing".
 
-What a message means is in `discord_messages`; whether it gets an answer is decided elsewhere. Discord's gateway knows
-no acknowledgement: what was written while nobody listened is fetched after each new session (`discord_missed`).
+The gateway has no acknowledgement: messages written while the bot was offline are fetched after each new session.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ import discord
 
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
 from bot.platforms.discord.messages import to_incoming
-from bot.platforms.discord.missed import UNREACHABLE, missed
+from bot.platforms.discord.missed import UNREACHABLE, fetch_missed
 from bot.platforms.discord.settings import DiscordSettings, read_token
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -25,7 +24,7 @@ from doppel.system.backoff import Backoff
 
 MESSAGE_LIMIT = 2000
 NONCE_LIMIT = 25
-LONGEST_RATE_LIMIT = 30.0  # seconds; the smallest that discord.py takes
+MAX_RATE_LIMIT_WAIT = 30.0  # seconds; the smallest value that discord.py accepts
 BAD_TOKEN = 4004  # close code of the gateway
 
 OUTAGES = (*UNREACHABLE, discord.HTTPException, discord.GatewayNotFound, discord.ConnectionClosed)
@@ -36,20 +35,20 @@ log = logging.getLogger(__name__)
 class _GatewayEvent(Enum):
     CONNECTED = "a new session begins"
     READY = "servers and channels are known"
-    END = "nothing more comes"
+    CLOSED = "no more events follow"
 
 
-Arrived = asyncio.Queue[discord.Message | _GatewayEvent]
+Events = asyncio.Queue[discord.Message | _GatewayEvent]
 Sleep = Callable[[float], Awaitable[None]]
 Start = Callable[[discord.Client, str], Awaitable[None]]
 
 
 class DiscordPlatform:
-    """Direct messages and server channels of one bot account. `start` logs a client in and listens (for tests)."""
+    """Direct messages and server channels of one bot account. Tests replace `start`, which logs in and listens."""
 
     name = "discord"
     limit = MESSAGE_LIMIT
-    # Discord remembers a nonce for some minutes; the outbox resends no later than that after a stop.
+    # Discord remembers a nonce for some minutes; the outbox does not resend later than that.
     resend_is_safe = True
 
     def __init__(
@@ -64,46 +63,46 @@ class DiscordPlatform:
     ) -> None:
         self._now = now
         self._token = read_token(environ)
-        # Unlike Telegram's library, this one does not look for a proxy by itself.
+        # Unlike Telegram's library, discord.py does not read the proxy variables itself.
         proxy = environ.get("HTTPS_PROXY") or environ.get("https_proxy") or ""
         self._proxy = proxy if proxy.startswith("http") else None
         self._start = start
         self._sleep = sleep
         self._backoff = Backoff(random or Random())
         self._client: discord.Client | None = None
-        self._brief = _Brief()
-        logging.getLogger("discord.client").addFilter(self._brief)
+        self._traceback_filter = _ReconnectFilter()
+        logging.getLogger("discord.client").addFilter(self._traceback_filter)
 
     def length(self, text: str) -> int:
         """Code points, as Discord counts."""
         return len(text)
 
     async def run(self, receive: Receive, connected: Callable[[], None], newest: Newest) -> None:
-        """Listens until cancelled; outages are waited out.
+        """Listens until cancelled; reconnects after outages.
 
         Raises:
             DoppelError: Discord refuses the token, or the bot may not read messages.
             Exception: whatever `receive` raised.
         """
-        told = False
+        was_ready = False
 
         def ready() -> None:
-            nonlocal told
+            nonlocal was_ready
             self._backoff.reset()
-            if not told:
-                told = True
+            if not was_ready:
+                was_ready = True
                 connected()
 
         while True:
             reason = await self._listen(receive, ready, newest)
             seconds = self._backoff.next()
             log.warning(
-                tr("Discord cannot be reached: {error}. Next try in {seconds} s", error=reason, seconds=round(seconds))
+                tr("Discord cannot be reached: {error}; retrying in {seconds} s", error=reason, seconds=round(seconds))
             )
             await self._sleep(seconds)
 
     async def send(self, outgoing: Outgoing) -> str:
-        """Sends text that notifies nobody by mention; returns the message id. Raises SendFailed."""
+        """Sends text in which mentions notify nobody; returns the message id. Raises SendFailed."""
         channel = self._channel(outgoing.chat)
         try:
             if outgoing.reply_to is None:
@@ -133,42 +132,42 @@ class DiscordPlatform:
 
     async def close(self) -> None:
         """Leaves the gateway and closes the connections."""
-        logging.getLogger("discord.client").removeFilter(self._brief)
+        logging.getLogger("discord.client").removeFilter(self._traceback_filter)
         await self._leave()
 
     async def _listen(self, receive: Receive, ready: Callable[[], None], newest: Newest) -> str:
-        """One client's life; returns why it ended, where trying again makes sense."""
+        """Runs one client until its connection ends; returns why, if reconnecting makes sense."""
         await self._leave()
-        arrived: Arrived = asyncio.Queue()
-        client = self._client = _build(arrived, ready, self._proxy)
+        events: Events = asyncio.Queue()
+        client = self._client = _build(events, ready, self._proxy)
         connection = asyncio.ensure_future(self._start(client, self._token))
-        commits = _EventConsumer(client, receive, newest, self._now)
-        intake = asyncio.create_task(commits.run(arrived))
+        consumer = _EventConsumer(client, receive, newest, self._now)
+        consuming = asyncio.create_task(consumer.run(events))
         try:
-            await asyncio.wait({connection, intake}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({connection, consuming}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             connection.cancel()
-            if commits.is_catching_up:  # all that has arrived since is missed, too, and fetched the next time
-                intake.cancel()
-            # What has arrived is still committed: Discord would not send it again.
-            arrived.put_nowait(_GatewayEvent.END)
-            await asyncio.gather(connection, intake, return_exceptions=True)
-        if not intake.cancelled():
-            intake.result()
+            if consumer.is_catching_up:  # the queued messages will be fetched with the missed ones
+                consuming.cancel()
+            # Queued messages are still committed: Discord would not send them again.
+            events.put_nowait(_GatewayEvent.CLOSED)
+            await asyncio.gather(connection, consuming, return_exceptions=True)
+        if not consuming.cancelled():
+            consuming.result()
         try:
             connection.result()
         except discord.LoginFailure:
-            raise DoppelError(_refused()) from None
+            raise DoppelError(_bad_token_message()) from None
         except discord.PrivilegedIntentsRequired:
             raise DoppelError(
                 tr(
-                    "Discord does not let the bot read messages; switch on Message Content Intent at "
+                    "Discord does not let the bot read messages; turn on Message Content Intent at "
                     "discord.com/developers, your application, Bot"
                 )
             ) from None
         except OUTAGES as error:
             if isinstance(error, discord.ConnectionClosed) and error.code == BAD_TOKEN:
-                raise DoppelError(_refused()) from None
+                raise DoppelError(_bad_token_message()) from None
             return str(error) or type(error).__name__
         return tr("the connection was closed")
 
@@ -181,13 +180,13 @@ class DiscordPlatform:
         if self._client is None or not self._client.is_ready():
             raise SendFailed(tr("Discord is not connected"))
         if not chat.isdecimal():
-            raise SendFailed(tr("no such channel: {chat}; write its id, a number", chat=chat), permanent=True)
+            raise SendFailed(tr("no such channel: {chat}; use its numeric id", chat=chat), permanent=True)
         return self._client.get_partial_messageable(int(chat))
 
 
-def _build(arrived: Arrived, ready: Callable[[], None], proxy: str | None) -> discord.Client:
-    """A client that may see no more than it needs, and puts every message into `arrived`."""
-    # Otherwise every start warns twice that a text bot cannot speak.
+def _build(events: Events, ready: Callable[[], None], proxy: str | None) -> discord.Client:
+    """A client that subscribes to no more than it needs and puts every message into `events`."""
+    # Otherwise every start warns twice that voice is not supported.
     discord.VoiceClient.warn_nacl = False
     discord.VoiceClient.warn_dave = False
     intents = discord.Intents.none()
@@ -195,12 +194,12 @@ def _build(arrived: Arrived, ready: Callable[[], None], proxy: str | None) -> di
     intents.guild_messages = True
     intents.dm_messages = True
     intents.message_content = True
-    options: dict[str, Any] = {"proxy": proxy, "max_messages": None, "max_ratelimit_timeout": LONGEST_RATE_LIMIT}
-    return _Client(arrived, ready, intents=intents, **options)
+    options: dict[str, Any] = {"proxy": proxy, "max_messages": None, "max_ratelimit_timeout": MAX_RATE_LIMIT_WAIT}
+    return _Client(events, ready, intents=intents, **options)
 
 
-class _Brief(logging.Filter):
-    """Keeps a line of discord.py's log about a lost connection, which it mends itself, and drops the traceback."""
+class _ReconnectFilter(logging.Filter):
+    """Drops the traceback from discord.py's message about a lost connection, which it restores itself."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and str(record.msg).startswith("Attempting a reconnect"):
@@ -212,62 +211,62 @@ class _Brief(logging.Filter):
 
 
 class _Client(discord.Client):
-    def __init__(self, arrived: Arrived, ready: Callable[[], None], **options: Any) -> None:
+    def __init__(self, events: Events, ready: Callable[[], None], **options: Any) -> None:
         super().__init__(**options)
-        self._arrived = arrived
+        self._events = events
         self._on_first_ready = ready
 
     async def on_connect(self) -> None:
-        self._arrived.put_nowait(_GatewayEvent.CONNECTED)
+        self._events.put_nowait(_GatewayEvent.CONNECTED)
 
     async def on_ready(self) -> None:
         self._on_first_ready()
-        self._arrived.put_nowait(_GatewayEvent.READY)
+        self._events.put_nowait(_GatewayEvent.READY)
 
     async def on_message(self, message: discord.Message) -> None:
         # discord.py runs one task a message; the queue keeps their order.
-        self._arrived.put_nowait(message)
+        self._events.put_nowait(message)
 
 
 class _EventConsumer:
-    """Commits what arrives, in its order, and what was missed before it."""
+    """Commits messages in order of arrival, and before them those that were missed."""
 
     def __init__(self, client: discord.Client, receive: Receive, newest: Newest, now: Callable[[], datetime]) -> None:
         self._client = client
         self._receive = receive
         self._newest = newest
         self._now = now
-        self._known: dict[str, str] = {}
+        self._newest_ids: dict[str, str] = {}
         self.is_catching_up = False
 
-    async def run(self, arrived: Arrived) -> None:
-        """Until the sign of the end."""
-        while (item := await arrived.get()) is not _GatewayEvent.END:
+    async def run(self, events: Events) -> None:
+        """Runs until the CLOSED event."""
+        while (item := await events.get()) is not _GatewayEvent.CLOSED:
             if item is _GatewayEvent.CONNECTED:
-                # Before anything of the new session is committed: it would hide what came before it.
-                self._known = await self._newest()
+                # Read before anything of the new session is committed, which would hide earlier missed messages.
+                self._newest_ids = await self._newest()
             elif item is _GatewayEvent.READY:
                 self.is_catching_up = True
-                async for message in missed(self._client, self._known, self._now()):
-                    await self._take(message)
+                async for message in fetch_missed(self._client, self._newest_ids, self._now()):
+                    await self._commit(message)
                 self.is_catching_up = False
             elif isinstance(item, discord.Message):
-                await self._take(item)
+                await self._commit(item)
 
-    async def _take(self, message: discord.Message) -> None:
+    async def _commit(self, message: discord.Message) -> None:
         incoming = to_incoming(message, self._client.user) if self._client.user is not None else None
         if incoming is not None:
             await self._receive(incoming)
 
 
 def _nonce(outgoing: Outgoing) -> str:
-    """The same for the same bubble, so that Discord drops the second; another for a new outbox that counts from 1."""
+    """The same for the same bubble, so that Discord drops duplicates. Has the text too: ids restart in a new outbox."""
     bubble = f"{outgoing.id}\n{outgoing.chat}\n{outgoing.text}"
     return hashlib.sha256(bubble.encode("utf-8", "surrogatepass")).hexdigest()[:NONCE_LIMIT]
 
 
 def _send_failed(error: Exception) -> SendFailed:
-    """Says whether trying again can help, and whether the message may have arrived all the same."""
+    """Classifies an error: whether retrying can help, and whether the message may have arrived."""
     text = str(error) or type(error).__name__
     if isinstance(error, discord.RateLimited):
         return SendFailed(text, retry_after=error.retry_after)
@@ -276,7 +275,7 @@ def _send_failed(error: Exception) -> SendFailed:
     return SendFailed(text, unknown=isinstance(error, UNREACHABLE))
 
 
-def _refused() -> str:
+def _bad_token_message() -> str:
     return tr(
         "Discord refuses the token; reset it at discord.com/developers (your application, Bot), set DISCORD_TOKEN"
     )

@@ -41,23 +41,24 @@ def test_a_public_platform_is_open_and_an_unknown_one_is_closed(tmp_path: Path) 
         (
             incoming(1),
             [],
-            "telegram: Ann (7) wrote; nobody is allowed yet. To answer, add 7 to telegram.allow in config.yaml",
+            "telegram: message from Ann (7), but nobody is allowed yet; "
+            "to reply, add 7 to telegram.allow in config.yaml",
         ),
         (
             incoming(1),
             [9],
-            "telegram: Ann (7) wrote and is not allowed. To answer, add 7 to telegram.allow in config.yaml",
+            "telegram: message from Ann (7), who is not allowed; to reply, add 7 to telegram.allow in config.yaml",
         ),
         (
             incoming(1, kind="group", chat="-5"),
             [9],
-            "telegram: Ann (7) wrote in the group -5, which is not allowed. "
-            "To answer there, add -5 to telegram.allow in config.yaml",
+            "telegram: message from Ann (7) in group -5, which is not allowed; "
+            "to reply there, add -5 to telegram.allow in config.yaml",
         ),
         (
             incoming(1, platform="matrix"),
             [9],
-            "matrix: Ann (7) wrote; nobody is allowed yet. To answer, add 7 to matrix.allow in config.yaml",
+            "matrix: message from Ann (7), but nobody is allowed yet; to reply, add 7 to matrix.allow in config.yaml",
         ),
     ],
 )
