@@ -6,8 +6,9 @@
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -15,10 +16,8 @@ from unittest.mock import patch
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from typer.main import get_command
-from typer.testing import CliRunner
 
-from doppel.cli.app import app
+from doppel.cli.app import command_line
 from doppel.config import Config
 from doppel.plugins import installed_platforms
 
@@ -49,7 +48,7 @@ def outputs() -> dict[Path, str]:
 def commands_page(language: str) -> str:
     """`doppel --help` and the help of every command."""
     parts = [_NOTICE, f"# {_TITLES[language]}", _help_of((), language)]
-    for path in _command_paths(get_command(app()), ()):
+    for path in _command_paths(command_line(), ()):
         parts += [f"## doppel {' '.join(path)}", _help_of(path, language)]
     return "\n\n".join(parts) + "\n"
 
@@ -65,9 +64,9 @@ def _command_paths(command: object, path: tuple[str, ...]) -> Iterator[tuple[str
 
 def _help_of(path: tuple[str, ...], language: str) -> str:
     environment = {"COLUMNS": _COLUMNS, "LANG": "zh_CN.UTF-8" if language == "zh" else "C.UTF-8"}
-    with patch.dict(os.environ, environment), patch.object(sys, "argv", ["doppel", *path, "--help"]):
-        result = CliRunner().invoke(app(), [*path, "--help"], prog_name="doppel")
-    lines = [line.rstrip() for line in result.output.strip().splitlines()]
+    with patch.dict(os.environ, environment), redirect_stdout(StringIO()) as printed:
+        command_line().main([*path, "--help"], prog_name="doppel", standalone_mode=False)
+    lines = [line.rstrip() for line in printed.getvalue().strip().splitlines()]
     return "\n".join(["```text", *lines, "```"])
 
 

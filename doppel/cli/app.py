@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
+from typer.main import get_command
 
 from doppel.config import Config, load_config
 from doppel.errors import DoppelError
@@ -121,9 +122,26 @@ def quiet_libraries(debug: bool) -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
+def command_line() -> Any:
+    """The command with its help in the user's language, as click runs it."""
+    command = get_command(app())
+    _translate_help(command)
+    return command
+
+
 def main() -> None:
     """Entry point of the `doppel` script."""
-    app()()
+    command_line()()
+
+
+def _translate_help(command: Any) -> None:
+    """Puts the help of a command, its options and its subcommands into the user's language."""
+    command.help = tr(command.help) if command.help else command.help
+    for parameter in command.params:
+        if getattr(parameter, "help", None):
+            parameter.help = tr(parameter.help)
+    for subcommand in getattr(command, "commands", {}).values():
+        _translate_help(subcommand)
 
 
 def _option(name: str, kind: type, default: Any, flag: str, text: str) -> inspect.Parameter:

@@ -31,7 +31,7 @@ def doctor(run: Run) -> dict[str, Any]:
         console.print(_table(checks))
     bad = [check.name for check in checks if not check.ok and check.level == "needed"]
     if bad:
-        raise Unwell(tr("needs fixing: {names}", names=", ".join(bad)), result)
+        raise Unwell(tr("needs fixing: {names}", names=", ".join(map(tr, bad))), result)
     print_status(tr("Everything that `doppel up` needs is there."))
     return result
 
@@ -40,5 +40,5 @@ def _table(checks: list[Check]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in checks:
         sign, style = ("✓", "green") if check.ok else ("✗", "red") if check.level == "needed" else ("–", "yellow")
-        table.add_row(Text(sign, style), check.name, Text(check.hint))
+        table.add_row(Text(sign, style), tr(check.name), Text(check.hint))
     return table

@@ -4,10 +4,13 @@ import ast
 import string
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
+from doppel.cli.app import app, command_line
 from doppel.i18n import language, set_language, tr
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +33,20 @@ def texts() -> dict[str, str]:
         text = call.args[0]
         if isinstance(text, ast.Constant) and isinstance(text.value, str):
             found[text.value] = place
+    return found
+
+
+def help_texts() -> set[str]:
+    """The help of every command of the project's and of its options."""
+    found: set[str] = set()
+
+    def collect(command: Any) -> None:
+        found.update([command.help] if command.help else [])
+        found.update(one.help for one in command.params if getattr(one, "help", None))
+        for inner in getattr(command, "commands", {}).values():
+            collect(inner)
+
+    collect(get_command(app()))
     return found
 
 
@@ -59,8 +76,21 @@ def test_every_text_has_a_translation(catalog: dict[str, str]) -> None:
     assert {text: place for text, place in texts().items() if text not in catalog} == {}
 
 
+def test_help_has_a_translation(catalog: dict[str, str]) -> None:
+    assert help_texts() - catalog.keys() == set()
+
+
+def test_the_command_line_speaks_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANG", "zh_CN.UTF-8")
+    command = command_line()
+    assert command.commands["doctor"].help == tr(
+        "Check this machine, the configuration, the models and the bots; says what to do."
+    )
+    assert "检查" in command.commands["doctor"].help
+
+
 def test_no_translation_is_left_over(catalog: dict[str, str]) -> None:
-    assert catalog.keys() - constants() == set()
+    assert catalog.keys() - constants() - help_texts() == set()
 
 
 def test_no_text_stands_twice_in_the_catalog(catalog: dict[str, str]) -> None:
