@@ -60,7 +60,7 @@ async def test_typing_ends_with_the_bubble_or_fades(web: Mailbox, monkeypatch: p
     assert await web.send(Outgoing(id=5, chat="a", text="hi")) == "5"
     assert not web.is_typing("a")
     assert web.revision("a") == 1
-    monkeypatch.setattr(mailbox, "TYPING_FADES_SECONDS", 0.0)
+    monkeypatch.setattr(mailbox, "TYPING_SECONDS", 0.0)
     await web.typing("a")
     assert not web.is_typing("a")
 
