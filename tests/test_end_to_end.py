@@ -229,7 +229,7 @@ async def test_from_an_export_to_replies_everywhere_and_to_the_next_adapter(
             places.append(Web(await open_chat(await stack.enter_async_context(chromium()), daemon.port)))
         replies = [await ask_everywhere(places, "there is soup at the harbour, are you coming?")]
 
-        switched = Announcement("new adapter in use: 0002")
+        switched = Announcement("switched to adapter 0002")
         logging.getLogger("bot").addHandler(switched)
         stack.callback(logging.getLogger("bot").removeHandler, switched)
         again = write_config(tmp_path, server.url, seed=1)

@@ -11,7 +11,7 @@ from doppel.transcript import ME, Header, Turn
 from tests.training.fidelity.cases import casual, formal, situation
 from tests.training.fidelity.test_judge import opened
 from training.dataset.files import Session
-from training.fidelity import best_of as module
+from training.fidelity import best_of
 from training.fidelity.adapted_model import AdaptedModel, Continuations
 from training.fidelity.best_of import CANDIDATES, choose_best_replies
 from training.fidelity.generate import actual_replies, generate, generate_replies
@@ -80,7 +80,7 @@ class TestCandidates:
             seen.append((judged, recent))
             return len(judged) - 1
 
-        monkeypatch.setattr(module, "best", last)
+        monkeypatch.setattr(best_of, "best_candidate", last)
         sampling = Sampling(max_tokens=10)
         asked = [situation(number) for number in range(4)]
         first = generate(subject, asked, sampling)

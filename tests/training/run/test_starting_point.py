@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused(config: Config, tiny_base: Path, theirs: P
     weights = load_file(theirs / WEIGHTS)
     torch.save(weights, theirs / PICKLED)
     (theirs / WEIGHTS).unlink()
-    with pytest.raises(AdapterRefused, match="pickled; `doppel adapters import`"):
+    with pytest.raises(AdapterRefused, match="pickled; import it with `doppel adapters import`"):
         read_starting_adapter(config.adapters_dir, str(theirs), base)
     rank = next(iter(weights.values())).shape[0]
     head = {"lora_A": torch.zeros(rank, 32), "lora_B": torch.zeros(272, rank)}
