@@ -39,6 +39,9 @@ class QuickClock:
         passed = asyncio.get_running_loop().time() - self._began
         return datetime.fromtimestamp(1767323045 + passed * 100, UTC)
 
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time() * 100
+
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds) / 100)
 
