@@ -87,12 +87,14 @@ class Daemon:
                 for page in platforms.values()
                 if isinstance(page, PagePlatform)
             ]
-            self._store = Store(config.store_url)
+            self._store = Store(config.store_url, config.persona.name)
             listeners.pop_all()
-        self._delivery = Delivery(self._store, self._connections, clock, random, lambda: self._responder.habits)
-        services = Services(self._store, self._responder, self._delivery, config.reply, clock, random)
+        self._delivery = Delivery(
+            self._store, self._connections, clock, random, lambda: self._responder.habits, max_age=config.reply.max_age
+        )
         access = AccessList(config.platforms, dependencies.platforms.values())
-        self._router = ChatRouter(services, access, self._connections)
+        services = Services(self._store, self._responder, self._delivery, access, config.reply, clock, random)
+        self._router = ChatRouter(services, self._connections)
         self._scheduler = PostScheduler(config.posts, config.zone, services, self._router.wake)
 
     @property
@@ -123,11 +125,16 @@ class Daemon:
             stack.push_async_callback(self._router.close, SEND_TIMEOUT)
             receiving = [
                 asyncio.create_task(
-                    connection.run(self._router.receive, partial(self._store.run, inbox.newest_message_ids, name))
+                    connection.run(
+                        self._router.receive,
+                        partial(self._store.run, inbox.newest_message_ids, self._store.persona, name),
+                    )
                 )
                 for name, connection in self._connections.items()
             ]
             stack.push_async_callback(cancel_tasks, *receiving)
+            sweeping = asyncio.create_task(self._router.run_sweeps())
+            stack.push_async_callback(cancel_tasks, sweeping)
             answering = asyncio.create_task(self._start_and_watch())
             stack.push_async_callback(cancel_tasks, answering)
             stack.callback(self._scheduler.stop)

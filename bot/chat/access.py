@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bot.platforms import Incoming
+from bot.store.schema import Chat
 from doppel.i18n import tr
 from doppel.plugins import PlatformPlugin, PlatformSettings, Section
 
@@ -31,6 +32,12 @@ class AccessList:
             self._logged.add(sender)
             log.info(self._hint(incoming, allowed))
         return False
+
+    def still_allows(self, chat: Chat) -> bool:
+        """Whether a chat in the store may be answered: somebody may have been taken off the list since they wrote."""
+        if chat.platform in self._public or chat.allow_ids is None:  # None: nothing was received there since an update
+            return True
+        return not self._allowed(chat.platform).isdisjoint(chat.allow_ids)
 
     def _allowed(self, platform: str) -> frozenset[str]:
         settings = self._sections.get(platform)

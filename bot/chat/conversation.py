@@ -1,32 +1,38 @@
 """Answers one chat: waits until nobody is writing, generates a reply and has it delivered.
 
-A reply is stored in the outbox as a whole before its first bubble is sent, and only then are the messages it answers
-marked as answered, so a crash loses neither.
+A reply is stored in the outbox as a whole before its first bubble is sent; the messages it answers count as answered
+once it is delivered. What goes wrong stays in the store, where `ChatRouter.sweep` finds it again.
 """
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from random import Random
 
+from sqlalchemy import Connection
+
 from bot.cancellation import CancelledByEvent, cancel_on_event
+from bot.chat.access import AccessList
 from bot.chat.delivery import Delivery
 from bot.chat.prompt import to_turns
 from bot.chat.responder import Reply, Responder
+from bot.chat.retry import RetryTimer, is_passing
 from bot.clock import Clock
 from bot.store import Store, inbox, outbox
 from bot.store.inbox import HistoryMessage
-from bot.store.schema import Chat, IgnoreReason, InboxMessage, InboxState
+from bot.store.schema import Chat, IgnoreReason, InboxMessage, InboxState, OutboxError
 from doppel.config import ReplySettings
+from doppel.engine import EngineBusy
 from doppel.errors import DoppelError
 from doppel.i18n import tr
-from doppel.system.backoff import Backoff
 from doppel.transcript import pseudonym
 
-MAX_ATTEMPTS = 3
-"""Attempts to answer a message before it is marked as failed."""
+MAX_DEBOUNCE = 10
+"""Somebody who keeps writing is answered after this many times `reply.debounce_seconds`."""
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +44,7 @@ class Services:
     store: Store
     responder: Responder
     delivery: Delivery
+    access: AccessList
     reply: ReplySettings
     clock: Clock
     random: Random
@@ -52,21 +59,27 @@ class ChatConversation:
         self._task: asyncio.Task[None] | None = None
         self._has_work = False
         self._new_message = asyncio.Event()
-        self._last_message_at: datetime | None = None
+        self._first_message_at: float | None = None
+        self._last_message_at = -math.inf
+        self._logged: str | None = None
 
     @property
     def idle(self) -> bool:
         """Whether no task is running."""
         return self._task is None or self._task.done()
 
-    def on_message(self) -> None:
-        """Called after a message that needs a reply is committed. Restarts an unfinished reply."""
-        self._last_message_at = self._services.clock.now()
+    def on_message(self, chat: Chat) -> None:
+        """Called with the chat's row after a message that needs a reply is committed. Restarts an unfinished reply."""
+        now = self._services.clock.monotonic()
+        if self._first_message_at is None:
+            self._first_message_at = now
+        self._last_message_at = now
         self._new_message.set()
-        self.wake()
+        self.wake(chat)
 
-    def wake(self) -> None:
+    def wake(self, chat: Chat) -> None:
         """Starts the task if it is not running; it checks for messages to answer and bubbles to send."""
+        self._chat = chat  # its kind and its allowed ids may have changed
         self._has_work = True
         if self.idle:
             self._task = asyncio.create_task(self._run())
@@ -83,55 +96,84 @@ class ChatConversation:
             self._has_work = False
             try:
                 await self._answer_or_restart()
-            except DoppelError as error:
-                log.warning(tr("{platform}: no reply yet: {error}", platform=self._chat.platform, error=error))
-            except Exception:
+            except DoppelError as error:  # of the store; the sweep tries again
+                self._log_delay(error)
+            except Exception as error:
                 log.exception(tr("{platform}: reply failed", platform=self._chat.platform))
+                await self._count_unexpected_failure(error)
 
     async def _answer_or_restart(self) -> None:
         """Sends one reply. A new message before all of it is sent restarts it, but only once."""
         try:
             await self._answer(self._new_message)
         except CancelledByEvent:
-            dropped = await self._services.store.run(outbox.drop_unsent, self._chat.id, self._services.clock.now())
+            services = self._services
+            dropped = await services.store.run(
+                outbox.drop_replies, self._chat.id, OutboxError.SUPERSEDED, services.clock.now()
+            )
             log.debug("%s: reply restarted, %d unsent bubbles dropped", self._chat.platform, dropped)
             await self._answer(None)
 
     async def _answer(self, cancel: asyncio.Event | None) -> None:
         """Sends what is left in the outbox, then answers all pending messages; stops when `cancel` is set."""
         services, chat = self._services, self._chat
+        if not services.access.still_allows(chat):
+            await services.store.run(_leave_unanswered, chat.id, services.clock.now())
+            return
         await services.delivery.send_pending(chat, cancel)
         await self._wait_for_silence()
-        backoff = Backoff(services.random, longest=30.0)
+        timer = RetryTimer(services.random)
+        generated: int | None = None
         while True:
             self._new_message.clear()  # before reading, so that a message committed during the read is noticed
+            await self._expire_messages()
             history, pending = await services.store.run(inbox.prompt_context, chat.id, services.reply.history)
             if not pending:
                 return
-            started_at = services.clock.now()
+            started_at = services.clock.monotonic()
             try:
                 reply = await cancel_on_event(self._generate(history, pending), cancel)
                 break
             except DoppelError as error:
-                if await self._record_failure(pending, error):
+                self._log_delay(error)
+                # An engine that has served others meanwhile is not away: it fails at this prompt.
+                serves_others = generated is not None and services.responder.generated > generated
+                generated = services.responder.generated
+                is_counted = not is_passing(error) or (serves_others and not isinstance(error, EngineBusy))
+                if is_counted and not await services.store.run(
+                    inbox.record_failure, chat.id, pending[-1].id, str(error)
+                ):
                     return
-                await cancel_on_event(services.clock.sleep(backoff.next()), cancel)
-        await self._store_reply(reply, pending)
+                seconds = timer.seconds(error)
+            await cancel_on_event(services.clock.sleep(seconds), cancel)
+        self._logged = None
+        await self._store_reply(reply, pending[-1])
         await services.delivery.send_pending(chat, cancel, since=started_at)
 
     async def _wait_for_silence(self) -> None:
-        """Waits until nobody has written for `reply.debounce_seconds`."""
-        pause = timedelta(seconds=self._services.reply.debounce_seconds)
-        while self._last_message_at is not None:
-            seconds = (self._last_message_at + pause - self._services.clock.now()).total_seconds()
+        """Waits until nobody has written for `reply.debounce_seconds`, but not for ever."""
+        pause, clock = self._services.reply.debounce_seconds, self._services.clock
+        while self._first_message_at is not None:
+            until = min(self._last_message_at + pause, self._first_message_at + MAX_DEBOUNCE * pause)
+            seconds = until - clock.monotonic()
             if seconds <= 0:
                 break
-            await self._services.clock.sleep(seconds)
+            await clock.sleep(seconds)
+        self._first_message_at = None
+
+    async def _expire_messages(self) -> None:
+        services, chat = self._services, self._chat
+        expired = await services.store.run(inbox.expire, chat.id, services.clock.now() - services.reply.max_age)
+        if expired:
+            values = {"platform": chat.platform, "count": expired, "age": services.reply.stale_after}
+            log.warning(tr("{platform}: {count} messages are older than {age} and get no reply", **values))
 
     async def _generate(self, history: Sequence[HistoryMessage], pending: Sequence[InboxMessage]) -> Reply:
         chat = self._chat
         # Pending messages come last even if a bubble was sent after they arrived: the prompt must end with them.
         messages: list[HistoryMessage | InboxMessage] = [*history, *pending]
+        if pending[0].attempts == inbox.MAX_ATTEMPTS - 1:
+            messages = [pending[-1]]  # the last attempt, without whatever else made the others fail
         contact = pseudonym(chat.platform, pending[-1].sender) if chat.kind == "dm" else None
         async with self._services.delivery.typing(chat):
             return await self._services.responder.respond(
@@ -141,17 +183,18 @@ class ChatConversation:
                 turns=to_turns(chat.platform, [(message.sender, message.text) for message in messages]),
             )
 
-    async def _store_reply(self, reply: Reply, pending: Sequence[InboxMessage]) -> None:
-        services, chat, ids = self._services, self._chat, [message.id for message in pending]
+    async def _store_reply(self, reply: Reply, answered: InboxMessage) -> None:
+        """Commits a reply to the pending messages up to `answered`."""
+        services, chat = self._services, self._chat
         bubbles = services.delivery.fit(chat.platform, reply.bubbles)
         if not bubbles:
             if reply.reason is IgnoreReason.SILENT:
                 log.info(tr("{platform}: no reply, the persona had nothing to say", platform=chat.platform))
-            await services.store.run(inbox.resolve, ids, InboxState.IGNORED, reply.reason)
+            await services.store.run(inbox.resolve, chat.id, answered.id, InboxState.IGNORED, reply.reason)
             return
         now = services.clock.now()
         await services.store.run(
-            outbox.add_turn, chat.id, "reply", bubbles, adapter=reply.version, now=now, answers=ids
+            outbox.add_turn, chat.id, "reply", bubbles, adapter=reply.version, now=now, answers_up_to=answered.id
         )
         log.info(
             tr(
@@ -162,12 +205,22 @@ class ChatConversation:
             )
         )
 
-    async def _record_failure(self, pending: Sequence[InboxMessage], error: DoppelError) -> bool:
-        """Counts a failed attempt and marks messages that have had too many as failed; True if none is left."""
-        store = self._services.store
-        await store.run(inbox.record_attempt, [message.id for message in pending], str(error))
-        failed = [message.id for message in pending if message.attempts + 1 >= MAX_ATTEMPTS]
-        if failed:
-            await store.run(inbox.resolve, failed, InboxState.FAILED, str(error))
-        log.warning(tr("{platform}: no reply yet: {error}", platform=self._chat.platform, error=error))
-        return len(failed) == len(pending)
+    async def _count_unexpected_failure(self, error: Exception) -> None:
+        """Counts a failure that nobody foresaw, so that a message that causes one each time is given up, too."""
+        store, chat = self._services.store, self._chat
+        with suppress(DoppelError):  # the store fails: then the message is not to blame
+            pending = await store.run(inbox.pending_messages, chat.id, 1)
+            if pending:
+                await store.run(inbox.record_failure, chat.id, pending[-1].id, repr(error))
+
+    def _log_delay(self, error: DoppelError) -> None:
+        """Logs why there is no reply yet, once for each reason."""
+        if self._logged != str(error):
+            self._logged = str(error)
+            log.warning(tr("{platform}: no reply yet: {error}", platform=self._chat.platform, error=error))
+
+
+def _leave_unanswered(connection: Connection, chat_id: int, now: datetime) -> None:
+    """Somebody who is no longer allowed gets nothing: no reply, and not the rest of one."""
+    outbox.drop_replies(connection, chat_id, OutboxError.NOT_ALLOWED, now)
+    inbox.ignore_all(connection, chat_id, IgnoreReason.NOT_ALLOWED)

@@ -1,6 +1,7 @@
 """Sends the bubbles in the outbox one by one at a person's typing speed, and retries those that fail.
 
 Every change of state is committed before and after the platform is called, so a crash never sends a bubble twice.
+What a crash leaves in doubt is only what was being sent: a wait for the platform's rate limit comes before.
 """
 
 import asyncio
@@ -9,24 +10,26 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from random import Random
+from typing import Concatenate, ParamSpec
+
+from sqlalchemy import Connection
 
 from bot.cancellation import CancelledByEvent, cancel_on_event, cancel_tasks
+from bot.chat.retry import LONGEST_SEND_WAIT, RetryTimer
 from bot.chat.split_text import split
 from bot.clock import Clock
-from bot.platforms import Outgoing, Platform, SendFailed
+from bot.platforms import Outgoing, Platform, RateLimited, SendFailed
 from bot.platforms.connection import PlatformConnection
 from bot.store import Store, outbox
 from bot.store.schema import Chat, OutboxMessage
 from doppel.adapters.habits import Habits
+from doppel.errors import DoppelError
 from doppel.i18n import tr
-from doppel.system.backoff import Backoff
 
 TYPING_SECONDS = 4.0
 """How often "typing" is shown again; services hide it after five seconds or more."""
 
-MAX_ATTEMPTS = 8
-MAX_AGE = timedelta(hours=1)
-"""A bubble is dropped after this many attempts and this much time, so a short outage loses nothing."""
+P = ParamSpec("P")
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class Delivery:
         clock: time.
         random: for the waits after failures.
         habits: returns the typing speed in use.
+        max_age: a bubble that was written longer ago than this is not sent.
     """
 
     def __init__(
@@ -49,12 +53,15 @@ class Delivery:
         clock: Clock,
         random: Random,
         habits: Callable[[], Habits],
+        *,
+        max_age: timedelta,
     ) -> None:
         self._store = store
         self._connections = connections
         self._clock = clock
         self._random = random
         self._habits = habits
+        self._max_age = max_age
         self._sends: set[asyncio.Task[bool]] = set()
         self._unconfirmed_since: dict[int, datetime] = {}
         self.sent = {"reply": 0, "post": 0}
@@ -74,28 +81,30 @@ class Delivery:
         finally:
             await cancel_tasks(task)
 
-    async def send_pending(
-        self, chat: Chat, cancel: asyncio.Event | None = None, since: datetime | None = None
-    ) -> None:
-        """Sends the chat's pending bubbles in order; returns when none is left.
+    async def send_pending(self, chat: Chat, cancel: asyncio.Event | None = None, since: float | None = None) -> None:
+        """Sends the chat's pending bubbles in order; returns when none is left. Those that are too old are dropped.
 
         Args:
             chat: the chat whose outbox is sent.
             cancel: stops a reply between two bubbles; posts are always finished.
-            since: when generation of the first bubble began; that time counts as typing time.
+            since: when generation of the first bubble began, by the monotonic clock; that time counts as typing time.
 
         Raises:
             CancelledByEvent: bubbles of a reply are left unsent.
         """
         connection = self._connections[chat.platform]
-        backoff = Backoff(self._random, longest=300.0)
+        timer = RetryTimer(self._random, LONGEST_SEND_WAIT)
         while (bubble := await self._store.run(outbox.next_pending, chat.id)) is not None:
             stop = cancel if bubble.kind == "reply" else None
-            await cancel_on_event(self._wait_to_send(connection, chat, bubble, since or self._clock.now()), stop)
+            if since is None:
+                since = self._clock.monotonic()
+            await cancel_on_event(self._wait_to_send(connection, chat, bubble, since), stop)
             if stop is not None and stop.is_set():
                 raise CancelledByEvent
             since = None
-            task = asyncio.create_task(self._send(connection.platform, chat, bubble, backoff))
+            if await self._drop_stale(chat, bubble):
+                continue
+            task = asyncio.create_task(self._send(connection.platform, chat, bubble, timer))
             self._sends.add(task)
             task.add_done_callback(self._sends.discard)
             # Shielded: a send in progress completes even when the daemon stops; see `finish`.
@@ -108,67 +117,95 @@ class Delivery:
             await asyncio.wait(self._sends, timeout=seconds)
 
     async def _wait_to_send(
-        self, connection: PlatformConnection, chat: Chat, bubble: OutboxMessage, since: datetime
+        self, connection: PlatformConnection, chat: Chat, bubble: OutboxMessage, since: float
     ) -> None:
-        """Waits for the connection, for the retry time of a failed bubble, and for the typing time of a new one."""
+        """Waits for the connection, for the retry time of a failed bubble or the typing time of a new one, and for the
+        platform's rate limit.
+        """
         await connection.connected.wait()
         if bubble.not_before is not None:
-            await self._clock.sleep((bubble.not_before - self._clock.now()).total_seconds())
+            # No longer than was meant then, if the wall clock was set back meanwhile.
+            wait = min(bubble.not_before - self._clock.now(), bubble.not_before - bubble.changed_at)
+            await self._clock.sleep(wait.total_seconds())
         if bubble.attempts == 0:
-            elapsed = (self._clock.now() - since).total_seconds()
+            elapsed = self._clock.monotonic() - since
             async with self.typing(chat):
                 await self._clock.sleep(self._habits().typing_seconds(bubble.text) - elapsed)
+        if isinstance(connection.platform, RateLimited):
+            await connection.platform.wait_for_rate_limit(chat.chat)
+
+    async def _drop_stale(self, chat: Chat, bubble: OutboxMessage) -> bool:
+        """Drops the bubbles of the chat that are too old to send, if this one is; returns whether it is."""
+        now = self._clock.now()
+        if bubble.created_at >= now - self._max_age:
+            return False
+        dropped = await self._store.run(outbox.expire, chat.id, now - self._max_age, now)
+        log.warning(
+            tr(
+                "{platform}: {count} unsent messages are too old and were dropped",
+                platform=chat.platform,
+                count=dropped,
+            )
+        )
+        return True
 
     async def _show_typing(self, platform: Platform, chat: str) -> None:
         while True:
             await platform.typing(chat)
             await self._clock.sleep(TYPING_SECONDS)
 
-    async def _send(self, platform: Platform, chat: Chat, bubble: OutboxMessage, backoff: Backoff) -> bool:
+    async def _send(self, platform: Platform, chat: Chat, bubble: OutboxMessage, timer: RetryTimer) -> bool:
         """Sends one bubble and commits the outcome; True if it was sent."""
         reply_to = None
         if chat.kind == "group" and bubble.position == 0 and bubble.inbox_id is not None:
             reply_to = await self._store.run(outbox.answered_message_id, bubble)
-        await self._store.run(outbox.mark_sending, bubble.id, self._clock.now())
+        await self._store.run(outbox.mark_sending, bubble, self._clock.now())
         outgoing = Outgoing(id=bubble.id, chat=chat.chat, text=bubble.text, reply_to=reply_to)
         try:
             message_id = await platform.send(outgoing)
         except SendFailed as failure:
-            await self._handle_failure(platform, bubble, failure, backoff)
+            await self._handle_failure(platform, bubble, failure, timer)
             return False
         except Exception as error:
             # A bug in the platform: the bubble may or may not have arrived.
             log.exception(tr("{platform}: sending failed", platform=platform.name))
-            await self._handle_failure(platform, bubble, SendFailed(repr(error), unknown=True), backoff)
+            await self._handle_failure(platform, bubble, SendFailed(repr(error), unknown=True), timer)
             return False
-        await self._store.run(outbox.mark_sent, bubble.id, message_id, self._clock.now())
+        await self._commit(outbox.mark_sent, bubble, message_id, self._clock.now())
         self._unconfirmed_since.pop(bubble.id, None)
-        backoff.reset()
+        timer.reset()
         return True
 
     async def _handle_failure(
-        self, platform: Platform, bubble: OutboxMessage, failure: SendFailed, backoff: Backoff
+        self, platform: Platform, bubble: OutboxMessage, failure: SendFailed, timer: RetryTimer
     ) -> None:
         """Decides whether a bubble is retried, dropped, or left unconfirmed, and commits that."""
         now, values = self._clock.now(), {"platform": platform.name, "error": failure}
-        seconds = backoff.next() if failure.retry_after is None else failure.retry_after
+        seconds = timer.seconds(failure)
         if failure.unknown:
             self._unconfirmed_since.setdefault(bubble.id, now)
         unconfirmed_since = self._unconfirmed_since.get(bubble.id)
-        retry_at, attempts = now + timedelta(seconds=seconds), bubble.attempts + 1
+        retry_at = now + timedelta(seconds=seconds)
         if unconfirmed_since is not None and (
             not platform.resend_is_safe or retry_at > unconfirmed_since + outbox.RESEND_WINDOW
         ):
             log.warning(tr("{platform}: delivery unconfirmed; not retrying to avoid a duplicate: {error}", **values))
-            await self._store.run(outbox.mark_unknown, bubble.id, str(failure), now)
+            await self._commit(outbox.mark_unknown, bubble, str(failure), now)
         elif failure.permanent:
             log.warning(tr("{platform}: message dropped: {error}", **values))
-            await self._store.run(outbox.mark_failed, bubble.id, str(failure), now)
-        elif attempts >= MAX_ATTEMPTS and now - bubble.created_at >= MAX_AGE:
-            log.warning(
-                tr("{platform}: message dropped after {attempts} attempts: {error}", attempts=attempts, **values)
-            )
-            await self._store.run(outbox.mark_failed, bubble.id, str(failure), now)
+            await self._commit(outbox.mark_failed, bubble, str(failure), now)
         else:
             log.info(tr("{platform}: retrying in {seconds} s: {error}", seconds=round(seconds, 1), **values))
-            await self._store.run(outbox.schedule_retry, bubble.id, str(failure), retry_at, now)
+            await self._commit(outbox.schedule_retry, bubble, str(failure), retry_at, now)
+
+    async def _commit(
+        self, work: Callable[Concatenate[Connection, P], None], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Commits what became of a bubble, however long the database fails: the platform cannot be asked again."""
+        timer = RetryTimer(self._random, LONGEST_SEND_WAIT)
+        while True:
+            try:
+                return await self._store.run(work, *args, **kwargs)
+            except DoppelError as error:
+                log.warning(tr("cannot store what was sent: {error}", error=error))
+                await self._clock.sleep(timer.seconds(error))

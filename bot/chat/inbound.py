@@ -4,13 +4,15 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from bot.chat.access import AccessList
 from bot.chat.conversation import ChatConversation, Services
 from bot.platforms import Incoming
 from bot.platforms.connection import PlatformConnection
 from bot.store import inbox, outbox
 from bot.store.schema import Chat, NewMessage
+from doppel.errors import DoppelError
 from doppel.i18n import tr
+
+SWEEP_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +20,8 @@ log = logging.getLogger(__name__)
 class ChatRouter:
     """Keeps one conversation for each active chat, on all platforms."""
 
-    def __init__(self, services: Services, access: AccessList, connections: Mapping[str, PlatformConnection]) -> None:
+    def __init__(self, services: Services, connections: Mapping[str, PlatformConnection]) -> None:
         self._services = services
-        self._access = access
         self._connections = connections
         self._conversations: dict[int, ChatConversation] = {}
         self._closed = False
@@ -31,12 +32,13 @@ class ChatRouter:
         Nothing from a sender who is not allowed is stored. In an allowed group, messages that do not mention the bot
         are stored as context. Raises DoppelError when the disk fails: the platform must not acknowledge the message.
         """
-        if not self._access.allows(incoming) or not incoming.text.strip():
+        if not self._services.access.allows(incoming) or not incoming.text.strip():
             return
         message = NewMessage(**{name: getattr(incoming, name) for name in NewMessage.__struct_fields__})
-        chat = await self._services.store.run(inbox.receive, message, self._services.clock.now())
+        store, now = self._services.store, self._services.clock.now()
+        chat = await store.run(inbox.receive, store.persona, message, now)
         if chat is not None and incoming.mentions_bot and not self._closed:
-            self._conversation(chat).on_message()
+            self._conversation(chat).on_message(chat)
 
     async def resume(self) -> None:
         """Continues where the last run stopped: unanswered messages and unsent bubbles."""
@@ -53,13 +55,28 @@ class ChatRouter:
                     **values,
                 )
             )
-        for chat in await self._services.store.run(inbox.unfinished_chats):
-            self.wake(chat)
+        await self.sweep()
+
+    async def sweep(self) -> None:
+        """Wakes every chat with unfinished work that nobody works on: after a failure of the disk, or a bug."""
+        store = self._services.store
+        for chat in await store.run(inbox.unfinished_chats, store.persona):
+            if chat.id not in self._conversations or self._conversations[chat.id].idle:
+                self.wake(chat)
+
+    async def run_sweeps(self) -> None:
+        """Sweeps twice a minute until cancelled."""
+        while True:
+            await self._services.clock.sleep(SWEEP_SECONDS)
+            try:
+                await self.sweep()
+            except DoppelError as error:
+                log.warning(tr("cannot look for unfinished chats: {error}", error=error))
 
     def wake(self, chat: Chat) -> None:
         """Checks a chat for messages to answer or bubbles to send; does nothing while its platform is off."""
         if chat.platform in self._connections and not self._closed:
-            self._conversation(chat).wake()
+            self._conversation(chat).wake(chat)
 
     async def close(self, seconds: float) -> None:
         """Stops generating at once and gives sends in progress `seconds` to finish; the rest stays in the store."""

@@ -62,6 +62,9 @@ class Responder:
         self._engine: Engine | None = None
         self._adapter: LoadedAdapter | None = None
         self._started = asyncio.Event()
+        self._turns = asyncio.Semaphore()
+        self.generated = 0
+        """Generations that the engine has finished since the start."""
 
     @property
     def adapter(self) -> LoadedAdapter | None:
@@ -81,6 +84,8 @@ class Responder:
         """Begins to answer with this engine and adapter."""
         self._engine = engine
         self._adapter = adapter
+        # First come, first served: the engine refuses what it has no room for, and then luck would decide.
+        self._turns = asyncio.Semaphore(max(1, engine.stats().max_active // self._reply.candidates))
         self._started.set()
 
     async def wait_until_ready(self) -> None:
@@ -103,13 +108,15 @@ class Responder:
             turns: the conversation so far, oldest first; empty for a post.
 
         Raises:
-            EngineError: the engine is full, closed or failed.
+            EngineUnavailable: the engine is busy or away. EngineError: it failed at this prompt.
         """
         await self.wait_until_ready()
         reply = Reply((), "")
         blocked = 0
         for _ in range(MAX_ATTEMPTS):
-            reply = await self._generate(kind, platform, contact, turns)
+            async with self._turns:
+                reply = await self._generate(kind, platform, contact, turns)
+            self.generated += 1
             blocked += reply.reason is IgnoreReason.BLOCKED
             if reply.bubbles or blocked == MAX_BLOCKED:
                 break

@@ -5,7 +5,7 @@ A platform is installed by an entry point in the group `doppel.platforms` that n
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -107,4 +107,16 @@ class Platform(Protocol):
 
     async def close(self) -> None:
         """Leaves the service; `run` has been cancelled before."""
+        ...
+
+
+@runtime_checkable
+class RateLimited(Protocol):
+    """A platform that may send only so many messages in a time."""
+
+    async def wait_for_rate_limit(self, chat: str) -> None:
+        """Waits until one more message may be sent to the chat, and counts it. Called before each `send`.
+
+        A message is only marked as being sent after this: what waits here is not in doubt when the daemon is killed.
+        """
         ...

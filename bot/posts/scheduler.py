@@ -115,7 +115,9 @@ class PostScheduler:
             await services.store.run(slots.claim, post.name, slot, SlotState.FAILED, now=now, reason=str(error))
             raise
         fitted = Reply(tuple(services.delivery.fit(platform, reply.bubbles)), reply.version, reply.reason)
-        chat = await services.store.run(_claim_and_store, post, slot, fitted, services.clock.now())
+        chat = await services.store.run(
+            _claim_and_store, services.store.persona, post, slot, fitted, now=services.clock.now()
+        )
         if chat is not None:
             log.info(
                 tr(
@@ -129,7 +131,7 @@ class PostScheduler:
 
 
 def _claim_and_store(
-    connection: Connection, post: PostSettings, slot: datetime, reply: Reply, now: datetime
+    connection: Connection, persona: str, post: PostSettings, slot: datetime, reply: Reply, *, now: datetime
 ) -> Chat | None:
     """Claims the slot and stores its post, both or neither; None if there is nothing to send."""
     platform, _, target = post.to.partition(":")
@@ -139,6 +141,6 @@ def _claim_and_store(
     slot_id = slots.claim(connection, post.name, slot, SlotState.POSTED, now=now)
     if slot_id is None:
         return None
-    chat = inbox.get_or_create_chat(connection, platform, target, now=now)
+    chat = inbox.get_or_create_chat(connection, persona, platform, target, now=now)
     outbox.add_turn(connection, chat.id, "post", reply.bubbles, adapter=reply.version, now=now, slot_id=slot_id)
     return chat

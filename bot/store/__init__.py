@@ -6,8 +6,9 @@ runs it as one transaction.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
@@ -30,13 +31,15 @@ class Store:
 
     Args:
         url: SQLAlchemy URL; a SQLite file and its folder are created if missing.
+        persona: whose chats are read and written; a database may hold those of several.
 
     Raises:
         UserError: the path cannot be written, is not a database, was written by a newer doppel, or is in use by
             another process.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, persona: str) -> None:
+        self.persona = persona
         self._engine = _engine(url)
         self._path = self._engine.url.database or url
         self._lock = _lock(self._engine)
@@ -70,8 +73,8 @@ class Store:
     def _open(self) -> Connection:
         try:
             connection = self._engine.connect()
-            with connection.begin():
-                migrate(connection, self._path)
+            with _without_foreign_keys(connection), connection.begin():
+                migrate(connection, self._path, self.persona)
         except DBAPIError as error:
             raise UserError(
                 tr("{path}: cannot be used as a database: {error}", path=self._path, error=error.orig)
@@ -125,6 +128,19 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # the driver would commit before DDL; `_begin_sqlite` sends BEGIN itself
     for setting in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {setting}")
+
+
+@contextmanager
+def _without_foreign_keys(connection: Connection) -> Iterator[None]:
+    """Lets a migration replace a table that others refer to: SQLite would delete the rows that do."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver_connection = connection.connection.driver_connection
+    assert isinstance(driver_connection, sqlite3.Connection)
+    driver_connection.execute("PRAGMA foreign_keys=OFF")
+    yield
+    driver_connection.execute("PRAGMA foreign_keys=ON")
 
 
 def _begin_sqlite(connection: Connection) -> None:

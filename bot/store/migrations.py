@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from sqlalchemy import (
+    JSON,
     Boolean,
     Column,
     Connection,
@@ -23,12 +24,14 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    text,
 )
 
 from doppel.errors import UserError
 from doppel.i18n import tr
 
-Step = Callable[[Connection], None]
+Step = Callable[[Connection, str], None]
+"""Takes a connection and the name of the persona that the configuration names."""
 
 _applied = Table(
     "migrations",
@@ -39,12 +42,14 @@ _applied = Table(
 )
 
 
-def migrate(connection: Connection, path: str) -> None:
+def migrate(connection: Connection, path: str, persona: str) -> None:
     """Applies the missing steps within the caller's transaction.
 
     Args:
-        connection: in a transaction that covers DDL.
+        connection: in a transaction that covers DDL; on SQLite with `foreign_keys` off, since a step may replace a
+            table that others refer to.
         path: the database in messages.
+        persona: chats from before chats belonged to a persona become this one's.
 
     Raises:
         UserError: the database was written by a newer doppel.
@@ -61,7 +66,7 @@ def migrate(connection: Connection, path: str) -> None:
         )
     _applied.create(connection, checkfirst=True)
     for number, step in enumerate(STEPS[version:], start=version + 1):
-        step(connection)
+        step(connection, persona)
         now = datetime.now(UTC).replace(tzinfo=None)
         connection.execute(insert(_applied).values(number=number, name=step.__name__, applied_at=now))
 
@@ -74,7 +79,7 @@ def applied_version(connection: Connection) -> int:
     return last
 
 
-def inbox_and_outbox(connection: Connection) -> None:
+def inbox_and_outbox(connection: Connection, _persona: str) -> None:
     """Step 1: chats, inbox, slots, outbox, cursors."""
     tables = MetaData()
     Table(
@@ -151,5 +156,56 @@ def inbox_and_outbox(connection: Connection) -> None:
     tables.create_all(connection, checkfirst=False)
 
 
-STEPS: tuple[Step, ...] = (inbox_and_outbox,)
+def personas_and_positions(connection: Connection, persona: str) -> None:
+    """Step 2: chats belong to a persona; messages know the order in which they were seen, and the turn that answers
+    them. Everything that is stored keeps its order: by the time it was received or sent.
+    """
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    alter = Operations(MigrationContext.configure(connection))
+    alter.add_column("inbox", Column("chat_position", Integer, nullable=False, server_default="0"))
+    alter.add_column("inbox", Column("turn", Integer))
+    alter.add_column("outbox", Column("chat_position", Integer))
+    for table in ("inbox", "outbox"):
+        alter.drop_index(f"{table}_by_chat", table)
+        alter.create_index(f"{table}_by_position", table, ["chat_id", "chat_position"])
+    alter.create_index("inbox_by_turn", "inbox", ["turn"])
+    with alter.batch_alter_table("chats", recreate="auto") as chats:
+        chats.add_column(Column("persona", String(255), nullable=False, server_default=persona))
+        chats.add_column(Column("allow_ids", JSON))
+        chats.add_column(Column("last_position", Integer, nullable=False, server_default="0"))
+        chats.drop_constraint("one_row_a_chat", type_="unique")
+        chats.create_unique_constraint("one_row_a_chat", ["persona", "platform", "chat"])
+    with alter.batch_alter_table("chats", recreate="auto") as chats:
+        chats.alter_column("persona", server_default=None)
+    connection.execute(
+        text("""
+        create temporary table seen_order as
+        select side, id, chat_id, row_number() over (partition by chat_id order by at, side, id) as chat_position
+        from (
+            select 0 as side, id, chat_id, received_at as at from inbox
+            union all
+            select 1, id, chat_id, changed_at from outbox where state in ('sending', 'sent', 'unknown')
+        ) as seen
+        """)
+    )
+    connection.execute(text("create index seen_by_id on seen_order (side, id)"))
+    for side, table in enumerate(("inbox", "outbox")):
+        position = f"(select chat_position from seen_order where side = {side} and seen_order.id = {table}.id)"  # noqa: S608
+        where = f"where id in (select id from seen_order where side = {side})"  # noqa: S608
+        connection.execute(text(f"update {table} set chat_position = {position} {where}"))  # noqa: S608
+    # The outbox named the last message that a turn answers; it was marked as answered when the reply was written.
+    connection.execute(
+        text("""
+        update inbox set state = 'replying', turn = (select min(turn) from outbox where outbox.inbox_id = inbox.id)
+        where id in (select inbox_id from outbox where state in ('pending', 'sending'))
+        """)
+    )
+    last = "select max(chat_position) from seen_order where seen_order.chat_id = chats.id"
+    connection.execute(text(f"update chats set last_position = coalesce(({last}), 0)"))  # noqa: S608
+    connection.execute(text("drop table seen_order"))
+
+
+STEPS: tuple[Step, ...] = (inbox_and_outbox, personas_and_positions)
 """All steps in order. Never edit or remove one; append."""

@@ -1,15 +1,16 @@
 """The persona's messages: stored as whole turns, sent bubble by bubble.
 
-Every function here runs in its caller's transaction.
+A message is answered when a reply that was written for it was delivered. Until then it is `replying`, and a turn of
+which nothing was delivered makes its messages pending again. Every function here runs in its caller's transaction.
 """
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from bot.store.inbox import resolve
+from bot.store.inbox import MAX_ATTEMPTS, next_position, resolve
 from bot.store.schema import (
     InboxState,
     OutboxError,
@@ -24,6 +25,12 @@ from bot.store.schema import (
 
 RESEND_WINDOW = timedelta(minutes=2)
 """Services that drop a duplicate message remember the first one only for some minutes."""
+
+IN_DOUBT = "it is not certain that the reply was delivered"
+"""Reason of an answered message."""
+
+_NOT_COUNTED = (OutboxError.SUPERSEDED, OutboxError.STALE, OutboxError.INCOMPLETE, OutboxError.NOT_ALLOWED)
+"""Errors of bubbles that say nothing about whether another reply would be delivered."""
 
 
 class InterruptedSend(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,10 +50,13 @@ def add_turn(
     *,
     adapter: str | None,
     now: datetime,
-    answers: Sequence[int] = (),
+    answers_up_to: int | None = None,
     slot_id: int | None = None,
 ) -> int:
-    """Stores a whole turn as pending bubbles and marks the messages it answers; returns the turn's number."""
+    """Stores a whole turn as pending bubbles; returns the turn's number.
+
+    A reply answers the chat's pending messages up to inbox row `answers_up_to`; they become `replying`.
+    """
     # There is only one writer, so the next number is free and turns need no table of their own.
     turn: int = connection.execute(select(func.coalesce(func.max(outbox.c.turn), 0))).scalar_one() + 1
     connection.execute(
@@ -60,7 +70,7 @@ def add_turn(
                 "text": text,
                 "state": OutboxState.PENDING,
                 "adapter": adapter,
-                "inbox_id": answers[-1] if answers else None,
+                "inbox_id": answers_up_to,
                 "slot_id": slot_id,
                 "attempts": 0,
                 "created_at": now,
@@ -69,7 +79,8 @@ def add_turn(
             for position, text in enumerate(texts)
         ],
     )
-    resolve(connection, answers, InboxState.ANSWERED)
+    if answers_up_to is not None:
+        resolve(connection, chat_id, answers_up_to, InboxState.REPLYING, turn=turn)
     return turn
 
 
@@ -85,36 +96,50 @@ def answered_message_id(connection: Connection, bubble: OutboxMessage) -> str | 
     return connection.execute(select(inbox.c.message_id).where(inbox.c.id == bubble.inbox_id)).scalar_one_or_none()
 
 
-def mark_sending(connection: Connection, bubble_id: int, now: datetime) -> None:
-    """The platform is about to be called."""
-    _update(connection, bubble_id, now, state=OutboxState.SENDING, attempts=outbox.c.attempts + 1)
+def mark_sending(connection: Connection, bubble: OutboxMessage, now: datetime) -> None:
+    """The platform is about to be called. From here on the bubble has its place among what was seen in the chat."""
+    values = {"attempts": outbox.c.attempts + 1, "chat_position": next_position(connection, bubble.chat_id)}
+    _update(connection, bubble, now, state=OutboxState.SENDING, **values)
 
 
-def mark_sent(connection: Connection, bubble_id: int, message_id: str, now: datetime) -> None:
+def mark_sent(connection: Connection, bubble: OutboxMessage, message_id: str, now: datetime) -> None:
     """The platform has accepted the bubble under this id."""
-    _update(connection, bubble_id, now, state=OutboxState.SENT, message_id=message_id, error=None)
+    _update(connection, bubble, now, state=OutboxState.SENT, message_id=message_id, error=None)
+    _close_turn(connection, bubble.turn)
 
 
-def mark_failed(connection: Connection, bubble_id: int, error: str, now: datetime) -> None:
-    """The bubble will not be sent."""
-    _update(connection, bubble_id, now, state=OutboxState.FAILED, error=error)
+def mark_failed(connection: Connection, bubble: OutboxMessage, error: str, now: datetime) -> None:
+    """The bubble will not be sent, nor the rest of its turn: it would make no sense without it."""
+    _update(connection, bubble, now, state=OutboxState.FAILED, error=error)
+    _drop(connection, outbox.c.turn == bubble.turn, error=OutboxError.INCOMPLETE, now=now)
+    _close_turn(connection, bubble.turn)
 
 
-def mark_unknown(connection: Connection, bubble_id: int, error: str, now: datetime) -> None:
-    """The bubble may have arrived; sending it again could show it twice."""
-    _update(connection, bubble_id, now, state=OutboxState.UNKNOWN, error=error)
+def mark_unknown(connection: Connection, bubble: OutboxMessage, error: str, now: datetime) -> None:
+    """The bubble may have arrived; sending it again could show it twice. The rest of its turn is not sent: the reader
+    might see the end of a reply without its beginning.
+    """
+    _update(connection, bubble, now, state=OutboxState.UNKNOWN, error=error)
+    _drop(connection, outbox.c.turn == bubble.turn, error=OutboxError.INCOMPLETE, now=now)
+    _close_turn(connection, bubble.turn)
 
 
-def schedule_retry(connection: Connection, bubble_id: int, error: str, not_before: datetime, now: datetime) -> None:
+def schedule_retry(
+    connection: Connection, bubble: OutboxMessage, error: str, not_before: datetime, now: datetime
+) -> None:
     """The bubble did not arrive and is sent again, not before the given time."""
-    _update(connection, bubble_id, now, state=OutboxState.PENDING, error=error, not_before=not_before)
+    _update(connection, bubble, now, state=OutboxState.PENDING, error=error, not_before=not_before)
 
 
-def drop_unsent(connection: Connection, chat_id: int, now: datetime) -> int:
+def drop_replies(connection: Connection, chat_id: int, error: OutboxError, now: datetime) -> int:
     """Drops the unsent bubbles of a chat's replies, not of its posts; returns their number."""
-    unsent = (outbox.c.chat_id == chat_id, outbox.c.kind == "reply", outbox.c.state == OutboxState.PENDING)
-    values = {"state": OutboxState.FAILED, "error": OutboxError.SUPERSEDED, "changed_at": now}
-    return connection.execute(update(outbox).where(*unsent).values(values)).rowcount
+    return _drop(connection, outbox.c.chat_id == chat_id, outbox.c.kind == "reply", error=error, now=now)
+
+
+def expire(connection: Connection, chat_id: int, created_before: datetime, now: datetime) -> int:
+    """Drops unsent bubbles of replies and posts that were written too long ago; returns their number."""
+    old = (outbox.c.chat_id == chat_id, outbox.c.created_at < created_before)
+    return _drop(connection, *old, error=OutboxError.STALE, now=now)
 
 
 def recover_interrupted_sends(
@@ -126,29 +151,54 @@ def recover_interrupted_sends(
     become `unknown`.
     """
     rows = connection.execute(
-        select(outbox.c.id, outbox.c.changed_at, chats.c.platform, chats.c.chat)
+        select(outbox, chats.c.platform, chats.c.chat)
         .join(chats, outbox.c.chat_id == chats.c.id)
         .where(outbox.c.state == OutboxState.SENDING)
         .order_by(outbox.c.id)
     ).all()
-    interrupted = [
-        InterruptedSend(
-            id=row.id,
-            platform=row.platform,
-            chat=row.chat,
-            is_resent=row.platform in resend_safe and row.changed_at >= now - RESEND_WINDOW,
-        )
-        for row in rows
-    ]
-    for send in interrupted:
-        # `changed_at` stays: it says when the first send began.
-        values = {
-            "state": OutboxState.PENDING if send.is_resent else OutboxState.UNKNOWN,
-            "error": OutboxError.INTERRUPTED,
-        }
-        connection.execute(update(outbox).where(outbox.c.id == send.id).values(values))
+    interrupted = []
+    for row in rows:
+        is_resent = row.platform in resend_safe and row.changed_at >= now - RESEND_WINDOW
+        interrupted.append(InterruptedSend(id=row.id, platform=row.platform, chat=row.chat, is_resent=is_resent))
+        bubble = to_struct(row, OutboxMessage)
+        began_at = row.changed_at  # kept: the window counts from the first send
+        if is_resent:
+            _update(connection, bubble, began_at, state=OutboxState.PENDING, error=OutboxError.INTERRUPTED)
+        else:
+            mark_unknown(connection, bubble, OutboxError.INTERRUPTED, began_at)
     return interrupted
 
 
-def _update(connection: Connection, bubble_id: int, now: datetime, **values: object) -> None:
-    connection.execute(update(outbox).where(outbox.c.id == bubble_id).values(changed_at=now, **values))
+def _update(connection: Connection, bubble: OutboxMessage, now: datetime, **values: object) -> None:
+    connection.execute(update(outbox).where(outbox.c.id == bubble.id).values(changed_at=now, **values))
+
+
+def _drop(connection: Connection, *which: ColumnElement[bool], error: OutboxError, now: datetime) -> int:
+    """Marks pending bubbles as failed and closes their turns; returns the bubbles' number."""
+    values = {"state": OutboxState.FAILED, "error": error, "changed_at": now}
+    pending = update(outbox).where(outbox.c.state == OutboxState.PENDING, *which)
+    turns = connection.execute(pending.values(values).returning(outbox.c.turn)).scalars().all()
+    for turn in set(turns):
+        _close_turn(connection, turn)
+    return len(turns)
+
+
+def _close_turn(connection: Connection, turn: int) -> None:
+    """Once nothing of a turn is left to send: says what became of the messages that it answers."""
+    rows = connection.execute(select(outbox.c.state, outbox.c.error).where(outbox.c.turn == turn)).all()
+    states = {row.state for row in rows}
+    if states & {OutboxState.PENDING, OutboxState.SENDING}:
+        return
+    answered = update(inbox).where(inbox.c.turn == turn, inbox.c.state == InboxState.REPLYING)
+    if OutboxState.SENT in states:
+        connection.execute(answered.values(state=InboxState.ANSWERED))
+    elif OutboxState.UNKNOWN in states:
+        connection.execute(answered.values(state=InboxState.ANSWERED, reason=IN_DOUBT))
+    else:
+        error = next((row.error for row in rows if row.error not in _NOT_COUNTED), None)
+        attempts = inbox.c.attempts + (0 if error is None else 1)
+        connection.execute(answered.values(state=InboxState.NEW, attempts=attempts, reason=error))
+        reopened = (inbox.c.turn == turn, inbox.c.state == InboxState.NEW)
+        given_up = update(inbox).where(*reopened, inbox.c.attempts >= MAX_ATTEMPTS)
+        connection.execute(given_up.values(state=InboxState.FAILED))
+        connection.execute(update(inbox).where(*reopened).values(turn=None))

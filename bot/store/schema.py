@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 from sqlalchemy import (
+    JSON,
     Boolean,
     Column,
     DateTime,
@@ -33,7 +34,10 @@ class InboxState(StrEnum):
 
     NEW = "new"
     """Needs a reply."""
+    REPLYING = "replying"
+    """A reply is in the outbox and not delivered yet."""
     ANSWERED = "answered"
+    """A reply that was written for it was delivered; `reason` says so if that is not certain."""
     IGNORED = "ignored"
     """Kept as context only; see `IgnoreReason`."""
     FAILED = "failed"
@@ -47,6 +51,8 @@ class IgnoreReason(StrEnum):
     """A group message that does not mention the bot."""
     SILENT = "the persona had nothing to say"
     BLOCKED = "the guard kept the reply back"
+    STALE = "too old to answer"
+    NOT_ALLOWED = "its sender is no longer allowed"
 
 
 class OutboxState(StrEnum):
@@ -67,6 +73,9 @@ class OutboxError(StrEnum):
 
     SUPERSEDED = "a new message came before it was sent"
     INTERRUPTED = "doppel ended while this was being sent"
+    INCOMPLETE = "an earlier part of the reply was not delivered"
+    STALE = "too old to send"
+    NOT_ALLOWED = "the chat is no longer allowed"
 
 
 class SlotState(StrEnum):
@@ -105,8 +114,12 @@ chats = Table(
     Column("chat", String(255), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("created_at", UtcTime, nullable=False),
-    UniqueConstraint("platform", "chat", name="one_row_a_chat"),
+    Column("persona", String(255), nullable=False),
+    Column("allow_ids", JSON),
+    Column("last_position", Integer, nullable=False, server_default="0"),
+    UniqueConstraint("persona", "platform", "chat", name="one_row_a_chat"),
 )
+"""`last_position` counts what was seen in the chat: each message when it was received, each bubble when it was sent."""
 
 inbox = Table(
     "inbox",
@@ -124,9 +137,12 @@ inbox = Table(
     Column("state", String(16), nullable=False),
     Column("reason", Text),
     Column("attempts", Integer, nullable=False),
+    Column("chat_position", Integer, nullable=False, server_default="0"),
+    Column("turn", Integer),
     UniqueConstraint("platform", "event_id", name="one_row_an_event"),
-    Index("inbox_by_chat", "chat_id", "received_at"),
+    Index("inbox_by_position", "chat_id", "chat_position"),
     Index("inbox_by_state", "state", "chat_id"),
+    Index("inbox_by_turn", "turn"),
 )
 
 slots = Table(
@@ -160,8 +176,9 @@ outbox = Table(
     Column("error", Text),
     Column("created_at", UtcTime, nullable=False),
     Column("changed_at", UtcTime, nullable=False),
+    Column("chat_position", Integer),
     UniqueConstraint("turn", "position", name="one_row_a_bubble"),
-    Index("outbox_by_chat", "chat_id", "changed_at"),
+    Index("outbox_by_position", "chat_id", "chat_position"),
     Index("outbox_by_state", "state", "chat_id"),
 )
 
@@ -175,12 +192,16 @@ cursors = Table(
 
 
 class Chat(msgspec.Struct, frozen=True, kw_only=True):
-    """A chat: `chat` is the platform's id of it, `id` is its row."""
+    """A chat: `chat` is the platform's id of it, `id` is its row.
+
+    `allow_ids` are those of its last message (see `bot.platforms.Incoming`); None before the first one.
+    """
 
     id: int
     platform: str
     chat: str
     kind: ChatKind
+    allow_ids: tuple[str, ...] | None = None
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,6 +216,7 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str
     mentions_bot: bool
     sent_at: datetime
+    allow_ids: tuple[str, ...] = ()
 
 
 class InboxMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +227,7 @@ class InboxMessage(msgspec.Struct, frozen=True, kw_only=True):
     sender: str
     text: str
     message_id: str
+    sent_at: datetime
     received_at: datetime
     state: InboxState
     attempts: int

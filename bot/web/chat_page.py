@@ -150,7 +150,9 @@ class ChatPage:
         state = self._current_state(chat)  # before reading, so that a later change is rendered at the next tick
         messages: list[HistoryMessage] = []
         for source in (chat, *self._post_chats):
-            messages += await self._store.run(inbox.visible_messages, self._mailbox.name, source, MAX_MESSAGES)
+            messages += await self._store.run(
+                inbox.visible_messages, self._store.persona, self._mailbox.name, source, MAX_MESSAGES
+            )
         messages.sort(key=lambda message: message.at)
         content = render_chat(messages[-MAX_MESSAGES:], self._zone, self._persona, typing=state.typing)
         return content, self._render_heading(), self._render_notice(), state

@@ -175,8 +175,20 @@ class ReplySettings(Section):
     candidates: int = Field(default=1, ge=1, le=8)
     history: int = Field(default=40, ge=1, le=1000)
     debounce_seconds: float = Field(default=2.0, ge=0)
+    stale_after: str = "1d"
     max_bubbles: int = Field(default=6, ge=1)
     guard: bool = True
+
+    @property
+    def max_age(self) -> timedelta:
+        """A message older than this gets no reply, and a reply older than this is not sent."""
+        return parse_duration(self.stale_after)
+
+    @field_validator("stale_after")
+    @classmethod
+    def _duration(cls, value: str) -> str:
+        parse_duration(value)
+        return value
 
 
 class PostSettings(Section):

@@ -115,7 +115,23 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineError(DoppelError):
-    """A request failed: the engine is full or closed, or the model or server failed; the message says which."""
+    """A request failed; the message says why. Sent again, it would probably fail again."""
+
+
+class EngineUnavailable(EngineError):
+    """No fault of the request: the engine is closed, or its server is away or restarting. It may succeed later.
+
+    Attributes:
+        retry_after: seconds to wait before the next attempt; None: unknown.
+    """
+
+    def __init__(self, text: str, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class EngineBusy(EngineUnavailable):
+    """The engine has as many requests as it takes, or did not come to this one in time."""
 
 
 class Engine(Protocol):
@@ -130,7 +146,11 @@ class Engine(Protocol):
         ...
 
     def generate(self, request: Request) -> AsyncGenerator[Token]:
-        """Streams tokens; closing the generator cancels within one token. Raises EngineError."""
+        """Streams tokens; closing the generator cancels within one token.
+
+        Raises:
+            EngineUnavailable: the same request may succeed later. EngineError: it may not.
+        """
         ...
 
     async def load_adapter(self, folder: Path) -> str:
@@ -150,7 +170,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends pending requests with EngineError and frees the model."""
+        """Ends pending requests with EngineUnavailable and frees the model."""
         ...
 
 

@@ -12,6 +12,7 @@ with `sampling = persona.sampling(config.reply)`. Closing the generator, or canc
 within one token.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -29,6 +30,9 @@ from doppel.engine import Engine, Request, Sampling
 from doppel.i18n import tr
 from doppel.persona.candidates import best_reply
 from doppel.transcript import Header, Transcript, Turn, TurnDecoder, hour_bucket, normalize, weekday_name
+
+_LONG_HISTORY = 20_000
+"""Characters that a tokenizer encodes in some milliseconds."""
 
 
 class PartialBubble(msgspec.Struct, frozen=True):
@@ -178,7 +182,7 @@ async def speak(
     transcript = engine.transcript_of(adapter)
     max_tokens = min(sampling.max_tokens, engine.context_length // 2)
     request = Request(
-        prompt=fit_prompt(transcript, header, turns, engine.context_length - max_tokens),
+        prompt=await _fit_prompt_async(transcript, header, turns, engine.context_length - max_tokens),
         sampling=msgspec.structs.replace(sampling, max_tokens=max_tokens),
         stop_ids=transcript.stop_ids,
         adapter=adapter,
@@ -223,6 +227,15 @@ def recent_turns(turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
     return turns[min(-(-excess // step) * step, len(turns) - 1) :] if excess > 0 else turns
 
 
+async def _fit_prompt_async(
+    transcript: Transcript, header: Header, turns: Sequence[Turn], max_tokens: int
+) -> list[int]:
+    """`fit_prompt`; in a thread if the tokenizer takes so long that other chats would notice."""
+    if sum(len(bubble) for turn in turns for bubble in turn.bubbles) < _LONG_HISTORY:
+        return fit_prompt(transcript, header, turns, max_tokens)
+    return await asyncio.to_thread(fit_prompt, transcript, header, turns, max_tokens)
+
+
 def fit_prompt(transcript: Transcript, header: Header, turns: Sequence[Turn], max_tokens: int) -> list[int]:
     """The prompt, with the oldest turns left out until it has at most `max_tokens` tokens.
 
@@ -238,11 +251,21 @@ def fit_prompt(transcript: Transcript, header: Header, turns: Sequence[Turn], ma
     if kept:
         return transcript.prompt(header, kept)
     last = turns[-1]
-    while len(prompt := transcript.prompt(header, [last])) > max_tokens:
-        if len(last.bubbles) > 1:
-            last = Turn(last.speaker, last.bubbles[1:])
-        elif text := normalize(last.bubbles[0][len(last.bubbles[0]) // 2 + 1 :]):
-            last = Turn(last.speaker, (text,))
+
+    def fits(bubbles: Sequence[str]) -> bool:
+        return len(transcript.prompt(header, [Turn(last.speaker, tuple(bubbles))])) <= max_tokens
+
+    first, end = 0, len(last.bubbles) - 1  # a search by halves: encoding a long backlog once for each bubble takes minutes
+    while first < end:
+        middle = (first + end) // 2
+        if fits(last.bubbles[middle:]):
+            end = middle
         else:
+            first = middle + 1
+    bubbles = last.bubbles[first:]
+    while not fits(bubbles):
+        text = normalize(bubbles[0][len(bubbles[0]) // 2 + 1 :])
+        if not text:
             return empty
-    return prompt
+        bubbles = (text,)
+    return transcript.prompt(header, [Turn(last.speaker, tuple(bubbles))])

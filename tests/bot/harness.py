@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sqlalchemy import select
 
+from bot.cancellation import cancel_tasks
 from bot.chat.access import AccessList
 from bot.chat.conversation import Services
 from bot.chat.delivery import Delivery
@@ -266,18 +267,22 @@ class Harness:
 
     async def start(self, *, ready: bool = True) -> None:
         random = Random(1)
-        self.store = Store(self.config.store_url)
+        self.store = Store(self.config.store_url, self.config.persona.name)
         self.responder = Responder(self.config.reply, self.config.zone, self.clock)
         self.connections = {
             name: PlatformConnection(platform, self.clock, random) for name, platform in self.platforms.items()
         }
         for connection in self.connections.values():
             connection.connected.set()
-        self.delivery = Delivery(self.store, self.connections, self.clock, random, lambda: self.responder.habits)
-        self.services = Services(self.store, self.responder, self.delivery, self.config.reply, self.clock, random)
-        self.router = ChatRouter(self.services, access_list(self.config), self.connections)
+        reply, access = self.config.reply, access_list(self.config)
+        self.delivery = Delivery(
+            self.store, self.connections, self.clock, random, lambda: self.responder.habits, max_age=reply.max_age
+        )
+        self.services = Services(self.store, self.responder, self.delivery, access, reply, self.clock, random)
+        self.router = ChatRouter(self.services, self.connections)
         self.scheduler = PostScheduler(self.config.posts, self.config.zone, self.services, self.router.wake)
         await self.router.resume()
+        self.sweeping = asyncio.create_task(self.router.run_sweeps())
         if ready:
             await self.start_responder()
 
@@ -287,6 +292,7 @@ class Harness:
         self.responder.start(self.engine, LoadedAdapter(persona, name, persona.sampling(self.config.reply)))
 
     async def stop(self) -> None:
+        await cancel_tasks(self.sweeping)
         await self.router.close(0)
         await self.resolve()
         self.store.close()

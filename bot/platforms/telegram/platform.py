@@ -6,7 +6,7 @@ A message is acknowledged (by the next `offset`) only after `receive` has return
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import httpx
+from aiolimiter import AsyncLimiter
 from telegram import LinkPreviewOptions, ReplyParameters, Update, User
 from telegram.constants import ChatAction, MessageLimit
 from telegram.error import (
@@ -26,7 +27,7 @@ from telegram.error import (
     RetryAfter,
     TelegramError,
 )
-from telegram.ext import AIORateLimiter, Application, ApplicationBuilder, ContextTypes, MessageHandler, filters
+from telegram.ext import Application, ApplicationBuilder, ContextTypes, MessageHandler, filters
 from telegram.request import HTTPXRequest
 
 from bot.logs import Redactor
@@ -38,6 +39,9 @@ from doppel.i18n import tr
 from doppel.system.backoff import Backoff
 
 POLL_SECONDS = 25
+LONGEST_RETRY_WAIT = 5.0
+"""Seconds between attempts while Telegram is away: messages are taken in this soon after its return."""
+_MAX_GROUPS = 1000
 UPDATES = ("message",)
 
 # These log request URLs at INFO or DEBUG, and the URLs contain the token.
@@ -50,7 +54,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
-Result = bool | dict[str, Any] | list[dict[str, Any]]
 
 
 class TelegramPlatform:
@@ -78,6 +81,7 @@ class TelegramPlatform:
         for name in URL_LOGGERS:
             logging.getLogger(name).addFilter(self._redactor)
         self._application = self._build()
+        self._rate_limits = _RateLimits()
 
     def length(self, text: str) -> int:
         """UTF-16 code units, as Telegram counts."""
@@ -107,6 +111,10 @@ class TelegramPlatform:
             for update in updates:
                 await self._process(update)
                 offset = update.update_id + 1
+
+    async def wait_for_rate_limit(self, chat: str) -> None:
+        """Waits until Telegram takes one more message for the chat."""
+        await self._rate_limits.acquire(chat.partition("/")[0])
 
     async def send(self, outgoing: Outgoing) -> str:
         """Sends plain text, without link previews; returns the message id. Raises SendFailed."""
@@ -147,7 +155,6 @@ class TelegramPlatform:
             .token(self._token)
             .base_url(self._settings.api.rstrip("/") + "/bot")
             .updater(None)
-            .rate_limiter(_RateLimiter())
             .request(_ClassifyingRequest(connection_pool_size=16, connect_timeout=10, read_timeout=20, pool_timeout=10))
             .get_updates_request(_PollRequest(connection_pool_size=1, connect_timeout=10, read_timeout=10))
             .build()
@@ -185,7 +192,7 @@ class TelegramPlatform:
         self._failure = context.error
 
     async def _with_retries(self, call: Callable[[], Awaitable[T]]) -> T:
-        backoff = Backoff(self._random)
+        backoff = Backoff(self._random, longest=LONGEST_RETRY_WAIT)
         while True:
             try:
                 return await call()
@@ -227,39 +234,24 @@ class TelegramPlatform:
         return SendFailed(text)
 
 
-class _RateLimiter(AIORateLimiter):
+class _RateLimits:
     """Telegram's own limits: 30 messages a second, 20 a minute in one group.
 
-    `max_retries` stays 0, which passes on every "too many requests": a retry here would block all chats while one chat
-    has to wait. The outbox waits instead, for that chat only.
+    Not python-telegram-bot's rate limiter, which waits inside the request: a bubble must be marked as being sent after
+    that wait, not before it. A "too many requests" is passed on: the outbox then waits for that chat only.
     """
 
-    async def process_request(  # noqa: PLR0917 (the library's signature)
-        self,
-        callback: Callable[..., Coroutine[Any, Any, Result]],
-        args: Any,
-        kwargs: dict[str, Any],
-        endpoint: str,
-        data: dict[str, Any],
-        rate_limit_args: int | None,
-    ) -> Result:
-        # "typing" is not a message and must not count towards the group's 20.
-        if endpoint == "sendChatAction":
-            return await callback(*args, **kwargs)
-        refused: list[RetryAfter] = []
+    def __init__(self) -> None:
+        self._all = AsyncLimiter(30, 1)
+        self._groups: dict[str, AsyncLimiter] = {}
 
-        async def request(*args: Any, **kwargs: Any) -> Result:
-            try:
-                return await callback(*args, **kwargs)
-            except RetryAfter as error:
-                # Hidden from AIORateLimiter, which would log a traceback for each.
-                refused.append(error)
-                return False
-
-        result: Result = await super().process_request(request, args, kwargs, endpoint, data, rate_limit_args)
-        if refused:
-            raise refused[0]
-        return result
+    async def acquire(self, chat: str) -> None:
+        """Waits until one more message may be sent to a chat."""
+        if chat.startswith(("-", "@")):
+            if len(self._groups) > _MAX_GROUPS:
+                self._groups = {name: group for name, group in self._groups.items() if not group.has_capacity(20)}
+            await self._groups.setdefault(chat, AsyncLimiter(20, 60)).acquire()
+        await self._all.acquire()
 
 
 class _ResponseLost(NetworkError):

@@ -24,7 +24,7 @@ from doppel.adapters.export.gguf import write_gguf
 from doppel.adapters.lora_file import Lora, read_lora
 from doppel.adapters.versions import AdapterRefused
 from doppel.config import Config, cache_dir
-from doppel.engine import EngineError, EngineStats, Health, Request, Sampling, Token
+from doppel.engine import EngineError, EngineStats, EngineUnavailable, Health, Request, Sampling, Token
 from doppel.engine.adapter_transcript import adapter_transcript
 from doppel.engine.llamacpp.in_process import InProcessTransport
 from doppel.engine.remote.client import ServerClient
@@ -274,9 +274,9 @@ class LlamaCppEngine:
     async def _stream(self, request: Request, deadline: float) -> AsyncGenerator[Token]:
         name = request.adapter
         if self._is_closed:
-            raise EngineError(tr("the engine is closed"))
+            raise EngineUnavailable(tr("the engine is closed"))
         if name is not None and (name not in self._running or name in self._retiring):
-            raise EngineError(tr("adapter {name} is not loaded", name=name))
+            raise EngineUnavailable(tr("adapter {name} is not loaded", name=name))
         self._users[name] += 1
         try:
             if name not in self._running:
@@ -300,10 +300,10 @@ class LlamaCppEngine:
                 instance = await asyncio.to_thread(self._start_instance, file)
             except (RuntimeError, OSError) as error:
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
-                raise EngineError(tr("llama.cpp failed to start: {reason}", reason=reason)) from None
+                raise EngineUnavailable(tr("llama.cpp failed to start: {reason}", reason=reason)) from None
             if self._is_closed:
                 instance.stop()
-                raise EngineError(tr("the engine is closed"))
+                raise EngineUnavailable(tr("the engine is closed"))
             capabilities = ServerCapabilities(
                 model="base", dialect=_DIALECT, accepts_token_ids=True, sends_text=self._sends_text
             )

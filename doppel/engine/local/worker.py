@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from doppel.adapters.lora_file import Lora
 from doppel.adapters.versions import AdapterRefused
-from doppel.engine import EngineError, Sampling
+from doppel.engine import EngineBusy, EngineError, EngineUnavailable, Sampling
 from doppel.engine.local.decoding import BatchDecoder
 from doppel.engine.local.lora import LoraAdapters
 from doppel.engine.local.out_of_memory import first_line
@@ -80,14 +80,18 @@ class InferenceThread:
         self._thread.start()
 
     def submit(self, request: ActiveRequest) -> None:
-        """Queues a request. Raises EngineError when the engine is full or closed, or the adapter is not loaded."""
+        """Queues a request.
+
+        Raises:
+            EngineBusy: the queue is full. EngineUnavailable: the engine is closed, or the adapter is not loaded.
+        """
         with self._changed:
             if self._closing:
-                raise EngineError(tr("the engine is closed"))
+                raise EngineUnavailable(tr("the engine is closed"))
             if request.adapter is not None and request.adapter not in self.adapters:
-                raise EngineError(tr("adapter {name} is not loaded", name=request.adapter))
+                raise EngineUnavailable(tr("adapter {name} is not loaded", name=request.adapter))
             if len(self._waiting) >= self._max_waiting:
-                raise EngineError(tr("too many requests ({count} waiting)", count=len(self._waiting)))
+                raise EngineBusy(tr("too many requests ({count} waiting)", count=len(self._waiting)))
             self._waiting.append(request)
             self._changed.notify()
 
@@ -104,7 +108,7 @@ class InferenceThread:
         future: Future[Result] = Future()
         with self._changed:
             if self._closing:
-                future.set_exception(EngineError(tr("the engine is closed")))
+                future.set_exception(EngineUnavailable(tr("the engine is closed")))
             else:
                 self._tasks.append((task, future))
                 self._changed.notify()
@@ -211,7 +215,7 @@ class InferenceThread:
             while self._waiting and self._decoder.free_slots > 0:
                 self._decoder.requests.append(self._waiting.popleft())
         for request in ended:
-            request.deliver(None)
+            request.deliver(EngineBusy(tr("too many requests: no turn within the time limit")))
 
     def _has_ended(self, request: ActiveRequest) -> bool:
         return request.cancelled or self._clock() >= request.deadline
@@ -221,10 +225,10 @@ class InferenceThread:
         with self._changed:
             self._closing = True
         for request in [*self._decoder.requests, *self._waiting]:
-            request.deliver(EngineError(tr("the engine is closed")))
+            request.deliver(EngineUnavailable(tr("the engine is closed")))
         for _, future in self._tasks:
             if future.set_running_or_notify_cancel():
-                future.set_exception(EngineError(tr("the engine is closed")))
+                future.set_exception(EngineUnavailable(tr("the engine is closed")))
 
     def _attach(self, lora: Lora) -> None:
         with self._changed:

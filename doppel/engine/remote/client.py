@@ -14,15 +14,20 @@ from typing import Any
 
 import httpx
 
-from doppel.engine import EngineError
+from doppel.engine import EngineError, EngineUnavailable
 from doppel.i18n import tr
 from doppel.system.backoff import Backoff
 
 ATTEMPTS = 4
 FIRST_WAIT, MAX_WAIT = 0.5, 8.0
-MAX_FAILURES, BREAK_SECONDS = 5, 30.0
+MAX_FAILURES, BREAK_SECONDS = 5, 3.0
+"""After so many failures in a row one request every few seconds shows whether the server is back. Longer, and people
+wait for replies from a server that works again.
+"""
+MAX_RETRY_AFTER = 30.0
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 300.0
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_UNAVAILABLE = _RETRIED | {401, 403}  # with the right key the same request is served
 _OVERLOADED = frozenset({408, 425, 429})  # the server works, and asks to slow down
 _MAX_REASON = 200
 
@@ -30,13 +35,22 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class ServerError(EngineError):
-    """A request to the server failed. `status` is 0 where there was no response."""
+    """The server refuses a request: sent again, it would be refused again."""
 
-    def __init__(self, text: str, status: int = 0, retry_after: float | None = None) -> None:
+    def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.status = status
-        self.retry_after = retry_after
-        """Seconds to wait before the next attempt, if the server says so."""
+
+
+class ServerUnavailable(EngineUnavailable, ServerError):
+    """The server is away, overloaded, failing or does not accept the key. `status` is 0 where there was no response.
+
+    `retry_after` is the wait that it asks for.
+    """
+
+    def __init__(self, text: str, status: int = 0, retry_after: float | None = None) -> None:
+        EngineUnavailable.__init__(self, text, retry_after)
+        self.status = status
 
 
 class CircuitBreaker:
@@ -122,8 +136,8 @@ class ServerClient:
             no_retry: statuses after which the request is not sent again.
 
         Raises:
-            ServerError: the server refuses, or does not respond after several attempts. EngineError: the circuit
-                breaker is open.
+            ServerError: the server refuses. ServerUnavailable: it does not respond, or fails, after several attempts.
+            EngineUnavailable: the circuit breaker is open.
         """
         async with aclosing(self._events(method, path, body, streamed=False, no_retry=no_retry)) as events:
             return await anext(events)
@@ -134,7 +148,7 @@ class ServerClient:
         Retried until the first event; a later failure is an error.
 
         Raises:
-            ServerError: as `request`, or the stream breaks off. EngineError: the circuit breaker is open.
+            ServerError: the server refuses. EngineUnavailable: as `request`, or the stream breaks off.
         """
         async with aclosing(self._events("POST", path, body, streamed=True)) as events:
             async for event in events:
@@ -157,13 +171,14 @@ class ServerClient:
         backoff = Backoff(self._random, first=FIRST_WAIT, longest=MAX_WAIT)
         for attempt in range(ATTEMPTS):
             if not self.breaker.allow():
-                raise EngineError(
+                raise EngineUnavailable(
                     tr(
                         "{url} failed {count} times in a row; next attempt in {seconds} s",
                         url=self.url,
                         count=MAX_FAILURES,
                         seconds=round(self.breaker.seconds_left) or 1,
-                    )
+                    ),
+                    self.breaker.seconds_left,
                 )
             begun = False
             try:
@@ -176,7 +191,7 @@ class ServerClient:
                 if begun or error.status not in (_RETRIED | {0}) - no_retry or attempt == ATTEMPTS - 1:
                     raise
                 seconds = backoff.next()
-                if error.retry_after is not None:
+                if isinstance(error, ServerUnavailable) and error.retry_after is not None:
                     seconds = error.retry_after
             await self._sleep(seconds)
 
@@ -205,7 +220,7 @@ class ServerClient:
                 text = tr("{url} stopped in the middle of a response: {reason}", url=self.url, reason=reason)
             else:
                 text = tr("{url} does not respond: {reason}", url=self.url, reason=reason)
-            raise ServerError(text) from None
+            raise ServerUnavailable(text) from None
 
     async def _parse_events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
         """The `data:` lines of a stream, up to the one that ends it."""
@@ -218,13 +233,13 @@ class ServerClient:
             event = _json(text)
             if not isinstance(event, dict) or name == "error" or event.get("error"):
                 self.breaker.record_failure()
-                raise ServerError(
+                raise ServerUnavailable(
                     tr("{url} failed: {reason}", url=self.url, reason=self._presentable(_reason(event) or text))
                 )
             self.breaker.record_success()
             yield event
         self.breaker.record_failure()
-        raise ServerError(tr("{url} stopped in the middle of a response", url=self.url))
+        raise ServerUnavailable(tr("{url} stopped in the middle of a response", url=self.url))
 
     def _error_of(self, response: httpx.Response) -> ServerError:
         status = response.status_code
@@ -236,7 +251,9 @@ class ServerClient:
         if status in (401, 403):
             reason = tr("{reason}; check the key in DOPPEL_ENGINE_KEY", reason=reason)
         text = tr("{url} responded with {status}: {reason}", url=self.url, status=status, reason=reason)
-        return ServerError(text, status, _retry_after(response))
+        if status in _UNAVAILABLE:
+            return ServerUnavailable(text, status, _retry_after(response))
+        return ServerError(text, status)
 
     def _presentable(self, reason: str) -> str:
         """The first line, shortened, without the key."""
@@ -261,6 +278,6 @@ def _reason(content: Any) -> str:
 
 def _retry_after(response: httpx.Response) -> float | None:
     try:
-        return min(max(float(response.headers["Retry-After"]), 0.0), BREAK_SECONDS)
+        return min(max(float(response.headers["Retry-After"]), 0.0), MAX_RETRY_AFTER)
     except (KeyError, ValueError):
         return None

@@ -19,7 +19,7 @@ import msgspec
 from doppel.adapters.lora_file import Lora, read_lora
 from doppel.adapters.versions import AdapterRefused, current_version, read_manifest
 from doppel.config import Config
-from doppel.engine import EngineError, EngineStats, Health, Request, Sampling, Token
+from doppel.engine import EngineBusy, EngineError, EngineStats, EngineUnavailable, Health, Request, Sampling, Token
 from doppel.engine.adapter_transcript import adapter_transcript
 from doppel.engine.remote.client import ServerClient, ServerError
 from doppel.engine.remote.discovery import ServerCapabilities, discover_and_close
@@ -146,8 +146,9 @@ class OpenAIEngine:
         Closing the generator (or cancelling its task) closes the connection, which ends the generation on the server.
 
         Raises:
-            EngineError: too many requests, an empty or too long prompt, an adapter that is not loaded, an unsupported
-                sampling setting, no response after several attempts, or one that breaks off.
+            EngineUnavailable: too many requests, an adapter that is not loaded, no response after several attempts, or
+                one that breaks off. EngineError: the prompt is empty or too long, the server does not support a
+                sampling setting, or refuses the request.
         """
         return self._stream(request, self._clock() + request.deadline_seconds)
 
@@ -210,14 +211,14 @@ class OpenAIEngine:
                         token = await self._next(tokens, deadline)
                     except ServerError:
                         if self._is_closed:
-                            raise EngineError(tr("the engine is closed")) from None
+                            raise EngineUnavailable(tr("the engine is closed")) from None
                         raise
                     except TimeoutError:
                         if is_waiting:
-                            raise EngineError(tr("{url} did not respond in time", url=self._client.url)) from None
+                            raise EngineUnavailable(tr("{url} did not respond in time", url=self._client.url)) from None
                         return
                     if self._is_closed:
-                        raise EngineError(tr("the engine is closed"))
+                        raise EngineUnavailable(tr("the engine is closed"))
                     if token is None:
                         return
                     if is_waiting:
@@ -242,7 +243,7 @@ class OpenAIEngine:
 
     def _check(self, request: Request) -> None:
         if self._is_closed:
-            raise EngineError(tr("the engine is closed"))
+            raise EngineUnavailable(tr("the engine is closed"))
         if not 0 < len(request.prompt) < self.context_length:
             raise EngineError(
                 tr(
@@ -252,9 +253,9 @@ class OpenAIEngine:
                 )
             )
         if request.adapter is not None and (request.adapter not in self._loaded or request.adapter in self._retiring):
-            raise EngineError(tr("adapter {name} is not loaded", name=request.adapter))
+            raise EngineUnavailable(tr("adapter {name} is not loaded", name=request.adapter))
         if self._users.total() >= self._max_requests:
-            raise EngineError(tr("too many requests ({count} active)", count=self._users.total()))
+            raise EngineBusy(tr("too many requests ({count} active)", count=self._users.total()))
         if reason := self.unsupported(request.sampling):
             raise EngineError(reason)
 
@@ -281,7 +282,7 @@ class OpenAIEngine:
                 for token in completion.tokens(event):
                     yield token
         if not completion.is_finished:
-            raise EngineError(tr("{url} stopped in the middle of a response", url=self._client.url))
+            raise EngineUnavailable(tr("{url} stopped in the middle of a response", url=self._client.url))
 
     def _body(self, request: Request) -> dict[str, Any]:
         dialect, tokenizer = self._capabilities.dialect, self.transcript.safe_tokenizer

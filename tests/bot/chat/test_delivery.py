@@ -80,16 +80,18 @@ async def test_permanent_failure_is_final_and_says_why(harness: Harness, caplog:
     assert "telegram: message dropped: the bot was blocked" in caplog.text
 
 
-async def test_failing_for_ever_is_given_up(harness: Harness) -> None:
-    harness.platform.failures = [SendFailed("busy")] * 100
+async def test_an_outage_is_waited_out_until_the_reply_is_too_old(make_harness: MakeHarness) -> None:
+    harness = await make_harness(reply={"stale_after": "2h"})
+    harness.platform.failures = [SendFailed("busy")] * 1000
     harness.engine.turns = [["aa"]]
     await harness.on_message(incoming(1))
-    await harness.clock.advance(3000)
+    await harness.clock.advance(7000)
     assert await harness.bubbles() == [("aa", "pending")]
-    await harness.clock.advance(1200)
+    await harness.clock.advance(300)
     (row,) = await harness.outbox_rows()
-    assert row.state == "failed"
-    assert 8 < row.attempts < 40
+    assert (row.state, row.error) == ("failed", "too old to send")
+    assert 200 < row.attempts < 600
+    assert await harness.inbox_states() == [("ignored", "too old to answer")]
 
 
 async def test_an_outage_of_some_minutes_costs_no_reply(harness: Harness) -> None:
@@ -126,10 +128,12 @@ async def test_bubble_that_may_have_arrived_is_sent_again_only_where_that_is_saf
 
 async def test_platforms_own_mistake_is_unknown_and_stops_nothing(harness: Harness) -> None:
     harness.platform.failures = [ZeroDivisionError("oops")]
-    harness.engine.turns = [["aa", "bb"]]
+    harness.engine.turns = [["aa", "bb"], ["cc"]]
     await harness.on_message(incoming(1))
     await harness.clock.advance(60)
-    assert await harness.bubbles() == [("aa", "unknown"), ("bb", "sent")]
+    await harness.on_message(incoming(2))
+    await harness.clock.advance(60)
+    assert await harness.bubbles() == [("aa", "unknown"), ("bb", "failed"), ("cc", "sent")]
 
 
 async def test_bubbles_wait_for_the_connection(harness: Harness) -> None:

@@ -1,0 +1,44 @@
+"""When something that failed is tried again: one policy for replies, bubbles and posts.
+
+What is busy or away is waited out and not counted, until the message is too old to be of use. What fails because of
+the message itself is counted, and given up after a few attempts.
+"""
+
+from random import Random
+
+from bot.platforms import SendFailed
+from doppel.engine import EngineUnavailable
+from doppel.errors import DoppelError
+from doppel.system.backoff import Backoff
+
+LONGEST_WAIT = 5.0
+"""Seconds between two attempts while the engine is busy or away: the first reply comes this soon after its return."""
+
+LONGEST_SEND_WAIT = 30.0
+"""The same for a bubble that a platform does not take; a platform may ask for a longer wait."""
+
+
+def is_passing(error: DoppelError) -> bool:
+    """Whether the failure says nothing about the message, so that waiting helps."""
+    return isinstance(error, EngineUnavailable) or (isinstance(error, SendFailed) and not error.permanent)
+
+
+class RetryTimer:
+    """The waits between attempts at one thing."""
+
+    def __init__(self, random: Random, longest: float = LONGEST_WAIT) -> None:
+        self._longest = longest
+        self._backoff = Backoff(random, first=0.5, longest=longest)
+
+    def seconds(self, error: DoppelError) -> float:
+        """How long to wait after this failure: what the other side asks for, or longer each time."""
+        wait = self._backoff.next()
+        asked = error.retry_after if isinstance(error, EngineUnavailable | SendFailed) else None
+        if asked is None:
+            return wait
+        # An engine's wait is only advice; a platform that is not obeyed blocks the bot.
+        return asked if isinstance(error, SendFailed) else min(max(asked, wait), 6 * self._longest)
+
+    def reset(self) -> None:
+        """An attempt succeeded: the next failure counts as the first."""
+        self._backoff.reset()
