@@ -68,7 +68,12 @@ def write_config(folder: Path, telegram_api: str, seed: int) -> Path:
         "persona": {"name": "mara"},
         "archive": "result.json",
         "training": {"rank": 4, "epochs": 0.4, "max_length": 128, "sessions_per_step": 1, "seed": seed},
-        "reply": {"debounce_seconds": 0.05, "max_tokens": 12, "max_bubbles": 1},
+        "reply": {
+            "debounce_seconds": 0.05,
+            "max_tokens": 12,
+            "max_bubbles": 1,
+            "stale_after": "36500d",  # the fake Discord and Telegram live in other years
+        },
         "telegram": {"api": telegram_api, "allow": [ANNA.id]},
         "discord": {"allow": [SERVER]},
         "web": {"port": 0},

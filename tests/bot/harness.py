@@ -80,7 +80,10 @@ class FakeClock:
 
 
 class FakeEngine:
-    """Says the next of `turns` (lists of bubbles; an exception is raised); waits for `gate` before it speaks."""
+    """Says the next of `turns` (lists of bubbles; an exception is raised), and `always` after them.
+
+    Waits for `gate` before it speaks. `fault` may fail a prompt before that.
+    """
 
     base = BASE
     context_length = 4096
@@ -88,6 +91,8 @@ class FakeEngine:
     def __init__(self, transcript: Transcript) -> None:
         self.transcript = transcript
         self.turns: list[list[str] | Exception] = []
+        self.always: list[str] | None = None
+        self.fault: Callable[[str], Exception | None] = lambda prompt: None
         self.prompts: list[str] = []
         self.adapters: list[str | None] = []
         self.gate = asyncio.Event()
@@ -104,12 +109,14 @@ class FakeEngine:
     async def generate(self, request: Request) -> AsyncGenerator[Token]:
         self.prompts.append(self.transcript.tokenizer.decode(request.prompt))
         self.adapters.append(request.adapter)
+        if (fault := self.fault(self.prompts[-1])) is not None:
+            raise fault
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        turn = self.turns.pop(0) if self.turns else EngineError("nothing left to say")
+        turn = self.turns.pop(0) if self.turns else self.always or EngineError("nothing left to say")
         if isinstance(turn, Exception):
             raise turn
         for token in self._tokens(turn):
@@ -135,7 +142,7 @@ class FakeEngine:
         return Health(ready=True, adapters=tuple(self.loaded))
 
     def stats(self) -> EngineStats:
-        return EngineStats(active=0, max_active=1, waiting=0)
+        return EngineStats(active=0, max_active=16, waiting=0)
 
     def close(self) -> None:
         pass
@@ -157,6 +164,7 @@ class FakePlatform:
         self.outgoing: list[Outgoing] = []
         self.typed: list[str] = []
         self.failures: list[SendFailed | Exception | None] = []
+        self.permits: asyncio.Semaphore | None = None
         self.hold: asyncio.Event | None = None
         self.clock: FakeClock | None = None
 
@@ -169,6 +177,10 @@ class FakePlatform:
     async def run(self, receive: Receive, connected: Callable[[], None], newest: Newest) -> None:
         connected()
         await asyncio.Event().wait()
+
+    async def wait_for_rate_limit(self, chat: str) -> None:
+        if self.permits is not None:
+            await self.permits.acquire()
 
     async def send(self, outgoing: Outgoing) -> str:
         if self.hold is not None:
@@ -321,6 +333,9 @@ class Harness:
                 (row.state, row.reason) for row in connection.execute(select(inbox).order_by(inbox.c.id))
             ]
         )
+
+    async def inbox_rows(self) -> list[Any]:
+        return await self.store.run(lambda connection: list(connection.execute(select(inbox).order_by(inbox.c.id))))
 
     async def bubbles(self) -> list[tuple[str, str]]:
         return await self.store.run(

@@ -58,6 +58,7 @@ class Services:
             telegram={"api": telegram.url, "allow": [ANNA.id, -200]},
             discord={"allow": [SERVER]},
             web={"port": 0},
+            reply={"stale_after": "36500d"},  # the fake Discord lives in another year
         )
         publish(self.config)
 

@@ -342,9 +342,13 @@ def test_what_the_base_wrote_for_replay_is_used_again(opened: Open, tmp_path: Pa
 # The daemon's database -----------------------------------------------------------------------------------
 
 
+PERSONA = "ann"
+"""The chats of a database from before chats belonged to a persona become those of the configured one."""
+
+
 @pytest.fixture
 def store(opened: Open) -> Iterator[Store]:
-    store = Store(opened("database").store_url)
+    store = Store(opened("database").store_url, PERSONA)
     yield store
     store.close()
 
@@ -362,9 +366,9 @@ async def test_chats_and_what_was_said_in_them(store: Store) -> None:
     expected = EXPECTED["database"]
     seen = {"sending", "sent", "unknown"}
     for chat in expected["chats"]:
-        found = await store.run(inbox.get_or_create_chat, chat["platform"], chat["chat"], now=datetime.now(UTC))
+        found = await store.run(inbox.get_or_create_chat, PERSONA, chat["platform"], chat["chat"], now=datetime.now(UTC))
         assert (found.id, found.kind) == (chat["id"], chat["kind"])
-        entries = await store.run(inbox.visible_messages, chat["platform"], chat["chat"], 100)
+        entries = await store.run(inbox.visible_messages, PERSONA, chat["platform"], chat["chat"], 100)
         theirs = [(one["text"], at(one["received_at"])) for one in expected["inbox"] if one["chat_id"] == chat["id"]]
         assert [(one.text, one.at) for one in entries if one.sender is not None] == theirs
         mine = [
@@ -373,7 +377,7 @@ async def test_chats_and_what_was_said_in_them(store: Store) -> None:
             if one["chat_id"] == chat["id"] and one["state"] in seen
         ]
         assert [(one.text, one.kind, one.adapter) for one in entries if one.sender is None] == mine
-        waiting = await store.run(inbox.pending_messages, chat["id"])
+        waiting = await store.run(inbox.pending_messages, chat["id"], 100)
         new = [one for one in expected["inbox"] if one["chat_id"] == chat["id"] and one["state"] == "new"]
         assert [(one.id, one.text, one.attempts) for one in waiting] == [
             (one["id"], one["text"], one["attempts"]) for one in new
@@ -393,9 +397,9 @@ async def test_a_message_that_was_received_is_not_received_again(store: Store) -
         mentions_bot=True,
         sent_at=at(one["sent_at"]),
     )
-    assert await store.run(inbox.receive, known, datetime.now(UTC)) is None
+    assert await store.run(inbox.receive, PERSONA, known, datetime.now(UTC)) is None
     fresh = msgspec.structs.replace(known, event_id="fresh", text="are you awake?")
-    chat = await store.run(inbox.receive, fresh, datetime.now(UTC))
+    chat = await store.run(inbox.receive, PERSONA, fresh, datetime.now(UTC))
     assert chat is not None
     assert chat.id == one["chat_id"]
 
@@ -420,8 +424,8 @@ async def test_what_was_being_sent_when_the_daemon_was_killed(store: Store) -> N
         ("telegram", "5001", False),
     ]
     states = {one["text"]: one["state"] for one in await store.run(bubbles)}
-    assert (states["早，第12次了"], states["it sank"], states["沉了"]) == ("pending", "unknown", "pending")
-    unfinished = await store.run(inbox.unfinished_chats)
+    assert (states["早，第12次了"], states["it sank"], states["沉了"]) == ("pending", "unknown", "failed")
+    unfinished = await store.run(inbox.unfinished_chats, PERSONA)
     assert [one.id for one in unfinished] == [1, 2, 3]
 
 
