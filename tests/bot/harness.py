@@ -287,6 +287,7 @@ class Harness:
         self.responder.start(self.engine, LoadedAdapter(persona, name, persona.sampling(self.config.reply)))
 
     async def stop(self) -> None:
+        await self.scheduler.stop()
         await self.router.close(0)
         await self.resolve()
         self.store.close()
