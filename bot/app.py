@@ -69,7 +69,7 @@ class Daemon:
     """One run of the daemon, from start to stop.
 
     Raises:
-        UserError: there is no adapter yet, a cron expression is invalid, or the port or the database cannot be used.
+        UserError: there is no adapter yet, or the port or the database cannot be used.
     """
 
     def __init__(self, config: Config, dependencies: Dependencies) -> None:
@@ -135,9 +135,9 @@ class Daemon:
             stack.push_async_callback(cancel_tasks, *receiving)
             sweeping = asyncio.create_task(self._router.run_sweeps())
             stack.push_async_callback(cancel_tasks, sweeping)
+            stack.push_async_callback(self._scheduler.stop)  # after the task that starts it
             answering = asyncio.create_task(self._start_and_watch())
             stack.push_async_callback(cancel_tasks, answering)
-            stack.callback(self._scheduler.stop)
             await _wait_for_stop(stop, answering)
             log.info(tr("stopping"))
         return self._summary(started_at)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from doppel.plugins import Environment, PlatformPlugin
 
-NOISY_LOGGERS = ("httpx", "httpcore", "apscheduler", "asyncio", "urllib3")
+NOISY_LOGGERS = ("httpx", "httpcore", "asyncio", "urllib3")
 """Libraries whose routine messages are of no use to the user; platforms name those of theirs."""
 
 

@@ -28,13 +28,13 @@ def run(run: Run) -> dict[str, Any]:
     environ = dict(os.environ)
 
     from bot.logs import set_up_log
-    from doppel.config.post_targets import check_post_targets
+    from doppel.config.scheduled_posts import check_scheduled_posts
 
     installed = installed_platforms()
     set_up_log(config.zone, environ, installed.plugins.values(), debug=run.debug)
     for name, error in installed.failures.items():
         print_status(tr("{platform} is off: it cannot be loaded: {error}", platform=name, error=error))
-    check_post_targets(config, run.config_path, environ, installed)
+    check_scheduled_posts(config, run.config_path, environ, installed)
 
     from random import Random
 

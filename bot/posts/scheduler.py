@@ -1,28 +1,37 @@
 """Posts on a schedule: each slot is posted at most once, also across restarts.
 
-APScheduler only wakes the scheduler; which slot is due follows from the clock and the slots claimed in the store. The
-claim and the post are one transaction.
+Every schedule has a task of its own, which asks at each slot and at least once a minute what is due. The answer
+depends only on the wall clock and on the slots claimed in the store, so it is right after a suspend and after somebody
+has set the clock; a timer until the next slot, as job schedulers have it, would wait for too long or not long enough.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from zoneinfo import ZoneInfo
 
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy import Connection
 
+from bot.cancellation import cancel_tasks
 from bot.chat.conversation import Services
 from bot.chat.responder import Reply
-from bot.posts.triggers import ApschedulerTrigger, PostTrigger
+from bot.posts.triggers import PostTrigger
 from bot.store import inbox, outbox, slots
-from bot.store.schema import Chat, SlotState
+from bot.store.schema import Chat, IgnoreReason, SlotState
 from doppel.config import PostSettings
 from doppel.errors import DoppelError
 from doppel.i18n import tr
+from doppel.system.backoff import Backoff
 
 GRACE = timedelta(hours=1)
-"""A slot missed by at most this much, while the daemon was down or busy, is still posted."""
+"""A slot is posted up to this long after its fire time, if the daemon was down or busy or the engine failed."""
+
+POLL_INTERVAL = timedelta(minutes=1)
+"""The longest time between two looks at the wall clock, and between two attempts at one post."""
+
+_FIRST_RETRY_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -37,83 +46,144 @@ class PostScheduler:
         wake_chat: called with a chat that has a post to send.
 
     Raises:
-        UserError: a cron expression is invalid.
+        ValueError: a cron expression is invalid.
     """
 
     def __init__(
         self, posts: Sequence[PostSettings], zone: ZoneInfo, services: Services, wake_chat: Callable[[Chat], None]
     ) -> None:
-        self._posts = [(post, PostTrigger(post, zone)) for post in posts]
-        self._services = services
-        self._wake_chat = wake_chat
-        self._scheduler = AsyncIOScheduler(timezone=zone)
+        self._schedules = [_Schedule(post, PostTrigger(post, zone), services, wake_chat) for post in posts]
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Posts a slot that a short downtime missed, then waits for the next ones."""
-        for post, trigger in self._posts:
-            await self._log_missed_slots(post, trigger)
-            await self.wake(post, trigger)
-            self._scheduler.add_job(
-                self.wake,
-                ApschedulerTrigger(trigger),
-                args=(post, trigger),
-                id=post.name,
-                misfire_grace_time=None,  # however late it runs, `wake` finds the slot that is due
-                coalesce=True,
-                max_instances=1,
-            )
-        self._scheduler.start()
+        """Starts all schedules. A slot that a short downtime missed is posted at once.
 
-    def stop(self) -> None:
-        """Starts no further posts."""
-        if self._scheduler.running:
-            self._scheduler.shutdown(wait=False)
+        Raises:
+            DoppelError: the database fails.
+        """
+        for schedule in self._schedules:
+            await schedule.register()
+        self._tasks = [asyncio.create_task(schedule.run()) for schedule in self._schedules]
 
-    async def wake(self, post: PostSettings, trigger: PostTrigger) -> None:
-        """Posts the newest slot that is due and unclaimed; older ones are skipped."""
+    async def stop(self) -> None:
+        """Ends all schedules. A post that is being written is lost, its slot stays unclaimed."""
+        await cancel_tasks(*self._tasks)
+
+
+class _Schedule:
+    """One schedule; `register` comes before `run`."""
+
+    def __init__(
+        self, post: PostSettings, trigger: PostTrigger, services: Services, wake_chat: Callable[[Chat], None]
+    ) -> None:
+        self._post = post
+        self._trigger = trigger
+        self._services = services
+        self._wake_chat = wake_chat
+        self._since = self._polled_at = services.clock.now()
+        self._failed: tuple[datetime, str] | None = None
+        """The last slot that could not be posted, and why."""
+
+    async def register(self) -> None:
+        """Stores when the schedule got its trigger, unless that is known."""
+        now, store, name = self._services.clock.now(), self._services.store, self._post.name
+        self._since = await store.run(slots.trigger_since, name, self._trigger.text, now)
+        last = await store.run(slots.last_claimed, name)
+        self._polled_at = self._since if last is None else max(self._since, last + timedelta(microseconds=1))
+
+    async def run(self) -> None:
+        """Posts what is due until cancelled. An error is logged when it differs from the one before."""
+        backoff = Backoff(self._services.random, _FIRST_RETRY_SECONDS, POLL_INTERVAL.total_seconds())
+        last_error = ""
+        while True:
+            try:
+                await self._poll()
+                seconds = self._seconds_to_wait()
+            except Exception as error:  # noqa: BLE001 - a schedule must go on after any error
+                if last_error != (last_error := repr(error)):
+                    self._log_error(error)
+                seconds = backoff.next()
+            else:
+                backoff.reset()
+                last_error = ""
+            await self._services.clock.sleep(seconds)
+
+    async def _poll(self) -> None:
+        """Posts the newest slot that is due and unclaimed; older ones are skipped.
+
+        Raises whatever prevents it; the slot then stays unclaimed until `GRACE` is over.
+        """
+        now = self._services.clock.now()
+        self._since = min(self._since, now)  # the clock was ahead when the schedule was registered
+        last_polled_at, self._polled_at = self._polled_at, now
+        await self._log_missed_slots(last_polled_at, now)
+        await self._give_up_failed_slot(now)
+        slot = await self._claimable_slot(now)
+        if slot is None:
+            return
         try:
-            slot = await self._claimable_slot(post, trigger)
-            if slot is not None:
-                await self._post(post, slot)
-        except DoppelError as error:
-            log.warning(tr("post {name}: {error}", name=post.name, error=error))
+            await self._make_post(slot)
+        except Exception as error:
+            self._failed = (slot, str(error) if isinstance(error, DoppelError) else repr(error))
+            raise
 
-    async def _log_missed_slots(self, post: PostSettings, trigger: PostTrigger) -> None:
-        """Logs that slots passed while the daemon was down for longer than `GRACE`."""
-        now, store = self._services.clock.now(), self._services.store
-        since = await store.run(slots.trigger_since, post.name, trigger.text, now)
-        last = await store.run(slots.last_claimed, post.name)
-        start = since if last is None else max(since, last + timedelta(microseconds=1))
-        first = next(trigger.slots(start), None)
-        if first is not None and trigger.fire_time(first) < now - GRACE:
+    def _seconds_to_wait(self) -> float:
+        """Seconds until the next slot fires, at most `POLL_INTERVAL`."""
+        now = self._services.clock.now()
+        if not timedelta() <= now - self._polled_at <= POLL_INTERVAL:
+            return 0.0  # writing a post took long, or the clock was set
+        end = now + POLL_INTERVAL
+        fire_times = map(self._trigger.fire_time, self._trigger.firing(self._polled_at, end))
+        return (min(fire_times, default=end) - now).total_seconds()
+
+    def _log_error(self, error: Exception) -> None:
+        if isinstance(error, DoppelError):
+            log.warning(tr("post {name}: {error} (retrying)", name=self._post.name, error=error))
+        else:
+            log.error(tr("post {name}: failed; retrying", name=self._post.name), exc_info=error)
+
+    async def _log_missed_slots(self, start: datetime, now: datetime) -> None:
+        """Logs that slots from `start` on passed unseen for longer than `GRACE`."""
+        missed = (
+            slot for slot in self._trigger.slots(start, now - GRACE) if self._trigger.fire_time(slot) <= now - GRACE
+        )
+        some = list(islice(missed, 100))
+        unclaimed = await self._services.store.run(slots.unclaimed, self._post.name, some) if some else []
+        if unclaimed:
             log.info(
                 tr(
-                    "post {name}: nothing was posted since {first}, because doppel was not running",
-                    name=post.name,
-                    first=f"{first:%Y-%m-%d %H:%M} UTC",
+                    "post {name}: nothing was posted since {first}, because doppel or this machine was not running",
+                    name=self._post.name,
+                    first=f"{unclaimed[0]:%Y-%m-%d %H:%M} UTC",
                 )
             )
 
-    async def _claimable_slot(self, post: PostSettings, trigger: PostTrigger) -> datetime | None:
+    async def _give_up_failed_slot(self, now: datetime) -> None:
+        """Claims the slot that could not be posted as failed when its `GRACE` is over."""
+        if self._failed is None or self._trigger.fire_time(self._failed[0]) > now - GRACE:
+            return
+        slot, reason = self._failed
+        claimed = await self._services.store.run(
+            slots.claim, self._post.name, slot, SlotState.FAILED, now=now, reason=reason
+        )
+        self._failed = None
+        if claimed is not None:
+            log.warning(tr("post {name}: given up after an hour: {error}", name=self._post.name, error=reason))
+
+    async def _claimable_slot(self, now: datetime) -> datetime | None:
         """The newest unclaimed slot within `GRACE`; those before it are claimed as skipped."""
-        now, store = self._services.clock.now(), self._services.store
-        since = await store.run(slots.trigger_since, post.name, trigger.text, now)
-        due = trigger.due(max(since, now - GRACE - trigger.jitter), now)
-        recent = [slot for slot in due if trigger.fire_time(slot) >= now - GRACE]
-        unclaimed = await store.run(slots.unclaimed, post.name, recent)
+        store, name = self._services.store, self._post.name
+        due = [slot for slot in self._trigger.firing(now - GRACE, now) if slot >= self._since]
+        unclaimed = await store.run(slots.unclaimed, name, due) if due else []
         if not unclaimed:
             return None
-        await store.run(slots.skip, post.name, unclaimed[:-1], now)
+        if unclaimed[:-1]:
+            await store.run(slots.skip, name, unclaimed[:-1], now)
         return unclaimed[-1]
 
-    async def _post(self, post: PostSettings, slot: datetime) -> None:
-        services, platform = self._services, post.to.partition(":")[0]
-        try:
-            reply = await services.responder.respond(kind="post", platform=platform)
-        except DoppelError as error:
-            now = services.clock.now()
-            await services.store.run(slots.claim, post.name, slot, SlotState.FAILED, now=now, reason=str(error))
-            raise
+    async def _make_post(self, slot: datetime) -> None:
+        services, post, platform = self._services, self._post, self._post.to.partition(":")[0]
+        reply = await services.responder.respond(kind="post", platform=platform)
         fitted = Reply(tuple(services.delivery.fit(platform, reply.bubbles)), reply.version, reply.reason)
         chat = await services.store.run(
             _claim_and_store, services.store.persona, post, slot, fitted, now=services.clock.now()
@@ -128,6 +198,8 @@ class PostScheduler:
                 )
             )
             self._wake_chat(chat)
+        elif reply.reason is IgnoreReason.SILENT and not fitted.bubbles:
+            log.info(tr("post {name}: nothing was posted, the persona had nothing to say", name=post.name))
 
 
 def _claim_and_store(

@@ -14,7 +14,7 @@ from pathlib import Path
 from doppel.adapters.versions import check_base, current_version, read_manifest
 from doppel.config import Config, cache_dir, load_config
 from doppel.config.dataset_digest import dataset_archive_digest
-from doppel.config.post_targets import check_post_targets
+from doppel.config.scheduled_posts import check_scheduled_posts
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import set_language, tr
 from doppel.models.base import (
@@ -222,9 +222,9 @@ def check_platforms(config: Config, environ: Environment, installed: InstalledPl
 
 
 def check_posts(config: Config, config_path: Path, environ: Environment, installed: InstalledPlatforms) -> Check:
-    """Whether every post goes to a platform that is on."""
+    """Whether every post has a valid schedule and goes to a platform that is on."""
     try:
-        check_post_targets(config, config_path, environ, installed)
+        check_scheduled_posts(config, config_path, environ, installed)
     except UserError as error:
         return Check(name="posts", ok=False, hint=str(error))
     hint = tr("{count} scheduled", count=len(config.posts)) if config.posts else tr("none scheduled")

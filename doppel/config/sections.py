@@ -198,13 +198,13 @@ class PostSettings(Section):
     to: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*:.+$")]
     cron: str | None = None
     every: str | None = None
-    jitter_minutes: float = Field(default=0, ge=0)
+    jitter_minutes: float = Field(default=0, ge=0, le=7 * 24 * 60)
 
     @field_validator("every")
     @classmethod
     def _duration(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_duration(value)
+        if value is not None and parse_duration(value) < timedelta(seconds=1):
+            raise ValueError(tr("must be at least 1s"))
         return value
 
     @model_validator(mode="after")

@@ -304,7 +304,11 @@ class Harness:
         self.responder.start(self.engine, LoadedAdapter(persona, name, persona.sampling(self.config.reply)))
 
     async def stop(self) -> None:
+        """Ends as the daemon does; a second call does nothing."""
+        if self.sweeping.done():
+            return
         await cancel_tasks(self.sweeping)
+        await self.scheduler.stop()
         await self.router.close(0)
         await self.resolve()
         self.store.close()

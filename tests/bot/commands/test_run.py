@@ -18,21 +18,22 @@ import pytest
 from bot.web.server import listen
 from tests.conftest import PublishAdapter
 
+# The name of the config file can be given as an argument.
 PROGRAM = """
 import sys
 from pathlib import Path
 from bot.commands.run import run
 from doppel.cli.app import Run, execute
-given = Run(Path("config.yaml"), as_json=True)
+given = Run(Path(*sys.argv[1:] or ["config.yaml"]), as_json=True)
 sys.exit(execute(given, lambda: run(given)))
 """
 
 
 @contextmanager
-def daemon(folder: Path) -> Iterator["subprocess.Popen[str]"]:
+def daemon(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, *arguments],
         cwd=folder,
         env=environ,
         stdout=subprocess.PIPE,
@@ -112,6 +113,16 @@ def test_mistake_is_one_line_and_exit_2(folder: Path, port: int) -> None:
     assert output == ""
     assert errors.splitlines()[-1].startswith(f"doppel: cannot listen on 127.0.0.1:{port}: the port is in use")
     assert "Traceback" not in errors
+
+
+def test_invalid_cron_is_refused_with_the_name_of_the_file(folder: Path) -> None:
+    config = (folder / "config.yaml").read_text()
+    (folder / "mine.yaml").write_text(f"{config}posts: [{{name: daily, to: 'web:1', cron: '0 25 * * *'}}]\n")
+    with daemon(folder, "mine.yaml") as process:
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (2, "")
+    (line,) = errors.splitlines()
+    assert line.startswith("doppel: mine.yaml: post `daily`: cron: `25` is not a valid hour")
 
 
 def test_without_an_adapter_it_says_what_to_do_before_it_announces_anything(folder: Path, tiny_base: Path) -> None:

@@ -1,4 +1,4 @@
-"""Posts of its own accord: each slot once, also across restarts."""
+"""Posts of its own accord: each slot once, also across restarts, suspends and a clock that is set."""
 
 import asyncio
 import logging
@@ -6,74 +6,90 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from bot.chat.conversation import Services
+from bot.chat.responder import Reply
 from bot.clock import SystemClock
 from bot.posts.scheduler import PostScheduler
-from bot.posts.triggers import PostTrigger
-from doppel.config import PostSettings
+from bot.store import schema, slots
 from doppel.engine import EngineError
+from doppel.errors import DoppelError
 from tests.bot.conftest import MakeHarness
 from tests.bot.harness import START, Harness, incoming
 
 DAILY = {"name": "daily", "to": "telegram:-100", "cron": "0 13 * * *"}
+SLOT = START + timedelta(hours=1)
+MINUTE = 60.0
 HOUR = 3600.0
 
 
-async def wake(harness: Harness) -> None:
-    for post, trigger in harness.scheduler._posts:
-        await harness.scheduler.wake(post, trigger)
-    await harness.resolve()
-
-
 async def restart(harness: Harness) -> None:
-    """As the daemon does it: the schedule looks for missed slots when it starts."""
-    harness.scheduler.stop()
     await harness.restart()
     await harness.scheduler.start()
     await harness.resolve()
 
 
+async def start(make_harness: MakeHarness, *posts: dict[str, Any]) -> Harness:
+    """A harness with schedules that begin an hour before the slot of `DAILY`."""
+    harness = await make_harness(posts=list(posts))
+    await harness.scheduler.start()
+    await harness.resolve()
+    return harness
+
+
+async def claims(harness: Harness) -> list[Any]:
+    query = select(schema.slots).order_by(schema.slots.c.due)
+    return await harness.store.run(lambda connection: list(connection.execute(query)))
+
+
 @pytest.fixture
 async def daily(make_harness: MakeHarness) -> Harness:
-    harness = await make_harness(posts=[DAILY])
+    harness = await start(make_harness, DAILY)
     harness.engine.turns = [["good day", "everyone"], ["again"]]
-    await wake(harness)
     return harness
 
 
 async def test_slot_is_posted_through_the_outbox_with_an_empty_context(daily: Harness) -> None:
-    await daily.clock.advance(HOUR)
-    await wake(daily)
-    await daily.clock.advance(60)
+    await daily.clock.advance(HOUR - 1)
+    assert daily.engine.prompts == []
+    await daily.clock.advance(61)
     assert daily.platform.texts == ["good day", "everyone"]
     assert {one.chat for one in daily.platform.outgoing} == {"-100"}
     assert daily.engine.prompts[0].endswith("post]\n\nme:")
     rows = await daily.outbox_rows()
     assert [(row.kind, row.adapter, row.slot_id) for row in rows] == [("post", "0001", 1)] * 2
-    assert await daily.slot_rows() == [(START + timedelta(hours=1), "posted")]
+    assert await daily.slot_rows() == [(SLOT, "posted")]
     assert daily.delivery.sent["post"] == 1
 
 
+async def test_slot_fires_at_its_second(make_harness: MakeHarness) -> None:
+    harness = await make_harness(posts=[{"name": "often", "to": "telegram:-100", "every": "90s"}])
+    harness.engine.turns = [["zero"], ["one"], ["two"]]
+    await harness.scheduler.start()
+    await harness.clock.advance(185)
+    assert [row.claimed_at for row in await claims(harness)] == [START + n * timedelta(seconds=90) for n in range(3)]
+
+
 async def test_slot_fires_once_also_across_a_restart(daily: Harness) -> None:
-    await daily.clock.advance(HOUR)
-    await wake(daily)
-    await wake(daily)
-    await daily.clock.advance(60)
+    await daily.clock.advance(HOUR + 60)
     await restart(daily)
-    await daily.clock.advance(60)
+    await daily.clock.advance(5 * MINUTE)
     assert daily.platform.texts == ["good day", "everyone"]
 
 
 async def test_slot_missed_by_a_short_downtime_is_made_up_for(daily: Harness) -> None:
+    await daily.scheduler.stop()
     await daily.clock.advance(HOUR + 1800)
     await restart(daily)
     await daily.clock.advance(60)
     assert daily.platform.texts == ["good day", "everyone"]
 
 
-async def test_slot_missed_by_a_long_downtime_is_skipped_and_said(
+async def test_slot_missed_by_a_long_downtime_is_skipped_and_logged(
     daily: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
+    await daily.scheduler.stop()
     await daily.clock.advance(3 * HOUR)
     with caplog.at_level(logging.INFO):
         await restart(daily)
@@ -85,83 +101,189 @@ async def test_slot_missed_by_a_long_downtime_is_skipped_and_said(
 async def test_only_the_newest_of_several_missed_slots_is_posted(make_harness: MakeHarness) -> None:
     harness = await make_harness(posts=[{"name": "often", "to": "telegram:-100", "every": "10m"}])
     harness.engine.turns = [["zero"], ["newest"]]
-    await wake(harness)
-    await harness.clock.advance(1805)
+    await harness.scheduler.start()
+    await harness.clock.advance(5)
+    await harness.scheduler.stop()
+    await harness.clock.advance(1800)
     await restart(harness)
     await harness.clock.advance(60)
     assert harness.platform.texts == ["zero", "newest"]
     assert [state for _, state in await harness.slot_rows()] == ["posted", "skipped", "skipped", "posted"]
 
 
-async def test_slot_before_the_schedule_was_written_is_nobodys(make_harness: MakeHarness) -> None:
-    harness = await make_harness(posts=[{"name": "daily", "to": "telegram:-100", "cron": "30 11 * * *"}])
+async def test_slot_before_the_schedule_was_written_is_not_posted(make_harness: MakeHarness) -> None:
+    harness = await start(make_harness, {"name": "daily", "to": "telegram:-100", "cron": "30 11 * * *"})
     harness.engine.turns = [["too late"]]
-    await wake(harness)
     await harness.clock.advance(60)
     assert harness.platform.texts == []
     assert await harness.slot_rows() == []
 
 
-async def test_crash_while_thinking_does_not_lose_the_post(daily: Harness) -> None:
+async def test_stop_while_writing_does_not_lose_the_post(daily: Harness) -> None:
     daily.engine.gate.clear()
     await daily.clock.advance(HOUR)
-    thinking = asyncio.create_task(wake(daily))
-    await daily.resolve()
     assert len(daily.engine.prompts) == 1
-    thinking.cancel()
-    await daily.resolve()
+    await daily.scheduler.stop()
+    assert daily.engine.cancelled == 1
     daily.engine.gate.set()
     await restart(daily)
     await daily.clock.advance(60)
     assert daily.platform.texts == ["good day", "everyone"]
 
 
-async def test_failed_post_is_recorded_and_not_repeated(daily: Harness, caplog: pytest.LogCaptureFixture) -> None:
-    daily.engine.turns = [EngineError("full"), ["later"]]
+async def test_suspend_over_a_slot_posts_it_within_the_grace(daily: Harness) -> None:
+    await daily.clock.advance(HOUR / 2)
+    daily.clock.suspend(HOUR)  # from 12:30 to 13:30
+    await daily.clock.advance(2 * MINUTE)
+    assert daily.platform.texts == ["good day", "everyone"]
+    assert await daily.slot_rows() == [(SLOT, "posted")]
+
+
+async def test_suspend_for_longer_is_logged_and_the_next_day_posted(
+    daily: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    await daily.clock.advance(HOUR / 2)
+    with caplog.at_level(logging.INFO):
+        daily.clock.suspend(4 * HOUR)
+        await daily.clock.advance(2 * MINUTE)
+        daily.clock.suspend(20 * HOUR)
+        await daily.clock.advance(HOUR)
+    assert caplog.text.count("post daily: nothing was posted since 2026-03-02 13:00 UTC") == 1
+    assert await daily.slot_rows() == [(SLOT + timedelta(days=1), "posted")]
+
+
+async def test_clock_set_back_does_not_post_twice(daily: Harness) -> None:
+    await daily.clock.advance(HOUR + 10 * MINUTE)
+    daily.clock.wall_offset -= timedelta(minutes=30)
     await daily.clock.advance(HOUR)
-    await wake(daily)
-    await wake(daily)
-    await daily.clock.advance(60)
-    assert daily.platform.texts == []
-    assert [state for _, state in await daily.slot_rows()] == ["failed"]
-    assert "post daily: full" in caplog.text
+    assert daily.platform.texts == ["good day", "everyone"]
+
+
+async def test_clock_set_forward_over_a_slot_posts_it(daily: Harness) -> None:
+    daily.clock.wall_offset += timedelta(minutes=110)
+    await daily.clock.advance(2 * MINUTE)
+    assert daily.platform.texts == ["good day", "everyone"]
+
+
+async def test_clock_that_was_ahead_when_the_schedule_was_new(make_harness: MakeHarness) -> None:
+    harness = await make_harness(posts=[DAILY])
+    harness.engine.turns = [["good day"]]
+    harness.clock.wall_offset = timedelta(hours=5)
+    await harness.scheduler.start()
+    await harness.clock.advance(60)
+    harness.clock.wall_offset = timedelta()
+    await harness.clock.advance(HOUR)
+    assert await harness.slot_rows() == [(SLOT, "posted")]
+
+
+async def test_failed_post_is_retried(daily: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    daily.engine.turns = [EngineError("full"), EngineError("full"), EngineError("closed"), ["at last"]]
+    await daily.clock.advance(HOUR + 5 * MINUTE)
+    assert daily.platform.texts == ["at last"]
+    assert await daily.slot_rows() == [(SLOT, "posted")]
+    assert caplog.text.count("post daily: full (retrying)") == 1
+    assert caplog.text.count("post daily: closed (retrying)") == 1
+
+
+async def test_post_that_always_fails_is_given_up_after_the_grace(
+    daily: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    daily.engine.turns = [EngineError("full")] * 1000
+    await daily.clock.advance(HOUR + 59 * MINUTE)
+    assert await daily.slot_rows() == []
+    attempts = len(daily.engine.prompts)
+    assert 60 <= attempts <= 150  # at least once a minute
+    await daily.clock.advance(2 * HOUR)
+    assert await daily.slot_rows() == [(SLOT, "failed")]
+    assert len(daily.engine.prompts) <= attempts + 2
+    assert [row.reason for row in await claims(daily)] == ["full"]
+    assert caplog.text.count("post daily: full (retrying)") == 1
+    assert caplog.text.count("post daily: given up after an hour: full") == 1
+
+
+async def test_unexpected_error_is_logged_and_retried(
+    daily: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    respond = daily.responder.respond
+    errors = [RuntimeError("boom"), RuntimeError("boom")]
+
+    async def fail_first(**arguments: Any) -> Reply:
+        if errors:
+            raise errors.pop()
+        return await respond(**arguments)
+
+    monkeypatch.setattr(daily.responder, "respond", fail_first)
+    await daily.clock.advance(HOUR + 5 * MINUTE)
+    assert daily.platform.texts == ["good day", "everyone"]
+    assert caplog.text.count("post daily: failed; retrying") == 1
+    assert caplog.text.count("Traceback") == 1
+
+
+async def test_database_error_does_not_end_the_schedule(
+    daily: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> list[Any]:
+        raise DoppelError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slots, "unclaimed", fail)
+        await daily.clock.advance(HOUR + 5 * MINUTE)
+    assert daily.engine.prompts == []
+    await daily.clock.advance(5 * MINUTE)
+    assert daily.platform.texts == ["good day", "everyone"]
+    assert caplog.text.count("post daily: disk full (retrying)") == 1
+
+
+async def test_one_schedule_does_not_block_another(make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = await start(
+        make_harness,
+        {**DAILY, "name": "stuck"},
+        {**DAILY, "name": "broken"},
+        {**DAILY, "name": "fine", "cron": "1 13 * * *"},
+    )
+    respond, calls = harness.responder.respond, 0
+
+    async def by_turns(**arguments: Any) -> Reply:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await asyncio.Event().wait()
+        if harness.clock.now() < SLOT + timedelta(minutes=1):
+            raise RuntimeError("boom")
+        return await respond(**arguments)
+
+    monkeypatch.setattr(harness.responder, "respond", by_turns)
+    harness.engine.turns = [["one"], ["two"]]
+    await harness.clock.advance(HOUR + 5 * MINUTE)
+    assert sorted(harness.platform.texts) == ["one", "two"]
+    assert [state for _, state in await harness.slot_rows()] == ["posted", "posted"]
+
+
+async def test_nothing_to_say_is_not_retried(daily: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    daily.engine.turns = [[]] * 10
+    with caplog.at_level(logging.INFO):
+        await daily.clock.advance(HOUR + 10 * MINUTE)
+    assert await daily.slot_rows() == [(SLOT, "failed")]
+    assert len(daily.engine.prompts) == 3  # the attempts of one reply
+    assert "post daily: nothing was posted, the persona had nothing to say" in caplog.text
 
 
 async def test_new_message_does_not_drop_a_post(make_harness: MakeHarness) -> None:
-    harness = await make_harness(posts=[{**DAILY, "to": "telegram:7"}])
+    harness = await start(make_harness, {**DAILY, "to": "telegram:7"})
     harness.engine.turns = [["one one", "two two"], ["answer"]]
-    await wake(harness)
     await harness.clock.advance(HOUR)
-    await wake(harness)
     await harness.on_message(incoming(1))
     await harness.clock.advance(60)
     assert harness.platform.texts == ["one one", "two two", "answer"]
 
 
-async def test_scheduler_wakes_by_itself(make_harness: MakeHarness) -> None:
-    harness = await make_harness(posts=[{"name": "often", "to": "telegram:-100", "every": "0.05s"}])
+async def test_system_clock_wakes_it(make_harness: MakeHarness) -> None:
+    harness = await make_harness(posts=[{"name": "often", "to": "telegram:-100", "every": "1s"}])
     harness.engine.turns = [["tick"]] * 100
     posted = asyncio.Event()
-    harness.services = type(harness.services)(**{**vars(harness.services), "clock": SystemClock()})
-    schedule = PostScheduler(harness.config.posts, harness.config.zone, harness.services, lambda chat: posted.set())
-    await schedule.start()
+    services = Services(**{**vars(harness.services), "clock": SystemClock()})
+    scheduler = PostScheduler(harness.config.posts, harness.config.zone, services, lambda chat: posted.set())
+    await scheduler.start()
     async with asyncio.timeout(20):
         await posted.wait()
-    schedule.stop()
-    await asyncio.sleep(0)
-    assert not schedule._scheduler.running
-
-
-def post(**content: Any) -> PostSettings:
-    return PostSettings(name="daily", every="6h", **content)
-
-
-def test_rhythm_text_changes_with_what_slots_depend_on(make_harness: MakeHarness) -> None:
-    from zoneinfo import ZoneInfo
-
-    texts = {
-        PostTrigger(post(to="web:a"), ZoneInfo("UTC")).text,
-        PostTrigger(post(to="web:b"), ZoneInfo("Asia/Tokyo")).text,
-        PostTrigger(post(to="web:b", jitter_minutes=3), ZoneInfo("UTC")).text,
-    }
-    assert len(texts) == 3
+    await scheduler.stop()

@@ -172,6 +172,13 @@ def test_a_post_to_nowhere_is_what_run_refuses(folder: Path) -> None:
     )
 
 
+def test_an_invalid_cron_is_found_before_run_refuses_it(folder: Path) -> None:
+    add(folder, "posts: [{name: daily, to: 'web:1', cron: '0 25 * * *'}]")
+    check = look(folder)["posts"]
+    assert (check.ok, check.level) == (False, "needed")
+    assert f"{folder / 'config.yaml'}: post `daily`: cron: `25` is not a valid hour" in check.hint
+
+
 @pytest.mark.parametrize(
     ("name", "template", "kind", "ok", "hint"),
     [

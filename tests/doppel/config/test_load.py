@@ -136,6 +136,8 @@ def test_numbers_may_be_written_as_accounts(tmp_path: Path) -> None:
         ("posts: [{name: a, to: 'telegram:1'}]", "`posts.0`: give either cron or every"),
         ("posts: [{name: a, to: 'telegram:1', every: 1h, cron: '* * * * *'}]", "give either cron or every"),
         ("posts: [{name: a, to: 'telegram:1', every: soon}]", "`posts.0.every`: write a time like 90s"),
+        ("posts: [{name: a, to: 'telegram:1', every: 0.5s}]", "`posts.0.every`: must be at least 1s"),
+        ("posts: [{name: a, to: 'telegram:1', every: 1h, jitter_minutes: .inf}]", "`posts.0.jitter_minutes`: must be"),
         ("posts: [{name: a, to: nowhere, every: 1h}]", "`posts.0.to`: must be platform:chat, like telegram:123456"),
         ("model: bundled", "`model`: must be a section of `key: value` lines, not `bundled`"),
         ("telegram: {allow: 5}", "`telegram.allow`: must be a list, like [a, b], not `5`"),

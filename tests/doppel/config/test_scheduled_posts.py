@@ -1,4 +1,4 @@
-"""A post must go to a platform that is installed and on."""
+"""A post must have a schedule that can fire, and go to a platform that is installed and on."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from doppel.config import parse_config
-from doppel.config.post_targets import check_post_targets
+from doppel.config.scheduled_posts import check_scheduled_posts
 from doppel.errors import UserError
 from doppel.plugins import InstalledPlatforms, PlatformPlugin, PlatformSettings, Section
 
@@ -22,14 +22,32 @@ INSTALLED = InstalledPlatforms(
 )
 
 
-def check(to: str, environ: dict[str, str] | None = None, **content: Any) -> None:
-    config = parse_config({"posts": [{"name": "daily", "to": to, "every": "6h"}], **content}, PATH)
-    check_post_targets(config, PATH, environ or {}, INSTALLED)
+def check(to: str, environ: dict[str, str] | None = None, **when: Any) -> None:
+    config = parse_config({"posts": [{"name": "daily", "to": to, **(when or {"every": "6h"})}]}, PATH)
+    check_scheduled_posts(config, PATH, environ or {}, INSTALLED)
 
 
 def test_a_platform_that_is_on_is_fine() -> None:
     check("web:posts")
     check("telegram:1", {"TELEGRAM_TOKEN": "1:a"})
+    check("web:posts", cron="30 8 * * 1-5")
+
+
+@pytest.mark.parametrize(
+    ("cron", "says"),
+    [
+        ("0 8 * *", "five fields are needed: minute hour day month weekday"),
+        (
+            "0 25 * * *",
+            "`25` is not a valid hour: write 0-23, a range 1-5, a step */5 or a list 1,5",
+        ),
+        ("0 0 30 2 *", "no day ever matches `0 0 30 2 *`; correct its day or month"),
+    ],
+)
+def test_cron_that_cannot_fire_is_refused_with_the_name_of_the_file(cron: str, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check("web:posts", cron=cron)
+    assert str(caught.value) == f"{PATH}: post `daily`: cron: {says}"
 
 
 @pytest.mark.parametrize(
