@@ -1,20 +1,22 @@
 """What goes wrong around the daemon, and that every message is answered all the same."""
 
+import asyncio
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import event as sqlalchemy_event
 
 from bot.platforms import SendFailed
+from bot.store import inbox, outbox
 from bot.store.schema import Chat
 from doppel.engine import EngineBusy, EngineUnavailable
 from doppel.errors import DoppelError
 from doppel.transcript import pseudonym
 from tests.bot.conftest import MakeHarness
-from tests.bot.harness import START, FakePlatform, Harness, incoming
+from tests.bot.harness import START, Harness, incoming
 
 PEOPLE = tuple(range(1000, 1200))
 
@@ -112,35 +114,28 @@ class TestEngine:
 
 def fresh(harness: Harness, event: int, text: str = "hello") -> Any:
     """A message that is written now."""
-    import msgspec
-
     return msgspec.structs.replace(incoming(event, text), sent_at=harness.clock.now())
 
 
 async def test_every_message_is_in_a_reply_that_was_delivered(make_harness: MakeHarness) -> None:
-    """Twenty people, two hundred messages, two seconds of thinking and typing; new ones interrupt unsent replies."""
-    people = PEOPLE[:20]
+    """Messages keep coming while replies are written and typed, and interrupt them."""
+    people = PEOPLE[:5]
     harness = await make_harness(telegram={"allow": people})
     harness.engine.always = ["one bubble", "and another"]
-    harness.engine.gate.clear()
-    for number in range(200):
-        await harness.router.receive(private(number, people[number * 7 % 20], f"text-{number}."))
-        await harness.clock.advance(0.31)
+    for number in range(50):
+        harness.engine.gate.clear()
+        await harness.router.receive(private(number, people[number * 7 % 5], f"text-{number}."))
+        await harness.clock.advance(0.7)
         if number % 3 == 0:
             harness.engine.gate.set()
             await harness.resolve()
-            harness.engine.gate.clear()
     harness.engine.gate.set()
-    await harness.clock.advance(300)
-    rows = await harness.inbox_rows()
+    await harness.clock.advance(120)
+    rows, bubbles = await harness.inbox_rows(), await harness.outbox_rows()
     assert {row.state for row in rows} == {"answered"}
-    outbox = await harness.outbox_rows()
-    delivered = {row.turn for row in outbox if row.state == "sent"}
+    assert "failed" in {row.state for row in bubbles}  # replies were interrupted
+    delivered = {row.turn for row in bubbles if row.state == "sent"}
     assert all(row.turn in delivered for row in rows)
-    for person in people:
-        seen = [prompt for prompt in harness.engine.prompts if pseudonym("telegram", str(person)) in prompt]
-        last = max(number for number in range(200) if people[number * 7 % 20] == person)
-        assert any(f"text-{last}." in prompt for prompt in seen)
 
 
 class TestDelivery:
@@ -168,8 +163,6 @@ class TestDelivery:
     async def test_killed_while_it_waits_for_the_rate_limit_nothing_is_in_doubt(
         self, make_harness: MakeHarness
     ) -> None:
-        import asyncio
-
         harness = await make_harness(telegram={"allow": PEOPLE})
         harness.engine.always = ["ok"]
         harness.platform.permits = asyncio.Semaphore(30)
@@ -271,10 +264,10 @@ class TestStore:
         harness.engine.always = ["ok"]
         await harness.on_message(incoming(1))
         await harness.clock.advance(60)
-        from sqlalchemy import event
-
-        statements: list[str] = []
-        event.listen(harness.store._engine, "before_cursor_execute", lambda *seen: statements.append((seen[2], seen[3])))
+        statements: list[tuple[str, Any]] = []
+        sqlalchemy_event.listen(
+            harness.store._engine, "before_cursor_execute", lambda *seen: statements.append((seen[2], seen[3]))
+        )
         await harness.on_message(incoming(2))
         await harness.clock.advance(60)
 
@@ -328,8 +321,6 @@ class TestAccess:
         assert await harness.inbox_states() == [("ignored", "its sender is no longer allowed")]
 
     async def test_a_group_that_only_got_posts_becomes_a_group(self, harness: Harness) -> None:
-        from bot.store import inbox, outbox
-
         def post(connection: Any) -> Chat:
             chat = inbox.get_or_create_chat(connection, harness.store.persona, "telegram", "-100", now=START)
             outbox.add_turn(connection, chat.id, "post", ["a post"], adapter=None, now=START)
@@ -340,5 +331,5 @@ class TestAccess:
         harness.engine.always = ["ok"]
         await harness.on_message(incoming(1, "what?", chat="-100", kind="group", sender="9"))
         await harness.clock.advance(60)
-        assert "kind=group" in harness.engine.prompts[0] or "group" in harness.engine.prompts[0].splitlines()[0]
+        assert "group" in harness.engine.prompts[0].splitlines()[0]
         assert harness.platform.outgoing[-1].reply_to == "m1"
