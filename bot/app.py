@@ -1,24 +1,22 @@
-"""Assembles and runs the daemon: store, page, platforms, responder, scheduler, adapter watcher."""
+"""Assembles and runs the daemon: store, page, platforms, responder, engine, scheduler."""
 
 import asyncio
-import contextlib
 import logging
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI
 
 from bot.cancellation import cancel_tasks
 from bot.chat.access import AccessList
-from bot.chat.adapter_watcher import AdapterWatcher, load_adapter
 from bot.chat.conversation import Services
 from bot.chat.delivery import Delivery
+from bot.chat.engine_supervisor import EngineSupervisor
 from bot.chat.inbound import ChatRouter
 from bot.chat.responder import Responder
 from bot.clock import Clock
@@ -31,17 +29,12 @@ from bot.web.server import HttpServer, create_app
 from doppel.adapters.versions import version_folder
 from doppel.config import Config
 from doppel.engine import Engine
+from doppel.errors import DoppelError
 from doppel.i18n import tr
-from doppel.persona import open_persona
 from doppel.plugins import PlatformPlugin, platform_settings
 
 SEND_TIMEOUT = 4.0
 """Seconds that sends in progress get to finish when the daemon stops."""
-
-ENGINE_TIMEOUT = 2.0
-"""Seconds that the engine gets to close."""
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +70,8 @@ class Daemon:
         clock, random = dependencies.clock, dependencies.random
         self._config = config
         self._dependencies = dependencies
-        self._engine: Engine | None = None
         self._responder = Responder(config.reply, config.zone, clock)
+        self._supervisor = EngineSupervisor(config, dependencies.open_engine, self._responder, clock)
         platforms = _open_platforms(dependencies.platforms.values(), config, dependencies.environ)
         self._connections = {name: PlatformConnection(platform, clock, random) for name, platform in platforms.items()}
         with ExitStack() as listeners:  # closed again if the store cannot be opened
@@ -119,26 +112,25 @@ class Daemon:
                 server.start()
                 stack.push_async_callback(server.stop)
                 log.info(tr("chat page: http://{host}:{port}", host=page.host, port=server.port))
-            stack.push_async_callback(self._close_engine)
+            stack.push_async_callback(self._supervisor.close)
             stack.push_async_callback(self._close_connections)
             await self._router.resume()
             stack.push_async_callback(self._router.close, SEND_TIMEOUT)
-            receiving = [
-                asyncio.create_task(
+            background = {
+                name: asyncio.create_task(
                     connection.run(
                         self._router.receive,
                         partial(self._store.run, inbox.newest_message_ids, self._store.persona, name),
                     )
                 )
                 for name, connection in self._connections.items()
-            ]
-            stack.push_async_callback(cancel_tasks, *receiving)
-            sweeping = asyncio.create_task(self._router.run_sweeps())
-            stack.push_async_callback(cancel_tasks, sweeping)
+            }
+            background["sweep"] = asyncio.create_task(self._router.run_sweeps())
             stack.push_async_callback(self._scheduler.stop)  # after the task that starts it
-            answering = asyncio.create_task(self._start_and_watch())
-            stack.push_async_callback(cancel_tasks, answering)
-            await _wait_for_stop(stop, answering)
+            background["schedules"] = asyncio.create_task(self._post_on_schedule())
+            background["engine"] = asyncio.create_task(self._supervisor.run())
+            stack.push_async_callback(cancel_tasks, *background.values())
+            await _wait_for_stop(stop, background)
             log.info(tr("stopping"))
         return self._summary(started_at)
 
@@ -148,30 +140,20 @@ class Daemon:
         return app
 
     def _not_ready_reason(self) -> str | None:
-        return None if self._responder.is_ready() else tr("starting: loading the model")
+        """Why no reply is possible now, or None."""
+        if self._store.failure is not None:
+            return self._store.failure
+        if self._supervisor.failure is not None:
+            return tr("the engine failed and is reopened: {reason}", reason=self._supervisor.failure)
+        if not self._supervisor.ready.is_set():
+            return tr("starting: loading the model")
+        return None if self._responder.is_ready() else tr("the engine does not respond")
 
-    async def _start_and_watch(self) -> None:
-        """Loads the model and the adapter, then watches for new adapters until cancelled."""
-        config, clock = self._config, self._dependencies.clock
-        started_at = clock.now()
-        persona = await asyncio.to_thread(open_persona, config.adapters_dir)
-        self._engine = await _run_in_daemon_thread(lambda: self._dependencies.open_engine(config))
-        self._responder.start(self._engine, await load_adapter(self._engine, persona, config.reply))
-        log.info(
-            tr(
-                "{persona} is ready (adapter {version}, {seconds} s)",
-                persona=config.persona.name,
-                version=persona.manifest.version,
-                seconds=round((clock.now() - started_at).total_seconds(), 1),
-            )
-        )
+    async def _post_on_schedule(self) -> None:
+        """Starts the schedules once replies are possible; then waits until cancelled."""
+        await self._supervisor.ready.wait()
         await self._scheduler.start()
-        await AdapterWatcher(config.adapters_dir, config.reply, self._engine, self._responder, clock).run()
-
-    async def _close_engine(self) -> None:
-        if self._engine is not None:
-            # Its thread finishes the current step, which may take long; the process does not wait for it.
-            await asyncio.wait((_run_in_daemon_thread(self._engine.close),), timeout=ENGINE_TIMEOUT)
+        await asyncio.Event().wait()
 
     async def _close_connections(self) -> None:
         await asyncio.gather(*(connection.close() for connection in self._connections.values()))
@@ -201,34 +183,18 @@ def _open_platforms(
     return platforms
 
 
-async def _wait_for_stop(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
-    """Waits for `stop`. The task never ends by itself unless it fails; then this raises its exception."""
+async def _wait_for_stop(stop: asyncio.Event, background: Mapping[str, asyncio.Task[None]]) -> None:
+    """Waits for `stop`. No background task ends by itself unless it fails; then this raises its exception.
+
+    Raises:
+        DoppelError: one has ended without an exception.
+    """
     stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait((stopping, task), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
+        await asyncio.wait((stopping, *background.values()), return_when=asyncio.FIRST_COMPLETED)
+        for name, task in background.items():
+            if task.done():
+                task.result()
+                raise DoppelError(tr("{task} has ended unexpectedly", task=name))
     finally:
         await cancel_tasks(stopping)
-
-
-def _run_in_daemon_thread(work: Callable[[], T]) -> asyncio.Future[T]:
-    """Like `asyncio.to_thread`, but the process does not wait for the thread when it exits."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def deliver(set_outcome: Callable[[Any], None], value: Any) -> None:
-        if not future.done():
-            set_outcome(value)
-
-    def run() -> None:
-        outcome: tuple[Callable[[Any], None], Any]
-        try:
-            outcome = (future.set_result, work())
-        except BaseException as error:  # noqa: BLE001 - the awaiting task must get every error
-            outcome = (future.set_exception, error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(deliver, *outcome)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future

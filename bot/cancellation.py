@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from bot.clock import Clock
+
 R = TypeVar("R")
 
 
@@ -28,6 +30,19 @@ async def cancel_on_event(work: Coroutine[Any, Any, R], event: asyncio.Event | N
         return await task
     finally:
         await cancel_tasks(task, waiter)
+
+
+async def cancel_after(work: Coroutine[Any, Any, R], seconds: float, clock: Clock) -> R:
+    """Runs the work and returns its result; cancels it after so many seconds of the clock. Raises TimeoutError."""
+    task = asyncio.create_task(work)
+    timer = asyncio.create_task(clock.sleep(seconds))
+    try:
+        await asyncio.wait((task, timer), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise TimeoutError
+        return await task
+    finally:
+        await cancel_tasks(task, timer)
 
 
 async def cancel_tasks(*tasks: asyncio.Task[Any]) -> None:

@@ -8,11 +8,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from bot.cancellation import cancel_after
 from bot.clock import Clock
 from bot.store.schema import IgnoreReason
 from doppel.adapters.habits import Habits
 from doppel.config import ReplySettings
-from doppel.engine import Engine, Sampling
+from doppel.engine import Engine, EngineUnavailable, Sampling
 from doppel.i18n import tr
 from doppel.persona import GeneratedBubble, Persona, speak
 from doppel.transcript import Turn
@@ -22,6 +23,9 @@ MAX_ATTEMPTS = 3
 
 MAX_BLOCKED = 2
 """Generations that the guard may block; after that there is no reply."""
+
+HANG_SECONDS = 300.0
+"""An engine ends a request at its deadline. One that has not by now hangs."""
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +69,8 @@ class Responder:
         self._turns = asyncio.Semaphore()
         self.generated = 0
         """Generations that the engine has finished since the start."""
+        self.hangs = False
+        """Whether the engine has stopped to respond."""
 
     @property
     def adapter(self) -> LoadedAdapter | None:
@@ -87,6 +93,11 @@ class Responder:
         # First come, first served: the engine refuses what it has no room for, and then luck would decide.
         self._turns = asyncio.Semaphore(max(1, engine.stats().max_active // self._reply.candidates))
         self._started.set()
+
+    def stop(self) -> None:
+        """The engine is gone: callers wait until `start` is called again."""
+        self._started.clear()
+        self._engine = None
 
     async def wait_until_ready(self) -> None:
         """Waits for `start`."""
@@ -125,8 +136,8 @@ class Responder:
     async def _generate(self, kind: str, platform: str, contact: str | None, turns: Sequence[Turn]) -> Reply:
         """Generates one turn with the adapter that is in use when it begins, and checks it with the guard."""
         engine, adapter = self._engine, self._adapter
-        assert engine is not None
-        assert adapter is not None
+        if engine is None or adapter is None:  # it failed while this waited for its turn
+            raise EngineUnavailable(tr("the engine is restarting"))
         header = adapter.persona.header(
             kind=kind, now=self._clock.now(), zone=self._zone, platform=platform, contact=contact
         )
@@ -139,8 +150,16 @@ class Responder:
             max_bubbles=self._reply.max_bubbles,
             candidates=self._reply.candidates,
         )
-        async with aclosing(events):
-            bubbles = [event.text async for event in events if isinstance(event, GeneratedBubble)]
+
+        async def bubbles_of_turn() -> list[str]:
+            async with aclosing(events):
+                return [event.text async for event in events if isinstance(event, GeneratedBubble)]
+
+        try:
+            bubbles = await cancel_after(bubbles_of_turn(), HANG_SECONDS, self._clock)
+        except TimeoutError:
+            self.hangs = True
+            raise EngineUnavailable(tr("the engine does not respond")) from None
         guard = adapter.persona.guard if self._reply.guard else None
         objection = guard.objects("\n".join(bubbles)) if guard is not None else None
         if objection is not None:

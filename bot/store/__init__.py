@@ -40,6 +40,8 @@ class Store:
 
     def __init__(self, url: str, persona: str) -> None:
         self.persona = persona
+        self.failure: str | None = None
+        """Why the last transaction failed, as when the disk is full; None after one that succeeded."""
         self._engine = _engine(url)
         self._path = self._engine.url.database or url
         self._lock = _lock(self._engine)
@@ -84,9 +86,12 @@ class Store:
     def _transaction(self, work: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         try:
             with self._connection.begin():
-                return work(self._connection, *args, **kwargs)
+                result = work(self._connection, *args, **kwargs)
         except DBAPIError as error:
-            raise DoppelError(tr("{path}: database error: {error}", path=self._path, error=error.orig)) from error
+            self.failure = tr("{path}: database error: {error}", path=self._path, error=error.orig)
+            raise DoppelError(self.failure) from error
+        self.failure = None
+        return result
 
 
 def _engine(url: str) -> Engine:

@@ -90,10 +90,17 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Whether the engine can serve requests, and the adapters that they may use."""
+    """Whether the engine can serve requests, and the adapters that they may use.
+
+    Attributes:
+        ready: a request would be served now.
+        adapters: names of the adapters that requests may use.
+        failure: why it will never be ready again and has to be reopened; None while it may come back by itself.
+    """
 
     ready: bool
     adapters: tuple[str, ...]
+    failure: str | None = None
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

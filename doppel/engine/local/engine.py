@@ -153,7 +153,7 @@ class TransformersEngine:
 
     def health(self) -> Health:
         """A snapshot; never blocks."""
-        return Health(self._thread.alive, self._thread.adapters)
+        return Health(self._thread.alive, self._thread.adapters, self._thread.failure)
 
     def stats(self) -> EngineStats:
         """A snapshot; never blocks."""

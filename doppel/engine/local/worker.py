@@ -76,6 +76,7 @@ class InferenceThread:
         self._loaded: list[str] = []
         self._retiring: set[str] = set()
         self._closing = False
+        self._failure: str | None = None
         self._thread = threading.Thread(target=self._run, name="doppel-inference", daemon=True)
         self._thread.start()
 
@@ -147,6 +148,11 @@ class InferenceThread:
         return self._decoder.prefix_cache.reused_tokens
 
     @property
+    def failure(self) -> str | None:
+        """Why the thread ended although nobody closed the engine; None while it runs."""
+        return self._failure
+
+    @property
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._closing
 
@@ -169,6 +175,11 @@ class InferenceThread:
                     _log.exception("a step of the inference thread failed")
                     failed += 1
                     self._decoder.fail(list(self._decoder.requests), error)
+                    if failed == _MAX_FAILED_STEPS:
+                        self._failure = tr("the model failed: {reason}", reason=first_line(error))
+        except BaseException as error:
+            self._failure = tr("the model failed: {reason}", reason=first_line(error))
+            raise
         finally:
             self._end()
 
