@@ -7,16 +7,15 @@ runs it as one transaction.
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
+from typing import BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
+from bot.store.group_commit import GroupCommit
 from bot.store.migrations import migrate
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
@@ -45,26 +44,31 @@ class Store:
         self._engine = _engine(url)
         self._path = self._engine.url.database or url
         self._lock = _lock(self._engine)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         try:
-            self._connection = self._thread.submit(self._open).result()
+            self._commits = GroupCommit(self._open)
         except BaseException:
-            self._thread.shutdown()
             self._unlock()
             raise
 
     async def run(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs `work(connection, ...)` as one transaction: when this returns, all of it is on disk.
 
+        It may share the transaction with others, and be run again; so it must change nothing but the database.
         Cancelling the caller does not undo work that has started. Raises DoppelError when the database fails.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, partial(self._transaction, work, *args, **kwargs))
+        try:
+            result = await asyncio.wrap_future(
+                self._commits.submit(lambda connection: work(connection, *args, **kwargs))
+            )
+        except DBAPIError as error:
+            self.failure = tr("{path}: database error: {error}", path=self._path, error=error.orig)
+            raise DoppelError(self.failure) from error
+        self.failure = None
+        return result
 
     def close(self) -> None:
         """Finishes the queued work and closes the database."""
-        self._thread.submit(self._connection.close).result()
-        self._thread.shutdown()
+        self._commits.close()
         self._engine.dispose()
         self._unlock()
 
@@ -82,16 +86,6 @@ class Store:
                 tr("{path}: cannot be used as a database: {error}", path=self._path, error=error.orig)
             ) from None
         return connection
-
-    def _transaction(self, work: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-        try:
-            with self._connection.begin():
-                result = work(self._connection, *args, **kwargs)
-        except DBAPIError as error:
-            self.failure = tr("{path}: database error: {error}", path=self._path, error=error.orig)
-            raise DoppelError(self.failure) from error
-        self.failure = None
-        return result
 
 
 def _engine(url: str) -> Engine:
