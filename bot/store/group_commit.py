@@ -1,0 +1,98 @@
+"""Runs transactions on one thread, and commits those that wait together: one sync to disk serves all of them."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+from sqlalchemy import Connection
+
+MAX_GROUP = 128
+"""Transactions in one commit; bounds how long the first of them waits for the others."""
+
+R = TypeVar("R")
+
+Work = Callable[[Connection], R]
+
+
+class _Call(NamedTuple):
+    work: Work[Any]
+    future: Future[Any]
+
+
+class GroupCommit:
+    """A database connection on a thread of its own.
+
+    What is submitted while the thread is busy becomes one transaction. If one call of it raises, nothing of it is
+    committed, and each call is run again by itself: so calls must change nothing but the database.
+
+    Args:
+        open_connection: called on the thread.
+
+    Raises:
+        Exception: what `open_connection` raised.
+    """
+
+    def __init__(self, open_connection: Callable[[], Connection]) -> None:
+        self._queue: SimpleQueue[_Call | None] = SimpleQueue()
+        opened: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(open_connection, opened), name="store", daemon=True)
+        self._thread.start()
+        opened.result()
+
+    def submit(self, work: Work[R]) -> "Future[R]":
+        """Runs `work(connection)`. The future has its result once it is on disk, or what it or the commit raised."""
+        future: Future[R] = Future()
+        self._queue.put(_Call(work, future))
+        return future
+
+    def close(self) -> None:
+        """Finishes what was submitted and closes the connection."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self, open_connection: Callable[[], Connection], opened: "Future[None]") -> None:
+        try:
+            connection = open_connection()
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever opens the store
+            opened.set_exception(error)
+            return
+        opened.set_result(None)
+        with connection:
+            while (first := self._queue.get()) is not None:
+                calls, is_last = self._waiting(first)
+                _run_together(connection, [call for call in calls if call.future.set_running_or_notify_cancel()])
+                if is_last:
+                    break
+
+    def _waiting(self, first: _Call) -> tuple[list[_Call], bool]:
+        """The first call and those that wait behind it; whether the thread ends after them."""
+        calls = [first]
+        while len(calls) < MAX_GROUP:
+            try:
+                call = self._queue.get_nowait()
+            except Empty:
+                break
+            if call is None:
+                return calls, True
+            calls.append(call)
+        return calls, False
+
+
+def _run_together(connection: Connection, calls: Sequence[_Call]) -> None:
+    """Runs calls as one transaction; by themselves if one of them or the commit fails."""
+    if not calls:
+        return
+    try:
+        with connection.begin():
+            results = [call.work(connection) for call in calls]
+    except Exception as error:  # noqa: BLE001 - passed on to the caller
+        if len(calls) == 1:
+            calls[0].future.set_exception(error)
+        else:
+            for call in calls:
+                _run_together(connection, [call])
+        return
+    for call, result in zip(calls, results, strict=True):
+        call.future.set_result(result)
