@@ -116,6 +116,11 @@ class Config(Section):
         return self.store if "://" in self.store else f"sqlite:///{self.root / self.store}"
 
     @property
+    def store_folder(self) -> Path | None:
+        """The folder of the daemon's database; None when `store` is a URL."""
+        return None if "://" in self.store else (self.root / self.store).parent
+
+    @property
     def archive_digest(self) -> str:
         """Digest of what a data set is made from, as written here: archives, the owner's accounts, what is left out."""
         parts: tuple[Section, ...] = (self.privacy, self.exclude, self.cleaning, *self.people)
