@@ -34,6 +34,7 @@ from doppel.engine import Engine
 from doppel.i18n import tr
 from doppel.persona import open_persona
 from doppel.plugins import PlatformPlugin, platform_settings
+from doppel.system.private_folder import make_private_folder
 
 SEND_TIMEOUT = 4.0
 """Seconds that sends in progress get to finish when the daemon stops."""
@@ -87,6 +88,9 @@ class Daemon:
                 for page in platforms.values()
                 if isinstance(page, PagePlatform)
             ]
+            if config.store_folder is not None:
+                with contextlib.suppress(OSError):  # the store says in one line why it cannot be opened
+                    make_private_folder(config.store_folder)
             self._store = Store(config.store_url)
             listeners.pop_all()
         self._delivery = Delivery(self._store, self._connections, clock, random, lambda: self._responder.habits)
@@ -116,7 +120,7 @@ class Daemon:
                 server = HttpServer(self._create_app(page), listener)
                 server.start()
                 stack.push_async_callback(server.stop)
-                log.info(tr("chat page: http://{host}:{port}", host=page.host, port=server.port))
+                log.info(tr("chat page: http://{host}:{port}", host=page.access.host, port=server.port))
             stack.push_async_callback(self._close_engine)
             stack.push_async_callback(self._close_connections)
             await self._router.resume()
@@ -136,7 +140,7 @@ class Daemon:
         return self._summary(started_at)
 
     def _create_app(self, page: PagePlatform) -> FastAPI:
-        app = create_app(self._not_ready_reason, page.host)
+        app = create_app(self._not_ready_reason, page.access, self._dependencies.clock)
         page.mount(app, PageServices(self._config, self._store, self._responder))
         return app
 

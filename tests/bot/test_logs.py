@@ -104,6 +104,10 @@ PIGEON = PlatformPlugin(
 LOGGERS = ("", "httpx", "uvicorn", "uvicorn.error", "gradio", "telegram.ext", "discord.client", "asyncio", "own")
 
 
+def fail(secret: str) -> None:
+    raise RuntimeError(f"no answer from {quote(secret)}") from ConnectionError(401, secret)
+
+
 @pytest.mark.parametrize("variable", CANARIES)
 def test_no_canary_leaves_any_logger(
     log: Callable[..., None], capsys: pytest.CaptureFixture[str], variable: str
@@ -123,7 +127,7 @@ def test_no_canary_leaves_any_logger(
             logger.error(f"as it is: {form}")
             logger.error({"token": form})
         try:
-            raise RuntimeError(f"no answer from {quote(secret)}") from ConnectionError(401, secret)
+            fail(secret)
         except RuntimeError:
             logger.exception("failed: %s", secret, stack_info=True)
     with warnings.catch_warnings():

@@ -50,13 +50,17 @@ def test_values_come_from_variables_and_files(tmp_path: Path) -> None:
     assert redactor.redact("from-outside from-a-file four4") == "… … four4"
 
 
+def fail() -> None:
+    raise RuntimeError(f"https://example.org/bot{quote(TOKEN)}/x") from ValueError(TOKEN)
+
+
 def test_what_libraries_print_is_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     redact_stderr(Redactor("another-secret"))
     redact_stderr(Redactor(TOKEN))  # replaces the one before
     try:
-        raise RuntimeError(f"https://example.org/bot{quote(TOKEN)}/x") from ValueError(TOKEN)
+        fail()
     except RuntimeError:
         traceback.print_exc()
     print("another-secret", file=sys.stderr)
