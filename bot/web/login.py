@@ -31,6 +31,11 @@ _PAGES = {"/": "./", "/quiz": "quiz/", "/quiz/": "quiz/"}
 
 _MAX_FORM_BYTES = 4096
 _MAX_ADDRESSES = 10_000
+_FREE_FAILURES = 30
+"""Wrong passwords of all networks together that make nobody else wait."""
+
+_SECONDS_PER_FAILURE = 2.0
+"""After those, all together may try once in this time."""
 
 
 class Login:
@@ -112,18 +117,23 @@ class Login:
 
 
 class _Attempts:
-    """Wrong passwords by network. Each one doubles the wait until the next attempt is looked at."""
+    """Wrong passwords. Each one doubles the wait of its network; many from everywhere make all wait.
+
+    The second rule is for attackers with many addresses, real or claimed in a header that a proxy passes on.
+    """
 
     def __init__(self) -> None:
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._level, self._level_at = 0.0, 0.0
 
     def wait(self, network: str, now: float) -> float:
         """Seconds until the network may try again; 0 if it may now."""
         _, free_at = self._failures.get(network, (0, now))
-        return max(0.0, free_at - now)
+        return max(0.0, free_at - now, (self._level_now(now) - _FREE_FAILURES) * _SECONDS_PER_FAILURE)
 
     def failed(self, network: str, now: float) -> None:
         """A wrong password came from the network."""
+        self._level, self._level_at = self._level_now(now) + 1, now
         count = self._failures.pop(network, (0, now))[0] + 1
         self._failures[network] = count, now + min(MAX_WAIT_SECONDS, 2.0 ** min(count - 1, 16))
         if len(self._failures) > _MAX_ADDRESSES:
@@ -132,6 +142,10 @@ class _Attempts:
     def succeeded(self, network: str) -> None:
         """The right password came from the network."""
         self._failures.pop(network, None)
+
+    def _level_now(self, now: float) -> float:
+        """Failures of all networks, less one for every two seconds that have passed."""
+        return max(0.0, self._level - (now - self._level_at) / _SECONDS_PER_FAILURE)
 
 
 def _network(scope: Scope) -> str:

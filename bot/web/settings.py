@@ -11,6 +11,7 @@ from doppel.plugins import Section
 from doppel.secrets import read_secret
 
 PASSWORD_VARIABLE = "DOPPEL_WEB_PASSWORD"  # noqa: S105 - the variable's name
+_MIN_PASSWORD_LENGTH = 8
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 
@@ -47,23 +48,27 @@ def read_password(environ: Mapping[str, str]) -> str:
 
 def find_exposure(settings: WebSettings, password: str) -> str | None:
     """Why the page must not be served like this, in one line; None if only this machine or a password opens it."""
-    if password:
-        return None
     values = {"variable": PASSWORD_VARIABLE}
+    if len(password) >= _MIN_PASSWORD_LENGTH or all(map(is_loopback, (settings.host, *settings.allowed_hosts))):
+        return None
+    if password:
+        return tr(
+            "the password in {variable} is too short for a page that others can open; use at least {count} characters",
+            count=_MIN_PASSWORD_LENGTH,
+            **values,
+        )
     if not is_loopback(settings.host):
         return tr(
             "web.host is {host}, so others could use the page; set a password in {variable}, or web.host to 127.0.0.1",
             host=settings.host,
             **values,
         )
-    if name := next((name for name in settings.allowed_hosts if not is_loopback(name)), None):
-        return tr(
-            "web.allowed_hosts has {host}, so others could use the page; set a password in {variable}, "
-            "or empty web.allowed_hosts",
-            host=name,
-            **values,
-        )
-    return None
+    return tr(
+        "web.allowed_hosts has {host}, so others could use the page; set a password in {variable}, "
+        "or empty web.allowed_hosts",
+        host=next(name for name in settings.allowed_hosts if not is_loopback(name)),
+        **values,
+    )
 
 
 def is_loopback(host: str) -> bool:

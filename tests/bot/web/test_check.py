@@ -45,11 +45,13 @@ def test_a_page_that_others_could_use_needs_a_password() -> None:
         assert not check.ok
         assert check.level == "needed"
         assert "set a password in DOPPEL_WEB_PASSWORD" in check.hint
-        assert check_page(settings, {"DOPPEL_WEB_PASSWORD": "secret"}).ok
+        assert check_page(settings, {"DOPPEL_WEB_PASSWORD": "open sesame"}).ok
+        assert "use at least 8 characters" in check_page(settings, {"DOPPEL_WEB_PASSWORD": "1234567"}).hint
         with pytest.raises(UserError, match="set a password in DOPPEL_WEB_PASSWORD"):
             PLUGIN.open(settings, {})
     for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2"):
-        PLUGIN.open(WebSettings(host=host, allowed_hosts=("localhost",)), {})
+        for environ in ({}, {"DOPPEL_WEB_PASSWORD": "short"}):
+            PLUGIN.open(WebSettings(host=host, allowed_hosts=("localhost",)), environ)
 
 
 def test_a_page_that_is_switched_off_is_said_to_be() -> None:

@@ -115,6 +115,18 @@ async def test_others_need_not_wait(login: Login) -> None:
         assert (await sign_in(other)).status_code == 303
 
 
+async def test_many_addresses_do_not_guess_faster(login: Login, clock: FakeClock) -> None:
+    for number in range(30):
+        async with client_at(login, f"192.0.2.{number}") as guessing:
+            assert (await sign_in(guessing, "wrong")).status_code == 401
+    async with client_at(login, "198.51.100.1") as other:
+        assert (await sign_in(other, "wrong")).status_code == 401
+    async with client_at(login, "198.51.100.2") as another:
+        assert (await sign_in(another)).headers["retry-after"] == "2"
+        await clock.advance(2)
+        assert (await sign_in(another)).status_code == 303
+
+
 async def test_session_ends(client: httpx.AsyncClient, clock: FakeClock) -> None:
     await sign_in(client)
     clock.wall_offset = SESSION * 0.99
