@@ -41,10 +41,10 @@ _MAX_MESSAGES_PER_REQUEST = 20
 # The browser keeps what is not confirmed, and removes the sent text from the field itself, so that neither an unsent
 # message nor text typed meanwhile is lost.
 _OUTBOX = Path(__file__).with_name("outbox.js")
-_RESTORE = "() => doppel.restore()"
+_RESTORE = "() => { doppel.restore(); }"
 _TAKE = "(text) => doppel.take(text)"
-_SETTLE = "(ids) => doppel.settle(JSON.parse(ids))"
-_SETTLE_FAILED = "() => doppel.settle([])"
+_SETTLE = "(ids) => { doppel.settle(JSON.parse(ids)); }"
+_SETTLE_FAILED = "() => { doppel.settle([]); }"
 
 
 class SubmittedMessage(msgspec.Struct, frozen=True):
@@ -126,12 +126,12 @@ class ChatPage:
             stored = gr.Textbox("[]", visible="hidden")
             notice = gr.HTML(self._render_notice(), elem_id="notice", js_on_load=None)
             outputs = [chat, heading, notice, state]
-            blocks.load(None, [], [text], js=_RESTORE, **QUIET)
+            blocks.load(None, [], [], js=_RESTORE, **QUIET)
             blocks.load(self._on_load, [chat_id], [chat_id, *outputs], **QUIET)
             taken = text.submit(None, [text], [outgoing, text], js=_TAKE, **QUIET)
             sent = taken.then(self._on_submit, [chat_id, outgoing], [chat_id, stored, *outputs], **QUIET)
-            sent.success(None, [stored], [text], js=_SETTLE, **QUIET)
-            sent.failure(None, [], [text], js=_SETTLE_FAILED, **QUIET)
+            sent.success(None, [stored], [], js=_SETTLE, **QUIET)
+            sent.failure(None, [], [], js=_SETTLE_FAILED, **QUIET)
             gr.Timer(TICK_SECONDS).tick(self._on_tick, [chat_id, state], outputs, **{**QUIET, "trigger_mode": "once"})
         page: gr.Blocks = blocks
         return page

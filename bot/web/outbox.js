@@ -30,36 +30,44 @@ const doppel = {
         return [JSON.stringify(sent), typed.startsWith(text) ? typed.slice(text.length) : typed];
     },
 
-    // A request has ended; `ids` were stored. Returns the field's text: once no request is left that could still store
-    // them, unconfirmed messages are put back into it.
+    // A request has ended; `ids` were stored. Once no request is left that could still store them, unconfirmed messages
+    // are put back into the field.
     settle(ids) {
         this.requests = Math.max(0, this.requests - 1);
         this.unconfirmed = this.unconfirmed.filter((message) => !ids.includes(message.id));
-        return this.requests ? this.field().value : this.putBack();
+        if (!this.requests) this.insert(this.returnMessages());
     },
 
-    // Marks all unconfirmed messages as returned. Returns the field's text with them in front.
-    putBack() {
+    // Marks all unconfirmed messages as returned, and returns their texts.
+    returnMessages() {
         const lost = this.unconfirmed.filter((message) => !message.isReturned);
         lost.forEach((message) => (message.isReturned = true));
-        const texts = lost.map((message) => message.text);
-        const typed = this.field().value;
-        return [...texts, ...(typed ? [typed] : [])].join("\n");
+        return lost.map((message) => message.text).join("\n");
+    },
+
+    // Puts a text in front of what is typed. Done here and not by an event's result, which would come a moment later and
+    // undo what is typed in that moment.
+    insert(text) {
+        if (!text) return;
+        const field = this.field();
+        field.value = field.value ? text + "\n" + field.value : text;
+        field.dispatchEvent(new Event("input", { bubbles: true }));
     },
 
     // Keeps messages and text for the next load of the page in this tab.
     keep() {
         if (!this.field()) return;
-        const text = this.putBack();
-        sessionStorage.setItem("doppel-outbox", JSON.stringify({ unconfirmed: this.unconfirmed, text }));
+        this.insert(this.returnMessages());
+        const kept = { unconfirmed: this.unconfirmed, text: this.field().value };
+        sessionStorage.setItem("doppel-outbox", JSON.stringify(kept));
     },
 
-    // Returns the field's text as it was when the page was left.
+    // Puts the text into the field that stood there when the page was left.
     restore() {
         const kept = JSON.parse(sessionStorage.getItem("doppel-outbox") || '{"unconfirmed": [], "text": ""}');
         sessionStorage.removeItem("doppel-outbox");
-        this.unconfirmed = kept.unconfirmed;
-        return kept.text + this.field().value;
+        this.unconfirmed = [...kept.unconfirmed, ...this.unconfirmed];
+        this.insert(kept.text);
     },
 };
 addEventListener("pagehide", () => doppel.keep());
