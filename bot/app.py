@@ -111,7 +111,7 @@ class Daemon:
                 server = HttpServer(self._create_app(page), listener)
                 server.start()
                 stack.push_async_callback(server.stop)
-                log.info(tr("chat page: http://{host}:{port}", host=page.host, port=server.port))
+                log.info(tr("chat page: http://{host}:{port}", host=page.access.host, port=server.port))
             stack.push_async_callback(self._supervisor.close)
             stack.push_async_callback(self._close_connections)
             await self._router.resume()
@@ -135,7 +135,7 @@ class Daemon:
         return self._summary(started_at)
 
     def _create_app(self, page: PagePlatform) -> FastAPI:
-        app = create_app(self._not_ready_reason, page.host)
+        app = create_app(self._not_ready_reason, page.access, self._dependencies.clock)
         page.mount(app, PageServices(self._config, self._store, self._responder))
         return app
 

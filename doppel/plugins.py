@@ -5,7 +5,7 @@ loads these objects to read config.yaml, so their module imports nothing slow; `
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.secrets import COMMON_SECRETS, read_secret
 
 GROUP = "doppel.platforms"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -74,8 +75,11 @@ class PlatformPlugin(Generic[Settings]):
         settings: model of its section; a `PlatformSettings` unless `is_public`.
         open: builds the platform (see `bot.platforms.Platform`) from its settings and the environment. Called only
             while `off_reason` is None.
-        secrets: environment variables that must be set; their values never reach the log.
-        is_public: everybody who can reach it gets replies, so it has no `enabled` and no `allow`.
+        secrets: environment variables that must be set; their values never reach the log. Each may be in a file
+            instead, which the variable with `_FILE` appended names; the environment that a platform is given always
+            has the value itself.
+        optional_secrets: like `secrets`, for what it can do without.
+        is_public: everybody who can reach it gets replies, so it has no `allow`.
         find_problem: why it cannot run with these settings, beyond a missing secret; for a better text than the
             standard one it may also look at the secrets.
         checks: its own lines of `doppel doctor`, after the standard one.
@@ -87,6 +91,7 @@ class PlatformPlugin(Generic[Settings]):
     settings: type[Settings]
     open: Callable[[Settings, Environment], Any]
     secrets: tuple[str, ...] = ()
+    optional_secrets: tuple[str, ...] = ()
     is_public: bool = False
     find_problem: Callable[[Settings, Environment], str | None] = lambda settings, environ: None
     checks: Callable[[Settings, Environment], Sequence[Check]] = lambda settings, environ: ()
@@ -95,11 +100,11 @@ class PlatformPlugin(Generic[Settings]):
 
     def off_reason(self, settings: Settings, environ: Environment) -> str | None:
         """Why the platform stays off, in one line; None when it can run."""
-        if isinstance(settings, PlatformSettings) and not settings.enabled:
+        if not is_enabled(settings):
             return tr("{name} is off: {name}.enabled is false", name=self.name)
         if problem := self.find_problem(settings, environ):
             return problem
-        if missing := [variable for variable in self.secrets if not environ.get(variable, "").strip()]:
+        if missing := [variable for variable in self.secrets if not read_secret(variable, environ)]:
             return tr("{name} is off: no token; set {variable}", name=self.name, variable=missing[0])
         return None
 
@@ -111,8 +116,7 @@ class PlatformPlugin(Generic[Settings]):
     def _standard_check(self, settings: Settings, environ: Environment) -> Check:
         reason = self.off_reason(settings, environ)
         if reason is not None:
-            switched_off = isinstance(settings, PlatformSettings) and not settings.enabled
-            return Check(name=self.name, ok=switched_off, hint=reason, level="optional")
+            return Check(name=self.name, ok=not is_enabled(settings), hint=reason, level="optional")
         allow = settings.allow if isinstance(settings, PlatformSettings) else ()
         if not allow:
             hint = tr(
@@ -155,11 +159,24 @@ def platform_settings(plugin: PlatformPlugin[Settings], sections: Mapping[str, S
     return section if isinstance(section, plugin.settings) else plugin.settings()
 
 
+def is_enabled(settings: Section) -> bool:
+    """Whether a platform's section leaves it on; a section without `enabled` does."""
+    return bool(getattr(settings, "enabled", True))
+
+
 def page_url(sections: Mapping[str, Section]) -> str | None:
-    """The address of the web page that `doppel run` serves; None when no installed platform serves one."""
-    plugins = installed_platforms().plugins.values()
-    urls = (plugin.page_url(platform_settings(plugin, sections)) for plugin in plugins if plugin.page_url is not None)
-    return next(urls, None)
+    """The address of the web page that `doppel run` serves; None when no installed platform that is on serves one."""
+    for plugin in installed_platforms().plugins.values():
+        settings = platform_settings(plugin, sections)
+        if plugin.page_url is not None and is_enabled(settings):
+            return plugin.page_url(settings)
+    return None
+
+
+def secret_variables(plugins: Iterable[PlatformPlugin[Any]]) -> tuple[str, ...]:
+    """The names of all secrets that doppel or one of these platforms reads: what is never printed or logged."""
+    of_platforms = (name for plugin in plugins for name in (*plugin.secrets, *plugin.optional_secrets))
+    return tuple(dict.fromkeys((*COMMON_SECRETS, *of_platforms)))
 
 
 def _load(point: EntryPoint) -> PlatformPlugin[Any]:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from doppel.config import ModelSettings
 from doppel.i18n import set_language
+from doppel.secrets import COMMON_SECRETS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -44,8 +45,11 @@ def isolated(
     monkeypatch.setenv("DOPPEL_CACHE", str(session_cache))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("LANG", "C.UTF-8")
-    for name in ("LC_ALL", "LC_MESSAGES", "TELEGRAM_TOKEN", "DISCORD_TOKEN", "DOPPEL_ENGINE_KEY"):
+    for name in ("LC_ALL", "LC_MESSAGES"):
         monkeypatch.delenv(name, raising=False)
+    for name in (*COMMON_SECRETS, "TELEGRAM_TOKEN", "DISCORD_TOKEN", "DOPPEL_WEB_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(f"{name}_FILE", raising=False)
     set_language("auto")
     yield
     set_language("auto")

@@ -55,6 +55,8 @@ FLOORS = {
         "doppel.system",
         "doppel.config",
         "doppel.plugins",
+        "doppel.redaction",
+        "doppel.secrets",
         "doppel.terminal",
         "doppel.i18n",
         "doppel.errors",

@@ -9,8 +9,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from doppel.cli.app import Run
+from doppel.errors import UserError
 from doppel.i18n import tr
-from doppel.plugins import installed_platforms
+from doppel.plugins import installed_platforms, secret_variables
+from doppel.secrets import resolve_secrets
 from doppel.terminal import print_status
 
 if TYPE_CHECKING:
@@ -25,13 +27,15 @@ def run(run: Run) -> dict[str, Any]:
     """The daemon: replies on every platform that is set up, until Ctrl-C."""
     stop = StopSignal()
     config = run.config
-    environ = dict(os.environ)
 
     from bot.logs import set_up_log
     from doppel.config.scheduled_posts import check_scheduled_posts
 
     installed = installed_platforms()
-    set_up_log(config.zone, environ, installed.plugins.values(), debug=run.debug)
+    set_up_log(config.zone, os.environ, installed.plugins.values(), debug=run.debug)
+    environ, problems = resolve_secrets(os.environ, secret_variables(installed.plugins.values()))
+    if problems:
+        raise UserError(problems[0])
     for name, error in installed.failures.items():
         print_status(tr("{platform} is off: it cannot be loaded: {error}", platform=name, error=error))
     check_scheduled_posts(config, run.config_path, environ, installed)

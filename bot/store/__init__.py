@@ -20,6 +20,7 @@ from bot.store.migrations import migrate
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.system.file_lock import acquire_lock
+from doppel.system.private_folder import make_private_folder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,7 +94,7 @@ def _engine(url: str) -> Engine:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             path = Path(parsed.database)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path.parent)
             path.touch(mode=0o600)  # holds private conversations: no access for other users of this machine
         engine = create_engine(parsed, poolclass=NullPool)
     except (ArgumentError, ImportError) as error:

@@ -9,18 +9,20 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import gradio as gr
 import msgspec
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
+from starlette.middleware import Middleware
 
 from bot.chat.responder import Responder
 from bot.store import Store, inbox
 from bot.store.inbox import HistoryMessage
 from bot.web.chat_html import render_chat
+from bot.web.gradio_routes import GradioRoutes
 from bot.web.mailbox import Mailbox
 from bot.web.quiz_page import QUIET, QuizPage
 from bot.web.theme import create_theme
@@ -34,11 +36,22 @@ TICK_SECONDS = 0.5
 
 _CHAT_ID = re.compile(r"[0-9a-f]{32}")
 
-# The browser removes the sent text from the field itself, so that text typed meanwhile is not lost.
-_TAKE_TEXT = """(text) => {
-    const typed = document.querySelector("#text textarea").value;
-    return [text, typed.startsWith(text) ? typed.slice(text.length) : typed];
-}"""
+_MAX_MESSAGES_PER_REQUEST = 20
+
+# The browser keeps what is not confirmed, and removes the sent text from the field itself, so that neither an unsent
+# message nor text typed meanwhile is lost.
+_OUTBOX = Path(__file__).with_name("outbox.js")
+_RESTORE = "() => { doppel.restore(); }"
+_TAKE = "(text) => doppel.take(text)"
+_SETTLE = "(ids) => { doppel.settle(JSON.parse(ids)); }"
+_SETTLE_FAILED = "() => { doppel.settle([]); }"
+
+
+class SubmittedMessage(msgspec.Struct, frozen=True):
+    """A message as the page sends it: `id` is made by the browser, and the same when it is sent again."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+    text: str
 
 
 class PageState(msgspec.Struct, frozen=True):
@@ -90,6 +103,7 @@ class ChatPage:
 
         _mount(app, quiz_page.blocks(self._render_heading(tr("Blind quiz"))), "/quiz", "page.css", "quiz.css")
         _mount(app, self._blocks(), "/", "page.css")  # last, because it matches every path
+        app.user_middleware.append(Middleware(GradioRoutes))  # behind all others: a login comes first
 
     def _blocks(self) -> gr.Blocks:
         with gr.Blocks(title=self._persona, analytics_enabled=False, fill_height=True) as blocks:
@@ -108,13 +122,16 @@ class ChatPage:
                 lines=1,
                 max_lines=6,
             )
-            outgoing = gr.Textbox(visible="hidden")
+            outgoing = gr.Textbox("[]", visible="hidden")
+            stored = gr.Textbox("[]", visible="hidden")
             notice = gr.HTML(self._render_notice(), elem_id="notice", js_on_load=None)
             outputs = [chat, heading, notice, state]
+            blocks.load(None, [], [], js=_RESTORE, **QUIET)
             blocks.load(self._on_load, [chat_id], [chat_id, *outputs], **QUIET)
-            taken = text.submit(None, [text], [outgoing, text], js=_TAKE_TEXT, **QUIET)
-            sent = taken.then(self._on_submit, [chat_id, outgoing], [chat_id, *outputs], **QUIET)
-            sent.failure(None, [text, outgoing], [text], js="(text, unsent) => text || unsent", **QUIET)
+            taken = text.submit(None, [text], [outgoing, text], js=_TAKE, **QUIET)
+            sent = taken.then(self._on_submit, [chat_id, outgoing], [chat_id, stored, *outputs], **QUIET)
+            sent.success(None, [stored], [], js=_SETTLE, **QUIET)
+            sent.failure(None, [], [], js=_SETTLE_FAILED, **QUIET)
             gr.Timer(TICK_SECONDS).tick(self._on_tick, [chat_id, state], outputs, **{**QUIET, "trigger_mode": "once"})
         page: gr.Blocks = blocks
         return page
@@ -123,11 +140,15 @@ class ChatPage:
         chat = _valid_chat_id(stored_id) or token_hex(16)
         return chat, *await self._render(chat)
 
-    async def _on_submit(self, stored_id: Any, text: str) -> tuple[Any, ...]:
+    async def _on_submit(self, stored_id: Any, submitted: str) -> tuple[Any, ...]:
+        """Stores the messages that the page has not seen confirmed, and returns their ids."""
         chat = _valid_chat_id(stored_id) or token_hex(16)
-        if text.strip():
-            await self._mailbox.submit(chat, text.strip()[: self._mailbox.limit])
-        return chat, *await self._render(chat)
+        ids: list[str] = []
+        for message in _parse_messages(submitted):
+            if text := message.text.strip()[: self._mailbox.limit]:
+                await self._mailbox.submit(chat, text, message.id)
+            ids.append(message.id)
+        return chat, msgspec.json.encode(ids).decode(), *await self._render(chat)
 
     async def _on_tick(self, stored_id: Any, state: PageState | None) -> tuple[Any, ...] | Any:
         chat = _valid_chat_id(stored_id)
@@ -192,7 +213,16 @@ def _valid_chat_id(stored: Any) -> str | None:
     return stored if isinstance(stored, str) and _CHAT_ID.fullmatch(stored) else None
 
 
+def _parse_messages(submitted: Any) -> list[SubmittedMessage]:
+    """The messages in the page's own form, at most `_MAX_MESSAGES_PER_REQUEST`; none if it is another."""
+    try:
+        return msgspec.json.decode(submitted, type=list[SubmittedMessage])[:_MAX_MESSAGES_PER_REQUEST]
+    except (msgspec.MsgspecError, UnicodeError, TypeError):
+        return []
+
+
 def _mount(app: FastAPI, blocks: gr.Blocks, path: str, *stylesheets: str) -> None:
+    outbox = _OUTBOX.read_text(encoding="utf-8")
     page_language = json.dumps("zh-CN" if language() == "zh" else language())
     gr.mount_gradio_app(
         app,
@@ -200,7 +230,7 @@ def _mount(app: FastAPI, blocks: gr.Blocks, path: str, *stylesheets: str) -> Non
         path=path,
         theme=create_theme(),
         css_paths=[Path(__file__).with_name(name) for name in stylesheets],
-        head=f"<script>document.documentElement.lang = {page_language};</script>",
+        head=f"<script>document.documentElement.lang = {page_language};\n{outbox}</script>",
         footer_links=[],
         run_history=False,
         ssr_mode=False,

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
-from secrets import token_hex
 
 from bot.platforms import Incoming, Newest, Outgoing, Receive
 
@@ -37,11 +36,17 @@ class Mailbox:
         finally:
             self._is_receiving.clear()
 
-    async def submit(self, chat: str, text: str) -> None:
-        """Commits a message typed into a page; returns once it is in the inbox."""
+    async def submit(self, chat: str, text: str, client_id: str) -> None:
+        """Commits a message typed into a page; returns once it is in the inbox.
+
+        Args:
+            chat: its id.
+            text: of the message.
+            client_id: made by the page; the same message of a chat submitted again is stored once.
+        """
         await self._is_receiving.wait()
         assert self._receive is not None
-        message_id = token_hex(16)
+        message_id = f"{chat}:{client_id}"
         await self._receive(
             Incoming(
                 platform=self.name,

@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from bot.chat.responder import Responder
 from bot.store import Store
 from bot.web.mailbox import Mailbox
-from bot.web.server import listen
-from bot.web.settings import WebSettings
+from bot.web.server import PageAccess, listen
+from bot.web.settings import WebSettings, find_exposure, read_password
 from doppel.config import Config
+from doppel.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class PagePlatform(Protocol):
     """A platform that serves a page. The daemon adds its health routes and serves it on the platform's socket."""
 
     @property
-    def host(self) -> str:
-        """The address it listens on."""
+    def access(self) -> PageAccess:
+        """The address it listens on, and who may reach it."""
         ...
 
     def listen(self) -> socket.socket:
@@ -43,16 +44,23 @@ class PagePlatform(Protocol):
 
 
 class WebPlatform(Mailbox):
-    """The chat page and the quiz page."""
+    """The chat page and the quiz page.
+
+    Raises:
+        UserError: others than the owner could use the page, and there is no password.
+    """
 
     def __init__(self, settings: WebSettings, environ: Mapping[str, str]) -> None:
         super().__init__()
         self._settings = settings
+        self._access = PageAccess(settings.host, settings.allowed_hosts, read_password(environ))
+        if problem := find_exposure(settings, self._access.password):
+            raise UserError(problem)
 
     @property
-    def host(self) -> str:
-        """The address it listens on."""
-        return self._settings.host
+    def access(self) -> PageAccess:
+        """The address it listens on, and who may reach it."""
+        return self._access
 
     def listen(self) -> socket.socket:
         """A listening socket. Raises UserError when the address cannot be used."""

@@ -57,7 +57,7 @@ def result_screen(
         answers: True where the person answered "real".
         error: why the result could not be saved; None if it was.
     """
-    saved = tr("Your result is in this version's report.") if error is None else tr("Not saved: {error}", error=error)
+    saved = tr("Your result is saved.") if error is None else tr("Not saved: {error}", error=error)
     answered = zip(session.questions, answers, strict=False)
     return (
         f'<div class="ending"><div class="score">{result.correct}<small> / {result.judged}</small></div>'

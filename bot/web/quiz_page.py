@@ -62,14 +62,13 @@ class QuizPage:
     Args:
         persona: name of the persona.
         data_dir: holds the questions.
-        adapters_dir: holds the adapter version whose report gets the results.
+        adapters_dir: holds the adapter version that the questions are about, and the results.
     """
 
     def __init__(self, persona: str, data_dir: Path, adapters_dir: Path) -> None:
         self._persona = persona
         self._data_dir = data_dir
         self._adapters_dir = adapters_dir
-        self._saving = asyncio.Lock()
 
     def blocks(self, heading: str) -> gr.Blocks:
         """The page, below a heading (HTML)."""
@@ -139,16 +138,15 @@ class QuizPage:
         return await self._on_load()
 
     async def _save(self, state: QuizState) -> QuizState:
-        """Adds the result to the adapter version. One at a time, since each is appended to those before."""
+        """Adds the result to those of the adapter version."""
         result = score_answers(state.session, state.answers, state.name)
         await asyncio.to_thread(lambda: result.share)  # the first interval loads scipy, which takes a second
         error = None
-        async with self._saving:
-            try:
-                folder = version_folder(self._adapters_dir, state.version)
-                await asyncio.to_thread(save_result, folder, result)
-            except DoppelError as failure:
-                error = str(failure)
+        try:
+            folder = version_folder(self._adapters_dir, state.version)
+            await asyncio.to_thread(save_result, folder, result)
+        except DoppelError as failure:
+            error = str(failure)
         return msgspec.structs.replace(state, error=error)
 
     def _new_session(self) -> QuizState | None:

@@ -6,25 +6,51 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from starlette.datastructures import MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bot.clock import Clock
+from bot.web.login import Login
+from bot.web.request_guard import RequestGuard
 from doppel.errors import UserError
 from doppel.i18n import tr
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-# The page may load nothing from other servers. Gradio needs inline scripts and styles.
+# The page may load nothing from other servers. Gradio needs inline scripts and styles, and makes functions of texts.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: data: blob:; worker-src 'self' blob:; "
-    "media-src 'self' data: blob:; frame-ancestors 'none'"
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "media-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
+
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    # Not `no-referrer`: browsers would then send the login form without its origin.
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True)
+class PageAccess:
+    """Who may reach a page.
+
+    Attributes:
+        host: the address it listens on.
+        allowed_hosts: names under which it may be opened, besides that address.
+        password: what visitors need to sign in; empty: nothing.
+    """
+
+    host: str
+    allowed_hosts: tuple[str, ...] = ()
+    password: str = ""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,8 +83,11 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def create_app(not_ready_reason: Callable[[], str | None], host: str) -> FastAPI:
-    """An application with `/healthz` and `/readyz`; `not_ready_reason` returns why no reply is possible, or None."""
+def create_app(not_ready_reason: Callable[[], str | None], access: PageAccess, clock: Clock) -> FastAPI:
+    """An application with `/healthz` and `/readyz`, closed to all whom `access` does not let in.
+
+    `not_ready_reason` returns why no reply is possible, or None.
+    """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
     @app.get("/healthz")
@@ -70,10 +99,10 @@ def create_app(not_ready_reason: Callable[[], str | None], host: str) -> FastAPI
         reason = not_ready_reason()
         return PlainTextResponse(f"{reason or 'ready'}\n", status_code=503 if reason else 200)
 
+    if access.password:  # what is added last handles a request first
+        app.add_middleware(Login, password=access.password, clock=clock)
+    app.add_middleware(RequestGuard, host=access.host, allowed_hosts=access.allowed_hosts)
     app.add_middleware(_SecurityHeaders)
-    if host in LOOPBACK:
-        # Protects from DNS rebinding: another site must not reach the chat by a name that resolves to this machine.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     return app
 
 
@@ -108,7 +137,7 @@ class HttpServer:
 
 
 class _SecurityHeaders:
-    """Adds headers that forbid the browser to load anything from other servers."""
+    """Adds headers that forbid the browser to load anything from other servers, and others to show or load the page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -117,8 +146,7 @@ class _SecurityHeaders:
         async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = POLICY
-                headers["Referrer-Policy"] = "no-referrer"
+                headers.update(HEADERS)
             await send(message)
 
         await self._app(scope, receive, send_with_policy)

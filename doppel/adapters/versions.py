@@ -23,6 +23,7 @@ from doppel.models.base import BaseIdentity
 from doppel.system.atomic_file import open_atomically
 from doppel.system.atomic_folder import move_into_place, restore_folder, staging_folder
 from doppel.system.durable_files import file_digest, regular_files
+from doppel.system.private_folder import make_private_folder
 from doppel.system.stale_files import remove_stale
 from doppel.system.write_errors import translate_write_errors
 from doppel.transcript import FORMAT, FORMATS
@@ -84,6 +85,8 @@ def publishing(adapters_dir: Path, manifest: Manifest, *, in_use: bool = True) -
     Raises:
         DoppelError: the adapters folder cannot be written.
     """
+    with translate_write_errors(adapters_dir):
+        make_private_folder(adapters_dir)
     with translate_write_errors(adapters_dir), staging_folder(adapters_dir, _STAGING) as staging:
         remove_stale(adapters_dir, f".{CURRENT}", datetime.now(UTC))
         yield staging

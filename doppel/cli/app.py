@@ -23,6 +23,8 @@ from typer.main import get_command
 from doppel.config import Config, load_config
 from doppel.errors import DoppelError
 from doppel.i18n import set_language, tr
+from doppel.plugins import installed_platforms, secret_variables
+from doppel.redaction import redact_stderr, redactor_for
 
 Command = Callable[..., dict[str, Any] | None]
 
@@ -88,6 +90,7 @@ def as_command(function: Command) -> Callable[..., None]:
 
 def execute(run: Run, work: Callable[[], dict[str, Any] | None]) -> int:
     """Runs a command's work and returns its exit code; a user's mistake becomes one line on stderr."""
+    redact_stderr(redactor_for(os.environ, secret_variables(installed_platforms().plugins.values())))
     quiet_libraries(run.debug)
     try:
         result = work()

@@ -27,7 +27,16 @@ from doppel.models.base import (
     prepare_base,
 )
 from doppel.models.bundled import BUNDLED
-from doppel.plugins import Check, Environment, InstalledPlatforms, Level, installed_platforms, platform_settings
+from doppel.plugins import (
+    Check,
+    Environment,
+    InstalledPlatforms,
+    Level,
+    installed_platforms,
+    platform_settings,
+    secret_variables,
+)
+from doppel.secrets import resolve_secrets
 from doppel.system.memory import gigabytes, total_memory
 from doppel.transcript import FORMATS, open_transcript
 
@@ -48,11 +57,13 @@ def examine(config_path: Path, environ: Environment) -> list[Check]:
         return [*checks, check_memory(), Check(name="config", ok=False, hint=str(error))]
     set_language(config.language)
     checks += [check_memory(), check_disk(config), Check(name="config", ok=True, hint=str(config_path))]
+    installed = installed_platforms()
+    environ, problems = resolve_secrets(environ, secret_variables(installed.plugins.values()))
+    checks += [Check(name="secrets", ok=False, hint=problem) for problem in problems]
     looks: list[Callable[[Config], Check]] = [check_time_zone, check_archive, check_data, check_device]
     checks += [look(config) for look in (*looks, check_base_model)]
     checks.append(check_engine(config, environ))
     checks += [look(config) for look in (check_transcript, check_adapter)]
-    installed = installed_platforms()
     checks += check_platforms(config, environ, installed)
     return [*checks, check_posts(config, config_path, environ, installed)]
 

@@ -13,7 +13,6 @@ from doppel.i18n import tr
 from doppel.plugins import installed_platforms
 
 _MAX_SHOWN = 40
-_SECRET_WORDS = ("token", "key", "secret", "password")
 
 
 def config_error(error: ValidationError, path: Path) -> UserError:
@@ -32,20 +31,8 @@ def config_error(error: ValidationError, path: Path) -> UserError:
 
 
 def unknown_key(location: Sequence[str | int], value: Any, path: Path) -> UserError:
-    """An error for a key that does not exist: the nearest one that does, or where a secret goes."""
+    """An error for a key that does not exist: names the nearest one that does."""
     key = ".".join(map(str, location))
-    plugin = installed_platforms().plugins.get(str(location[0]))
-    name = str(location[-1]).lower()
-    if plugin is not None and plugin.secrets and any(word in name for word in _SECRET_WORDS):
-        variable = plugin.secrets[0]
-        return UserError(
-            tr(
-                "{path}: `{key}`: secrets do not belong in this file; set the environment variable {variable}",
-                path=path,
-                key=key,
-                variable=variable,
-            )
-        )
     nearest = get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1)
     if nearest:
         suggestion = ".".join(map(str, [*location[:-1], nearest[0]]))

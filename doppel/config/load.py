@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from doppel.config.error_messages import config_error, unknown_key
 from doppel.config.renamed_keys import with_new_keys
 from doppel.config.root import Config
+from doppel.config.secret_keys import refuse_secrets
 from doppel.errors import UserError
 from doppel.i18n import set_language, tr
 
@@ -48,6 +49,7 @@ def load_config(path: Path) -> Config:
 
 def parse_config(content: dict[str, Any], path: Path) -> Config:
     """Checks the parsed content of a config file at `path`; raises UserError naming the first wrong key."""
+    refuse_secrets(content, path)
     if internal := next((key for key in ("root", "platforms") if key in content), None):
         raise unknown_key([internal], content[internal], path)
     try:

@@ -14,11 +14,11 @@ from doppel.engine.llamacpp.engine import check_installed
 from doppel.engine.local.engine import check_device
 from doppel.engine.registry import entry_point
 from doppel.engine.remote.discovery import missing_model
-from doppel.engine.remote.engine import KEY_VARIABLE
 from doppel.engine.remote.sampling import check_reply
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.models.base import choose_device
+from doppel.secrets import ENGINE_KEY, read_secret
 
 _TIMEOUT_SECONDS = 3
 
@@ -58,7 +58,7 @@ def _check_llamacpp(config: Config, _: Mapping[str, str]) -> EngineCheck:
 
 def _check_openai(config: Config, environ: Mapping[str, str]) -> EngineCheck:
     address = config.engine.url.rstrip("/").removesuffix("/v1")
-    key = environ.get(KEY_VARIABLE, "")
+    key = read_secret(ENGINE_KEY, environ)
     request = urllib.request.Request(  # noqa: S310 the configuration only accepts http and https
         f"{address}/v1/models", headers={"Authorization": f"Bearer {key}"} if key else {}
     )
@@ -70,8 +70,8 @@ def _check_openai(config: Config, environ: Mapping[str, str]) -> EngineCheck:
         if error.code not in (401, 403):
             return EngineCheck(False, tr("{url} responded with {status}", url=address, status=error.code))
         if not key:
-            return EngineCheck(False, tr("{url} requires a key; set {variable}", url=address, variable=KEY_VARIABLE))
-        return EngineCheck(False, tr("{url} rejected the key in {variable}", url=address, variable=KEY_VARIABLE))
+            return EngineCheck(False, tr("{url} requires a key; set {variable}", url=address, variable=ENGINE_KEY))
+        return EngineCheck(False, tr("{url} rejected the key in {variable}", url=address, variable=ENGINE_KEY))
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         text = tr("cannot reach {url} ({reason}); is the server running?", url=address, reason=reason)

@@ -7,6 +7,7 @@ is never run, and pickled weights are never read.
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from doppel.config import ModelSettings, cache_dir
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.models.bundled import BUNDLED, bundled_folder, prepare_bundled
+from doppel.secrets import HUB_TOKEN, read_secret
 from doppel.system.atomic_file import write_atomically
 from doppel.system.durable_files import file_digest
 
@@ -230,9 +232,10 @@ def _download(base_id: str, report: Callable[[str], None], patterns: tuple[str, 
     cached = _cached_download(base_id)
     if cached is not None and (patterns is _WITHOUT_WEIGHTS or any(cached.glob("*.safetensors"))):
         return cached
+    token = read_secret(HUB_TOKEN, os.environ) or None
     report(tr("Downloading the base model {base} from the Hugging Face hub, once …", base=base_id))
     try:
-        return Path(snapshot_download(base_id, allow_patterns=list(patterns)))
+        return Path(snapshot_download(base_id, allow_patterns=list(patterns), token=token))
     except (HFValidationError, RepositoryNotFoundError):
         raise UserError(
             tr("model.base: `{base}` is neither `bundled`, a folder, nor a model on the Hugging Face hub", base=base_id)

@@ -1,8 +1,12 @@
-"""The blind quiz: questions, answers, and the results in the adapter's report.
+"""The blind quiz: questions, answers, and the results beside the adapter.
 
 A person reads a conversation and one reply, and says whether the owner or the adapter wrote it. The terminal asks right
 away; the web page reads its questions from data/<persona>/quiz.json. Questions contain the owner's messages, so they
 are never stored in an adapter, and a new data set replaces them.
+
+Results are in adapters/<persona>/quiz/<version>.json, as visitors of the page must not change an adapter; earlier
+versions of doppel stored them in the adapter itself, and those are read, too. The owner's commands put them into its
+report.
 """
 
 from collections import Counter
@@ -16,9 +20,13 @@ import msgspec
 
 from doppel.adapters.update import replace_file, update_version
 from doppel.adapters.versions import Manifest
+from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.reports.html import REPORT_PAGE, Section, table, with_sections
 from doppel.reports.metrics import FIDELITY_FILE, Interval, Metric, format_share, metrics_to_json, wilson_interval
+from doppel.system.atomic_file import write_atomically
+from doppel.system.file_lock import wait_for_lock
+from doppel.system.private_folder import make_private_folder
 from doppel.system.write_errors import translate_write_errors
 from doppel.transcript import Turn
 
@@ -94,8 +102,14 @@ class QuizResult(msgspec.Struct, frozen=True, kw_only=True):
         return wilson_interval(self.correct, self.judged)
 
 
+MAX_RESULTS = 2000
+"""Results of one version; further ones are refused, since anybody who opens the page can make them."""
+
+_RESULTS_FOLDER = "quiz"
+
+
 class _StoredResults(msgspec.Struct, frozen=True):
-    """The quiz results in fidelity.json."""
+    """The quiz results in a version's file of them, or in its fidelity.json."""
 
     quizzes: list[QuizResult] = []
 
@@ -162,19 +176,47 @@ def next_session(questions: QuestionSet, results: Sequence[QuizResult]) -> QuizS
 
 
 def read_results(folder: Path) -> list[QuizResult]:
-    """The quiz results of a version, oldest first; empty when fidelity.json is missing, damaged or has none."""
-    with suppress(OSError, msgspec.MsgspecError):
-        return msgspec.json.decode((folder / FIDELITY_FILE).read_bytes(), type=_StoredResults).quizzes
-    return []
+    """The quiz results of a version, oldest first; a file that is missing, damaged or has none counts as empty.
+
+    `folder` is that of the version. Results that earlier versions of doppel stored in it come first.
+    """
+    results: list[QuizResult] = []
+    for path in (folder / FIDELITY_FILE, _results_path(folder)):
+        with suppress(OSError, msgspec.MsgspecError):
+            results += _read_file(path)
+    return results
 
 
 def save_result(folder: Path, result: QuizResult) -> None:
-    """Adds a result to the version's fidelity.json, manifest and report.html.
+    """Adds a result to those of a version, which is not changed itself.
+
+    Raises:
+        DoppelError: there are too many, the file of results is damaged, or it cannot be written.
+    """
+    path = _results_path(folder)
+    with translate_write_errors(path):
+        make_private_folder(path.parent)
+        with wait_for_lock(path.with_suffix(".lock")):
+            try:
+                results = _read_file(path)
+            except FileNotFoundError:
+                results = []
+            except msgspec.MsgspecError as error:
+                raise DoppelError(tr("{path}: cannot be read: {error}", path=path, error=error)) from None
+            if len(results) >= MAX_RESULTS:
+                raise DoppelError(tr("this version has {count} quiz results, and takes no more", count=MAX_RESULTS))
+            content = _StoredResults([*results, result])
+            write_atomically(path, msgspec.json.format(msgspec.json.encode(content), indent=2))
+
+
+def add_results_to_report(folder: Path) -> None:
+    """Puts the results so far into the version's report.html and scores.
 
     Raises:
         AdapterRefused: the version is damaged or gone. DoppelError: its folder cannot be written.
     """
-    update_version(folder, lambda staging, manifest: _with_result(staging, manifest, result))
+    results = read_results(folder)
+    update_version(folder, lambda staging, manifest: _with_results(staging, manifest, results))
 
 
 def combine_results(results: Sequence[QuizResult]) -> QuizResult:
@@ -207,18 +249,22 @@ def quiz_metrics(results: Sequence[QuizResult]) -> list[Metric]:
     ]
 
 
-def _with_result(staging: Path, manifest: Manifest, result: QuizResult) -> Manifest:
+def _results_path(folder: Path) -> Path:
+    """The file of a version's results."""
+    return folder.parent / _RESULTS_FOLDER / f"{folder.name}.json"
+
+
+def _read_file(path: Path) -> list[QuizResult]:
+    return msgspec.json.decode(path.read_bytes(), type=_StoredResults).quizzes
+
+
+def _with_results(staging: Path, manifest: Manifest, results: Sequence[QuizResult]) -> Manifest:
     path = staging / FIDELITY_FILE
     content: dict[str, Any] = {"version": manifest.version}
     if path.is_file():
         content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    results = [*read_results(staging), result]
     metrics = quiz_metrics(results)
-    content = {
-        **content,
-        "figures": {**content.get("figures", {}), **metrics_to_json(metrics)},
-        "quizzes": msgspec.to_builtins(results),
-    }
+    content = {**content, "figures": {**content.get("figures", {}), **metrics_to_json(metrics)}}
     replace_file(path, msgspec.json.format(msgspec.json.encode(content), indent=2))
     page = staging / REPORT_PAGE
     old_page = page.read_text(encoding="utf-8") if page.is_file() else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.system.durable_files import fsync_path
+from doppel.system.private_folder import make_private_folder
 from doppel.system.stale_files import remove_stale
 from doppel.system.write_errors import translate_write_errors
 
@@ -72,7 +73,8 @@ def restore_folder(target: Path, retired: Path) -> None:
 def atomic_folder(target: Path, marker: str) -> Iterator[Path]:
     """A new folder to write into, which replaces `target` when the block ends. If it raises, nothing changes.
 
-    Only one process at a time may write a folder like this.
+    The folder is for the user alone, or has the permissions of the one that it replaces. Only one process at a time
+    may write a folder like this.
 
     Args:
         target: the folder to replace or create.
@@ -87,14 +89,16 @@ def atomic_folder(target: Path, marker: str) -> Iterator[Path]:
     created_parent = not target.parent.exists()
     with translate_write_errors(target):
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(target.parent)
             restore_folder(target, retired)
             if target.exists() and not (target / marker).is_file() and (not target.is_dir() or any(target.iterdir())):
                 raise UserError(
                     tr("{path}: is not a data set, so it is not replaced; choose another `data` folder", path=target)
                 )
             shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
+            staging.mkdir(mode=0o700)
+            if target.exists():
+                staging.chmod(target.stat().st_mode & 0o7777)
             yield staging
             replace_folder(staging, target, retired)
         finally:

@@ -3,6 +3,8 @@
 import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,12 +30,25 @@ def acquire_lock(path: Path) -> BinaryIO | None:
     return file
 
 
-def _lock(file: BinaryIO) -> None:
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Holds the lock of `acquire_lock` during the block; blocks while another thread or process holds it.
+
+    Raises:
+        OSError: the file cannot be opened for writing.
+    """
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+        with suppress(OSError):  # a file system without locks
+            _lock(file, wait=True)
+        yield
+
+
+def _lock(file: BinaryIO, *, wait: bool = False) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
     else:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

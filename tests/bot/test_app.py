@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -118,7 +119,7 @@ async def test_alive_before_ready_and_early_messages_are_answered(config: Config
         assert (await run.client.get("/healthz")).status_code == 200
         answer = await run.client.get("/readyz")
         assert (answer.status_code, answer.text) == (503, "starting: loading the model\n")
-        await run.web.submit("a" * 32, "hello?")
+        await run.web.submit("a" * 32, "hello?", "1")
         slow_engine.may_load.set()
         await run.wait_until_ready()
         await run.changes(3)
@@ -169,7 +170,7 @@ async def test_failing_platform_stops_no_other(config: Config, slow_engine: Slow
     daemon = Daemon(config, dependencies(slow_engine, plugin(Broken())))
     async with running(daemon) as run:
         await run.wait_until_ready()
-        await run.web.submit("a" * 32, "hello?")
+        await run.web.submit("a" * 32, "hello?", "1")
         await run.changes(2)
 
 
@@ -179,16 +180,41 @@ async def test_new_adapter_is_used_without_a_restart(config: Config, slow_engine
     daemon = Daemon(config, dependencies(slow_engine))
     async with running(daemon) as run:
         await run.wait_until_ready()
-        await run.web.submit("a" * 32, "hello?")
+        await run.web.submit("a" * 32, "hello?", "1")
         await run.changes(2)
         publish(config, habits=QUICK)
         await slow_engine.engine.dropped.wait()
-        await run.web.submit("a" * 32, "and now?")
+        await run.web.submit("a" * 32, "and now?", "2")
         await run.changes(2)
     with sqlite3.connect(config.root / "data" / "doppel.db") as database:
         rows = database.execute("select text, state, adapter from outbox order by id").fetchall()
     database.close()
     assert rows == [("one", "sent", "0001"), ("two", "sent", "0002")]
+
+
+async def test_page_can_be_switched_off(
+    tmp_path: Path, slow_engine: SlowEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_in(tmp_path, web={"enabled": False, "host": "0.0.0.0"})
+    publish(config)
+    with caplog.at_level(logging.INFO):
+        daemon = Daemon(config, dependencies(slow_engine))
+    assert caplog.messages == ["web is off: web.enabled is false"]
+    stop = asyncio.Event()
+    stop.set()
+    assert (await daemon.run(stop))["platforms"] == []
+    assert "chat page" not in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+async def test_folder_of_the_database_is_for_the_user_alone(tmp_path: Path, slow_engine: SlowEngine) -> None:
+    config = config_in(tmp_path, web={"port": 0}, store="chats/inner/doppel.db")
+    publish(config)
+    stop = asyncio.Event()
+    stop.set()
+    await Daemon(config, dependencies(slow_engine)).run(stop)
+    for name in ("chats", "chats/inner", "adapters", "adapters/sample"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
 
 
 def test_without_an_adapter_it_says_what_to_do_before_it_opens_anything(

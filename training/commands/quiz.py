@@ -15,6 +15,7 @@ from doppel.reports.quiz import (
     MAX_NAME_LENGTH,
     QuizQuestion,
     QuizSession,
+    add_results_to_report,
     remove_questions,
     save_result,
     score_answers,
@@ -66,6 +67,7 @@ def quiz(
     result = score_answers(session, answers, name[:MAX_NAME_LENGTH])
     if result.judged:
         save_result(material.folder, result)
+        add_results_to_report(material.folder)
         print_status("\n" + summarize(result))
     else:
         print_status(tr("No answers, so no result is saved."))

@@ -18,14 +18,15 @@ import msgspec
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.secrets import X_TOKEN, read_secret
 from doppel.system.atomic_file import open_atomically
+from doppel.system.private_folder import make_private_folder
 from doppel.system.write_errors import translate_write_errors
 from training.archives.discovery import Reader, Source, discover, installed_readers
 from training.archives.message import Message
 from training.archives.parents import TWITTER, ParentsReader
 from training.archives.source_tree import SourceTree, open_folder
 from training.cleaning.rules import clean_text, drop_reason
-from training.dataset.x_api import TOKEN_VARIABLE
 from training.people.contacts import LinkedAccounts
 from training.people.other_owners import OtherOwners
 from training.people.owner import OwnerAccounts
@@ -168,19 +169,17 @@ def _needs_parent(message: Message, exclusion: ExclusionFilter) -> bool:
 
 
 def _token() -> str:
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    token = read_secret(X_TOKEN, os.environ)
     if not token:
         raise UserError(
             tr(
                 "--fetch-parents: set the environment variable {variable} to the bearer token of your X app "
                 "(developer.x.com, your app, keys and tokens)",
-                variable=TOKEN_VARIABLE,
+                variable=X_TOKEN,
             )
         )
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise UserError(
-            tr("{variable}: not a valid bearer token; copy all of it, without spaces", variable=TOKEN_VARIABLE)
-        )
+        raise UserError(tr("{variable}: not a valid bearer token; copy all of it, without spaces", variable=X_TOKEN))
     return token
 
 
@@ -189,7 +188,7 @@ def _append(path: Path, lines: list[dict[str, Any]]) -> None:
     if not lines:
         return
     with translate_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         with path.open("a+b") as file:
             file.truncate(_complete_size(path))
             file.write(b"".join(map(_encoded, lines)))

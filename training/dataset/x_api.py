@@ -13,10 +13,10 @@ import msgspec
 
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
+from doppel.secrets import X_TOKEN
 from training.archives.formats.archive_records import as_object
 from training.archives.parents import TWITTER
 
-TOKEN_VARIABLE = "X_BEARER_TOKEN"  # noqa: S105 the name of an environment variable
 API_URL = "https://api.x.com"
 BATCH_SIZE = 100
 """Posts per request."""
@@ -145,13 +145,13 @@ def _raise_if_final(response: httpx.Response) -> None:
     """Raises for errors that retrying does not solve."""
     detail = _detail(response)
     if response.status_code == 401:
-        raise UserError(tr("X rejects the token in {variable} (401). Copy it again", variable=TOKEN_VARIABLE))
+        raise UserError(tr("X rejects the token in {variable} (401). Copy it again", variable=X_TOKEN))
     if response.status_code == 403:
         raise UserError(
             tr(
                 "the app of the token in {variable} may not read posts (403: {detail}). Check its access on "
                 "developer.x.com",
-                variable=TOKEN_VARIABLE,
+                variable=X_TOKEN,
                 detail=detail,
             )
         )

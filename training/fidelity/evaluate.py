@@ -12,7 +12,7 @@ from doppel.i18n import tr
 from doppel.persona import read_persona
 from doppel.reports.html import REPORT_PAGE, with_sections
 from doppel.reports.metrics import FIDELITY_FILE
-from doppel.reports.quiz import quiz_metrics
+from doppel.reports.quiz import add_results_to_report, quiz_metrics, read_results
 from doppel.terminal import print_status
 from training.dataset.files import dataset_digest, read_sessions
 from training.fidelity.adapted_model import load_adapted_model
@@ -47,7 +47,8 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
     adapted = load_adapted_model(config.model, folder)
     sampling = read_persona(folder).sampling(config.reply, adapted.transcript)
     result = examine(adapted, sessions, sampling, QUICK if quick else FULL)
-    metrics = [*result.metrics, *quiz_metrics(read_stored_data(folder).quizzes)]
+    quiz_results = read_results(folder)
+    metrics = [*result.metrics, *quiz_metrics(quiz_results)]
     report = FidelityReport(
         version=folder.name,
         folder=folder,
@@ -58,6 +59,8 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     update_version(folder, lambda staging, manifest: _write_report(staging, manifest, report))
+    if quiz_results:
+        add_results_to_report(folder)
     print_status(tr("Report: {path}", path=folder / REPORT_PAGE))
     return report
 

@@ -13,7 +13,7 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.models.base import load_tokenizer, prepare_base
 from doppel.persona import read_persona
-from doppel.reports.quiz import QuestionSet, QuizQuestion, QuizSession
+from doppel.reports.quiz import QuestionSet, QuizQuestion, QuizSession, read_results
 from doppel.terminal import print_status, progress
 from doppel.transcript import open_transcript
 from training.dataset.files import read_sessions
@@ -85,7 +85,7 @@ def prepare_quiz(config: Config, version: str | None, count: int) -> QuizMateria
         generated = _generate(config, folder, sample_evenly(exchanges, 2 * needed))
     if not generated:
         raise UserError(tr("version {version} wrote no replies to ask about", version=folder.name))
-    seed = 1 + max((result.seed for result in stored.quizzes), default=-1)
+    seed = 1 + max((result.seed for result in read_results(folder)), default=-1)
     return QuizMaterial(folder, exchanges, generated, seed)
 
 

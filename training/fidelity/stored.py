@@ -60,7 +60,7 @@ class StoredData(msgspec.Struct, frozen=True):
 
     Attributes:
         replies: the adapter's replies, bubble by bubble, by the digest of the exchange.
-        quizzes: all quiz results of the version, oldest first.
+        quizzes: quiz results that an earlier version of doppel stored there; see `doppel.reports.quiz`.
     """
 
     replies: dict[str, list[str]] = {}

@@ -16,6 +16,7 @@ from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.system.durable_files import fsync_path
 from doppel.system.file_lock import acquire_lock
+from doppel.system.private_folder import make_private_folder
 from doppel.system.write_errors import translate_write_errors
 from training.lora.bits_per_byte import HeldOutScore
 from training.run.completion_marker import is_complete
@@ -95,7 +96,7 @@ class RunFolder:
         state = RunState(self._digest, plan, base_score, parent, parent_score)
         with translate_write_errors(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+            make_private_folder(self.folder)
             part = self.folder / f".{_PLAN}"
             part.write_bytes(msgspec.json.encode(state))
             fsync_path(part)

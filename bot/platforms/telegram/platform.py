@@ -30,12 +30,12 @@ from telegram.error import (
 from telegram.ext import Application, ApplicationBuilder, ContextTypes, MessageHandler, filters
 from telegram.request import HTTPXRequest
 
-from bot.logs import Redactor
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
 from bot.platforms.telegram.messages import to_incoming, utf16_length
 from bot.platforms.telegram.settings import TelegramSettings, read_token
 from doppel.errors import DoppelError
 from doppel.i18n import tr
+from doppel.redaction import Redactor
 from doppel.system.backoff import Backoff
 
 POLL_SECONDS = 25

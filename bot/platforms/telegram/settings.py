@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from doppel.plugins import PlatformSettings
+from doppel.secrets import read_secret
 
 TOKEN_VARIABLE = "TELEGRAM_TOKEN"  # noqa: S105 - the variable's name
 
@@ -15,5 +16,5 @@ class TelegramSettings(PlatformSettings):
 
 
 def read_token(environ: Mapping[str, str]) -> str:
-    """The bot's token; empty when none is set."""
-    return environ.get(TOKEN_VARIABLE, "").strip()
+    """The bot's token; empty when none is set. Raises UserError when its file cannot be used."""
+    return read_secret(TOKEN_VARIABLE, environ)

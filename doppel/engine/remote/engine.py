@@ -29,12 +29,12 @@ from doppel.engine.remote.stream import CompletionStream
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.models.base import BaseIdentity, identify, load_tokenizer, prepare_tokenizer
+from doppel.secrets import ENGINE_KEY, read_secret
 from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcript
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-KEY_VARIABLE = "DOPPEL_ENGINE_KEY"
 MAX_REQUESTS = 64
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class OpenAIEngine:
             identity = _identity_of_adapter(config.adapters_dir, config.model.base)
         tokenizer = load_tokenizer(folder)
         address = settings.url.rstrip("/").removesuffix("/v1")
-        key = os.environ.get(KEY_VARIABLE, "")
+        key = read_secret(ENGINE_KEY, os.environ)
         capabilities = asyncio.run(discover_and_close(ServerClient(address, key), settings.remote_model, tokenizer))
         check_reply(capabilities.dialect, config.reply)
         return cls(

@@ -137,6 +137,31 @@ def test_without_an_adapter_it_says_what_to_do_before_it_announces_anything(fold
     assert not (folder / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("web", "variable", "problem"),
+    [
+        ("host: 0.0.0.0", "OTHER", "web.host is 0.0.0.0, so others could use the page; set a password in"),
+        ("port: 0", "TELEGRAM_TOKEN_FILE", "TELEGRAM_TOKEN_FILE: other users can read"),
+    ],
+)
+def test_what_would_be_open_to_others_is_one_line_and_exit_2(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, web: str, variable: str, problem: str
+) -> None:
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().partition("web:")[0] + f"web: {{{web}}}\n")
+    (folder / "token").write_text("123456:made-up")
+    (folder / "token").chmod(0o644)
+    monkeypatch.setenv(variable, str(folder / "token"))
+    with daemon(folder) as process:
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert output == ""
+    assert errors.splitlines()[-1].startswith(f"doppel: {problem}")
+    assert "made-up" not in errors
+    assert "Traceback" not in errors
+    assert not (folder / "data").exists()
+
+
 def test_ctrl_c_after_a_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from bot.commands.run import StopSignal
 

@@ -1,17 +1,17 @@
 """The chat page in a real browser: a message is typed, the reply is read, and the page looks right. Needs Chromium."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from bot.app import Daemon, Dependencies
-from bot.clock import SystemClock
+from bot.clock import Clock, SystemClock
 from bot.web import PLUGIN
 from bot.web.server import listen
 from doppel.adapters.habits import Habits
@@ -60,9 +60,11 @@ async def box(page: Page, selector: str) -> tuple[float, float]:
 
 
 @asynccontextmanager
-async def running(config: Config, engine: FakeEngine) -> AsyncIterator[Daemon]:
+async def running(
+    config: Config, engine: FakeEngine, environ: Mapping[str, str] | None = None, clock: Clock | None = None
+) -> AsyncIterator[Daemon]:
     stop = asyncio.Event()
-    around = Dependencies({}, {"web": PLUGIN}, lambda _: engine, SystemClock(), Random(1))
+    around = Dependencies(dict(environ or {}), {"web": PLUGIN}, lambda _: engine, clock or SystemClock(), Random(1))
     daemon = Daemon(config, around)
     task = asyncio.create_task(daemon.run(stop))
     try:
@@ -145,6 +147,49 @@ async def test_what_is_typed_while_the_daemon_is_away_stays_in_the_field(
         await expect(page.locator("#heading .state")).to_have_text("online")
         await send_message(page, "two")
         await expect(page.locator("#chat .theirs:not(.typing)").nth(1)).to_contain_text("after")
+
+
+async def test_message_whose_confirmation_is_lost_is_stored_once(
+    config: Config, engine: FakeEngine, browser: Browser
+) -> None:
+    expect.set_options(timeout=30_000)
+    engine.gate.clear()  # no reply changes the page meanwhile
+    lost: list[str] = []
+
+    async def lose_the_first(route: Route) -> None:
+        if "one and only" in (route.request.post_data or "") and not lost:
+            lost.append("")
+            await route.fetch()  # it arrives
+            await route.abort()
+        else:
+            await route.continue_()
+
+    async with running(config, engine) as daemon:
+        page = await open_chat(browser, daemon.port)
+        await page.route("**/run/predict", lose_the_first)
+        field = page.locator("#text textarea")
+        await send_message(page, "one and only")
+        await expect(page.locator("#chat .mine")).to_have_count(1)  # after Gradio has reloaded the page
+        await expect(field).to_have_value("one and only")
+        await field.press("End")
+        await field.press("Shift+Enter")
+        await field.press_sequentially("and another")
+        await field.press("Enter")
+        await expect(field).to_have_value("")
+        await expect(page.locator("#chat .mine")).to_contain_text(["one and only", "and another"])
+
+
+async def test_text_in_the_field_outlives_a_reload(config: Config, engine: FakeEngine, browser: Browser) -> None:
+    expect.set_options(timeout=30_000)
+    async with running(config, engine) as daemon:
+        page = await open_chat(browser, daemon.port)
+        await page.locator("#text textarea").fill("not yet")
+        await page.reload()
+        await expect(page.locator("#text textarea")).to_have_value("not yet")
+        await page.locator("#heading nav a").nth(1).click()
+        await expect(page.locator("#quiz")).to_contain_text("No questions yet")
+        await page.locator("#heading nav a").first.click()
+        await expect(page.locator("#text textarea")).to_have_value("not yet")
 
 
 async def test_chinese_page_says_that_the_persona_is_starting(

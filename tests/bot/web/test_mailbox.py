@@ -23,7 +23,7 @@ async def test_message_typed_before_the_daemon_listens_waits(web: Mailbox) -> No
         assert web.revision("a") == 0  # pages are told only after the message is safe
         received.append(incoming)
 
-    typed = asyncio.create_task(web.submit("a", "hello"))
+    typed = asyncio.create_task(web.submit("a", "hello", "1"))
     await asyncio.sleep(0)
     assert received == []
     connected = asyncio.Event()
@@ -39,16 +39,17 @@ async def test_message_typed_before_the_daemon_listens_waits(web: Mailbox) -> No
     await web.close()
 
 
-async def test_same_text_twice_is_two_messages(web: Mailbox) -> None:
+async def test_a_message_is_known_by_its_chat_and_the_pages_id(web: Mailbox) -> None:
     received: list[str] = []
 
     async def receive(incoming: Incoming) -> None:
         received.append(incoming.event_id)
 
     listening = asyncio.create_task(web.run(receive, lambda: None, no_known_messages))
-    for _ in range(2):
-        await web.submit("a", "ok")
-    assert len(set(received)) == 2
+    for client_id in ("1", "2", "2"):
+        await web.submit("a", "ok", client_id)
+    await web.submit("b", "ok", "2")  # the id of another visitor's message
+    assert received == ["a:1", "a:2", "a:2", "b:2"]
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
 

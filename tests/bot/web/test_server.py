@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from bot.web.server import HttpServer, create_app, listen
+from bot.web.server import HttpServer, PageAccess, create_app, listen
 from doppel.errors import UserError
+from tests.bot.harness import FakeClock
 
 
 class Readiness:
@@ -24,7 +25,7 @@ def readiness() -> Readiness:
 
 @pytest.fixture
 async def client(readiness: Readiness) -> AsyncIterator[httpx.AsyncClient]:
-    server = HttpServer(create_app(readiness, "127.0.0.1"), listen("127.0.0.1", 0))
+    server = HttpServer(create_app(readiness, PageAccess("127.0.0.1"), FakeClock()), listen("127.0.0.1", 0))
     server.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:
         yield client
@@ -40,14 +41,15 @@ async def test_alive_at_once_ready_later(client: httpx.AsyncClient, readiness: R
 
 
 async def test_page_elsewhere_cannot_reach_it_under_another_name(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/readyz", headers={"Host": "evil.example"})).status_code == 400
+    assert (await client.get("/readyz", headers={"Host": "evil.example"})).status_code == 403
     assert (await client.get("/healthz", headers={"Host": "localhost:7860"})).status_code == 200
 
 
 async def test_browser_is_told_to_load_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
     policy = (await client.get("/healthz")).headers["content-security-policy"]
     assert policy.startswith("default-src 'self'; ")
-    assert "http" not in policy
+    assert "connect-src 'self';" in policy
+    assert not any(word in policy for word in ("http", "ws:", "*"))
 
 
 def test_port_in_use_is_a_clear_error() -> None:

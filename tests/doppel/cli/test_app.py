@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from doppel.cli.app import ORDER, Run, app, as_command
+from doppel.cli.app import ORDER, Run, app, as_command, execute
 from doppel.errors import DoppelError, UserError
 
 
@@ -23,6 +23,7 @@ def work(
         "unwell": DoppelError("ill"),
         "interrupted": KeyboardInterrupt(),  # type: ignore[dict-item]
         "broken": ZeroDivisionError("a bug"),
+        "telling": DoppelError("no answer from https://example.org/bot123%3Aa-canary/x with 123:a-canary"),
     }
     endings["unwell"].result = {"checks": []}  # type: ignore[attr-defined]
     if how in endings:
@@ -81,6 +82,15 @@ def test_debug_shows_the_traceback_of_a_mistake(config: Path) -> None:
 
 def test_a_bug_keeps_its_traceback(config: Path) -> None:
     assert isinstance(invoke("--config", config, "--how", "broken").exception, ZeroDivisionError)
+
+
+def test_a_secret_is_not_printed(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TELEGRAM_TOKEN", " 123:a-canary\n")
+    run = Run(config)
+    assert execute(run, lambda: work(run, how="telling")) == 1
+    assert capsys.readouterr().err == "doppel: no answer from https://example.org/bot…/x with …\n"
 
 
 def test_a_missing_or_wrong_config_is_one_line(tmp_path: Path) -> None:

@@ -49,6 +49,26 @@ def needed(checks: dict[str, Check]) -> list[str]:
     return [check.name for check in checks.values() if not check.ok and check.level == "needed"]
 
 
+def test_a_secret_that_others_can_read_is_found(folder: Path) -> None:
+    file = folder / "token"
+    file.write_text("123:abc")
+    file.chmod(0o644)
+    checks = look(folder, TELEGRAM_TOKEN_FILE=str(file))
+    assert needed(checks) == ["secrets"]
+    assert "other users can read" in checks["secrets"].hint
+    assert "no token" in checks["telegram"].hint
+    file.chmod(0o600)
+    checks = look(folder, TELEGRAM_TOKEN_FILE=str(file))
+    assert list(checks) == ALL
+    assert "telegram.allow is empty" in checks["telegram"].hint
+
+
+def test_a_page_that_others_could_use_is_found(folder: Path) -> None:
+    write(folder, "web: {host: 0.0.0.0, port: 0}")
+    assert "set a password in DOPPEL_WEB_PASSWORD" in look(folder)["page"].hint
+    assert look(folder, DOPPEL_WEB_PASSWORD="open sesame")["page"].ok
+
+
 def test_on_a_fresh_machine_nothing_needed_is_missing(folder: Path) -> None:
     checks = look(folder)
     assert list(checks) == ALL

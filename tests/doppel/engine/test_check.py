@@ -79,6 +79,16 @@ def test_a_server_and_its_key(tmp_path: Path, url: str) -> None:
     assert "secret" not in wrong.hint
 
 
+def test_a_key_may_be_in_a_file(tmp_path: Path, url: str) -> None:
+    file = tmp_path / "key"
+    file.write_text("right\n")
+    file.chmod(0o600)
+    environ = {"DOPPEL_ENGINE_KEY_FILE": str(file)}
+    assert found(tmp_path, environ, backend="openai", url=url).ok
+    file.chmod(0o640)
+    assert "other users can read" in found(tmp_path, environ, backend="openai", url=url).hint
+
+
 def test_an_unreachable_or_different_server(tmp_path: Path, other_url: str) -> None:
     gone = found(tmp_path, backend="openai", url="http://127.0.0.1:9/v1")
     assert not gone.ok

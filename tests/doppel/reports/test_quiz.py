@@ -2,13 +2,17 @@
 
 import json
 import math
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from doppel.adapters.update import replace_file, update_version
-from doppel.adapters.versions import AdapterRefused, Manifest, read_manifest
+from doppel.adapters.versions import AdapterRefused, Manifest, list_versions, read_manifest
+from doppel.errors import DoppelError
 from doppel.i18n import set_language
 from doppel.reports.html import REPORT_PAGE, page
 from doppel.reports.metrics import FIDELITY_FILE, wilson_interval
@@ -18,6 +22,7 @@ from doppel.reports.quiz import (
     QuizQuestion,
     QuizResult,
     QuizSession,
+    add_results_to_report,
     combine_results,
     next_session,
     quiz_metrics,
@@ -107,14 +112,86 @@ class TestOffer:
         assert [next_session(OFFERED, of[:count]).seed for count in range(5)] == [4, 5, 6, 6, 5]
 
 
-class TestRecord:
-    def test_it_joins_what_the_version_knows_of_itself(self, folder: Path) -> None:
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def results_file(folder: Path) -> Path:
+    return folder.parent / "quiz" / f"{folder.name}.json"
+
+
+class TestResults:
+    def test_they_lie_beside_the_adapter_which_stays_as_it_is(self, folder: Path) -> None:
+        before = content_of(folder)
         assert read_results(folder) == []
         save_result(folder, JO)
+        save_result(folder, KIM)
+        assert read_results(folder) == [JO, KIM]
+        assert content_of(folder) == before
+        assert list_versions(folder.parent) == [folder.name]
+        assert results_file(folder).parent.stat().st_mode & 0o077 == 0
+
+    def test_those_in_the_adapter_itself_come_first(self, folder: Path) -> None:
+        stored = msgspec.json.encode({"figures": {}, "quizzes": [msgspec.to_builtins(JO)]})
+
+        def as_earlier_versions_did(staging: Path, manifest: Manifest) -> Manifest:
+            replace_file(staging / FIDELITY_FILE, stored)
+            return manifest
+
+        update_version(folder, as_earlier_versions_did)
+        assert read_results(folder) == [JO]
+        save_result(folder, KIM)
+        add_results_to_report(folder)
+        add_results_to_report(folder)
+        assert read_results(folder) == [JO, KIM]
+        assert read_manifest(folder).fidelity["figures"]["quiz"] == 0.5
+
+    def test_all_that_end_in_the_same_moment_are_kept(self, folder: Path) -> None:
+        program = (
+            "import sys, msgspec; from pathlib import Path; from doppel.reports.quiz import QuizResult, save_result\n"
+            "result = msgspec.json.decode(sys.argv[2], type=QuizResult)\n"
+            "for number in range(20): save_result(Path(sys.argv[1]), msgspec.structs.replace(result, seed=number))"
+        )
+        arguments = [sys.executable, "-c", program, str(folder), msgspec.json.encode(KIM).decode()]
+        other = subprocess.Popen(arguments)
+        with ThreadPoolExecutor(4) as threads:
+            for future in [threads.submit(save_result, folder, JO) for _ in range(40)]:
+                future.result()
+        assert other.wait(60) == 0
+        names = [result.name for result in read_results(folder)]
+        assert (names.count(JO.name), names.count(KIM.name)) == (40, 20)
+
+    def test_a_damaged_file_is_not_overwritten(self, folder: Path) -> None:
+        save_result(folder, JO)
+        results_file(folder).write_text("{")
+        with pytest.raises(DoppelError, match=r"quiz/0001\.json: cannot be read"):
+            save_result(folder, KIM)
+        assert results_file(folder).read_text() == "{"
+        assert read_results(folder) == []
+
+    def test_a_folder_that_cannot_be_written_is_one_line(self, folder: Path) -> None:
+        results_file(folder).parent.touch()
+        with pytest.raises(DoppelError, match="cannot be written"):
+            save_result(folder, JO)
+
+    def test_visitors_cannot_fill_the_disk(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("doppel.reports.quiz.MAX_RESULTS", 2)
+        save_result(folder, JO)
+        save_result(folder, KIM)
+        with pytest.raises(DoppelError, match="has 2 quiz results, and takes no more"):
+            save_result(folder, JO)
+        assert read_results(folder) == [JO, KIM]
+
+
+class TestReport:
+    def test_it_joins_what_the_version_knows_of_itself(self, folder: Path) -> None:
+        save_result(folder, JO)
+        add_results_to_report(folder)
         content = json.loads((folder / FIDELITY_FILE).read_text(encoding="utf-8"))
         assert content["figures"]["quiz"]["value"] == 0.9
         assert content["figures"]["quiz"]["low"] == pytest.approx(0.596, abs=1e-3)
         save_result(folder, KIM)
+        add_results_to_report(folder)
         assert read_results(folder) == [JO, KIM]
         assert read_manifest(folder).fidelity["figures"]["quiz"] == 0.5
         report = (folder / REPORT_PAGE).read_text(encoding="utf-8")
@@ -130,16 +207,18 @@ class TestRecord:
 
         update_version(folder, examined)
         save_result(folder, JO)
+        add_results_to_report(folder)
         content = json.loads((folder / FIDELITY_FILE).read_text(encoding="utf-8"))
         assert content["figures"].keys() == {"choice", "quiz"}
         assert content["replies"] == {"d": ["hi"]}
         assert "What was found" in (folder / REPORT_PAGE).read_text(encoding="utf-8")
 
     def test_a_damaged_version_is_refused(self, folder: Path) -> None:
+        save_result(folder, JO)
         (folder / "habits.json").write_text("{}", encoding="utf-8")
         with pytest.raises(AdapterRefused):
-            save_result(folder, JO)
-        assert read_results(folder) == []
+            add_results_to_report(folder)
+        assert read_results(folder) == [JO]
 
     def test_a_record_of_an_older_form_has_none(self, tmp_path: Path) -> None:
         (tmp_path / FIDELITY_FILE).write_text('{"figures": {}}', encoding="utf-8")

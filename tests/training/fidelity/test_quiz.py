@@ -14,7 +14,7 @@ from doppel.cli.app import app
 from doppel.config import Config
 from doppel.i18n import set_language
 from doppel.reports.metrics import FIDELITY_FILE
-from doppel.reports.quiz import QUESTIONS_FILE, QuizQuestion, read_questions, score_answers
+from doppel.reports.quiz import QUESTIONS_FILE, QuizQuestion, read_questions, read_results, score_answers
 from doppel.transcript import ME, Turn
 from tests.training.fidelity.cases import situation
 from tests.training.fidelity.test_gate import config as config  # noqa: PLC0414 a fixture
@@ -145,14 +145,13 @@ def test_the_command_asks_notes_and_shows(config: Config, settings: Path, monkey
 
     outcome = evaluate_version(config, folder.name, quick=True)
     assert "quiz" in {one.name for one in outcome.examination.metrics}
-    assert [one.name for one in read_stored_data(folder).quizzes] == ["jo"]
+    assert [one.name for one in read_results(folder)] == ["jo"]
     assert "<!-- quiz -->" in (folder / "report.html").read_text(encoding="utf-8")
     second = run("--name", "<b>kim</b>", answers="r\nr\n")  # the input ends early
     assert (second["asked"], second["seed"]) == (2, 1)
     assert run(answers="q\n")["share"] is None
 
     record = json.loads((folder / FIDELITY_FILE).read_text(encoding="utf-8"))
-    assert [one["name"] for one in record["quizzes"]] == ["jo", "<b>kim</b>"]
     assert len(record["replies"]) > 3
     assert record["figures"]["quiz"]["value"] == pytest.approx((3 + second["right"]) / 8)  # type: ignore[operator]
     assert "bits_per_byte" in record["figures"]
@@ -160,7 +159,7 @@ def test_the_command_asks_notes_and_shows(config: Config, settings: Path, monkey
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<!-- quiz -->") == page.count("<!-- added -->") == 1
     assert "&lt;b&gt;kim&lt;/b&gt;" in page
-    assert [one.name for one in read_stored_data(folder).quizzes] == ["jo", "<b>kim</b>"]
+    assert [one.name for one in read_results(folder)] == ["jo", "<b>kim</b>"]
 
 
 def test_the_command_gives_the_web_page_its_questions_and_takes_them_back(config: Config, settings: Path) -> None:
