@@ -126,10 +126,11 @@ class ChatConversation:
         generated: int | None = None
         while True:
             self._new_message.clear()  # before reading, so that a message committed during the read is noticed
-            await self._expire_messages()
             history, pending = await services.store.run(inbox.prompt_context, chat.id, services.reply.history)
             if not pending:
                 return
+            if await self._expire_messages(pending):
+                continue
             started_at = services.clock.monotonic()
             try:
                 reply = await cancel_on_event(self._generate(history, pending), cancel)
@@ -161,12 +162,16 @@ class ChatConversation:
             await clock.sleep(seconds)
         self._first_message_at = None
 
-    async def _expire_messages(self) -> None:
+    async def _expire_messages(self, pending: Sequence[InboxMessage]) -> bool:
+        """Ignores pending messages that are too old to answer; returns whether there were any."""
         services, chat = self._services, self._chat
-        expired = await services.store.run(inbox.expire, chat.id, services.clock.now() - services.reply.max_age)
-        if expired:
-            values = {"platform": chat.platform, "count": expired, "age": services.reply.stale_after}
-            log.warning(tr("{platform}: {count} messages are older than {age} and get no reply", **values))
+        oldest = services.clock.now() - services.reply.max_age
+        if all(message.sent_at >= oldest for message in pending):
+            return False
+        expired = await services.store.run(inbox.expire, chat.id, oldest)
+        values = {"platform": chat.platform, "count": expired, "age": services.reply.stale_after}
+        log.warning(tr("{platform}: {count} messages are older than {age} and get no reply", **values))
+        return True
 
     async def _generate(self, history: Sequence[HistoryMessage], pending: Sequence[InboxMessage]) -> Reply:
         chat = self._chat

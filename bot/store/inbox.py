@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, union_all, update
+from sqlalchemy import Connection, Select, bindparam, insert, select, union_all, update
 
 from bot.store.schema import (
     Chat,
@@ -30,6 +30,49 @@ MAX_ATTEMPTS = 3
 
 VISIBLE = (OutboxState.SENDING, OutboxState.SENT, OutboxState.UNKNOWN)
 """States of bubbles that the other person may have seen."""
+
+
+# Statements of the way of every message, built once: building them takes longer than SQLite takes to run them.
+_CHAT = bindparam("chat_row")
+_LAST = bindparam("last_id")
+_IS_PENDING = (inbox.c.chat_id == _CHAT, inbox.c.state == InboxState.NEW)
+_FIND_CHAT = select(chats).where(
+    chats.c.persona == bindparam("persona"),
+    chats.c.platform == bindparam("platform"),
+    chats.c.chat == bindparam("chat"),
+)
+_FIND_EVENT = select(inbox.c.id).where(
+    inbox.c.platform == bindparam("platform"), inbox.c.event_id == bindparam("event_id")
+)
+_INSERT_MESSAGE = insert(inbox)
+_NEXT_POSITION = (
+    update(chats)
+    .where(chats.c.id == _CHAT)
+    .values(last_position=chats.c.last_position + 1)
+    .returning(chats.c.last_position)
+)
+_PENDING = select(inbox).where(*_IS_PENDING).order_by(inbox.c.id.desc()).limit(bindparam("max_rows"))
+_RESOLVE = (
+    update(inbox)
+    .where(*_IS_PENDING, inbox.c.id <= _LAST)
+    .values(state=bindparam("new_state"), reason=bindparam("new_reason"), turn=bindparam("new_turn"))
+)
+_LAST_POSITION = select(chats.c.last_position).where(chats.c.id == _CHAT)
+_AFTER, _LIMIT = bindparam("after"), bindparam("max_rows")
+_RECEIVED = (
+    select(inbox)
+    .where(inbox.c.chat_id == _CHAT, inbox.c.chat_position > _AFTER)
+    .order_by(inbox.c.chat_position.desc())
+    .limit(_LIMIT)
+)
+# What failed is left out: if it was the message that made the engine fail, so would every later prompt.
+_RECEIVED_FOR_PROMPT = _RECEIVED.where(inbox.c.state.not_in((InboxState.NEW, InboxState.FAILED)))
+_SENT = (
+    select(outbox)
+    .where(outbox.c.chat_id == _CHAT, outbox.c.chat_position > _AFTER, outbox.c.state.in_(VISIBLE))
+    .order_by(outbox.c.chat_position.desc())
+    .limit(_LIMIT)
+)
 
 
 class HistoryMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,25 +100,23 @@ def get_or_create_chat(
     now: datetime,
 ) -> Chat:
     """The persona's row of a chat. A new chat whose kind is None (not known yet) is stored as a direct message."""
-    is_chat = (chats.c.persona == persona, chats.c.platform == platform, chats.c.chat == chat)
-    row = connection.execute(select(chats).where(*is_chat)).one_or_none()
+    key = {"persona": persona, "platform": platform, "chat": chat}
+    row = connection.execute(_FIND_CHAT, key).one_or_none()
     if row is None:
-        values = {"persona": persona, "platform": platform, "chat": chat, "kind": kind or "dm", "created_at": now}
-        row = connection.execute(insert(chats).values(values).returning(chats)).one()
+        row = connection.execute(insert(chats).values(**key, kind=kind or "dm", created_at=now).returning(chats)).one()
     changed: dict[str, object] = {}
     if kind is not None and row.kind != kind:  # a post was sent there before anybody wrote
         changed["kind"] = kind
     if allow_ids is not None and row.allow_ids != list(allow_ids):
         changed["allow_ids"] = list(allow_ids)
     if changed:
-        row = connection.execute(update(chats).where(*is_chat).values(changed).returning(chats)).one()
+        row = connection.execute(update(chats).where(chats.c.id == row.id).values(changed).returning(chats)).one()
     return to_struct(row, Chat)
 
 
 def next_position(connection: Connection, chat_id: int) -> int:
     """The position of the next message that is seen in a chat, from 1."""
-    following = update(chats).where(chats.c.id == chat_id).values(last_position=chats.c.last_position + 1)
-    position: int = connection.execute(following.returning(chats.c.last_position)).scalar_one()
+    position: int = connection.execute(_NEXT_POSITION, {"chat_row": chat_id}).scalar_one()
     return position
 
 
@@ -84,36 +125,36 @@ def receive(connection: Connection, persona: str, message: NewMessage, now: date
 
     Returns its chat, or None if the event is stored already.
     """
-    duplicate = select(inbox.c.id).where(inbox.c.platform == message.platform, inbox.c.event_id == message.event_id)
-    if connection.execute(duplicate).first() is not None:
+    event = {"platform": message.platform, "event_id": message.event_id}
+    if connection.execute(_FIND_EVENT, event).first() is not None:
         return None
     chat = get_or_create_chat(
         connection, persona, message.platform, message.chat, message.kind, allow_ids=message.allow_ids, now=now
     )
     connection.execute(
-        insert(inbox).values(
-            chat_id=chat.id,
-            platform=message.platform,
-            event_id=message.event_id,
-            message_id=message.message_id,
-            sender=message.sender,
-            text=message.text,
-            addressed=message.mentions_bot,
-            sent_at=message.sent_at,
-            received_at=now,
-            state=InboxState.NEW if message.mentions_bot else InboxState.IGNORED,
-            reason=None if message.mentions_bot else IgnoreReason.NOT_ADDRESSED,
-            attempts=0,
-            chat_position=next_position(connection, chat.id),
-        )
+        _INSERT_MESSAGE,
+        {
+            **event,
+            "chat_id": chat.id,
+            "message_id": message.message_id,
+            "sender": message.sender,
+            "text": message.text,
+            "addressed": message.mentions_bot,
+            "sent_at": message.sent_at,
+            "received_at": now,
+            "state": InboxState.NEW if message.mentions_bot else InboxState.IGNORED,
+            "reason": None if message.mentions_bot else IgnoreReason.NOT_ADDRESSED,
+            "attempts": 0,
+            "chat_position": next_position(connection, chat.id),
+        },
     )
     return chat
 
 
 def pending_messages(connection: Connection, chat_id: int, limit: int) -> list[InboxMessage]:
     """The last `limit` of the chat's messages that still need a reply, oldest first."""
-    newest_first = select(inbox).where(*_is_pending(chat_id)).order_by(inbox.c.id.desc()).limit(limit)
-    return [to_struct(row, InboxMessage) for row in reversed(connection.execute(newest_first).all())]
+    newest_first = connection.execute(_PENDING, {"chat_row": chat_id, "max_rows": limit}).all()
+    return [to_struct(row, InboxMessage) for row in reversed(newest_first)]
 
 
 def unfinished_chats(connection: Connection, persona: str) -> list[Chat]:
@@ -139,21 +180,21 @@ def resolve(
 
     `turn` is the turn that answers them.
     """
-    pending = (*_is_pending(chat_id), inbox.c.id <= last_id)
-    return connection.execute(update(inbox).where(*pending).values(state=state, reason=reason, turn=turn)).rowcount
+    values = {"chat_row": chat_id, "last_id": last_id, "new_state": state, "new_reason": reason, "new_turn": turn}
+    return connection.execute(_RESOLVE, values).rowcount
 
 
 def expire(connection: Connection, chat_id: int, written_before: datetime) -> int:
     """Ignores pending messages that were written too long ago; returns their number."""
-    old = (*_is_pending(chat_id), inbox.c.sent_at < written_before)
-    values = {"state": InboxState.IGNORED, "reason": IgnoreReason.STALE}
-    return connection.execute(update(inbox).where(*old).values(values)).rowcount
+    old = update(inbox).where(*_IS_PENDING, inbox.c.sent_at < written_before)
+    stale = old.values(state=InboxState.IGNORED, reason=IgnoreReason.STALE)
+    return connection.execute(stale, {"chat_row": chat_id}).rowcount
 
 
 def ignore_all(connection: Connection, chat_id: int, reason: IgnoreReason) -> None:
     """Ignores all pending messages of a chat."""
-    ignored = update(inbox).where(*_is_pending(chat_id))
-    connection.execute(ignored.values(state=InboxState.IGNORED, reason=reason))
+    ignored = update(inbox).where(*_IS_PENDING).values(state=InboxState.IGNORED, reason=reason)
+    connection.execute(ignored, {"chat_row": chat_id})
 
 
 def record_failure(connection: Connection, chat_id: int, last_id: int, error: str) -> int:
@@ -161,11 +202,11 @@ def record_failure(connection: Connection, chat_id: int, last_id: int, error: st
 
     Those that have had `MAX_ATTEMPTS` become `failed`.
     """
-    pending = (*_is_pending(chat_id), inbox.c.id <= last_id)
-    counted = {"attempts": inbox.c.attempts + 1, "reason": error}
-    left = connection.execute(update(inbox).where(*pending).values(counted)).rowcount
-    given_up = update(inbox).where(*pending, inbox.c.attempts >= MAX_ATTEMPTS)
-    return left - connection.execute(given_up.values(state=InboxState.FAILED)).rowcount
+    values, pending = {"chat_row": chat_id, "last_id": last_id}, (*_IS_PENDING, inbox.c.id <= _LAST)
+    counted = update(inbox).where(*pending).values(attempts=inbox.c.attempts + 1, reason=error)
+    given_up = update(inbox).where(*pending, inbox.c.attempts >= MAX_ATTEMPTS).values(state=InboxState.FAILED)
+    left = connection.execute(counted, values).rowcount
+    return left - connection.execute(given_up, values).rowcount
 
 
 def prompt_context(connection: Connection, chat_id: int, limit: int) -> tuple[list[HistoryMessage], list[InboxMessage]]:
@@ -178,24 +219,18 @@ def prompt_context(connection: Connection, chat_id: int, limit: int) -> tuple[li
     room = limit - len(pending)
     if room <= 0:
         return [], pending
-    last = connection.execute(select(chats.c.last_position).where(chats.c.id == chat_id)).scalar_one()
+    last = connection.execute(_LAST_POSITION, {"chat_row": chat_id}).scalar_one()
     step = max(1, limit // 4)
     dropped = -(-max(0, last - limit) // step) * step
-    # What failed is left out: if it was the message that made the engine fail, so would every later prompt.
-    left_out = (InboxState.NEW, InboxState.FAILED)
-    seen = _seen(connection, chat_id, room, left_out=left_out, after=dropped)
-    unsent = select(outbox).where(outbox.c.chat_id == chat_id, outbox.c.state == OutboxState.PENDING)
-    about_to_be_sent = connection.execute(unsent.order_by(outbox.c.turn, outbox.c.position)).all()
-    return [*seen, *(_sent_message(row) for row in about_to_be_sent)][-room:], pending
+    return _seen(connection, chat_id, room, received=_RECEIVED_FOR_PROMPT, after=dropped), pending
 
 
 def visible_messages(
     connection: Connection, persona: str, platform: str, chat: str, limit: int
 ) -> list[HistoryMessage]:
     """The last messages of a chat as its participants see them, oldest first."""
-    is_chat = (chats.c.persona == persona, chats.c.platform == platform, chats.c.chat == chat)
-    chat_id = connection.execute(select(chats.c.id).where(*is_chat)).scalar_one_or_none()
-    return [] if chat_id is None else _seen(connection, chat_id, limit)
+    row = connection.execute(_FIND_CHAT, {"persona": persona, "platform": platform, "chat": chat}).one_or_none()
+    return [] if row is None else _seen(connection, row.id, limit)
 
 
 def newest_message_ids(connection: Connection, persona: str, platform: str) -> dict[str, str]:
@@ -214,39 +249,29 @@ def newest_message_ids(connection: Connection, persona: str, platform: str) -> d
     return {row.chat: row.received or row.sent for row in rows if row.received or row.sent}
 
 
-def _is_pending(chat_id: int) -> tuple[ColumnElement[bool], ...]:
-    return inbox.c.chat_id == chat_id, inbox.c.state == InboxState.NEW
-
-
 def _seen(
     connection: Connection,
     chat_id: int,
     limit: int,
     *,
-    left_out: Collection[InboxState] = (),
+    received: Select[*tuple[Any, ...]] = _RECEIVED,
     after: int = 0,
 ) -> list[HistoryMessage]:
     """The last `limit` messages that were seen in a chat after position `after`, oldest first."""
-    received = select(inbox).where(inbox.c.chat_id == chat_id, inbox.c.chat_position > after)
-    if left_out:
-        received = received.where(inbox.c.state.not_in(left_out))
-    sent = select(outbox).where(
-        outbox.c.chat_id == chat_id, outbox.c.chat_position > after, outbox.c.state.in_(VISIBLE)
-    )
+    values = {"chat_row": chat_id, "after": after, "max_rows": limit}
     # One query a table: the newest rows of a union would be found by reading the whole chat.
     positioned = [
         (row.chat_position, HistoryMessage(sender=row.sender, text=row.text, at=row.received_at))
-        for row in connection.execute(received.order_by(inbox.c.chat_position.desc()).limit(limit))
+        for row in connection.execute(received, values)
     ]
     positioned += [
-        (row.chat_position, _sent_message(row))
-        for row in connection.execute(sent.order_by(outbox.c.chat_position.desc()).limit(limit))
+        (
+            row.chat_position,
+            HistoryMessage(
+                sender=None, text=row.text, at=row.changed_at, kind=row.kind, turn=row.turn, adapter=row.adapter
+            ),
+        )
+        for row in connection.execute(_SENT, values)
     ]
     positioned.sort(key=lambda pair: pair[0])
     return [message for _, message in positioned[-limit:]]
-
-
-def _sent_message(row: Row[*tuple[Any, ...]]) -> HistoryMessage:
-    return HistoryMessage(
-        sender=None, text=row.text, at=row.changed_at, kind=row.kind, turn=row.turn, adapter=row.adapter
-    )

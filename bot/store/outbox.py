@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
 from bot.store.inbox import MAX_ATTEMPTS, next_position, resolve
 from bot.store.schema import (
@@ -31,6 +31,39 @@ IN_DOUBT = "it is not certain that the reply was delivered"
 
 _NOT_COUNTED = (OutboxError.SUPERSEDED, OutboxError.STALE, OutboxError.INCOMPLETE, OutboxError.NOT_ALLOWED)
 """Errors of bubbles that say nothing about whether another reply would be delivered."""
+
+
+# Built once, as in `bot.store.inbox`.
+_LAST_TURN = select(func.coalesce(func.max(outbox.c.turn), 0))
+_INSERT_BUBBLES = insert(outbox)
+_NEXT_PENDING = (
+    select(outbox)
+    .where(outbox.c.chat_id == bindparam("chat_row"), outbox.c.state == OutboxState.PENDING)
+    .order_by(outbox.c.turn, outbox.c.position)
+    .limit(1)
+)
+_BUBBLE = outbox.c.id == bindparam("bubble_id")
+_MARK_SENDING = (
+    update(outbox)
+    .where(_BUBBLE)
+    .values(
+        state=OutboxState.SENDING,
+        attempts=outbox.c.attempts + 1,
+        chat_position=bindparam("new_position"),
+        changed_at=bindparam("now"),
+    )
+)
+_MARK_SENT = (
+    update(outbox)
+    .where(_BUBBLE)
+    .values(state=OutboxState.SENT, message_id=bindparam("new_message_id"), error=None, changed_at=bindparam("now"))
+)
+_TURN_STATES = select(outbox.c.state, outbox.c.error).where(outbox.c.turn == bindparam("turn_number"))
+_MARK_ANSWERED = (
+    update(inbox)
+    .where(inbox.c.turn == bindparam("turn_number"), inbox.c.state == InboxState.REPLYING)
+    .values(state=InboxState.ANSWERED, reason=bindparam("new_reason"))
+)
 
 
 class InterruptedSend(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +91,9 @@ def add_turn(
     A reply answers the chat's pending messages up to inbox row `answers_up_to`; they become `replying`.
     """
     # There is only one writer, so the next number is free and turns need no table of their own.
-    turn: int = connection.execute(select(func.coalesce(func.max(outbox.c.turn), 0))).scalar_one() + 1
+    turn: int = connection.execute(_LAST_TURN).scalar_one() + 1
     connection.execute(
-        insert(outbox),
+        _INSERT_BUBBLES,
         [
             {
                 "chat_id": chat_id,
@@ -86,8 +119,7 @@ def add_turn(
 
 def next_pending(connection: Connection, chat_id: int) -> OutboxMessage | None:
     """The bubble of a chat to send next."""
-    query = select(outbox).where(outbox.c.chat_id == chat_id, outbox.c.state == OutboxState.PENDING)
-    row = connection.execute(query.order_by(outbox.c.turn, outbox.c.position).limit(1)).one_or_none()
+    row = connection.execute(_NEXT_PENDING, {"chat_row": chat_id}).one_or_none()
     return None if row is None else to_struct(row, OutboxMessage)
 
 
@@ -98,13 +130,13 @@ def answered_message_id(connection: Connection, bubble: OutboxMessage) -> str | 
 
 def mark_sending(connection: Connection, bubble: OutboxMessage, now: datetime) -> None:
     """The platform is about to be called. From here on the bubble has its place among what was seen in the chat."""
-    values = {"attempts": outbox.c.attempts + 1, "chat_position": next_position(connection, bubble.chat_id)}
-    _update(connection, bubble, now, state=OutboxState.SENDING, **values)
+    position = next_position(connection, bubble.chat_id)
+    connection.execute(_MARK_SENDING, {"bubble_id": bubble.id, "new_position": position, "now": now})
 
 
 def mark_sent(connection: Connection, bubble: OutboxMessage, message_id: str, now: datetime) -> None:
     """The platform has accepted the bubble under this id."""
-    _update(connection, bubble, now, state=OutboxState.SENT, message_id=message_id, error=None)
+    connection.execute(_MARK_SENT, {"bubble_id": bubble.id, "new_message_id": message_id, "now": now})
     _close_turn(connection, bubble.turn)
 
 
@@ -185,18 +217,17 @@ def _drop(connection: Connection, *which: ColumnElement[bool], error: OutboxErro
 
 def _close_turn(connection: Connection, turn: int) -> None:
     """Once nothing of a turn is left to send: says what became of the messages that it answers."""
-    rows = connection.execute(select(outbox.c.state, outbox.c.error).where(outbox.c.turn == turn)).all()
+    rows = connection.execute(_TURN_STATES, {"turn_number": turn}).all()
     states = {row.state for row in rows}
     if states & {OutboxState.PENDING, OutboxState.SENDING}:
         return
-    answered = update(inbox).where(inbox.c.turn == turn, inbox.c.state == InboxState.REPLYING)
-    if OutboxState.SENT in states:
-        connection.execute(answered.values(state=InboxState.ANSWERED))
-    elif OutboxState.UNKNOWN in states:
-        connection.execute(answered.values(state=InboxState.ANSWERED, reason=IN_DOUBT))
+    if states & {OutboxState.SENT, OutboxState.UNKNOWN}:
+        reason = None if OutboxState.SENT in states else IN_DOUBT
+        connection.execute(_MARK_ANSWERED, {"turn_number": turn, "new_reason": reason})
     else:
         error = next((row.error for row in rows if row.error not in _NOT_COUNTED), None)
         attempts = inbox.c.attempts + (0 if error is None else 1)
+        answered = update(inbox).where(inbox.c.turn == turn, inbox.c.state == InboxState.REPLYING)
         connection.execute(answered.values(state=InboxState.NEW, attempts=attempts, reason=error))
         reopened = (inbox.c.turn == turn, inbox.c.state == InboxState.NEW)
         given_up = update(inbox).where(*reopened, inbox.c.attempts >= MAX_ATTEMPTS)

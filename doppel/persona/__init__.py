@@ -255,7 +255,8 @@ def fit_prompt(transcript: Transcript, header: Header, turns: Sequence[Turn], ma
     def fits(bubbles: Sequence[str]) -> bool:
         return len(transcript.prompt(header, [Turn(last.speaker, tuple(bubbles))])) <= max_tokens
 
-    first, end = 0, len(last.bubbles) - 1  # a search by halves: encoding a long backlog once for each bubble takes minutes
+    # A search by halves: encoding a long backlog once for each of its bubbles would take minutes.
+    first, end = 0, len(last.bubbles) - 1
     while first < end:
         middle = (first + end) // 2
         if fits(last.bubbles[middle:]):

@@ -366,7 +366,9 @@ async def test_chats_and_what_was_said_in_them(store: Store) -> None:
     expected = EXPECTED["database"]
     seen = {"sending", "sent", "unknown"}
     for chat in expected["chats"]:
-        found = await store.run(inbox.get_or_create_chat, PERSONA, chat["platform"], chat["chat"], now=datetime.now(UTC))
+        found = await store.run(
+            inbox.get_or_create_chat, PERSONA, chat["platform"], chat["chat"], now=datetime.now(UTC)
+        )
         assert (found.id, found.kind) == (chat["id"], chat["kind"])
         entries = await store.run(inbox.visible_messages, PERSONA, chat["platform"], chat["chat"], 100)
         theirs = [(one["text"], at(one["received_at"])) for one in expected["inbox"] if one["chat_id"] == chat["id"]]
