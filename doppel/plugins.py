@@ -37,11 +37,13 @@ class Section(BaseModel):
 class PlatformSettings(Section):
     """Base class of a platform's section. Every setting needs a default.
 
-    `allow`: ids of accounts, groups, channels or servers that get replies; empty: nobody.
+    `allow`: ids of accounts, groups, channels or servers that get replies; empty: nobody. `block`: ids that get none
+    all the same, such as a person in an allowed group.
     """
 
     enabled: bool = True
     allow: tuple[Account, ...] = ()
+    block: tuple[Account, ...] = ()
 
 
 Level = Literal["needed", "optional"]

@@ -1,4 +1,4 @@
-"""The access list: who gets a reply, from `allow` in config.yaml. Nobody by default."""
+"""The access list: who gets a reply, from `allow` and `block` in config.yaml. Nobody by default."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -24,6 +24,8 @@ class AccessList:
         """Whether the message may be stored and answered. If not, and it mentions the bot, logs whom to allow."""
         if incoming.platform in self._public:
             return True
+        if not self._blocked(incoming.platform).isdisjoint((incoming.sender, *incoming.allow_ids)):
+            return False
         allowed = self._allowed(incoming.platform)
         if not allowed.isdisjoint(incoming.allow_ids):
             return True
@@ -37,11 +39,17 @@ class AccessList:
         """Whether a chat in the store may be answered: somebody may have been taken off the list since they wrote."""
         if chat.platform in self._public or chat.allow_ids is None:  # None: nothing was received there since an update
             return True
+        if not self._blocked(chat.platform).isdisjoint(chat.allow_ids):
+            return False
         return not self._allowed(chat.platform).isdisjoint(chat.allow_ids)
 
     def _allowed(self, platform: str) -> frozenset[str]:
         settings = self._sections.get(platform)
         return frozenset(settings.allow) if isinstance(settings, PlatformSettings) else frozenset()
+
+    def _blocked(self, platform: str) -> frozenset[str]:
+        settings = self._sections.get(platform)
+        return frozenset(settings.block) if isinstance(settings, PlatformSettings) else frozenset()
 
     def _hint(self, incoming: Incoming, allowed: frozenset[str]) -> str:
         values = {"platform": incoming.platform, "name": _printable(incoming.sender_name), "id": incoming.sender}

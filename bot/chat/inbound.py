@@ -4,7 +4,10 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+import msgspec
+
 from bot.chat.conversation import ChatConversation, Services
+from bot.chat.rate_window import RateWindow
 from bot.platforms import Incoming
 from bot.platforms.connection import PlatformConnection
 from bot.store import inbox, outbox
@@ -13,6 +16,9 @@ from doppel.errors import DoppelError
 from doppel.i18n import tr
 
 SWEEP_SECONDS = 30.0
+
+MAX_TEXT = 20_000
+"""Characters of a message that are kept: several times what Telegram and Discord allow."""
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +30,7 @@ class ChatRouter:
         self._services = services
         self._connections = connections
         self._conversations: dict[int, ChatConversation] = {}
+        self._rate = RateWindow(services.reply.max_per_hour)
         self._closed = False
 
     async def receive(self, incoming: Incoming) -> None:
@@ -34,11 +41,25 @@ class ChatRouter:
         """
         if not self._services.access.allows(incoming) or not incoming.text.strip():
             return
+        incoming = self._within_limits(incoming)
         message = NewMessage(**{name: getattr(incoming, name) for name in NewMessage.__struct_fields__})
         store, now = self._services.store, self._services.clock.now()
         chat = await store.run(inbox.receive, store.persona, message, now)
         if chat is not None and incoming.mentions_bot and not self._closed:
             self._conversation(chat).on_message(chat)
+
+    def _within_limits(self, incoming: Incoming) -> Incoming:
+        """The message, shortened if it is huge, and as mere context if its sender or chat has had enough replies."""
+        if len(incoming.text) > MAX_TEXT:
+            incoming = msgspec.structs.replace(incoming, text=incoming.text[:MAX_TEXT])
+        if not incoming.mentions_bot:
+            return incoming
+        sender, chat = ("sender", incoming.platform, incoming.sender), ("chat", incoming.platform, incoming.chat)
+        if self._rate.allows(self._services.clock.monotonic(), sender, chat):
+            return incoming
+        values = {"platform": incoming.platform, "id": incoming.sender, "limit": self._services.reply.max_per_hour}
+        log.warning(tr("{platform}: more than {limit} messages in an hour from {id}; no reply to this one", **values))
+        return msgspec.structs.replace(incoming, mentions_bot=False)
 
     async def resume(self) -> None:
         """Continues where the last run stopped: unanswered messages and unsent bubbles."""

@@ -176,6 +176,7 @@ class ReplySettings(Section):
     history: int = Field(default=40, ge=1, le=1000)
     debounce_seconds: float = Field(default=2.0, ge=0)
     stale_after: str = "1d"
+    max_per_hour: int = Field(default=200, ge=0)
     max_bubbles: int = Field(default=6, ge=1)
     guard: bool = True
 
