@@ -12,8 +12,8 @@ engine that names the messages it answers. Each life ends with SIGKILL:
 - `between`: right after the answer, between two bubbles
 - `random`: at any other moment
 
-In the end one life is left alone until nothing is pending. A message is **lost** if no reply that reached Telegram names
-it and no reply that names it is in doubt; a reply is **doubled** if Telegram has accepted the same bubble twice.
+In the end one life is left alone until nothing is pending. A message is **lost** if no reply that reached Telegram
+names it and no reply that names it is in doubt; a reply is **doubled** if Telegram has accepted the same bubble twice.
 Telegram cannot tell whether it has seen a message before, so what was being sent at a kill is in doubt and not sent
 again. Two of the moments are chosen to cause that.
 
