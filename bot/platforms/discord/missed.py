@@ -6,7 +6,7 @@ in `discord.allow` are opened by account, which shows nothing to anybody; others
 """
 
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from datetime import datetime, timedelta
 
 import aiohttp
@@ -38,7 +38,7 @@ def oldest_id(now: datetime) -> int:
     return discord.utils.time_snowflake(now - MAX_AGE)
 
 
-async def fetch_after(client: discord.Client, chat: int, after_id: int) -> AsyncIterator[discord.Message]:
+async def fetch_after(client: discord.Client, chat: int, after_id: int) -> AsyncGenerator[discord.Message]:
     """Yields all messages of a chat after one, oldest first. Yields none if Discord refuses.
 
     Args:
