@@ -11,6 +11,8 @@ from doppel.i18n import tr
 from doppel.system.backoff import Backoff
 
 CLOSE_SECONDS = 2.0
+LONGEST_WAIT = 30.0
+"""Seconds between attempts. A full disk ends a platform, too, and it should go on soon after there is space again."""
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ class PlatformConnection:
         self.platform = platform
         self.connected = asyncio.Event()
         self._clock = clock
-        self._backoff = Backoff(random, first=2.0, longest=300.0)
+        self._backoff = Backoff(random, first=2.0, longest=LONGEST_WAIT)
 
     async def run(self, receive: Receive, newest: Newest) -> None:
         """Receives messages until cancelled; restarts the platform when it fails or ends."""

@@ -1,7 +1,8 @@
 """Changes a published version afterwards: adds a report, its scores or its tuned sampling.
 
 The version is written anew next to itself, with a new manifest, and swapped in by renaming, so that its digests always
-match. The weights are hard-linked, not copied. A reader that finds no version between the two renames tries again.
+match. The weights are hard-linked, not copied. One process at a time does this. A reader that finds no version between
+the two renames tries again.
 """
 
 import os
@@ -14,8 +15,8 @@ from doppel.adapters.versions import (
     MANIFEST,
     Manifest,
     read_manifest,
-    restore_interrupted_update,
     retired_path,
+    updating,
     write_manifest,
 )
 from doppel.system.atomic_folder import replace_folder, staging_folder
@@ -39,16 +40,16 @@ def update_version(folder: Path, change: Callable[[Path, Manifest], Manifest]) -
     Raises:
         AdapterRefused: the version is damaged. DoppelError: the folder cannot be written.
     """
-    restore_interrupted_update(folder)
-    manifest = read_manifest(folder)
-    with translate_write_errors(folder.parent), staging_folder(folder.parent, _STAGING) as staging:
-        for path in regular_files(folder):
-            if path.name != MANIFEST:
-                target = staging / path.relative_to(folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _link(path, target)
-        changed = write_manifest(staging, change(staging, manifest))
-        replace_folder(staging, folder, retired_path(folder))
+    with translate_write_errors(folder.parent), updating(folder):
+        manifest = read_manifest(folder)
+        with staging_folder(folder.parent, _STAGING) as staging:
+            for path in regular_files(folder):
+                if path.name != MANIFEST:
+                    target = staging / path.relative_to(folder)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _link(path, target)
+            changed = write_manifest(staging, change(staging, manifest))
+            replace_folder(staging, folder, retired_path(folder))
     return changed
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +23,7 @@ from doppel.models.base import BaseIdentity
 from doppel.system.atomic_file import open_atomically
 from doppel.system.atomic_folder import move_into_place, restore_folder, staging_folder
 from doppel.system.durable_files import file_digest, regular_files
+from doppel.system.file_lock import holding_lock
 from doppel.system.private_folder import make_private_folder
 from doppel.system.stale_files import remove_stale
 from doppel.system.write_errors import translate_write_errors
@@ -33,6 +34,7 @@ MANIFEST = "manifest.json"
 CURRENT = "current"
 _STAGING = ".publishing-"
 _RETIRED = ".amended-"
+_LOCK = ".updating.lock"
 WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 RANK_CAP = 512
@@ -133,8 +135,10 @@ def version_folder(adapters_dir: Path, version: str | None = None) -> Path:
         folder = current_version(adapters_dir)
         if folder is None:
             raise UserError(tr("{path}: no adapter yet; run `doppel train` (or `doppel up`) first", path=adapters_dir))
-        restore_interrupted_update(folder)
+        _finish_interrupted_update(folder)
         return folder
+    if _VERSION.match(version):
+        _finish_interrupted_update(adapters_dir / version)
     if version not in list_versions(adapters_dir):
         published = ", ".join(list_versions(adapters_dir)) or tr("none")
         raise UserError(
@@ -148,9 +152,22 @@ def retired_path(folder: Path) -> Path:
     return folder.with_name(f"{_RETIRED}{folder.name}")
 
 
-def restore_interrupted_update(folder: Path) -> None:
-    """Puts back a version whose update was cut short by a crash."""
-    restore_folder(folder, retired_path(folder))
+@contextmanager
+def updating(folder: Path) -> Iterator[None]:
+    """Holds the lock of those that replace a published version; one that a crash left aside is back in its place.
+
+    Raises OSError.
+    """
+    with holding_lock(folder.with_name(_LOCK)):
+        restore_folder(folder, retired_path(folder))
+        yield
+
+
+def _finish_interrupted_update(folder: Path) -> None:
+    """Puts back a version whose update was cut short by a crash. If it is being updated now, waits for that."""
+    if not folder.exists() and retired_path(folder).exists():
+        with suppress(OSError), updating(folder):  # in a folder that cannot be written the version stays missing
+            pass
 
 
 def use_version(adapters_dir: Path, version: str) -> Path:
@@ -248,7 +265,9 @@ def _check_peft_config(folder: Path, manifest: Manifest) -> None:
 
 
 def _next_version(adapters_dir: Path) -> str:
-    return f"{max((int(version) for version in list_versions(adapters_dir)), default=0) + 1:04d}"
+    # A version that is being updated is elsewhere for a moment; its number is taken.
+    names = [path.name.removeprefix(_RETIRED) for path in adapters_dir.iterdir()]
+    return f"{max((int(name) for name in names if _VERSION.match(name)), default=0) + 1:04d}"
 
 
 def _write_version(pointer: IO[bytes], version: str) -> None:

@@ -25,7 +25,7 @@ from doppel.i18n import tr
 from doppel.reports.html import REPORT_PAGE, Section, table, with_sections
 from doppel.reports.metrics import FIDELITY_FILE, Interval, Metric, format_share, metrics_to_json, wilson_interval
 from doppel.system.atomic_file import write_atomically
-from doppel.system.file_lock import wait_for_lock
+from doppel.system.file_lock import holding_lock
 from doppel.system.private_folder import make_private_folder
 from doppel.system.write_errors import translate_write_errors
 from doppel.transcript import Turn
@@ -196,7 +196,7 @@ def save_result(folder: Path, result: QuizResult) -> None:
     path = _results_path(folder)
     with translate_write_errors(path):
         make_private_folder(path.parent)
-        with wait_for_lock(path.with_suffix(".lock")):
+        with holding_lock(path.with_suffix(".lock")):
             try:
                 results = _read_file(path)
             except FileNotFoundError:

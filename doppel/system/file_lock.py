@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,9 +20,9 @@ def acquire_lock(path: Path) -> BinaryIO | None:
     Raises:
         OSError: the file cannot be opened for writing.
     """
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+    file = _open(path)
     try:
-        _lock(file)
+        _lock(file, wait=False)
     except OSError as error:
         if error.errno in _LOCKED_ELSEWHERE:
             file.close()
@@ -31,19 +31,28 @@ def acquire_lock(path: Path) -> BinaryIO | None:
 
 
 @contextmanager
-def wait_for_lock(path: Path) -> Iterator[None]:
-    """Holds the lock of `acquire_lock` during the block; blocks while another thread or process holds it.
+def holding_lock(path: Path) -> Iterator[None]:
+    """Holds a lock on a file during the block; waits while another process, or another block of this one, does.
+
+    Meant for blocks of seconds: on Windows the wait ends after ten. Otherwise as `acquire_lock`.
 
     Raises:
-        OSError: the file cannot be opened for writing.
+        OSError: the file cannot be opened for writing, or the wait took too long.
     """
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-        with suppress(OSError):  # a file system without locks
+    with _open(path) as file:
+        try:
             _lock(file, wait=True)
+        except OSError as error:
+            if error.errno in _LOCKED_ELSEWHERE:
+                raise
         yield
 
 
-def _lock(file: BinaryIO, *, wait: bool = False) -> None:
+def _open(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+
+
+def _lock(file: BinaryIO, *, wait: bool) -> None:
     if sys.platform == "win32":
         import msvcrt
 

@@ -101,6 +101,7 @@ class FakeEngine:
         self.loaded: list[str] = []
         self.dropped = asyncio.Event()
         self.refuses: Exception | None = None
+        self.load_attempts = 0
         self._numbers = itertools.count(1)
 
     def transcript_of(self, adapter: str | None) -> Transcript:
@@ -129,6 +130,7 @@ class FakeEngine:
         return whole[len(self.transcript.prompt(Header(), [])) :]
 
     async def load_adapter(self, folder: Path) -> str:
+        self.load_attempts += 1
         if self.refuses is not None:
             raise self.refuses
         self.loaded.append(f"{folder.name}#{next(self._numbers)}")

@@ -37,16 +37,25 @@ def to_incoming(message: discord.Message, me: discord.ClientUser) -> Incoming | 
         sent_at=message.created_at,
         message_id=str(message.id),
         mentions_bot=private or bool(spans) or _replies_to(message, me),
-        allow_ids=_allow_ids(message),
+        allow_ids=allow_ids(message),
     )
 
 
-def _allow_ids(message: discord.Message) -> tuple[str, ...]:
+def allow_ids(message: discord.Message) -> tuple[str, ...]:
     """In a direct message the account; in a server the channel, the parent channel of a thread, and the server."""
     if message.guild is None:
         return (str(message.author.id),)
-    parent = (message.channel.parent_id,) if isinstance(message.channel, discord.Thread) else ()
-    return tuple(str(allow_id) for allow_id in (message.channel.id, *parent, message.guild.id))
+    return _place_ids(message.channel, message.guild)
+
+
+def channel_allow_ids(channel: discord.abc.GuildChannel | discord.Thread) -> frozenset[str]:
+    """The ids that allow the messages of a server's channel or thread."""
+    return frozenset(_place_ids(channel, channel.guild))
+
+
+def _place_ids(channel: discord.abc.Snowflake, guild: discord.Guild) -> tuple[str, ...]:
+    parent = (channel.parent_id,) if isinstance(channel, discord.Thread) else ()
+    return tuple(str(allow_id) for allow_id in (channel.id, *parent, guild.id))
 
 
 def _own_mentions(message: discord.Message, me: discord.ClientUser) -> Iterator[tuple[int, int]]:

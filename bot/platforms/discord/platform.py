@@ -8,15 +8,14 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from enum import Enum
 from random import Random
 from typing import Any
 
 import discord
 
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
-from bot.platforms.discord.messages import to_incoming
-from bot.platforms.discord.missed import UNREACHABLE, fetch_missed
+from bot.platforms.discord.events import EventConsumer, Events, GatewayEvent, Progress, Sleep
+from bot.platforms.discord.missed import UNREACHABLE
 from bot.platforms.discord.settings import DiscordSettings, read_token
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -32,14 +31,6 @@ OUTAGES = (*UNREACHABLE, discord.HTTPException, discord.GatewayNotFound, discord
 log = logging.getLogger(__name__)
 
 
-class _GatewayEvent(Enum):
-    CONNECTED = "a new session begins"
-    READY = "servers and channels are known"
-    CLOSED = "no more events follow"
-
-
-Events = asyncio.Queue[discord.Message | _GatewayEvent]
-Sleep = Callable[[float], Awaitable[None]]
 Start = Callable[[discord.Client, str], Awaitable[None]]
 
 
@@ -68,7 +59,10 @@ class DiscordPlatform:
         self._proxy = proxy if proxy.startswith("http") else None
         self._start = start
         self._sleep = sleep
-        self._backoff = Backoff(random or Random())
+        self._random = random or Random()
+        self._backoff = Backoff(self._random)
+        self._allowed = frozenset(settings.allow)
+        self._progress = Progress()
         self._client: discord.Client | None = None
         self._traceback_filter = _ReconnectFilter()
         logging.getLogger("discord.client").addFilter(self._traceback_filter)
@@ -141,19 +135,25 @@ class DiscordPlatform:
         events: Events = asyncio.Queue()
         client = self._client = _build(events, ready, self._proxy)
         connection = asyncio.ensure_future(self._start(client, self._token))
-        consumer = _EventConsumer(client, receive, newest, self._now)
+        consumer = EventConsumer(
+            client,
+            receive,
+            newest,
+            self._progress,
+            allowed=self._allowed,
+            now=self._now,
+            sleep=self._sleep,
+            random=self._random,
+        )
         consuming = asyncio.create_task(consumer.run(events))
         try:
             await asyncio.wait({connection, consuming}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             connection.cancel()
-            if consumer.is_catching_up:  # the queued messages will be fetched with the missed ones
-                consuming.cancel()
-            # Queued messages are still committed: Discord would not send them again.
-            events.put_nowait(_GatewayEvent.CLOSED)
+            # Queued messages of chats that are up to date are still committed; the others will be fetched.
+            events.put_nowait(GatewayEvent.CLOSED)
             await asyncio.gather(connection, consuming, return_exceptions=True)
-        if not consuming.cancelled():
-            consuming.result()
+        consuming.result()
         try:
             connection.result()
         except discord.LoginFailure:
@@ -217,46 +217,15 @@ class _Client(discord.Client):
         self._on_first_ready = ready
 
     async def on_connect(self) -> None:
-        self._events.put_nowait(_GatewayEvent.CONNECTED)
+        self._events.put_nowait(GatewayEvent.CONNECTED)
 
     async def on_ready(self) -> None:
         self._on_first_ready()
-        self._events.put_nowait(_GatewayEvent.READY)
+        self._events.put_nowait(GatewayEvent.READY)
 
     async def on_message(self, message: discord.Message) -> None:
         # discord.py runs one task a message; the queue keeps their order.
         self._events.put_nowait(message)
-
-
-class _EventConsumer:
-    """Commits messages in order of arrival, and before them those that were missed."""
-
-    def __init__(self, client: discord.Client, receive: Receive, newest: Newest, now: Callable[[], datetime]) -> None:
-        self._client = client
-        self._receive = receive
-        self._newest = newest
-        self._now = now
-        self._newest_ids: dict[str, str] = {}
-        self.is_catching_up = False
-
-    async def run(self, events: Events) -> None:
-        """Runs until the CLOSED event."""
-        while (item := await events.get()) is not _GatewayEvent.CLOSED:
-            if item is _GatewayEvent.CONNECTED:
-                # Read before anything of the new session is committed, which would hide earlier missed messages.
-                self._newest_ids = await self._newest()
-            elif item is _GatewayEvent.READY:
-                self.is_catching_up = True
-                async for message in fetch_missed(self._client, self._newest_ids, self._now()):
-                    await self._commit(message)
-                self.is_catching_up = False
-            elif isinstance(item, discord.Message):
-                await self._commit(item)
-
-    async def _commit(self, message: discord.Message) -> None:
-        incoming = to_incoming(message, self._client.user) if self._client.user is not None else None
-        if incoming is not None:
-            await self._receive(incoming)
 
 
 def _nonce(outgoing: Outgoing) -> str:

@@ -31,6 +31,7 @@ from telegram.ext import Application, ApplicationBuilder, ContextTypes, MessageH
 from telegram.request import HTTPXRequest
 
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
+from bot.platforms.repeated_failures import RepeatedFailures
 from bot.platforms.telegram.messages import to_incoming, utf16_length
 from bot.platforms.telegram.settings import TelegramSettings, read_token
 from doppel.errors import DoppelError
@@ -77,6 +78,7 @@ class TelegramPlatform:
         self._random = random or Random()
         self._receive: Receive | None = None
         self._failure: Exception | None = None
+        self._repeated_failures = RepeatedFailures()
         self._redactor = Redactor(self._token)
         for name in URL_LOGGERS:
             logging.getLogger(name).addFilter(self._redactor)
@@ -92,7 +94,8 @@ class TelegramPlatform:
 
         Raises:
             DoppelError: Telegram refuses the token.
-            Exception: whatever `receive` raised; the message comes again when `run` is called again.
+            Exception: whatever `receive` raised; the message comes again when `run` is called again. If that is no
+                DoppelError, and so probably a bug, the message is skipped the third time.
         """
         self._receive = receive
         application = self._application
@@ -176,8 +179,12 @@ class TelegramPlatform:
         # Application.process_update swallows exceptions of handlers; `_on_error` keeps them for here.
         self._failure = None
         await self._application.process_update(update)
-        if self._failure is not None:
-            raise self._failure
+        failure = self._failure
+        if failure is None:
+            return
+        if isinstance(failure, DoppelError) or not self._repeated_failures.is_last(str(update.update_id)):
+            raise failure
+        log.error(tr("Telegram: skipped update {id}, which failed repeatedly", id=update.update_id), exc_info=failure)
 
     async def _on_message(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         try:

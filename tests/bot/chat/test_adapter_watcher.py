@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from bot.chat.adapter_watcher import AdapterWatcher
 from doppel.adapters.update import update_version
 from doppel.adapters.versions import AdapterRefused, roll_back
+from doppel.engine import EngineUnavailable
 from doppel.models.base import BaseIdentity
 from tests.bot.harness import Harness, incoming, publish
 
@@ -97,6 +99,57 @@ async def test_bad_adapter_is_refused_once_and_the_old_one_stays(
     publish(harness.config)
     await watcher.poll()
     assert await reply(harness, 2) == "0003"
+
+
+def refused_as_engines_do(error: Exception) -> AdapterRefused:
+    """An engine refuses an adapter that fails its test run, whatever the reason was (`raise ... from None`)."""
+    refusal = AdapterRefused(f"0002: failed its test run: {error}")
+    refusal.__context__ = error
+    return refusal
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EngineUnavailable("the server is restarting"),
+        OSError("too many open files"),
+        MemoryError(),
+        refused_as_engines_do(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")),
+        refused_as_engines_do(EngineUnavailable("no response")),
+    ],
+    ids=repr,
+)
+async def test_an_adapter_that_failed_for_a_passing_reason_is_tried_again(
+    harness: Harness, watcher: AdapterWatcher, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    publish(harness.config)
+    harness.engine.refuses = error
+    for _ in range(30):
+        await watcher.poll()
+        await harness.clock.advance(1)
+    assert caplog.text.count("cannot be loaded now, keeping 0001 until it can") == 1
+    assert harness.engine.load_attempts <= 8
+    harness.engine.refuses = None
+    await harness.clock.advance(60)
+    await watcher.poll()
+    assert await reply(harness, 1) == "0002"
+
+
+async def test_a_refused_adapter_is_tried_again_when_its_manifest_changes(
+    harness: Harness, watcher: AdapterWatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = publish(harness.config)
+    weights = (folder / "adapter_model.safetensors").read_bytes()
+    (folder / "adapter_model.safetensors").write_bytes(b"changed")
+    await watcher.poll()
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    await harness.clock.advance(3600)
+    await watcher.poll()
+    assert await reply(harness, 1) == "0001"
+    os.utime(folder / "manifest.json", (1, 1))
+    await watcher.poll()
+    assert await reply(harness, 2) == "0002"
+    assert caplog.text.count("new adapter refused, keeping 0001") == 1
 
 
 async def test_rollback_is_picked_up_too(harness: Harness, watcher: AdapterWatcher) -> None:

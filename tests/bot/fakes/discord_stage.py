@@ -1,7 +1,7 @@
 """A Discord platform of ours in an offline Discord, and a server with people in it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -17,14 +17,16 @@ from tests.bot.fakes.discord_world import TOKEN, DiscordWorld
 class Daemon:
     """A running platform with what it received and how long it wanted to wait."""
 
-    def __init__(self, world: DiscordWorld, token: str = TOKEN) -> None:
+    def __init__(self, world: DiscordWorld, token: str = TOKEN, *, allow: Sequence[int] = (), room: int = 0) -> None:
         self.waits: list[float] = []
-        self.received: asyncio.Queue[Incoming] = asyncio.Queue()
+        self.may_wake = asyncio.Event()
+        self.may_wake.set()
+        self.received: asyncio.Queue[Incoming] = asyncio.Queue(room)
         self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)  # simcord's clock starts at midnight
         self.connections = 0
         self.known: dict[str, str] = {}
         self.platform = DiscordPlatform(
-            DiscordSettings(),
+            DiscordSettings.model_validate({"allow": list(allow)}),
             {"DISCORD_TOKEN": token},
             start=world.start,
             sleep=self.sleep,
@@ -38,6 +40,16 @@ class Daemon:
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
         await asyncio.sleep(0)
+        await self.may_wake.wait()
+
+    async def texts(self, count: int) -> list[str]:
+        """The texts of the next messages."""
+        return [(await self.next()).text for _ in range(count)]
+
+    async def settle(self) -> None:
+        """Lets everything happen that needs no time to pass."""
+        for _ in range(200):
+            await asyncio.sleep(0)
 
     def connected(self) -> None:
         self.connections += 1
@@ -49,9 +61,18 @@ class Daemon:
 
 @asynccontextmanager
 async def running(
-    world: DiscordWorld, known: dict[str, str] | None = None, days: int = 0
+    world: DiscordWorld,
+    known: dict[str, str] | None = None,
+    *,
+    days: int = 0,
+    allow: Sequence[int] = (),
+    room: int = 0,
+    wakes: bool = True,
 ) -> AsyncIterator[tuple[Daemon, simcord.Env]]:
-    daemon = Daemon(world)
+    """A running daemon. It receives while there is `room` (0: always); its waits end at once if it `wakes`."""
+    daemon = Daemon(world, allow=allow, room=room)
+    if not wakes:
+        daemon.may_wake.clear()
     daemon.known = known or {}
     daemon.now += timedelta(days=days)
     task = asyncio.create_task(daemon.platform.run(daemon.received.put, daemon.connected, daemon.newest))

@@ -1,11 +1,14 @@
 """An offline Discord for the real discord.py client: simcord's, started where the client would connect."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
 import discord
 import simcord
+from discord.http import HTTPClient
+from simcord.http.client import FakeHTTPClient
 
 TOKEN = "not-a-real-token"
 
@@ -23,6 +26,9 @@ class DiscordWorld:
         self._lost: asyncio.Future[None] | None = None
         self.refusals: list[Exception] = []
         """What the next logins meet, one each."""
+        self.holds_ready = False
+        """Whether the next client stays connected without becoming ready, until `become_ready`."""
+        self._become_ready: Callable[[], Awaitable[None]] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -41,6 +47,8 @@ class DiscordWorld:
             raise self.refusals.pop(0)
         if token != TOKEN:
             raise discord.LoginFailure("Improper token has been passed.")
+        if self.holds_ready:
+            self._hold_ready(client)
         if self._env is None:
             env = simcord.Env(client, **self._options)
             await env.start()
@@ -60,8 +68,31 @@ class DiscordWorld:
         self._came.clear()
         self._lost.set_exception(error)
 
+    async def become_ready(self) -> None:
+        """Tells a client that was held by `holds_ready` that all servers are known."""
+        assert self._become_ready is not None
+        await self._become_ready()
+
+    def _hold_ready(self, client: discord.Client) -> None:
+        self._become_ready = client.on_ready  # type: ignore[attr-defined]
+
+        async def on_ready() -> None:
+            pass
+
+        client.on_ready = on_ready  # type: ignore[attr-defined]
+
     async def env(self) -> simcord.Env:
         """The environment, when the client is connected."""
         await self._came.wait()
         assert self._env is not None
         return self._env
+
+
+async def _logs_from(self: FakeHTTPClient, channel_id: int, limit: int, **where: int | None) -> Any:
+    """Discord answers `after` with the next messages, newest first; simcord with the last ones."""
+    if where.get("after") is None:
+        return await HTTPClient.logs_from(self, channel_id, limit, **where)
+    return (await HTTPClient.logs_from(self, channel_id, 10**9, **where))[-limit:]
+
+
+FakeHTTPClient.logs_from = _logs_from  # type: ignore[method-assign,assignment]

@@ -64,12 +64,12 @@ async def test_failing_platform_is_tried_again_with_growing_waits(caplog: pytest
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_wait_stays_below_five_minutes() -> None:
+async def test_wait_stays_below_half_a_minute() -> None:
     clock = FakeClock()
     platform = Shaky(*[OSError("no network")] * 30)
     task = asyncio.create_task(PlatformConnection(platform, clock, Random(1)).run(ignore, no_known_messages))
     for _ in range(30):
-        await advance(clock, 300)
+        await advance(clock, 30)
     assert platform.runs == 31
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -494,3 +494,44 @@ async def test_a_message_that_cannot_be_translated_does_not_come_again(
     server.user_says("even")
     assert (await daemon.next()).text == "even"
     assert caplog.text.count("skipped a message that could not be read") == 1
+
+
+async def test_an_update_that_always_fails_is_skipped_after_three_deliveries(
+    server: TelegramServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon = Daemon(server.url)
+
+    async def receive(incoming: Incoming) -> None:
+        if incoming.text == "poison":
+            raise KeyError("a bug")
+        await daemon.received.put(incoming)
+
+    server.user_says("before")
+    server.user_says("poison")
+    server.user_says("after")
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            await daemon.platform.run(receive, daemon.connected.set, no_known_messages)
+    task = asyncio.create_task(daemon.platform.run(receive, daemon.connected.set, no_known_messages))
+    while (await daemon.next()).text != "after":
+        pass
+    assert "Telegram: skipped update 502" in caplog.text
+    assert "poison" not in caplog.text
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await daemon.platform.close()
+
+
+async def test_an_update_is_never_skipped_because_the_store_fails(server: TelegramServer) -> None:
+    daemon = Daemon(server.url)
+
+    async def full_disk(_: Incoming) -> None:
+        raise DoppelError("doppel.db: database or disk is full")
+
+    server.user_says("keep this")
+    for _ in range(5):
+        with pytest.raises(DoppelError, match="disk is full"):
+            await daemon.platform.run(full_disk, daemon.connected.set, no_known_messages)
+    await daemon.platform.close()
+    async with running(server) as again:
+        assert (await again.next()).text == "keep this"
