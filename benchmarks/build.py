@@ -160,13 +160,15 @@ def _read(config: Any) -> int:
             for message in source.reader.read(source.tree):
                 spool.add(number, message)
                 count += 1
-        for one in spool.chats():
-            lines = ((number, SessionMessage(0, message, bool(message.is_owner))) for number, message in one.numbered())
-            if one.is_public:
-                for thread in join_threads(lines, one.answered):
-                    _ = [one.message(number) for number in thread]
+        for chat in spool.chats():
+            lines = (
+                (number, SessionMessage(0, message, bool(message.is_owner))) for number, message in chat.numbered()
+            )
+            if chat.is_public:
+                for thread in join_threads(lines, chat.answered):
+                    _ = [chat.message(number) for number in thread]
             else:
-                for _ in split_at_silences((line for _, line in lines), estimate_gap(one.times())):
+                for _ in split_at_silences((line for _, line in lines), estimate_gap(chat.times())):
                     pass
     finally:
         spool.close()

@@ -113,7 +113,7 @@ def _run(contender: str, config: Config, steps: int) -> dict[str, float]:
     run = {"doppel": _doppel, "trl_packed": _trl_packed, "trl_pairs": _trl_pairs}[contender]
     fed, timed, seconds = run(config, setup, base, steps)
     peak = _gemm_rate(dtype)  # in the same minute: the machine is not always equally fast
-    tokens, supervised = (sum(count(one) for one in timed) for count in (_tokens, _supervised))
+    tokens, supervised = (sum(count(example) for example in timed) for count in (_tokens, _supervised))
     operations = 2 * 2 * cost.of(timed)  # a multiplication and an addition, forward and back to the input
     return {
         "tokens_per_second": tokens / seconds,
@@ -144,7 +144,7 @@ def _doppel(config: Config, setup: TrainingSetup, base: Any, steps: int) -> tupl
         optimizer.step()
         optimizer.zero_grad()
         seconds += (time.perf_counter() - started) * (number >= WARM_UP)
-    return setup.train, [one for step in planned[WARM_UP:] for group in step for one in group], seconds
+    return setup.train, [example for step in planned[WARM_UP:] for group in step for example in group], seconds
 
 
 def _plain_base(setup: TrainingSetup, dtype: torch.dtype) -> Any:
@@ -156,7 +156,7 @@ def _plain_base(setup: TrainingSetup, dtype: torch.dtype) -> Any:
 def _trl_packed(
     config: Config, setup: TrainingSetup, base: Any, steps: int
 ) -> tuple[list[Example], list[Example], float]:
-    length = max(_tokens(one) for one in setup.train)
+    length = max(_tokens(example) for example in setup.train)
     return _trl(setup.train, base, steps, setup, packing=True, max_length=length)
 
 
@@ -191,9 +191,10 @@ def _trl(
     wanted = (WARM_UP + steps) * per_batch * accumulation
     chosen = chosen[: wanted * (4 if packing else 1)]  # several make a row
     rows = {
-        "input_ids": [one.ids for one in chosen],
+        "input_ids": [example.ids for example in chosen],
         "labels": [
-            [token if role else -100 for token, role in zip(one.ids, one.loss_mask, strict=True)] for one in chosen
+            [token if role else -100 for token, role in zip(example.ids, example.loss_mask, strict=True)]
+            for example in chosen
         ],
     }
     clock: dict[str, float] = {"seconds": 0.0, "tokens": 0.0, "supervised": 0.0}

@@ -93,7 +93,7 @@ def _measure(shape: str, device: str, steps: int) -> dict[str, float]:
     seconds = []
     for number in range(steps + 2):  # the first two choose kernels and take memory
         step = _chats(SHAPES[shape].vocab_size, seed=number)
-        supervised = sum(one.supervised for one in step)
+        supervised = sum(example.supervised for example in step)
         groups = micro_batches(step, tokens_per_batch(model))
 
         def train(groups: list[list[Example]] = groups, supervised: int = supervised) -> None:
@@ -104,7 +104,7 @@ def _measure(shape: str, device: str, steps: int) -> dict[str, float]:
             optimizer.step()
             optimizer.zero_grad()
 
-        seconds.append(timer.time(train) / sum(len(one.ids) for one in step))
+        seconds.append(timer.time(train) / sum(len(example.ids) for example in step))
     peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else 0
     return {"tokens_per_second": 1 / statistics.median(seconds[2:]), "peak_memory_bytes": peak}
 
@@ -113,7 +113,7 @@ def _chats(vocabulary: int, seed: int) -> list[Example]:
     """One step's sessions, `STEP_TOKENS` tokens or a little more."""
     source = random.Random(seed)
     items: list[Example] = []
-    while sum(len(one.ids) for one in items) < STEP_TOKENS:
+    while sum(len(example.ids) for example in items) < STEP_TOKENS:
         length = source.randint(60, 500)
         ids = source.choices(range(vocabulary), k=length)
         items.append(Example(ids, source.choices((0, 1), (6, 4), k=length), length))

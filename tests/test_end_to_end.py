@@ -247,7 +247,7 @@ async def test_from_an_export_to_replies_everywhere_and_to_the_next_adapter(
             "select text, adapter, outbox.state from outbox join chats on chats.id = chat_id "
             f"where platform = '{place.name}' order by outbox.id",
         )
-        assert [text for text, _, _ in told] == [one[number] for one in replies]
+        assert [text for text, _, _ in told] == [reply[number] for reply in replies]
         assert {state for _, _, state in told} == {"sent"}
         versions = [version for _, version, _ in told]
         assert (versions[0], versions[-1]) == ("0001", "0002")

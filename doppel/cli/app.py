@@ -79,7 +79,7 @@ def as_command(function: Command) -> Callable[..., None]:
         _option("json", bool, False, "--json", "Print one JSON object on stdout."),
         _option("debug", bool, False, "--debug", "Show tracebacks and debug logs."),
     ]
-    keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     command.__signature__ = inspect.Signature(keyword_only + shared)  # type: ignore[attr-defined]
     command.__doc__ = function.__doc__
     command.__name__ = function.__name__

@@ -54,7 +54,11 @@ def obey(line: str, talk: Talk) -> str:
         return _shown(talk.sampling, [name])
     match name:
         case "settings":
-            set_rarely = [one for one in RARE if getattr(talk.sampling, one) != ReplySettings.model_fields[one].default]
+            set_rarely = [
+                setting
+                for setting in RARE
+                if getattr(talk.sampling, setting) != ReplySettings.model_fields[setting].default
+            ]
             return _shown(talk.sampling, [*SETTINGS, *set_rarely])
         case "reset":
             talk.turns.clear()

@@ -233,4 +233,4 @@ def check_posts(config: Config, config_path: Path, environ: Environment, install
 
 def _existing(path: Path) -> Path:
     """The path, or its nearest ancestor that is there."""
-    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    return next(ancestor for ancestor in (path.absolute(), *path.absolute().parents) if ancestor.exists())

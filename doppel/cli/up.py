@@ -137,7 +137,7 @@ def run_to_end(command: list[str], stdout: TextIO | None = None) -> int:
             for child in children:
                 child.terminate()
 
-    before = {one: signal.signal(one, pass_on) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {signal_number: signal.signal(signal_number, pass_on) for signal_number in (signal.SIGINT, signal.SIGTERM)}
     try:
         child = subprocess.Popen(command, stdout=stdout)  # noqa: S603
         children.append(child)
@@ -145,8 +145,8 @@ def run_to_end(command: list[str], stdout: TextIO | None = None) -> int:
             child.terminate()
         code = child.wait()
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
     if code == 0 and stopped:
         return 128 + stopped[0]
     return code if code >= 0 else 128 - code

@@ -75,7 +75,10 @@ def _known_keys(location: Sequence[str | int]) -> list[str]:
     kind = field.annotation if field is not None else None
     candidates = (kind, *getattr(kind, "__args__", ()))
     return [
-        name for one in candidates if isinstance(one, type) and issubclass(one, BaseModel) for name in one.model_fields
+        name
+        for candidate in candidates
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel)
+        for name in candidate.model_fields
     ]
 
 

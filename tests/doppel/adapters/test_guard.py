@@ -29,7 +29,7 @@ def random_words(random: Random, count: int) -> str:
 
 @given(st.lists(words, min_size=1, max_size=20), st.data())
 def test_every_run_that_was_learned_is_found(learned: list[list[str]], data: st.DataObject) -> None:
-    guard = guard_of(*(" ".join(one) for one in learned))
+    guard = guard_of(*(" ".join(word_list) for word_list in learned))
     text = data.draw(st.sampled_from(learned))
     start = data.draw(st.integers(0, len(text) - WORDS))
     assert guard.objects(f"well, {' '.join(text[start : start + WORDS]).upper()}!") is not None

@@ -39,7 +39,7 @@ def test_answers_of_any_length_are_scored_as_if_alone(
     model = load_model(save_family(family, tmp_path / "base"), torch.float32)
     prompt, answers = [2, 20, 21, 22, 23, 24], [[30, 31, 32, 33, 34, 35, 36], [40], [], [41, 42, 43, 44]]
     found = log_probabilities(model, prompt, answers)
-    assert [len(one) for one in found] == [7, 1, 0, 4]
+    assert [len(scores) for scores in found] == [7, 1, 0, 4]
     for answer, values in zip(answers, found, strict=True):
         if answer:
             with torch.no_grad():
@@ -65,11 +65,13 @@ async def test_the_best_of_several_is_one_of_them(
         await best_reply(engine, _with_seed(request, seed), 1)  # one candidate is what a seed gives
         for seed in (5, 6, 7)
     ]
-    assert len({tuple(one.ids) for one in alone}) == 3
+    assert len({tuple(candidate.ids) for candidate in alone}) == 3
     chosen = await best_reply(engine, request, 3)
-    assert chosen.ids in [one.ids for one in alone]
-    base = await engine.base_log_probabilities(request.prompt, [one.ids for one in alone])
-    gains = [log_likelihood_gain(one.adapter or [], theirs) for one, theirs in zip(alone, base, strict=True)]
+    assert chosen.ids in [candidate.ids for candidate in alone]
+    base = await engine.base_log_probabilities(request.prompt, [candidate.ids for candidate in alone])
+    gains = [
+        log_likelihood_gain(candidate.adapter or [], theirs) for candidate, theirs in zip(alone, base, strict=True)
+    ]
     assert min(gains) > -20
     assert len(set(gains)) == 3
     assert await best_reply(engine, request, 3) == chosen
@@ -137,8 +139,8 @@ async def said(engine: Says, turns: Sequence[Turn] = HEARD, **options: object) -
 async def test_candidates_are_requested_together_and_only_the_best_is_yielded() -> None:
     engine = Judges([["one"], ["two", "more"], ["three"]])
     assert await said(engine) == ["two", "more"]
-    assert [one.sampling.seed for one in engine.requests] == [1, 2, 3]
-    assert len({tuple(one.prompt) for one in engine.requests}) == 1
+    assert [request.sampling.seed for request in engine.requests] == [1, 2, 3]
+    assert len({tuple(request.prompt) for request in engine.requests}) == 1
     assert await said(Judges([["one"], ["two", "more"], ["three"]]), max_bubbles=1) == ["two"]
 
 
@@ -153,7 +155,7 @@ class Answers(Says):
         self.asked += 1
         is_alone = self.asked > 1 and list(prompt) == self.transcript.prompt(Header(), [])
         last = len(answers) - 1
-        return [[-9.0 if is_alone and place == last else -1.0] * len(one) for place, one in enumerate(answers)]
+        return [[-9.0 if is_alone and place == last else -1.0] * len(answer) for place, answer in enumerate(answers)]
 
 
 async def test_relevance_counts_only_in_a_conversation() -> None:

@@ -219,7 +219,7 @@ def test_another_speaker_than_the_persona_may_be_learned(byte_level: Transcript)
     usual, other = byte_level.encode(HEADER, turns), byte_level.encode(HEADER, turns, "Assistant")
     assert other.ids == usual.ids
     assert other.turn_bytes == [0, 0, 4]
-    learned = [one for one, role in zip(other.ids, other.loss_mask, strict=True) if role]
+    learned = [token for token, role in zip(other.ids, other.loss_mask, strict=True) if role]
     assert byte_level.tokenizer.decode(learned) == " four\n\n"
 
 

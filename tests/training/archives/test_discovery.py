@@ -179,7 +179,7 @@ def test_an_empty_zip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "export", sorted(one for one in EXPORTS if one[0] in ("slack", "mastodon", "meta", "sample", "telegram"))
+    "export", sorted(export for export in EXPORTS if export[0] in ("slack", "mastodon", "meta", "sample", "telegram"))
 )
 def test_a_byte_order_mark_changes_nothing(tmp_path: Path, export: tuple[str, str]) -> None:
     texts = []

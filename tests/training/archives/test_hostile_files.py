@@ -30,7 +30,7 @@ MARKED = (
 def said(folder: Path, files: Files, *, as_zip: bool = False) -> tuple[list[tuple[str, str, str]], int]:
     folder.mkdir(parents=True, exist_ok=True)
     messages, bad = read_all(write(folder, files, as_zip=as_zip))
-    return [(one.sender, one.text, one.mark) for one in messages], len(bad)
+    return [(message.sender, message.text, message.mark) for message in messages], len(bad)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])

@@ -37,28 +37,28 @@ def test_parts_come_oldest_first_and_text_is_mended(tmp_path: Path) -> None:
     write_json(inbox / "message_2.json", conversation(said(2, "Zoë", "你好"), said(1, "Tom", "hi")))
     messages, bad = read_all(tmp_path, [MetaReader()])
     assert bad == []
-    assert [(one.sender, one.text) for one in messages] == [
+    assert [(message.sender, message.text) for message in messages] == [
         ("Tom", "hi"),
         ("Zoë", "你好"),
         ("Tom", "ok"),
         ("Zoë", "tschüß 😀"),
     ]
     assert messages[0].sent_at == datetime.fromtimestamp(1_600_000_001, UTC)
-    assert {(one.kind, one.chat, one.chat_name) for one in messages} == {("dm", "inbox/zoe_1", "Zoë")}
-    assert {one.platform for one in messages} == {"instagram"}
+    assert {(message.kind, message.chat, message.chat_name) for message in messages} == {("dm", "inbox/zoe_1", "Zoë")}
+    assert {message.platform for message in messages} == {"instagram"}
 
 
 def test_downloads_of_2018_have_one_file_without_a_number(tmp_path: Path) -> None:
     write_json(tmp_path / "messages" / "inbox" / "x" / "message.json", conversation(said(1, "Tom", "hi")))
     messages, bad = read_all(tmp_path, [MetaReader()])
-    assert ([one.text for one in messages], bad) == (["hi"], [])
+    assert ([message.text for message in messages], bad) == (["hi"], [])
 
 
 def test_a_burst_within_a_millisecond_is_several_messages(tmp_path: Path) -> None:
     write_json(tmp_path / "inbox" / "x" / "message_1.json", conversation(said(1, "Tom", "b"), said(1, "Tom", "a")))
     messages, _ = read_all(tmp_path, [MetaReader()])
-    assert len({one.id for one in messages}) == 2
-    assert {one.platform for one in messages} == {"messenger"}
+    assert len({message.id for message in messages}) == 2
+    assert {message.platform for message in messages} == {"messenger"}
 
 
 def test_what_is_no_text_is_marked(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_what_is_no_text_is_marked(tmp_path: Path) -> None:
     ]
     write_json(tmp_path / "inbox" / "x" / "message_1.json", conversation(*records, people=("Tom", "Zoë", "Kim")))
     messages, _ = read_all(tmp_path, [MetaReader()])
-    assert [one.mark for one in messages] == ["service", "deleted", "sticker", "media", "service"]
-    assert {one.kind for one in messages} == {"group"}
+    assert [message.mark for message in messages] == ["service", "deleted", "sticker", "media", "service"]
+    assert {message.kind for message in messages} == {"group"}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_the_app_writes_in_a_persons_name_is_not_theirs(
     inbox = tmp_path / "inbox" / "x"
     write_json(inbox / "message_1.json", conversation(said(1, "Zoë", text, **more), people=("Tom Berg", "Zoë")))
     messages, _ = read_all(tmp_path, [MetaReader()])
-    assert [(one.mark, one.text) for one in messages] == [(mark, "" if mark == "media" else text)]
+    assert [(message.mark, message.text) for message in messages] == [(mark, "" if mark == "media" else text)]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_what_people_say_of_each_other_stays_theirs(tmp_path: Path, text: str) -
     shared = said(1, "Zoë", text, share={"link": "https://a.example/story"})
     write_json(tmp_path / "inbox" / "x" / "message_1.json", conversation(shared, people=("Tom Berg", "Zoë")))
     messages, _ = read_all(tmp_path, [MetaReader()])
-    assert [one.text for one in messages] == [text]
+    assert [message.text for message in messages] == [text]
 
 
 def test_the_encrypted_form_is_clean_already(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_the_encrypted_form_is_clean_already(tmp_path: Path) -> None:
     content = {"participants": ["Tom", "Zoë"], "threadName": "Zoë_7", "messages": [record]}
     messages, bad = read_all(write_json(tmp_path / "Zoe_7.json", content), [MetaReader()])
     assert bad == []
-    assert [(one.sender, one.text, one.mark) for one in messages] == [("Zoë", "schön Ã¤", "")]
+    assert [(message.sender, message.text, message.mark) for message in messages] == [("Zoë", "schön Ã¤", "")]
 
 
 def test_the_encrypted_form_may_begin_with_the_oldest(tmp_path: Path) -> None:
@@ -121,14 +121,19 @@ def test_the_encrypted_form_may_begin_with_the_oldest(tmp_path: Path) -> None:
     records.append({**said, "text": "Missed call", "timestamp": 1_600_000_000_009, "type": "call"})
     content = {"participants": ["Tom", "Zoë"], "threadName": "Zoë_7", "messages": records}
     messages, _ = read_all(write_json(tmp_path / "Zoe_7.json", content), [MetaReader()])
-    assert [(one.text, one.mark) for one in messages] == [("0", ""), ("1", ""), ("2", ""), ("Missed call", "service")]
+    assert [(message.text, message.mark) for message in messages] == [
+        ("0", ""),
+        ("1", ""),
+        ("2", ""),
+        ("Missed call", "service"),
+    ]
 
 
 def test_a_record_without_a_time_is_counted(tmp_path: Path) -> None:
     write_json(tmp_path / "inbox" / "x" / "message_1.json", conversation({"sender_name": "Tom"}, said(1, "Tom", "hi")))
     messages, bad = read_all(tmp_path, [MetaReader()])
-    assert [one.text for one in messages] == ["hi"]
-    assert [one.position for one in bad] == ["record 1"]
+    assert [message.text for message in messages] == ["hi"]
+    assert [record.position for record in bad] == ["record 1"]
 
 
 @given(st.text())
@@ -154,7 +159,7 @@ def test_reactions_are_mended_and_follow_their_message(tmp_path: Path) -> None:
     write_json(inbox / "message_1.json", conversation(said(2, "Tom", "b"), said(1, "Tom", "a", reactions=reactions)))
     messages, bad = read_all(tmp_path, [MetaReader()])
     assert bad == []
-    assert [(one.sender, one.text, one.mark) for one in messages] == [
+    assert [(message.sender, message.text, message.mark) for message in messages] == [
         ("Tom", "a", ""),
         ("Zoë", "❤", "reaction"),
         ("Tom", "b", ""),

@@ -64,11 +64,13 @@ def test_a_private_chat(tmp_path: Path) -> None:
         exported(said(1, DEER, text("在吗")), said(2, ME, text("在"), ("face", {"id": "264", "name": "/捂脸"}))),
     )
     assert bad == []
-    assert [(one.id, one.sender, one.text, one.is_owner) for one in messages] == [
+    assert [(message.id, message.sender, message.text, message.is_owner) for message in messages] == [
         (str(FIRST + 1), "222222", "在吗", False),
         (str(FIRST + 2), "111111", "在/捂脸", True),
     ]
-    assert {(one.platform, one.kind, one.chat, one.chat_name) for one in messages} == {("qq", "dm", "222222", "小鹿")}
+    assert {(message.platform, message.kind, message.chat, message.chat_name) for message in messages} == {
+        ("qq", "dm", "222222", "小鹿")
+    }
     assert messages[0].sent_at == datetime(2020, 9, 13, 12, 26, 41, tzinfo=UTC)
 
 
@@ -89,7 +91,7 @@ def test_what_a_message_is_made_of(tmp_path: Path) -> None:
     ]
     messages, bad = read(tmp_path / "x.json", exported(*records, type="group", name="茶会", peerUin="333333"))
     assert bad == []
-    assert [(one.mark, one.text) for one in messages] == [
+    assert [(message.mark, message.text) for message in messages] == [
         ("", "@风 好"),
         ("media", ""),
         ("media", "看"),
@@ -100,8 +102,8 @@ def test_what_a_message_is_made_of(tmp_path: Path) -> None:
         ("forward", ""),
         ("media", ""),
     ]
-    assert [one.reply_to for one in messages] == [str(FIRST + 1), *[None] * 8]
-    assert {(one.kind, one.chat) for one in messages} == {("group", "333333")}
+    assert [message.reply_to for message in messages] == [str(FIRST + 1), *[None] * 8]
+    assert {(message.kind, message.chat) for message in messages} == {("group", "333333")}
 
 
 def test_older_exports(tmp_path: Path) -> None:
@@ -114,11 +116,11 @@ def test_older_exports(tmp_path: Path) -> None:
     bare = {"time": "2022-10-29 08:43:00", "sender": {"name": "小鹿"}, "content": "纯文本"}
     messages, bad = read(tmp_path / "old.json", exported(old, bare, selfUid=None, selfUin=None))
     assert bad == []
-    assert [(one.sender, one.sender_name, one.text, one.mark) for one in messages] == [
+    assert [(message.sender, message.sender_name, message.text, message.mark) for message in messages] == [
         ("222222", "鹿", "晚", "media"),
         ("小鹿", "小鹿", "纯文本", ""),
     ]
-    assert [one.sent_at.minute for one in messages] == [42, 43]
+    assert [message.sent_at.minute for message in messages] == [42, 43]
     assert (messages[0].reply_to, messages[0].is_owner, messages[0].chat) == ("7", None, "小鹿")
     assert messages[1].id
     assert messages[0].sent_at.hour == messages[1].sent_at.hour == 6
@@ -138,15 +140,17 @@ def chunked() -> dict[str, str]:
 def test_chunks(tmp_path: Path) -> None:
     for path in (write_folder(tmp_path / "export", chunked()), write_zip(tmp_path / "x.zip", chunked(), "export/")):
         messages, bad = read_all(path, [QQExporterReader()])
-        assert [one.text for one in messages] == ["第0", "第1", "第2", "第3"]
-        assert [(one.position, one.file.endswith("chunks/c000001.jsonl")) for one in bad] == [("record 3", True)]
+        assert [message.text for message in messages] == ["第0", "第1", "第2", "第3"]
+        assert [(record.position, record.file.endswith("chunks/c000001.jsonl")) for record in bad] == [
+            ("record 3", True)
+        ]
 
 
 def test_damaged_records_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     records = [said(1, DEER, text("a")), said(2, DEER, text("b"), timestamp="never"), said(3, DEER, text("c"))]
     messages, bad = read(tmp_path / "x.json", exported(*records, {"id": "4"}, said(5, DEER, text("d"))))
-    assert [one.text for one in messages] == ["a", "c", "d"]
-    assert [one.position for one in bad] == ["record 2", "record 4"]
+    assert [message.text for message in messages] == ["a", "c", "d"]
+    assert [record.position for record in bad] == ["record 2", "record 4"]
 
 
 @pytest.mark.parametrize("content", [{}, [], {"metadata": {}, "messages": []}, {"chatInfo": {"name": "x"}}])
@@ -168,4 +172,4 @@ def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory
 
 def test_a_sticker_without_a_name_of_its_own_says_nothing(tmp_path: Path) -> None:
     messages, _ = read(tmp_path / "x.json", exported(said(1, DEER, ("market_face", {"name": "[商城表情]"}))))
-    assert [(one.mark, one.text) for one in messages] == [("sticker", "")]
+    assert [(message.mark, message.text) for message in messages] == [("sticker", "")]

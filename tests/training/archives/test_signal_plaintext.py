@@ -39,7 +39,9 @@ def item(number: int, author: str, text: str | None = None, *, chat: str = "7", 
 
 def written(folder: Path, *frames: Any) -> Path:
     path = folder / "main.jsonl"
-    path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in (*PEOPLE, *frames)), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(frame, ensure_ascii=False) + "\n" for frame in (*PEOPLE, *frames)), encoding="utf-8"
+    )
     return path
 
 
@@ -54,12 +56,16 @@ def test_a_private_chat(tmp_path: Path) -> None:
         tmp_path, item(1, "2", "hi"), item(2, "1", "yo", said={"quote": quote, "reactions": [reaction]})
     )
     assert bad == []
-    assert [(one.sender, one.sender_name, one.mark, one.text, one.is_owner) for one in messages] == [
+    assert [
+        (message.sender, message.sender_name, message.mark, message.text, message.is_owner) for message in messages
+    ] == [
         (ANA, "Ana", "", "hi", False),
         ("Me", "Mara Lind", "", "yo", True),
         (ANA, "Ana", "reaction", "\U0001f44d", False),
     ]
-    assert {(one.platform, one.chat, one.kind, one.chat_name) for one in messages} == {("signal", ANA, "dm", "Ana")}
+    assert {(message.platform, message.chat, message.kind, message.chat_name) for message in messages} == {
+        ("signal", ANA, "dm", "Ana")
+    }
     assert messages[0].sent_at == datetime.fromtimestamp(FIRST / 1000 + 1, UTC)
     assert messages[1].reply_to == messages[0].id
 
@@ -82,7 +88,7 @@ def test_what_items_are(tmp_path: Path) -> None:
         item(10, "5", "What is new", chat="9"),
     )
     assert bad == []
-    assert [(one.mark, one.text) for one in messages] == [
+    assert [(message.mark, message.text) for message in messages] == [
         ("", "\U0001f600 @Ana!"),
         ("media", "look"),
         ("media", "\U0001f602"),
@@ -108,8 +114,8 @@ def test_damaged_frames_are_counted_and_the_rest_is_read(tmp_path: Path) -> None
         item(2, "2", "hi"),
     )
     messages, bad = read(tmp_path, *frames)
-    assert [one.text for one in messages] == ["hi"]
-    assert [one.position for one in bad] == ["record 11", "record 12", "record 13"]
+    assert [message.text for message in messages] == ["hi"]
+    assert [record.position for record in bad] == ["record 11", "record 12", "record 13"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"chatItem": {}}', '{"account": 1}', "[1]", '{"version": 1}\n'])

@@ -40,12 +40,12 @@ def test_a_workspace(tmp_path: Path) -> None:
     )
     messages, bad = read_all(write_zip(tmp_path / "export.zip", files), [SlackReader()])
     assert bad == []
-    general = [one for one in messages if one.chat == "general"]
+    general = [message for message in messages if message.chat == "general"]
     assert general[0].text == "hi @Tom Berg, see #general & this https://a.example/x @here"
-    assert [one.mark for one in general] == ["", "", "service", "bot", "media", "deleted"]
-    assert [one.reply_to for one in general][:2] == [None, general[0].id]
+    assert [message.mark for message in general] == ["", "", "service", "bot", "media", "deleted"]
+    assert [message.reply_to for message in general][:2] == [None, general[0].id]
     assert general[0].sent_at == datetime.fromtimestamp(1_600_000_001.0002, UTC)
-    assert [(one.kind, one.text, one.sender_name) for one in messages if one.chat == "D1"] == [
+    assert [(message.kind, message.text, message.sender_name) for message in messages if message.chat == "D1"] == [
         ("dm", "psst", "Tom Berg")
     ]
 
@@ -58,7 +58,9 @@ def test_guests_of_other_workspaces_and_addresses(tmp_path: Path) -> None:
     )
     messages, bad = read_all(write_zip(tmp_path / "export.zip", files), [SlackReader()])
     assert bad == []
-    assert [(one.sender, one.sender_name, one.text) for one in messages if one.chat == "general"] == [
+    assert [
+        (message.sender, message.sender_name, message.text) for message in messages if message.chat == "general"
+    ] == [
         ("W9", "Kim Lee", "write to kim@a.example or +49 30 123"),
         ("W8", "W8", "kim@a.example"),
     ]
@@ -68,7 +70,7 @@ def test_a_damaged_day_and_a_record_without_time_are_counted(tmp_path: Path) -> 
     files = workspace({"type": "message", "user": "U1", "text": "when?"}, said(2, "U1", "ok"))
     files["general/2020-09-14.json"] = '[{"type": "message", "user": "U1", "text": "half'
     messages, bad = read_all(write_folder(tmp_path / "export", files), [SlackReader()])
-    assert [one.text for one in messages if one.chat == "general"] == ["ok"]
+    assert [message.text for message in messages if message.chat == "general"] == ["ok"]
     assert len(bad) == 2
 
 
@@ -81,13 +83,13 @@ def test_reactions_are_the_emoji_that_slack_names(tmp_path: Path) -> None:
         write_folder(tmp_path / "x", workspace(said(1, "U1", "hi", reactions=reactions))), [SlackReader()]
     )
     assert bad == []
-    general = [one for one in messages if one.chat == "general"]
-    assert [(one.sender_name, one.text, one.mark) for one in general] == [
+    general = [message for message in messages if message.chat == "general"]
+    assert [(message.sender_name, message.text, message.mark) for message in general] == [
         ("Mara", "hi", ""),
         ("Tom Berg", "👍", "reaction"),
         ("robot", ":our_own:", "reaction"),
     ]
-    assert {one.reply_to for one in general[1:]} == {general[0].id}
+    assert {message.reply_to for message in general[1:]} == {general[0].id}
 
 
 def test_what_people_typed_is_no_reference_and_names_of_emoji_are_emoji(tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_what_people_typed_is_no_reference_and_names_of_emoji_are_emoji(tmp_path
         [SlackReader()],
     )
     assert bad == []
-    assert [(one.mark, one.text) for one in messages if one.chat == "general"] == [
+    assert [(message.mark, message.text) for message in messages if message.chat == "general"] == [
         ("", "if a < b and c > d, say <@U2> at 10:30:45"),
         ("", "👍 \U0001fae0 \U0001f1e9\U0001f1ea :our_own: `:joy:` https://a.example/?a=1&b=2"),
         ("", "Jan 2 @crew"),
@@ -122,4 +124,4 @@ def test_what_people_typed_is_no_reference_and_names_of_emoji_are_emoji(tmp_path
         ("bot", "Reminder: tea"),
         ("", "/me waves"),
     ]
-    assert {one.chat_name for one in messages if one.chat == "D1"} == {"Mara, Tom Berg"}
+    assert {message.chat_name for message in messages if message.chat == "D1"} == {"Mara, Tom Berg"}

@@ -322,13 +322,13 @@ def test_reactions_to_direct_messages_are_the_signs_that_the_site_shows(tmp_path
     talk = conversation(f"{OWN_ID}-2002", direct_message(2, "2002", "tea?", stamp, reactions=given), broken)
     write_folder(tmp_path / "x", twitter_files(direct_messages=[talk]))
     messages, bad = read_all(tmp_path / "x", [TwitterReader()])
-    assert [(one.sender, one.is_owner, one.mark, one.text) for one in messages] == [
+    assert [(message.sender, message.is_owner, message.mark, message.text) for message in messages] == [
         ("2002", False, "", "tea?"),
         (OWN_ID, True, "reaction", "😂"),
         ("3003", False, "reaction", "🥳"),
         ("2002", False, "", "odd"),
     ]
-    assert {one.reply_to for one in messages[1:3]} == {"2"}
+    assert {message.reply_to for message in messages[1:3]} == {"2"}
     assert len(bad) == 1
 
 
@@ -339,8 +339,8 @@ def test_an_archive_of_before_2019_has_a_file_a_month(tmp_path: Path) -> None:
         return {"id_str": str(number), "id": number, "text": text, "created_at": clock, "entities": entities, **more}
 
     months = {
-        f"data/js/tweets/2017_0{number}.js": f"Grailbird.data.tweets_2017_0{number} = \n {json.dumps([one])}"
-        for number, one in ((1, old(1, "tea &amp; cake")), (3, old(3, "and more", in_reply_to_status_id_str="1")))
+        f"data/js/tweets/2017_0{number}.js": f"Grailbird.data.tweets_2017_0{number} = \n {json.dumps([tweet])}"
+        for number, tweet in ((1, old(1, "tea &amp; cake")), (3, old(3, "and more", in_reply_to_status_id_str="1")))
     }
     files = {
         **months,
@@ -351,7 +351,9 @@ def test_an_archive_of_before_2019_has_a_file_a_month(tmp_path: Path) -> None:
     }
     messages, bad = read_all(write_zip(tmp_path / "old.zip", files, "1001_abc/"))
     assert bad == []
-    assert [(one.text, one.kind, one.reply_to, one.sender, one.sender_name) for one in messages] == [
+    assert [
+        (message.text, message.kind, message.reply_to, message.sender, message.sender_name) for message in messages
+    ] == [
         ("tea & cake", "post", None, "1001", "mara_l"),
         ("and more", "reply", "1", "1001", "mara_l"),
     ]

@@ -17,11 +17,11 @@ from training.cleaning.near_duplicates import MIN_SIMILARITY, MIN_WORDS, find_ne
 def found_in(texts: list[str]) -> list[bool]:
     """Which of the texts, each of them long enough, nearly repeat an earlier one."""
     words = [word_hashes(text) for text in texts]
-    lengths = np.array([len(one) for one in words if one is not None], dtype=np.int64)
+    lengths = np.array([len(word) for word in words if word is not None], dtype=np.int64)
     assert len(lengths) == len(texts)
     flat = array("I")
-    for one in words:
-        flat.extend(one or ())
+    for word in words:
+        flat.extend(word or ())
     return list(map(bool, find_near_duplicates(np.asarray(flat, dtype=np.uint32), lengths)))
 
 

@@ -78,9 +78,9 @@ def test_alpaca_carries_only_the_last_exchanges_along(tmp_path: Path) -> None:
 def test_sharegpt_takes_turns_and_ends_with_the_owner(tmp_path: Path) -> None:
     said = session(2, ("me", "first"), ("Tomo", "second"), ("me", "third"))
     talk, own_first = exported(tmp_path, "sharegpt", TALK, said)
-    assert [one["value"] for one in talk["conversations"]] == ["hi\nthere?", "yes\nhere", "good", "bye"]
-    assert [one["from"] for one in own_first["conversations"]] == ["human", "gpt", "human", "gpt"]
-    assert [one["value"] for one in own_first["conversations"]] == ["", "first", "second", "third"]
+    assert [turn["value"] for turn in talk["conversations"]] == ["hi\nthere?", "yes\nhere", "good", "bye"]
+    assert [turn["from"] for turn in own_first["conversations"]] == ["human", "gpt", "human", "gpt"]
+    assert [turn["value"] for turn in own_first["conversations"]] == ["", "first", "second", "third"]
     assert own_first["system"] == "[dm]"
 
 
@@ -110,7 +110,7 @@ def test_a_header_without_fields_is_no_system_message(tmp_path: Path) -> None:
     bare = session(1, ("Tomo", "hi"), ("me", "yes"), kind=None)
     assert "system" not in exported(tmp_path, "alpaca", bare)[0]
     assert "system" not in exported(tmp_path, "sharegpt", bare)[0]
-    assert [one["role"] for one in exported(tmp_path, "openai", bare)[0]["messages"]] == ["user", "assistant"]
+    assert [message["role"] for message in exported(tmp_path, "openai", bare)[0]["messages"]] == ["user", "assistant"]
 
 
 def test_categories_also_where_the_header_lost_its_kind(tmp_path: Path) -> None:

@@ -58,18 +58,18 @@ class FakeX:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def answer(self, ids: list[str]) -> dict[str, Any]:
-        data = [{"author_id": "3003", "id": one, **self.posts[one]} for one in ids if one in self.posts]
+        data = [{"author_id": "3003", "id": post_id, **self.posts[post_id]} for post_id in ids if post_id in self.posts]
         errors = [
             {
-                "value": one,
-                "resource_id": one,
+                "value": post_id,
+                "resource_id": post_id,
                 "resource_type": "tweet",
                 "parameter": "ids",
                 "title": "Not Found Error",
                 "type": "https://api.twitter.com/2/problems/resource-not-found",
             }
-            for one in ids
-            if one not in self.posts
+            for post_id in ids
+            if post_id not in self.posts
         ]
         content: dict[str, Any] = {"includes": {"users": [{"id": "3003", "username": "tom", "name": "Tom"}]}}
         return {**content, **({"data": data} if data else {}), **({"errors": errors} if errors else {})}
@@ -163,7 +163,7 @@ def test_parents_are_fetched_kept_and_used_by_every_later_build(tmp_path: Path, 
     assert {"created_at", "text", "note_tweet", "conversation_id", "referenced_tweets"} <= set(
         query["tweet.fields"][0].split(",")
     )
-    assert [(one["id"], one.get("text"), one.get("gone")) for one in lines(config)] == [
+    assert [(line["id"], line.get("text"), line.get("gone")) for line in lines(config)] == [
         ("7", "@mara tea &amp; more? https://tea.example/?a=1&amp;copy=2", None),
         ("5", "a long text", None),
         ("6", None, "Not Found Error"),
@@ -196,7 +196,7 @@ def test_a_hundred_at_a_time_and_each_page_is_kept_at_once(tmp_path: Path, x: Fa
     x.asked.clear()
     assert fetch(config, x) == FetchResult(asked=150, found=150, gone=0)
     assert [ids[0] for ids in x.asked] == ["249", "149"]
-    assert len({one["id"] for one in lines(config)}) == 250
+    assert len({line["id"] for line in lines(config)}) == 250
 
 
 def test_a_line_that_a_power_cut_left_half_written_goes(tmp_path: Path, x: FakeX) -> None:
@@ -205,7 +205,7 @@ def test_a_line_that_a_power_cut_left_half_written_goes(tmp_path: Path, x: FakeX
     parents_file(config.data_dir).parent.mkdir()
     parents_file(config.data_dir).write_text(json.dumps(parent(7, "tea?")) + '\n{"id": "8", "auth', encoding="utf-8")
     assert fetch(config, x) == FetchResult(asked=1, found=1, gone=0)
-    assert [one["id"] for one in lines(config)] == ["7", "8"]
+    assert [line["id"] for line in lines(config)] == ["7", "8"]
 
 
 def test_limits_are_kept_as_the_headers_say(tmp_path: Path, x: FakeX) -> None:
@@ -287,7 +287,7 @@ def test_what_may_come_back_is_not_remembered_as_gone(tmp_path: Path, x: FakeX) 
     ]
     x.script = [(200, {}, {"errors": errors})]
     assert fetch(config, x) == FetchResult(asked=3, found=0, gone=1)
-    assert [one["id"] for one in lines(config)] == ["8"]
+    assert [line["id"] for line in lines(config)] == ["8"]
     assert missing_parents(config) == ["9", "7"]
 
 
@@ -310,7 +310,7 @@ def test_the_authors_of_parents_are_who_they_are_in_direct_messages(tmp_path: Pa
     x.posts["7"] = {"text": "tea?"}
     fetch(config, x)
     build(tmp_path, "archive")
-    others = {turn.speaker for one in sessions_of(tmp_path) for turn in one.turns if not turn.is_mine}
+    others = {turn.speaker for session in sessions_of(tmp_path) for turn in session.turns if not turn.is_mine}
     assert others == {pseudonym("twitter", "3003")}
 
 
@@ -332,7 +332,7 @@ def test_what_a_forgotten_person_wrote_is_not_kept_and_not_asked_for_again(tmp_p
     forget_contact(config.data_dir, config.people, "twitter:3003")
     assert "tom" not in parents_file(config.data_dir).read_text(encoding="utf-8")
     *whole, cut = parents_file(config.data_dir).read_text(encoding="utf-8").splitlines()
-    assert {one["id"]: one.get("gone", one.get("text")) for one in map(json.loads, whole)} == {
+    assert {record["id"]: record.get("gone", record.get("text")) for record in map(json.loads, whole)} == {
         "7": "forgotten",
         "6": "from ana",
     }

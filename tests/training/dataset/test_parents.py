@@ -37,7 +37,7 @@ def build_tweets(
 
 
 def said(root: Path) -> list[list[tuple[bool, str]]]:
-    return [[(turn.is_mine, text) for turn in one.turns for text in turn.bubbles] for one in sessions_of(root)]
+    return [[(turn.is_mine, text) for turn in session.turns for text in turn.bubbles] for session in sessions_of(root)]
 
 
 def answer(number: int, text: str, to: int | str, **more: Any) -> Any:

@@ -22,7 +22,7 @@ def reaction(number: int, to: int, sender: str = "me", text: str = "👍", **mor
 
 
 def said(root: Path) -> list[list[tuple[bool, str]]]:
-    return [[(turn.is_mine, text) for turn in one.turns for text in turn.bubbles] for one in sessions_of(root)]
+    return [[(turn.is_mine, text) for turn in session.turns for text in turn.bubbles] for session in sessions_of(root)]
 
 
 def test_the_owners_reaction_is_their_answer_where_they_say_nothing_else(tmp_path: Path) -> None:
@@ -146,5 +146,5 @@ def test_no_line_is_lost_and_none_that_is_words_goes(parts: list[tuple[str, bool
     ]
     kept, needless = separate_reactions(lines)
     assert sorted([*kept, *needless], key=lambda one: int(one.message.id)) == lines
-    assert all(one.message.mark == "reaction" for one in needless)
-    assert all(one.is_mine for one in kept if one.message.mark == "reaction")
+    assert all(line.message.mark == "reaction" for line in needless)
+    assert all(line.is_mine for line in kept if line.message.mark == "reaction")

@@ -46,11 +46,11 @@ class TestSecondSpeaker:
 
     def test_the_one_who_answers_most(self, subject: AdaptedModel) -> None:
         found = other_person_exchanges(self.held(0, 40), subject.transcript, 50)
-        assert {one.reply.speaker for one in found} == {"Ramito"}
+        assert {exchange.reply.speaker for exchange in found} == {"Ramito"}
         assert len(found) == 50
-        assert len({one.session_id for one in found}) == 40
-        byes = [one for one in found if one.text == "bye"]
-        assert all(one.context[-1] == Turn(ME, ("hi",)) for one in byes)
+        assert len({exchange.session_id for exchange in found}) == 40
+        byes = [exchange for exchange in found if exchange.text == "bye"]
+        assert all(exchange.context[-1] == Turn(ME, ("hi",)) for exchange in byes)
         assert byes
 
     def test_the_past_fills_up_what_the_future_lacks(self, subject: AdaptedModel) -> None:
@@ -85,15 +85,15 @@ class TestCandidates:
         asked = [situation(number) for number in range(4)]
         first = generate(subject, asked, sampling)
         chosen = choose_best_replies(subject, first, sampling)
-        assert [one.exchange for one in chosen] == asked
-        assert chosen == [one.reply for one in generate(subject, asked * (CANDIDATES - 1), sampling, seed=1)[-4:]]
+        assert [reply.exchange for reply in chosen] == asked
+        assert chosen == [draft.reply for draft in generate(subject, asked * (CANDIDATES - 1), sampling, seed=1)[-4:]]
         for judged, recent in seen:
             assert len(judged) == CANDIDATES
             assert recent == []
-            assert all(len(one.adapter) == len(one.base) > 0 for one in judged)
-            assert any(list(one.adapter) != list(one.base) for one in judged)
-            assert all(len(one.unprompted) == len(one.base) for one in judged)
-            assert any(list(one.unprompted) != list(one.base) for one in judged)
+            assert all(len(candidate.adapter) == len(candidate.base) > 0 for candidate in judged)
+            assert any(list(candidate.adapter) != list(candidate.base) for candidate in judged)
+            assert all(len(candidate.unprompted) == len(candidate.base) for candidate in judged)
+            assert any(list(candidate.unprompted) != list(candidate.base) for candidate in judged)
 
     def test_one_reply_is_the_floor(self, subject: AdaptedModel) -> None:
         asked = [situation(number, f"what {number}?") for number in range(8)]
@@ -118,4 +118,4 @@ def test_what_a_writer_thinks_of_a_draft_is_what_scoring_says(tmp_path: Path) ->
 
 def test_every_figure_of_writing_has_a_title() -> None:
     figures = habit_metrics(casual(20), formal(20), casual(20, 1), casual(20, 2))
-    assert all(title_of(one.name) != one.name for one in figures)
+    assert all(title_of(metric.name) != metric.name for metric in figures)

@@ -110,5 +110,5 @@ def test_the_command_compares_two_versions(config: Config, tmp_path: Path) -> No
     )
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)
-    assert [one["version"] for one in printed["versions"]] == names
+    assert [version["version"] for version in printed["versions"]] == names
     assert "bits_per_byte" in printed["better"]

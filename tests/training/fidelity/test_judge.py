@@ -59,16 +59,16 @@ def test_scores_come_in_order(subject: AdaptedModel) -> None:
     items = [Example([2, *range(20, 20 + count)], [0] + [1] * count, count) for count in (9, 3, 6)]
     together = subject.example_losses(items)
     alone = [subject.example_losses([item])[0] for item in items]
-    assert [one.text for one in together] == pytest.approx([one.text for one in alone], rel=1e-4)
-    assert [one.text_bytes for one in together] == [9, 3, 6]
+    assert [loss.text for loss in together] == pytest.approx([loss.text for loss in alone], rel=1e-4)
+    assert [loss.text_bytes for loss in together] == [9, 3, 6]
 
 
 def test_replies_follow_from_the_seed_and_not_from_their_batch(subject: AdaptedModel) -> None:
     asked = [situation(number, "x" * (1 + number % 7)) for number in range(20)]
     sampling = Sampling(max_tokens=20)
     replies = generate_replies(subject, asked, sampling)
-    assert [one.exchange for one in replies] == asked
-    assert any(one.bubbles for one in replies)
+    assert [reply.exchange for reply in replies] == asked
+    assert any(reply.bubbles for reply in replies)
     assert generate_replies(subject, asked, sampling) == replies
     assert generate_replies(subject, asked, sampling, seed=1) != replies
     assert generate_replies(subject, asked[:1], sampling)[0] == replies[0]

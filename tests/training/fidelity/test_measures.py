@@ -76,11 +76,12 @@ class TestTwoSample:
 
     def test_at_equal_lengths_length_gives_nothing_away(self) -> None:
         short = [
-            EvaluationReply(one.exchange, (word,)) for one, word in zip(casual(90), ["ab", "ab ab"] * 45, strict=True)
+            EvaluationReply(reply.exchange, (word,))
+            for reply, word in zip(casual(90), ["ab", "ab ab"] * 45, strict=True)
         ]
         long = [
-            EvaluationReply(one.exchange, (word,))
-            for one, word in zip(casual(90), ["ab", "ab ab ab ab ab"] * 45, strict=True)
+            EvaluationReply(reply.exchange, (word,))
+            for reply, word in zip(casual(90), ["ab", "ab ab ab ab ab"] * 45, strict=True)
         ]
         figures = by_name(two_sample_metrics(long, long, short, short))
         assert figures["two_sample_auc_matched"].estimate.value < figures["two_sample_auc"].estimate.value
@@ -113,7 +114,7 @@ class TestWriting:
             assert one.estimate.value < one.floor.value
 
     def test_one_who_always_says_the_same_shows_it(self) -> None:
-        constant = [EvaluationReply(one.exchange, ("sounds good to me",)) for one in casual(90)]
+        constant = [EvaluationReply(reply.exchange, ("sounds good to me",)) for reply in casual(90)]
         figures = by_name(habit_metrics(constant, formal(90), casual(90, 2), casual(90, 3)))
         assert figures["distinct_2"].estimate.value < 0.5
         assert figures["length_spread"].estimate.value == 0

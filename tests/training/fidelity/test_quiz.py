@@ -33,7 +33,9 @@ def heard(number: int, reply: str) -> Exchange:
 
 
 SITUATIONS = [heard(number, "x" * (1 + 7 * number % 50)) for number in range(60)]
-GENERATED = [EvaluationReply(one, ("y" * (1 + 11 * place % 50),)) for place, one in enumerate(SITUATIONS[:30])]
+GENERATED = [
+    EvaluationReply(exchange, ("y" * (1 + 11 * place % 50),)) for place, exchange in enumerate(SITUATIONS[:30])
+]
 
 
 def asked(
@@ -45,20 +47,22 @@ def asked(
 class TestQuestions:
     def test_half_are_real_and_none_answers_what_another_does(self) -> None:
         questions = asked(GENERATED, SITUATIONS, 20, seed=0)
-        assert sum(one.is_real for one in questions) == 10
-        assert len({one.context for one in questions}) == 20
-        assert all(one.text[0] == ("x" if one.is_real else "y") for one in questions)
+        assert sum(question.is_real for question in questions) == 10
+        assert len({question.context for question in questions}) == 20
+        assert all(question.text[0] == ("x" if question.is_real else "y") for question in questions)
 
     def test_real_and_generated_are_of_equal_length(self) -> None:
         questions = asked(GENERATED, SITUATIONS, 20, seed=0)
-        sides = [sorted(len(one.text) for one in questions if one.is_real == side) for side in (True, False)]
+        sides = [
+            sorted(len(question.text) for question in questions if question.is_real == side) for side in (True, False)
+        ]
         assert all(abs(left - right) <= 2 for left, right in zip(*sides, strict=True))
 
     def test_the_seed_says_which_and_in_what_order(self) -> None:
         first = asked(GENERATED, SITUATIONS, 20, seed=3)
         assert asked(GENERATED, SITUATIONS, 20, seed=3) == first
         assert asked(GENERATED, SITUATIONS, 20, seed=4) != first
-        assert [one.is_real for one in first] != sorted(one.is_real for one in first)
+        assert [question.is_real for question in first] != sorted(question.is_real for question in first)
 
     def test_odd_rounds_and_too_few_replies(self) -> None:
         assert len(asked(GENERATED, SITUATIONS, 7, seed=0)) == 7
@@ -70,8 +74,8 @@ class TestOffer:
     def test_no_two_sittings_ask_the_same(self) -> None:
         questions = QuizMaterial(Path("0007"), SITUATIONS, GENERATED, seed=4).question_set(10)
         assert questions.version == "0007"
-        assert [one.seed for one in questions.sessions] == [4, 5, 6, 7]
-        contexts = [question.context for one in questions.sessions for question in one.questions]
+        assert [session.seed for session in questions.sessions] == [4, 5, 6, 7]
+        contexts = [question.context for session in questions.sessions for question in session.questions]
         assert len(contexts) == len(set(contexts)) == 40
 
     def test_where_little_is_held_out_one_sitting_is_shorter(self) -> None:
@@ -144,15 +148,15 @@ def test_the_command_asks_notes_and_shows(config: Config, settings: Path, monkey
     assert "jo" in (folder / "report.html").read_text(encoding="utf-8")
 
     outcome = evaluate_version(config, folder.name, quick=True)
-    assert "quiz" in {one.name for one in outcome.examination.metrics}
-    assert [one.name for one in read_stored_data(folder).quizzes] == ["jo"]
+    assert "quiz" in {metric.name for metric in outcome.examination.metrics}
+    assert [quiz.name for quiz in read_stored_data(folder).quizzes] == ["jo"]
     assert "<!-- quiz -->" in (folder / "report.html").read_text(encoding="utf-8")
     second = run("--name", "<b>kim</b>", answers="r\nr\n")  # the input ends early
     assert (second["asked"], second["seed"]) == (2, 1)
     assert run(answers="q\n")["share"] is None
 
     record = json.loads((folder / FIDELITY_FILE).read_text(encoding="utf-8"))
-    assert [one["name"] for one in record["quizzes"]] == ["jo", "<b>kim</b>"]
+    assert [quiz["name"] for quiz in record["quizzes"]] == ["jo", "<b>kim</b>"]
     assert len(record["replies"]) > 3
     assert record["figures"]["quiz"]["value"] == pytest.approx((3 + second["right"]) / 8)  # type: ignore[operator]
     assert "bits_per_byte" in record["figures"]
@@ -160,7 +164,7 @@ def test_the_command_asks_notes_and_shows(config: Config, settings: Path, monkey
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<!-- quiz -->") == page.count("<!-- added -->") == 1
     assert "&lt;b&gt;kim&lt;/b&gt;" in page
-    assert [one.name for one in read_stored_data(folder).quizzes] == ["jo", "<b>kim</b>"]
+    assert [quiz.name for quiz in read_stored_data(folder).quizzes] == ["jo", "<b>kim</b>"]
 
 
 def test_the_command_gives_the_web_page_its_questions_and_takes_them_back(config: Config, settings: Path) -> None:
@@ -177,7 +181,7 @@ def test_the_command_gives_the_web_page_its_questions_and_takes_them_back(config
         "version": folder.name,
         "page": str(config.data_dir / QUESTIONS_FILE),
         "sittings": len(questions.sessions),
-        "questions": sum(len(one.questions) for one in questions.sessions),
+        "questions": sum(len(session.questions) for session in questions.sessions),
     }
     assert len(questions.sessions) >= 3
     assert "http://127.0.0.1:7860/quiz/" in result.stderr

@@ -27,7 +27,7 @@ def recognise(text: str, language: str) -> list[tuple[int, int]]:
 
 
 def found_in(text: str, *secrets: SecretSpan) -> list[str]:
-    return [text[one.start : one.end] for one in NameFinder(recognise).add_names(text, list(secrets))]
+    return [text[span.start : span.end] for span in NameFinder(recognise).add_names(text, list(secrets))]
 
 
 def test_names_are_found_word_by_word() -> None:
@@ -50,7 +50,7 @@ def test_names_are_found_word_by_word() -> None:
 )
 def test_cries_are_no_names_though_a_model_says_so(text: str, names: list[str]) -> None:
     found = NameFinder(lambda whole, _: [(0, len(whole))]).add_names(text, [])
-    assert [text[one.start : one.end] for one in found] == names
+    assert [text[span.start : span.end] for span in found] == names
 
 
 def test_a_secret_comes_before_a_name_in_it() -> None:
@@ -63,7 +63,7 @@ def test_whatever_is_recognised_nothing_overlaps(text: str, spans: list[tuple[in
     names = NameFinder(lambda whole, _: [(min(span), min(max(span), len(whole))) for span in spans])
     secret = [SecretSpan(2, 5, "email", "email")] if len(text) > 5 else []
     found = names.add_names(text, secret)
-    assert all(one.start < one.end <= len(text) for one in found)
+    assert all(span.start < span.end <= len(text) for span in found)
     assert all(one.end <= other.start for one, other in pairwise(found))
     assert set(secret) <= set(found)
 

@@ -344,7 +344,7 @@ def test_planted_secrets_are_caught(tmp_path: Path) -> None:
     after = scrubbed(tmp_path, *(text for _, _, text in rows))
     missed = [(kind, text) for (kind, secret, text), now in zip(rows, after, strict=True) if core(secret) in now]
     checkable = [row for row in rows if row[0] not in CONTEXTUAL]
-    missed_checkable = [one for one in missed if one[0] not in CONTEXTUAL]
+    missed_checkable = [text for text in missed if text[0] not in CONTEXTUAL]
     assert len(missed_checkable) <= 0.02 * len(checkable), missed_checkable
     assert len(missed) <= 0.02 * len(rows), missed
 
@@ -353,9 +353,9 @@ def test_found_secrets_are_of_the_planted_kind(tmp_path: Path) -> None:
     for kind, secret, text in planted(1):
         at = text.index(core(secret))
         kinds = {
-            one.kind
-            for one in find_secrets(text, frozenset(KINDS))
-            if one.start <= at + len(secret) // 2 and one.end > at
+            span.kind
+            for span in find_secrets(text, frozenset(KINDS))
+            if span.start <= at + len(secret) // 2 and span.end > at
         }
         assert kind in kinds or kinds & CONTEXTUAL, (kind, text, kinds)  # `ssn is …` may be a password as well
 
@@ -469,7 +469,7 @@ def test_any_text_comes_through(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (once,) = scrubbed(Path(folder), text)
         found = find_secrets(text, frozenset(KINDS))
-        assert all(0 <= one.start < one.end <= len(text) for one in found)
+        assert all(0 <= span.start < span.end <= len(text) for span in found)
         assert all(left.end <= right.start for left, right in pairwise(found))
         assert (once == text) or found
         assert bool(once.strip()) == bool(text.strip())

@@ -130,7 +130,7 @@ def test_killed_again_and_again_it_ends_with_the_same_adapter(
     _killed(tmp_path, tiny_base, "while it is published", 1)
     assert Child(_train, (tmp_path, tiny_base)).result() == 0
     assert weights_of(config) == uninterrupted
-    assert [one.step for one in metrics_of(config) if one.loss is not None] == list(range(1, 13))
+    assert [row.step for row in metrics_of(config) if row.loss is not None] == list(range(1, 13))
     assert not run_folder(config.data_dir).exists()
 
 
@@ -179,7 +179,7 @@ def test_a_training_that_had_stopped_early_does_not_train_on(tmp_path: Path, tin
     assert [*list_checkpoints(run_folder(config.data_dir))] == [4, 8]
     assert Child(_train_in_vain, (tmp_path, tiny_base)).result() == 0
     metrics = metrics_of(config)
-    assert max(one.step for one in metrics) == 8
+    assert max(row.step for row in metrics) == 8
 
 
 def _train_slowly(root: Path, base: Path, kill: str, at: int, training: dict[str, Any]) -> None:

@@ -24,9 +24,11 @@ from training.run.run import TrainingInterrupted, run_training
 
 @pytest.fixture(autouse=True)
 def _restored_signals() -> Iterator[None]:
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {signal_number: signal.getsignal(signal_number) for signal_number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    assert before == {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    assert before == {
+        signal_number: signal.getsignal(signal_number) for signal_number in (signal.SIGINT, signal.SIGTERM)
+    }
 
 
 @pytest.fixture
@@ -55,8 +57,8 @@ def test_learns_and_publishes_a_verified_adapter(config: Config, capsys: pytest.
     assert not config.data_dir.with_name("sample.training").exists()
     shown = capsys.readouterr().err
     metrics = list(read_metrics(folder / "metrics.jsonl"))
-    assert [one.step for one in metrics if one.loss is not None] == list(range(1, result["plan"]["steps"] + 1))
-    assert metrics[-1].bits_per_byte == min(one.bits_per_byte for one in metrics if one.bits_per_byte is not None)
+    assert [row.step for row in metrics if row.loss is not None] == list(range(1, result["plan"]["steps"] + 1))
+    assert metrics[-1].bits_per_byte == min(row.bits_per_byte for row in metrics if row.bits_per_byte is not None)
     assert metrics[-1].epoch == pytest.approx(1)
     assert metrics[-1].tokens > 1000
     assert (folder / "report.html").read_text(encoding="utf-8").count("<svg") == 4

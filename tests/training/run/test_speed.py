@@ -49,7 +49,9 @@ def timer() -> DeviceTimer:
 
 def test_cost_counts_body_and_head_apart(base: PreTrainedModel, model: PeftModel) -> None:
     size, vocabulary = 32, base.config.vocab_size
-    body = base.num_parameters() - sum(one.numel() for name, one in base.named_parameters() if "lora" in name)
+    body = base.num_parameters() - sum(
+        parameter.numel() for name, parameter in base.named_parameters() if "lora" in name
+    )
     cost = compute_cost(model)
     assert cost.per_supervised_token == size * vocabulary
     assert cost.per_token > body - 2 * size * vocabulary
@@ -65,13 +67,13 @@ def test_seconds_are_divided_by_the_cost_that_was_done(model: PeftModel, steps: 
 
 
 def test_nothing_changes(model: PeftModel, steps: list[Step]) -> None:
-    before = {name: one.clone() for name, one in model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(0)
     state = torch.random.get_rng_state()
     training_seconds_per_mac(model, steps, DeviceTimer("cpu"))
     assert time_step_and_checkpoint(model, steps, timer()) == (1, 1)
-    assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
-    assert all(one.grad is None for one in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.random.get_rng_state(), state)
 
 

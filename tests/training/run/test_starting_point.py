@@ -101,7 +101,8 @@ def test_what_does_not_fit_is_refused(config: Config, tiny_base: Path, theirs: P
     rank = next(iter(weights.values())).shape[0]
     head = {"lora_A": torch.zeros(rank, 32), "lora_B": torch.zeros(272, rank)}
     save_file(
-        {**weights, **{f"base_model.model.lm_head.{side}.weight": one for side, one in head.items()}}, theirs / WEIGHTS
+        {**weights, **{f"base_model.model.lm_head.{side}.weight": weight for side, weight in head.items()}},
+        theirs / WEIGHTS,
     )
     with pytest.raises(AdapterRefused, match=r"adapts the output head \(lm_head\)"):
         add_starting_lora(

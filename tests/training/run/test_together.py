@@ -31,7 +31,7 @@ def _train(root: Path, base: Path, training: dict[str, Any]) -> dict[str, Any]:
 
 
 def _losses(root: Path, base: Path, **training: Any) -> list[float]:
-    return [one.loss for one in metrics_of(small_config(root, base, **training)) if one.loss is not None]
+    return [row.loss for row in metrics_of(small_config(root, base, **training)) if row.loss is not None]
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_what_cannot_be_edited_is_left_alone(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"under `training:` yourself: rank: 8, learning_rate: 0\.0005"):
         write_settings(path, "training", {"rank": 8, "learning_rate": 5e-4})
     assert path.read_text(encoding="utf-8") == text
-    assert [one.name for one in tmp_path.iterdir()] == ["config.yaml"]
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 @given(st.floats(1e-9, 0.999), st.integers(1, 256), st.booleans())

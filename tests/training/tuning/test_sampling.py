@@ -76,12 +76,12 @@ def test_the_setting_in_force_is_tried_first_and_none_twice() -> None:
     for current in (Sampling(), Sampling(temperature=0.33, max_tokens=20)):
         tried = candidate_settings(current)
         assert tried[0] == current
-        assert len({(one.temperature, one.top_p, one.min_p) for one in tried}) == len(tried)
-        assert {one.max_tokens for one in tried} == {current.max_tokens}
+        assert len({(setting.temperature, setting.top_p, setting.min_p) for setting in tried}) == len(tried)
+        assert {setting.max_tokens for setting in tried} == {current.max_tokens}
     assert len(candidate_settings(Sampling())) == 9
     assert all(
-        configuration.ReplySettings(**{name: getattr(one, name) for name in tuning.SETTINGS})
-        for one in candidate_settings(Sampling())
+        configuration.ReplySettings(**{name: getattr(setting, name) for name in tuning.SETTINGS})
+        for setting in candidate_settings(Sampling())
     )
 
 
@@ -97,12 +97,12 @@ def test_the_setting_that_writes_like_the_owner_is_found(monkeypatch: pytest.Mon
     monkeypatch.setattr(tuning, "generate_replies", generate_replies)
     monkeypatch.setattr(tuning, "actual_replies", lambda asked: casual(len(asked), 3))
     monkeypatch.setattr(tuning, "relevance", lambda subject, sides: [Interval(0.7, 0.6, 0.8)])
-    asked = [one.exchange for one in casual(60)]
-    trials = [run_trial(None, asked, one) for one in candidate_settings(Sampling())]  # type: ignore[arg-type]
+    asked = [reply.exchange for reply in casual(60)]
+    trials = [run_trial(None, asked, setting) for setting in candidate_settings(Sampling())]  # type: ignore[arg-type]
     chosen = choose(trials)
     assert chosen.temperature == 0.7
     assert chosen.auc < 0.65
-    assert chosen.score < 0.4 * max(one.score for one in trials)
+    assert chosen.score < 0.4 * max(trial.score for trial in trials)
 
 
 def test_too_little_for_validation_is_said(config: Config) -> None:

@@ -26,9 +26,11 @@ LIMITS = SearchLimits(trials=2, trial_minutes=0.02)
 
 @pytest.fixture(autouse=True)
 def _restored_signals() -> Iterator[None]:
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {signal_number: signal.getsignal(signal_number) for signal_number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    assert before == {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    assert before == {
+        signal_number: signal.getsignal(signal_number) for signal_number in (signal.SIGINT, signal.SIGTERM)
+    }
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_trials_train_are_judged_and_kept_and_the_search_goes_on(config: Config)
     assert len(second.trials) == 3
     assert second.base_bits == first.base_bits
     assert second.trial_tokens == first.trial_tokens
-    assert sorted(one.name for one in tuning_folder(config.data_dir).iterdir()) == ["journal.log", "lock"]
+    assert sorted(path.name for path in tuning_folder(config.data_dir).iterdir()) == ["journal.log", "lock"]
 
 
 def test_a_stopped_trial_is_done_again_by_the_same_command(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +144,7 @@ def test_what_stands_in_the_way_is_one_line(config: Config, monkeypatch: pytest.
     assert held is not None
     with held, pytest.raises(DoppelError, match="in use by another `doppel tune`"):
         search_settings(config, LIMITS)
-    train = [one for one in read_sessions(config.data_dir) if one.split == "train"]
+    train = [session for session in read_sessions(config.data_dir) if session.split == "train"]
     write_sessions(config.data_dir / SESSIONS_FILE, train)
     with pytest.raises(UserError, match="has no validation messages"):
         search_settings(config, LIMITS)

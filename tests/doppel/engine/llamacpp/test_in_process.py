@@ -67,10 +67,10 @@ async def test_calls_are_limited_and_in_order() -> None:
     tasks = [asyncio.create_task(numbers(server, name)) for name in "abcd"]
     while len(stub.asked) < 2:  # noqa: ASYNC110 they are threads
         await asyncio.sleep(0)
-    assert {one["name"] for one in stub.asked} == {"a", "b"}
+    assert {request["name"] for request in stub.asked} == {"a", "b"}
     stub.let(4)
     assert await asyncio.wait_for(asyncio.gather(*tasks), SECONDS) == [[0]] * 4
-    assert [one["name"] for one in stub.asked[2:]] in (["c", "d"], ["d", "c"])
+    assert [request["name"] for request in stub.asked[2:]] in (["c", "d"], ["d", "c"])
 
 
 async def test_closing_ends_the_call_at_its_next_chunk() -> None:
@@ -94,7 +94,7 @@ async def test_a_waiting_request_can_be_cancelled() -> None:
     second.cancel()
     stub.let(2)
     assert await asyncio.wait_for(first, SECONDS) == await asyncio.wait_for(third, SECONDS) == [0]
-    assert {one["name"] for one in stub.asked} == {"a", "c"}
+    assert {request["name"] for request in stub.asked} == {"a", "c"}
 
 
 async def test_an_error_has_its_status() -> None:

@@ -96,7 +96,7 @@ def test_what_is_counted() -> None:
     assert found.lengths == {0: 13, 1: 2, 2: 1, 3: 1}
     assert found.bubbles == {3: 1, 1: 2, MAX_BUBBLES: 1}
     assert found.languages == {"en": 4, "zh": 1, "": 12}
-    assert found.tokens == Counter(len(render(one.header, one.turns)) for one in sessions)
+    assert found.tokens == Counter(len(render(session.header, session.turns)) for session in sessions)
 
 
 SPOKEN = st.lists(
@@ -127,7 +127,7 @@ def test_every_message_counts_once_whatever_it_says(talks: list[list[tuple[str, 
     set_language("zh" if as_chinese else "en")
     text = build_page("me", report(found), found, SETTINGS)
     shown = re.findall(r'<pre class="session">(.*?)</pre>', text, re.DOTALL)
-    assert sorted(map(unescape, shown)) == sorted(render(one.header, one.turns) for one in found.examples)
+    assert sorted(map(unescape, shown)) == sorted(render(example.header, example.turns) for example in found.examples)
     for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ElementTree.fromstring(drawing)
 
@@ -191,8 +191,8 @@ def test_examples_are_of_every_kind_readable_and_the_same_each_time() -> None:
     sessions = [session(n, ("me", "long " * 200 if n % 2 else f"short {n}"), kind=kinds[n % 5]) for n in range(100)]
     found = collect_statistics(sessions, BERLIN, estimate_tokens).examples
     assert len(found) == EXAMPLE_COUNT
-    assert Counter(one.header.kind for one in found) == dict.fromkeys(kinds, 2)
-    assert all(one.turns[0].bubbles[0].startswith("short") for one in found)
+    assert Counter(example.header.kind for example in found) == dict.fromkeys(kinds, 2)
+    assert all(example.turns[0].bubbles[0].startswith("short") for example in found)
     assert collect_statistics(reversed(sessions), BERLIN, estimate_tokens).examples == found
     few = [session(n, ("me", "long " * 200)) for n in range(3)]
     assert len(collect_statistics(few, BERLIN, estimate_tokens).examples) == 3
@@ -340,4 +340,4 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     with pytest.raises(DoppelError, match=r"report\.html"):
         write_report_page(config.data_dir, "me", config.zone, report(found), SETTINGS)
     assert path.read_text(encoding="utf-8") == before
-    assert sorted(one.name for one in config.data_dir.iterdir()) == ["report.html", "report.json", "sessions.jsonl"]
+    assert sorted(path.name for path in config.data_dir.iterdir()) == ["report.html", "report.json", "sessions.jsonl"]

@@ -22,7 +22,7 @@ def held_out() -> EvaluationData:
         session(number, ("Ramito", f"how is number {number} today"), (ME, f"number {number} is quite well"))
         for number in range(40)
     ]
-    asked = [Exchange(one.id, Header(), one.turns[:1], one.turns[1]) for one in sessions]
+    asked = [Exchange(session.id, Header(), session.turns[:1], session.turns[1]) for session in sessions]
     return EvaluationData([], sessions, asked)
 
 
@@ -44,18 +44,18 @@ class Knowing:
         self._is_adapted = True
 
     def log_probabilities(self, questions: Sequence[Continuations], advance: Callable[[int], None]) -> list[Any]:
-        advance(sum(one.token_count for one in questions))
+        advance(sum(question.token_count for question in questions))
         knows = self._is_adapted and len(questions) == self._questions
-        return [np.array([5.0 * knows, *[0.0] * (len(one.options) - 1)]) for one in questions]
+        return [np.array([5.0 * knows, *[0.0] * (len(question.options) - 1)]) for question in questions]
 
 
 def test_candidates_are_of_like_lengths_and_all_different() -> None:
-    for one in make_questions(held_out(), 40):
-        texts = ["\n".join(turn.bubbles) for turn in one.options]
+    for question in make_questions(held_out(), 40):
+        texts = ["\n".join(turn.bubbles) for turn in question.options]
         assert len(set(texts)) == len(texts) == 4
-        assert texts[0] == one.exchange.text
+        assert texts[0] == question.exchange.text
         assert all(0.6 * len(texts[0]) <= len(text) <= 1.6 * len(texts[0]) + 4 for text in texts)
-        assert all(turn.speaker == ME for turn in one.options)
+        assert all(turn.speaker == ME for turn in question.options)
 
 
 def test_one_who_knows_the_reply_from_its_context_finds_it(subject: AdaptedModel) -> None:

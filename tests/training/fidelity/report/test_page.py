@@ -25,7 +25,8 @@ def examination() -> ExaminationResult:
     written, prompted, actual, past = casual(30, 1), formal(30), casual(30, 2), casual(30, 3)
     context = (Turn(ME, ("are you there",)), Turn("Ramito", ("<b>yes</b>",)))
     written = [
-        msgspec.structs.replace(one, exchange=msgspec.structs.replace(one.exchange, context=context)) for one in written
+        msgspec.structs.replace(reply, exchange=msgspec.structs.replace(reply.exchange, context=context))
+        for reply in written
     ]
     bits = Metric(
         name="bits_per_byte",
@@ -53,7 +54,7 @@ def test_the_page_has_every_part(examination: ExaminationResult) -> None:
 
 
 def test_an_adapter_that_wrote_nothing_has_a_page(examination: ExaminationResult) -> None:
-    silent = [msgspec.structs.replace(one, bubbles=()) for one in examination.adapter]
+    silent = [msgspec.structs.replace(reply, bubbles=()) for reply in examination.adapter]
     sections = fidelity_sections(msgspec.structs.replace(examination, adapter=silent), [])
     assert "It wrote nothing." in sections[1].body
 
@@ -80,6 +81,6 @@ def test_every_check_has_a_chinese_name() -> None:
         for name in (*names, "habits_distance", "habits_distance_prompted")
     ]
     checks = [*check_goals(figures), *check_gate(figures)]
-    assert all(title_of_goal(one.name) != one.name for one in checks)  # every one has a title
+    assert all(title_of_goal(check.name) != check.name for check in checks)  # every one has a title
     set_language("zh")
-    assert all(any("\u4e00" <= sign <= "\u9fff" for sign in title_of_goal(one.name)) for one in checks)
+    assert all(any("\u4e00" <= sign <= "\u9fff" for sign in title_of_goal(check.name)) for check in checks)

@@ -25,8 +25,8 @@ def _compare(fast: Function, plain: Function, dtype: torch.dtype, *shapes: tuple
     """Calls both with random tensors, backward too; relative errors must be the dtype's own."""
     torch.manual_seed(0)
     inputs = [torch.randn(shape).to(dtype) for shape in shapes]
-    exact = [one.double().requires_grad_() for one in inputs]
-    given = [one.requires_grad_() for one in inputs]
+    exact = [tensor.double().requires_grad_() for tensor in inputs]
+    given = [tensor.requires_grad_() for tensor in inputs]
     got, expected = fast(*given), plain(*exact)
     upstream = torch.randn(expected.shape)
     got.backward(upstream.to(dtype))
