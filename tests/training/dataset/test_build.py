@@ -114,9 +114,7 @@ def test_everything_read_is_kept_or_dropped_for_a_reason(rows: list[dict[str, An
     assert report.kept == sum(len(turn.bubbles) for session in built for turn in session.turns)
     mine = sum(len(turn.bubbles) for session in built for turn in session.turns if turn.is_mine)
     assert report.owner.kept == mine
-    assert report.sessions == {
-        split: sum(session.split == split for session in built) for split in report.sessions
-    }
+    assert report.sessions == {split: sum(session.split == split for session in built) for split in report.sessions}
     for session in built:
         assert any(turn.is_mine for turn in session.turns)
         assert all(bubble.strip() for turn in session.turns for bubble in turn.bubbles)

@@ -11,10 +11,10 @@ import pytest
 from doppel.adapters import versions
 from doppel.adapters.versions import current_version, list_versions, read_manifest
 from doppel.errors import DoppelError
+from doppel.system import atomic_file
 from tests.processes import Child
 from tests.tiny import publish_adapter
 from tests.training.runs import small_config, small_run, weights_of
-from training.run import checkpoints as work
 from training.run import exact_resume, publish
 from training.run import run as fitting
 from training.run.checkpoints import RunFolder, list_checkpoints
@@ -99,8 +99,8 @@ def _full_for_the_pointer(file: int) -> None:
 
 def test_no_room_to_begin(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_run(tmp_path, tiny_base)
-    monkeypatch.setattr(work, "fsync_path", _full)
-    with pytest.raises(DoppelError, match=r"sample\.training: cannot be written: No space left"):
+    monkeypatch.setattr(atomic_file, "fsync_path", _full)
+    with pytest.raises(DoppelError, match=r"sample\.training/plan\.json: cannot be written: No space left"):
         run_training(config)
     assert RunFolder(run_folder(config.data_dir), "").read_state() is None
 
