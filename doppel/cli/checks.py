@@ -39,7 +39,7 @@ _PRETRAINED = re.compile(r"(?i)(?:^|[-_.])(?:base|pt|pretrained?)(?:$|[-_.])")
 
 
 def examine(config_path: Path, environ: Environment) -> list[Check]:
-    """Runs all checks, in the order in which things are needed; without a readable configuration, only the machine's."""
+    """Runs all checks, in the order in which things are needed; with an unreadable config, only the machine's."""
     checks = [check_python()]
     try:
         config = load_config(config_path)

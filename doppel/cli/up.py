@@ -164,7 +164,7 @@ def _call(commands: Commands, name: str, *options: str) -> None:
 
 @contextmanager
 def _stage(number: int, what: str, expected: str | None) -> Iterator[None]:
-    """Prints the stage's beginning, with the expected duration, and its end; None for `expected`: it is done already."""
+    """Prints when a stage begins, with its expected duration, and when it ends; None: the stage is already done."""
     if expected is None:
         print_status(tr("{number}/{stages} {what}: ready", number=number, stages=STAGES, what=what))
         yield

@@ -22,8 +22,8 @@ LONG = "please remember to bring your own cup to the meeting on friday at noon i
 def verdicts(messages: Sequence[Message], **rules: Any) -> list[str | None]:
     """What becomes of each message; the owner is `me`."""
     repeats = RepeatDetector(CleaningSettings(**rules))
-    for message in messages:
-        repeats.add(message)
+    for sent in messages:
+        repeats.add(sent)
     repeats.resolve(lambda _, account, verdict: account == "me" if verdict is None else verdict)
     return [repeats.reason_for(message) if message.sender == "me" else None for message in messages]
 

@@ -56,8 +56,8 @@ def test_repeats_go_at_the_ends(letters: str, left: str) -> None:
     part, gone = trim_repeats(session(letters), verdict)
     assert texts(part) == left
     assert len(part) + len(gone) == len(letters)
-    for line, reason in gone:
-        assert reason == (verdict(line) or "no turn of yours")
+    for removed, reason in gone:
+        assert reason == (verdict(removed) or "no turn of yours")
 
 
 @given(st.text(alphabet="abmrn", max_size=30))
