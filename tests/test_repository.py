@@ -75,14 +75,14 @@ class TestReadme:
         assert [link for link in links if not (ROOT / link.replace("\\", "")).exists()] == []
 
     def test_its_commands_exist(self, name: str) -> None:
-        known = set(get_command(app()).commands)  # type: ignore[attr-defined]
-        said = set(re.findall(r"(?:`|^\s*|/bin/)doppel ([a-z]+)", read(name), re.MULTILINE))
-        assert said == known
+        commands = set(get_command(app()).commands)  # type: ignore[attr-defined]
+        mentioned = set(re.findall(r"(?:`|^\s*|/bin/)doppel ([a-z]+)", read(name), re.MULTILINE))
+        assert mentioned == commands
 
     def test_its_make_targets_exist(self, name: str) -> None:
         targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
-        said = set(re.findall(r"(?:`|^)make ([a-z]+)", read(name), re.MULTILINE))
-        assert {"run", "test"} <= said <= targets
+        mentioned = set(re.findall(r"(?:`|^)make ([a-z]+)", read(name), re.MULTILINE))
+        assert {"run", "test"} <= mentioned <= targets
 
     def test_its_pieces_of_configuration_are_right(self, name: str) -> None:
         blocks = re.findall(r"^ *```yaml\n(.*?)^ *```", read(name), re.MULTILINE | re.DOTALL)

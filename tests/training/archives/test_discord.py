@@ -63,7 +63,7 @@ def test_a_damaged_record_of_a_package_is_counted(tmp_path: Path) -> None:
     assert [record.position for record in bad] == ["record 1"]
 
 
-def said(number: int, text: str, **more: Any) -> dict[str, Any]:
+def message_record(number: int, text: str, **more: Any) -> dict[str, Any]:
     return {
         "id": str(number),
         "type": "Default",
@@ -89,14 +89,14 @@ def test_an_export_of_a_channel(tmp_path: Path) -> None:
     path = write_json(
         tmp_path / "general.json",
         exported(
-            said(1, "hello"),
-            said(2, "yes", type="Reply", reference={"messageId": "1", "channelId": CHANNEL}),
-            said(3, "elsewhere", reference={"messageId": "1", "channelId": "5"}),
-            said(4, "", forwardedMessage={"content": "x"}),
-            said(5, "beep", author=bot),
-            said(6, "pinned", type="ChannelPinnedMessage"),
-            said(7, "", stickers=[{"name": "wave"}]),
-            said(8, "look", attachments=[{"url": "x"}]),
+            message_record(1, "hello"),
+            message_record(2, "yes", type="Reply", reference={"messageId": "1", "channelId": CHANNEL}),
+            message_record(3, "elsewhere", reference={"messageId": "1", "channelId": "5"}),
+            message_record(4, "", forwardedMessage={"content": "x"}),
+            message_record(5, "beep", author=bot),
+            message_record(6, "pinned", type="ChannelPinnedMessage"),
+            message_record(7, "", stickers=[{"name": "wave"}]),
+            message_record(8, "look", attachments=[{"url": "x"}]),
         ),
     )
     messages, bad = read_all(path, [DiscordExporterReader()])
@@ -108,14 +108,14 @@ def test_an_export_of_a_channel(tmp_path: Path) -> None:
 
 
 def test_a_private_channel_is_a_conversation_of_two(tmp_path: Path) -> None:
-    path = write_json(tmp_path / "x.json", exported(said(1, "hello"), kind="DirectTextChat"))
+    path = write_json(tmp_path / "x.json", exported(message_record(1, "hello"), kind="DirectTextChat"))
     messages, _ = read_all(path, [DiscordExporterReader()])
     assert [message.kind for message in messages] == ["dm"]
 
 
 @given(st.integers(0, 600), st.binary(max_size=4))
 def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory, at: int, damage: bytes) -> None:
-    whole = json.dumps(exported(*(said(number, f"text {number}") for number in range(1, 5)))).encode()
+    whole = json.dumps(exported(*(message_record(number, f"text {number}") for number in range(1, 5)))).encode()
     start = whole.index(b'"messages"') + 14
     data = whole[: start + at] + damage + whole[start + at :]
     path = tmp_path_factory.mktemp("any") / "x.json"
@@ -132,7 +132,8 @@ def test_reactions_say_who_reacted(tmp_path: Path) -> None:
     ]
     own = [{"emoji": {"id": "77", "name": "wave"}, "count": 1, "users": [tom]}]
     path = write_json(
-        tmp_path / "c.json", exported(said(1, "hello", reactions=reactions), said(2, "again", reactions=own))
+        tmp_path / "c.json",
+        exported(message_record(1, "hello", reactions=reactions), message_record(2, "again", reactions=own)),
     )
     messages, bad = read_all(path, [DiscordExporterReader()])
     assert bad == []
@@ -150,10 +151,10 @@ def test_times_commands_and_stickers_read_as_people_see_them(tmp_path: Path) -> 
     path = write_json(
         tmp_path / "general.json",
         exported(
-            said(1, "from <t:1700000000:R> use </play:123456789012345678> <a:party:123456789012345678>"),
-            said(2, "", stickers=[wave, joy]),
-            said(3, "words", stickers=[wave]),
-            said(4, "", stickers=[nameless]),
+            message_record(1, "from <t:1700000000:R> use </play:123456789012345678> <a:party:123456789012345678>"),
+            message_record(2, "", stickers=[wave, joy]),
+            message_record(3, "words", stickers=[wave]),
+            message_record(4, "", stickers=[nameless]),
         ),
     )
     messages, bad = read_all(path, [DiscordExporterReader()])

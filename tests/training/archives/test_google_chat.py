@@ -14,7 +14,7 @@ from training.archives.source_tree import SourceTree, open_folder
 MARA, TOM = {"name": "Mara", "email": "mara@a.example", "user_type": "Human"}, {"name": "Tom", "user_type": "Human"}
 
 
-def said(number: int, creator: dict[str, str], text: str, **more: Any) -> dict[str, Any]:
+def message_record(number: int, creator: dict[str, str], text: str, **more: Any) -> dict[str, Any]:
     return {
         "creator": creator,
         "created_date": f"Tuesday, March 3, 2020 at 4:05:{number:02}\u202fPM UTC",
@@ -37,10 +37,10 @@ def takeout(*records: Any) -> dict[str, str]:
 def test_chat(tmp_path: Path) -> None:
     quoted = {"quoted_message_metadata": {"quoted_message_id": {"message_id": "m1"}}}
     files = takeout(
-        said(1, MARA, "hi"),
-        said(2, TOM, "yes", **quoted),
-        said(3, TOM, "", attached_files=[{"original_name": "x"}]),
-        said(4, TOM, "gone", message_state="DELETED"),
+        message_record(1, MARA, "hi"),
+        message_record(2, TOM, "yes", **quoted),
+        message_record(3, TOM, "", attached_files=[{"original_name": "x"}]),
+        message_record(4, TOM, "gone", message_state="DELETED"),
         {"creator": MARA, "created_date": "someday", "text": "x"},
     )
     messages, bad = read_all(write_folder(tmp_path / "t", files), [GoogleChatReader()])
@@ -154,7 +154,7 @@ def test_reactions_say_who_reacted(tmp_path: Path) -> None:
         {"emoji": {}, "reactor_emails": ["x"]},
     ]
     messages, bad = read_all(
-        write_folder(tmp_path / "t", takeout(said(1, TOM, "hi", reactions=reactions))), [GoogleChatReader()]
+        write_folder(tmp_path / "t", takeout(message_record(1, TOM, "hi", reactions=reactions))), [GoogleChatReader()]
     )
     assert bad == []
     assert [(message.text, message.is_owner, message.mark, message.reply_to) for message in messages] == [

@@ -151,9 +151,9 @@ def test_no_other_reader_claims_it(tmp_path: Path, record: Any) -> None:
     write_folder(tmp_path / "a", {"one.json": json.dumps([record]), "two.jsonl": json.dumps(record)})
     write_folder(tmp_path / "a", {"three.csv": "instruction,output\nhi,hello\n"})
     readers = [*(reader for reader in installed_readers() if reader.name != READER.name), READER]
-    found = discover(["a"], tmp_path, ZONE, readers)
-    found.close()
-    assert [source.reader.name for source in found.sources] == [READER.name] * 3
+    discovery = discover(["a"], tmp_path, ZONE, readers)
+    discovery.close()
+    assert [source.reader.name for source in discovery.sources] == [READER.name] * 3
 
 
 @settings(max_examples=100, deadline=None)

@@ -47,14 +47,14 @@ def written(folder: Path, text: str, name: str = "#tea.log") -> Path:
     return path
 
 
-def told(messages: list[Message]) -> list[tuple[str, str, str]]:
+def senders_marks_and_texts(messages: list[Message]) -> list[tuple[str, str, str]]:
     return [(message.sender, message.mark, message.text) for message in messages if message.mark != "service"]
 
 
 def test_weechat(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, WEECHAT, "irc.libera.#tea.weechatlog"))
     assert bad == []
-    assert told(messages) == [
+    assert senders_marks_and_texts(messages) == [
         ("tom", "", "hello there you"),
         ("mara", "", "tom: hi"),
         ("mara", "", "/me waves"),
@@ -79,7 +79,7 @@ def test_only_who_spoke_just_before_is_answered_for_sure(tmp_path: Path) -> None
 def test_irssi(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, IRSSI))
     assert bad == []
-    assert told(messages) == [
+    assert senders_marks_and_texts(messages) == [
         ("tom", "", "hello"),
         ("mara", "", "hi <b>"),
         ("mara", "", "/me waves"),
@@ -103,7 +103,7 @@ def test_irssi(tmp_path: Path) -> None:
 def test_znc_has_the_day_in_the_name(tmp_path: Path, name: str, chat: str, kind: str) -> None:
     messages, bad = read(written(tmp_path, ZNC, name))
     assert bad == []
-    assert told(messages) == [
+    assert senders_marks_and_texts(messages) == [
         ("tom", "", "hello"),
         ("mara", "", "/me waves"),
         ("tom", "bot", "psst"),
@@ -143,7 +143,7 @@ def test_weechat_times_with_a_zone(tmp_path: Path) -> None:
 
 def test_what_is_no_line_of_a_log_is_noted(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, IRSSI + "\nnonsense\n25:61 <tom> x\n--- Day changed ma maalis 15 2021\n"))
-    assert len(told(messages)) == 6
+    assert len(senders_marks_and_texts(messages)) == 6
     assert [record.position for record in bad] == ["line 13", "line 14", "line 15"]
 
 

@@ -74,14 +74,14 @@ def written(folder: Path, chat: str = "Tom", **files: str) -> Path:
     return folder / "export"
 
 
-def told(messages: list[Message]) -> list[tuple[str, str, str]]:
+def senders_marks_and_texts(messages: list[Message]) -> list[tuple[str, str, str]]:
     return [(message.sender, message.mark, message.text) for message in messages]
 
 
 def test_markdown(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, md=MARKDOWN))
     assert bad == []
-    assert told(messages) == TEXTS
+    assert senders_marks_and_texts(messages) == TEXTS
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, 10, tzinfo=UTC)
     assert [message.is_owner for message in messages] == [False, True, False, False, False, True, False, False]
     assert {(message.kind, message.chat, message.platform) for message in messages} == {("dm", "Tom", "signal")}
@@ -90,14 +90,14 @@ def test_markdown(tmp_path: Path) -> None:
 def test_json(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, json=JSON_LINES))
     assert bad == []
-    assert told(messages) == TEXTS
+    assert senders_marks_and_texts(messages) == TEXTS
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, 0, 123000, tzinfo=UTC)
 
 
 def test_both_files_hold_the_same_messages_and_are_read_once(tmp_path: Path) -> None:
     text = MARKDOWN.replace("21:05:10", "21:05:00")
     messages, _ = read(written(tmp_path, md=text, json=JSON_LINES))
-    assert told(messages) == TEXTS
+    assert senders_marks_and_texts(messages) == TEXTS
     assert {message.origin.partition(":")[0] for message in messages} == {"data.json"}
     from_text, _ = read(written(tmp_path / "other", md=text))
     assert [message.id for message in from_text] == [message.id for message in messages]
@@ -129,7 +129,7 @@ def test_several_chats_and_a_group(tmp_path: Path) -> None:
 def test_a_single_file_is_enough(tmp_path: Path) -> None:
     folder = written(tmp_path, md=MARKDOWN)
     messages, _ = read(folder / "Tom" / "chat.md")
-    assert told(messages) == TEXTS
+    assert senders_marks_and_texts(messages) == TEXTS
     assert {message.chat for message in messages} == {"Tom"}
 
 
@@ -196,7 +196,8 @@ def test_a_sticker_that_stands_for_no_emoji_and_the_owners_reaction(tmp_path: Pa
     messages, bad = read(written(tmp_path, md=text))
     assert bad == []
     assert [
-        (*message, is_owner) for message, is_owner in zip(told(messages), [m.is_owner for m in messages], strict=True)
+        (*message, is_owner)
+        for message, is_owner in zip(senders_marks_and_texts(messages), [m.is_owner for m in messages], strict=True)
     ] == [
         ("Tom", "", "hello", False),
         ("Kim", "reaction", "\u2764\ufe0f", False),

@@ -32,9 +32,9 @@ PEOPLE: list[dict[str, Any]] = [
 
 def item(number: int, author: str, text: str | None = None, *, chat: str = "7", **more: Any) -> dict[str, Any]:
     direction = "outgoing" if author == "1" else "incoming"
-    said = {} if text is None else {"standardMessage": {"text": {"body": text}, **more.pop("said", {})}}
+    content = {} if text is None else {"standardMessage": {"text": {"body": text}, **more.pop("standard", {})}}
     sent = str(FIRST + 1000 * number)
-    return {"chatItem": {"chatId": chat, "authorId": author, "dateSent": sent, direction: {}, **said, **more}}
+    return {"chatItem": {"chatId": chat, "authorId": author, "dateSent": sent, direction: {}, **content, **more}}
 
 
 def written(folder: Path, *frames: Any) -> Path:
@@ -53,7 +53,7 @@ def test_a_private_chat(tmp_path: Path) -> None:
     quote = {"targetSentTimestamp": str(FIRST + 1000), "authorId": "2", "text": {"body": "hi"}}
     reaction = {"emoji": "\U0001f44d", "authorId": "2", "sentTimestamp": str(FIRST + 9000)}
     messages, bad = read(
-        tmp_path, item(1, "2", "hi"), item(2, "1", "yo", said={"quote": quote, "reactions": [reaction]})
+        tmp_path, item(1, "2", "hi"), item(2, "1", "yo", standard={"quote": quote, "reactions": [reaction]})
     )
     assert bad == []
     assert [
@@ -75,9 +75,13 @@ def test_what_items_are(tmp_path: Path) -> None:
     messages, bad = read(
         tmp_path,
         item(
-            1, "4", chat="8", said={}, standardMessage={"text": {"body": "\U0001f600 \ufffc!", "bodyRanges": [mention]}}
+            1,
+            "4",
+            chat="8",
+            standard={},
+            standardMessage={"text": {"body": "\U0001f600 \ufffc!", "bodyRanges": [mention]}},
         ),
-        item(2, "4", "look", chat="8", said={"attachments": [{"pointer": {}}]}),
+        item(2, "4", "look", chat="8", standard={"attachments": [{"pointer": {}}]}),
         item(3, "1", chat="8", stickerMessage={"sticker": {"emoji": "\U0001f602"}}),
         item(4, "1", chat="8", stickerMessage={"sticker": {}}),
         item(5, "4", chat="8", remoteDeletedMessage={}),

@@ -139,9 +139,9 @@ def test_export_builds_first_and_then_only_writes(tmp_path: Path, form: str) -> 
     target = tmp_path / "out" / "mine.jsonl"
     result = run(tmp_path, "--export", form, str(target), "--json")
     assert result.exit_code == 0
-    told = json.loads(result.stdout)
+    printed = json.loads(result.stdout)
     lines = target.read_text(encoding="utf-8").splitlines()
-    assert told == {
+    assert printed == {
         "path": str(target),
         "format": form,
         "records": len(lines),

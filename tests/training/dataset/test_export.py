@@ -126,8 +126,8 @@ def test_categories_also_where_the_header_lost_its_kind(tmp_path: Path) -> None:
         session(9, ("me", "alone"), kind=None, chat="Newer"),
     ]
     answering = session(10, ("Tomo", "tea?"), ("me", "yes"), kind=None, chat="Tweets")
-    told = [msgspec.structs.replace(answering, kind=kind) for kind in ("reply", "quote")]
-    categories = [record["category"] for record in exported(tmp_path, "transcript", *sessions, answering, *told)]
+    in_context = [msgspec.structs.replace(answering, kind=kind) for kind in ("reply", "quote")]
+    categories = [record["category"] for record in exported(tmp_path, "transcript", *sessions, answering, *in_context)]
     assert categories[:4] == ["original", "reply", "quote", "dialogue"]
     assert categories[4:9] == ["original", "unknown", "dialogue", "dialogue", "unknown"]
     assert categories[9:] == ["unknown", "reply", "quote"]
@@ -135,8 +135,8 @@ def test_categories_also_where_the_header_lost_its_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_json_is_one_array_of_the_same_records(tmp_path: Path, form: str) -> None:
-    other = session(2, ("me", "post"), kind="post")
-    assert exported(tmp_path, form, TALK, other) == exported(tmp_path, form, TALK, other, name="out.json")
+    post = session(2, ("me", "post"), kind="post")
+    assert exported(tmp_path, form, TALK, post) == exported(tmp_path, form, TALK, post, name="out.json")
     assert exported(tmp_path, form, name="none.json") == []
 
 
@@ -148,7 +148,7 @@ TURNS = st.lists(st.tuples(st.sampled_from(["me", "Tomo", "Rika"]), st.lists(TEX
 def test_every_word_of_the_owner_is_an_answer_and_nothing_else_is(
     tmp_path_factory: pytest.TempPathFactory, turns: list[tuple[str, list[str]]], form: str
 ) -> None:
-    one = Session(
+    session_with_gap = Session(
         id="0" * 16,
         split="test",
         chat="Chat",
@@ -156,7 +156,7 @@ def test_every_word_of_the_owner_is_an_answer_and_nothing_else_is(
         header=Header(),
         turns=tuple(Turn(speaker, tuple(bubbles)) for speaker, bubbles in turns),
     )
-    records = exported(tmp_path_factory.mktemp("export"), form, one)
+    records = exported(tmp_path_factory.mktemp("export"), form, session_with_gap)
     assert [text for record in records for text in answers(form, record)] == [
         "\n".join(bubbles) for speaker, bubbles in turns if speaker == "me"
     ]

@@ -247,10 +247,10 @@ def test_no_name_is_written_down(tmp_path: Path) -> None:
             text = path.read_text(encoding="utf-8").casefold()
             assert "ana b" not in text
             assert "with ana" not in text
-    other = tmp_path / "other"
-    other.mkdir()
-    build_messages(other, archive())
-    again = forget(config_of(other), "ana")
+    other_root = tmp_path / "other"
+    other_root.mkdir()
+    build_messages(other_root, archive())
+    again = forget(config_of(other_root), "ana")
     hashes = [set(json.loads(Path(result.path).read_bytes())["accounts"]) for result in (gone, again)]
     assert [len(digests) for digests in hashes] == [2, 2]
     assert not hashes[0] & hashes[1]

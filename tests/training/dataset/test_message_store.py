@@ -20,7 +20,9 @@ def test_every_message_comes_back_in_order(rows: list[tuple[str, int, str]]) -> 
             store.add(number % 3, message)
         back = {chat.chat: [item for _, item in chat.messages()] for chat in store.chats()}
         for chat in {message.chat for message in sent}:
-            expected = sorted((message for message in sent if message.chat == chat), key=lambda one: one.sent_at)
+            expected = sorted(
+                (message for message in sent if message.chat == chat), key=lambda message: message.sent_at
+            )
             assert list(map(astuple, back[chat])) == list(map(astuple, expected))
         store.close()
 

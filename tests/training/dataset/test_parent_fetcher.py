@@ -28,7 +28,7 @@ class FakeX:
 
     def __init__(self) -> None:
         self.posts: dict[str, dict[str, Any]] = {}
-        self.asked: list[list[str]] = []
+        self.requests: list[list[str]] = []
         self.requests: list[tuple[str, dict[str, list[str]], str | None]] = []
         self.script: list[tuple[int, dict[str, str], Any]] = []
         self.headers: dict[str, str] = {}
@@ -39,8 +39,10 @@ class FakeX:
                 url = urlparse(self.path)
                 query = parse_qs(url.query)
                 fake.requests.append((url.path, query, self.headers["Authorization"]))
-                fake.asked.append(query["ids"][0].split(","))
-                status, headers, content = fake.script.pop(0) if fake.script else (200, {}, fake.answer(fake.asked[-1]))
+                fake.requests.append(query["ids"][0].split(","))
+                status, headers, content = (
+                    fake.script.pop(0) if fake.script else (200, {}, fake.answer(fake.requests[-1]))
+                )
                 body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
                 self.send_response(status)
                 for name, value in {"Content-Length": str(len(body)), **fake.headers, **headers}.items():
@@ -112,10 +114,10 @@ def configured(root: Path, *tweets: Any, **more: Any) -> Config:
 
 
 def fetch(
-    config: Config, x: FakeX, clock: Clock | None = None, told: Callable[[str], None] = lambda text: None
+    config: Config, x: FakeX, clock: Clock | None = None, on_status: Callable[[str], None] = lambda text: None
 ) -> FetchResult:
     clock = clock or Clock()
-    return fetch_parents(config, told, base_url=x.url, clock=clock, sleep=clock.sleep)
+    return fetch_parents(config, on_status, base_url=x.url, clock=clock, sleep=clock.sleep)
 
 
 def lines(config: Config) -> list[dict[str, Any]]:
@@ -191,11 +193,11 @@ def test_a_hundred_at_a_time_and_each_page_is_kept_at_once(tmp_path: Path, x: Fa
     ]
     with pytest.raises(UserError, match="401"):
         fetch(config, x)
-    assert [len(ids) for ids in x.asked] == [100, 100]
+    assert [len(ids) for ids in x.requests] == [100, 100]
     assert len(lines(config)) == 100
-    x.asked.clear()
+    x.requests.clear()
     assert fetch(config, x) == FetchResult(asked=150, found=150, gone=0)
-    assert [ids[0] for ids in x.asked] == ["249", "149"]
+    assert [ids[0] for ids in x.requests] == ["249", "149"]
     assert len({line["id"] for line in lines(config)}) == 250
 
 
@@ -211,16 +213,16 @@ def test_a_line_that_a_power_cut_left_half_written_goes(tmp_path: Path, x: FakeX
 def test_limits_are_kept_as_the_headers_say(tmp_path: Path, x: FakeX) -> None:
     config = configured(tmp_path, *(answer(1000 + n, f"text {n}", 100 + n) for n in range(101)))
     x.posts = {str(100 + n): {"text": f"parent {n}"} for n in range(101)}
-    clock, told = Clock(), list[str]()
+    clock, statuses = Clock(), list[str]()
     first = x.answer([str(number) for number in range(200, 100, -1)])
     x.script = [
         (200, {"x-rate-limit-remaining": "0", "x-rate-limit-reset": "1000300"}, first),
         (429, {"x-rate-limit-reset": "1000900"}, {"title": "Too Many Requests"}),
         (429, {}, {"title": "Too Many Requests"}),
     ]
-    assert fetch(config, x, clock, told.append).found == 101
+    assert fetch(config, x, clock, statuses.append).found == 101
     assert clock.slept == [301.0, 600.0, 120.0]
-    assert "Rate limit of X reached, waiting 301 s" in told
+    assert "Rate limit of X reached, waiting 301 s" in statuses
 
 
 def test_a_limit_that_lasts_for_days_is_an_error(tmp_path: Path, x: FakeX) -> None:

@@ -124,7 +124,7 @@ def test_scoring_first_does_not_change_what_is_trained(method: Method, base: Pat
         gradients = [parameter.grad for name, parameter in adapted.named_parameters() if "lora_B" in name]
         assert all(gradient is not None and bool(gradient.abs().sum() > 0) for gradient in gradients)
         results.append([losses.detach(), *gradients])
-    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    assert all(torch.equal(left, right) for left, right in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -60,9 +60,9 @@ def test_accounts_with_a_colon_of_their_own(account: str) -> None:
 def test_an_account_is_found_by_whatever_it_is_called(platform: str, account: str, name: str) -> None:
     names = names_of_account(platform, account, name)
     assert "" not in names
-    for name_ in (account, name):
-        if normalized_name(name_):
-            assert {normalized_name(name_), normalized_name(f" {platform.upper()} :{name_}")} <= names
+    for account_name in (account, name):
+        if normalized_name(account_name):
+            assert {normalized_name(account_name), normalized_name(f" {platform.upper()} :{account_name}")} <= names
 
 
 def test_without_people_everybody_is_an_account() -> None:

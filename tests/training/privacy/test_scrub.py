@@ -30,17 +30,17 @@ KINDS: tuple[PrivateKind, ...] = get_args(PrivateKind)
 
 @pytest.fixture
 def scrubber(tmp_path: Path) -> Iterator[Scrubber]:
-    one = Scrubber(tmp_path, tmp_path, KINDS)
-    yield one
-    one.close()
+    opened = Scrubber(tmp_path, tmp_path, KINDS)
+    yield opened
+    opened.close()
 
 
 def scrubbed(folder: Path, *texts: str, kinds: tuple[PrivateKind, ...] = KINDS) -> list[str]:
-    one = Scrubber(folder, folder, kinds)
+    scrubber = Scrubber(folder, folder, kinds)
     try:
-        return [one.scrub(text, "chat.json:1") for text in texts]
+        return [scrubber.scrub(text, "chat.json:1") for text in texts]
     finally:
-        one.close()
+        scrubber.close()
 
 
 # Made-up secrets -----------------------------------------------------------------------------------------------------
@@ -377,8 +377,8 @@ def test_the_same_secret_has_the_same_stand_in(scrubber: Scrubber) -> None:
     assert re.fullmatch(r"[a-z]+@example\.(com|org|net)", first)
     assert scrubber.scrub("我的邮箱ann.smith@gmail.com谢谢", "a:2") == f"我的邮箱{first}谢谢"
     assert scrubber.scrub("ann.smith@gmail.de", "a:3") != first
-    one, other = scrubber.scrub("13812345678", "a:4"), scrubber.scrub("138 1234 5678", "a:5")
-    assert one == other.replace(" ", "")
+    plain, spaced = scrubber.scrub("13812345678", "a:4"), scrubber.scrub("138 1234 5678", "a:5")
+    assert plain == spaced.replace(" ", "")
 
 
 def test_another_persona_has_other_stand_ins(tmp_path: Path) -> None:
@@ -451,13 +451,13 @@ def test_only_the_chosen_kinds(tmp_path: Path) -> None:
 
 
 def test_the_list_says_where_and_never_what(tmp_path: Path) -> None:
-    one = Scrubber(tmp_path, tmp_path, KINDS)
+    scrubber = Scrubber(tmp_path, tmp_path, KINDS)
     for kind, secret, text in planted(1):
-        one.scrub(text, f"WhatsApp +49 171 2345678.txt:{len(secret)}{kind}")
-    one.close()
+        scrubber.scrub(text, f"WhatsApp +49 171 2345678.txt:{len(secret)}{kind}")
+    scrubber.close()
     listed = (tmp_path / SCRUBBED_FILE).read_text(encoding="utf-8")
     rows = [json.loads(line) for line in listed.splitlines()]
-    assert len(rows) == sum(one.counts.values()) >= len(planted(1)) * 0.98
+    assert len(rows) == sum(scrubber.counts.values()) >= len(planted(1)) * 0.98
     assert {row["kind"] for row in rows} == set(KINDS)
     assert all(set(row) == {"origin", "kind", "digest"} and re.fullmatch("[0-9a-f]{64}", row["digest"]) for row in rows)
     assert "2345678" not in listed
@@ -483,13 +483,13 @@ def test_ordinary_messages_cost_next_to_nothing(tmp_path: Path) -> None:
         "at 5:30 or so, bring 2 of them",
         "no way!!",
     ]
-    one = Scrubber(tmp_path, tmp_path, KINDS)
+    scrubber = Scrubber(tmp_path, tmp_path, KINDS)
     best = 1.0
     for _ in range(3):
         started = time.perf_counter()
         for _ in range(2000):
             for line in lines:
-                one.scrub(line, "a:1")
+                scrubber.scrub(line, "a:1")
         best = min(best, time.perf_counter() - started)
     assert best / 10_000 < 50e-6  # it is a tenth of that on an idle machine
 

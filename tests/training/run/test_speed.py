@@ -47,7 +47,7 @@ def timer() -> DeviceTimer:
     return DeviceTimer("cpu", lambda: float(next(ticks)))
 
 
-def test_cost_counts_body_and_head_apart(base: PreTrainedModel, model: PeftModel) -> None:
+def test_cost_counts_body_and_head_separately(base: PreTrainedModel, model: PeftModel) -> None:
     size, vocabulary = 32, base.config.vocab_size
     body = base.num_parameters() - sum(
         parameter.numel() for name, parameter in base.named_parameters() if "lora" in name
@@ -58,7 +58,7 @@ def test_cost_counts_body_and_head_apart(base: PreTrainedModel, model: PeftModel
     assert cost.of([example(20, 4), example(10, 1)]) == 30 * cost.per_token + 5 * cost.per_supervised_token
 
 
-def test_seconds_are_divided_by_the_cost_that_was_done(model: PeftModel, steps: list[Step]) -> None:
+def test_the_speed_is_seconds_per_cost(model: PeftModel, steps: list[Step]) -> None:
     groups = [group for step in steps for group in step]
     cost = compute_cost(model)
     least, most = min(map(cost.of, groups)), max(map(cost.of, groups))
@@ -66,7 +66,7 @@ def test_seconds_are_divided_by_the_cost_that_was_done(model: PeftModel, steps: 
         assert 1 / most <= unit <= 1 / least
 
 
-def test_nothing_changes(model: PeftModel, steps: list[Step]) -> None:
+def test_measuring_changes_neither_weights_nor_gradients(model: PeftModel, steps: list[Step]) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(0)
     state = torch.random.get_rng_state()
@@ -77,7 +77,7 @@ def test_nothing_changes(model: PeftModel, steps: list[Step]) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_memory_is_told_in_bytes() -> None:
+def test_memory_is_reported_in_bytes() -> None:
     peak, there_is = peak_memory(), total_memory()
     assert peak is not None
     assert there_is is not None

@@ -15,7 +15,7 @@ from tests.llamacpp import LlamaCpp, write_base
 
 
 @pytest.mark.slow
-def test_llama_cpp_says_what_peft_says(bundled_base: Path, tmp_path: Path) -> None:
+def test_llama_cpp_generates_what_peft_generates(bundled_base: Path, tmp_path: Path) -> None:
     """The measurement of `benchmarks/export.py` on 3 of its prompts; each position judged on its own."""
     config = parse_config({}, tmp_path / "config.yaml")
     identity = identify(bundled_base, "bundled")

@@ -110,18 +110,18 @@ roles = st.sampled_from(["system", "user", "human", "assistant", "gpt"])
 turns = st.lists(st.fixed_dictionaries({"role": roles, "content": st.text(max_size=5)}), max_size=8)
 
 
-@given(anything | turns.map(lambda some: {"messages": some}))
+@given(anything | turns.map(lambda messages: {"messages": messages}))
 def test_a_dialogue_begins_with_a_question_ends_with_an_answer_and_nothing_in_it_is_empty(record: Any) -> None:
     try:
-        said = read_record(record)
+        turns_read = read_record(record)
     except UnusableRecord:
         return
-    rest = [turn.role for turn in said]
+    rest = [turn.role for turn in turns_read]
     while rest[0] == "system":
         del rest[0]
     assert rest[0] == "user"
     assert rest[-1] == "assistant"
-    assert all(normalize(turn.text) for turn in said)
+    assert all(normalize(turn.text) for turn in turns_read)
 
 
 def test_bad_records_are_counted_with_their_place(tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_bad_records_are_counted_with_their_place(tmp_path: Path) -> None:
     lines = [{"prompt": "hi", "completion": "hello"}, {"prompt": "hi"}, {"prompt": "hi", "completion": "hello"}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"prompt":\n')
     bad: list[tuple[str, str]] = []
-    found = list(read_instructions(path, lambda position, reason: bad.append((position, reason))))
-    assert [(dialogue.position, dialogue.turns) for dialogue in found] == [("line 1", HELLO), ("line 3", HELLO)]
+    dialogues = list(read_instructions(path, lambda position, reason: bad.append((position, reason))))
+    assert [(dialogue.position, dialogue.turns) for dialogue in dialogues] == [("line 1", HELLO), ("line 3", HELLO)]
     assert [position for position, _ in bad] == ["line 2", "line 4"]
 
 
