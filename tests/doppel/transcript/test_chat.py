@@ -14,7 +14,7 @@ from doppel.transcript import ME, Header, Transcript, Turn, TurnDecoder, normali
 from doppel.transcript.chat import CONTACT, ChatTranscript
 from tests.doppel.transcript import tokenizers
 from tests.doppel.transcript.chat_templates import CHATML, GEMMA3, KINDS, LLAMA3, Kind
-from tests.doppel.transcript.test_base import MARKS, said, spellings
+from tests.doppel.transcript.test_base import MARKS, normalized_bubbles, spellings
 
 GROUP = Header(year="2018", hour="evening", platform="telegram", kind="group")
 DM = Header(year="2018", kind="dm", contact="Ramito")
@@ -77,7 +77,9 @@ def expected(transcript: ChatTranscript, turns: list[Turn]) -> list[Turn]:
                 Turn(speaker, tuple(bubble for turn in same for bubble in turn.bubbles))
                 for speaker, same in groupby(turn_group, key=lambda turn: turn.speaker)
             ]
-    return [Turn(turn.speaker, tuple(legible(transcript, bubble) for bubble in said(turn))) for turn in joined]
+    return [
+        Turn(turn.speaker, tuple(legible(transcript, bubble) for bubble in normalized_bubbles(turn))) for turn in joined
+    ]
 
 
 def check_forgery(transcript: ChatTranscript, turns: list[Turn]) -> None:
@@ -115,8 +117,8 @@ def check_serving(transcript: ChatTranscript, header: Header, turns: list[Turn])
             assert supervised == reply[: len(supervised)]
             assert supervised[-1] in transcript.stop_ids
             assert transcript.stop_ids.isdisjoint(supervised[:-1])
-            assert transcript.reply(supervised) == [legible(transcript, bubble) for bubble in said(turn)]
-            assert encoded.turn_bytes[number] == sum(len(bubble.encode()) for bubble in said(turn))
+            assert transcript.reply(supervised) == [legible(transcript, bubble) for bubble in normalized_bubbles(turn)]
+            assert encoded.turn_bytes[number] == sum(len(bubble.encode()) for bubble in normalized_bubbles(turn))
         else:
             assert set(encoded.loss_mask[start:end]) <= {0}
             assert encoded.turn_bytes[number] == 0
@@ -169,10 +171,12 @@ def test_the_tokens_are_those_of_the_template(kind: Kind, transcript: ChatTransc
     blank = transcript._user_blank
     header = [{"role": "system", "content": DM.render()}] if kind.system else []
     first = blank + "hi me" if kind.system else f"{DM.render()}\n\n{blank}hi me"
-    said = [("user", first), ("assistant", "hi. me"), ("user", "me"), ("assistant", "me")]
+    expected = [("user", first), ("assistant", "hi. me"), ("user", "me"), ("assistant", "me")]
     template = tokenizer.get_chat_template().replace("strftime_now is defined", "false")  # its own fixed date
     ids = tokenizer.apply_chat_template(
-        [*header, *({"role": role, "content": text} for role, text in said)], chat_template=template, return_dict=False
+        [*header, *({"role": role, "content": text} for role, text in expected)],
+        chat_template=template,
+        return_dict=False,
     )
     turns = [Turn("Ramito", ("hi me",)), Turn(ME, ("hi. me",)), Turn("Ramito", ("me",)), Turn(ME, ("me",))]
     encoded = transcript.encode(DM, turns)

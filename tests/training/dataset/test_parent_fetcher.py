@@ -15,7 +15,7 @@ from doppel.errors import DoppelError, UserError
 from doppel.transcript import pseudonym
 from tests.training.archives.test_parents import write_parents
 from tests.training.dataset.test_build import assert_accounted, build, sessions_of
-from tests.training.dataset.test_parents import answer, parent, quote, said
+from tests.training.dataset.test_parents import answer, parent, quote, session_texts
 from tests.training.exports import OWN_ID, conversation, direct_message, tweet, twitter_files, write_folder
 from training.dataset.forget import forget_contact
 from training.dataset.parent_fetcher import FetchResult, fetch_parents, missing_parents, parents_file
@@ -175,7 +175,7 @@ def test_parents_are_fetched_kept_and_used_by_every_later_build(tmp_path: Path, 
         report = build(tmp_path, "archive", privacy={"scrub": False})
         assert_accounted(report)
         assert report.dropped == {"deleted": 1}
-        assert said(tmp_path) == [
+        assert session_texts(tmp_path) == [
             [(False, "tea & more? https://tea.example/?a=1&copy=2"), (True, "coffee")],
             [(True, "pity")],
             [(False, "a long text"), (True, "long indeed")],

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.export import GOAL, TOKENS, forced, free, peft_greedy, prompts, random_adapter
+from benchmarks.export import GOAL, TOKENS, forced_agreement, free_agreement, peft_greedy, prompts, random_adapter
 from doppel.adapters.export.version import export_gguf
 from doppel.adapters.lora_file import read_lora
 from doppel.config import parse_config
@@ -28,8 +28,8 @@ def test_llama_cpp_generates_what_peft_generates(bundled_base: Path, tmp_path: P
     lora = Path(exported["gguf"])
     base = write_base(model, tmp_path / "base.gguf", "f16", end=262_000)
     llama = LlamaCpp(base, lora)
-    _, first = free(llama, ids, replies)
-    assert forced(llama, ids, replies, first) >= GOAL
-    assert free(LlamaCpp(base), ids, replies)[0] < 0.5
+    _, first = free_agreement(llama, ids, replies)
+    assert forced_agreement(llama, ids, replies, first) >= GOAL
+    assert free_agreement(LlamaCpp(base), ids, replies)[0] < 0.5
     quantised = LlamaCpp(Path(exported["base_gguf"]), lora)  # the base that comes along: less exact
-    assert free(quantised, ids, replies)[0] > 0.5
+    assert free_agreement(quantised, ids, replies)[0] > 0.5
