@@ -58,7 +58,7 @@ class PrefixCache:
         return copy_rows([CacheRow(best.cache)], reserve, shared)[0], shared
 
     def would_share(self, first: ActiveRequest, second: ActiveRequest) -> bool:
-        """Whether the prompt of `first`, under the same adapter, covers more than half of what `second` must prefill."""
+        """Whether the prompt of `first`, under the same adapter, covers over half of what `second` must prefill."""
         if first.adapter != second.adapter or not self._max_bytes:
             return False
         shared = _shared_length(torch.tensor(first.request.prompt), torch.tensor(second.ids[:-1]))

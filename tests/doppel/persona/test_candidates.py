@@ -19,7 +19,7 @@ from tests.conftest import PublishAdapter
 from tests.families import FAMILIES, save_family
 from tests.tiny import build_transcript
 
-HEARD = [Turn("Ramito", ("hello",))]
+TURNS = [Turn("Ramito", ("hello",))]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def test_the_best_of_several_is_one_of_them(
     name = await engine.load_adapter(publish_tiny_adapter(tmp_path / "adapters"))
     transcript = engine.transcript_of(name)
     request = Request(
-        prompt=transcript.prompt(Header(), HEARD),
+        prompt=transcript.prompt(Header(), TURNS),
         sampling=Sampling(max_tokens=16, seed=5),
         stop_ids=transcript.stop_ids,
         adapter=name,
@@ -94,8 +94,8 @@ async def test_a_scoring_error_does_not_stop_the_engine(engine: TransformersEngi
     assert len((await engine.base_log_probabilities([2], [[3, 4]]))[0]) == 2
 
 
-class Says:
-    """An engine that says the next of `turns` and, told so, how likely the base finds each; else it cannot score."""
+class ScriptedEngine:
+    """An engine that generates the next of `turns`; it cannot score them."""
 
     context_length = 500
 
@@ -121,8 +121,8 @@ class Says:
             self.closed += 1
 
 
-class Judges(Says):
-    """The base expects the second answer least."""
+class EngineWithScores(ScriptedEngine):
+    """The base finds the second answer least likely."""
 
     async def base_log_probabilities(
         self, prompt: Sequence[int], answers: Sequence[Sequence[int]]
@@ -130,22 +130,22 @@ class Judges(Says):
         return [[-5.0 if place == 1 else -1.0] * len(answer) for place, answer in enumerate(answers)]
 
 
-async def reply_bubbles(engine: Says, turns: Sequence[Turn] = HEARD, **options: object) -> list[str]:
+async def reply_bubbles(engine: ScriptedEngine, turns: Sequence[Turn] = TURNS, **options: object) -> list[str]:
     words = speak(engine, "a", Header(), turns, Sampling(seed=1), **{"candidates": 3, **options})  # type: ignore[arg-type]
     async with aclosing(words) as events:
         return [event.text async for event in events if isinstance(event, GeneratedBubble)]
 
 
 async def test_candidates_are_requested_together_and_only_the_best_is_yielded() -> None:
-    engine = Judges([["one"], ["two", "more"], ["three"]])
+    engine = EngineWithScores([["one"], ["two", "more"], ["three"]])
     assert await reply_bubbles(engine) == ["two", "more"]
     assert [request.sampling.seed for request in engine.requests] == [1, 2, 3]
     assert len({tuple(request.prompt) for request in engine.requests}) == 1
-    assert await reply_bubbles(Judges([["one"], ["two", "more"], ["three"]]), max_bubbles=1) == ["two"]
+    assert await reply_bubbles(EngineWithScores([["one"], ["two", "more"], ["three"]]), max_bubbles=1) == ["two"]
 
 
-class Answers(Says):
-    """The base expects the last answer more after what was said than after nothing; every other as much."""
+class EngineWithContextScores(ScriptedEngine):
+    """The base finds the last answer likelier with the context than without; all others equally likely."""
 
     score_calls = 0
 
@@ -159,25 +159,25 @@ class Answers(Says):
 
 
 async def test_relevance_counts_only_in_a_conversation() -> None:
-    engine, unscored = (Answers([["one"], ["two"], ["three"]]) for _ in range(2))
+    engine, unscored = (EngineWithContextScores([["one"], ["two"], ["three"]]) for _ in range(2))
     assert await reply_bubbles(engine) == ["three"]
     assert await reply_bubbles(unscored, turns=[]) == ["one"]
     assert (engine.score_calls, unscored.score_calls) == (2, 1)
 
 
 async def test_a_repetition_is_not_chosen() -> None:
-    before = [Turn("Ramito", ("hi",)), Turn(ME, ("two",)), *HEARD]
-    assert await reply_bubbles(Judges([["one"], ["two"], ["three"]]), before) != ["two"]
+    before = [Turn("Ramito", ("hi",)), Turn(ME, ("two",)), *TURNS]
+    assert await reply_bubbles(EngineWithScores([["one"], ["two"], ["three"]]), before) != ["two"]
 
 
 async def test_without_scoring_novelty_decides() -> None:
-    engine = Says([["two"], ["something else"], ["two"]])
+    engine = ScriptedEngine([["two"], ["something else"], ["two"]])
     assert not isinstance(engine, ScoringEngine)
-    assert await reply_bubbles(engine, [Turn(ME, ("two",)), *HEARD]) == ["something else"]
+    assert await reply_bubbles(engine, [Turn(ME, ("two",)), *TURNS]) == ["something else"]
 
 
 async def test_a_failed_candidate_cancels_the_others() -> None:
-    engine = Says([["one"], ["fail"], ["three"]])
+    engine = ScriptedEngine([["one"], ["fail"], ["three"]])
     with pytest.raises(EngineError, match="failed"):
         await reply_bubbles(engine)
     assert engine.closed == 2

@@ -109,7 +109,7 @@ def test_what_items_are(tmp_path: Path) -> None:
 
 
 def test_damaged_frames_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
-    frames = (
+    frames: tuple[Any, ...] = (
         {"chat": {"id": "x"}},
         item(1, "99", "nobody"),
         {"chatItem": 1},
