@@ -16,13 +16,11 @@ def test_every_message_comes_back_in_order(rows: list[tuple[str, int, str]]) -> 
     with tempfile.TemporaryDirectory() as folder:
         store = MessageStore(Path(folder) / "store")
         sent = [message(number, text, chat=chat, at=at) for number, (chat, at, text) in enumerate(rows)]
-        for number, message in enumerate(sent):
-            store.add(number % 3, message)
+        for number, item in enumerate(sent):
+            store.add(number % 3, item)
         back = {chat.chat: [item for _, item in chat.messages()] for chat in store.chats()}
-        for chat in {message.chat for message in sent}:
-            expected = sorted(
-                (message for message in sent if message.chat == chat), key=lambda message: message.sent_at
-            )
+        for chat in {item.chat for item in sent}:
+            expected = sorted((item for item in sent if item.chat == chat), key=lambda item: item.sent_at)
             assert list(map(astuple, back[chat])) == list(map(astuple, expected))
         store.close()
 

@@ -28,7 +28,7 @@ class FakeX:
 
     def __init__(self) -> None:
         self.posts: dict[str, dict[str, Any]] = {}
-        self.requests: list[list[str]] = []
+        self.requested_ids: list[list[str]] = []
         self.requests: list[tuple[str, dict[str, list[str]], str | None]] = []
         self.script: list[tuple[int, dict[str, str], Any]] = []
         self.headers: dict[str, str] = {}
@@ -39,9 +39,9 @@ class FakeX:
                 url = urlparse(self.path)
                 query = parse_qs(url.query)
                 fake.requests.append((url.path, query, self.headers["Authorization"]))
-                fake.requests.append(query["ids"][0].split(","))
+                fake.requested_ids.append(query["ids"][0].split(","))
                 status, headers, content = (
-                    fake.script.pop(0) if fake.script else (200, {}, fake.answer(fake.requests[-1]))
+                    fake.script.pop(0) if fake.script else (200, {}, fake.answer(fake.requested_ids[-1]))
                 )
                 body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
                 self.send_response(status)
@@ -193,11 +193,11 @@ def test_a_hundred_at_a_time_and_each_page_is_kept_at_once(tmp_path: Path, x: Fa
     ]
     with pytest.raises(UserError, match="401"):
         fetch(config, x)
-    assert [len(ids) for ids in x.requests] == [100, 100]
+    assert [len(ids) for ids in x.requested_ids] == [100, 100]
     assert len(lines(config)) == 100
-    x.requests.clear()
+    x.requested_ids.clear()
     assert fetch(config, x) == FetchResult(asked=150, found=150, gone=0)
-    assert [ids[0] for ids in x.requests] == ["249", "149"]
+    assert [ids[0] for ids in x.requested_ids] == ["249", "149"]
     assert len({line["id"] for line in lines(config)}) == 250
 
 
