@@ -291,8 +291,11 @@ class TestTurnDecoder:
         bubbles = [bubble for token in ids for bubble in decoder.feed(token)]
         ended = decoder.finished
         bubbles += decoder.close()
-        before_stop = ids[: next((at for at, id_ in enumerate(ids) if id_ in byte_level.stop_ids), len(ids))]
-        whole, empty_line, _ = byte_level.tokenizer.decode(before_stop).partition("\n\n")
+        before_stop = ids[
+            : next((position for position, id_ in enumerate(ids) if id_ in byte_level.stop_ids), len(ids))
+        ]
+        text_ids = [id_ for id_ in before_stop if id_ not in byte_level.forbidden_ids]  # markup is left out
+        whole, empty_line, _ = byte_level.tokenizer.decode(text_ids).partition("\n\n")
         lines = [line.replace("\ufffd", "").replace(f" {NEWLINE_SIGN} ", "\n").strip() for line in whole.split("\n")]
         assert bubbles == [line for line in lines if line]
         assert ended == (bool(empty_line) or before_stop != ids)
