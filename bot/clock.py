@@ -1,6 +1,10 @@
-"""The clock as an argument, so that tests need not wait."""
+"""The clock as an argument, so that tests need not wait.
+
+Waits are measured with `monotonic`: the wall clock may be set, and it jumps when the machine wakes from suspend.
+"""
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -10,6 +14,10 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The current time, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary moment; never goes back. Stands still while the machine is suspended."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -23,6 +31,10 @@ class SystemClock:
     def now(self) -> datetime:
         """The current time, aware, in UTC."""
         return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary moment; never goes back. Stands still while the machine is suspended."""
+        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps; returns at once for zero or less."""

@@ -1,4 +1,4 @@
-"""Where posts go: the one check of `doppel doctor` and `doppel run`."""
+"""Checks the targets of scheduled posts; shared by `doppel doctor` and `doppel run`."""
 
 from pathlib import Path
 
@@ -12,22 +12,22 @@ def check_post_targets(config: Config, path: Path, environ: Environment, install
     """Raises UserError when a post goes to a platform that is off or not installed; `path` is the config file."""
     for post in config.posts:
         name = post.to.partition(":")[0]
-        place = {"path": path, "name": post.name, "platform": name}
+        context = {"path": path, "name": post.name, "platform": name}
         if name in installed.failures:
-            raise UserError(_off(installed.failures[name], **place))
+            raise UserError(_off(installed.failures[name], **context))
         if name not in installed.plugins:
             available = ", ".join(sorted(installed.plugins))
             raise UserError(
                 tr(
                     "{path}: post `{name}`: unknown platform `{platform}`; available: {available}",
                     available=available,
-                    **place,
+                    **context,
                 )
             )
         plugin = installed.plugins[name]
         if reason := plugin.off_reason(platform_settings(plugin, config.platforms), environ):
-            raise UserError(_off(reason, **place))
+            raise UserError(_off(reason, **context))
 
 
-def _off(reason: str, **place: object) -> str:
-    return tr("{path}: post `{name}` goes to {platform}, which is off: {reason}", reason=reason, **place)
+def _off(reason: str, **context: object) -> str:
+    return tr("{path}: post `{name}` goes to {platform}, which is off: {reason}", reason=reason, **context)

@@ -36,16 +36,24 @@ TYPING = Habits(seconds_per_character=0.5)
 
 
 class FakeClock:
-    """Time that stands still until `advance`."""
+    """Time that stands still until `advance`. `wall_offset` is what somebody set the wall clock by."""
 
     def __init__(self) -> None:
         self.time = START
+        self.wall_offset = timedelta()
         self.resolve: Callable[[], Awaitable[None]] = self._yield
         self._sleepers: list[tuple[datetime, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
 
     def now(self) -> datetime:
-        return self.time
+        return self.time + self.wall_offset
+
+    def monotonic(self) -> float:
+        return (self.time - START).total_seconds()
+
+    def suspend(self, seconds: float) -> None:
+        """The machine sleeps: the wall clock goes on, waits do not."""
+        self.wall_offset += timedelta(seconds=seconds)
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
