@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(_measured(arguments.measure, arguments.config)))
+        print(json.dumps(_measure(arguments.measure, arguments.config)))
         return 0
     sizes = (20_000, 100_000) if arguments.quick else (100_000, 1_000_000)
     with tempfile.TemporaryDirectory() as folder:
@@ -74,11 +74,11 @@ def _runs(folder: Path, sizes: tuple[int, int], rounds: int) -> dict[str, list[d
     configs = {}
     for size in sizes:
         for kind, write in (("telegram", _write_telegram), ("twitter", _write_twitter)):
-            place = folder / f"{kind}-{size}"
-            place.mkdir()
-            write(place, size)
-            settings = {"archive": [str(place / "export")], "data": str(place / "data")}
-            configs[kind, size] = write_config(place, settings)
+            project = folder / f"{kind}-{size}"
+            project.mkdir()
+            write(project, size)
+            settings = {"archive": [str(project / "export")], "data": str(project / "data")}
+            configs[kind, size] = write_config(project, settings)
     runs: dict[str, list[dict[str, float]]] = {}
     for _ in range(rounds):
         for (kind, size), config in configs.items():
@@ -96,8 +96,8 @@ def _checks(figures: dict[str, dict[str, float]], sizes: tuple[int, int]) -> lis
     small, large = sizes
     build, reading = figures[f"telegram.{large}.build"], figures[f"telegram.{large}.reading"]
     growth = build["seconds"] / figures[f"telegram.{small}.build"]["seconds"]
-    most = 1.1 * large / small
-    values: list[tuple[str, float, float]] = [("cost of the large export over the small one", growth, most)]
+    max_growth = 1.1 * large / small
+    values: list[tuple[str, float, float]] = [("cost of the large export over the small one", growth, max_growth)]
     if large >= 1_000_000:
         values += [
             ("seconds to build a million messages", build["seconds"], 30.0),
@@ -111,7 +111,7 @@ def _checks(figures: dict[str, dict[str, float]], sizes: tuple[int, int]) -> lis
     ]
 
 
-def _measured(what: str, path: Path) -> dict[str, float]:
+def _measure(what: str, path: Path) -> dict[str, float]:
     """Seconds, peak megabytes and messages a second of one piece of work in this process."""
     from doppel.config import load_config
 
@@ -119,7 +119,7 @@ def _measured(what: str, path: Path) -> dict[str, float]:
     began = time.perf_counter()
     count = _build(config) if what == "build" else _read(config)
     seconds = time.perf_counter() - began
-    peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peaks = (resource.getrusage(scope).ru_maxrss for scope in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     peak = sum(peaks) * (1 if sys.platform == "darwin" else 1024)
     return {"seconds": seconds, "megabytes": peak / _MEGABYTE, "messages_per_second": count / seconds}
 
@@ -147,30 +147,32 @@ def _build(config: Any) -> int:
 
 
 def _read(config: Any) -> int:
-    """Reads with the readers and cuts at silences chat by chat, as the build does, and does nothing else."""
+    """Reads the archives and cuts sessions chat by chat, as the build does; returns the number of messages."""
     from training.archives.discovery import discover, installed_readers
     from training.dataset.message_store import MessageStore
     from training.dataset.sessions import SessionMessage, estimate_gap, join_threads, split_at_silences
 
-    found = discover(config.archives, config.root, ZoneInfo("UTC"), installed_readers())
-    spool = MessageStore(config.root / "messages.tmp")
+    discovery = discover(config.archives, config.root, ZoneInfo("UTC"), installed_readers())
+    store = MessageStore(config.root / "messages.tmp")
     count = 0
     try:
-        for number, source in enumerate(found.sources):
+        for number, source in enumerate(discovery.sources):
             for message in source.reader.read(source.tree):
-                spool.add(number, message)
+                store.add(number, message)
                 count += 1
-        for one in spool.chats():
-            lines = ((number, SessionMessage(0, message, bool(message.is_owner))) for number, message in one.numbered())
-            if one.is_public:
-                for thread in join_threads(lines, one.answered):
-                    _ = [one.message(number) for number in thread]
+        for chat in store.chats():
+            lines = (
+                (number, SessionMessage(0, message, bool(message.is_owner))) for number, message in chat.numbered()
+            )
+            if chat.is_public:
+                for thread in join_threads(lines, chat.answered):
+                    _ = [chat.message(number) for number in thread]
             else:
-                for _ in split_at_silences((line for _, line in lines), estimate_gap(one.times())):
+                for _ in split_at_silences((line for _, line in lines), estimate_gap(chat.times())):
                     pass
     finally:
-        spool.close()
-        found.close()
+        store.close()
+        discovery.close()
     return count
 
 

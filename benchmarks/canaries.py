@@ -56,7 +56,7 @@ _LOCATIONS = (
 _WORDS = ("haha", "sure", "no idea", "later then", "ask tom", "brb", "sounds fine", "what a day", "see you", "cool")
 _HEADER = Header(kind="dm", language="en")
 _FRIEND = "Ramito"
-_TURNS = 12  # kept of each sample conversation, so that an epoch takes minutes
+_TURNS = 12  # turns kept of each sample conversation, so that an epoch takes minutes
 _OPTIONS_PER_REQUEST = 32  # codes scored together: attention costs the square
 
 
@@ -108,11 +108,11 @@ def main() -> None:
     print(json.dumps(report))
 
 
-def make_canaries(each: int, seed: int) -> list[Canary]:
-    """`each` codes of every group; all codes and locations are distinct."""
+def make_canaries(per_group: int, seed: int) -> list[Canary]:
+    """`per_group` codes for each number of occurrences; all codes and locations are distinct."""
     rng = random.Random(f"canaries {seed}")
-    locations = rng.sample(_LOCATIONS, each * len(REPEATS))
-    return [Canary(location, _digits(rng), REPEATS[index // each]) for index, location in enumerate(locations)]
+    locations = rng.sample(_LOCATIONS, per_group * len(REPEATS))
+    return [Canary(location, _digits(rng), REPEATS[index // per_group]) for index, location in enumerate(locations)]
 
 
 def plant(canaries: Sequence[Canary], conversations: Sequence[Session], seed: int) -> Iterator[Session]:
@@ -174,13 +174,13 @@ def measure(adapted: AdaptedModel, canaries: list[Canary], seed: int) -> dict[st
 def exposure_of(adapted: AdaptedModel, canary: Canary, seed: int) -> float:
     """Exposure of one code among random alternatives in the same place, in bits."""
     rng = random.Random(f"alternatives {seed} {canary.location}")
-    others: set[str] = set()
-    while len(others) < ALTERNATIVES:
-        others.add(_digits(rng))
-        others.discard(canary.digits)
+    alternatives: set[str] = set()
+    while len(alternatives) < ALTERNATIVES:
+        alternatives.add(_digits(rng))
+        alternatives.discard(canary.digits)
     transcript, context = adapted.transcript, (canary.question,)
     prompt = transcript.prompt(_HEADER, context)
-    codes = [canary.digits, *sorted(others)]
+    codes = [canary.digits, *sorted(alternatives)]
     options = [transcript.encode(_HEADER, (*context, canary.turn(code))).ids[len(prompt) :] for code in codes]
     common = [*takewhile(lambda ids: len(set(ids)) == 1, zip(*options, strict=False))]  # "garage is", before any code
     prompt, options = prompt + options[0][: len(common)], [ids[len(common) :] for ids in options]
@@ -192,10 +192,10 @@ def exposure_of(adapted: AdaptedModel, canary: Canary, seed: int) -> float:
     return exposure(scores[0], scores[1:])
 
 
-def exposure(score: float, others: list[float]) -> float:
+def exposure(score: float, alternatives: list[float]) -> float:
     """log2 of the number of codes, minus log2 of the rank of `score` among them; half of the equal ones rank higher."""
-    before = sum(other > score for other in others) + 0.5 * sum(other == score for other in others)
-    return math.log2(len(others) + 1) - math.log2(1 + before)
+    higher = sum(other > score for other in alternatives) + 0.5 * sum(other == score for other in alternatives)
+    return math.log2(len(alternatives) + 1) - math.log2(1 + higher)
 
 
 def check_goals(figures: dict[str, dict[str, Any]], quick: bool) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Chats for `serve.py`: the bundled base, adapters for it, prompts of any length, and requests made of them."""
+"""What `serve.py` measures with: the base, its adapters, prompts of made-up chats, and requests."""
 
 import random
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ _OPENINGS = (
     "do you know a good book",
     "I can't believe it's already november",
 )
-_HISTORY = 1_000
+_HISTORY_TOKENS = 1_000
 
 
 class Bench:
-    """The base, adapters for it, and chats.
+    """The base, adapters for it, and made-up chats.
 
     Args:
-        base: the prepared base.
-        adapters: folders of published adapters; the first is used unless told otherwise.
-        tokens: of each reply.
+        base: folder of the prepared base.
+        adapters: folders of published adapters.
+        tokens: number of tokens of each reply.
     """
 
     def __init__(self, base: Path, adapters: Sequence[Path], tokens: int) -> None:
@@ -42,34 +42,34 @@ class Bench:
         self.transcript = Transcript(self.tokenizer)
 
     def engine(self, **options: int) -> TransformersEngine:
-        """The engine that is measured."""
+        """A new engine `transformers` with these limits."""
         return TransformersEngine(self.model(), self.tokenizer, identify(self.base, "bundled"), **options)
 
     def model(self) -> Any:
-        """The base, loaded anew."""
+        """A newly loaded base model."""
         return load_model(self.base, self.dtype, self.device)
 
     def prompts(self, count: int, seed: int) -> list[list[int]]:
-        """Prompts of so many chats, none of which was asked before."""
-        draw = random.Random(seed)
+        """Prompts of `count` chats; other seeds give other prompts."""
+        rng = random.Random(seed)
         return [
-            self.transcript.prompt(Header(kind="dm", language="en"), self._turns(draw, 1 + place % 5))
-            for place in range(count)
+            self.transcript.prompt(Header(kind="dm", language="en"), self._turns(rng, 1 + number % 5))
+            for number in range(count)
         ]
 
     def history(self, seed: int) -> list[Turn]:
-        """Turns of about 1,000 tokens, the last of them somebody else's."""
-        draw = random.Random(seed)
-        turns = self._turns(draw, 1)
-        while len(self.transcript.prompt(Header(kind="dm"), turns)) < _HISTORY:
-            turns = [*turns, *self._turns(draw, 2)[::-1]]
+        """Turns of about 1,000 tokens together; the last one is not the owner's."""
+        rng = random.Random(seed)
+        turns = self._turns(rng, 1)
+        while len(self.transcript.prompt(Header(kind="dm"), turns)) < _HISTORY_TOKENS:
+            turns = [*turns, *self._turns(rng, 2)[::-1]]
         return turns
 
     def request(self, prompt: list[int], adapter: str, seed: int, tokens: int | None = None) -> Request:
-        """A reply of fixed length."""
+        """A request for a reply of exactly `tokens` tokens, by default those of this bench."""
         sampling = Sampling(max_tokens=tokens or self.tokens, seed=seed)
         return Request(prompt=prompt, sampling=sampling, stop_ids=frozenset(), adapter=adapter, deadline_seconds=600)
 
-    def _turns(self, draw: random.Random, count: int) -> list[Turn]:
-        said = [f"{draw.choice(_OPENINGS)} {draw.randrange(1000)}" for _ in range(count)]
-        return [Turn("Tom" if (count - place) % 2 else ME, (text,)) for place, text in enumerate(said)]
+    def _turns(self, rng: random.Random, count: int) -> list[Turn]:
+        texts = [f"{rng.choice(_OPENINGS)} {rng.randrange(1000)}" for _ in range(count)]
+        return [Turn("Tom" if (count - position) % 2 else ME, (text,)) for position, text in enumerate(texts)]

@@ -76,15 +76,15 @@ def _run(contender: str, config: Path, *, quick: bool) -> dict[str, Any]:
 
 
 def _report(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    speeds = {name: statistics.median(run["tokens_per_second"] for run in some) for name, some in runs.items()}
-    one, two = (runs[name][0]["losses"] for name in ("one_thread", "two_processes"))
+    speeds = {name: statistics.median(run["tokens_per_second"] for run in results) for name, results in runs.items()}
+    one_process, two_processes = (runs[name][0]["losses"] for name in ("one_thread", "two_processes"))
     ratios = {name: speeds["two_processes"] / speeds[name] for name in ("one_thread", "two_threads")}
     return {
         "device": "cpu",
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "tokens_per_second": {name: round(speed, 1) for name, speed in speeds.items()},
-        "loss_apart": max(abs(a / b - 1) for a, b in zip(one, two, strict=True)),
+        "loss_apart": max(abs(a / b - 1) for a, b in zip(one_process, two_processes, strict=True)),
         "checks": [
             {
                 "name": f"two processes of one thread, times the speed of {name.replace('_', ' ')} in one process",
@@ -147,7 +147,7 @@ def _plan(steps: int, size: int, dtype: torch.dtype) -> TrainingPlan:
 
 
 class _Clock(TrainerCallback):
-    """Times whole steps, the first ones left out, and keeps the losses of all."""
+    """Times whole steps after the warm-up, and records the losses of all steps."""
 
     def __init__(self) -> None:
         self.trainer: PersonaTrainer | None = None
@@ -167,7 +167,7 @@ class _Clock(TrainerCallback):
             self.tokens += self.trainer.tokens_seen - self._seen
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Notes a step's loss."""
+        """Records a step's loss."""
         if logs and "loss" in logs:
             self.losses.append(logs["loss"])
 

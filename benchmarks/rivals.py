@@ -1,7 +1,4 @@
-"""What `serve.py` compares the engine with: plain `generate`, llama.cpp without us, and a vLLM of its own.
-
-Each takes prompts that are asked at the same moment, and says what came of it. Knows nothing of goals.
-"""
+"""What `serve.py` compares the engines with: transformers' `generate`, llama.cpp called directly, and a vLLM server."""
 
 import os
 import secrets
@@ -27,40 +24,47 @@ from doppel.engine.llamacpp.engine import LlamaCppInstance
 from tests.processes import free_port
 
 Figures = dict[str, float]
-_UP = "Application startup complete"
-_STARTING_SECONDS = 600
+_READY_LINE = "Application startup complete"
+_START_TIMEOUT = 600  # seconds
 
 
-def figures(chats: int, tokens: int, seconds: float, first: float) -> Figures:
-    """Tokens a second of all chats together, and the wait for the first in seconds."""
-    return {"tokens_per_second": chats * tokens / seconds, "first_token": first}
+def speed_figures(chats: int, tokens: float, seconds: float, first_token: float) -> Figures:
+    """Tokens per second of all chats together, and the time to the first token in seconds.
+
+    Args:
+        chats: their number.
+        tokens: of each reply, on average.
+        seconds: until all replies were complete.
+        first_token: seconds to the first token.
+    """
+    return {"tokens_per_second": chats * tokens / seconds, "first_token": first_token}
 
 
 class Generate:
-    """The model as PEFT loads it, and `generate` of transformers, which gets all chats as one padded batch.
+    """transformers' `generate` on a model with a PEFT adapter; all chats are one padded batch.
 
     Args:
-        model: the base, not yet touched.
-        adapter: its folder.
-        tokens: of each reply.
+        model: the base, without adapters.
+        adapter: the adapter's folder.
+        tokens: number of tokens of each reply.
     """
 
     def __init__(self, model: PreTrainedModel, adapter: Path, tokens: int) -> None:
         self._model = PeftModel.from_pretrained(model, adapter).eval()
         self._tokens = tokens
 
-    def together(self, prompts: Sequence[list[int]]) -> Figures:
-        """Replies to these prompts."""
-        began = time.perf_counter()
+    def reply_to_all(self, prompts: Sequence[list[int]]) -> Figures:
+        """Replies to all prompts at the same time and returns the speed."""
+        started = time.perf_counter()
         longest = max(map(len, prompts))
         rows = [[0] * (longest - len(prompt)) + prompt for prompt in prompts]
-        seen = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        streamer = _Times()
+        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        streamer = _TokenTimes()
         sampling = Sampling()
         with torch.inference_mode():
             self._model.generate(
                 input_ids=torch.tensor(rows, device=self._model.device),
-                attention_mask=torch.tensor(seen, device=self._model.device),
+                attention_mask=torch.tensor(mask, device=self._model.device),
                 do_sample=True,
                 temperature=sampling.temperature,
                 top_k=sampling.top_k,
@@ -72,12 +76,12 @@ class Generate:
                 pad_token_id=0,
                 streamer=streamer,
             )
-        seconds = time.perf_counter() - began
-        return figures(len(prompts), self._tokens, seconds, streamer.times[1] - began)  # the prompt is put first
+        seconds = time.perf_counter() - started
+        return speed_figures(len(prompts), self._tokens, seconds, streamer.times[1] - started)
 
 
-class _Times(BaseStreamer):
-    """When tokens came."""
+class _TokenTimes(BaseStreamer):
+    """Records the time of every call of `put`: one for the prompt, then one per step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -86,31 +90,31 @@ class _Times(BaseStreamer):
         self.times.append(time.perf_counter())
 
     def end(self) -> None:
-        """Nothing is left to tell."""
+        """Required by the base class; there is nothing to flush."""
 
 
 class RawLlamaCpp:
-    """llama.cpp with the parameters that the engine gives it, asked without the engine and without HTTP.
+    """llama.cpp with the parameters that the engine `llamacpp` uses, called directly.
 
     Args:
-        instance: with the adapter.
-        tokens: of each reply.
+        instance: a running llama.cpp with the adapter.
+        tokens: number of tokens of each reply.
     """
 
     def __init__(self, instance: LlamaCppInstance, tokens: int) -> None:
         self._instance = instance
         self._tokens = tokens
 
-    def together(self, prompts: Sequence[list[int]]) -> Figures:
-        """Replies to these prompts."""
-        began = time.perf_counter()
+    def reply_to_all(self, prompts: Sequence[list[int]]) -> Figures:
+        """Replies to all prompts at the same time and returns the speed."""
+        started = time.perf_counter()
         with ThreadPoolExecutor(len(prompts)) as pool:
-            first = list(pool.map(self._ask, prompts))
-        seconds = time.perf_counter() - began
-        return figures(len(prompts), self._tokens, seconds, statistics.median(first) - began)
+            first_times = list(pool.map(self._reply, prompts))
+        seconds = time.perf_counter() - started
+        return speed_figures(len(prompts), self._tokens, seconds, statistics.median(first_times) - started)
 
-    def _ask(self, prompt: list[int]) -> float:
-        """When the first token came."""
+    def _reply(self, prompt: list[int]) -> float:
+        """Generates a reply; returns the time of its first token."""
         times: list[float] = []
         sampling = Sampling()
         body = {
@@ -129,12 +133,12 @@ class RawLlamaCpp:
 
 
 class Vllm:
-    """A vLLM server of its own process, as the engine `openai` asks it; `with` waits until it is up.
+    """A vLLM server in a process of its own, for the engine `openai`; runs within a `with` block.
 
     Args:
-        command: vLLM's.
-        base: the prepared base.
-        dtype: to compute in.
+        command: the command that starts vLLM.
+        base: folder of the prepared base.
+        dtype: dtype to compute in.
     """
 
     def __init__(self, command: str, base: Path, dtype: str) -> None:
@@ -146,7 +150,7 @@ class Vllm:
             *(command, "serve", str(base), "--port", str(port), "--host", "127.0.0.1", *settings),
             *("--enable-lora", "--max-lora-rank", "16"),
         ]
-        self._is_up = threading.Event()
+        self._is_ready = threading.Event()
         self._lines: deque[str] = deque(maxlen=30)
 
     def __enter__(self) -> "Vllm":
@@ -161,8 +165,8 @@ class Vllm:
             self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
         )
         threading.Thread(target=self._read, daemon=True).start()
-        self._is_up.wait(_STARTING_SECONDS)
-        if self._process.poll() is not None or not self._is_up.is_set():
+        self._is_ready.wait(_START_TIMEOUT)
+        if self._process.poll() is not None or not self._is_ready.is_set():
             self.__exit__(None, None, None)
             sys.exit("vLLM does not start:\n" + "".join(self._lines))
         return self
@@ -174,10 +178,10 @@ class Vllm:
         self._process.wait(60)
 
     def _read(self) -> None:
-        """Reads what it writes, so that it never waits for us."""
+        """Reads the output, as a process with a full pipe would block."""
         output: Any = self._process.stdout
         for line in output:
             self._lines.append(line.decode("utf-8", "replace"))
-            if _UP in self._lines[-1]:
-                self._is_up.set()
-        self._is_up.set()  # it ended
+            if _READY_LINE in self._lines[-1]:
+                self._is_ready.set()
+        self._is_ready.set()  # it ended: `__enter__` need not wait for the timeout

@@ -80,8 +80,8 @@ def main() -> None:
 
 def _report(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     figures = {
-        name: {key: round(statistics.median(run[key] for run in some), 4) for key in some[0]}
-        for name, some in runs.items()
+        name: {key: round(statistics.median(run[key] for run in results), 4) for key in results[0]}
+        for name, results in runs.items()
     }
     ours, packed, pairs = (figures[name] for name in CONTENDERS)
     ratios = {
@@ -111,15 +111,15 @@ def _run(contender: str, config: Config, steps: int) -> dict[str, float]:
     base = load_base(setup) if contender == "doppel" else _plain_base(setup, dtype)
     cost = compute_cost(base)
     run = {"doppel": _doppel, "trl_packed": _trl_packed, "trl_pairs": _trl_pairs}[contender]
-    fed, timed, seconds = run(config, setup, base, steps)
+    all_examples, timed, seconds = run(config, setup, base, steps)
     peak = _gemm_rate(dtype)  # in the same minute: the machine is not always equally fast
-    tokens, supervised = (sum(count(one) for one in timed) for count in (_tokens, _supervised))
+    tokens, supervised = (sum(count(example) for example in timed) for count in (_tokens, _supervised))
     operations = 2 * 2 * cost.of(timed)  # a multiplication and an addition, forward and back to the input
     return {
         "tokens_per_second": tokens / seconds,
         "supervised_per_second": supervised / seconds,
-        "seconds_per_1000": seconds / tokens * sum(map(_tokens, fed)) / setup.messages * 1000,
-        "tokens_per_1000": sum(map(_tokens, fed)) / setup.messages * 1000,
+        "seconds_per_1000": seconds / tokens * sum(map(_tokens, all_examples)) / setup.messages * 1000,
+        "tokens_per_1000": sum(map(_tokens, all_examples)) / setup.messages * 1000,
         "peak_memory_bytes": peak_memory("cpu"),
         "gemm_share": operations / seconds / peak,
         "gemm_gflops": peak / 1e9,
@@ -144,7 +144,7 @@ def _doppel(config: Config, setup: TrainingSetup, base: Any, steps: int) -> tupl
         optimizer.step()
         optimizer.zero_grad()
         seconds += (time.perf_counter() - started) * (number >= WARM_UP)
-    return setup.train, [one for step in planned[WARM_UP:] for group in step for one in group], seconds
+    return setup.train, [example for step in planned[WARM_UP:] for group in step for example in group], seconds
 
 
 def _plain_base(setup: TrainingSetup, dtype: torch.dtype) -> Any:
@@ -156,14 +156,14 @@ def _plain_base(setup: TrainingSetup, dtype: torch.dtype) -> Any:
 def _trl_packed(
     config: Config, setup: TrainingSetup, base: Any, steps: int
 ) -> tuple[list[Example], list[Example], float]:
-    length = max(_tokens(one) for one in setup.train)
+    length = max(_tokens(example) for example in setup.train)
     return _trl(setup.train, base, steps, setup, packing=True, max_length=length)
 
 
 def _trl_pairs(
     config: Config, setup: TrainingSetup, base: Any, steps: int
 ) -> tuple[list[Example], list[Example], float]:
-    """Question and answer, as text; the base's own end token ends the answer."""
+    """Pairs of question and answer as text; the answer ends with the base's end token."""
     tokenizer = setup.transcript.tokenizer
     pairs = []
     for session in setup.sessions["train"]:
@@ -188,17 +188,18 @@ def _trl(
     chosen = list(items)
     random.Random(0).shuffle(chosen)
     per_batch, accumulation = 4, 4
-    wanted = (WARM_UP + steps) * per_batch * accumulation
-    chosen = chosen[: wanted * (4 if packing else 1)]  # several make a row
+    example_count = (WARM_UP + steps) * per_batch * accumulation
+    chosen = chosen[: example_count * (4 if packing else 1)]  # a packed row holds several
     rows = {
-        "input_ids": [one.ids for one in chosen],
+        "input_ids": [example.ids for example in chosen],
         "labels": [
-            [token if role else -100 for token, role in zip(one.ids, one.loss_mask, strict=True)] for one in chosen
+            [token if role else -100 for token, role in zip(example.ids, example.loss_mask, strict=True)]
+            for example in chosen
         ],
     }
     clock: dict[str, float] = {"seconds": 0.0, "tokens": 0.0, "supervised": 0.0}
 
-    class Watch(TrainerCallback):
+    class StepTimer(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             clock["began"] = time.perf_counter()
 
@@ -206,7 +207,7 @@ def _trl(
             if state.global_step > WARM_UP:
                 clock["seconds"] += time.perf_counter() - clock["began"]
 
-    class Counted(SFTTrainer):
+    class CountingTrainer(SFTTrainer):
         def compute_loss(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
             if self.state.global_step >= WARM_UP:
                 mask = inputs.get("attention_mask")
@@ -215,7 +216,7 @@ def _trl(
             return super().compute_loss(model, inputs, *rest, **named)
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        trainer = Counted(
+        trainer = CountingTrainer(
             model=base,
             args=SFTConfig(
                 output_dir=folder,
@@ -237,7 +238,7 @@ def _trl(
             train_dataset=Dataset.from_dict(rows),
             processing_class=setup.transcript.tokenizer,
             peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear"),
-            callbacks=[Watch()],
+            callbacks=[StepTimer()],
         )
         trainer.train()
     tokens, supervised = int(clock["tokens"]), int(clock["supervised"])

@@ -2,9 +2,9 @@
 
     python benchmarks/train_gpu.py [--quick] [--shape llama-3-8b] [--device cuda]
 
-The chats are made up: sessions of 60 to 500 random tokens, four tenths of them supervised, which is what the lengths of
-real ones look like. The LoRA is rank 16 on all linear layers. Each timing is a whole optimizer step of 16,384 tokens;
-medians are reported. `--device cpu --shape tiny` only shows that the script works. Prints one JSON object last.
+The sessions are 60 to 500 random tokens long, four tenths of them supervised, about as in real chats. The LoRA has rank
+16 on all linear layers. Each timing is a whole optimizer step of 16,384 tokens; medians are reported. `--device cpu
+--shape tiny` only shows that the script works. Prints one JSON object last.
 """
 
 import argparse
@@ -55,7 +55,7 @@ STEP_TOKENS = 16_384
 
 
 def main() -> None:
-    """Measures every shape asked for."""
+    """Measures every chosen shape and prints the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three steps instead of ten")
     parser.add_argument("--json", action="store_true", help="has no effect: the last line is always the JSON object")
@@ -72,11 +72,11 @@ def main() -> None:
         "checks": [
             {
                 "name": f"{shape}, tokens per second",
-                "value": round(some["tokens_per_second"]),
+                "value": round(measured["tokens_per_second"]),
                 "goal": f">= {GOAL}",
-                "ok": some["tokens_per_second"] >= GOAL,
+                "ok": measured["tokens_per_second"] >= GOAL,
             }
-            for shape, some in figures.items()
+            for shape, measured in figures.items()
         ],
     }
     print(json.dumps(report))
@@ -91,9 +91,9 @@ def _measure(shape: str, device: str, steps: int) -> dict[str, float]:
     optimizer = MasterAdamW(trained, lr=1e-4)
     timer = DeviceTimer(device, time.perf_counter)
     seconds = []
-    for number in range(steps + 2):  # the first two choose kernels and take memory
-        step = _chats(SHAPES[shape].vocab_size, seed=number)
-        supervised = sum(one.supervised for one in step)
+    for number in range(steps + 2):  # the first two are warm-up: they select kernels and allocate memory
+        step = _step_examples(SHAPES[shape].vocab_size, seed=number)
+        supervised = sum(example.supervised for example in step)
         groups = micro_batches(step, tokens_per_batch(model))
 
         def train(groups: list[list[Example]] = groups, supervised: int = supervised) -> None:
@@ -104,20 +104,20 @@ def _measure(shape: str, device: str, steps: int) -> dict[str, float]:
             optimizer.step()
             optimizer.zero_grad()
 
-        seconds.append(timer.time(train) / sum(len(one.ids) for one in step))
+        seconds.append(timer.time(train) / sum(len(example.ids) for example in step))
     peak = torch.cuda.max_memory_allocated() if device.startswith("cuda") else 0
     return {"tokens_per_second": 1 / statistics.median(seconds[2:]), "peak_memory_bytes": peak}
 
 
-def _chats(vocabulary: int, seed: int) -> list[Example]:
-    """One step's sessions, `STEP_TOKENS` tokens or a little more."""
-    source = random.Random(seed)
-    items: list[Example] = []
-    while sum(len(one.ids) for one in items) < STEP_TOKENS:
-        length = source.randint(60, 500)
-        ids = source.choices(range(vocabulary), k=length)
-        items.append(Example(ids, source.choices((0, 1), (6, 4), k=length), length))
-    return items
+def _step_examples(vocabulary: int, seed: int) -> list[Example]:
+    """Made-up sessions of a step: `STEP_TOKENS` tokens or a little more."""
+    rng = random.Random(seed)
+    examples: list[Example] = []
+    while sum(len(example.ids) for example in examples) < STEP_TOKENS:
+        length = rng.randint(60, 500)
+        ids = rng.choices(range(vocabulary), k=length)
+        examples.append(Example(ids, rng.choices((0, 1), (6, 4), k=length), length))
+    return examples
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What training and the bot share: messages, the transcript, adapters, engines, the store, the command line.
+"""What training and the bot share: configuration, base models, the transcript, adapters, engines, the command line.
 
 Imports neither `training` nor `bot`; a test enforces it.
 """

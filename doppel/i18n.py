@@ -1,4 +1,4 @@
-"""Messages to the user in their language: English in the code, Chinese in `locale/zh.yaml`."""
+"""Translates messages to the user: they are English in the code, and `locale/zh.yaml` has the Chinese texts."""
 
 import os
 from functools import cache
@@ -7,24 +7,24 @@ from typing import Any
 
 import yaml
 
-_chosen: list[str] = []
+_chosen: list[str] = []  # empty: the language of the environment
 
 
 def set_language(language: str) -> None:
-    """Chooses `en` or `zh`; `auto` follows the environment (LC_ALL, LC_MESSAGES, LANG)."""
+    """Sets the language to `en` or `zh`; `auto` takes it from the environment (LC_ALL, LC_MESSAGES, LANG)."""
     _chosen[:] = [] if language == "auto" else [language]
 
 
 def language() -> str:
-    """The language in force: `en` or `zh`."""
+    """The current language: `en` or `zh`."""
     if _chosen:
         return _chosen[0]
-    spoken = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
-    return "zh" if spoken.lower().startswith("zh") else "en"
+    locale = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
+    return "zh" if locale.lower().startswith("zh") else "en"
 
 
 def tr(english: str, **values: Any) -> str:
-    """The text in the user's language with `{names}` filled in; English where no translation exists."""
+    """The text in the current language, English if it has no translation, with the values in its `{placeholders}`."""
     text = _catalog().get(english, english) if language() == "zh" else english
     return text.format(**values) if values else text
 

@@ -1,4 +1,4 @@
-"""What the user sees in the terminal. Results go to stdout; progress, tables and logs go to stderr."""
+"""Output to the terminal and input from it. Results go to stdout; progress, tables and logs go to stderr."""
 
 import sys
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ console = Console(stderr=True, highlight=False)
 
 
 def print_status(text: str) -> None:
-    """One line for the user, on stderr, as it is (no markup)."""
+    """Prints a line for the user on stderr, without interpreting markup."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 def silence() -> None:
-    """Says and shows nothing from here on: for the copies of a process of which another one speaks."""
+    """Prints nothing from here on: for all but the main process of a training on several."""
     console.quiet = True
 
 
@@ -25,7 +25,10 @@ def silence() -> None:
 def progress(*, counted: bool = True) -> Iterator[Progress]:
     """A progress display on stderr: description, bar, count, rate text (`task.fields["rate"]`), time left.
 
-    Off a terminal rich draws nothing until the end, so callers also `say` when a stage begins and ends.
+    If stderr is not a terminal, rich draws nothing until the end, so callers also print when a stage begins and ends.
+
+    Args:
+        counted: whether the count is shown.
     """
     columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()]
     if counted:
@@ -37,21 +40,21 @@ def progress(*, counted: bool = True) -> Iterator[Progress]:
 
 
 def is_interactive() -> bool:
-    """Whether a person sits at the terminal."""
+    """Whether stdin and stdout are both a terminal."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def prepare_input(prompt: bool) -> None:
-    """Line editing and history for a person; from a pipe, bytes that are no text do not end the reading."""
+    """Prepares `read_line`: line editing and history with a prompt; else bytes that are not text are replaced."""
     if prompt:
-        with suppress(ImportError):  # Windows has none, and edits lines without it
+        with suppress(ImportError):  # not on Windows, whose console edits lines itself
             import readline  # noqa: F401
     elif isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
 
 
 def read_line(prompt: str) -> str | None:
-    """The next line; None at the end of input or on Ctrl-C."""
+    """The next line of stdin; None at the end of input or on Ctrl-C."""
     try:
         return input(prompt)
     except (EOFError, KeyboardInterrupt):
@@ -61,5 +64,5 @@ def read_line(prompt: str) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Text without control characters, which a terminal would obey."""
+    """The text without control characters, which could move the cursor or change colours."""
     return "".join(character for character in text if character == "\n" or character.isprintable())

@@ -91,8 +91,8 @@ class LlamaCpp:
         """(vocabulary,) log-probabilities of the next token, in nats."""
         (step,) = self._complete(prompt, 1, vocabulary)
         found = torch.full((vocabulary,), -torch.inf)
-        for one in step["top_logprobs"]:
-            found[one["id"]] = one["logprob"]
+        for token in step["top_logprobs"]:
+            found[token["id"]] = token["logprob"]
         return found
 
     def _complete(self, prompt: Sequence[int], tokens: int, alternatives: int) -> list[dict[str, Any]]:

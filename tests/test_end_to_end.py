@@ -147,8 +147,8 @@ class Web:
         before = await theirs.count()
         await send_message(self._page, text)
         await expect(theirs).to_have_count(before + 1, timeout=REPLY_SECONDS * 1000)
-        told = await theirs.nth(before).evaluate("bubble => bubble.firstChild.textContent")
-        return str(told).strip()  # what follows is a blank and the time
+        text = await theirs.nth(before).evaluate("bubble => bubble.firstChild.textContent")
+        return str(text).strip()  # what follows is a blank and the time
 
 
 async def ask_everywhere(places: Sequence[Place], text: str) -> list[str]:
@@ -247,13 +247,13 @@ async def test_from_an_export_to_replies_everywhere_and_to_the_next_adapter(
     assert rows(config, "select distinct state from inbox") == [("answered",)]
     assert rows(config, "select count(*) from inbox") == [(3 * len(places),)]
     for number, place in enumerate(places):
-        told = rows(
+        delivered = rows(
             config,
             "select text, adapter, outbox.state from outbox join chats on chats.id = chat_id "
             f"where platform = '{place.name}' order by outbox.id",
         )
-        assert [text for text, _, _ in told] == [one[number] for one in replies]
-        assert {state for _, _, state in told} == {"sent"}
-        versions = [version for _, version, _ in told]
+        assert [text for text, _, _ in delivered] == [reply[number] for reply in replies]
+        assert {state for _, _, state in delivered} == {"sent"}
+        versions = [version for _, version, _ in delivered]
         assert (versions[0], versions[-1]) == ("0001", "0002")
         assert versions == sorted(versions)

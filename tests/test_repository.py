@@ -36,7 +36,7 @@ def needed(name: str, extras: tuple[str, ...], seen: dict[str, str]) -> dict[str
     for line in distribution(name).requires or []:
         requirement = Requirement(line)
         environments = [{"extra": extra} for extra in (*extras, "")]
-        if requirement.marker is None or any(requirement.marker.evaluate(one) for one in environments):
+        if requirement.marker is None or any(requirement.marker.evaluate(environment) for environment in environments):
             inner = canonicalize_name(requirement.name)
             if inner not in seen or requirement.extras:
                 seen[inner] = distribution(inner).version
@@ -49,7 +49,11 @@ class TestPins:
         assert needed("doppel", ("dev",), {}).keys() - pins().keys() == set()
 
     def test_what_is_installed_is_what_is_pinned(self) -> None:
-        installed = {canonicalize_name(one.name): one.version.partition("+")[0] for one in distributions() if one.name}
+        installed = {
+            canonicalize_name(distribution.name): distribution.version.partition("+")[0]
+            for distribution in distributions()
+            if distribution.name
+        }
         assert {
             name: (installed[name], version)
             for name, version in pins().items()
@@ -71,14 +75,14 @@ class TestReadme:
         assert [link for link in links if not (ROOT / link.replace("\\", "")).exists()] == []
 
     def test_its_commands_exist(self, name: str) -> None:
-        known = set(get_command(app()).commands)  # type: ignore[attr-defined]
-        said = set(re.findall(r"(?:`|^\s*|/bin/)doppel ([a-z]+)", read(name), re.MULTILINE))
-        assert said == known
+        commands = set(get_command(app()).commands)  # type: ignore[attr-defined]
+        mentioned = set(re.findall(r"(?:`|^\s*|/bin/)doppel ([a-z]+)", read(name), re.MULTILINE))
+        assert mentioned == commands
 
     def test_its_make_targets_exist(self, name: str) -> None:
         targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
-        said = set(re.findall(r"(?:`|^)make ([a-z]+)", read(name), re.MULTILINE))
-        assert {"run", "test"} <= said <= targets
+        mentioned = set(re.findall(r"(?:`|^)make ([a-z]+)", read(name), re.MULTILINE))
+        assert {"run", "test"} <= mentioned <= targets
 
     def test_its_pieces_of_configuration_are_right(self, name: str) -> None:
         blocks = re.findall(r"^ *```yaml\n(.*?)^ *```", read(name), re.MULTILINE | re.DOTALL)
@@ -87,7 +91,7 @@ class TestReadme:
             parse_config(yaml.safe_load(block), ROOT / "config.yaml")
 
     def test_both_languages_have_the_same_parts(self, name: str) -> None:
-        shapes = [re.findall(r"^(#+|```|\|---|\d\.|- \*)", read(one), re.MULTILINE) for one in (name, READMES[0])]
+        shapes = [re.findall(r"^(#+|```|\|---|\d\.|- \*)", read(path), re.MULTILINE) for path in (name, READMES[0])]
         assert shapes[0] == shapes[1]
 
 
@@ -115,7 +119,7 @@ def test_no_code_from_models_and_no_pickle(path: Path) -> None:
             called = ast.unparse(node.func)
             assert called not in {"yaml.load", "yaml.unsafe_load", "eval", "exec", "os.system"}
             if called == "torch.load":  # of an old adapter, and only ever its tensors
-                assert {one.arg: ast.unparse(one.value) for one in node.keywords}["weights_only"] == "True"
+                assert {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}["weights_only"] == "True"
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
             assert names.isdisjoint({"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"})
@@ -125,10 +129,12 @@ def test_no_code_from_models_and_no_pickle(path: Path) -> None:
 def test_nothing_of_the_owners_is_in_the_repository() -> None:
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     files = done.stdout.split()
-    assert [one for one in files if re.match(r"(data|adapters|archive|\.venv)/|.*\.(db|safetensors|gguf)$", one)] == []
-    texts = [one for one in files if not one.endswith(".png")]
+    assert [
+        path for path in files if re.match(r"(data|adapters|archive|\.venv)/|.*\.(db|safetensors|gguf)$", path)
+    ] == []
+    texts = [path for path in files if not path.endswith(".png")]
     token = re.compile(rb"\b\d{8,10}:AA[\w-]{33}\b|\b[MN][\w-]{23}\.[\w-]{6}\.[\w-]{27,}\b")
-    assert [one for one in texts if (ROOT / one).is_file() and token.search((ROOT / one).read_bytes())] == []
+    assert [text for text in texts if (ROOT / text).is_file() and token.search((ROOT / text).read_bytes())] == []
 
 
 @pytest.mark.parametrize(

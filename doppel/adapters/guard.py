@@ -105,7 +105,7 @@ def read_guard(folder: Path) -> Guard | None:
 
 
 def _runs(text: str) -> Iterator[str]:
-    """Every run of words or characters that is just as long as eight words, without case and punctuation."""
+    """Every run of eight words, or of as many characters as count for eight, in lower case, without punctuation."""
     units = _UNIT.findall(unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'"))
     end = weight = 0
     for start, unit in enumerate(units):

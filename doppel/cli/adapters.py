@@ -1,4 +1,4 @@
-"""`doppel adapters`: which versions are published, which one speaks, and their way in from and out to elsewhere."""
+"""`doppel adapters`: lists the published versions, chooses the current one, imports and exports."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,12 +42,12 @@ def use_command(
     run: Run, *, version: Annotated[str, typer.Argument(help="The version, for example 0002.")]
 ) -> dict[str, Any]:
     """Make a version the current one; a running daemon takes it up at its next reply."""
-    return _chosen(use_version(run.config.adapters_dir, version.zfill(4)).name)
+    return _report_current(use_version(run.config.adapters_dir, version.zfill(4)).name)
 
 
 def rollback_command(run: Run) -> dict[str, Any]:
     """Go back to the version before the current one."""
-    return _chosen(roll_back(run.config.adapters_dir).name)
+    return _report_current(roll_back(run.config.adapters_dir).name)
 
 
 def import_version(
@@ -87,7 +87,7 @@ def export_version(
     return export_gguf(run.config, chosen, gguf, base_gguf)
 
 
-def _chosen(version: str) -> dict[str, Any]:
+def _report_current(version: str) -> dict[str, Any]:
     print_status(tr("Version {version} is the current one now.", version=version))
     return {"current": version}
 

@@ -1,8 +1,8 @@
-"""The `doppel` command: collects the commands that packages offer and runs one.
+"""The `doppel` command: collects the commands of all installed packages and runs one.
 
-A command is a function `name(run: Run, *, options...) -> dict | None`, named in the entry-point group
-`doppel.commands`. It prints for people on stderr through `doppel.terminal`; what it returns is printed on
-stdout as one JSON object when `--json` is given.
+A command is a function `name(run: Run, *, options...) -> dict | None` with an entry point in the group
+`doppel.commands`. It prints for people on stderr through `doppel.terminal`. With `--json`, what it returns is printed
+on stdout as one JSON object.
 """
 
 import inspect
@@ -32,7 +32,7 @@ ORDER = ("up", "build", "train", "evaluate", "quiz", "tune", "run", "chat", "ada
 
 
 class Run:
-    """What a command is given: where its config is, and whether a program rather than a person listens."""
+    """What every command is given: the path of the configuration, and the values of the shared options."""
 
     def __init__(self, config_path: Path, as_json: bool = False, debug: bool = False) -> None:
         self.config_path = config_path
@@ -58,9 +58,9 @@ def app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    known = {point.name: point for point in entry_points(group="doppel.commands")}
-    for name in sorted(known, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)):
-        command = known[name].load()
+    commands = {point.name: point for point in entry_points(group="doppel.commands")}
+    for name in sorted(commands, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)):
+        command = commands[name].load()
         if isinstance(command, typer.Typer):
             cli.add_typer(command, name=name)
         else:
@@ -69,7 +69,7 @@ def app() -> typer.Typer:
 
 
 def as_command(function: Command) -> Callable[..., None]:
-    """Gives a command the options all share: `--config`, `--json`, `--debug`; and the exit codes."""
+    """The command as typer takes it, with the shared options `--config`, `--json` and `--debug`, and its exit codes."""
 
     def command(config: Path, json: bool, debug: bool, **options: Any) -> None:
         run = Run(config, json, debug)
@@ -81,7 +81,7 @@ def as_command(function: Command) -> Callable[..., None]:
         _option("json", bool, False, "--json", "Print one JSON object on stdout."),
         _option("debug", bool, False, "--debug", "Show tracebacks and debug logs."),
     ]
-    keyword_only = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     command.__signature__ = inspect.Signature(keyword_only + shared)  # type: ignore[attr-defined]
     command.__doc__ = function.__doc__
     command.__name__ = function.__name__
@@ -89,7 +89,7 @@ def as_command(function: Command) -> Callable[..., None]:
 
 
 def execute(run: Run, work: Callable[[], dict[str, Any] | None]) -> int:
-    """Runs a command's work and returns its exit code; a user's mistake becomes one line on stderr."""
+    """Runs a command's work and returns its exit code; a DoppelError becomes one line on stderr."""
     redact_stderr(redactor_for(os.environ, secret_variables(installed_platforms().plugins.values())))
     quiet_libraries(run.debug)
     try:
@@ -110,7 +110,7 @@ def execute(run: Run, work: Callable[[], dict[str, Any] | None]) -> int:
 
 
 def quiet_libraries(debug: bool) -> None:
-    """Offline unless a model has to be fetched, no telemetry, no progress bars but ours."""
+    """Turns off the telemetry of libraries and, unless `debug` is set, their progress bars and warnings."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "info" if debug else "error")
@@ -119,8 +119,8 @@ def quiet_libraries(debug: bool) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     if debug:
         logging.basicConfig(level=logging.DEBUG)
-    else:  # libraries warn each other about their next versions; that is nothing a user can act on
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of every matrix that it rounds
+    else:  # these warnings are for developers: a user cannot act on them
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about every matrix that it quantises
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
 

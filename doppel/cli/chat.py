@@ -1,4 +1,4 @@
-"""`doppel chat`: talk with the persona in the terminal. Knows lines and keys; the speaking is `persona`'s."""
+"""`doppel chat`: talk with the persona in the terminal."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from doppel.cli.app import Run
-from doppel.cli.chat_commands import Leave, obey
+from doppel.cli.chat_commands import Quit, run_command
 from doppel.config import Config
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
@@ -37,14 +37,14 @@ def chat(
     from doppel.persona import open_persona, read_persona
 
     if adapter is None:
-        return _serve(run, open_persona(run.config.adapters_dir))
+        return _chat_with(run, open_persona(run.config.adapters_dir))
     from doppel.adapters.checkpoint import open_adapter
 
     with open_adapter(adapter, run.config) as opened:
-        return _serve(run, read_persona(opened.folder, opened.version))
+        return _chat_with(run, read_persona(opened.folder, opened.version))
 
 
-def _serve(run: Run, persona: "Persona") -> dict[str, Any]:
+def _chat_with(run: Run, persona: "Persona") -> dict[str, Any]:
     config = run.config
     print_status(tr("Loading the base model …"))
     from doppel.engine.registry import open_engine
@@ -53,18 +53,24 @@ def _serve(run: Run, persona: "Persona") -> dict[str, Any]:
     try:
         with asyncio.Runner() as runner:
             name = runner.run(engine.load_adapter(persona.folder))
-            conversation = Conversation(config, persona, engine, name, sys.stderr if run.as_json else sys.stdout)
-            return _converse(conversation, runner, prompt=is_interactive() and not run.as_json)
+            terminal_chat = TerminalChat(config, persona, engine, name, sys.stderr if run.as_json else sys.stdout)
+            return _read_and_reply(terminal_chat, runner, prompt=is_interactive() and not run.as_json)
     finally:
         engine.close()
 
 
-class Conversation:
-    """What was said, how it is sampled, and where the words appear.
+class TerminalChat:
+    """A conversation in the terminal: its turns so far, the sampling settings, and the screen that shows replies.
 
     Args:
-        name: the engine's name for the persona's adapter.
-        out: where the persona's words go; they appear as they are generated.
+        config: the configuration.
+        persona: who replies.
+        engine: generates the replies; the persona's adapter is loaded.
+        name: the engine's name for that adapter.
+        out: where replies are written while they are generated.
+
+    Raises:
+        UserError: the engine does not support a configured sampling setting.
     """
 
     def __init__(self, config: Config, persona: "Persona", engine: "Engine", name: str, out: TextIO) -> None:
@@ -85,22 +91,22 @@ class Conversation:
         self._seconds = 0.0
 
     def unsupported(self, sampling: "Sampling") -> str | None:
-        """Why the engine cannot sample like this, in one line; None when it can."""
+        """Why the engine cannot use these settings, in one line; None if it can."""
         from doppel.engine import unsupported
 
         return unsupported(self._engine, sampling)
 
-    def hear(self, text: str) -> None:
-        """Takes what the user wrote; an unanswered turn of theirs goes on."""
+    def add_message(self, text: str) -> None:
+        """Adds a message of the user's: to their last turn if it has no reply yet, otherwise as a new turn."""
         from doppel.transcript import Turn
 
-        said = self.turns.pop().bubbles if self.turns and self.turns[-1].speaker == self._you else ()
-        self.turns.append(Turn(self._you, (*said, text)))
+        earlier = self.turns.pop().bubbles if self.turns and self.turns[-1].speaker == self._you else ()
+        self.turns.append(Turn(self._you, (*earlier, text)))
 
-    async def speak(self) -> None:
-        """Says the persona's next turn on the screen. What appeared counts as said even when cancelled.
+    async def reply(self) -> None:
+        """Generates the persona's next turn and shows it. When cancelled, the text shown so far is kept as the turn.
 
-        It stops before a word that the guard objects to: what is on the screen cannot be taken back.
+        Text that the guard refuses is not shown: the reply ends before it.
 
         Raises:
             EngineError: the engine failed.
@@ -108,18 +114,18 @@ class Conversation:
         from doppel.persona import GeneratedBubble, recent_turns, speak
         from doppel.transcript import ME, Turn
 
-        reply = self._config.reply
+        settings = self._config.reply
         header = self.persona.header(
             kind="dm", now=datetime.now(UTC), zone=self._config.zone, platform="terminal", contact=self._you
         )
-        words = speak(
+        reply = speak(
             self._engine,
             self._name,
             header,
-            recent_turns(self.turns, reply.history),
+            recent_turns(self.turns, settings.history),
             self.sampling,
-            max_bubbles=reply.max_bubbles,
-            candidates=reply.candidates,
+            max_bubbles=settings.max_bubbles,
+            candidates=settings.candidates,
         )
         bubbles: list[str] = []
         partial = ""
@@ -127,7 +133,7 @@ class Conversation:
         tokens = 0
         started = time.perf_counter()
         try:
-            async with aclosing(words) as events:
+            async with aclosing(reply) as events:
                 async for event in events:
                     tokens = event.tokens
                     objection = self._objection([*bubbles, event.text])
@@ -154,7 +160,7 @@ class Conversation:
                 print_status(tr("(stopped: {reason})", reason=objection))
 
     def _objection(self, bubbles: list[str]) -> str | None:
-        """Why these must not be said, if the guard is on and has something against them."""
+        """Why the guard refuses these bubbles, in one line; None if it does not, or is off."""
         return None if self._guard is None else self._guard.objects("\n".join(bubbles))
 
     def summary(self) -> dict[str, Any]:
@@ -168,7 +174,7 @@ class Conversation:
 
 
 class Screen:
-    """Shows bubbles as they grow, each on a line of its own after the persona's name."""
+    """Shows bubbles while they are generated, each on a new line that begins with the persona's name."""
 
     def __init__(self, name: str, out: TextIO) -> None:
         self._name = name
@@ -176,17 +182,17 @@ class Screen:
         self._shown: str | None = None
 
     def write(self, text: str) -> None:
-        """Shows more of the bubble being written."""
+        """Shows the current bubble, of which `text` is all that is known so far."""
         text = printable(text)
         if self._shown is None:
             self._console.out(f"{self._name}: ", style="bold cyan", end="")
             self._shown = ""
-        if text.startswith(self._shown):  # otherwise the end of the bubble sets it right
+        if text.startswith(self._shown):  # otherwise `finish` shows the bubble again
             self._console.out(text[len(self._shown) :], end="")
             self._shown = text
 
     def finish(self, text: str) -> None:
-        """Shows the whole bubble and ends its line."""
+        """Shows the complete bubble and ends its line."""
         self.write(text)
         if self._shown != printable(text):
             self._console.out("")
@@ -195,9 +201,9 @@ class Screen:
         self._shown = None
 
 
-def _converse(conversation: Conversation, runner: asyncio.Runner, *, prompt: bool) -> dict[str, Any]:
-    """Lines in, replies out, until the end of input, Ctrl-C at the prompt or /quit."""
-    persona = conversation.persona.manifest
+def _read_and_reply(terminal_chat: TerminalChat, runner: asyncio.Runner, *, prompt: bool) -> dict[str, Any]:
+    """Replies to lines of input until its end, Ctrl-C at the prompt or /quit; returns the conversation."""
+    persona = terminal_chat.persona.manifest
     print_status(
         tr(
             "{persona}, adapter {version}. ENTER alone makes it speak; /help lists the commands.",
@@ -210,18 +216,18 @@ def _converse(conversation: Conversation, runner: asyncio.Runner, *, prompt: boo
         text = line.strip()
         if text.startswith("/"):
             try:
-                print_status(obey(text, conversation))
+                print_status(run_command(text, terminal_chat))
             except UserError as error:
                 print_status(str(error))
-            except Leave:
+            except Quit:
                 break
             continue
         if text:
-            conversation.hear(text)
+            terminal_chat.add_message(text)
         try:
-            runner.run(conversation.speak())
+            runner.run(terminal_chat.reply())
         except KeyboardInterrupt:
             print_status(tr("(stopped)"))
         except DoppelError as error:
             print_status(str(error))
-    return conversation.summary()
+    return terminal_chat.summary()

@@ -1,4 +1,4 @@
-"""The lines of `doppel chat` that begin with a slash: what may be changed while talking, and its limits."""
+"""The slash commands of `doppel chat`: they show and change sampling settings, and reset or end the conversation."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
@@ -16,61 +16,65 @@ if TYPE_CHECKING:
     from doppel.transcript import Turn
 
 SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed")
-RARE = (
+RARE_SETTINGS = (
     *("typical_p", "presence_penalty", "frequency_penalty", "no_repeat_ngram"),
     *("dry_multiplier", "dry_base", "dry_allowed_length"),
 )
 
 
-class Talk(Protocol):
-    """What the commands change: how the next reply is sampled, and what was said so far."""
+class Chat(Protocol):
+    """What the commands change: the sampling settings and the turns of a conversation."""
 
     sampling: "Sampling"
     turns: "list[Turn]"
 
     def unsupported(self, sampling: "Sampling") -> str | None:
-        """Why the engine cannot sample like this, in one line; None when it can."""
+        """Why the engine cannot use these settings, in one line; None if it can."""
         ...
 
 
-class Leave(Exception):
-    """The user wants to go."""
+class Quit(Exception):
+    """The user ended the conversation."""
 
 
-def obey(line: str, talk: Talk) -> str:
-    """Does what a line like `/temperature 0.8` says and returns the answer to show.
+def run_command(line: str, chat: Chat) -> str:
+    """Runs a command such as `/temperature 0.8` and returns the text to show.
 
     Raises:
-        UserError: no such command, or a value out of range or not supported by the engine. Leave: on /quit.
+        UserError: no such command, or a value out of range or not supported by the engine. Quit: on /quit.
     """
     name, _, value = line.removeprefix("/").partition(" ")
     value = value.strip()
-    if name in SETTINGS or name in RARE:
+    if name in SETTINGS or name in RARE_SETTINGS:
         if value:
-            changed = change(talk.sampling, name, value)
-            if reason := talk.unsupported(changed):
+            changed = with_setting(chat.sampling, name, value)
+            if reason := chat.unsupported(changed):
                 raise UserError(reason)
-            talk.sampling = changed
-        return _shown(talk.sampling, [name])
+            chat.sampling = changed
+        return _format_settings(chat.sampling, [name])
     match name:
         case "settings":
-            set_rarely = [one for one in RARE if getattr(talk.sampling, one) != ReplySettings.model_fields[one].default]
-            return _shown(talk.sampling, [*SETTINGS, *set_rarely])
+            changed_rare = [
+                setting
+                for setting in RARE_SETTINGS
+                if getattr(chat.sampling, setting) != ReplySettings.model_fields[setting].default
+            ]
+            return _format_settings(chat.sampling, [*SETTINGS, *changed_rare])
         case "reset":
-            talk.turns.clear()
+            chat.turns.clear()
             return tr("The conversation begins anew.")
         case "help" | "":
             return _help()
         case "quit" | "exit":
-            raise Leave
+            raise Quit
     raise UserError(tr("/{name}: no such command; /help lists them", name=name))
 
 
-def change(sampling: "Sampling", name: str, value: str) -> "Sampling":
-    """The sampling with one setting read from text; the limits are those of config.yaml.
+def with_setting(sampling: "Sampling", name: str, value: str) -> "Sampling":
+    """A copy of the settings with one of them changed; the limits are those of config.yaml.
 
     Raises:
-        UserError: the value is no number or out of its range; the text says what is allowed.
+        UserError: the value is not a number or is out of range; the message says what is allowed.
     """
     if name == "seed":
         if value in ("none", "off"):
@@ -87,7 +91,7 @@ def change(sampling: "Sampling", name: str, value: str) -> "Sampling":
 
 
 def limits(name: str) -> str:
-    """The range of a setting, for example `0 ≤ temperature ≤ 5`."""
+    """The allowed range of a setting, for example `0 ≤ temperature ≤ 5`."""
     lower = upper = ""
     for limit in ReplySettings.model_fields[name].metadata:
         match limit:
@@ -102,7 +106,7 @@ def limits(name: str) -> str:
     return f"{lower}{name}{upper}"
 
 
-def _shown(sampling: "Sampling", names: Iterable[str]) -> str:
+def _format_settings(sampling: "Sampling", names: Iterable[str]) -> str:
     values = {name: getattr(sampling, name) for name in names}
     return " · ".join(f"{name} {'none' if value is None else value}" for name, value in values.items())
 
@@ -112,7 +116,7 @@ def _help() -> str:
         (
             tr("ENTER alone      it speaks unprompted, or goes on"),
             tr("/temperature 0.9 how daring it is; also /top_p /top_k /min_p /repetition_penalty /max_tokens /seed"),
-            "                 /" + " /".join(RARE),
+            "                 /" + " /".join(RARE_SETTINGS),
             tr("/settings        shows all of them"),
             tr("/reset           forgets this conversation"),
             tr("/quit            leaves (so does Ctrl-D); Ctrl-C stops a reply"),

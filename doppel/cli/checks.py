@@ -1,13 +1,12 @@
-"""What `doppel doctor` looks at: this machine, the configuration, and everything a doppelgänger needs.
+"""The checks of `doppel doctor`: this machine, the configuration, data set, models, engine, platforms and posts.
 
-Each check ends in one line that says what to do. Nothing is changed, and no check raises.
+Each check is one line that says what was found or what to do. No check changes anything or raises.
 """
 
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,13 +42,13 @@ from doppel.transcript import FORMATS, open_transcript
 _MIN_MEMORY = 3 * 10**9  # to train the bundled model
 _MIN_DISK = 2 * 10**9  # for the converted base, checkpoints and adapters
 _OLDEST_PYTHON = (3, 11)
-# What models' names say of them. A chat template says less: many pretrained models come with one.
+# A model's kind by its name. A chat template would say less: many pretrained models have one, too.
 _INSTRUCT = re.compile(r"(?i)(?:^|[-_.])(?:instruct|chat|it|sft|dpo|rlhf)(?:$|[-_.])")
 _PRETRAINED = re.compile(r"(?i)(?:^|[-_.])(?:base|pt|pretrained?)(?:$|[-_.])")
 
 
 def examine(config_path: Path, environ: Environment) -> list[Check]:
-    """Every check, in the order in which things are needed. Without a readable config: those of the machine."""
+    """Runs all checks, in the order in which things are needed; with an unreadable config, only the machine's."""
     checks = [check_python()]
     try:
         config = load_config(config_path)
@@ -60,10 +59,10 @@ def examine(config_path: Path, environ: Environment) -> list[Check]:
     installed = installed_platforms()
     environ, problems = resolve_secrets(environ, secret_variables(installed.plugins.values()))
     checks += [Check(name="secrets", ok=False, hint=problem) for problem in problems]
-    looks: list[Callable[[Config], Check]] = [check_time_zone, check_archive, check_data, check_device]
-    checks += [look(config) for look in (*looks, check_base_model)]
+    before_engine = (check_time_zone, check_archive, check_data, check_device, check_base_model)
+    checks += [check(config) for check in before_engine]
     checks.append(check_engine(config, environ))
-    checks += [look(config) for look in (check_transcript, check_adapter)]
+    checks += [check_transcript(config), check_adapter(config)]
     checks += check_platforms(config, environ, installed)
     return [*checks, check_posts(config, config_path, environ, installed)]
 
@@ -88,25 +87,25 @@ def check_memory() -> Check:
 
 
 def check_disk(config: Config) -> Check:
-    """Free space where the cache and the project lie, and whether the project may be written."""
+    """Free space for the cache and the project, and whether the project's folder can be written."""
     root = config.root
     if not os.access(root, os.W_OK):
         return Check(name="disk", ok=False, hint=tr("{path}: cannot be written; choose another folder", path=root))
-    places = {_existing(root), _existing(cache_dir())}
-    place, free = min(((place, shutil.disk_usage(place).free) for place in places), key=lambda one: one[1])
+    free_space = {folder: shutil.disk_usage(folder).free for folder in (_existing(root), _existing(cache_dir()))}
+    folder, free = min(free_space.items(), key=lambda item: item[1])
     if free >= _MIN_DISK:
-        return Check(name="disk", ok=True, hint=tr("{size} free in {path}", size=gigabytes(free), path=place))
+        return Check(name="disk", ok=True, hint=tr("{size} free in {path}", size=gigabytes(free), path=folder))
     hint = tr(
         "only {size} free in {path}; free up at least {needed}",
         size=gigabytes(free),
-        path=place,
+        path=folder,
         needed=gigabytes(_MIN_DISK),
     )
     return Check(name="disk", ok=False, hint=hint)
 
 
 def check_time_zone(config: Config) -> Check:
-    """The zone that hours of messages and schedules are in."""
+    """The time zone of schedules and of the hours in headers."""
     try:
         return Check(name="time zone", ok=True, hint=config.zone.key)
     except (OSError, ValueError, KeyError):
@@ -115,7 +114,7 @@ def check_time_zone(config: Config) -> Check:
 
 
 def check_archive(config: Config) -> Check:
-    """Whether the archives are there. Only needed until the data set is built."""
+    """Whether the archives exist. They are needed only until the data set is built."""
     level: Level = "needed" if dataset_archive_digest(config) is None else "optional"
     for archive in config.archives:
         if archive == "sample":
@@ -129,7 +128,7 @@ def check_archive(config: Config) -> Check:
 
 
 def check_data(config: Config) -> Check:
-    """Whether the data set is built, and from the archives that config.yaml names now."""
+    """Whether the data set is built from the archives that config.yaml names now."""
     made_from = dataset_archive_digest(config)
     if made_from is None:
         return Check(name="data", ok=False, hint=tr("not built yet; `doppel build` does it"), level="optional")
@@ -140,7 +139,7 @@ def check_data(config: Config) -> Check:
 
 
 def check_device(config: Config) -> Check:
-    """What the model will compute on, and in which numbers."""
+    """The device the model will run on, and the dtype of its weights."""
     import torch
 
     try:
@@ -155,7 +154,7 @@ def check_device(config: Config) -> Check:
 
 
 def check_base_model(config: Config) -> Check:
-    """Whether the base model is ready, or will be."""
+    """Whether the base model is on this machine, or can be prepared when it is needed."""
     base = config.model.base
     if is_prepared(config.model):
         try:
@@ -173,7 +172,7 @@ def check_base_model(config: Config) -> Check:
 
 
 def check_engine(config: Config, environ: Environment) -> Check:
-    """Whether what is to run the model could do so now: packages, files, or the server and its key."""
+    """Whether the configured engine can run: its packages and files, or its server and key."""
     from doppel.engine import check
 
     result = check.check_engine(config, environ)
@@ -181,7 +180,7 @@ def check_engine(config: Config, environ: Environment) -> Check:
 
 
 def check_transcript(config: Config) -> Check:
-    """Whether conversations are written in a form that the base model knows."""
+    """Whether the transcript format suits the base model."""
     kind, base = config.transcript, config.model.base
     if not is_prepared(config.model):
         return Check(name="transcript", ok=True, hint=kind, level="optional")
@@ -189,7 +188,7 @@ def check_transcript(config: Config) -> Check:
         folder = prepare_base(config.model, lambda _: None)
         if kind == "chat":
             open_transcript(load_tokenizer(folder), FORMATS[kind])
-    except (DoppelError, OSError, ValueError) as error:  # a tokenizer may be damaged in many ways
+    except (DoppelError, OSError, ValueError) as error:  # whatever a damaged tokenizer raises
         return Check(name="transcript", ok=False, hint=str(error).partition("\n")[0])
     name = Path(base).name
     if kind == "chat" and _PRETRAINED.search(name):
@@ -205,7 +204,7 @@ def check_transcript(config: Config) -> Check:
 
 
 def check_adapter(config: Config) -> Check:
-    """Whether the adapter in use is whole and made for this base model."""
+    """Whether the current adapter is undamaged and belongs to this base model."""
     folder = current_version(config.adapters_dir)
     if folder is None:
         return Check(name="adapter", ok=False, hint=tr("not trained yet; `doppel train` does it"), level="optional")
@@ -220,7 +219,7 @@ def check_adapter(config: Config) -> Check:
 
 
 def check_platforms(config: Config, environ: Environment, installed: InstalledPlatforms) -> list[Check]:
-    """What every installed platform says of itself; the public ones first, as they need no token."""
+    """The checks of every installed platform; public platforms first, as they need no token."""
     checks = [
         check
         for plugin in sorted(installed.plugins.values(), key=lambda plugin: (not plugin.is_public, plugin.name))
@@ -243,5 +242,5 @@ def check_posts(config: Config, config_path: Path, environ: Environment, install
 
 
 def _existing(path: Path) -> Path:
-    """The path, or its nearest ancestor that is there."""
-    return next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    """The path, or its nearest ancestor that exists."""
+    return next(ancestor for ancestor in (path.absolute(), *path.absolute().parents) if ancestor.exists())

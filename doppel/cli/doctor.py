@@ -15,8 +15,8 @@ from doppel.plugins import Check
 from doppel.terminal import console, print_status
 
 
-class Unwell(DoppelError):
-    """Something that `doppel up` needs is not there; carries what was found."""
+class ChecksFailed(DoppelError):
+    """Something that `doppel up` needs is missing; `result` holds all checks."""
 
     def __init__(self, text: str, result: dict[str, Any]) -> None:
         super().__init__(text)
@@ -29,9 +29,9 @@ def doctor(run: Run) -> dict[str, Any]:
     result = {"checks": msgspec.to_builtins(checks)}
     if not run.as_json:
         console.print(_table(checks))
-    bad = [check.name for check in checks if not check.ok and check.level == "needed"]
-    if bad:
-        raise Unwell(tr("needs fixing: {names}", names=", ".join(map(tr, bad))), result)
+    failed = [check.name for check in checks if not check.ok and check.level == "needed"]
+    if failed:
+        raise ChecksFailed(tr("needs fixing: {names}", names=", ".join(map(tr, failed))), result)
     print_status(tr("Everything that `doppel up` needs is there."))
     return result
 

@@ -1,7 +1,7 @@
 """`doppel up`: whatever is missing (base model, data set, adapter), then the daemon.
 
-Knows neither training nor bot: `doppel build` and `doppel train` run as processes of their own, which also
-frees their memory, and `doppel run` takes this process's place.
+`doppel build` and `doppel train` run as child processes, so that their memory is free afterwards, and `doppel run`
+replaces this process.
 """
 
 import os
@@ -28,19 +28,19 @@ STAGES = 4
 
 
 class Commands(Protocol):
-    """How other `doppel` commands are started."""
+    """Starts other `doppel` commands; replaced in tests."""
 
     def call(self, name: str, *options: str) -> int:
-        """Runs one to its end and returns its exit code."""
+        """Runs a command to its end and returns its exit code."""
         ...
 
     def become(self, name: str) -> None:
-        """Puts one in this process's place; returns only where a system cannot do that."""
+        """Runs a command in place of this process; returns only on systems that cannot replace a process."""
         ...
 
 
 class StageFailed(DoppelError):
-    """A command that `doppel up` started ended badly; carries its exit code."""
+    """A command that `doppel up` started has failed; the exit code is the command's."""
 
     def __init__(self, text: str, exit_code: int) -> None:
         super().__init__(text)
@@ -53,23 +53,23 @@ def up(run: Run) -> None:
 
 
 def bring_up(config: Config, commands: Commands) -> None:
-    """The stages in their order; what is there already is left as it is.
+    """Runs the stages in order, skipping those whose result exists.
 
     Raises:
-        StageFailed: a command failed. UserError, DoppelError: the base model cannot be had.
+        StageFailed: a command failed. UserError, DoppelError: the base model cannot be prepared.
     """
-    with _stage(1, tr("base model {base}", base=config.model.base), _when(not is_prepared(config.model), tr("2 min"))):
+    with _stage(1, tr("base model {base}", base=config.model.base), _if(not is_prepared(config.model), tr("2 min"))):
         base = identify(prepare_base(config.model, print_status), config.model.base)
     reason = why_train(config, base)
     stale = reason is not None and dataset_archive_digest(config) != config.archive_digest
-    with _stage(2, tr("your messages"), _when(stale, tr("10 s; a large archive takes minutes"))):
+    with _stage(2, tr("your messages"), _if(stale, tr("10 s; a large archive takes minutes"))):
         if stale:
             _call(commands, "build")
     minutes = config.training.first_run_minutes
     expected = (
         tr("until it has learned all") if minutes is None else tr("{minutes:g} min and a little", minutes=minutes)
     )
-    with _stage(3, tr("training"), _when(reason is not None, expected)):
+    with _stage(3, tr("training"), _if(reason is not None, expected)):
         if reason is not None:
             print_status(reason)
             _call(commands, "train", "--first-run")
@@ -79,9 +79,9 @@ def bring_up(config: Config, commands: Commands) -> None:
 
 
 def why_train(config: Config, base: BaseIdentity) -> str | None:
-    """Why an adapter has to be trained, in one line; None when the current one will do.
+    """Why an adapter has to be trained, in one line; None if the current one is used.
 
-    One that was trained elsewhere and copied here will do, as long as no data set here says otherwise.
+    An adapter copied from another machine, without its data set, is used whatever archives it was trained on.
     """
     folder = current_version(config.adapters_dir)
     if folder is None:
@@ -100,18 +100,18 @@ def why_train(config: Config, base: BaseIdentity) -> str | None:
 
 
 class Processes:
-    """The real thing: every command a process, signals passed on."""
+    """Runs each command as a process, with this command's options, and passes signals on."""
 
     def __init__(self, run: Run) -> None:
         self._json = ["--json"] if run.as_json else []
         self._options = ["--config", str(run.config_path), *(["--debug"] if run.debug else [])]
 
     def call(self, name: str, *options: str) -> int:
-        """Runs one to its end and returns its exit code; its results go where its progress goes."""
+        """Runs a command to its end and returns its exit code; its stdout goes to stderr."""
         return run_to_end([*self._command(name), *options], stdout=sys.stderr)
 
     def become(self, name: str) -> None:
-        """Puts one in this process's place; on Windows it stays a child."""
+        """Runs a command in place of this process; on Windows, as a child process."""
         command = self._command(name) + self._json
         if os.name != "nt":
             os.execv(command[0], command)  # noqa: S606
@@ -124,31 +124,32 @@ class Processes:
 
 
 def run_to_end(command: list[str], stdout: TextIO | None = None) -> int:
-    """Runs a process to its end and returns its exit code, 128 + the signal if one ended it or this process.
+    """Runs a process to its end and returns its exit code: 128 + the signal's number if a signal ended it.
 
-    SIGTERM is passed on. Ctrl-C is not: the terminal gives it to the child as well.
+    A child that exits with 0 after this process got SIGINT or SIGTERM counts as ended by that signal. SIGTERM is passed
+    on to the child. SIGINT is not, because on Ctrl-C the terminal sends it to both.
     """
-    stopped: list[int] = []
+    received: list[int] = []
     children: list[subprocess.Popen[bytes]] = []
 
-    def pass_on(number: int, _: FrameType | None) -> None:
-        stopped.append(number)
+    def handle(number: int, _: FrameType | None) -> None:
+        received.append(number)
         if number == signal.SIGTERM:
             for child in children:
                 child.terminate()
 
-    before = {one: signal.signal(one, pass_on) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {signal_number: signal.signal(signal_number, handle) for signal_number in (signal.SIGINT, signal.SIGTERM)}
     try:
         child = subprocess.Popen(command, stdout=stdout)  # noqa: S603
         children.append(child)
-        if signal.SIGTERM in stopped:
+        if signal.SIGTERM in received:
             child.terminate()
         code = child.wait()
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-    if code == 0 and stopped:
-        return 128 + stopped[0]
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
+    if code == 0 and received:
+        return 128 + received[0]
     return code if code >= 0 else 128 - code
 
 
@@ -163,7 +164,7 @@ def _call(commands: Commands, name: str, *options: str) -> None:
 
 @contextmanager
 def _stage(number: int, what: str, expected: str | None) -> Iterator[None]:
-    """Says that a stage begins and how long it takes to expect, and how long it took; or that it is done already."""
+    """Prints when a stage begins, with its expected duration, and when it ends; None: the stage is already done."""
     if expected is None:
         print_status(tr("{number}/{stages} {what}: ready", number=number, stages=STAGES, what=what))
         yield
@@ -177,5 +178,5 @@ def _stage(number: int, what: str, expected: str | None) -> Iterator[None]:
     print_status(tr("{number}/{stages} done after {seconds:.0f} s", number=number, stages=STAGES, seconds=seconds))
 
 
-def _when(wanted: bool, expected: str) -> str | None:
-    return expected if wanted else None
+def _if(is_needed: bool, expected: str) -> str | None:
+    return expected if is_needed else None

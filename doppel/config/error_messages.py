@@ -1,4 +1,4 @@
-"""What is wrong in a config file, in our words and the user's language instead of pydantic's."""
+"""Turns pydantic's errors about config.yaml into one line in the user's language."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -16,7 +16,7 @@ _MAX_SHOWN = 40
 
 
 def config_error(error: ValidationError, path: Path) -> UserError:
-    """The first error as one line that names file, key and value, and says what is allowed."""
+    """The first error, as one line that names file, key and value and says what is allowed."""
     first = error.errors()[0]
     location = [part for part in first["loc"] if not (isinstance(part, str) and (part == "str" or "[" in part))]
     if first["type"] == "extra_forbidden":
@@ -31,7 +31,7 @@ def config_error(error: ValidationError, path: Path) -> UserError:
 
 
 def unknown_key(location: Sequence[str | int], value: Any, path: Path) -> UserError:
-    """An error for a key that does not exist: names the nearest one that does."""
+    """The error for an unknown key: it suggests the most similar key."""
     key = ".".join(map(str, location))
     nearest = get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1)
     if nearest:
@@ -62,12 +62,15 @@ def _known_keys(location: Sequence[str | int]) -> list[str]:
     kind = field.annotation if field is not None else None
     candidates = (kind, *getattr(kind, "__args__", ()))
     return [
-        name for one in candidates if isinstance(one, type) and issubclass(one, BaseModel) for name in one.model_fields
+        name
+        for candidate in candidates
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel)
+        for name in candidate.model_fields
     ]
 
 
 def _explain(kind: str, context: Mapping[str, Any], original: str) -> str:
-    """What is allowed, for a type of error of pydantic's."""
+    """What the value must be, for an error of this type."""
     if kind == "value_error":
         return original.removeprefix("Value error, ")  # the text of one of our own validators
     if kind in _LIMITS:

@@ -130,7 +130,7 @@ class Config(Section):
 
 def _located_in(section: str, error: ValidationError) -> ValidationError:
     """The errors of one section as errors of the whole file: their keys begin with the section's name."""
-    details: list[Any] = [{**one, "loc": (section, *one["loc"])} for one in error.errors()]
+    details: list[Any] = [{**detail, "loc": (section, *detail["loc"])} for detail in error.errors()]
     return ValidationError.from_exception_data(error.title, details)
 
 

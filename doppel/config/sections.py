@@ -142,7 +142,7 @@ class TrainingSettings(Section):
 
     @model_validator(mode="after")
     def _room_for_the_owner(self) -> "TrainingSettings":
-        if sum(one.share for one in self.mix) + self.replay > 0.9:
+        if sum(source.share for source in self.mix) + self.replay > 0.9:
             raise ValueError(tr("mix and replay together leave less than a tenth for your own messages"))
         return self
 

@@ -39,20 +39,20 @@ class BaseIdentity(msgspec.Struct, frozen=True):
     digest: str
 
 
-def prepare_base(model: ModelSettings, report: Callable[[str], None]) -> Path:
+def prepare_base(model: ModelSettings, on_progress: Callable[[str], None]) -> Path:
     """A folder with the base's safetensors weights, config and tokenizer; converted or downloaded if needed.
 
     Args:
         model: the `model` section of the configuration.
-        report: called with a line for the user when something slow begins or a licence applies.
+        on_progress: called with a line for the user when something slow begins or a licence applies.
 
     Raises:
         UserError: no such folder or id. DoppelError: the conversion or the download failed.
     """
     if model.base == BUNDLED:
-        return prepare_bundled(report)
+        return prepare_bundled(on_progress)
     local = Path(model.base).expanduser()
-    folder = local if local.is_dir() else _download(model.base, report)
+    folder = local if local.is_dir() else _download(model.base, on_progress)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise UserError(
             tr(
@@ -63,16 +63,16 @@ def prepare_base(model: ModelSettings, report: Callable[[str], None]) -> Path:
     return folder
 
 
-def prepare_tokenizer(model: ModelSettings, report: Callable[[str], None]) -> Path:
+def prepare_tokenizer(model: ModelSettings, on_progress: Callable[[str], None]) -> Path:
     """A folder with the base's config and tokenizer, for bases whose weights are on another machine.
 
     Raises:
         UserError: no such folder or id. DoppelError: the download failed.
     """
     if model.base == BUNDLED:
-        return prepare_bundled(report)
+        return prepare_bundled(on_progress)
     local = Path(model.base).expanduser()
-    return local if local.is_dir() else _download(model.base, report, _WITHOUT_WEIGHTS)
+    return local if local.is_dir() else _download(model.base, on_progress, _WITHOUT_WEIGHTS)
 
 
 def is_prepared(model: ModelSettings) -> bool:
@@ -219,7 +219,7 @@ def _gemm_seconds(dtype: "torch.dtype", give_up_after: float = math.inf) -> floa
     return best
 
 
-def _download(base_id: str, report: Callable[[str], None], patterns: tuple[str, ...] = _WITH_WEIGHTS) -> Path:
+def _download(base_id: str, on_progress: Callable[[str], None], patterns: tuple[str, ...] = _WITH_WEIGHTS) -> Path:
     """The folder of a model of the Hugging Face hub, downloaded unless its files are cached."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -233,7 +233,7 @@ def _download(base_id: str, report: Callable[[str], None], patterns: tuple[str, 
     if cached is not None and (patterns is _WITHOUT_WEIGHTS or any(cached.glob("*.safetensors"))):
         return cached
     token = read_secret(HUB_TOKEN, os.environ) or None
-    report(tr("Downloading the base model {base} from the Hugging Face hub, once …", base=base_id))
+    on_progress(tr("Downloading the base model {base} from the Hugging Face hub, once …", base=base_id))
     try:
         return Path(snapshot_download(base_id, allow_patterns=list(patterns), token=token))
     except (HFValidationError, RepositoryNotFoundError):

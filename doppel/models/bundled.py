@@ -27,11 +27,11 @@ def bundled_folder() -> Path:
     return cache_dir() / _FOLDER
 
 
-def prepare_bundled(report: Callable[[str], None]) -> Path:
+def prepare_bundled(on_progress: Callable[[str], None]) -> Path:
     """The folder of the converted model; the first call converts it, in about a minute.
 
     Args:
-        report: called with a line for the user when the conversion begins, and with the licence.
+        on_progress: called with a line for the user when the conversion begins, and with the licence.
 
     Raises:
         DoppelError: the conversion failed.
@@ -40,7 +40,7 @@ def prepare_bundled(report: Callable[[str], None]) -> Path:
     remove_stale(folder.parent, _STAGING, datetime.now(UTC))  # half a gigabyte each
     if folder.is_dir():
         return folder
-    report(tr("Converting the bundled base model (Gemma-3-270M), once; about a minute …"))
+    on_progress(tr("Converting the bundled base model (Gemma-3-270M), once; about a minute …"))
     try:
         with translate_write_errors(folder.parent), staging_folder(folder.parent, _STAGING) as staging:
             _convert(staging)
@@ -49,7 +49,7 @@ def prepare_bundled(report: Callable[[str], None]) -> Path:
         raise DoppelError(
             tr("{path}: the bundled model cannot be converted: {error}", path=folder, error=error)
         ) from None
-    report(tr("Gemma is provided under the Gemma Terms of Use: {path}", path=folder / "GEMMA_TERMS.html"))
+    on_progress(tr("Gemma is provided under the Gemma Terms of Use: {path}", path=folder / "GEMMA_TERMS.html"))
     return folder
 
 

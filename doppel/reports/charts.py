@@ -264,7 +264,7 @@ def _round_step(step: float, *, is_whole: bool) -> Decimal:
     candidates = (Decimal(factor).scaleb(exponent) for factor in ("1", "2", "2.5", "5", "10", "20"))
     return next(
         one
-        for one in (max(one, Decimal(1)) if is_whole else one for one in candidates)
+        for one in (max(candidate, Decimal(1)) if is_whole else candidate for candidate in candidates)
         if float(one) >= step * (1 - 1e-9) and (not is_whole or one == one.to_integral_value())
     )
 

@@ -32,7 +32,9 @@ class SafeTokenizer:
         """Tokens that nobody's text may become, with their spellings: all special and added ones."""
         eos = tokenizer.eos_token_id
         ends = {eos} if isinstance(eos, int) else set()
-        self.special: frozenset[int] = frozenset(ends | {one for one in self.reserved if added[one].special})
+        self.special: frozenset[int] = frozenset(
+            ends | {token_id for token_id in self.reserved if added[token_id].special}
+        )
         """Tokens that stand for no text: one that is generated ends the turn."""
         self.markup: frozenset[int] = self.special.union(
             token_id for token_id, text in self.reserved.items() if not _is_blank(text)

@@ -32,15 +32,19 @@ def test_exposure_is_of_the_rank() -> None:
 
 def test_every_code_is_said_as_often_as_it_should_and_only_in_training() -> None:
     canaries = make_canaries(2, seed=0)
-    assert len({one.digits for one in canaries}) == len({one.location for one in canaries}) == 2 * len(REPEATS)
+    assert (
+        len({canary.digits for canary in canaries}) == len({canary.location for canary in canaries}) == 2 * len(REPEATS)
+    )
     written = list(plant(canaries, small_talk(60, seed=0), seed=0))
-    said = Counter(turn.bubbles[0] for one in written if one.split == "train" for turn in one.turns if turn.is_mine)
+    said = Counter(
+        turn.bubbles[0] for session in written if session.split == "train" for turn in session.turns if turn.is_mine
+    )
     for canary in canaries:
         assert said[canary.turn().bubbles[0]] == canary.repeats
-        held = [turn for one in written if one.split != "train" for turn in one.turns]
+        held = [turn for session in written if session.split != "train" for turn in session.turns]
         assert not any(canary.digits in bubble for turn in held for bubble in turn.bubbles)
     assert all(one.is_mine != other.is_mine for each in written for one, other in pairwise(each.turns))
-    assert Counter(one.split for one in written) == {"train": 48, "validation": 6, "test": 6}
+    assert Counter(session.split for session in written) == {"train": 48, "validation": 6, "test": 6}
     assert list(plant(canaries, small_talk(60, seed=0), seed=0)) == written
 
 
@@ -50,9 +54,9 @@ def test_a_random_adapter_exposes_nothing_in_particular(
     monkeypatch.setattr("benchmarks.canaries.ALTERNATIVES", 40)
     config = parse_config({"model": {"base": str(tiny_base), "dtype": "float32"}}, tmp_path / "config.yaml")
     subject = load_adapted_model(config.model, publish_tiny_adapter(config.adapters_dir))
-    found = [exposure_of(subject, one, seed=0) for one in make_canaries(2, seed=0)]
+    found = [exposure_of(subject, canary, seed=0) for canary in make_canaries(2, seed=0)]
     assert ALTERNATIVES == 1000
-    assert all(0 <= one <= math.log2(41) for one in found)
+    assert all(0 <= bits <= math.log2(41) for bits in found)
     assert len(set(found)) > 2
 
 
@@ -60,5 +64,5 @@ def test_a_code_said_once_is_judged_on_a_real_base_only() -> None:
     figures = {
         str(repeats): {"exposure": 1.5 if repeats < 4 else 9.0, "extracted": int(repeats == 1)} for repeats in REPEATS
     }
-    assert [one["ok"] for one in check_goals(figures, quick=True)] == [True, True]
-    assert [one["ok"] for one in check_goals(figures, quick=False)] == [True, True, True, False]
+    assert [check["ok"] for check in check_goals(figures, quick=True)] == [True, True]
+    assert [check["ok"] for check in check_goals(figures, quick=False)] == [True, True, True, False]

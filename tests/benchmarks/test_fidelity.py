@@ -16,7 +16,7 @@ def examined(*, quick: bool, questions: float = 520) -> dict[str, Any]:
 
 
 def goals(report: dict[str, Any]) -> dict[str, bool]:
-    return {one["name"]: one["ok"] for one in report["checks"]}
+    return {check["name"]: check["ok"] for check in report["checks"]}
 
 
 def test_time_and_questions_are_goals_beside_those_of_the_examination() -> None:

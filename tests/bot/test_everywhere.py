@@ -113,7 +113,7 @@ class Server:
 
     def said(self) -> list[str]:
         assert self.env.bot.user is not None
-        return [one.content for one in self.channel.history() if one.author.id == self.env.bot.user.id]
+        return [message.content for message in self.channel.history() if message.author.id == self.env.bot.user.id]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -135,13 +135,13 @@ async def test_both_services_and_all_their_chats_are_answered_at_once(services: 
         services.engine.gate.set()
         sent = [await services.telegram.next_sent() for _ in range(4)]
         await until(lambda: len(server.said()) == 2)
-        typing = [one for one in env.http_requests if one.path.endswith("/typing")]
-    by_chat = {chat: [one.text for one in sent if one.chat.id == chat] for chat in (ANNA.id, -200)}
+        typing = [request for request in env.http_requests if request.path.endswith("/typing")]
+    by_chat = {chat: [request.text for request in sent if request.chat.id == chat] for chat in (ANNA.id, -200)}
     assert by_chat == {ANNA.id: ["hi", "how are you?"], -200: ["hi", "how are you?"]}
     assert server.said() == ["hi", "how are you?"]
-    quoted = [one.reply_parameters for one in services.telegram.of("sendMessage")]
-    assert [one.message_id for one in quoted if one] == [asked.message_id]
-    assert {one.chat_id for one in services.telegram.of("sendChatAction")} == {ANNA.id, -200}
+    quoted = [request.reply_parameters for request in services.telegram.of("sendMessage")]
+    assert [parameters.message_id for parameters in quoted if parameters] == [asked.message_id]
+    assert {request.chat_id for request in services.telegram.of("sendChatAction")} == {ANNA.id, -200}
     assert typing
     assert any("nobody asked" in prompt and "and you?" in prompt for prompt in services.engine.prompts)
     assert not any(BOT.username in prompt for prompt in services.engine.prompts)
@@ -162,9 +162,9 @@ async def test_outages_of_one_service_do_not_touch_the_other_and_nothing_is_sent
         services.telegram.user_says("hello")
         assert (await services.telegram.next_sent()).text == "on telegram"
     assert len(services.telegram.of("sendMessage")) == 3
-    assert [one.text for one in services.telegram.sent] == ["on telegram"]
+    assert [request.text for request in services.telegram.sent] == ["on telegram"]
     assert server.said() == ["on discord"]
-    nonces = [one.json["nonce"] for one in env.http_requests if one.path.endswith("/messages")]
+    nonces = [request.json["nonce"] for request in env.http_requests if request.path.endswith("/messages")]
     assert len(nonces) == 2
     assert len(set(nonces)) == 1
 
@@ -198,12 +198,12 @@ async def test_strangers_get_nothing_and_the_log_says_whom_to_add(
         services.telegram.user_says("hello")
         await services.telegram.next_sent()
         await until(lambda: str(stranger.id) in caplog.text)
-    assert [one.chat.id for one in services.telegram.sent] == [ANNA.id]
+    assert [request.chat.id for request in services.telegram.sent] == [ANNA.id]
     assert "add 6006 to telegram.allow" in caplog.text
     assert f"add {stranger.id} to discord.allow" in caplog.text
     assert len(services.engine.prompts) == 1
     assert "/start" not in services.engine.prompts[0]
-    assert not [one for one in env.http_requests if one.path.endswith("/messages")]
+    assert not [request for request in env.http_requests if request.path.endswith("/messages")]
 
 
 async def test_a_refused_token_leaves_the_other_service_running(

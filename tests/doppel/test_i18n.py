@@ -42,7 +42,7 @@ def help_texts() -> set[str]:
 
     def collect(command: Any) -> None:
         found.update([command.help] if command.help else [])
-        found.update(one.help for one in command.params if getattr(one, "help", None))
+        found.update(parameter.help for parameter in command.params if getattr(parameter, "help", None))
         for inner in getattr(command, "commands", {}).values():
             collect(inner)
 

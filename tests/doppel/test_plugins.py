@@ -46,7 +46,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("install")
-def test_one_that_cannot_be_loaded_keeps_no_other_from_working() -> None:
+def test_a_platform_that_cannot_be_loaded_does_not_affect_others() -> None:
     installed = installed_platforms()
     assert dict(installed.plugins) == {"pigeon": PIGEON}
     assert "named like its entry point" in installed.failures["raven"]
@@ -56,7 +56,7 @@ def test_one_that_cannot_be_loaded_keeps_no_other_from_working() -> None:
 
 
 @pytest.mark.usefixtures("install")
-def test_the_section_of_one_that_cannot_be_loaded_is_left_alone() -> None:
+def test_the_section_of_a_platform_that_cannot_be_loaded_is_not_checked() -> None:
     config = parse_config({"pigeon": {"allow": [1]}, "gone": {"anything": 1}}, Path("config.yaml"))
     assert set(config.platforms) == {"pigeon"}
     assert page_url(config.platforms) is None
@@ -64,7 +64,7 @@ def test_the_section_of_one_that_cannot_be_loaded_is_left_alone() -> None:
         parse_config({"telegram": {}}, Path("config.yaml"))
 
 
-def test_a_secret_and_an_allow_list_are_asked_for() -> None:
+def test_a_missing_secret_and_an_empty_allow_list_are_reported() -> None:
     plugin = fake(secrets=("PIGEON_KEY",), checks=lambda *_: [Check(name="loft", ok=True, hint="clean")])
     checks = plugin.examine(PlatformSettings(), {"PIGEON_KEY": " "})
     assert [(check.name, check.ok) for check in checks] == [("pigeon", False), ("loft", True)]

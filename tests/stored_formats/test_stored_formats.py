@@ -125,8 +125,10 @@ def test_a_data_set_is_read(opened: Open) -> None:
     sessions = list(read_sessions(config.data_dir))
     assert dataset_digest(config.data_dir) == expected["digest"]
     assert len(sessions) == expected["sessions"]
-    assert sum(len(turn.bubbles) for one in sessions for turn in one.turns) == expected["messages"]
-    assert {name: sum(one.split == name for one in sessions) for name in expected["splits"]} == expected["splits"]
+    assert sum(len(turn.bubbles) for session in sessions for turn in session.turns) == expected["messages"]
+    assert {name: sum(session.split == name for session in sessions) for name in expected["splits"]} == expected[
+        "splits"
+    ]
     holds(msgspec.to_builtins(sessions[0]), expected["first"])
     holds(msgspec.to_builtins(read_contacts(config.data_dir)), expected["contacts"])
     holds(msgspec.to_builtins(read_habits(config.data_dir)), expected["habits"])
@@ -152,14 +154,14 @@ def test_who_is_forgotten_stays_forgotten(opened: Open) -> None:
 def test_a_new_build_keeps_what_lies_beside_the_old_one(opened: Open) -> None:
     config, expected = opened(), EXPECTED["dataset"]
     report = build_dataset(config, SilentProgress())
-    texts = [text for one in read_sessions(config.data_dir) for turn in one.turns for text in turn.bubbles]
+    texts = [text for session in read_sessions(config.data_dir) for turn in session.turns for text in turn.bubbles]
     assert sha256((config.data_dir / "scrub.key").read_bytes()).hexdigest() == expected["scrub_key"]
     assert set(expected["stand_ins"]) <= set(texts)  # by the same key the same ones
-    assert {one["text"] for one in expected["parents"] if "text" in one} <= set(texts)  # what was fetched
+    assert {parent["text"] for parent in expected["parents"] if "text" in parent} <= set(texts)  # what was fetched
     assert report.dropped["forgotten"] == expected["forgotten"]["dropped"]
-    assert not any(one.account == "2004" for one in read_contacts(config.data_dir))
-    people = {one.account: one.pseudonym for one in read_contacts(config.data_dir)}
-    assert people == {one["account"]: one["pseudonym"] for one in expected["contacts"]}
+    assert not any(contact.account == "2004" for contact in read_contacts(config.data_dir))
+    people = {contact.account: contact.pseudonym for contact in read_contacts(config.data_dir)}
+    assert people == {contact["account"]: contact["pseudonym"] for contact in expected["contacts"]}
 
 
 # Adapters ------------------------------------------------------------------------------------------------
@@ -202,9 +204,9 @@ def test_an_adapter_computes_what_it_did(opened: Open, version: str, base: str) 
     items = load_setup(config, config.training.minutes).test
     scores = load_adapted_model(config.model, config.adapters_dir / version).example_losses(items)
     after = EXPECTED["adapter"]["versions"][version]["manifest"]["fidelity"]["after"]
-    size = sum(one.text_bytes for one in scores)
+    size = sum(score.text_bytes for score in scores)
     assert size == after["text_bytes"]
-    assert sum(one.text for one in scores) / math.log(2) / size == pytest.approx(after["bits_per_byte"], rel=1e-3)
+    assert sum(score.text for score in scores) / math.log(2) / size == pytest.approx(after["bits_per_byte"], rel=1e-3)
 
 
 async def test_adapters_speak(opened: Open) -> None:
@@ -218,8 +220,8 @@ async def test_adapters_speak(opened: Open) -> None:
             assert engine.transcript_of(name).format == facts["manifest"]["transcript"]
             header = persona.header(kind="dm", now=datetime(2026, 3, 1, tzinfo=UTC), zone=config.zone)
             sampling = msgspec.structs.replace(persona.sampling(config.reply), seed=1, max_tokens=24)
-            events = [one async for one in speak(engine, name, header, [Turn("Tom", ("hello",))], sampling)]
-            assert any(isinstance(one, GeneratedBubble) for one in events), version
+            events = [event async for event in speak(engine, name, header, [Turn("Tom", ("hello",))], sampling)]
+            assert any(isinstance(event, GeneratedBubble) for event in events), version
     finally:
         engine.close()
 
@@ -232,12 +234,12 @@ def test_an_examination_and_its_quizzes_are_read(opened: Open) -> None:
     offer = read_questions(config.data_dir)
     assert offer is not None
     assert offer.version == expected["offer"]["version"]
-    assert [one.seed for one in offer.sessions] == expected["offer"]["seeds"]
+    assert [session.seed for session in offer.sessions] == expected["offer"]["seeds"]
     holds(msgspec.to_builtins(offer.sessions[0].questions[0]), expected["offer"]["first"])
     sitting = next_session(offer, read_results(folder))
-    assert sitting.seed not in {one.seed for one in read_results(folder)}
+    assert sitting.seed not in {result.seed for result in read_results(folder)}
     save_result(folder, score_answers(sitting, [True, True], "Ines"))
-    assert [one.name for one in read_results(folder)] == ["Lena", "汤姆", "Ines"]
+    assert [result.name for result in read_results(folder)] == ["Lena", "汤姆", "Ines"]
     written = json.loads((folder / "fidelity.json").read_bytes())
     assert sorted(written) == expected["fidelity"]["keys"]
     before = {name: figure for name, figure in expected["fidelity"]["figures"].items() if name != "quiz"}
@@ -257,7 +259,7 @@ def without_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("without_samples")
 def test_an_interrupted_training_goes_on(opened: Open) -> None:
     config, expected = opened("training"), EXPECTED["training"]
-    assert f"checkpoint-{expected['step']}" in {one.name for one in run_folder(config.data_dir).iterdir()}
+    assert f"checkpoint-{expected['step']}" in {path.name for path in run_folder(config.data_dir).iterdir()}
     folder = Path(run_training(config)["adapter"])
     assert not run_folder(config.data_dir).exists()
     manifest = read_manifest(folder)
@@ -265,7 +267,9 @@ def test_an_interrupted_training_goes_on(opened: Open) -> None:
     holds(manifest.fidelity["before"], expected["before"])
     metrics = list(read_metrics(folder / "metrics.jsonl"))
     holds(msgspec.to_builtins(metrics[: len(expected["metrics"])]), expected["metrics"])
-    assert [one.step for one in metrics if one.loss is not None] == list(range(1, expected["plan"]["steps"] + 1))
+    assert [metric.step for metric in metrics if metric.loss is not None] == list(
+        range(1, expected["plan"]["steps"] + 1)
+    )
     assert metrics[-1].seconds > expected["metrics"][-1]["seconds"]
 
 
@@ -276,13 +280,13 @@ def test_the_time_that_an_interrupted_training_used_counts(opened: Open) -> None
     path = folder / "trainer_state.json"
     state = json.loads(path.read_text(encoding="utf-8"))
     (used,) = [
-        one["attributes"] for one in state["stateful_callbacks"].values() if "seconds_before" in one["attributes"]
+        part["attributes"] for part in state["stateful_callbacks"].values() if "seconds_before" in part["attributes"]
     ]
     used["seconds_before"] = 60.0 * config.training.minutes + 1 if config.training.minutes else 0.0
     path.write_text(json.dumps(state), encoding="utf-8")
     mark_complete(folder)
     published_as = Path(run_training(config)["adapter"])
-    assert max(one.step for one in read_metrics(published_as / "metrics.jsonl")) == expected["step"]
+    assert max(row.step for row in read_metrics(published_as / "metrics.jsonl")) == expected["step"]
 
 
 def test_a_checkpoint_of_an_interrupted_training_speaks(opened: Open) -> None:
@@ -371,18 +375,18 @@ async def test_chats_and_what_was_said_in_them(store: Store) -> None:
         )
         assert (found.id, found.kind) == (chat["id"], chat["kind"])
         entries = await store.run(inbox.visible_messages, PERSONA, chat["platform"], chat["chat"], 100)
-        theirs = [(one["text"], at(one["received_at"])) for one in expected["inbox"] if one["chat_id"] == chat["id"]]
-        assert [(one.text, one.at) for one in entries if one.sender is not None] == theirs
+        theirs = [(row["text"], at(row["received_at"])) for row in expected["inbox"] if row["chat_id"] == chat["id"]]
+        assert [(entry.text, entry.at) for entry in entries if entry.sender is not None] == theirs
         mine = [
-            (one["text"], one["kind"], one["adapter"])
-            for one in expected["outbox"]
-            if one["chat_id"] == chat["id"] and one["state"] in seen
+            (row["text"], row["kind"], row["adapter"])
+            for row in expected["outbox"]
+            if row["chat_id"] == chat["id"] and row["state"] in seen
         ]
-        assert [(one.text, one.kind, one.adapter) for one in entries if one.sender is None] == mine
+        assert [(entry.text, entry.kind, entry.adapter) for entry in entries if entry.sender is None] == mine
         waiting = await store.run(inbox.pending_messages, chat["id"], 100)
-        new = [one for one in expected["inbox"] if one["chat_id"] == chat["id"] and one["state"] == "new"]
-        assert [(one.id, one.text, one.attempts) for one in waiting] == [
-            (one["id"], one["text"], one["attempts"]) for one in new
+        new = [row for row in expected["inbox"] if row["chat_id"] == chat["id"] and row["state"] == "new"]
+        assert [(message.id, message.text, message.attempts) for message in waiting] == [
+            (row["id"], row["text"], row["attempts"]) for row in new
         ]
 
 
@@ -411,7 +415,7 @@ async def test_bubbles_in_every_state(store: Store) -> None:
     times = ("created_at", "changed_at", "not_before")
     rows = EXPECTED["database"]["outbox"]
     holds(found, [{**row, **{name: row[name] and at(row[name]) for name in times}} for row in rows])
-    assert {one["state"] for one in found} == {"pending", "sending", "sent", "failed", "unknown"}
+    assert {row["state"] for row in found} == {"pending", "sending", "sent", "failed", "unknown"}
     group = await store.run(outbox.next_pending, 2)
     assert group is not None
     assert (group.text, group.attempts, group.not_before) == ("or without", 1, datetime(2026, 3, 1, 13, 30, tzinfo=UTC))
@@ -419,16 +423,16 @@ async def test_bubbles_in_every_state(store: Store) -> None:
 
 
 async def test_what_was_being_sent_when_the_daemon_was_killed(store: Store) -> None:
-    when = max(at(one["changed_at"]) for one in EXPECTED["database"]["outbox"])
+    when = max(at(row["changed_at"]) for row in EXPECTED["database"]["outbox"])
     unsure = await store.run(outbox.recover_interrupted_sends, {"discord"}, when + timedelta(seconds=30))
-    assert [(one.platform, one.chat, one.is_resent) for one in unsure] == [
+    assert [(delivery.platform, delivery.chat, delivery.is_resent) for delivery in unsure] == [
         ("discord", "123456789012345678", True),
         ("telegram", "5001", False),
     ]
-    states = {one["text"]: one["state"] for one in await store.run(bubbles)}
+    states = {bubble["text"]: bubble["state"] for bubble in await store.run(bubbles)}
     assert (states["早，第12次了"], states["it sank"], states["沉了"]) == ("pending", "unknown", "failed")
     unfinished = await store.run(inbox.unfinished_chats, PERSONA)
-    assert [one.id for one in unfinished] == [1, 2, 3]
+    assert [chat.id for chat in unfinished] == [1, 2, 3]
 
 
 async def test_schedules_go_on(store: Store) -> None:
@@ -439,11 +443,11 @@ async def test_schedules_go_on(store: Store) -> None:
             for row in connection.execute(select(slots_table).order_by(slots_table.c.id))
         ]
     )
-    assert found == [(one["schedule"], at(one["due"]), one["state"], one["reason"]) for one in expected["slots"]]
-    for one in expected["slots"]:
-        assert await store.run(slots.is_claimed, one["schedule"], at(one["due"]))
+    assert found == [(slot["schedule"], at(slot["due"]), slot["state"], slot["reason"]) for slot in expected["slots"]]
+    for slot in expected["slots"]:
+        assert await store.run(slots.is_claimed, slot["schedule"], at(slot["due"]))
     rhythms = {"morning": "30 8 * * 1-5", "now-and-then": "every 6h"}
-    for one in expected["cursors"]:
-        name = one["name"].removeprefix("schedule:")
+    for row in expected["cursors"]:
+        name = row["name"].removeprefix("schedule:")
         since = await store.run(slots.trigger_since, name, rhythms[name], datetime.now(UTC))
-        assert since == at(one["changed_at"])
+        assert since == at(row["changed_at"])

@@ -144,7 +144,7 @@ def write_zip(path: Path, files: dict[str, str], prefix: str = "") -> Path:
 
 def read_all(path: Path, readers: Sequence[Reader] | None = None) -> tuple[list[Message], list[BadRecord]]:
     """Every message of the archives at a path, and the records that could not be read."""
-    found = discover([str(path)], path.parent, ZONE, readers or installed_readers())
-    with closing(found):
-        messages = [message for source in found.sources for message in source.reader.read(source.tree)]
-    return messages, [bad for source in found.sources for bad in source.tree.bad_records]
+    discovery = discover([str(path)], path.parent, ZONE, readers or installed_readers())
+    with closing(discovery):
+        messages = [message for source in discovery.sources for message in source.reader.read(source.tree)]
+    return messages, [bad for source in discovery.sources for bad in source.tree.bad_records]

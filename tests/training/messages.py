@@ -29,8 +29,8 @@ def message(number: int, text: str = "hello", *, at: float | None = None, **more
 
 def line(number: int, text: str = "hello", **more: Any) -> SessionMessage:
     """The same as a line of a session."""
-    one = message(number, text, **more)
-    return SessionMessage(0, one, bool(one.is_owner))
+    sent = message(number, text, **more)
+    return SessionMessage(0, sent, bool(sent.is_owner))
 
 
 class FixedReader:

@@ -20,6 +20,7 @@ from doppel.engine.local.sampling import TokenMask
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.models.base import BaseIdentity
+from doppel.system.atomic_file import write_atomically
 from doppel.system.write_errors import translate_write_errors
 from doppel.terminal import print_status, progress
 from doppel.transcript import Transcript
@@ -198,8 +199,6 @@ def _read_batch(path: Path) -> list[list[int]] | None:
 
 
 def _write_batch(path: Path, texts: list[list[int]]) -> None:
-    part = path.with_name(f".{path.name}")
     with translate_write_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(msgspec.json.encode(texts))
-        part.replace(path)
+    write_atomically(path, msgspec.json.encode(texts))

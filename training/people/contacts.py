@@ -27,7 +27,7 @@ def person_pseudonym(name: str) -> str:
 
 
 class LinkedAccounts:
-    """Knows which accounts belong to the same person.
+    """Maps accounts to pseudonyms, with one pseudonym for all accounts of a person in config.yaml.
 
     Args:
         people: `people` in config.yaml. An account may be given by id or name, with or without its platform.

@@ -14,7 +14,7 @@ import msgspec
 
 from doppel.errors import DoppelError
 from doppel.i18n import tr
-from doppel.system.durable_files import fsync_path
+from doppel.system.atomic_file import write_atomically
 from doppel.system.file_lock import acquire_lock
 from doppel.system.private_folder import make_private_folder
 from doppel.system.write_errors import translate_write_errors
@@ -97,11 +97,7 @@ class RunFolder:
         with translate_write_errors(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
             make_private_folder(self.folder)
-            part = self.folder / f".{_PLAN}"
-            part.write_bytes(msgspec.json.encode(state))
-            fsync_path(part)
-            part.replace(self.folder / _PLAN)
-            fsync_path(self.folder)
+        write_atomically(self.folder / _PLAN, msgspec.json.encode(state))
         return state
 
     def latest_checkpoint(self) -> Path | None:

@@ -4,29 +4,27 @@ If the marker exists, everything in its list was on disk before it. A killed pro
 a folder without a marker.
 """
 
-import os
 from pathlib import Path
 
 import msgspec
 
+from doppel.system.atomic_file import write_atomically
 from doppel.system.durable_files import file_digest, fsync_path
 
 _MARKER = "whole.json"
 
 
 def mark_complete(folder: Path) -> None:
-    """Syncs the folder's files to disk, then writes the marker atomically. Raises OSError."""
+    """Syncs the folder's files to disk, then writes the marker atomically.
+
+    Raises:
+        DoppelError: the marker cannot be written. OSError: a file cannot be read or synced.
+    """
     files = _files(folder)
     digests = {str(path.relative_to(folder)): file_digest(path) for path in files}
     for path in files:
         fsync_path(path)
-    part = folder / f".{_MARKER}"
-    with part.open("wb") as file:
-        file.write(msgspec.json.encode(digests))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / _MARKER)
-    fsync_path(folder)
+    write_atomically(folder / _MARKER, msgspec.json.encode(digests))
     fsync_path(folder.parent)
 
 
@@ -41,4 +39,9 @@ def is_complete(folder: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (_MARKER, f".{_MARKER}"))
+    """All files but the marker, and what a killed process left of a marker under a temporary name."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != _MARKER and not path.name.startswith(f".{_MARKER}")
+    )

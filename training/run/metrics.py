@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from doppel.system.atomic_file import write_atomically
 from training.run.plan import TrainingPlan
 from training.run.trainer import METRIC, PersonaTrainer
 
@@ -61,11 +62,9 @@ def read_metrics(path: Path) -> Iterator[MetricsRow]:
 
 
 def truncate_metrics(path: Path, step: int) -> MetricsRow | None:
-    """Keeps the lines up to a step, atomically, and returns the last of them. Raises OSError."""
+    """Removes the lines after a step, atomically, and returns the last one left. Raises DoppelError."""
     kept = [row for row in read_metrics(path) if row.step <= step]
-    part = path.with_name(f".{path.name}")
-    part.write_bytes(b"".join(_line(row) for row in kept))
-    part.replace(path)
+    write_atomically(path, b"".join(_line(row) for row in kept))
     return kept[-1] if kept else None
 
 

@@ -4,10 +4,7 @@ ruamel.yaml keeps comments and order, but not every spacing. So only the lines t
 output, and the result is parsed again and compared before it replaces the file.
 """
 
-import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from difflib import SequenceMatcher
 from io import StringIO
 from pathlib import Path
@@ -20,8 +17,9 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from doppel.errors import DoppelError, UserError
+from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.system.atomic_file import write_atomically
 
 Value = int | float | str | bool | None
 
@@ -57,10 +55,7 @@ def write_settings(path: Path, section: str, values: Mapping[str, Value]) -> Non
                 lines=lines,
             )
         )
-    try:
-        _replace(real, after)
-    except OSError as error:
-        raise DoppelError(tr("{path}: cannot be written: {error}", path=path, error=error.strerror or error)) from None
+    write_atomically(real, after.encode("utf-8"))
 
 
 def edited(text: str, section: str, values: Mapping[str, Value]) -> str | None:
@@ -151,20 +146,3 @@ class _Representer(RoundTripRepresenter):
 
 _Representer.add_representer(type(None), _Representer.represent_null_word)
 _Representer.add_representer(float, _Representer.represent_decimal)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replaces the file atomically; its permissions stay."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(path.stat().st_mode & 0o7777)
-        part.replace(path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
-        raise

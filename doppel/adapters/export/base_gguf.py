@@ -38,12 +38,12 @@ class BaseFile(msgspec.Struct, frozen=True):
     has_vocabulary: bool
 
 
-def prepare_gguf(config: Config, folder: Path, report: Callable[[str], None]) -> BaseFile:
+def prepare_gguf(config: Config, folder: Path, on_progress: Callable[[str], None]) -> BaseFile:
     """The configured base as GGUF; converted if needed.
 
     Args:
         folder: the prepared base.
-        report: called with a line for the user when something slow begins.
+        on_progress: called with a line for the user when something slow begins.
 
     Raises:
         UserError: there is no such file, or the base cannot be converted. DoppelError: it cannot be written.
@@ -55,7 +55,7 @@ def prepare_gguf(config: Config, folder: Path, report: Callable[[str], None]) ->
     digest = identify(folder, config.model.base).digest
     target = cache_dir() / "llamacpp" / f"base-{digest[:16]}-q8_0-1.gguf"  # 1: version of the conversion
     if not target.is_file():
-        report(tr("Converting {base} for llama.cpp, once …", base=config.model.base))
+        on_progress(tr("Converting {base} for llama.cpp, once …", base=config.model.base))
         _write_once(target, lambda: write_base(folder, target))
     return BaseFile(target, has_vocabulary=False)
 

@@ -34,7 +34,7 @@ class ActiveAdapters:
         self._rows_by_adapter = {name: torch.tensor(rows) for name, rows in rows_by_adapter.items()}
 
     def groups(self, inputs: Tensor) -> Iterable[tuple[str, Tensor | None]]:
-        """Adapters with their rows of `inputs`; None: all rows. Raises RuntimeError when the batch has other rows."""
+        """Adapters with their rows of `inputs`; None: all rows. Raises RuntimeError if the number of rows differs."""
         if self._row_count is not None and len(inputs) != self._row_count:
             raise RuntimeError("this model mixes the rows of a batch; it cannot use several adapters at once")
         return self._rows_by_adapter.items()
@@ -74,12 +74,12 @@ class LoraLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The base's."""
+        """The weight of the base's layer."""
         return self.linear.weight
 
     @property
     def bias(self) -> Tensor | None:
-        """The base's."""
+        """The bias of the base's layer."""
         return self.linear.bias
 
     def attach(self, name: str, down: Tensor, up: Tensor, factor: float, dtype: torch.dtype) -> None:
@@ -115,7 +115,7 @@ class LoraLinear(nn.Module):
 
 def _add_lora(outputs: Tensor, inputs: Tensor, lora: tuple[Tensor, Tensor], rows: Tensor | None) -> Tensor:
     """The outputs plus those of a LoRA in some rows; None: all rows."""
-    down, up = (half.to(inputs.device) for half in lora)
+    down, up = (matrix.to(inputs.device) for matrix in lora)
     if rows is None:
         return outputs + (inputs.to(down.dtype) @ down @ up).to(outputs.dtype)
     index = rows.to(inputs.device)

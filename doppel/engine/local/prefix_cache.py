@@ -1,8 +1,8 @@
 """Keeps the KV caches of recent chats, so that the next turn only prefills what is new.
 
-Looked up by content: any prompt that begins with the same tokens under the same adapter reuses them. Chats need no
-names, and nothing leaks between them, as equal prefixes have equal keys and values. An LRU, bounded in bytes; used
-only on the inference thread.
+Entries are found by content: a prompt that begins with the same tokens under the same adapter reuses them. So chats
+need no names, and nothing leaks between them, as equal prefixes have equal keys and values. The cache is an LRU with a
+limit in bytes, and is used only on the inference thread.
 """
 
 from collections.abc import Sequence
@@ -42,14 +42,14 @@ class PrefixCache:
         """A copy of the longest cached prefix of `ids`, and its length; it never includes the last token.
 
         Args:
-            adapter: under which it was computed.
+            adapter: the adapter of the request.
             ids: the prompt.
-            reserve: columns to leave free after it.
+            reserve: positions to leave free after the prefix.
         """
-        wanted = torch.tensor(ids[:-1])
+        prompt = torch.tensor(ids[:-1])
         best, shared = None, _MIN_SHARED - 1
         for entry in self._entries:
-            if entry.adapter == adapter and (length := _shared_length(entry.ids, wanted)) > shared:
+            if entry.adapter == adapter and (length := _shared_length(entry.ids, prompt)) > shared:
                 best, shared = entry, length
         if best is None:
             return None
@@ -58,14 +58,14 @@ class PrefixCache:
         return copy_rows([CacheRow(best.cache)], reserve, shared)[0], shared
 
     def would_share(self, first: ActiveRequest, second: ActiveRequest) -> bool:
-        """Whether more than half of what `second` has to prefill is a prefix of `first`'s prompt and adapter."""
+        """Whether the prompt of `first`, under the same adapter, covers over half of what `second` must prefill."""
         if first.adapter != second.adapter or not self._max_bytes:
             return False
         shared = _shared_length(torch.tensor(first.request.prompt), torch.tensor(second.ids[:-1]))
         return shared >= _MIN_SHARED and 2 * shared > len(second.ids)
 
     def store(self, adapter: str | None, ids: Sequence[int], row: CacheRow) -> None:
-        """Stores a copy of a row whose tokens are `ids`; it replaces the entry that it continues."""
+        """Stores a copy of a row with the tokens `ids`, in place of the entry for an earlier state of the same chat."""
         if len(ids) < _MIN_SHARED or not self._max_bytes:
             return
         new_ids = torch.tensor(ids)
@@ -83,7 +83,7 @@ class PrefixCache:
             self._remove(self._entries[0])
 
     def drop(self, adapter: str | None) -> None:
-        """Removes what was computed under an adapter."""
+        """Removes an adapter's entries."""
         for entry in [entry for entry in self._entries if entry.adapter == adapter]:
             self._remove(entry)
 

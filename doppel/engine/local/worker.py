@@ -1,7 +1,7 @@
 """The inference thread: a queue of requests, and a loop that advances the active ones step by step.
 
 Up to `max_active` requests are active at once; the others wait in order. Between steps a request may start, finish,
-be cancelled or pass its deadline, and adapters may be added or removed. Results leave through callbacks.
+be cancelled or pass its deadline, and adapters may be added or removed. Results are delivered by callbacks.
 """
 
 import logging
@@ -200,7 +200,7 @@ class InferenceThread:
         self._remove_retired()
 
     def _between_passes(self) -> None:
-        """What need not wait for the end of a step."""
+        """Runs scheduled tasks and starts waiting requests, which need not wait for the end of a step."""
         self._run_tasks()
         self._start_waiting()
 

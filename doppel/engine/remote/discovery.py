@@ -1,4 +1,4 @@
-"""Finds out which server it is and what it supports, before the first request."""
+"""Finds out what kind of server an engine talks to and what the server supports, before the first request."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,10 +23,10 @@ class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         model: its name for the base model.
-        dialect: whose names it uses for settings.
+        dialect: the server software, which decides the names of sampling settings.
         accepts_token_ids: whether a prompt may be token ids; else it is sent as text.
-        context_length: maximum tokens of prompt and reply together, if it says so.
-        sends_text: whether the text it sends is that of the tokens; else only their ids are meaningful.
+        context_length: maximum tokens of prompt and reply together; None if the server does not report it.
+        sends_text: whether the text it sends matches the tokens; else only their ids are used.
     """
 
     model: str
@@ -39,7 +39,7 @@ class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 async def discover_and_close(
     client: ServerClient, model: str | None, tokenizer: "PreTrainedTokenizerBase"
 ) -> ServerCapabilities:
-    """`discover`, then closes the connection."""
+    """Calls `discover` and closes the connection."""
     try:
         return await discover(client, model, tokenizer)
     finally:
@@ -86,7 +86,7 @@ def missing_model(url: str, models: Sequence[str], model: str | None) -> str:
 
 
 async def _compare_tokenizers(client: ServerClient, model: str, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Raises UserError when the server's tokenizer is another one. Servers that cannot tokenize are not compared."""
+    """Raises UserError if the server's tokenizer differs. Servers that cannot tokenize are not checked."""
     body = {"model": model, "prompt": _SAMPLE, "content": _SAMPLE, "add_special_tokens": False, "add_special": False}
     response = None
     with suppress(EngineError):

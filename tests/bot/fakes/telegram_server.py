@@ -123,7 +123,7 @@ class TelegramServer:
 
     def of(self, method: str) -> list[TelegramMethod[Any]]:
         """The requests of a method so far."""
-        return [one for one in self.requests if one.__api_method__ == method]
+        return [request for request in self.requests if request.__api_method__ == method]
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["method"].lower()
@@ -187,7 +187,7 @@ class TelegramServer:
         allowed = call.allowed_updates or ["message", "edited_message", "channel_post"]
 
         def wanted() -> list[types.Update]:
-            return [one for one in self.pending if one.event_type in allowed]
+            return [update for update in self.pending if update.event_type in allowed]
 
         if call.timeout and not wanted():
             try:

@@ -27,7 +27,9 @@ async def daemon_and_env() -> AsyncIterator[tuple[Daemon, simcord.Env]]:
 
 
 def sends(env: simcord.Env) -> list[dict[str, Any]]:
-    return [one.json for one in env.http_requests if one.method == "POST" and one.path.endswith("/messages")]
+    return [
+        request.json for request in env.http_requests if request.method == "POST" and request.path.endswith("/messages")
+    ]
 
 
 async def test_a_direct_message_becomes_incoming(daemon_and_env: tuple[Daemon, simcord.Env]) -> None:
@@ -59,11 +61,11 @@ async def test_in_a_server_only_what_is_meant_for_the_persona_is_addressed(
     await server.anna.send(server.channel, f"{server.me.mention} good morning")
     await server.anna.send(server.channel, f"{server.bob.mention} good morning")
     got = [await daemon.next() for _ in range(3)]
-    assert [one.mentions_bot for one in got] == [False, True, False]
-    assert [one.text for one in got] == ["good morning all", "good morning", "@Bob good morning"]
-    assert {one.kind for one in got} == {"group"}
-    assert {one.chat for one in got} == {str(server.channel.id)}
-    assert {one.allow_ids for one in got} == {(str(server.channel.id), str(server.guild.id))}
+    assert [message.mentions_bot for message in got] == [False, True, False]
+    assert [message.text for message in got] == ["good morning all", "good morning", "@Bob good morning"]
+    assert {message.kind for message in got} == {"group"}
+    assert {message.chat for message in got} == {str(server.channel.id)}
+    assert {message.allow_ids for message in got} == {(str(server.channel.id), str(server.guild.id))}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ async def test_a_role_addresses_only_if_discord_made_it_for_the_bot(
     await server.anna.send(server.channel, f"{own.mention} hi")
     await server.anna.send(server.channel, f"{other.mention} hi")
     got = [await daemon.next() for _ in range(2)]
-    assert [(one.mentions_bot, one.text) for one in got] == [(True, "hi"), (False, "@Regulars hi")]
+    assert [(message.mentions_bot, message.text) for message in got] == [(True, "hi"), (False, "@Regulars hi")]
 
 
 async def test_a_reply_to_the_persona_addresses_and_others_do_not(daemon_and_env: tuple[Daemon, simcord.Env]) -> None:
@@ -118,7 +120,7 @@ async def test_a_reply_to_the_persona_addresses_and_others_do_not(daemon_and_env
     await server.anna.send(server.channel, "why?", reply_to=own)
     await server.anna.send(server.channel, "why?", reply_to=from_bob)
     got = [await daemon.next() for _ in range(3)]
-    assert [(one.text, one.mentions_bot) for one in got] == [("hm", False), ("why?", True), ("why?", False)]
+    assert [(message.text, message.mentions_bot) for message in got] == [("hm", False), ("why?", True), ("why?", False)]
 
 
 async def test_bots_webhooks_forwards_and_empty_messages_are_left_out(
@@ -165,7 +167,7 @@ async def test_a_bubble_notifies_nobody_and_is_sent_once(daemon_and_env: tuple[D
     await daemon.platform.send(outgoing)
     await daemon.platform.send(Outgoing(id=8, chat=chat, text="hi @everyone 🎈"))
     await daemon.platform.send(Outgoing(id=7, chat=chat, text="from a new outbox"))
-    nonces = [one["nonce"] for one in sends(env)]
+    nonces = [request["nonce"] for request in sends(env)]
     assert nonces[0] == nonces[1]
     assert len(set(nonces)) == 3
     assert daemon.platform.resend_is_safe
@@ -231,7 +233,9 @@ async def test_typing_is_shown_once_and_its_failures_are_not(daemon_and_env: tup
     daemon, env = daemon_and_env
     chat = str(Server(env).channel.id)
     await daemon.platform.typing(chat)
-    assert [one.path for one in env.http_requests if one.path.endswith("/typing")] == [f"/channels/{chat}/typing"]
+    assert [request.path for request in env.http_requests if request.path.endswith("/typing")] == [
+        f"/channels/{chat}/typing"
+    ]
     env.inject_error("POST", "/channels/*/typing", status=500)
     for target in (chat, "999", "general"):
         await daemon.platform.typing(target)

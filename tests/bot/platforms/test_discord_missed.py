@@ -18,13 +18,16 @@ async def test_what_was_written_while_nobody_listened_is_taken_in_after_a_start(
             await server.anna.send(server.channel, "hello all")
             await cara.send_dm("are you there?")
             last = [await daemon.next(), await daemon.next()]
-        known = {one.chat: one.message_id for one in last}
+        known = {message.chat: message.message_id for message in last}
         await server.bob.send(server.channel, f"{server.me.mention} and now?")
         await server.anna.send(server.channel, "nobody asked")
         await cara.send_dm("hello??")
         async with running(world, known | {"12345678901234567": "1", "not-a-number": "x"}) as (daemon, _):
             await server.anna.send(server.channel, "live again")
-            texts = [(one.text, one.kind, one.mentions_bot) for one in [await daemon.next() for _ in range(4)]]
+            texts = [
+                (message.text, message.kind, message.mentions_bot)
+                for message in [await daemon.next() for _ in range(4)]
+            ]
     assert texts[:3] == [("and now?", "group", True), ("nobody asked", "group", False), ("hello??", "dm", True)]
     assert texts[3][0] == "live again"
     assert daemon.received.empty()

@@ -132,8 +132,8 @@ async def test_mentions_of_others_stay_and_do_not_address(server: TelegramServer
     server.group_says(text, entities=[entity("text_mention", text, "the persona 🎈", user=ANNA)])
     server.group_says(text, entities=[entity("text_mention", text, "the persona 🎈", user=BOT)])
     got = [await daemon.next() for _ in range(3)]
-    assert [one.mentions_bot for one in got] == [False, False, True]
-    assert [one.text for one in got] == ["@bob look", text, "ask about it"]
+    assert [message.mentions_bot for message in got] == [False, False, True]
+    assert [message.text for message in got] == ["@bob look", text, "ask about it"]
 
 
 async def test_names_address_in_groups(server: TelegramServer) -> None:
@@ -180,7 +180,7 @@ async def test_a_topic_is_a_chat_of_its_own(server: TelegramServer, daemon: Daem
     assert (await daemon.next()).chat == "-200"
     await daemon.platform.send(Outgoing(id=1, chat=incoming.chat, text="yes"))
     await daemon.platform.typing(incoming.chat)
-    assert [one.message_thread_id for one in server.of("sendMessage") + server.of("sendChatAction")] == [42, 42]
+    assert [request.message_thread_id for request in server.of("sendMessage") + server.of("sendChatAction")] == [42, 42]
 
 
 async def test_captions_and_stickers_are_read_and_bare_media_is_not(server: TelegramServer, daemon: Daemon) -> None:
@@ -213,7 +213,7 @@ async def test_bots_channels_and_edits_are_left_out(server: TelegramServer, daem
     )
     server.user_says("real")
     assert (await daemon.next()).text == "real"
-    assert {tuple(one.allowed_updates) for one in server.of("getUpdates")} == {("message",)}
+    assert {tuple(request.allowed_updates) for request in server.of("getUpdates")} == {("message",)}
 
 
 async def test_telegram_is_told_only_after_the_message_is_on_disk(server: TelegramServer) -> None:
@@ -229,7 +229,7 @@ async def test_telegram_is_told_only_after_the_message_is_on_disk(server: Telegr
     task = asyncio.create_task(daemon.platform.run(slowly, daemon.connected.set, no_known_messages))
     async with asyncio.timeout(10):
         await started.wait()
-        assert [one.offset for one in server.of("getUpdates")] == [None]
+        assert [request.offset for request in server.of("getUpdates")] == [None]
         assert server.pending[0].update_id == update_id
         on_disk.set()
         polls = await server.asked("getUpdates", 2)
@@ -373,7 +373,7 @@ async def test_one_chat_that_has_to_wait_does_not_halt_the_others(server: Telegr
     with pytest.raises(SendFailed):
         await daemon.platform.send(Outgoing(id=1, chat=chats[0], text="hello"))
     await daemon.platform.send(Outgoing(id=2, chat=chats[1], text="hello"))
-    assert [one.chat.id for one in server.sent] == [7002]
+    assert [request.chat.id for request in server.sent] == [7002]
 
 
 async def test_a_blocked_or_unknown_chat_is_given_up(server: TelegramServer, daemon: Daemon) -> None:
@@ -402,7 +402,7 @@ async def test_typing_is_shown_and_its_failures_are_not(server: TelegramServer, 
     server.user_says("hi")
     chat = (await daemon.next()).chat
     await daemon.platform.typing(chat)
-    assert [one.action for one in server.of("sendChatAction")] == ["typing"]
+    assert [request.action for request in server.of("sendChatAction")] == ["typing"]
     server.fail("sendChatAction", Fault(500, "Internal Server Error"), Fault(cut="before"))
     for target in (chat, chat, "999", "-1/x"):
         await daemon.platform.typing(target)

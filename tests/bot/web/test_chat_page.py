@@ -111,7 +111,8 @@ async def test_messages_in_quick_succession_all_arrive(config: Config, engine: F
             await send_message(page, text)
             await expect(page.locator("#text textarea")).to_have_value("")  # as whoever types sees it
         await expect(page.locator("#chat .mine")).to_have_count(4)
-        texts = await page.locator("#chat .mine").all_inner_texts()
+        # Not innerText, which is empty for a moment while the page is rendered again.
+        texts = await page.locator("#chat .mine").all_text_contents()
     assert sorted(text.split()[0] for text in texts) == ["one", "three", "three", "two"]
 
 

@@ -39,7 +39,7 @@ def change(checkpoint: Path, **settings: object) -> None:
     (checkpoint / PEFT_CONFIG).write_text(json.dumps({**found, **settings}))
 
 
-def test_a_checkpoint_is_served_as_the_version_it_would_become(config: Config, checkpoint: Path) -> None:
+def test_a_checkpoint_is_opened_like_the_version_it_would_become(config: Config, checkpoint: Path) -> None:
     manifest = Manifest(persona="ann", base=BaseIdentity("x", "y"), header_vocabulary={"year": ["2018"]})
     describe_checkpoints(checkpoint.parent, manifest, Habits(bubbles_per_turn=3))
     with open_adapter(checkpoint, config) as opened:
@@ -56,7 +56,7 @@ def test_a_checkpoint_is_served_as_the_version_it_would_become(config: Config, c
     assert not persona.folder.exists()
 
 
-def test_what_no_training_describes_has_the_configured_persona(config: Config, checkpoint: Path) -> None:
+def test_a_checkpoint_without_a_manifest_has_the_configured_persona(config: Config, checkpoint: Path) -> None:
     (checkpoint.parent / "habits.json").write_text("not ours")
     with open_adapter(checkpoint, config) as opened:
         persona = read_persona(opened.folder, opened.version)
@@ -65,7 +65,7 @@ def test_what_no_training_describes_has_the_configured_persona(config: Config, c
         assert persona.habits == Habits()
 
 
-def test_a_version_is_opened_where_it_lies(
+def test_a_published_version_is_opened_in_place(
     config: Config, publish_tiny_adapter: PublishAdapter, tmp_path: Path
 ) -> None:
     folder = publish_tiny_adapter(tmp_path / "elsewhere", persona="maria")
@@ -75,7 +75,7 @@ def test_a_version_is_opened_where_it_lies(
         assert persona.manifest.persona == "maria"
 
 
-def test_no_folder_and_no_adapter(config: Config, checkpoint: Path) -> None:
+def test_a_folder_without_an_adapter_is_refused(config: Config, checkpoint: Path) -> None:
     for folder, says in ((checkpoint / "deeper", "no such folder"), (checkpoint.parent, "no adapter here")):
         with pytest.raises(UserError, match=says), open_adapter(folder, config):
             pass
@@ -88,33 +88,33 @@ class TestRefused:
         assert str(caught.value).startswith(f"{checkpoint}: ")
         assert "\n" not in str(caught.value)
 
-    def test_another_base_by_its_weights(self, config: Config, checkpoint: Path, tmp_path: Path) -> None:
+    def test_weights_of_another_base_are_refused(self, config: Config, checkpoint: Path, tmp_path: Path) -> None:
         change(checkpoint, base_model_name_or_path=str(build_base(tmp_path / "other", seed=5)))
         self.expect("made for the base model", checkpoint, config)
 
-    def test_another_base_by_its_name(self, config: Config, checkpoint: Path) -> None:
+    def test_another_name_of_the_base_is_refused(self, config: Config, checkpoint: Path) -> None:
         change(checkpoint, base_model_name_or_path="google/gemma-3-1b-pt")
         self.expect("made for the base model google/gemma-3-1b-pt", checkpoint, config)
 
-    def test_another_base_by_its_layers(self, config: Config, checkpoint: Path, tmp_path: Path) -> None:
+    def test_layers_that_the_base_lacks_are_refused(self, config: Config, checkpoint: Path, tmp_path: Path) -> None:
         save_lora(build_base(tmp_path / "other", hidden_size=48), checkpoint)
         change(checkpoint, base_model_name_or_path=None)
         self.expect("in the adapter but .* in this base", checkpoint, config)
 
-    def test_a_rank_over_the_cap(self, config: Config, checkpoint: Path, tiny_base: Path) -> None:
+    def test_a_rank_above_the_limit_is_refused(self, config: Config, checkpoint: Path, tiny_base: Path) -> None:
         save_lora(tiny_base, checkpoint, rank=RANK_CAP + 1)
         self.expect("not a LoRA of rank 1 to 512", checkpoint, config)
 
-    def test_pickled_weights(self, config: Config, checkpoint: Path) -> None:
+    def test_pickled_weights_are_refused(self, config: Config, checkpoint: Path) -> None:
         torch.save(load_file(checkpoint / WEIGHTS), checkpoint / "adapter_model.bin")
         (checkpoint / WEIGHTS).unlink()
         self.expect("its weights are pickled", checkpoint, config)
 
-    def test_half_a_file(self, config: Config, checkpoint: Path) -> None:
+    def test_an_incomplete_file_is_refused(self, config: Config, checkpoint: Path) -> None:
         (checkpoint / WEIGHTS).write_bytes((checkpoint / WEIGHTS).read_bytes()[:-100])
         self.expect("adapter_model.safetensors cannot be read", checkpoint, config)
 
-    def test_numbers_that_are_none(self, config: Config, checkpoint: Path) -> None:
+    def test_weights_that_are_nan_are_refused(self, config: Config, checkpoint: Path) -> None:
         weights = load_file(checkpoint / WEIGHTS)
         next(iter(weights.values())).fill_(torch.nan)
         save_file(weights, checkpoint / WEIGHTS)

@@ -28,8 +28,8 @@ def random_words(random: Random, count: int) -> str:
 
 
 @given(st.lists(words, min_size=1, max_size=20), st.data())
-def test_every_run_that_was_learned_is_found(learned: list[list[str]], data: st.DataObject) -> None:
-    guard = guard_of(*(" ".join(one) for one in learned))
+def test_every_run_of_the_archive_is_found(learned: list[list[str]], data: st.DataObject) -> None:
+    guard = guard_of(*(" ".join(word_list) for word_list in learned))
     text = data.draw(st.sampled_from(learned))
     start = data.draw(st.integers(0, len(text) - WORDS))
     assert guard.objects(f"well, {' '.join(text[start : start + WORDS]).upper()}!") is not None
@@ -41,7 +41,7 @@ def test_without_spaces_characters_count(text: str, data: st.DataObject) -> None
     assert guard_of(text).objects("。".join(("嗯", text[start : start + 2 * WORDS], "哈"))) is not None
 
 
-def test_hardly_anything_else_is_found() -> None:
+def test_false_positives_are_rare() -> None:
     random = Random(1)
     guard = guard_of(*(random_words(random, 40) for _ in range(2000)))
     assert len(guard.bits) > 2000 * 33 * 40 // 8
@@ -60,7 +60,7 @@ def test_hardly_anything_else_is_found() -> None:
         ("", "anything that has more words than eight, and a few more"),
     ],
 )
-def test_what_is_shorter_or_other_may_be_said(learned: str, reply: str) -> None:
+def test_shorter_or_different_texts_are_allowed(learned: str, reply: str) -> None:
     assert guard_of(learned).objects(reply) is None
 
 
@@ -75,30 +75,30 @@ def test_what_is_shorter_or_other_may_be_said(learned: str, reply: str) -> None:
         ("मुझे कल सुबह आठ बजे स्टेशन पर मिलना", "मुझे कल सुबह आठ बजे स्टेशन पर मिलना।"),
     ],
 )
-def test_case_punctuation_and_bubbles_hide_nothing(learned: str, reply: str) -> None:
+def test_case_punctuation_and_bubbles_make_no_difference(learned: str, reply: str) -> None:
     assert guard_of(learned).objects(reply) is not None
 
 
-def test_signs_of_vowels_are_no_words_of_their_own() -> None:
+def test_vowel_signs_belong_to_their_word() -> None:
     text = "मुझे कल सुबह आठ बजे मिलना"
     assert guard_of(text).objects(text) is None
 
 
 class TestHabits:
-    def test_what_the_owner_says_again_and_again_may_be_said(self) -> None:
+    def test_phrases_that_the_owner_repeats_are_allowed(self) -> None:
         assert build_guard([[Turn(ME, (SECRET,))], [Turn("Ann", ("hm",)), Turn(ME, (SECRET,))]]).objects(SECRET) is None
 
-    def test_even_if_others_say_it_too(self) -> None:
+    def test_phrases_that_the_owner_and_others_repeat_are_allowed(self) -> None:
         sessions = [[Turn(ME, (SECRET,)), Turn("Ann", (SECRET,))], [Turn(ME, (SECRET,))]]
         assert build_guard(sessions).objects(SECRET) is None
 
-    def test_twice_in_one_session_is_no_habit(self) -> None:
+    def test_a_repetition_within_one_session_does_not_count(self) -> None:
         assert build_guard([[Turn(ME, (SECRET,)), Turn("Ann", ("hm",)), Turn(ME, (SECRET,))]]).objects(SECRET)
 
-    def test_what_others_say_again_and_again_is_none_of_the_owners(self) -> None:
+    def test_phrases_that_only_others_repeat_are_blocked(self) -> None:
         assert build_guard([[Turn("Ann", (SECRET,))], [Turn("Tom", (SECRET,))]]).objects(SECRET)
 
-    def test_beyond_the_habit_the_guard_objects(self) -> None:
+    def test_a_text_that_goes_on_after_a_repeated_phrase_is_blocked(self) -> None:
         sessions = [[Turn(ME, (SECRET,))], [Turn(ME, (f"{SECRET} in the garden",))]]
         assert build_guard(sessions).objects(f"{SECRET} in") is not None
 
@@ -107,14 +107,14 @@ class TestHabits:
 
 
 class TestFile:
-    def test_what_is_written_is_read(self, tmp_path: Path) -> None:
+    def test_what_is_written_is_read_back(self, tmp_path: Path) -> None:
         guard_of(SECRET).write(tmp_path)
         guard = read_guard(tmp_path)
         assert guard is not None
         assert guard.objects(SECRET) is not None
         assert guard.objects("that the spare key is in the red box") is None
 
-    def test_it_holds_no_text_and_another_salt_each_time(self, tmp_path: Path) -> None:
+    def test_the_file_holds_no_text_and_a_new_salt(self, tmp_path: Path) -> None:
         files = []
         for _ in range(2):
             build_guard([[Turn("Ann", (SECRET,))]]).write(tmp_path)
@@ -125,7 +125,7 @@ class TestFile:
     def test_without_a_file_there_is_no_guard(self, tmp_path: Path) -> None:
         assert read_guard(tmp_path) is None
 
-    def test_of_nothing_it_objects_to_nothing(self, tmp_path: Path) -> None:
+    def test_a_guard_of_no_sessions_allows_everything(self, tmp_path: Path) -> None:
         build_guard([]).write(tmp_path)
         guard = read_guard(tmp_path)
         assert guard is not None
@@ -147,5 +147,5 @@ class TestFile:
 
 
 @given(st.text(), st.text())
-def test_any_text_is_taken(learned: str, reply: str) -> None:
+def test_any_text_is_accepted(learned: str, reply: str) -> None:
     assert guard_of(learned).objects(reply) in (None, guard_of(SECRET).objects(SECRET))

@@ -12,13 +12,13 @@ seconds = st.floats(0, 3600, allow_nan=False)
 
 
 @given(st.builds(Habits, seconds_per_character=seconds, bubble_gap_seconds=st.lists(seconds).map(tuple)))
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, habits: Habits) -> None:
+def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, habits: Habits) -> None:
     folder = tmp_path_factory.mktemp("habits")
     write_habits(folder, habits)
     assert read_habits(folder) == habits
 
 
-def test_without_a_file_the_defaults_serve(tmp_path: Path) -> None:
+def test_without_a_file_the_defaults_are_used(tmp_path: Path) -> None:
     assert read_habits(tmp_path) == Habits()
 
 

@@ -60,7 +60,7 @@ async def test_an_old_pickled_adapter_speaks_as_it_did_with_peft(root: Path, tin
         prompt = engine.transcript.prompt(Header(), [])
         sampling = Sampling(temperature=0, max_tokens=24)
         request = Request(prompt=prompt, sampling=sampling, stop_ids=frozenset(), adapter=name)
-        said = [token.id async for token in engine.generate(request)]
+        reply = [token.id async for token in engine.generate(request)]
     finally:
         engine.close()
     ids = torch.tensor([prompt])
@@ -71,10 +71,10 @@ async def test_an_old_pickled_adapter_speaks_as_it_did_with_peft(root: Path, tin
         eos_token_id=-1,
         suppress_tokens=sorted(engine.transcript.forbidden_ids),
     )
-    assert said == again[0, len(prompt) :].tolist()
+    assert reply == again[0, len(prompt) :].tolist()
 
 
-def test_the_manifest_says_what_is_known(root: Path) -> None:
+def test_the_manifest_of_an_import_has_what_its_files_say(root: Path) -> None:
     result = bring(root, str(root / "theirs"))
     assert result.exit_code == 0
     folder = root / "adapters" / "ann" / json.loads(result.stdout)["version"]
@@ -115,7 +115,7 @@ def test_another_base_is_refused_unless_forced(root: Path) -> None:
     assert bring(root, str(root / "theirs"), "--force").exit_code == 0
 
 
-def test_a_published_one_of_another_base_is_refused_unless_forced(root: Path) -> None:
+def test_a_published_version_of_another_base_is_refused_unless_forced(root: Path) -> None:
     other = build_base(root / "other", seed=9)
     published = publish_adapter(other, root / "elsewhere")
     result = bring(root, str(published))
@@ -124,7 +124,7 @@ def test_a_published_one_of_another_base_is_refused_unless_forced(root: Path) ->
     assert bring(root, str(published), "--force").exit_code == 0
 
 
-def test_force_does_not_make_it_fit(root: Path) -> None:
+def test_force_does_not_accept_other_shapes(root: Path) -> None:
     other = build_base(root / "other", hidden_size=64)
     shutil.rmtree(root / "theirs")
     (root / "theirs").mkdir()
@@ -150,7 +150,7 @@ def test_a_pickle_with_more_than_tensors_is_refused_in_one_line(root: Path) -> N
     assert "adapter_model.bin is damaged or contains more than tensors" in result.stderr
 
 
-def test_a_missing_folder_is_the_users_mistake(root: Path) -> None:
+def test_a_missing_folder_is_a_user_error(root: Path) -> None:
     result = bring(root, str(root / "nowhere"))
     assert result.exit_code == 2
     assert "no such folder" in result.stderr

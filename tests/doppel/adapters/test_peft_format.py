@@ -43,8 +43,8 @@ def folder(tmp_path: Path, tiny_base: Path) -> Path:
 
 
 def settle(folder: Path, **settings: Any) -> None:
-    found = json.loads((folder / PEFT_CONFIG).read_text())
-    (folder / PEFT_CONFIG).write_text(json.dumps({**found, **settings}))
+    config = json.loads((folder / PEFT_CONFIG).read_text())
+    (folder / PEFT_CONFIG).write_text(json.dumps({**config, **settings}))
 
 
 def rename(folder: Path, change: Callable[[str], str]) -> dict[str, Tensor]:
@@ -58,17 +58,17 @@ def pickle(folder: Path, content: object | None = None) -> None:
     (folder / WEIGHTS).unlink()
 
 
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 def test_what_peft_saves_today_is_read(folder: Path, tiny_base: Path) -> None:
-    found = read_peft_adapter(folder, pickled=False)
-    assert found.lora.scaling.factor == 2
-    assert same(found.lora.weights, load_file(folder / WEIGHTS))
-    assert found.lora.layers["model.layers.0.self_attn.q_proj"] == (32, 32)
-    assert found.base == str(tiny_base)
-    assert found.unknown == []
+    adapter = read_peft_adapter(folder, pickled=False)
+    assert adapter.lora.scaling.factor == 2
+    assert same(adapter.lora.weights, load_file(folder / WEIGHTS))
+    assert adapter.lora.layers["model.layers.0.self_attn.q_proj"] == (32, 32)
+    assert adapter.base == str(tiny_base)
+    assert adapter.unknown == []
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_old_settings_and_pickled_weights_are_understood(folder: Path) -> None:
     pickle(folder)
     with pytest.raises(AdapterRefused, match="pickled; import it with `doppel adapters import`"):
         read_peft_adapter(folder, pickled=False)
-    found = read_peft_adapter(folder, pickled=True)
-    assert same(found.lora.weights, weights)
-    assert found.lora.scaling.factor == 4
+    adapter = read_peft_adapter(folder, pickled=True)
+    assert same(adapter.lora.weights, weights)
+    assert adapter.lora.scaling.factor == 4
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_old_settings_and_pickled_weights_are_understood(folder: Path) -> None:
         {"use_rslora": True},
     ],
 )
-def test_what_mattered_in_training_only_does_not_stand_in_the_way(folder: Path, settings: dict[str, Any]) -> None:
+def test_settings_for_training_only_are_ignored(folder: Path, settings: dict[str, Any]) -> None:
     settle(folder, **settings)
-    found = read_peft_adapter(folder, pickled=False)
-    assert found.unknown == (["unsloth_version"] if "unsloth_version" in settings else [])
-    assert found.lora.scaling.factor == (4 if "use_rslora" in settings else 2)
+    adapter = read_peft_adapter(folder, pickled=False)
+    assert adapter.unknown == (["unsloth_version"] if "unsloth_version" in settings else [])
+    assert adapter.lora.scaling.factor == (4 if "use_rslora" in settings else 2)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_pickle_with_more_than_tensors_is_not_read(folder: Path, content: obje
     assert not Path("/tmp/doppel-was-here").exists()
 
 
-def test_weights_of_something_else_are_named(folder: Path) -> None:
+def test_weights_that_are_not_of_a_lora_are_named(folder: Path) -> None:
     weights = load_file(folder / WEIGHTS)
     save_file({**weights, "base_model.model.lm_head.lora_magnitude_vector": torch.ones(4)}, folder / WEIGHTS)
     with pytest.raises(AdapterRefused, match="lora_magnitude_vector is not a LoRA weight"):
@@ -223,16 +223,16 @@ def test_what_is_written_is_read_back(folder: Path, tmp_path: Path) -> None:
 )
 def test_the_base_it_names_is_compared(folder: Path, theirs: str | None, ours: str, fits: bool) -> None:
     settle(folder, base_model_name_or_path=theirs)
-    found = read_peft_adapter(folder, pickled=False)
+    adapter = read_peft_adapter(folder, pickled=False)
     if fits:
-        check_named_base(found, BaseIdentity(ours, "00"))
+        check_named_base(adapter, BaseIdentity(ours, "00"))
     else:
         with pytest.raises(AdapterRefused, match=rf"model\.base is {ours}; .* --force"):
-            check_named_base(found, BaseIdentity(ours, "00"))
+            check_named_base(adapter, BaseIdentity(ours, "00"))
 
 
 def test_a_base_on_this_machine_is_compared_by_its_weights(folder: Path, tiny_base: Path) -> None:
-    found = read_peft_adapter(folder, pickled=False)
-    check_named_base(found, identify(tiny_base, "another name"))
+    adapter = read_peft_adapter(folder, pickled=False)
+    check_named_base(adapter, identify(tiny_base, "another name"))
     with pytest.raises(AdapterRefused):
-        check_named_base(found, BaseIdentity(str(tiny_base), "other weights"))
+        check_named_base(adapter, BaseIdentity(str(tiny_base), "other weights"))

@@ -28,7 +28,7 @@ def folder(tmp_path: Path, publish_tiny_adapter: PublishAdapter) -> Path:
     return publish_tiny_adapter(tmp_path / "adapters")
 
 
-def test_a_version_gets_a_file_and_another_manifest(folder: Path) -> None:
+def test_files_and_manifest_of_a_version_are_replaced(folder: Path) -> None:
     before = read_manifest(folder)
 
     def change(staging: Path, manifest: Manifest) -> Manifest:
@@ -45,7 +45,7 @@ def test_a_version_gets_a_file_and_another_manifest(folder: Path) -> None:
     assert names == {*list_versions(folder.parent), "current", ".updating.lock"}
 
 
-def test_what_fails_changes_nothing(folder: Path) -> None:
+def test_a_failed_update_changes_nothing(folder: Path) -> None:
     before = read_manifest(folder)
 
     def fail(staging: Path, manifest: Manifest) -> Manifest:
@@ -59,7 +59,7 @@ def test_what_fails_changes_nothing(folder: Path) -> None:
     update_version(folder, lambda _, manifest: manifest)  # the lock is free again
 
 
-def test_a_version_left_aside_by_a_crash_comes_back(folder: Path) -> None:
+def test_a_version_that_a_crash_left_under_another_name_is_restored(folder: Path) -> None:
     before = read_manifest(folder)
     folder.rename(retired_path(folder))
     assert version_folder(folder.parent) == folder
@@ -114,7 +114,7 @@ def test_updates_at_the_same_time_all_count(folder: Path) -> None:
     assert names <= read_manifest(folder).sampling.keys()
 
 
-def test_replaced_files_leave_the_old_version_alone(folder: Path, tmp_path: Path) -> None:
+def test_replacing_files_does_not_change_the_old_version(folder: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.hardlink_to(folder / "habits.json")
     content = kept.read_bytes()

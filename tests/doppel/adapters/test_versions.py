@@ -145,12 +145,12 @@ class TestChoosing:
         assert current_version(adapters) == second
 
     @pytest.mark.parametrize("content", [b"", b"../../etc\n", b"\xff\xff", b"0001 0002", b"1"])
-    def test_a_garbled_current_names_nothing(self, adapters: Path, content: bytes) -> None:
+    def test_a_damaged_pointer_names_no_version(self, adapters: Path, content: bytes) -> None:
         publish(adapters)
         (adapters / CURRENT).write_bytes(content)
         assert current_version(adapters) is None
 
-    def test_nothing_is_published_yet(self, adapters: Path) -> None:
+    def test_without_versions_nothing_is_current(self, adapters: Path) -> None:
         assert list_versions(adapters) == []
         assert current_version(adapters) is None
         with pytest.raises(UserError, match="published: none"):
@@ -246,7 +246,7 @@ def cut_manifest(folder: Path) -> None:
         (cut_manifest, "manifest.json cannot be read"),
     ],
 )
-def test_what_is_refused(adapters: Path, harm: Callable[[Path], None], says: str) -> None:
+def test_an_invalid_version_is_refused_in_one_line(adapters: Path, harm: Callable[[Path], None], says: str) -> None:
     folder = publish(adapters)
     harm(folder)
     with pytest.raises(AdapterRefused) as caught:

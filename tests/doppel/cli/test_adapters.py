@@ -76,7 +76,7 @@ def test_use_and_rollback_change_the_current_version(folder: Path) -> None:
     assert current_version(adapters) == adapters / "0001"
 
 
-def test_an_unknown_version_is_a_mistake_of_the_user(folder: Path) -> None:
+def test_an_unknown_version_is_a_user_error(folder: Path) -> None:
     publish(folder, 1.9)
     result = invoke(folder, "use", "7")
     assert result.exit_code == 2
@@ -110,18 +110,18 @@ class TestExport:
     @pytest.mark.parametrize(
         "options", [(), ("--merged", "a", "--gguf", "b"), ("--base-gguf", "b"), ("--merged", "a", "--base-gguf", "b")]
     )
-    def test_one_thing_at_a_time(self, ready: Path, options: tuple[str, ...]) -> None:
+    def test_exactly_one_kind_of_export_must_be_chosen(self, ready: Path, options: tuple[str, ...]) -> None:
         result = invoke(ready, "export", *options)
         assert result.exit_code == 2
         assert "say what to write: --merged DIR, or --gguf FILE [--base-gguf FILE]" in result.stderr
 
-    def test_only_the_bundled_base_comes_along(self, ready: Path) -> None:
+    def test_only_the_bundled_base_can_be_exported_too(self, ready: Path) -> None:
         result = invoke(ready, "export", "--gguf", str(ready / "a.gguf"), "--base-gguf", str(ready / "b.gguf"))
         assert result.exit_code == 2
         assert "only the bundled base comes as GGUF" in result.stderr
         assert list(ready.glob("*.gguf")) == []
 
-    def test_mistakes_are_one_line(self, ready: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    def test_user_errors_are_one_line(self, ready: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
         unknown = invoke(ready, "export", "--gguf", str(ready / "a.gguf"), "7")
         assert unknown.exit_code == 2
         assert unknown.stderr == "doppel: no adapter version 0007; published: 0001, 0002\n"

@@ -50,7 +50,7 @@ def test_a_command_gets_its_options_and_the_config(config: Path) -> None:
     assert json.loads(result.stdout) == {"persona": "ann", "times": 3}
 
 
-def test_without_json_stdout_is_the_commands_own(config: Path) -> None:
+def test_without_json_nothing_is_printed_on_stdout(config: Path) -> None:
     result = invoke("--config", config)
     assert (result.exit_code, result.stdout) == (0, "")
 
@@ -63,20 +63,20 @@ def test_without_json_stdout_is_the_commands_own(config: Path) -> None:
         ("interrupted", 130, "\nInterrupted.\n"),
     ],
 )
-def test_a_bad_end_is_one_line_and_a_code(config: Path, how: str, code: int, line: str) -> None:
+def test_a_failure_is_one_line_and_an_exit_code(config: Path, how: str, code: int, line: str) -> None:
     result = invoke("--config", config, "--how", how, "--json")
     assert result.exit_code == code
     assert result.stderr == line
     assert result.stdout == ""
 
 
-def test_a_failure_that_has_a_result_prints_it(config: Path) -> None:
+def test_the_result_of_a_failed_command_is_printed(config: Path) -> None:
     result = invoke("--config", config, "--how", "unwell", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout) == {"checks": []}
 
 
-def test_debug_shows_the_traceback_of_a_mistake(config: Path) -> None:
+def test_debug_shows_the_traceback_of_an_error(config: Path) -> None:
     assert isinstance(invoke("--config", config, "--how", "wrongly", "--debug").exception, UserError)
 
 
@@ -105,13 +105,13 @@ def test_a_missing_or_wrong_config_is_one_line(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_wrong_option_is_an_error_of_the_command_line() -> None:
+def test_a_wrong_option_is_exit_code_2() -> None:
     result = invoke("--tims", "3")
     assert result.exit_code == 2
     assert "--tims" in result.stderr
 
 
-def test_the_language_is_the_configs(tmp_path: Path) -> None:
+def test_the_language_is_that_of_the_config(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("language: zh")
     invoke("--config", tmp_path / "config.yaml")
     (tmp_path / "config.yaml").write_text("perrsona: {}")
@@ -128,12 +128,12 @@ class TestInstalled:
         ]
 
     @pytest.mark.parametrize("name", [point.name for point in entry_points(group="doppel.commands")])
-    def test_every_command_explains_itself_and_takes_the_shared_options(self, name: str) -> None:
+    def test_every_command_has_help_with_the_shared_options(self, name: str) -> None:
         arguments = [name, "list", "--help"] if name == "adapters" else [name, "--help"]
         result = CliRunner().invoke(app(), arguments)
         assert result.exit_code == 0
         for option in ("--config", "--json", "--debug"):
             assert option in result.output
 
-    def test_an_unknown_command_is_an_error_of_the_command_line(self) -> None:
+    def test_an_unknown_command_is_exit_code_2(self) -> None:
         assert CliRunner().invoke(app(), ["dance"]).exit_code == 2

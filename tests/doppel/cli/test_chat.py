@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from doppel.adapters.guard import build_guard
 from doppel.cli.app import as_command
-from doppel.cli.chat import Conversation, Screen, chat
-from doppel.cli.chat_commands import obey
+from doppel.cli.chat import Screen, TerminalChat, chat
+from doppel.cli.chat_commands import run_command
 from doppel.config import parse_config
 from doppel.engine import Engine, Request, Sampling, Token
 from doppel.errors import UserError
@@ -49,7 +49,7 @@ def published(publish_tiny_adapter: PublishAdapter, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("published")
-def test_answers_and_speaks_unprompted(chat_with: Chat) -> None:
+def test_replies_to_a_line_and_speaks_unprompted_after_an_empty_one(chat_with: Chat) -> None:
     result = chat_with("/seed 4", "", "hello", "", "/quit", "never read")
     assert result.exit_code == 0, result.output
     assert "sample, adapter 0001. ENTER alone makes it speak; /help lists the commands." in result.stderr
@@ -58,29 +58,29 @@ def test_answers_and_speaks_unprompted(chat_with: Chat) -> None:
 
 
 @pytest.mark.usefixtures("published")
-def test_json_tells_the_conversation(chat_with: Chat) -> None:
+def test_json_prints_the_conversation(chat_with: Chat) -> None:
     result = chat_with("/seed 4", "hello", b"caf\xe9", "/temperature 0", options=("--json",))
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert told["adapter"] == "0001"
-    assert told["tokens_per_second"] > 0
-    speakers = [turn["speaker"] for turn in told["turns"]]
+    printed = json.loads(result.stdout)
+    assert printed["adapter"] == "0001"
+    assert printed["tokens_per_second"] > 0
+    speakers = [turn["speaker"] for turn in printed["turns"]]
     assert speakers[0] == "you"
-    assert told["turns"][0]["bubbles"][0] == "hello"
+    assert printed["turns"][0]["bubbles"][0] == "hello"
     assert "sample: " in result.stderr
     again = json.loads(chat_with("/seed 4", "hello", options=("--json",)).stdout)
-    assert again["turns"][:2] == told["turns"][:2]
+    assert again["turns"][:2] == printed["turns"][:2]
     assert again["turns"][1]["bubbles"]
 
 
 @pytest.mark.usefixtures("published")
-def test_reset_forgets(chat_with: Chat) -> None:
-    told = json.loads(chat_with("hello", "/reset", options=("--json",)).stdout)
-    assert told["turns"] == []
+def test_reset_clears_the_conversation(chat_with: Chat) -> None:
+    printed = json.loads(chat_with("hello", "/reset", options=("--json",)).stdout)
+    assert printed["turns"] == []
 
 
 @pytest.mark.usefixtures("published")
-def test_settings_are_checked_in_one_line(chat_with: Chat) -> None:
+def test_a_wrong_setting_is_refused_in_one_line(chat_with: Chat) -> None:
     result = chat_with("/temperature 0.5", "/temperature", "/top_k many", "/min_p 1", "/seed -1", "/wat", "/settings")
     assert result.exit_code == 0
     lines = result.stderr.splitlines()
@@ -138,14 +138,14 @@ def test_ctrl_c_stops_the_reply_and_the_chat_goes_on(chat_with: Chat, monkeypatc
     writes = 0
     write = Screen.write
 
-    def interrupted(screen: Screen, text: str) -> None:
+    def write_and_interrupt(screen: Screen, text: str) -> None:
         nonlocal writes
         write(screen, text)
         writes += 1
         if writes == 3:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Screen, "write", interrupted)
+    monkeypatch.setattr(Screen, "write", write_and_interrupt)
     result = chat_with("/max_tokens 400", "/seed 1", "hello", "/max_tokens 5", "again", options=("--json",))
     assert result.exit_code == 0, result.output
     assert "(stopped)" in result.stderr
@@ -160,7 +160,7 @@ def screen() -> tuple[Screen, io.StringIO]:
     return Screen("ann", out), out
 
 
-def test_bubbles_grow_on_their_line(screen: tuple[Screen, io.StringIO]) -> None:
+def test_a_bubble_grows_on_one_line(screen: tuple[Screen, io.StringIO]) -> None:
     shown, out = screen
     for partial in ("h", "he", "hey"):
         shown.write(partial)
@@ -170,7 +170,7 @@ def test_bubbles_grow_on_their_line(screen: tuple[Screen, io.StringIO]) -> None:
     assert out.getvalue() == "ann: hey you\nann: two\nlines\n"
 
 
-def test_a_bubble_that_came_out_differently_is_shown_again(screen: tuple[Screen, io.StringIO]) -> None:
+def test_a_bubble_that_differs_from_what_was_shown_is_shown_again(screen: tuple[Screen, io.StringIO]) -> None:
     shown, out = screen
     shown.write("abc")
     shown.write("abX")
@@ -178,20 +178,19 @@ def test_a_bubble_that_came_out_differently_is_shown_again(screen: tuple[Screen,
     assert out.getvalue() == "ann: abc\nabXY\n"
 
 
-def test_the_terminal_obeys_no_generated_text(screen: tuple[Screen, io.StringIO]) -> None:
+def test_control_characters_and_markup_in_a_reply_have_no_effect(screen: tuple[Screen, io.StringIO]) -> None:
     shown, out = screen
     shown.finish("\x1b[2Jgone\x07 [bold]not[/bold] :smile:")
     assert out.getvalue() == "ann: [2Jgone [bold]not[/bold] :smile:\n"
 
 
-class Scripted:
-    """An engine that says one turn."""
+class ScriptedEngine:
+    """An engine that always generates the same turn."""
 
     context_length = 4096
 
     def __init__(self, transcript: Transcript, *bubbles: str) -> None:
         self.transcript = transcript
-        self.said = 0
         start = len(transcript.prompt(Header(), []))
         self._ids = transcript.encode(Header(), [Turn(ME, bubbles)]).ids[start:]
 
@@ -200,49 +199,50 @@ class Scripted:
 
     async def generate(self, request: Request) -> AsyncGenerator[Token]:
         for token in self._ids:
-            self.said += 1
             yield Token(token, -1.0)
 
 
 @pytest.mark.parametrize("is_on", [True, False])
-async def test_it_stops_before_it_repeats_the_archive(
+async def test_a_reply_ends_before_it_quotes_the_archive(
     is_on: bool, published: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     persona = msgspec.structs.replace(read_persona(published), guard=build_guard([[Turn("Ann", (SECRET,))]]))
     config = parse_config({"reply": {"guard": is_on}}, published / "config.yaml")
-    engine = Scripted(Transcript(load_tokenizer(tiny_base)), "psst", SECRET, "never said")
+    engine = ScriptedEngine(Transcript(load_tokenizer(tiny_base)), "psst", SECRET, "never said")
     out = io.StringIO()
-    conversation = Conversation(config, persona, cast("Engine", engine), "name", out)
-    await conversation.speak()
+    terminal_chat = TerminalChat(config, persona, cast("Engine", engine), "name", out)
+    await terminal_chat.reply()
     shown = " ".join(out.getvalue().split())
     assert "psst" in shown
     assert (SECRET in shown, "never said" in shown) == (not is_on, not is_on)
-    said = "\n".join(conversation.turns[-1].bubbles)
-    assert (persona.guard is not None and persona.guard.objects(said) is None) == is_on
+    reply = "\n".join(terminal_chat.turns[-1].bubbles)
+    assert (persona.guard is not None and persona.guard.objects(reply) is None) == is_on
     assert ("(stopped: it quotes 8+ words" in capsys.readouterr().err) == is_on
 
 
-class Limited(Scripted):
-    """An engine that supports no `no_repeat_ngram`."""
+class LimitedEngine(ScriptedEngine):
+    """An engine without the setting `no_repeat_ngram`."""
 
     def unsupported(self, sampling: Sampling) -> str | None:
         return "Abacus does not support no_repeat_ngram" if sampling.no_repeat_ngram else None
 
 
-def test_a_setting_that_the_engine_lacks_is_refused_when_typed(published: Path, tiny_base: Path) -> None:
+def test_a_setting_that_the_engine_does_not_support_is_refused_by_its_command(published: Path, tiny_base: Path) -> None:
     config = parse_config({}, published / "config.yaml")
-    engine = cast("Engine", Limited(Transcript(load_tokenizer(tiny_base)), "hi"))
-    conversation = Conversation(config, read_persona(published), engine, "name", io.StringIO())
-    before = conversation.sampling
+    engine = cast("Engine", LimitedEngine(Transcript(load_tokenizer(tiny_base)), "hi"))
+    terminal_chat = TerminalChat(config, read_persona(published), engine, "name", io.StringIO())
+    before = terminal_chat.sampling
     with pytest.raises(UserError, match="Abacus does not support no_repeat_ngram"):
-        obey("/no_repeat_ngram 3", conversation)
-    assert conversation.sampling == before
-    assert obey("/no_repeat_ngram 0", conversation) == "no_repeat_ngram 0"
-    assert obey("/temperature 0.5", conversation) == "temperature 0.5"
+        run_command("/no_repeat_ngram 3", terminal_chat)
+    assert terminal_chat.sampling == before
+    assert run_command("/no_repeat_ngram 0", terminal_chat) == "no_repeat_ngram 0"
+    assert run_command("/temperature 0.5", terminal_chat) == "temperature 0.5"
 
 
-def test_a_setting_that_the_engine_lacks_is_refused_at_the_start(published: Path, tiny_base: Path) -> None:
+def test_a_configured_setting_that_the_engine_does_not_support_is_refused_at_the_start(
+    published: Path, tiny_base: Path
+) -> None:
     config = parse_config({"reply": {"no_repeat_ngram": 3}}, published / "config.yaml")
-    engine = cast("Engine", Limited(Transcript(load_tokenizer(tiny_base)), "hi"))
+    engine = cast("Engine", LimitedEngine(Transcript(load_tokenizer(tiny_base)), "hi"))
     with pytest.raises(UserError, match="Abacus does not support no_repeat_ngram"):
-        Conversation(config, read_persona(published), engine, "name", io.StringIO())
+        TerminalChat(config, read_persona(published), engine, "name", io.StringIO())

@@ -69,7 +69,7 @@ def test_a_page_that_others_could_use_is_found(folder: Path) -> None:
     assert look(folder, DOPPEL_WEB_PASSWORD="open sesame")["page"].ok
 
 
-def test_on_a_fresh_machine_nothing_needed_is_missing(folder: Path) -> None:
+def test_on_a_fresh_machine_every_needed_check_passes(folder: Path) -> None:
     checks = look(folder)
     assert list(checks) == ALL
     assert needed(checks) == []
@@ -82,7 +82,7 @@ def test_on_a_fresh_machine_nothing_needed_is_missing(folder: Path) -> None:
     assert all(check.hint and "\n" not in check.hint for check in checks.values())
 
 
-def test_with_everything_there_all_is_well(folder: Path, publish_tiny_adapter: PublishAdapter) -> None:
+def test_with_everything_in_place_all_checks_pass(folder: Path, publish_tiny_adapter: PublishAdapter) -> None:
     config = add(folder, "telegram: {allow: [1, 2]}\ndiscord: {enabled: false}")
     build(config)
     publish_tiny_adapter(config.adapters_dir)
@@ -128,7 +128,7 @@ def test_a_damaged_report_counts_as_no_data_set(folder: Path, content: str) -> N
     assert dataset_archive_digest(config) is None
 
 
-def test_a_damaged_or_foreign_adapter_needs_mending(
+def test_a_damaged_adapter_or_one_of_another_base_fails(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, publish_tiny_adapter: PublishAdapter
 ) -> None:
     config = load_config(folder / "config.yaml")
@@ -154,7 +154,7 @@ def test_a_damaged_or_foreign_adapter_needs_mending(
         ("empty", "needed", "has no config.json with safetensors"),
     ],
 )
-def test_a_base_model_that_is_not_ready(
+def test_a_base_model_that_is_not_prepared_fails(
     folder: Path, monkeypatch: pytest.MonkeyPatch, base: str, level: str, says: str
 ) -> None:
     monkeypatch.setenv("DOPPEL_CACHE", str(folder / "cache"))
@@ -182,7 +182,7 @@ def test_platforms_say_what_is_missing(folder: Path) -> None:
     assert {checks["telegram"].level, checks["discord"].level} == {"optional"}
 
 
-def test_a_post_to_nowhere_is_what_run_refuses(folder: Path) -> None:
+def test_a_post_to_an_unknown_platform_fails(folder: Path) -> None:
     add(folder, "posts: [{name: daily, to: 'fax:1', every: 6h}]")
     check = look(folder)["posts"]
     assert (check.ok, check.level) == (False, "needed")

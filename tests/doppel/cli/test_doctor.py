@@ -19,7 +19,7 @@ def invoke(folder: Path, *options: str) -> Result:
     return CliRunner().invoke(app(), ["doctor", "--config", str(folder / "config.yaml"), *options])
 
 
-def test_a_fresh_machine_is_well(folder: Path) -> None:
+def test_on_a_fresh_machine_the_exit_code_is_0(folder: Path) -> None:
     result = invoke(folder, "--json")
     assert result.exit_code == 0
     checks = json.loads(result.stdout)["checks"]
@@ -27,7 +27,7 @@ def test_a_fresh_machine_is_well(folder: Path) -> None:
     assert [check["name"] for check in checks if not check["ok"]] == ["data", "adapter", "discord", "telegram"]
 
 
-def test_the_table_marks_what_is_missing(folder: Path) -> None:
+def test_the_table_marks_failed_checks(folder: Path) -> None:
     result = invoke(folder)
     assert result.exit_code == 0
     lines = {line.split()[1]: line for line in result.stderr.splitlines() if line[:1] in "✓✗–"}
@@ -36,7 +36,7 @@ def test_the_table_marks_what_is_missing(folder: Path) -> None:
     assert "Everything that `doppel up` needs is there." in result.stderr
 
 
-def test_something_needed_missing_is_exit_code_1(folder: Path) -> None:
+def test_a_failed_check_that_is_needed_is_exit_code_1(folder: Path) -> None:
     (folder / "config.yaml").write_text("archive: nowhere\nweb: {prot: 0}")
     result = invoke(folder, "--json")
     assert result.exit_code == 1

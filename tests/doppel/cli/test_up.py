@@ -23,10 +23,10 @@ class FakeCommands:
         self._config = config
         self._publish = publish
         self._codes = codes or {}
-        self.said: list[str] = []
+        self.started: list[str] = []
 
     def call(self, name: str, *options: str) -> int:
-        self.said.append(" ".join([name, *options]))
+        self.started.append(" ".join([name, *options]))
         code = self._codes.get(name, 0)
         if name == "build" and not code:
             self._config.data_dir.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ class FakeCommands:
         return code
 
     def become(self, name: str) -> None:
-        self.said.append(name)
+        self.started.append(name)
 
 
 def publish_for(config: Config, publish: PublishAdapter) -> None:
@@ -61,29 +61,29 @@ def configure(folder: Path, text: str) -> Config:
 def bring_up_all(config: Config, publish: PublishAdapter) -> list[str]:
     commands = FakeCommands(config, publish)
     bring_up(config, commands)
-    return commands.said
+    return commands.started
 
 
-def test_the_first_time_everything_is_done_and_the_second_time_nothing(
+def test_the_first_start_runs_every_stage_and_the_second_none(
     config: Config, publish_tiny_adapter: PublishAdapter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bring_up_all(config, publish_tiny_adapter) == ["build", "train --first-run", "run"]
-    said = capsys.readouterr().err
-    assert [line[:3] for line in said.splitlines() if line[1:3] == "/4"] == ["1/4", "2/4", "2/4", "3/4", "3/4", "4/4"]
-    assert "There is no adapter yet." in said
+    output = capsys.readouterr().err
+    assert [line[:3] for line in output.splitlines() if line[1:3] == "/4"] == ["1/4", "2/4", "2/4", "3/4", "3/4", "4/4"]
+    assert "There is no adapter yet." in output
     assert bring_up_all(config, publish_tiny_adapter) == ["run"]
-    said = capsys.readouterr().err
-    assert said.count("ready") == 3
+    output = capsys.readouterr().err
+    assert output.count("ready") == 3
 
 
-def test_a_data_set_that_is_there_is_not_built_again(config: Config, publish_tiny_adapter: PublishAdapter) -> None:
+def test_an_existing_data_set_is_not_built_again(config: Config, publish_tiny_adapter: PublishAdapter) -> None:
     failing = FakeCommands(config, publish_tiny_adapter, {"train": 1})
     with pytest.raises(StageFailed):
         bring_up(config, failing)
     assert bring_up_all(config, publish_tiny_adapter) == ["train --first-run", "run"]
 
 
-def test_other_archives_are_built_and_trained(
+def test_with_other_archives_data_set_and_adapter_are_made_again(
     config: Config, publish_tiny_adapter: PublishAdapter, tmp_path: Path, tiny_base: Path
 ) -> None:
     bring_up_all(config, publish_tiny_adapter)
@@ -91,12 +91,12 @@ def test_other_archives_are_built_and_trained(
     interrupted = FakeCommands(changed, publish_tiny_adapter, {"train": 130})
     with pytest.raises(StageFailed):
         bring_up(changed, interrupted)
-    assert interrupted.said == ["build", "train --first-run"]
+    assert interrupted.started == ["build", "train --first-run"]
     assert bring_up_all(changed, publish_tiny_adapter) == ["train --first-run", "run"]
     assert bring_up_all(changed, publish_tiny_adapter) == ["run"]
 
 
-def test_an_adapter_copied_from_another_machine_will_do(
+def test_an_adapter_copied_from_another_machine_is_used(
     config: Config, publish_tiny_adapter: PublishAdapter, tmp_path: Path, tiny_base: Path
 ) -> None:
     publish_for(config, publish_tiny_adapter)
@@ -104,7 +104,7 @@ def test_an_adapter_copied_from_another_machine_will_do(
     assert bring_up_all(elsewhere, publish_tiny_adapter) == ["run"]
 
 
-def test_another_transcript_is_trained_again(
+def test_with_another_transcript_a_new_adapter_is_trained(
     config: Config, publish_tiny_adapter: PublishAdapter, tmp_path: Path, tiny_base: Path
 ) -> None:
     bring_up_all(config, publish_tiny_adapter)
@@ -112,20 +112,20 @@ def test_another_transcript_is_trained_again(
     interrupted = FakeCommands(chat, publish_tiny_adapter, {"train": 130})
     with pytest.raises(StageFailed):
         bring_up(chat, interrupted)
-    assert interrupted.said == ["train --first-run"]
+    assert interrupted.started == ["train --first-run"]
 
 
-def test_another_base_or_a_damaged_adapter_is_trained_again(
+def test_with_another_base_or_a_damaged_adapter_a_new_one_is_trained(
     config: Config, publish_tiny_adapter: PublishAdapter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bring_up_all(config, publish_tiny_adapter)
     (config.adapters_dir / "0001" / "habits.json").write_text("{ }")
     assert bring_up_all(config, publish_tiny_adapter) == ["train --first-run", "run"]
     assert "habits.json is damaged" in capsys.readouterr().err
-    other = configure(tmp_path, f"model: {{base: {build_base(tmp_path / 'other', seed=1)}}}")
-    commands = FakeCommands(other, publish_tiny_adapter)
-    bring_up(other, commands)
-    assert commands.said == ["train --first-run", "run"]
+    other_base_config = configure(tmp_path, f"model: {{base: {build_base(tmp_path / 'other', seed=1)}}}")
+    commands = FakeCommands(other_base_config, publish_tiny_adapter)
+    bring_up(other_base_config, commands)
+    assert commands.started == ["train --first-run", "run"]
     assert "trained on another base model" in capsys.readouterr().err
 
 
@@ -133,7 +133,7 @@ def test_another_base_or_a_damaged_adapter_is_trained_again(
     ("name", "code", "says"),
     [("build", 2, "`doppel build` has failed"), ("train", 1, "`doppel train` has failed"), ("train", 143, "stopped")],
 )
-def test_a_failed_command_ends_it_with_its_code_and_one_line(
+def test_a_failed_command_ends_doppel_up_with_its_exit_code_and_one_line(
     config: Config, publish_tiny_adapter: PublishAdapter, name: str, code: int, says: str
 ) -> None:
     commands = FakeCommands(config, publish_tiny_adapter, {name: code})
@@ -142,7 +142,7 @@ def test_a_failed_command_ends_it_with_its_code_and_one_line(
     assert caught.value.exit_code == code
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert "run" not in commands.said
+    assert "run" not in commands.started
 
 
 class TestProcesses:
@@ -170,12 +170,12 @@ class TestProcesses:
         assert process.returncode == 1
         assert "unknown key `archiv`" in checks[-1]["hint"]
 
-    def test_results_of_a_child_do_not_mix_with_ours(self, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_stdout_of_a_child_goes_to_stderr(self, capfd: pytest.CaptureFixture[str]) -> None:
         assert run_to_end([sys.executable, "-c", "print('result')"], stdout=sys.stderr) == 0
         printed = capfd.readouterr()
         assert (printed.out, printed.err) == ("", "result\n")
 
-    def test_codes_are_handed_on(self) -> None:
+    def test_the_exit_code_of_a_child_is_returned(self) -> None:
         assert run_to_end([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
     @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")

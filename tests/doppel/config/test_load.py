@@ -49,21 +49,21 @@ def written(content: dict[str, Any], prefix: str = "") -> set[str]:
 
 @pytest.mark.parametrize("name", SHIPPED)
 class TestShipped:
-    def test_it_says_the_defaults(self, name: str) -> None:
+    def test_the_shipped_file_has_the_default_values(self, name: str) -> None:
         assert load_config(ROOT / name) == Config(root=ROOT)
 
-    def test_it_mentions_every_key_with_its_default(self, name: str) -> None:
+    def test_the_shipped_file_mentions_every_key_with_its_default(self, name: str) -> None:
         shown = A_DEFAULT.sub(r"\1", (ROOT / name).read_text(encoding="utf-8").partition("# posts:")[0])
         rest = (ROOT / name).read_text(encoding="utf-8").rpartition("\nposts:")[2]
         content = yaml.safe_load(f"{shown}\nposts:{rest}")
         assert written(content) == keys(Config)
         assert parse_config(content, ROOT / name) == Config(root=ROOT)
 
-    def test_it_leaves_tuned_sampling_in_force(self, name: str) -> None:
+    def test_the_shipped_file_does_not_override_tuned_sampling(self, name: str) -> None:
         config = load_config(ROOT / name)
         assert config.reply.model_fields_set == {"history", "debounce_seconds", "max_bubbles"}
 
-    def test_its_examples_of_posts_are_right(self, name: str) -> None:
+    def test_the_examples_of_posts_in_the_shipped_file_are_valid(self, name: str) -> None:
         text = (ROOT / name).read_text(encoding="utf-8")
         example = text[text.index("# posts:") : text.index("\nposts: []")]
         posts = parse_config(yaml.safe_load(re.sub("^# ?", "", example, flags=re.MULTILINE)), ROOT / name).posts
@@ -94,7 +94,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert config.data_dir == tmp_path / "here" / "data" / "ann"
 
 
-def test_numbers_may_be_written_as_accounts(tmp_path: Path) -> None:
+def test_accounts_may_be_written_as_numbers(tmp_path: Path) -> None:
     config = load(tmp_path, "telegram: {allow: [123, '-1001', name]}\npersona: {me: [42]}")
     assert config.platforms["telegram"].allow == ("123", "-1001", "name")
     assert config.persona.me == ("42",)
@@ -161,7 +161,7 @@ def test_a_mistake_is_one_line_that_names_the_place(tmp_path: Path, text: str, s
         ("reply: {temprature: 1}\nlanguage: 'zh'", "是不是想写 `reply.temperature`"),
     ],
 )
-def test_a_mistake_is_told_in_the_language_of_the_file(tmp_path: Path, text: str, says: str) -> None:
+def test_an_error_is_in_the_language_of_the_file(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(UserError) as caught:
         load(tmp_path, text)
     assert says in str(caught.value)
@@ -172,14 +172,14 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
         load_config(tmp_path / "config.yaml")
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(UserError, match="cannot be read"):
         load_config(tmp_path / "config.yaml")
 
 
 @given(st.text(max_size=60))
-def test_whatever_the_file_holds_the_answer_is_a_config_or_one_line(
+def test_any_content_gives_a_config_or_an_error_of_one_line(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -201,7 +201,7 @@ def test_durations(text: str, duration: timedelta) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s", "5", "0m", "-1h", "1 week", "h1", "1.2.3s", "²s", "9999999999999d"])
-def test_what_is_no_duration(text: str) -> None:
+def test_other_texts_are_not_durations(text: str) -> None:
     with pytest.raises(ValueError, match="write a time like"):
         parse_duration(text)
 

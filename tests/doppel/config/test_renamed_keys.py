@@ -36,7 +36,7 @@ def test_every_old_name_is_tested() -> None:
 
 
 @pytest.mark.parametrize("old", VALUES)
-def test_an_old_name_is_read_and_one_line_names_the_new_one(old: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_old_key_is_read_and_a_line_names_the_new_one(old: str, capsys: pytest.CaptureFixture[str]) -> None:
     section, _, key = old.partition(".")
     new = RENAMED_KEYS[section][key]
     assert parse_config({section: {key: VALUES[old]}}, PATH) == parse_config({section: {new: VALUES[old]}}, PATH)

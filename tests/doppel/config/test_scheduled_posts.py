@@ -27,7 +27,7 @@ def check(to: str, environ: dict[str, str] | None = None, **when: Any) -> None:
     check_scheduled_posts(config, PATH, environ or {}, INSTALLED)
 
 
-def test_a_platform_that_is_on_is_fine() -> None:
+def test_a_post_to_an_enabled_platform_is_accepted() -> None:
     check("web:posts")
     check("telegram:1", {"TELEGRAM_TOKEN": "1:a"})
     check("web:posts", cron="30 8 * * 1-5")
@@ -58,7 +58,7 @@ def test_cron_that_cannot_fire_is_refused_with_the_name_of_the_file(cron: str, s
         ("matrix:1", "post `daily` goes to matrix, which is off: No module named 'nio'"),
     ],
 )
-def test_another_is_refused_with_the_name_of_the_file(to: str, says: str) -> None:
+def test_a_post_to_any_other_platform_is_refused_with_the_name_of_the_file(to: str, says: str) -> None:
     with pytest.raises(UserError) as caught:
         check(to)
     assert str(caught.value) == f"{PATH}: {says}"

@@ -35,7 +35,7 @@ class CompletionsServer:
         self.loads = 0
         self.hold: Any = None
         """An event that completions wait for before they say anything."""
-        self.asked, self.cancelled = asyncio.Event(), asyncio.Event()
+        self.requested, self.cancelled = asyncio.Event(), asyncio.Event()
         self.url = ""
 
     @asynccontextmanager
@@ -86,14 +86,14 @@ class CompletionsServer:
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
-        self.asked.set()
+        self.requested.set()
         self.keys.append(request.headers.get("Authorization"))
         failure = self.failures.pop(0) if self.failures else None
         if isinstance(failure, int):
             answer = {"error": {"message": f"failure {failure}\nand more", "code": failure}}
             return web.json_response(answer, status=failure, headers=self.headers)
-        known = (self.model, *self.loaded, *(f"{self.model}:{name}" for name in self.loaded))
-        if body["model"] not in known:
+        models = (self.model, *self.loaded, *(f"{self.model}:{name}" for name in self.loaded))
+        if body["model"] not in models:
             return web.json_response({"error": {"message": "The model does not exist."}}, status=404)
         try:
             if self.hold is not None:

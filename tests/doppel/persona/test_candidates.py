@@ -19,7 +19,7 @@ from tests.conftest import PublishAdapter
 from tests.families import FAMILIES, save_family
 from tests.tiny import build_transcript
 
-HEARD = [Turn("Ramito", ("hello",))]
+TURNS = [Turn("Ramito", ("hello",))]
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def test_answers_of_any_length_are_scored_as_if_alone(
     monkeypatch.setattr("doppel.engine.local.scoring._PREFILL_TOKENS", 4)
     model = load_model(save_family(family, tmp_path / "base"), torch.float32)
     prompt, answers = [2, 20, 21, 22, 23, 24], [[30, 31, 32, 33, 34, 35, 36], [40], [], [41, 42, 43, 44]]
-    found = log_probabilities(model, prompt, answers)
-    assert [len(one) for one in found] == [7, 1, 0, 4]
-    for answer, values in zip(answers, found, strict=True):
+    scores_by_answer = log_probabilities(model, prompt, answers)
+    assert [len(scores) for scores in scores_by_answer] == [7, 1, 0, 4]
+    for answer, values in zip(answers, scores_by_answer, strict=True):
         if answer:
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
@@ -56,7 +56,7 @@ async def test_the_best_of_several_is_one_of_them(
     name = await engine.load_adapter(publish_tiny_adapter(tmp_path / "adapters"))
     transcript = engine.transcript_of(name)
     request = Request(
-        prompt=transcript.prompt(Header(), HEARD),
+        prompt=transcript.prompt(Header(), TURNS),
         sampling=Sampling(max_tokens=16, seed=5),
         stop_ids=transcript.stop_ids,
         adapter=name,
@@ -65,11 +65,13 @@ async def test_the_best_of_several_is_one_of_them(
         await best_reply(engine, _with_seed(request, seed), 1)  # one candidate is what a seed gives
         for seed in (5, 6, 7)
     ]
-    assert len({tuple(one.ids) for one in alone}) == 3
+    assert len({tuple(candidate.ids) for candidate in alone}) == 3
     chosen = await best_reply(engine, request, 3)
-    assert chosen.ids in [one.ids for one in alone]
-    base = await engine.base_log_probabilities(request.prompt, [one.ids for one in alone])
-    gains = [log_likelihood_gain(one.adapter or [], theirs) for one, theirs in zip(alone, base, strict=True)]
+    assert chosen.ids in [candidate.ids for candidate in alone]
+    base = await engine.base_log_probabilities(request.prompt, [candidate.ids for candidate in alone])
+    gains = [
+        log_likelihood_gain(candidate.adapter or [], theirs) for candidate, theirs in zip(alone, base, strict=True)
+    ]
     assert min(gains) > -20
     assert len(set(gains)) == 3
     assert await best_reply(engine, request, 3) == chosen
@@ -92,8 +94,8 @@ async def test_a_scoring_error_does_not_stop_the_engine(engine: TransformersEngi
     assert len((await engine.base_log_probabilities([2], [[3, 4]]))[0]) == 2
 
 
-class Says:
-    """An engine that says the next of `turns` and, told so, how likely the base finds each; else it cannot score."""
+class ScriptedEngine:
+    """An engine that generates the next of `turns`; it cannot score them."""
 
     context_length = 500
 
@@ -119,8 +121,8 @@ class Says:
             self.closed += 1
 
 
-class Judges(Says):
-    """The base expects the second answer least."""
+class EngineWithScores(ScriptedEngine):
+    """The base finds the second answer least likely."""
 
     async def base_log_probabilities(
         self, prompt: Sequence[int], answers: Sequence[Sequence[int]]
@@ -128,54 +130,54 @@ class Judges(Says):
         return [[-5.0 if place == 1 else -1.0] * len(answer) for place, answer in enumerate(answers)]
 
 
-async def said(engine: Says, turns: Sequence[Turn] = HEARD, **options: object) -> list[str]:
+async def reply_bubbles(engine: ScriptedEngine, turns: Sequence[Turn] = TURNS, **options: object) -> list[str]:
     words = speak(engine, "a", Header(), turns, Sampling(seed=1), **{"candidates": 3, **options})  # type: ignore[arg-type]
     async with aclosing(words) as events:
         return [event.text async for event in events if isinstance(event, GeneratedBubble)]
 
 
 async def test_candidates_are_requested_together_and_only_the_best_is_yielded() -> None:
-    engine = Judges([["one"], ["two", "more"], ["three"]])
-    assert await said(engine) == ["two", "more"]
-    assert [one.sampling.seed for one in engine.requests] == [1, 2, 3]
-    assert len({tuple(one.prompt) for one in engine.requests}) == 1
-    assert await said(Judges([["one"], ["two", "more"], ["three"]]), max_bubbles=1) == ["two"]
+    engine = EngineWithScores([["one"], ["two", "more"], ["three"]])
+    assert await reply_bubbles(engine) == ["two", "more"]
+    assert [request.sampling.seed for request in engine.requests] == [1, 2, 3]
+    assert len({tuple(request.prompt) for request in engine.requests}) == 1
+    assert await reply_bubbles(EngineWithScores([["one"], ["two", "more"], ["three"]]), max_bubbles=1) == ["two"]
 
 
-class Answers(Says):
-    """The base expects the last answer more after what was said than after nothing; every other as much."""
+class EngineWithContextScores(ScriptedEngine):
+    """The base finds the last answer likelier with the context than without; all others equally likely."""
 
-    asked = 0
+    score_calls = 0
 
     async def base_log_probabilities(
         self, prompt: Sequence[int], answers: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        self.asked += 1
-        is_alone = self.asked > 1 and list(prompt) == self.transcript.prompt(Header(), [])
+        self.score_calls += 1
+        is_alone = self.score_calls > 1 and list(prompt) == self.transcript.prompt(Header(), [])
         last = len(answers) - 1
-        return [[-9.0 if is_alone and place == last else -1.0] * len(one) for place, one in enumerate(answers)]
+        return [[-9.0 if is_alone and place == last else -1.0] * len(answer) for place, answer in enumerate(answers)]
 
 
 async def test_relevance_counts_only_in_a_conversation() -> None:
-    engine, unasked = (Answers([["one"], ["two"], ["three"]]) for _ in range(2))
-    assert await said(engine) == ["three"]
-    assert await said(unasked, turns=[]) == ["one"]
-    assert (engine.asked, unasked.asked) == (2, 1)
+    engine, unscored = (EngineWithContextScores([["one"], ["two"], ["three"]]) for _ in range(2))
+    assert await reply_bubbles(engine) == ["three"]
+    assert await reply_bubbles(unscored, turns=[]) == ["one"]
+    assert (engine.score_calls, unscored.score_calls) == (2, 1)
 
 
 async def test_a_repetition_is_not_chosen() -> None:
-    before = [Turn("Ramito", ("hi",)), Turn(ME, ("two",)), *HEARD]
-    assert await said(Judges([["one"], ["two"], ["three"]]), before) != ["two"]
+    before = [Turn("Ramito", ("hi",)), Turn(ME, ("two",)), *TURNS]
+    assert await reply_bubbles(EngineWithScores([["one"], ["two"], ["three"]]), before) != ["two"]
 
 
 async def test_without_scoring_novelty_decides() -> None:
-    engine = Says([["two"], ["something else"], ["two"]])
+    engine = ScriptedEngine([["two"], ["something else"], ["two"]])
     assert not isinstance(engine, ScoringEngine)
-    assert await said(engine, [Turn(ME, ("two",)), *HEARD]) == ["something else"]
+    assert await reply_bubbles(engine, [Turn(ME, ("two",)), *TURNS]) == ["something else"]
 
 
 async def test_a_failed_candidate_cancels_the_others() -> None:
-    engine = Says([["one"], ["fail"], ["three"]])
+    engine = ScriptedEngine([["one"], ["fail"], ["three"]])
     with pytest.raises(EngineError, match="failed"):
-        await said(engine)
+        await reply_bubbles(engine)
     assert engine.closed == 2

@@ -59,17 +59,17 @@ def test_sampling_comes_from_the_config_then_the_adapter_then_the_defaults() -> 
 
 
 def test_configured_words_become_tokens() -> None:
-    one = transcript()
+    base_transcript = transcript()
     reply = ReplySettings(logit_bias=[{"word": "the", "bias": -2}], bad_words=["the", "haha"], dry_multiplier=0.8)
     assert persona().sampling(reply).bad_words == ()
-    sampling = persona().sampling(reply, one)
-    spelled = [one.safe_tokenizer.decode(word) for word in sampling.bad_words]
+    sampling = persona().sampling(reply, base_transcript)
+    spelled = [base_transcript.safe_tokenizer.decode(word) for word in sampling.bad_words]
     assert spelled == ["the", " the", "haha", " haha"]
-    assert [one.safe_tokenizer.decode([token]) for token, _ in sampling.logit_bias] == ["the", " the"]
+    assert [base_transcript.safe_tokenizer.decode([token]) for token, _ in sampling.logit_bias] == ["the", " the"]
     assert {bias for _, bias in sampling.logit_bias} == {-2}
     assert sampling.dry_multiplier == 0.8
-    assert one.stop_ids < sampling.breakers
-    assert persona().sampling(ReplySettings(), one) == Sampling()
+    assert base_transcript.stop_ids < sampling.breakers
+    assert persona().sampling(ReplySettings(), base_transcript) == Sampling()
 
 
 def test_open_persona(publish_tiny_adapter: PublishAdapter, tmp_path: Path) -> None:
@@ -135,8 +135,8 @@ def test_a_too_long_last_turn_keeps_its_end() -> None:
     assert len(kept.bubbles) == 1
 
 
-class Spoken:
-    """An engine that says given tokens: what `speak` makes of them is the point here."""
+class ScriptedEngine:
+    """An engine that generates the given tokens."""
 
     def __init__(self, ids: Sequence[int]) -> None:
         self.base = BaseIdentity("none", "")
@@ -160,7 +160,7 @@ class Spoken:
             self.closed = True
 
 
-def said(*bubbles: str, rest: str = "") -> list[int]:
+def reply_ids(*bubbles: str, rest: str = "") -> list[int]:
     """Token ids of a turn, then `rest` after its end."""
     whole = transcript().encode(Header(), [Turn(ME, bubbles)])
     me = transcript().prompt(Header(), [])[whole.opening :]
@@ -168,7 +168,7 @@ def said(*bubbles: str, rest: str = "") -> list[int]:
 
 
 async def test_partial_events_grow_into_bubbles() -> None:
-    engine = Spoken(said("hi é", "two\nlines", rest="Ramito: never"))
+    engine = ScriptedEngine(reply_ids("hi é", "two\nlines", rest="Ramito: never"))
     events = [event async for event in speak(engine, "a", Header(), [], Sampling())]
     assert [event.text for event in events if isinstance(event, GeneratedBubble)] == ["hi é", "two\nlines"]
     partials = [event.text for event in events if isinstance(event, PartialBubble)]
@@ -180,20 +180,20 @@ async def test_partial_events_grow_into_bubbles() -> None:
 
 
 async def test_max_bubbles_ends_the_turn() -> None:
-    engine = Spoken(said("one", "two", "three"))
+    engine = ScriptedEngine(reply_ids("one", "two", "three"))
     events = [event async for event in speak(engine, None, Header(), [], Sampling(), max_bubbles=2)]
     assert [event.text for event in events if isinstance(event, GeneratedBubble)] == ["one", "two"]
     assert engine.closed
 
 
 async def test_an_unfinished_bubble_is_yielded() -> None:
-    engine = Spoken(said("one", "unfinished")[:-4])
+    engine = ScriptedEngine(reply_ids("one", "unfinished")[:-4])
     events = [event async for event in speak(engine, None, Header(), [], Sampling())]
     assert [event.text for event in events if isinstance(event, GeneratedBubble)] == ["one", "unfinis"]
 
 
 async def test_closing_the_events_stops_the_engine() -> None:
-    engine = Spoken(said("a long one"))
+    engine = ScriptedEngine(reply_ids("a long one"))
     async with aclosing(speak(engine, None, Header(), [], Sampling())) as events:
         await anext(events)
     assert engine.closed
@@ -201,7 +201,7 @@ async def test_closing_the_events_stops_the_engine() -> None:
 
 
 async def test_history_and_reply_share_the_context() -> None:
-    engine = Spoken(said("ok"))
+    engine = ScriptedEngine(reply_ids("ok"))
     turns = [Turn("Ramito", ("x" * 90,)) for _ in range(20)]
     async for _ in speak(engine, None, Header(), turns, Sampling(max_tokens=4000)):
         pass

@@ -78,5 +78,5 @@ def test_an_empty_reply_loses_and_a_single_candidate_wins() -> None:
 
 @given(st.lists(st.lists(st.text(max_size=8), max_size=3), min_size=1, max_size=5), st.lists(st.text(max_size=8)))
 def test_any_candidates_have_a_best(replies: list[list[str]], recent: list[str]) -> None:
-    assert 0 <= best_candidate([ReplyCandidate(tuple(one)) for one in replies], recent) < len(replies)
-    assert all(0 <= novelty(one, recent) <= 1 for one in replies)
+    assert 0 <= best_candidate([ReplyCandidate(tuple(reply)) for reply in replies], recent) < len(replies)
+    assert all(0 <= novelty(reply, recent) <= 1 for reply in replies)

@@ -65,17 +65,17 @@ class TestScore:
         assert wilson_interval(10, 10).high == pytest.approx(1)
         assert wilson_interval(0, 0).value != wilson_interval(0, 0).value
 
-    def test_what_is_counted(self) -> None:
+    def test_answers_are_counted_by_kind(self) -> None:
         quiz = score_answers(session(7), [True, True, False, False], "jo")
         assert (quiz.name, quiz.seed, quiz.judged, quiz.correct) == ("jo", 7, 4, 2)
         assert (quiz.generated, quiz.taken_for_real) == (2, 1)
 
-    def test_one_who_stops_is_asked_less(self) -> None:
+    def test_a_session_may_end_early(self) -> None:
         quiz = score_answers(session(7), [True, True], "jo")
         assert (quiz.judged, quiz.correct, quiz.generated, quiz.taken_for_real) == (2, 1, 1, 1)
         assert score_answers(session(7), [], "jo").judged == 0
 
-    def test_all_answers_together(self) -> None:
+    def test_answers_of_all_people_are_combined(self) -> None:
         both = combine_results([JO, KIM])
         assert (both.judged, both.correct, both.generated, both.taken_for_real) == (20, 10, 10, 6)
         metric = quiz_metrics([JO, KIM])[0]
@@ -106,7 +106,7 @@ class TestOffer:
         (tmp_path / QUESTIONS_FILE).write_bytes(content.encode("utf-8", "surrogateescape"))
         assert read_questions(tmp_path) is None
 
-    def test_everybody_gets_what_was_taken_least_often(self) -> None:
+    def test_the_session_taken_least_often_comes_next(self) -> None:
         assert next_session(OFFERED, []).seed == 4
         of = [msgspec.structs.replace(JO, seed=seed) for seed in (4, 5, 4, 6)]
         assert [next_session(OFFERED, of[:count]).seed for count in range(5)] == [4, 5, 6, 6, 5]
@@ -199,7 +199,7 @@ class TestReport:
         assert "&lt;b&gt;kim&lt;/b&gt;" in report
         assert "50.0% [29.9%, 70.1%]" in report
 
-    def test_what_an_examination_found_stays(self, folder: Path) -> None:
+    def test_the_metrics_of_an_examination_stay(self, folder: Path) -> None:
         def examined(staging: Path, manifest: Manifest) -> Manifest:
             replace_file(staging / FIDELITY_FILE, b'{"figures": {"choice": {"value": 0.48}}, "replies": {"d": ["hi"]}}')
             replace_file(staging / REPORT_PAGE, page("What was found", "", []).encode())

@@ -24,7 +24,7 @@ def test_the_new_folder_takes_the_place_of_the_old(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_whatever_is_raised_leaves_the_old_one(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_exception_in_the_block_leaves_the_old_folder(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "me"
     publish(target, "one")
 
@@ -45,7 +45,7 @@ def test_a_first_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_leftovers_of_a_killed_build_are_cleared(tmp_path: Path) -> None:
+def test_what_a_killed_build_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".me.building").mkdir()
     (tmp_path / ".me.building" / "junk").write_text("x")
     publish(tmp_path / "me", "one")
@@ -62,7 +62,7 @@ def test_a_power_cut_between_the_renames_is_repaired(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_what_is_not_ours_is_not_replaced(tmp_path: Path, kind: str) -> None:
+def test_anything_but_a_data_set_is_not_replaced(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "documents"
     if kind == "folder":
         target.mkdir()
@@ -75,7 +75,7 @@ def test_what_is_not_ours_is_not_replaced(tmp_path: Path, kind: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["documents"]
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(DoppelError, match="cannot be written"):
         publish(tmp_path / "file" / "me", "one")

@@ -20,6 +20,6 @@ def test_a_success_starts_over() -> None:
     assert backoff.next() <= 1
 
 
-def test_two_daemons_do_not_wait_alike() -> None:
-    one, other = Backoff(Random(1)), Backoff(Random(2))
-    assert [one.next() for _ in range(5)] != [other.next() for _ in range(5)]
+def test_two_daemons_wait_differently() -> None:
+    first, second = Backoff(Random(1)), Backoff(Random(2))
+    assert [first.next() for _ in range(5)] != [second.next() for _ in range(5)]

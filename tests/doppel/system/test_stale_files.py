@@ -19,7 +19,7 @@ def aged(path: Path, age: timedelta, now: datetime = NOW) -> Path:
     return path
 
 
-def test_only_old_ones_of_the_name_go(tmp_path: Path) -> None:
+def test_only_old_files_with_the_prefix_are_removed(tmp_path: Path) -> None:
     work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
     for folder in (work / ".half-old", work / ".half-young", work / "whole", elsewhere):
         folder.mkdir(parents=True)
@@ -34,12 +34,12 @@ def test_only_old_ones_of_the_name_go(tmp_path: Path) -> None:
     assert (elsewhere / "file").is_file()
 
 
-def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
+def test_a_missing_folder_has_no_stale_files(tmp_path: Path) -> None:
     remove_stale(tmp_path / "nowhere", ".half-", NOW)
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_an_old_conversion_is_removed_when_the_base_is_next_asked_for(
+def test_an_abandoned_conversion_is_removed_when_the_base_is_prepared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOPPEL_CACHE", str(tmp_path))

@@ -35,7 +35,7 @@ def small_files() -> Iterator[None]:
     ("writer", "reason"),
     [("safetensors", "File too large"), ("torch", "is the disk full"), ("python", "File too large")],
 )
-def test_a_file_that_cannot_grow(writer: str, reason: str, tmp_path: Path) -> None:
+def test_a_file_that_exceeds_the_limit_is_one_line(writer: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(DoppelError, match=reason) as caught, translate_write_errors(tmp_path):
         WRITERS[writer](tmp_path / "file")
     assert str(caught.value).startswith(f"{tmp_path}: cannot be written: ")
@@ -49,13 +49,13 @@ def test_a_folder_that_is_not_there(writer: str, tmp_path: Path) -> None:
         WRITERS[writer](tmp_path / "missing" / "file")
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DoppelError, match="No space left on device"), translate_write_errors(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), RuntimeError("shapes differ"), UserError("yours")])
-def test_anything_else_stays_what_it_is(error: Exception, tmp_path: Path) -> None:
+def test_other_exceptions_are_not_translated(error: Exception, tmp_path: Path) -> None:
     with pytest.raises(type(error)) as caught, translate_write_errors(tmp_path):
         raise error
     assert caught.value is error

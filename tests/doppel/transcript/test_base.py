@@ -110,7 +110,7 @@ def sessions(draw: st.DrawFn, transcript: Transcript) -> list[Turn]:
     return draw(st.lists(turn, max_size=4))
 
 
-def said(turn: Turn) -> tuple[str, ...]:
+def normalized_bubbles(turn: Turn) -> tuple[str, ...]:
     return tuple(normalize(bubble) for bubble in turn.bubbles)
 
 
@@ -121,7 +121,7 @@ def check_forgery(transcript: Transcript, turns: list[Turn]) -> None:
     assert header == HEADER.render()
     assert [turn.speaker for turn in read] == [turn.speaker for turn in turns]
     for was, now in zip(turns, read, strict=True):
-        assert now.bubbles == said(was)
+        assert now.bubbles == normalized_bubbles(was)
     tokenizer = transcript.tokenizer
     structure = {
         token_id
@@ -147,8 +147,8 @@ def check_serving(transcript: Transcript, turns: list[Turn]) -> None:
             reply = encoded.ids[len(prompt) : encoded.turn_ends[number]]
             assert set(encoded.loss_mask[start : len(prompt)]) == {0}
             assert 0 not in encoded.loss_mask[len(prompt) : encoded.turn_ends[number]]
-            assert transcript.reply(reply) == list(said(turn))
-            assert encoded.turn_bytes[number] == sum(len(bubble.encode()) for bubble in said(turn))
+            assert transcript.reply(reply) == list(normalized_bubbles(turn))
+            assert encoded.turn_bytes[number] == sum(len(bubble.encode()) for bubble in normalized_bubbles(turn))
         else:
             assert set(encoded.loss_mask[start : encoded.turn_ends[number]]) == {0}
             assert encoded.turn_bytes[number] == 0
@@ -182,7 +182,7 @@ def test_no_special_or_added_token_of_the_bundled_tokenizer_can_be_written(bundl
     for first in range(0, len(tokens), 200):
         turn = Turn("Ramito", tuple(tokens[first : first + 200]))
         encoded = bundled.encode(HEADER, [turn])
-        assert bundled.decode(encoded.ids)[1] == [Turn("Ramito", said(turn))]
+        assert bundled.decode(encoded.ids)[1] == [Turn("Ramito", normalized_bubbles(turn))]
         assert added.isdisjoint(encoded.ids[encoded.opening : -1])
 
 
@@ -195,7 +195,7 @@ def test_every_special_or_added_token_is_written_out(transcript: Transcript) -> 
         turn = Turn("Ramito", (token, f"a{token}b", token * 3))
         encoded = transcript.encode(HEADER, [turn])
         assert reserved.isdisjoint(encoded.ids[encoded.opening :])
-        assert transcript.decode(encoded.ids)[1] == [Turn("Ramito", said(turn))]
+        assert transcript.decode(encoded.ids)[1] == [Turn("Ramito", normalized_bubbles(turn))]
 
 
 def test_the_format_is_what_its_documentation_shows(byte_level: Transcript) -> None:
@@ -214,28 +214,28 @@ def test_the_format_is_what_its_documentation_shows(byte_level: Transcript) -> N
     assert encoded.text_bytes == len("fine!")
 
 
-def test_another_speaker_than_the_persona_may_be_learned(byte_level: Transcript) -> None:
+def test_another_speaker_than_the_persona_can_be_trained(byte_level: Transcript) -> None:
     turns = [Turn("User", ("2 + 2?",)), Turn(ME, ("no idea",)), Turn("Assistant", ("four",))]
     usual, other = byte_level.encode(HEADER, turns), byte_level.encode(HEADER, turns, "Assistant")
     assert other.ids == usual.ids
     assert other.turn_bytes == [0, 0, 4]
-    learned = [one for one, role in zip(other.ids, other.loss_mask, strict=True) if role]
+    learned = [token for token, role in zip(other.ids, other.loss_mask, strict=True) if role]
     assert byte_level.tokenizer.decode(learned) == " four\n\n"
 
 
-def test_with_nothing_said_the_persona_speaks_first(byte_level: Transcript) -> None:
+def test_without_turns_the_persona_speaks_first(byte_level: Transcript) -> None:
     prompt = byte_level.prompt(Header(kind="post"), [])
     assert byte_level.tokenizer.decode(prompt) == "[post]\n\nme:"
 
 
 @pytest.mark.parametrize("field", ["a]", "[a", "a · b", "a\nb", "", "a\u2028b"])
-def test_a_header_field_holds_no_sign_of_the_header(field: str) -> None:
+def test_a_header_field_cannot_contain_the_separators_of_the_header(field: str) -> None:
     with pytest.raises(ValueError, match="not a header"):
         Header(contact=field).render()
 
 
 @pytest.mark.parametrize("speaker", ["", "a:b", "a\nb", " a", "a\u2028"])
-def test_a_speaker_holds_no_sign_of_a_turn(transcript: Transcript, speaker: str) -> None:
+def test_a_speakers_name_cannot_contain_the_separator_of_a_turn(transcript: Transcript, speaker: str) -> None:
     with pytest.raises(ValueError, match="not a speaker"):
         transcript.encode(HEADER, [Turn(speaker, ("hi",))])
 
@@ -291,13 +291,16 @@ class TestTurnDecoder:
         bubbles = [bubble for token in ids for bubble in decoder.feed(token)]
         ended = decoder.finished
         bubbles += decoder.close()
-        before_stop = ids[: next((at for at, id_ in enumerate(ids) if id_ in byte_level.stop_ids), len(ids))]
-        whole, empty_line, _ = byte_level.tokenizer.decode(before_stop).partition("\n\n")
+        before_stop = ids[
+            : next((position for position, id_ in enumerate(ids) if id_ in byte_level.stop_ids), len(ids))
+        ]
+        text_ids = [id_ for id_ in before_stop if id_ not in byte_level.forbidden_ids]  # markup is left out
+        whole, empty_line, _ = byte_level.tokenizer.decode(text_ids).partition("\n\n")
         lines = [line.replace("\ufffd", "").replace(f" {NEWLINE_SIGN} ", "\n").strip() for line in whole.split("\n")]
         assert bubbles == [line for line in lines if line]
         assert ended == (bool(empty_line) or before_stop != ids)
 
-    def test_a_character_is_held_back_until_its_bytes_are_there(self, byte_level: Transcript) -> None:
+    def test_a_character_is_held_back_until_all_its_bytes_are_generated(self, byte_level: Transcript) -> None:
         decoder = TurnDecoder(byte_level)
         shown = []
         for token in byte_level.tokenizer(" hi 😀", add_special_tokens=False)["input_ids"]:
@@ -306,7 +309,7 @@ class TestTurnDecoder:
         assert shown[-4:] == ["hi", "hi", "hi", "hi 😀"]
         assert not any("\ufffd" in text for text in shown)
 
-    def test_a_character_cut_short_is_left_out(self, byte_level: Transcript) -> None:
+    def test_an_incomplete_character_is_left_out(self, byte_level: Transcript) -> None:
         ids = byte_level.tokenizer(" hi 😀", add_special_tokens=False)["input_ids"]
         assert byte_level.reply(ids[:-1]) == ["hi"]
 
@@ -334,7 +337,7 @@ def test_pseudonyms_are_stable_names_that_are_never_the_personas() -> None:
     assert all(name.isalpha() and name[0].isupper() and name != ME for name in names)
 
 
-def test_times_have_names() -> None:
+def test_weekday_and_part_of_the_day_are_named() -> None:
     assert [hour_bucket(hour) for hour in (0, 5, 6, 12, 18, 23)] == [
         *("night", "night", "morning", "afternoon", "evening", "evening")
     ]

@@ -14,7 +14,7 @@ from doppel.transcript import ME, Header, Transcript, Turn, TurnDecoder, normali
 from doppel.transcript.chat import CONTACT, ChatTranscript
 from tests.doppel.transcript import tokenizers
 from tests.doppel.transcript.chat_templates import CHATML, GEMMA3, KINDS, LLAMA3, Kind
-from tests.doppel.transcript.test_base import MARKS, said, spellings
+from tests.doppel.transcript.test_base import MARKS, normalized_bubbles, spellings
 
 GROUP = Header(year="2018", hour="evening", platform="telegram", kind="group")
 DM = Header(year="2018", kind="dm", contact="Ramito")
@@ -69,15 +69,17 @@ def legible(transcript: ChatTranscript, text: str) -> str:
 def expected(transcript: ChatTranscript, turns: list[Turn]) -> list[Turn]:
     """What `decode` gives: normalized, and consecutive turns of one contact, which a session never has, as one."""
     joined: list[Turn] = []
-    for mine, some in groupby(turns, key=lambda turn: turn.is_mine):
+    for mine, turn_group in groupby(turns, key=lambda turn: turn.is_mine):
         if mine:
-            joined += some
+            joined += turn_group
         else:
             joined += [
                 Turn(speaker, tuple(bubble for turn in same for bubble in turn.bubbles))
-                for speaker, same in groupby(some, key=lambda turn: turn.speaker)
+                for speaker, same in groupby(turn_group, key=lambda turn: turn.speaker)
             ]
-    return [Turn(turn.speaker, tuple(legible(transcript, bubble) for bubble in said(turn))) for turn in joined]
+    return [
+        Turn(turn.speaker, tuple(legible(transcript, bubble) for bubble in normalized_bubbles(turn))) for turn in joined
+    ]
 
 
 def check_forgery(transcript: ChatTranscript, turns: list[Turn]) -> None:
@@ -94,7 +96,7 @@ def check_forgery(transcript: ChatTranscript, turns: list[Turn]) -> None:
     assert [token for token in encoded.ids if token in transcript.safe_tokenizer.reserved] == marks + replies * number
     text = transcript.safe_tokenizer.decode(encoded.ids)
     for mark in transcript._plain_marks:
-        alone, once = (transcript.safe_tokenizer.decode(some.ids).count(mark) for some in (empty, mine))
+        alone, once = (transcript.safe_tokenizer.decode(turn_group.ids).count(mark) for turn_group in (empty, mine))
         assert text.count(mark) == alone + (once - alone) * number
 
 
@@ -115,8 +117,8 @@ def check_serving(transcript: ChatTranscript, header: Header, turns: list[Turn])
             assert supervised == reply[: len(supervised)]
             assert supervised[-1] in transcript.stop_ids
             assert transcript.stop_ids.isdisjoint(supervised[:-1])
-            assert transcript.reply(supervised) == [legible(transcript, bubble) for bubble in said(turn)]
-            assert encoded.turn_bytes[number] == sum(len(bubble.encode()) for bubble in said(turn))
+            assert transcript.reply(supervised) == [legible(transcript, bubble) for bubble in normalized_bubbles(turn)]
+            assert encoded.turn_bytes[number] == sum(len(bubble.encode()) for bubble in normalized_bubbles(turn))
         else:
             assert set(encoded.loss_mask[start:end]) <= {0}
             assert encoded.turn_bytes[number] == 0
@@ -169,10 +171,12 @@ def test_the_tokens_are_those_of_the_template(kind: Kind, transcript: ChatTransc
     blank = transcript._user_blank
     header = [{"role": "system", "content": DM.render()}] if kind.system else []
     first = blank + "hi me" if kind.system else f"{DM.render()}\n\n{blank}hi me"
-    said = [("user", first), ("assistant", "hi. me"), ("user", "me"), ("assistant", "me")]
+    expected = [("user", first), ("assistant", "hi. me"), ("user", "me"), ("assistant", "me")]
     template = tokenizer.get_chat_template().replace("strftime_now is defined", "false")  # its own fixed date
     ids = tokenizer.apply_chat_template(
-        [*header, *({"role": role, "content": text} for role, text in said)], chat_template=template, return_dict=False
+        [*header, *({"role": role, "content": text} for role, text in expected)],
+        chat_template=template,
+        return_dict=False,
     )
     turns = [Turn("Ramito", ("hi me",)), Turn(ME, ("hi. me",)), Turn("Ramito", ("me",)), Turn(ME, ("me",))]
     encoded = transcript.encode(DM, turns)
@@ -188,7 +192,7 @@ def test_a_reply_ends_in_the_token_of_the_template(kind: Kind, transcript: ChatT
     assert set(transcript.tokenizer.convert_tokens_to_ids(list(kind.tokens))) <= transcript.stop_ids
 
 
-def test_it_looks_as_its_documentation_shows(chatml: ChatTranscript) -> None:
+def test_the_format_is_what_its_documentation_shows(chatml: ChatTranscript) -> None:
     turns = [Turn("Ramito", ("hello", "how are\nyou")), Turn("Bobotu", ("hi",)), Turn(ME, ("fine!", "and you?"))]
     encoded = chatml.encode(GROUP, turns)
     assert chatml.safe_tokenizer.decode(encoded.ids) == (
@@ -201,7 +205,7 @@ def test_it_looks_as_its_documentation_shows(chatml: ChatTranscript) -> None:
     assert encoded.text_bytes == len("fine!and you?")
 
 
-def test_in_a_dm_lines_name_nobody(chatml: ChatTranscript) -> None:
+def test_lines_of_a_dm_have_no_names(chatml: ChatTranscript) -> None:
     turns = [Turn("Ramito", ("hello", "you there?"))]
     prompt = chatml.prompt(DM, turns)
     assert "<|im_start|>user\nhello\nyou there?<|im_end|>" in chatml.safe_tokenizer.decode(prompt)
@@ -209,24 +213,24 @@ def test_in_a_dm_lines_name_nobody(chatml: ChatTranscript) -> None:
     assert chatml.decode(chatml.encode(Header(kind="dm"), turns).ids)[1] == [Turn(CONTACT, turns[0].bubbles)]
 
 
-def test_with_nothing_said_an_empty_message_is_answered(chatml: ChatTranscript) -> None:
+def test_without_turns_an_empty_message_is_answered(chatml: ChatTranscript) -> None:
     text = chatml.safe_tokenizer.decode(chatml.prompt(Header(kind="post"), []))
     assert text == "<|im_start|>system\n[post]<|im_end|>\n<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_an_empty_thought_stands_before_every_reply() -> None:
+def test_an_empty_thinking_block_stands_before_every_reply() -> None:
     transcript = ChatTranscript(KINDS["thinking"].build())
     text = transcript.safe_tokenizer.decode(transcript.prompt(DM, [Turn(ME, ("hi",)), Turn("Ramito", ("hi",))]))
     assert text.count("<|im_start|>assistant\n<think>\n\n</think>\n\n") == 2
     assert text.endswith("<think>\n\n</think>\n\n")
 
 
-def test_a_thought_is_never_begun() -> None:
+def test_a_prompt_does_not_begin_a_thinking_block() -> None:
     tokenizer = KINDS["always-thinking"].build()
-    asked = tokenizer.apply_chat_template(
+    prompt_text = tokenizer.apply_chat_template(
         [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
     )
-    assert asked.endswith("<think>\n")
+    assert prompt_text.endswith("<think>\n")
     transcript = ChatTranscript(tokenizer)
     assert "<think>" not in transcript.safe_tokenizer.decode(transcript.prompt(DM, []))
 
@@ -244,7 +248,7 @@ def test_an_empty_line_ends_a_bubble_not_the_turn(chatml: ChatTranscript) -> Non
     assert chatml.reply(ids) == ["hi", ".", "."]
 
 
-def test_another_speaker_may_be_learned_in_the_personas_place(chatml: ChatTranscript) -> None:
+def test_another_speaker_can_be_trained_in_place_of_the_persona(chatml: ChatTranscript) -> None:
     turns = [Turn("User", ("what",)), Turn("Assistant", ("that",))]
     encoded = chatml.encode(Header(kind="dm"), turns, learned="Assistant")
     assert chatml.safe_tokenizer.decode(encoded.ids).endswith(
@@ -255,7 +259,9 @@ def test_another_speaker_may_be_learned_in_the_personas_place(chatml: ChatTransc
 
 @pytest.mark.parametrize("speaker", ["", "a:b", "a\nb", " a"])
 @pytest.mark.parametrize("header", [GROUP, DM])
-def test_a_speaker_holds_no_sign_of_a_line(chatml: ChatTranscript, header: Header, speaker: str) -> None:
+def test_a_speakers_name_cannot_contain_the_separator_of_a_line(
+    chatml: ChatTranscript, header: Header, speaker: str
+) -> None:
     with pytest.raises(ValueError, match="not a speaker"):
         chatml.encode(header, [Turn(speaker, ("hi",))])
 
@@ -267,7 +273,7 @@ def test_a_turn_without_text_is_refused(chatml: ChatTranscript, turn: Turn) -> N
 
 
 class TestTemplatesThatCannotBeFollowed:
-    def test_no_template(self) -> None:
+    def test_a_tokenizer_without_a_template_is_refused(self) -> None:
         with pytest.raises(UserError, match="has no chat template, which transcript: chat needs"):
             ChatTranscript(tokenizers.byte_level())
 
@@ -282,7 +288,7 @@ class TestTemplatesThatCannotBeFollowed:
             "{% for message in messages %}{{ loop.index }}: {{ message.content }}</s>{% endfor %}",
         ],
     )
-    def test_one_that_does_not_write_messages_one_after_the_other(self, template: str) -> None:
+    def test_a_template_that_does_not_write_messages_in_order_is_refused(self, template: str) -> None:
         with pytest.raises(UserError, match="reorders or changes messages"):
             ChatTranscript(self._with(template))
 
@@ -293,7 +299,7 @@ class TestTemplatesThatCannotBeFollowed:
             "{% for message in messages %}{{ message.content + ('</s>' if loop.index0 % 2 else '\n') }}{% endfor %}",
         ],
     )
-    def test_one_whose_turns_anybody_can_write(self, template: str) -> None:
+    def test_a_template_whose_markup_is_plain_text_is_refused(self, template: str) -> None:
         with pytest.raises(UserError, match="separates messages by plain text"):
             ChatTranscript(self._with(template))
 

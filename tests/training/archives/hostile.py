@@ -67,17 +67,21 @@ def _encoded(files: dict[str, str]) -> Files:
 
 def _exports() -> dict[tuple[str, str], Files]:
     stamp = "2020-10-10T10:10:10.000Z"
-    said = telegram_message
-    chat = telegram_chat([said(1, 1001, "hi"), said(2, 2002, ["see ", {"type": "link", "text": "a.example"}])])
+    message_record = telegram_message
+    chat = telegram_chat(
+        [message_record(1, 1001, "hi"), message_record(2, 2002, ["see ", {"type": "link", "text": "a.example"}])]
+    )
     talk = conversation("1001-2002", direct_message(2, "2002", "yes", stamp), direct_message(1, "1001", "hi", stamp))
     tweets = [tweet(1, "hello"), tweet(2, "@tom no", in_reply_to_status_id_str="1")]
     bubble = {"text": "hi", "timestamp": "2020-01-01T00:00:00", "sender": SPEAKER}
     records = test_reddit.lines(test_reddit.submission(1, "Which pot?", "two"), test_reddit.comment(1, "iron"))
-    inbox = test_meta.conversation(test_meta.said(2, "Zoë", "tschüß"), test_meta.said(1, "Tom", "hi"))
+    inbox = test_meta.conversation(
+        test_meta.message_record(2, "Zoë", "tschüß"), test_meta.message_record(1, "Tom", "hi")
+    )
     table = 'AuthorID,Author,Date,Content,Attachments,Reactions\n"1","Mara","03/14/2021 9:00 AM","hi","",""\n'
     letter = {"senderName": "Zoë", "text": "hi", "timestamp": 1_600_000_000_000, "isUnsent": False, "media": []}
     encrypted = {"participants": ["Tom", "Zoë"], "threadName": "Zoë_7", "messages": [letter]}
-    spoken = test_google_chat.said(1, test_google_chat.MARA, "hi")
+    chat_message = test_google_chat.message_record(1, test_google_chat.MARA, "hi")
     words = {"message_content": {"segment": [{"type": "TEXT", "text": "hi"}]}}
     hangout = {"sender_id": {"gaia_id": "1"}, "timestamp": "1600000000123456", "event_id": "e", "chat_message": words}
     element = test_matrix.room(test_matrix.event(1, "hello"), test_matrix.event(2, "moin", "@tom:example.org"))
@@ -89,17 +93,21 @@ def _exports() -> dict[tuple[str, str], Files]:
         ("discord", ""): _encoded(test_discord.package()),
         ("discord-exporter", "table"): {"general.csv": table.encode()},
         ("discord-exporter", ""): {
-            "general.json": _json(test_discord.exported(test_discord.said(1, "hi"), test_discord.said(2, "yes")))
+            "general.json": _json(
+                test_discord.exported(test_discord.message_record(1, "hi"), test_discord.message_record(2, "yes"))
+            )
         },
         ("slack", ""): _encoded(
-            test_slack.workspace(test_slack.said(1, "U1", "hi <@U2>"), test_slack.said(2, "U2", "x"))
+            test_slack.workspace(
+                test_slack.message_record(1, "U1", "hi <@U2>"), test_slack.message_record(2, "U2", "x")
+            )
         ),
         ("mastodon", ""): {"outbox.json": _json(test_mastodon.outbox(test_mastodon.created(1, "<p>Hello<br>you</p>")))},
         ("matrix", ""): {"export.json": _json(element)},
         ("meta", "encrypted"): {"Zoe_7.json": _json(encrypted)},
         ("meta", ""): {"inbox/zoe_1/message_1.json": _json(inbox)},
         ("google-chat", "hangouts"): {"Hangouts.json": _json({"conversations": [test_google_chat.hangout(hangout)]})},
-        ("google-chat", ""): _encoded(test_google_chat.takeout(spoken)),
+        ("google-chat", ""): _encoded(test_google_chat.takeout(chat_message)),
         ("imessage", ""): {"Tom.txt": test_imessage.CHAT.encode()},
         ("irc", "weechat"): {"irc.libera.#tea.weechatlog": test_irc.WEECHAT.encode()},
         ("irc", "irssi"): {"#tea.log": test_irc.IRSSI.encode()},
@@ -147,8 +155,8 @@ def _exports() -> dict[tuple[str, str], Files]:
         ("qq-exporter", ""): {
             "小鹿.json": _json(
                 test_qq_exporter.exported(
-                    test_qq_exporter.said(1, test_qq_exporter.DEER, test_qq_exporter.text("在吗")),
-                    test_qq_exporter.said(2, test_qq_exporter.ME, test_qq_exporter.text("在")),
+                    test_qq_exporter.message_record(1, test_qq_exporter.DEER, test_qq_exporter.text("在吗")),
+                    test_qq_exporter.message_record(2, test_qq_exporter.ME, test_qq_exporter.text("在")),
                 )
             )
         },
@@ -240,9 +248,9 @@ def survive(path: Path, readers: list[Reader] | None = None) -> list[Message]:
     """Finds and reads whatever is there. Only a UserError of one line may end that, and every message is sound."""
     messages: list[Message] = []
     try:
-        found = discover([str(path)], path.parent, ZONE, readers or installed_readers())
-        with closing(found):
-            for source in found.sources:
+        discovery = discover([str(path)], path.parent, ZONE, readers or installed_readers())
+        with closing(discovery):
+            for source in discovery.sources:
                 for message in source.reader.read(source.tree):
                     require_sound(message)
                     messages.append(message)

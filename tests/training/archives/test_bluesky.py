@@ -67,7 +67,7 @@ def car(*contents: bytes) -> bytes:
     """A CAR file; the first block is its root."""
     header = encode({"version": 1, "roots": [link(contents[0])]})
     sections = [link(block) + block for block in contents]
-    return b"".join(varint(len(one)) + one for one in (header, *sections))
+    return b"".join(varint(len(section)) + section for section in (header, *sections))
 
 
 def node(records: dict[str, bytes]) -> bytes:
@@ -146,7 +146,7 @@ def read(tmp_path: Path, data: bytes) -> tuple[list[Any], list[Any]]:
 def test_a_repository(tmp_path: Path) -> None:
     messages, bad = read(tmp_path, repository(records()))
     assert bad == []
-    assert [(one.id.rpartition("/")[2], one.kind, one.text, one.mark) for one in messages] == [
+    assert [(message.id.rpartition("/")[2], message.kind, message.text, message.mark) for message in messages] == [
         ("3a", "post", "茶 🍵 https://a.example/long-link?x=1 and here", ""),
         ("3b", "reply", "yes", ""),
         ("3c", "reply", "no", ""),
@@ -158,7 +158,9 @@ def test_a_repository(tmp_path: Path) -> None:
     ]
     assert messages[1].reply_to == messages[0].id == f"at://{DID}/{POST}/3a"
     assert messages[2].reply_to == f"at://did:plc:tom/{POST}/9z"
-    assert {(one.sender, one.sender_name, one.chat, one.is_owner) for one in messages} == {(DID, "Mara", "posts", True)}
+    assert {(message.sender, message.sender_name, message.chat, message.is_owner) for message in messages} == {
+        (DID, "Mara", "posts", True)
+    }
     assert messages[0].sent_at == datetime(2024, 3, 3, 16, 5, 1, 123000, tzinfo=UTC)
 
 
@@ -168,13 +170,16 @@ def test_records_may_come_before_the_tree_and_the_same_block_may_have_two_paths(
     commit = encode({"did": DID, "data": link(tree), "version": 3})
     messages, bad = read(tmp_path, car(block, block, tree, commit))
     assert bad == []
-    assert [one.id for one in messages] == [f"at://{DID}/{POST}/3a", f"at://{DID}/{POST}/3b"]
+    assert [message.id for message in messages] == [f"at://{DID}/{POST}/3a", f"at://{DID}/{POST}/3b"]
 
 
 def test_without_tree_and_commit(tmp_path: Path) -> None:
     messages, bad = read(tmp_path, car(encode(post(1, "a")), encode(post(2, "b"))))
     assert bad == []
-    assert [(one.text, one.sender, one.is_owner) for one in messages] == [("a", "owner", True), ("b", "owner", True)]
+    assert [(message.text, message.sender, message.is_owner) for message in messages] == [
+        ("a", "owner", True),
+        ("b", "owner", True),
+    ]
     assert messages[0].id.startswith(f"at://owner/{POST}/bafyrei")
 
 
@@ -185,8 +190,8 @@ def test_damage_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     whole = repository(data)
     flipped = whole.replace(b"picture", b"pixture")
     messages, bad = read(tmp_path, flipped[:-20])
-    assert [one.id[-2:] for one in messages] == ["3a", "3c", "3f", "3g", "3h"]
-    assert [one.position for one in bad] == ["record 4", "record 6", "record 7", "end of file"]
+    assert [message.id[-2:] for message in messages] == ["3a", "3c", "3f", "3g", "3h"]
+    assert [record.position for record in bad] == ["record 4", "record 6", "record 7", "end of file"]
     assert "block does not match its digest" in bad[2].reason
 
 
@@ -194,8 +199,8 @@ def test_blocks_larger_than_any_are_left_out_unread(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(car_module, "LARGEST_BLOCK", 1000)
     contents = [encode(post(1, "a")), encode(post(2, "x" * 700_000)), encode(post(3, "c"))]
     messages, bad = read(tmp_path, car(*contents))
-    assert [one.text for one in messages] == ["a", "c"]
-    assert [(one.position, one.reason) for one in bad] == [("record 2", "block too large")]
+    assert [message.text for message in messages] == ["a", "c"]
+    assert [(record.position, record.reason) for record in bad] == [("record 2", "block too large")]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +233,7 @@ def test_a_path_that_grows_with_every_entry_is_bounded(tmp_path: Path) -> None:
     entries = [{"k": start if n == 0 else b"x", "p": n and len(start) + n - 1, "v": link(block)} for n in range(5000)]
     messages, _ = read(tmp_path, car(encode({"e": entries, "l": None}), block))
     assert 0 < len(messages) <= 1024
-    assert max(len(one.id) for one in messages) < 1100
+    assert max(len(message.id) for message in messages) < 1100
 
 
 @pytest.mark.parametrize("data", [b"", b"\x0aabc", b"PK\x03\x04", b"{}", b"\xff" * 20, b"\x00", b"\x01\xa0"])

@@ -42,12 +42,12 @@ def test_a_package_of_either_age(tmp_path: Path, folder: str, as_zip: bool) -> N
     (write_zip if as_zip else write_folder)(path, package(folder))
     messages, bad = read_all(path, [DiscordReader()])
     assert bad == []
-    assert [(one.id, one.chat, one.kind, one.text, one.mark) for one in messages] == [
+    assert [(message.id, message.chat, message.kind, message.text, message.mark) for message in messages] == [
         ("3", CHANNEL, "group", "hi, there\nsecond line", ""),
         ("2", CHANNEL, "group", "", "media"),
         ("9", DIRECT, "dm", "moin", ""),
     ]
-    assert all(one.is_owner for one in messages)
+    assert all(message.is_owner for message in messages)
     assert messages[0].sent_at == datetime(2021, 3, 14, 9, 0, 0, 123000, tzinfo=UTC)
     assert messages[2].sent_at == datetime(2023, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert messages[0].chat_name == "general in Home"
@@ -59,11 +59,11 @@ def test_a_damaged_record_of_a_package_is_counted(tmp_path: Path) -> None:
         '[{"ID": 1, "Timestamp": "yesterday"}, {"ID": 2, "Timestamp": "2023-01-02 03:04:05", "Contents": "ok"}]'
     )
     messages, bad = read_all(write_folder(tmp_path / "package", files), [DiscordReader()])
-    assert [one.text for one in messages if one.chat == DIRECT] == ["ok"]
-    assert [one.position for one in bad] == ["record 1"]
+    assert [message.text for message in messages if message.chat == DIRECT] == ["ok"]
+    assert [record.position for record in bad] == ["record 1"]
 
 
-def said(number: int, text: str, **more: Any) -> dict[str, Any]:
+def message_record(number: int, text: str, **more: Any) -> dict[str, Any]:
     return {
         "id": str(number),
         "type": "Default",
@@ -89,33 +89,33 @@ def test_an_export_of_a_channel(tmp_path: Path) -> None:
     path = write_json(
         tmp_path / "general.json",
         exported(
-            said(1, "hello"),
-            said(2, "yes", type="Reply", reference={"messageId": "1", "channelId": CHANNEL}),
-            said(3, "elsewhere", reference={"messageId": "1", "channelId": "5"}),
-            said(4, "", forwardedMessage={"content": "x"}),
-            said(5, "beep", author=bot),
-            said(6, "pinned", type="ChannelPinnedMessage"),
-            said(7, "", stickers=[{"name": "wave"}]),
-            said(8, "look", attachments=[{"url": "x"}]),
+            message_record(1, "hello"),
+            message_record(2, "yes", type="Reply", reference={"messageId": "1", "channelId": CHANNEL}),
+            message_record(3, "elsewhere", reference={"messageId": "1", "channelId": "5"}),
+            message_record(4, "", forwardedMessage={"content": "x"}),
+            message_record(5, "beep", author=bot),
+            message_record(6, "pinned", type="ChannelPinnedMessage"),
+            message_record(7, "", stickers=[{"name": "wave"}]),
+            message_record(8, "look", attachments=[{"url": "x"}]),
         ),
     )
     messages, bad = read_all(path, [DiscordExporterReader()])
     assert bad == []
-    assert [one.mark for one in messages] == ["", "", "", "forward", "bot", "service", "media", "media"]
-    assert [one.reply_to for one in messages][:3] == [None, "1", None]
+    assert [message.mark for message in messages] == ["", "", "", "forward", "bot", "service", "media", "media"]
+    assert [message.reply_to for message in messages][:3] == [None, "1", None]
     assert messages[0].sent_at == datetime(2021, 3, 14, 8, 0, 1, 500000, tzinfo=UTC)
     assert (messages[0].chat_name, messages[0].sender_name, messages[0].is_owner) == ("Home #general", "Mara", None)
 
 
 def test_a_private_channel_is_a_conversation_of_two(tmp_path: Path) -> None:
-    path = write_json(tmp_path / "x.json", exported(said(1, "hello"), kind="DirectTextChat"))
+    path = write_json(tmp_path / "x.json", exported(message_record(1, "hello"), kind="DirectTextChat"))
     messages, _ = read_all(path, [DiscordExporterReader()])
-    assert [one.kind for one in messages] == ["dm"]
+    assert [message.kind for message in messages] == ["dm"]
 
 
 @given(st.integers(0, 600), st.binary(max_size=4))
 def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory, at: int, damage: bytes) -> None:
-    whole = json.dumps(exported(*(said(number, f"text {number}") for number in range(1, 5)))).encode()
+    whole = json.dumps(exported(*(message_record(number, f"text {number}") for number in range(1, 5)))).encode()
     start = whole.index(b'"messages"') + 14
     data = whole[: start + at] + damage + whole[start + at :]
     path = tmp_path_factory.mktemp("any") / "x.json"
@@ -132,11 +132,12 @@ def test_reactions_say_who_reacted(tmp_path: Path) -> None:
     ]
     own = [{"emoji": {"id": "77", "name": "wave"}, "count": 1, "users": [tom]}]
     path = write_json(
-        tmp_path / "c.json", exported(said(1, "hello", reactions=reactions), said(2, "again", reactions=own))
+        tmp_path / "c.json",
+        exported(message_record(1, "hello", reactions=reactions), message_record(2, "again", reactions=own)),
     )
     messages, bad = read_all(path, [DiscordExporterReader()])
     assert bad == []
-    assert [(one.sender, one.text, one.mark, one.reply_to) for one in messages] == [
+    assert [(message.sender, message.text, message.mark, message.reply_to) for message in messages] == [
         ("7", "hello", "", None),
         ("9", "👍", "reaction", "1"),
         ("7", "again", "", None),
@@ -150,15 +151,15 @@ def test_times_commands_and_stickers_read_as_people_see_them(tmp_path: Path) -> 
     path = write_json(
         tmp_path / "general.json",
         exported(
-            said(1, "from <t:1700000000:R> use </play:123456789012345678> <a:party:123456789012345678>"),
-            said(2, "", stickers=[wave, joy]),
-            said(3, "words", stickers=[wave]),
-            said(4, "", stickers=[nameless]),
+            message_record(1, "from <t:1700000000:R> use </play:123456789012345678> <a:party:123456789012345678>"),
+            message_record(2, "", stickers=[wave, joy]),
+            message_record(3, "words", stickers=[wave]),
+            message_record(4, "", stickers=[nameless]),
         ),
     )
     messages, bad = read_all(path, [DiscordExporterReader()])
     assert bad == []
-    assert [(one.mark, one.text) for one in messages] == [
+    assert [(message.mark, message.text) for message in messages] == [
         ("", "from 2023-11-14 22:13 UTC use /play :party:"),
         ("media", ":Happy_Wave: \U0001f602"),
         ("media", "words"),

@@ -26,13 +26,13 @@ TWITTER = twitter_files(tweets=[tweet(1, "hello")])
 
 
 def find(*paths: Path) -> Discovery:
-    found = discover([str(path) for path in paths], paths[0].parent, ZONE, installed_readers())
-    found.close()
-    return found
+    discovery = discover([str(path) for path in paths], paths[0].parent, ZONE, installed_readers())
+    discovery.close()
+    return discovery
 
 
-def recognised(found: Discovery) -> list[tuple[str, str]]:
-    return sorted((source.reader.name, Path(source.tree.label).name) for source in found.sources)
+def sources_with_readers(discovery: Discovery) -> list[tuple[str, str]]:
+    return sorted((source.reader.name, Path(source.tree.label).name) for source in discovery.sources)
 
 
 def test_a_folder_may_hold_several_archives(tmp_path: Path) -> None:
@@ -41,19 +41,19 @@ def test_a_folder_may_hold_several_archives(tmp_path: Path) -> None:
     write_folder(folder, {"renamed.txt": CHAT})
     write_zip(folder / "tweets.zip", TWITTER, "x/")
     write_folder(folder / "unpacked", TWITTER)
-    found = find(folder)
-    assert recognised(found) == [
+    discovery = find(folder)
+    assert sources_with_readers(discovery) == [
         ("telegram", "renamed.txt"),
         ("telegram", "result.json"),
         ("twitter", "unpacked"),
         ("twitter", "x"),
     ]
-    assert found.unknown == []
+    assert discovery.unknown == []
 
 
 def test_two_archives_unpacked_into_one_folder(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "archive", {**TWITTER, "result.json": CHAT})
-    assert recognised(find(folder)) == [("telegram", "result.json"), ("twitter", "archive")]
+    assert sources_with_readers(find(folder)) == [("telegram", "result.json"), ("twitter", "archive")]
 
 
 def test_unknown_files_beside_known_ones_are_listed(tmp_path: Path) -> None:
@@ -67,11 +67,11 @@ def test_unknown_files_beside_known_ones_are_listed(tmp_path: Path) -> None:
 
 def read(path: Path) -> Unread:
     """What is left unread once everything that is recognised at a path was read."""
-    found = discover([str(path)], path.parent, ZONE, installed_readers())
-    with closing(found):
-        for source in found.sources:
+    discovery = discover([str(path)], path.parent, ZONE, installed_readers())
+    with closing(discovery):
+        for source in discovery.sources:
             assert list(source.reader.read(source.tree))
-        return found.unread()
+        return discovery.unread()
 
 
 def test_what_no_reader_knows_in_a_recognised_zip_is_named(tmp_path: Path) -> None:
@@ -121,15 +121,15 @@ def test_folders_nested_by_the_thousand(tmp_path: Path) -> None:
 
 def test_several_paths_and_the_sample(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "a", {"result.json": CHAT})
-    found = discover(["sample", "a"], folder.parent, ZONE, installed_readers())
-    assert recognised(found) == [("sample", "dataset.json"), ("telegram", "result.json")]
+    discovery = discover(["sample", "a"], folder.parent, ZONE, installed_readers())
+    assert sources_with_readers(discovery) == [("sample", "dataset.json"), ("telegram", "result.json")]
 
 
 def test_the_sample_is_recognised_by_content(tmp_path: Path) -> None:
     with sample_path().open("rb") as file:
         head = file.read(1000)
     (tmp_path / "anything").write_bytes(head)
-    assert recognised(find(tmp_path / "anything")) == [("sample", "anything")]
+    assert sources_with_readers(find(tmp_path / "anything")) == [("sample", "anything")]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_an_empty_zip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "export", sorted(one for one in EXPORTS if one[0] in ("slack", "mastodon", "meta", "sample", "telegram"))
+    "export", sorted(export for export in EXPORTS if export[0] in ("slack", "mastodon", "meta", "sample", "telegram"))
 )
 def test_a_byte_order_mark_changes_nothing(tmp_path: Path, export: tuple[str, str]) -> None:
     texts = []

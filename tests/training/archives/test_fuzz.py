@@ -43,9 +43,9 @@ def test_every_sound_export_is_recognised_by_its_reader_alone(
     tmp_path: Path, name: tuple[str, str], as_zip: bool
 ) -> None:
     path = write(tmp_path, EXPORTS[name], as_zip=as_zip)
-    found = discover([str(path)], tmp_path, ZONE, READERS)
-    found.close()
-    assert {source.reader.name for source in found.sources} == {name[0]}
+    discovery = discover([str(path)], tmp_path, ZONE, READERS)
+    discovery.close()
+    assert {source.reader.name for source in discovery.sources} == {name[0]}
     assert survive(path, READERS)
 
 

@@ -14,7 +14,7 @@ from training.archives.source_tree import SourceTree, open_folder
 MARA, TOM = {"name": "Mara", "email": "mara@a.example", "user_type": "Human"}, {"name": "Tom", "user_type": "Human"}
 
 
-def said(number: int, creator: dict[str, str], text: str, **more: Any) -> dict[str, Any]:
+def message_record(number: int, creator: dict[str, str], text: str, **more: Any) -> dict[str, Any]:
     return {
         "creator": creator,
         "created_date": f"Tuesday, March 3, 2020 at 4:05:{number:02}\u202fPM UTC",
@@ -37,15 +37,15 @@ def takeout(*records: Any) -> dict[str, str]:
 def test_chat(tmp_path: Path) -> None:
     quoted = {"quoted_message_metadata": {"quoted_message_id": {"message_id": "m1"}}}
     files = takeout(
-        said(1, MARA, "hi"),
-        said(2, TOM, "yes", **quoted),
-        said(3, TOM, "", attached_files=[{"original_name": "x"}]),
-        said(4, TOM, "gone", message_state="DELETED"),
+        message_record(1, MARA, "hi"),
+        message_record(2, TOM, "yes", **quoted),
+        message_record(3, TOM, "", attached_files=[{"original_name": "x"}]),
+        message_record(4, TOM, "gone", message_state="DELETED"),
         {"creator": MARA, "created_date": "someday", "text": "x"},
     )
     messages, bad = read_all(write_folder(tmp_path / "t", files), [GoogleChatReader()])
-    assert [one.position for one in bad] == ["record 5"]
-    assert [(one.sender_name, one.text, one.is_owner, one.mark) for one in messages] == [
+    assert [record.position for record in bad] == ["record 5"]
+    assert [(message.sender_name, message.text, message.is_owner, message.mark) for message in messages] == [
         ("Mara", "hi", True, ""),
         ("Tom", "yes", False, ""),
         ("Tom", "", False, "media"),
@@ -53,7 +53,7 @@ def test_chat(tmp_path: Path) -> None:
     ]
     assert messages[1].reply_to == "m1"
     assert messages[0].sent_at == datetime(2020, 3, 3, 16, 5, 1, tzinfo=UTC)
-    assert {one.kind for one in messages} == {"dm"}
+    assert {message.kind for message in messages} == {"dm"}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_hangouts(tmp_path: Path) -> None:
     called = {"sender_id": {"gaia_id": "2"}, "timestamp": "1600000001000000", "event_id": "e2", "hangout_event": {}}
     path = write_json(tmp_path / "Hangouts.json", {"conversations": [hangout(spoken, called, {"event_id": "e3"})]})
     messages, bad = read_all(path, [GoogleChatReader()])
-    assert [(one.text, one.is_owner, one.mark, one.kind) for one in messages] == [
+    assert [(message.text, message.is_owner, message.mark, message.kind) for message in messages] == [
         ("hi\na.example", True, "", "dm"),
         ("", False, "service", "dm"),
     ]
@@ -145,7 +145,7 @@ def test_hangouts_of_old(tmp_path: Path) -> None:
     content = {"continuation_end_timestamp": "0", "conversation_state": [{"conversation_state": state}]}
     messages, bad = read_all(write_json(tmp_path / "Hangouts.json", content), [GoogleChatReader()])
     assert bad == []
-    assert [(one.text, one.chat, one.is_owner) for one in messages] == [("old", "c1", False)]
+    assert [(message.text, message.chat, message.is_owner) for message in messages] == [("old", "c1", False)]
 
 
 def test_reactions_say_who_reacted(tmp_path: Path) -> None:
@@ -154,10 +154,10 @@ def test_reactions_say_who_reacted(tmp_path: Path) -> None:
         {"emoji": {}, "reactor_emails": ["x"]},
     ]
     messages, bad = read_all(
-        write_folder(tmp_path / "t", takeout(said(1, TOM, "hi", reactions=reactions))), [GoogleChatReader()]
+        write_folder(tmp_path / "t", takeout(message_record(1, TOM, "hi", reactions=reactions))), [GoogleChatReader()]
     )
     assert bad == []
-    assert [(one.text, one.is_owner, one.mark, one.reply_to) for one in messages] == [
+    assert [(message.text, message.is_owner, message.mark, message.reply_to) for message in messages] == [
         ("hi", False, "", None),
         ("👍", True, "reaction", "m1"),
     ]

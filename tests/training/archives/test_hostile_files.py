@@ -27,23 +27,23 @@ MARKED = (
 """Exports that are JSON, to which an editor adds at most a mark."""
 
 
-def said(folder: Path, files: Files, *, as_zip: bool = False) -> tuple[list[tuple[str, str, str]], int]:
+def read_summary(folder: Path, files: Files, *, as_zip: bool = False) -> tuple[list[tuple[str, str, str]], int]:
     folder.mkdir(parents=True, exist_ok=True)
     messages, bad = read_all(write(folder, files, as_zip=as_zip))
-    return [(one.sender, one.text, one.mark) for one in messages], len(bad)
+    return [(message.sender, message.text, message.mark) for message in messages], len(bad)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
 @pytest.mark.parametrize("name", TEXTS)
 def test_text_says_the_same_in_every_encoding(tmp_path: Path, name: tuple[str, str], encoding: str) -> None:
     again = {file: data.decode().encode(encoding) for file, data in EXPORTS[name].items()}
-    assert said(tmp_path / "a", again) == said(tmp_path / "b", EXPORTS[name])
+    assert read_summary(tmp_path / "a", again) == read_summary(tmp_path / "b", EXPORTS[name])
 
 
 @pytest.mark.parametrize("name", MARKED)
 def test_json_says_the_same_behind_a_mark(tmp_path: Path, name: tuple[str, str]) -> None:
     again = {file: b"\xef\xbb\xbf" + data for file, data in EXPORTS[name].items()}
-    assert said(tmp_path / "a", again) == said(tmp_path / "b", EXPORTS[name])
+    assert read_summary(tmp_path / "a", again) == read_summary(tmp_path / "b", EXPORTS[name])
 
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if name[0] != "instructions"])
@@ -55,7 +55,7 @@ def test_a_byte_that_is_no_text_costs_no_message(tmp_path: Path, name: tuple[str
         for word in words:
             spoiled[file] = spoiled[file].replace(word, word[:1] + b"\xff" + word[2:])
     assert spoiled != EXPORTS[name]
-    before, after = said(tmp_path / "a", EXPORTS[name]), said(tmp_path / "b", spoiled)
+    before, after = read_summary(tmp_path / "a", EXPORTS[name]), read_summary(tmp_path / "b", spoiled)
     assert len(after[0]) == len(before[0])
     assert any("\ufffd" in text for _, text, _ in after[0])
 
@@ -65,7 +65,7 @@ def test_text_that_was_mangled_before_stays_as_it_is(tmp_path: Path, name: tuple
     """Only Meta's own way of mangling is known for sure; mending others would spoil what people really wrote."""
     words = ("schÃ¶n ï¿½ 浣犲ソ", "hello" if name[0] == "whatsapp" else "hi")
     files = {file: data.replace(words[1].encode(), words[0].encode()) for file, data in EXPORTS[name].items()}
-    assert any(words[0] in text for _, text, _ in said(tmp_path, files)[0])
+    assert any(words[0] in text for _, text, _ in read_summary(tmp_path, files)[0])
 
 
 @pytest.mark.parametrize("escape", [rb"\x41", rb"\q", rb"\u12", rb"\ud800"])
@@ -86,7 +86,7 @@ def test_a_broken_escape_costs_at_most_its_record(
 ) -> None:
     files = {file: data.replace(word, word[:-1] + escape + b'"') for file, data in EXPORTS[name].items()}
     assert files != EXPORTS[name]
-    before, after = said(tmp_path / "a", EXPORTS[name]), said(tmp_path / "b", files)
+    before, after = read_summary(tmp_path / "a", EXPORTS[name]), read_summary(tmp_path / "b", files)
     lost = 2 if name[0] == "instructions" else 1
     assert len(after[0]) == len(before[0]) or (after[1] == 1 and len(after[0]) == len(before[0]) - lost)
     if escape == rb"\x41" and name[0] == "telegram":

@@ -40,7 +40,7 @@ def written(folder: Path, text: str, name: str = "Tom.txt") -> Path:
 def test_chat(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, CHAT))
     assert bad == []
-    assert [(one.sender, one.mark, one.text) for one in messages] == [
+    assert [(message.sender, message.mark, message.text) for message in messages] == [
         ("Tom", "", "hello\n\nsecond paragraph"),
         ("Me", "reaction", "\u2764\ufe0f"),
         ("Me", "", "hi"),
@@ -53,8 +53,8 @@ def test_chat(tmp_path: Path) -> None:
     ]
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, 10, tzinfo=UTC)
     assert messages[-1].sent_at == datetime(2021, 3, 13, 23, 0, 30, tzinfo=UTC)
-    assert [one.is_owner for one in messages] == [False, True, True, True, False, None, False, False, True]
-    assert {(one.kind, one.chat, one.platform) for one in messages} == {("dm", "Tom", "imessage")}
+    assert [message.is_owner for message in messages] == [False, True, True, True, False, None, False, False, True]
+    assert {(message.kind, message.chat, message.platform) for message in messages} == {("dm", "Tom", "imessage")}
 
 
 @pytest.mark.parametrize(
@@ -75,28 +75,30 @@ def test_what_a_voice_message_said_is_its_text(tmp_path: Path) -> None:
 
 def test_an_answer_names_what_it_answers_and_is_told_once(tmp_path: Path) -> None:
     messages, _ = read(written(tmp_path, CHAT))
-    assert [one.text for one in messages if one.reply_to and not one.mark] == ["an answer\nof two lines"]
-    assert {one.reply_to for one in messages if one.reply_to} == {messages[0].id}
+    assert [message.text for message in messages if message.reply_to and not message.mark] == [
+        "an answer\nof two lines"
+    ]
+    assert {message.reply_to for message in messages if message.reply_to} == {messages[0].id}
 
 
 def test_an_answer_that_stands_only_beneath_its_message_is_kept(tmp_path: Path) -> None:
     text = CHAT.replace("This message responded to an earlier message.\n", "")
     messages, _ = read(written(tmp_path, text))
-    answers = [one for one in messages if one.text == "an answer\nof two lines"]
-    assert len({one.id for one in answers}) == 2
-    assert [one.reply_to for one in answers] == [messages[0].id, None]
+    answers = [message for message in messages if message.text == "an answer\nof two lines"]
+    assert len({answer.id for answer in answers}) == 2
+    assert [message.reply_to for message in answers] == [messages[0].id, None]
 
 
 def test_tapbacks_are_the_signs_that_the_phone_shows(tmp_path: Path) -> None:
     listed = "Tapbacks:\nLaughed by Me\nEmphasized by Kim\n\U0001f973 by Mara by the Sea\nSticker from Me: a from Me\n"
     messages, bad = read(written(tmp_path, f"Mar 13, 2021  9:05:10 PM\nTom\nhello\n{listed}\n\n"))
     assert bad == []
-    assert [(one.sender, one.mark, one.text, one.is_owner) for one in messages[1:]] == [
+    assert [(message.sender, message.mark, message.text, message.is_owner) for message in messages[1:]] == [
         ("Me", "reaction", "\U0001f602", True),
         ("Kim", "reaction", "\u203c\ufe0f", False),
         ("Mara by the Sea", "reaction", "\U0001f973", False),
     ]
-    assert {one.reply_to for one in messages[1:]} == {messages[0].id}
+    assert {message.reply_to for message in messages[1:]} == {messages[0].id}
 
 
 def test_what_an_app_puts_beneath_a_link_or_in_place_of_words_is_nobodys(tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ def test_what_an_app_puts_beneath_a_link_or_in_place_of_words_is_nobodys(tmp_pat
     text = "".join(f"Mar 13, 2021  9:05:1{n} PM\nMe\n{body}\n\n" for n, body in enumerate(bodies))
     messages, bad = read(written(tmp_path, text))
     assert bad == []
-    assert [(one.mark, one.text) for one in messages] == [
+    assert [(message.mark, message.text) for message in messages] == [
         ("", "https://a.example/tea"),
         ("", "https://a.example/tea"),
         ("", "https://a.example/tea"),
@@ -128,28 +130,28 @@ def test_what_an_app_puts_beneath_a_link_or_in_place_of_words_is_nobodys(tmp_pat
 def test_a_group_and_an_export_without_me(tmp_path: Path) -> None:
     text = "".join(f"Mar 13, 2021  9:05:1{n} PM\n{name}\nhi\n\n" for n, name in enumerate(("Mara", "Tom", "Kim")))
     messages, _ = read(written(tmp_path, text, "Hike - 12.txt"))
-    assert {(one.kind, one.chat, one.is_owner) for one in messages} == {("group", "Hike - 12", None)}
+    assert {(message.kind, message.chat, message.is_owner) for message in messages} == {("group", "Hike - 12", None)}
 
 
 def test_a_list_that_somebody_wrote_is_no_tapback(tmp_path: Path) -> None:
     text = "Mar 13, 2021  9:05:10 PM\nMe\nReactions:\nnone\n\n"
     messages, _ = read(written(tmp_path, text))
-    assert [one.text for one in messages] == ["Reactions:\nnone"]
+    assert [message.text for message in messages] == ["Reactions:\nnone"]
 
 
 def test_ids_stay_the_same_in_a_later_export(tmp_path: Path) -> None:
     twice = "Mar 14, 2021  1:00:00 AM\nMe\nok\n\n" * 2
     first, _ = read(written(tmp_path, CHAT + twice))
     again, _ = read(written(tmp_path, CHAT + twice + "Mar 14, 2021  1:00:01 AM\nMe\nmore\n\n"))
-    assert len({one.id for one in again}) == len(again)
-    assert [one.id for one in again][:-1] == [one.id for one in first]
+    assert len({message.id for message in again}) == len(again)
+    assert [message.id for message in again][:-1] == [message.id for message in first]
 
 
 def test_broken_records_are_noted(tmp_path: Path) -> None:
     text = "Feb 31, 2021  9:05:10 PM\nTom\nx\n\nMar 13, 2021  9:05:10 PM\n\nMar 13, 2021  9:05:11 PM\nTom\ny\n\n"
     messages, bad = read(written(tmp_path, text))
-    assert [one.text for one in messages] == ["y"]
-    assert [one.position for one in bad] == ["line 1", "line 5"]
+    assert [message.text for message in messages] == ["y"]
+    assert [record.position for record in bad] == ["line 1", "line 5"]
 
 
 @pytest.mark.parametrize(

@@ -53,12 +53,12 @@ def table(*rows: list[str]) -> str:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
 def test_every_kind_in_every_form_and_encoding(tmp_path: Path, form: str, encoding: str) -> None:
     records = [ALPACA, SHAREGPT, OPENAI]
-    texts = [json.dumps(one, ensure_ascii=False) for one in records]
+    texts = [json.dumps(record, ensure_ascii=False) for record in records]
     text = json.dumps(records, ensure_ascii=False, indent=1) if form == "array" else "\n".join(texts)
     (tmp_path / "data").write_bytes(text.encode(encoding))
     messages, bad = read_all(tmp_path / "data", [READER])
     assert bad == []
-    assert [(one.sender, one.text, one.is_owner, one.mark) for one in messages] == [
+    assert [(message.sender, message.text, message.is_owner, message.mark) for message in messages] == [
         ("user", "Add\n\n1 and 2", False, ""),
         ("assistant", "3", True, ""),
         ("system", "Be kind.", False, "service"),
@@ -69,9 +69,9 @@ def test_every_kind_in_every_form_and_encoding(tmp_path: Path, form: str, encodi
         ("user", "你好", False, ""),
         ("assistant", "在的", True, ""),
     ]
-    assert len({one.chat for one in messages}) == 3
-    assert {one.kind for one in messages} == {"dm"}
-    assert [one.sent_at for one in messages[2:7]] == sorted({one.sent_at for one in messages[2:7]})
+    assert len({message.chat for message in messages}) == 3
+    assert {message.kind for message in messages} == {"dm"}
+    assert [message.sent_at for message in messages[2:7]] == sorted({message.sent_at for message in messages[2:7]})
 
 
 def test_a_table(tmp_path: Path) -> None:
@@ -80,14 +80,14 @@ def test_a_table(tmp_path: Path) -> None:
     )
     (tmp_path / "data.csv").write_text(rows, encoding="gb18030")
     messages, bad = read_all(tmp_path / "data.csv", [READER])
-    assert [one.text for one in messages] == ["tea?", "yes,\nplease", "milk?", "no"]
-    assert [one.reason for one in bad] == ["no question has an answer"]
+    assert [message.text for message in messages] == ["tea?", "yes,\nplease", "milk?", "no"]
+    assert [record.reason for record in bad] == ["no question has an answer"]
 
 
 def test_the_same_dialogue_is_the_same_chat_wherever_it_stands(tmp_path: Path) -> None:
     (tmp_path / "a").write_text(json.dumps([ALPACA, SHAREGPT, ALPACA]))
     messages, _ = read_all(tmp_path / "a", [READER])
-    chats = [one.chat for one in messages]
+    chats = [message.chat for message in messages]
     assert chats[0] == chats[-1] != chats[2]
 
 
@@ -97,7 +97,7 @@ def test_unusable_and_damaged_records_are_counted(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("\n".join(lines))
     messages, bad = read_all(tmp_path / "data", [READER])
     assert len(messages) == 4
-    assert [one.position for one in bad] == ["record 2", "record 3", "record 4"]
+    assert [record.position for record in bad] == ["record 2", "record 3", "record 4"]
     assert "tool calls are not supported" in bad[0].reason
 
     (tmp_path / "data").write_text(f"[{json.dumps(ALPACA)}, {json.dumps(OPENAI)[:-9]}")
@@ -150,10 +150,10 @@ def test_the_tables_of_others_are_not_claimed(tmp_path: Path, header: str) -> No
 def test_no_other_reader_claims_it(tmp_path: Path, record: Any) -> None:
     write_folder(tmp_path / "a", {"one.json": json.dumps([record]), "two.jsonl": json.dumps(record)})
     write_folder(tmp_path / "a", {"three.csv": "instruction,output\nhi,hello\n"})
-    readers = [*(one for one in installed_readers() if one.name != READER.name), READER]
-    found = discover(["a"], tmp_path, ZONE, readers)
-    found.close()
-    assert [one.reader.name for one in found.sources] == [READER.name] * 3
+    readers = [*(reader for reader in installed_readers() if reader.name != READER.name), READER]
+    discovery = discover(["a"], tmp_path, ZONE, readers)
+    discovery.close()
+    assert [source.reader.name for source in discovery.sources] == [READER.name] * 3
 
 
 @settings(max_examples=100, deadline=None)

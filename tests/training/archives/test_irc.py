@@ -47,14 +47,14 @@ def written(folder: Path, text: str, name: str = "#tea.log") -> Path:
     return path
 
 
-def told(messages: list[Message]) -> list[tuple[str, str, str]]:
-    return [(one.sender, one.mark, one.text) for one in messages if one.mark != "service"]
+def senders_marks_and_texts(messages: list[Message]) -> list[tuple[str, str, str]]:
+    return [(message.sender, message.mark, message.text) for message in messages if message.mark != "service"]
 
 
 def test_weechat(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, WEECHAT, "irc.libera.#tea.weechatlog"))
     assert bad == []
-    assert told(messages) == [
+    assert senders_marks_and_texts(messages) == [
         ("tom", "", "hello there you"),
         ("mara", "", "tom: hi"),
         ("mara", "", "/me waves"),
@@ -63,21 +63,23 @@ def test_weechat(tmp_path: Path) -> None:
     assert len(messages) == 8
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, 10, tzinfo=UTC)
     assert messages[6].sender_name == "mara_away"
-    assert {(one.kind, one.chat, one.platform, one.is_owner) for one in messages} == {
+    assert {(message.kind, message.chat, message.platform, message.is_owner) for message in messages} == {
         ("group", "libera/#tea", "irc", None)
     }
-    assert len({one.id for one in messages}) == len(messages)
+    assert len({message.id for message in messages}) == len(messages)
 
 
 def test_only_who_spoke_just_before_is_answered_for_sure(tmp_path: Path) -> None:
     messages, _ = read(written(tmp_path, WEECHAT, "irc.libera.#tea.weechatlog"))
-    assert [(one.text, one.reply_to) for one in messages if one.reply_to] == [("tom: hi", messages[1].id)]
+    assert [(message.text, message.reply_to) for message in messages if message.reply_to] == [
+        ("tom: hi", messages[1].id)
+    ]
 
 
 def test_irssi(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, IRSSI))
     assert bad == []
-    assert told(messages) == [
+    assert senders_marks_and_texts(messages) == [
         ("tom", "", "hello"),
         ("mara", "", "hi <b>"),
         ("mara", "", "/me waves"),
@@ -87,7 +89,7 @@ def test_irssi(tmp_path: Path) -> None:
     ]
     assert messages[1].sent_at == datetime(2021, 3, 13, 20, 5, tzinfo=UTC)
     assert messages[-1].sent_at == datetime(2021, 3, 13, 23, 30, tzinfo=UTC)
-    assert {(one.kind, one.chat) for one in messages} == {("group", "#tea")}
+    assert {(message.kind, message.chat) for message in messages} == {("group", "#tea")}
 
 
 @pytest.mark.parametrize(
@@ -101,27 +103,27 @@ def test_irssi(tmp_path: Path) -> None:
 def test_znc_has_the_day_in_the_name(tmp_path: Path, name: str, chat: str, kind: str) -> None:
     messages, bad = read(written(tmp_path, ZNC, name))
     assert bad == []
-    assert told(messages) == [
+    assert senders_marks_and_texts(messages) == [
         ("tom", "", "hello"),
         ("mara", "", "/me waves"),
         ("tom", "bot", "psst"),
         ("mara", "", "still me"),
     ]
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, 10, tzinfo=UTC)
-    assert {(one.kind, one.chat) for one in messages} == {(kind, chat)}
+    assert {(message.kind, message.chat) for message in messages} == {(kind, chat)}
 
 
 def test_a_log_of_two_that_is_not_called_after_a_channel_is_a_query(tmp_path: Path) -> None:
     messages, _ = read(written(tmp_path, IRSSI, "tom.log"))
-    assert {(one.kind, one.chat) for one in messages} == {("dm", "tom")}
+    assert {(message.kind, message.chat) for message in messages} == {("dm", "tom")}
     messages, _ = read(written(tmp_path, IRSSI + "00:32 <kim> hi\n", "tea.log"))
-    assert {(one.kind, one.chat) for one in messages} == {("group", "tea")}
+    assert {(message.kind, message.chat) for message in messages} == {("group", "tea")}
 
 
 def test_a_nick_that_left_may_be_another_person_when_it_comes_again(tmp_path: Path) -> None:
     text = ZNC + "[21:06:00] *** Joins: mara2 (~other@host.example)\n[21:06:01] <mara2> hello\n"
     messages, _ = read(written(tmp_path, text, "#tea_20210313.log"))
-    assert [one.sender for one in messages if one.text in ("still me", "hello")] == ["tom", "mara", "mara2"]
+    assert [message.sender for message in messages if message.text in ("still me", "hello")] == ["tom", "mara", "mara2"]
 
 
 def test_a_nick_taken_back_is_the_same_person(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_a_nick_taken_back_is_the_same_person(tmp_path: Path) -> None:
         for n, line in enumerate(("a\tx", "--\ta is now known as b", "b\ty", "--\tb is now known as a", "a\tz"))
     )
     messages, _ = read(written(tmp_path, text))
-    assert {one.sender for one in messages if one.text in "xyz"} == {"a"}
+    assert {message.sender for message in messages if message.text in "xyz"} == {"a"}
 
 
 def test_weechat_times_with_a_zone(tmp_path: Path) -> None:
@@ -141,22 +143,22 @@ def test_weechat_times_with_a_zone(tmp_path: Path) -> None:
 
 def test_what_is_no_line_of_a_log_is_noted(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, IRSSI + "\nnonsense\n25:61 <tom> x\n--- Day changed ma maalis 15 2021\n"))
-    assert len(told(messages)) == 6
-    assert [one.position for one in bad] == ["line 13", "line 14", "line 15"]
+    assert len(senders_marks_and_texts(messages)) == 6
+    assert [record.position for record in bad] == ["line 13", "line 14", "line 15"]
 
 
 def test_after_a_day_that_cannot_be_read_nothing_is_dated_by_the_day_before(tmp_path: Path) -> None:
     text = IRSSI + "--- Day changed ma maalis 15 2021\n10:00 <tom> x\n--- Day changed Tue Mar 16 2021\n10:00 <tom> y\n"
     messages, bad = read(written(tmp_path, text))
-    assert [one.text for one in messages][-2:] == ["late", "y"]
+    assert [message.text for message in messages][-2:] == ["late", "y"]
     assert len(bad) == 2
 
 
 def test_ids_stay_the_same_in_a_later_export(tmp_path: Path) -> None:
     first, _ = read(written(tmp_path, IRSSI + "00:32 <tom> ok\n00:32 <tom> ok\n"))
     again, _ = read(written(tmp_path, IRSSI + "00:32 <tom> ok\n00:32 <tom> ok\n00:33 <tom> more\n"))
-    assert len({one.id for one in again}) == len(again)
-    assert [one.id for one in again][:-1] == [one.id for one in first]
+    assert len({message.id for message in again}) == len(again)
+    assert [message.id for message in again][:-1] == [message.id for message in first]
 
 
 @pytest.mark.parametrize(

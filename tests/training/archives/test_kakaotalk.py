@@ -57,7 +57,7 @@ def written(folder: Path, text: str, name: str = "chat.txt", encoding: str = "ut
 def test_a_pc(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, PC.replace("\n", "\r\n"), encoding="utf-8-sig"))
     assert bad == []
-    assert [(one.sender, one.mark, one.text) for one in messages] == [
+    assert [(message.sender, message.mark, message.text) for message in messages] == [
         ("마라", "", "안녕"),
         ("Tom", "", "two\n\nlines [Tom] [오후 9:06] quoted"),
         ("Tom", "media", ""),
@@ -69,21 +69,21 @@ def test_a_pc(tmp_path: Path) -> None:
     ]
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, tzinfo=UTC)
     assert messages[6].sent_at == messages[7].sent_at == datetime(2021, 3, 13, 23, 5, tzinfo=UTC)
-    assert {(one.platform, one.kind, one.chat_name) for one in messages} == {("kakaotalk", "dm", "Tom")}
-    assert {(one.sender, one.is_owner) for one in messages} == {("마라", None), ("Tom", False)}
+    assert {(message.platform, message.kind, message.chat_name) for message in messages} == {("kakaotalk", "dm", "Tom")}
+    assert {(message.sender, message.is_owner) for message in messages} == {("마라", None), ("Tom", False)}
 
 
 def test_an_android_phone_says_which_messages_are_yours(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, ANDROID))
     assert bad == []
-    assert [(one.sender, one.is_owner, one.mark, one.text) for one in messages] == [
+    assert [(message.sender, message.is_owner, message.mark, message.text) for message in messages] == [
         ("회원님", True, "", "안녕 : 하세요"),
         ("Tom", False, "", "two\nlines"),
         ("Hiking", False, "service", "Tom님이 Kim님을 초대했습니다."),
         ("Kim", False, "media", "hi"),
     ]
     assert messages[2].sent_at == datetime(2021, 3, 13, 23, 5, tzinfo=UTC)
-    assert {(one.kind, one.chat) for one in messages} == {("group", "Hiking")}
+    assert {(message.kind, message.chat) for message in messages} == {("group", "Hiking")}
 
 
 @pytest.mark.parametrize(
@@ -103,27 +103,27 @@ def test_an_android_phone_says_which_messages_are_yours(tmp_path: Path) -> None:
 def test_other_phones_and_languages(tmp_path: Path, text: str) -> None:
     messages, bad = read(written(tmp_path, text))
     assert bad == []
-    assert [(one.sender, one.text, one.chat_name) for one in messages] == [("Tom", "hi", "Tom")]
+    assert [(message.sender, message.text, message.chat_name) for message in messages] == [("Tom", "hi", "Tom")]
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, tzinfo=UTC)
 
 
 def test_pictures_that_were_never_opened(tmp_path: Path) -> None:
     text = ANDROID + "2021년 3월 15일 오전 12:06, Kim : <사진 읽지 않음>\n2021년 3월 15일 오전 12:07, Kim : <3\n"
     messages, _ = read(written(tmp_path, text))
-    assert [(one.mark, one.text) for one in messages[-2:]] == [("media", ""), ("", "<3")]
+    assert [(message.mark, message.text) for message in messages[-2:]] == [("media", ""), ("", "<3")]
 
 
 def test_a_mac_writes_a_table(tmp_path: Path) -> None:
     path = written(tmp_path, TABLE, "KakaoTalk_Chat_Tom_2021-03-15-10-00-00.csv", "utf-8-sig")
     messages, bad = read(path)
-    assert [(one.sender, one.mark, one.text) for one in messages] == [
+    assert [(message.sender, message.mark, message.text) for message in messages] == [
         ("마라", "", 'hello, "you"'),
         ("Tom", "", "two\nlines"),
         ("Tom", "service", "Tom님이 들어왔습니다."),
     ]
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, 10, tzinfo=UTC)
-    assert [one.position for one in bad] == ["line 6"]
-    assert [one.is_owner for one in messages] == [None, False, False]
+    assert [record.position for record in bad] == ["line 6"]
+    assert [message.is_owner for message in messages] == [None, False, False]
 
 
 def test_what_looks_like_the_other_form_is_only_quoted(tmp_path: Path) -> None:
@@ -140,15 +140,15 @@ def test_damaged_records_are_counted_and_the_rest_is_read(tmp_path: Path) -> Non
     text = PC + "[Tom] [오후 12:99] never\nafter it\n[Tom] [오후 9:05] then\n"
     messages, bad = read(written(tmp_path, text))
     assert messages[-1].text == "then"
-    assert [one.position for one in bad] == ["line 16", "line 17"]
+    assert [record.position for record in bad] == ["line 16", "line 17"]
 
 
 def test_ids_are_unique_and_stay_the_same(tmp_path: Path) -> None:
     text = PC + "[Tom] [오후 9:05] ok\n[Tom] [오후 9:05] ok\n"
     first, _ = read(written(tmp_path, text))
     again, _ = read(written(tmp_path, text + "[Tom] [오후 9:06] more\n", "later.txt"))
-    assert len({one.id for one in first}) == len(first)
-    assert [one.id for one in again][: len(first)] == [one.id for one in first]
+    assert len({message.id for message in first}) == len(first)
+    assert [message.id for message in again][: len(first)] == [message.id for message in first]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_every_line_is_in_a_message_or_counted(
     path.write_text(form[0] + "\n".join(lines), encoding="utf-8")
     messages, bad = read(path)
     assert len(messages) + len(bad) >= form[1]
-    text = "\n".join(one.text for one in messages)
+    text = "\n".join(message.text for message in messages)
     if not any("0001." in line for line in lines):  # a whole message of the year 1 is counted, with all of its lines
         assert text.count("plain") + len(bad) >= lines.count("plain")
 
@@ -208,4 +208,4 @@ def test_a_groups_title_without_the_word_for_with(tmp_path: Path) -> None:
     text = "팀 3 카카오톡 대화\n저장한 날짜 : x\n\n\n2021년 3월 13일 오후 9:05, 김철수 : 안녕\n"
     messages, bad = read(written(tmp_path, text))
     assert bad == []
-    assert [(one.chat, one.kind, one.text) for one in messages] == [("팀", "group", "안녕")]
+    assert [(message.chat, message.kind, message.text) for message in messages] == [("팀", "group", "안녕")]

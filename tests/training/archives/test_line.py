@@ -44,7 +44,7 @@ def sniff(path: Path) -> bool:
 def test_a_phone(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, PHONE, encoding="utf-8-sig"))
     assert bad == []
-    assert [(one.sender, one.mark, one.text) for one in messages] == [
+    assert [(message.sender, message.mark, message.text) for message in messages] == [
         ("Mara", "", "hello"),
         ("Tom", "", 'two\nlines, "quoted"'),
         ("Tom", "sticker", ""),
@@ -55,10 +55,10 @@ def test_a_phone(tmp_path: Path) -> None:
     ]
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, tzinfo=UTC)
     assert messages[-1].sent_at == datetime(2021, 3, 13, 23, 5, tzinfo=UTC)
-    assert {(one.platform, one.kind, one.chat, one.chat_name) for one in messages} == {
+    assert {(message.platform, message.kind, message.chat, message.chat_name) for message in messages} == {
         ("line", "dm", "Mara & Tom", "Tom")
     }
-    assert {(one.sender, one.is_owner) for one in messages} == {("Mara", None), ("Tom", False)}
+    assert {(message.sender, message.is_owner) for message in messages} == {("Mara", None), ("Tom", False)}
     assert messages[0].origin == "chat.txt:5"
 
 
@@ -78,7 +78,7 @@ def test_a_phone(tmp_path: Path) -> None:
 def test_languages(tmp_path: Path, title: str, day: str, clock: str, kind: str) -> None:
     messages, bad = read(written(tmp_path, f"{title}\r\n\r\n{day}\r\n{clock}\tTom\t你好\r\n"))
     assert bad == []
-    assert [(one.sender, one.text, one.kind) for one in messages] == [("Tom", "你好", kind)]
+    assert [(message.sender, message.text, message.kind) for message in messages] == [("Tom", "你好", kind)]
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, tzinfo=UTC)
 
 
@@ -103,7 +103,7 @@ def test_the_desktop_app_puts_blanks_between(tmp_path: Path) -> None:
     text += "\n21:09 Kim joined the group.\n\n2021.03.14 Sunday\n09:00 Tom [Photo]\n"
     messages, bad = read(written(tmp_path, text, "[LINE]Hiking.txt"))
     assert bad == []
-    assert [(one.sender, one.mark, one.text) for one in messages[5:]] == [
+    assert [(message.sender, message.mark, message.text) for message in messages[5:]] == [
         ("Mara Lind", "", "word5 and more"),
         ("Tom", "", "hello you\nand a second line"),
         ("Tom", "sticker", ""),
@@ -120,29 +120,29 @@ def test_only_the_desktop_app_writes_without_brackets(tmp_path: Path, tab: str) 
     messages, bad = read(written(tmp_path, text))
     assert bad == []
     first = ("", "圖片") if tab == "\t" else ("media", "")
-    assert [(one.mark, one.text) for one in messages] == [first, ("", "圖片呢")]
+    assert [(message.mark, message.text) for message in messages] == [first, ("", "圖片呢")]
 
 
 def test_what_belongs_to_no_message_is_counted(tmp_path: Path) -> None:
     text = "[LINE] Chat history with Tom\nSaved on: 1\n\n2021/03/13(Sat)\n25:99\tTom\tx\nand on\n21:05\tTom\ty\n"
     messages, bad = read(written(tmp_path, text))
-    assert [one.text for one in messages] == ["y"]
-    assert [one.position for one in bad] == ["line 5", "line 6"]
+    assert [message.text for message in messages] == ["y"]
+    assert [record.position for record in bad] == ["line 5", "line 6"]
 
 
 def test_ids_are_unique_and_stay_the_same(tmp_path: Path) -> None:
     text = PHONE + "00:06\tTom\tok\n00:06\tTom\tok\n"
     first, _ = read(written(tmp_path, text))
     again, _ = read(written(tmp_path, text + "00:07\tTom\tmore\n", "later.txt"))
-    assert len({one.id for one in first}) == len(first)
-    assert [one.id for one in again][: len(first)] == [one.id for one in first]
+    assert len({message.id for message in first}) == len(first)
+    assert [message.id for message in again][: len(first)] == [message.id for message in first]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gb18030"])
 def test_encodings(tmp_path: Path, encoding: str) -> None:
     text = "[LINE] 与小明的聊天记录\n保存日期：2021/03/15\n\n2021/03/13（六）\n21:05\t小明\t明天见\n"
     messages, _ = read(written(tmp_path, text, encoding=encoding))
-    assert [one.text for one in messages] == ["明天见"]
+    assert [message.text for message in messages] == ["明天见"]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,6 @@ def test_every_line_is_in_a_message_or_counted(tmp_path_factory: pytest.TempPath
     messages, bad = read(path)
     timed = sum(line.startswith(("21:0", "9:05")) for line in lines)
     assert len(messages) + len(bad) >= 7 + timed
-    kept = "\n".join(one.text for one in messages)
+    kept = "\n".join(message.text for message in messages)
     noted = len(bad)
     assert kept.count("plain") + noted >= lines.count("plain")

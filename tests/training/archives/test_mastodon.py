@@ -66,7 +66,7 @@ def test_an_outbox(tmp_path: Path) -> None:
     )
     messages, bad = read_all(path, [MastodonReader()])
     assert bad == []
-    assert [(one.kind, one.text, one.mark) for one in messages] == [
+    assert [(message.kind, message.text, message.mark) for message in messages] == [
         ("post", "Hello\nworld\n\nagain", ""),
         ("reply", "no & yes", ""),
         ("dm", "no & yes", ""),
@@ -75,7 +75,7 @@ def test_an_outbox(tmp_path: Path) -> None:
     ]
     assert messages[1].reply_to == messages[0].id
     assert messages[2].chat == "https://o.example/users/tom"
-    assert all(one.is_owner for one in messages)
+    assert all(message.is_owner for message in messages)
 
 
 @given(st.text())
@@ -93,7 +93,7 @@ def test_a_quote_names_the_post_and_does_not_repeat_its_address(tmp_path: Path) 
         tmp_path / "outbox.json", outbox(created(1, content, quote="https://o.example/1"), created(2, "<p>RE: hi</p>"))
     )
     messages, _ = read_all(path, [MastodonReader()])
-    assert [(one.kind, one.text, one.reply_to) for one in messages] == [
+    assert [(message.kind, message.text, message.reply_to) for message in messages] == [
         ("quote", "so true", "https://o.example/1"),
         ("post", "RE: hi", None),
     ]

@@ -48,25 +48,28 @@ def test_a_room(tmp_path: Path) -> None:
     )
     messages, bad = read_all(path, [MatrixReader()])
     assert bad == []
-    assert [one.text for one in messages][:2] == ["hello all", "hi"]
-    assert [one.mark for one in messages] == ["", "", "superseded", "deleted", "media", "bot", "service"]
+    assert [message.text for message in messages][:2] == ["hello all", "hi"]
+    assert [message.mark for message in messages] == ["", "", "superseded", "deleted", "media", "bot", "service"]
     assert messages[1].reply_to == "$1"
-    assert [one.is_owner for one in messages][:2] == [True, False]
-    assert {one.chat_name for one in messages} == {"Kitchen"}
+    assert [message.is_owner for message in messages][:2] == [True, False]
+    assert {message.chat_name for message in messages} == {"Kitchen"}
 
 
 def test_damage_is_counted_once(tmp_path: Path) -> None:
     path = write_json(tmp_path / "export.json", room(event(1, "hello"), {"type": {"m.room.message": 1}}))
     messages, bad = read_all(path, [MatrixReader()])
-    assert [one.text for one in messages] == ["hello"]
-    assert [one.position for one in bad] == ["record 2"]
+    assert [message.text for message in messages] == ["hello"]
+    assert [record.position for record in bad] == ["record 2"]
 
 
 def test_a_reaction_is_its_emoji_in_answer_to_an_event(tmp_path: Path) -> None:
     relation = {"m.relates_to": {"rel_type": "m.annotation", "event_id": "$1", "key": "👍"}}
     reaction = event(2, "", type="m.reaction", content=relation)
     messages, _ = read_all(write_json(tmp_path / "e.json", room(event(1, "hi"), reaction)), [MatrixReader()])
-    assert [(one.text, one.mark, one.reply_to) for one in messages] == [("hi", "", None), ("👍", "reaction", "$1")]
+    assert [(message.text, message.mark, message.reply_to) for message in messages] == [
+        ("hi", "", None),
+        ("👍", "reaction", "$1"),
+    ]
 
 
 def test_files_stickers_actions_and_what_could_not_be_read(tmp_path: Path) -> None:
@@ -83,7 +86,7 @@ def test_files_stickers_actions_and_what_could_not_be_read(tmp_path: Path) -> No
     )
     messages, bad = read_all(path, [MatrixReader()])
     assert bad == []
-    assert [(one.mark, one.text) for one in messages] == [
+    assert [(message.mark, message.text) for message in messages] == [
         ("media", ""),
         ("media", "look, a cat"),
         ("", "/me waves"),
@@ -101,10 +104,10 @@ def test_names_and_whether_two_people_talk_stand_in_the_events(tmp_path: Path) -
     private, _ = read_all(
         write_json(tmp_path / "a.json", room(joined, event(1, "hi"), event(2, "yo", tom))), [MatrixReader()]
     )
-    assert {one.kind for one in private} == {"dm"}
-    assert [one.sender_name for one in private] == ["Tom B", "mara", "Tom B"]
+    assert {message.kind for message in private} == {"dm"}
+    assert [message.sender_name for message in private] == ["Tom B", "mara", "Tom B"]
     group, _ = read_all(
         write_json(tmp_path / "b.json", room(event(1, "hi"), event(2, "yo", tom), event(3, "hey", kim))),
         [MatrixReader()],
     )
-    assert {one.kind for one in group} == {"group"}
+    assert {message.kind for message in group} == {"group"}

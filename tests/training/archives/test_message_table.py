@@ -43,7 +43,7 @@ def test_the_three_columns(tmp_path: Path, encoding: str) -> None:
     )
     (tmp_path / "tea.csv").write_bytes(rows.encode(encoding))
     messages, bad = read_all(tmp_path / "tea.csv", [READER])
-    assert [(one.sender, one.text) for one in messages] == [
+    assert [(message.sender, message.text) for message in messages] == [
         ("小林", "喝茶吗？"),
         ("Tom", "yes,\nplease"),
         ("Tom", "now"),
@@ -54,9 +54,11 @@ def test_the_three_columns(tmp_path: Path, encoding: str) -> None:
     assert messages[0].sent_at == datetime(2023, 1, 15, 11, 34, 56, tzinfo=UTC)  # Berlin
     assert messages[1].sent_at == datetime(2023, 1, 15, 11, 35, tzinfo=UTC)
     assert messages[3].sent_at == datetime(2023, 1, 15, 11, 36, tzinfo=UTC)
-    assert {(one.platform, one.chat, one.kind, one.is_owner) for one in messages} == {("table", "tea", "dm", None)}
-    assert len({one.id for one in messages}) == 6
-    assert [one.position for one in bad] == ["record 9", "record 10"]
+    assert {(message.platform, message.chat, message.kind, message.is_owner) for message in messages} == {
+        ("table", "tea", "dm", None)
+    }
+    assert len({message.id for message in messages}) == 6
+    assert [record.position for record in bad] == ["record 9", "record 10"]
 
 
 def test_every_known_column(tmp_path: Path) -> None:
@@ -70,13 +72,16 @@ def test_every_known_column(tmp_path: Path) -> None:
     (tmp_path / "old.csv").write_text(rows)
     messages, bad = read_all(tmp_path / "old.csv", [READER])
     assert bad == []
-    assert [(one.id, one.platform, one.chat, one.kind, one.reply_to, one.is_owner) for one in messages] == [
+    assert [
+        (message.id, message.platform, message.chat, message.kind, message.reply_to, message.is_owner)
+        for message in messages
+    ] == [
         ("1", "icq", "club", "group", None, True),
         ("2", "icq", "club", "group", "1", False),
         ("3", "icq", "club", "group", None, None),
         ("1", "table", "old", "dm", None, True),
     ]
-    assert [one.sent_at.hour for one in messages[:2]] == [10, 9]
+    assert [message.sent_at.hour for message in messages[:2]] == [10, 9]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_a_line_becomes_a_post_of_somebody_else(tmp_path: Path) -> None:
 def test_an_answer_loses_the_names_it_begins_with_on_twitter_alone(tmp_path: Path) -> None:
     text = {"author": "tom", "text": "@mara @bo yes &lt;3", "reply_to": "5"}
     messages, _ = read(tmp_path, {"id": "6", **text}, {"id": "7", "platform": "Mastodon", **text})
-    assert [(one.platform, one.text, one.reply_to) for one in messages] == [
+    assert [(message.platform, message.text, message.reply_to) for message in messages] == [
         ("twitter", "yes <3", "5"),
         ("mastodon", "@mara @bo yes &lt;3", "5"),
     ]
@@ -76,8 +76,8 @@ def test_a_damaged_line_is_noted_and_the_rest_is_read(tmp_path: Path) -> None:
     )
     path.write_text(path.read_text() + '{"id": "4", "auth', encoding="utf-8")
     messages, bad = read_all(path, [ParentsReader()])
-    assert [one.id for one in messages] == ["1"]
-    assert [one.position for one in bad] == ["record 2", "record 3", "record 4", "record 5", "record 6"]
+    assert [message.id for message in messages] == ["1"]
+    assert [record.position for record in bad] == ["record 2", "record 3", "record 4", "record 5", "record 6"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ ME, DEER = "u_me", "u_deer"
 FIRST = 7_600_000_000_000_000_000
 
 
-def said(number: int, sender: str, *elements: tuple[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
+def message_record(number: int, sender: str, *elements: tuple[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
     return {
         "id": str(FIRST + number),
         "seq": str(number),
@@ -61,14 +61,19 @@ def read(path: Path, content: Any) -> tuple[list[Message], list[BadRecord]]:
 def test_a_private_chat(tmp_path: Path) -> None:
     messages, bad = read(
         tmp_path / "friend_222222_20260129.json",
-        exported(said(1, DEER, text("在吗")), said(2, ME, text("在"), ("face", {"id": "264", "name": "/捂脸"}))),
+        exported(
+            message_record(1, DEER, text("在吗")),
+            message_record(2, ME, text("在"), ("face", {"id": "264", "name": "/捂脸"})),
+        ),
     )
     assert bad == []
-    assert [(one.id, one.sender, one.text, one.is_owner) for one in messages] == [
+    assert [(message.id, message.sender, message.text, message.is_owner) for message in messages] == [
         (str(FIRST + 1), "222222", "在吗", False),
         (str(FIRST + 2), "111111", "在/捂脸", True),
     ]
-    assert {(one.platform, one.kind, one.chat, one.chat_name) for one in messages} == {("qq", "dm", "222222", "小鹿")}
+    assert {(message.platform, message.kind, message.chat, message.chat_name) for message in messages} == {
+        ("qq", "dm", "222222", "小鹿")
+    }
     assert messages[0].sent_at == datetime(2020, 9, 13, 12, 26, 41, tzinfo=UTC)
 
 
@@ -77,19 +82,19 @@ def test_what_a_message_is_made_of(tmp_path: Path) -> None:
     sticker = ("market_face", {"id": "1", "name": "[害羞]"})
     reply = ("reply", {"messageId": "790", "referencedMessageId": str(FIRST + 1), "content": "在吗"})
     records = [
-        said(2, DEER, reply, ("at", {"uid": ME, "name": "风"}), text(" 好")),
-        said(3, DEER, picture),
-        said(4, DEER, picture, text("看")),
-        said(5, DEER, sticker),
-        said(6, DEER, ("reply", {"messageId": "790"}), sticker, text("嗯")),
-        said(7, DEER, text("说错了"), recalled=True),
-        said(8, DEER, ("system", {"text": "小鹿 加入本群"}), system=True),
-        said(9, DEER, ("forward", {"title": "聊天记录"})),
-        said(10, DEER, ("json", {"title": "一首歌"})),
+        message_record(2, DEER, reply, ("at", {"uid": ME, "name": "风"}), text(" 好")),
+        message_record(3, DEER, picture),
+        message_record(4, DEER, picture, text("看")),
+        message_record(5, DEER, sticker),
+        message_record(6, DEER, ("reply", {"messageId": "790"}), sticker, text("嗯")),
+        message_record(7, DEER, text("说错了"), recalled=True),
+        message_record(8, DEER, ("system", {"text": "小鹿 加入本群"}), system=True),
+        message_record(9, DEER, ("forward", {"title": "聊天记录"})),
+        message_record(10, DEER, ("json", {"title": "一首歌"})),
     ]
     messages, bad = read(tmp_path / "x.json", exported(*records, type="group", name="茶会", peerUin="333333"))
     assert bad == []
-    assert [(one.mark, one.text) for one in messages] == [
+    assert [(message.mark, message.text) for message in messages] == [
         ("", "@风 好"),
         ("media", ""),
         ("media", "看"),
@@ -100,8 +105,8 @@ def test_what_a_message_is_made_of(tmp_path: Path) -> None:
         ("forward", ""),
         ("media", ""),
     ]
-    assert [one.reply_to for one in messages] == [str(FIRST + 1), *[None] * 8]
-    assert {(one.kind, one.chat) for one in messages} == {("group", "333333")}
+    assert [message.reply_to for message in messages] == [str(FIRST + 1), *[None] * 8]
+    assert {(message.kind, message.chat) for message in messages} == {("group", "333333")}
 
 
 def test_older_exports(tmp_path: Path) -> None:
@@ -114,11 +119,11 @@ def test_older_exports(tmp_path: Path) -> None:
     bare = {"time": "2022-10-29 08:43:00", "sender": {"name": "小鹿"}, "content": "纯文本"}
     messages, bad = read(tmp_path / "old.json", exported(old, bare, selfUid=None, selfUin=None))
     assert bad == []
-    assert [(one.sender, one.sender_name, one.text, one.mark) for one in messages] == [
+    assert [(message.sender, message.sender_name, message.text, message.mark) for message in messages] == [
         ("222222", "鹿", "晚", "media"),
         ("小鹿", "小鹿", "纯文本", ""),
     ]
-    assert [one.sent_at.minute for one in messages] == [42, 43]
+    assert [message.sent_at.minute for message in messages] == [42, 43]
     assert (messages[0].reply_to, messages[0].is_owner, messages[0].chat) == ("7", None, "小鹿")
     assert messages[1].id
     assert messages[0].sent_at.hour == messages[1].sent_at.hour == 6
@@ -126,7 +131,7 @@ def test_older_exports(tmp_path: Path) -> None:
 
 def chunked() -> dict[str, str]:
     manifest = {**info(), "chunked": {"format": "jsonl", "chunks": [{"relativePath": "chunks/c000001.jsonl"}]}}
-    lines = [json.dumps(said(number, DEER, text(f"第{number}")), ensure_ascii=False) for number in range(4)]
+    lines = [json.dumps(message_record(number, DEER, text(f"第{number}")), ensure_ascii=False) for number in range(4)]
     return {
         "manifest.json": json.dumps(manifest, ensure_ascii=False),
         "chunks/c000001.jsonl": "\n".join(lines[:2]) + "\n{broken\n",
@@ -138,15 +143,21 @@ def chunked() -> dict[str, str]:
 def test_chunks(tmp_path: Path) -> None:
     for path in (write_folder(tmp_path / "export", chunked()), write_zip(tmp_path / "x.zip", chunked(), "export/")):
         messages, bad = read_all(path, [QQExporterReader()])
-        assert [one.text for one in messages] == ["第0", "第1", "第2", "第3"]
-        assert [(one.position, one.file.endswith("chunks/c000001.jsonl")) for one in bad] == [("record 3", True)]
+        assert [message.text for message in messages] == ["第0", "第1", "第2", "第3"]
+        assert [(record.position, record.file.endswith("chunks/c000001.jsonl")) for record in bad] == [
+            ("record 3", True)
+        ]
 
 
 def test_damaged_records_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
-    records = [said(1, DEER, text("a")), said(2, DEER, text("b"), timestamp="never"), said(3, DEER, text("c"))]
-    messages, bad = read(tmp_path / "x.json", exported(*records, {"id": "4"}, said(5, DEER, text("d"))))
-    assert [one.text for one in messages] == ["a", "c", "d"]
-    assert [one.position for one in bad] == ["record 2", "record 4"]
+    records = [
+        message_record(1, DEER, text("a")),
+        message_record(2, DEER, text("b"), timestamp="never"),
+        message_record(3, DEER, text("c")),
+    ]
+    messages, bad = read(tmp_path / "x.json", exported(*records, {"id": "4"}, message_record(5, DEER, text("d"))))
+    assert [message.text for message in messages] == ["a", "c", "d"]
+    assert [record.position for record in bad] == ["record 2", "record 4"]
 
 
 @pytest.mark.parametrize("content", [{}, [], {"metadata": {}, "messages": []}, {"chatInfo": {"name": "x"}}])
@@ -158,7 +169,9 @@ def test_other_files_are_left_to_others(tmp_path: Path, content: Any) -> None:
 
 @given(st.integers(0, 900), st.binary(max_size=4))
 def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory, at: int, damage: bytes) -> None:
-    whole = json.dumps(exported(*(said(number, DEER, text(f"text {number}")) for number in range(4)))).encode()
+    whole = json.dumps(
+        exported(*(message_record(number, DEER, text(f"text {number}")) for number in range(4)))
+    ).encode()
     start = whole.index(b'"messages"') + 14
     path = tmp_path_factory.mktemp("any") / "x.json"
     path.write_bytes(whole[: start + at] + damage + whole[start + at :])
@@ -167,5 +180,5 @@ def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory
 
 
 def test_a_sticker_without_a_name_of_its_own_says_nothing(tmp_path: Path) -> None:
-    messages, _ = read(tmp_path / "x.json", exported(said(1, DEER, ("market_face", {"name": "[商城表情]"}))))
-    assert [(one.mark, one.text) for one in messages] == [("sticker", "")]
+    messages, _ = read(tmp_path / "x.json", exported(message_record(1, DEER, ("market_face", {"name": "[商城表情]"}))))
+    assert [(message.mark, message.text) for message in messages] == [("sticker", "")]

@@ -72,35 +72,39 @@ def mht(*rows: str, peer: str = "小鹿", group: str = "我的好友") -> str:
 def test_a_chat_with_a_friend(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, FRIEND))
     assert bad == []
-    assert [(one.sender, one.mark, one.text) for one in messages] == [
+    assert [(message.sender, message.mark, message.text) for message in messages] == [
         ("小鹿", "", "在吗\n第二行\n\n第三行"),
         ("风(2)号", "media", ""),
         ("风(2)号", "", "2019-09-23 8:00:00 开会\n来吗"),
         ("10000", "service", "你们成为了好友"),
     ]
-    assert [one.is_owner for one in messages] == [False, True, True, False]
-    assert {(one.platform, one.kind, one.chat) for one in messages} == {("qq", "dm", "小鹿")}
+    assert [message.is_owner for message in messages] == [False, True, True, False]
+    assert {(message.platform, message.kind, message.chat) for message in messages} == {("qq", "dm", "小鹿")}
     assert messages[0].sent_at == datetime(2019, 9, 23, 6, 43, 38, tzinfo=UTC)
 
 
 def test_a_group_and_hours_of_twelve(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, GROUP))
     assert bad == []
-    assert [(one.sender, one.sender_name, one.mark, one.text) for one in messages] == [
+    assert [(message.sender, message.sender_name, message.mark, message.text) for message in messages] == [
         ("87200175", "骰娘(a)", "", "1"),
         ("1000000", "系统消息", "service", "某某加入本群。"),
         ("night@example.com", "暗夜", "", "2019-09-23 8:43:38 PM 小明"),
     ]
-    assert {(one.kind, one.chat, one.chat_name) for one in messages} == {("group", "湖边（周日）", "湖边（周日）")}
+    assert {(message.kind, message.chat, message.chat_name) for message in messages} == {
+        ("group", "湖边（周日）", "湖边（周日）")
+    }
     assert messages[0].sent_at == datetime(2019, 9, 23, 18, 43, 38, tzinfo=UTC)
     assert messages[2].sent_at == datetime(2019, 9, 22, 22, 46, 18, tzinfo=UTC)
-    assert [one.is_owner for one in messages] == [None, False, None]
+    assert [message.is_owner for message in messages] == [None, False, None]
 
 
 def test_one_file_may_hold_all_chats(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, FRIEND + GROUP))
     assert bad == []
-    assert [(one.chat, one.kind) for one in messages] == [("小鹿", "dm")] * 4 + [("湖边（周日）", "group")] * 3
+    assert [(message.chat, message.kind) for message in messages] == [("小鹿", "dm")] * 4 + [
+        ("湖边（周日）", "group")
+    ] * 3
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
@@ -118,7 +122,10 @@ def test_without_empty_lines_between_messages(tmp_path: Path) -> None:
     )
     messages, bad = read(written(tmp_path, text))
     assert bad == []
-    assert [(one.sender, one.text, one.is_owner) for one in messages] == [("小鹿", "早", False), ("风", "晚", True)]
+    assert [(message.sender, message.text, message.is_owner) for message in messages] == [
+        ("小鹿", "早", False),
+        ("风", "晚", True),
+    ]
 
 
 def test_a_copy_out_of_a_window_on_the_pc(tmp_path: Path) -> None:
@@ -129,7 +136,7 @@ def test_a_copy_out_of_a_window_on_the_pc(tmp_path: Path) -> None:
         "克里斯 9:20:00 PM\n今天\n"
     )
     messages, bad = read(written(tmp_path, text))
-    assert [(one.sender, one.mark, one.text) for one in messages] == [
+    assert [(message.sender, message.mark, message.text) for message in messages] == [
         ("无情的围观熊", "", "（1"),
         ("守善锤", "", "2\n3"),
         ("守善锤", "service", "你和abc有12个共同好友，点击添加好友。"),
@@ -137,7 +144,7 @@ def test_a_copy_out_of_a_window_on_the_pc(tmp_path: Path) -> None:
         ("克里斯", "service", "守善锤撤回了一条消息"),
     ]
     assert messages[0].sent_at == datetime(2020, 2, 14, 20, 16, 13, tzinfo=UTC)
-    assert [one.position for one in bad] == ["line 14"]  # which day it was, the copy does not say
+    assert [record.position for record in bad] == ["line 14"]  # which day it was, the copy does not say
 
 
 def test_a_copy_out_of_a_phone(tmp_path: Path) -> None:
@@ -147,7 +154,7 @@ def test_a_copy_out_of_a_phone(tmp_path: Path) -> None:
     )
     messages, bad = read(written(tmp_path, text))
     assert bad == []
-    assert [(one.sender, one.text, one.sent_at.isoformat()) for one in messages] == [
+    assert [(message.sender, message.text, message.sent_at.isoformat()) for message in messages] == [
         ("德里奇化石", "1", "2020-02-21T22:50:12+00:00"),
         ("a dark ideation", "2", "2020-02-21T22:50:40+00:00"),
         ("德里奇化石", "诶？", "2020-02-21T23:10:00+00:00"),
@@ -158,7 +165,7 @@ def test_halves_of_the_day_in_chinese_and_a_heading_that_ends_in_its_time(tmp_pa
     text = "小明(123456) 2021/11/8 星期一 下午 4:07:37\n好\n\n小红(234567) 2021/11/8 上午 12:07:37\n嗯\n"
     messages, bad = read(written(tmp_path, text))
     assert bad == []
-    assert [(one.sender, one.sent_at.hour) for one in messages] == [("123456", 15), ("234567", 23)]
+    assert [(message.sender, message.sent_at.hour) for message in messages] == [("123456", 15), ("234567", 23)]
 
 
 def test_mht(tmp_path: Path) -> None:
@@ -175,7 +182,7 @@ def test_mht(tmp_path: Path) -> None:
     )
     messages, bad = read(write_zip(tmp_path / "qq.zip", {"小鹿.mht": text}))
     assert bad == []
-    assert [(one.sender, one.mark, one.text, one.is_owner) for one in messages] == [
+    assert [(message.sender, message.mark, message.text, message.is_owner) for message in messages] == [
         ("小鹿", "", "看<b>看\n第二行", False),
         ("小鹿", "", "嗯", False),
         ("小鹿", "", "嗯嗯", False),
@@ -183,7 +190,7 @@ def test_mht(tmp_path: Path) -> None:
         ("风", "media", "图", True),
         ("10000", "service", "提示", False),
     ]
-    assert {(one.chat, one.kind) for one in messages} == {("小鹿", "dm")}
+    assert {(message.chat, message.kind) for message in messages} == {("小鹿", "dm")}
     assert messages[3].sent_at == datetime(2019, 9, 23, 18, 30, tzinfo=UTC)
     assert messages[5].sent_at == datetime(2019, 9, 24, 7, 0, tzinfo=UTC)
 
@@ -199,7 +206,7 @@ def test_both_exports_of_a_chat_give_the_same_ids(tmp_path: Path) -> None:
 def test_a_day_that_is_none_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, FRIEND.replace("2019-09-23 8:43:38", "2019-13-45 8:43:38")))
     assert len(messages) == 3
-    assert [one.position for one in bad] == ["line 9"]
+    assert [record.position for record in bad] == ["line 9"]
 
 
 def test_a_row_cut_off_is_counted(tmp_path: Path) -> None:
@@ -237,7 +244,7 @@ def test_no_bytes_stop_it(tmp_path_factory: pytest.TempPathFactory, data: bytes)
     page = mht(row("小鹿", "8:43:38", font("在吗"))).encode()
     (folder / "chat.mht").write_bytes(page.replace(b"</table>", data + b"</table>"))
     messages, _ = read(folder / "chat.mht")
-    assert [one.text for one in messages][:1] == ["在吗"]
+    assert [message.text for message in messages][:1] == ["在吗"]
 
 
 @given(st.text(alphabet=st.sampled_from("哈a1(:[]=<>/- \n"), max_size=60))

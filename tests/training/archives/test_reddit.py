@@ -88,33 +88,35 @@ def lines(*records: Any) -> bytes:
 
 def test_a_data_request(tmp_path: Path) -> None:
     messages, bad = read_all(write_zip(tmp_path / "export.zip", request(), "export_mara/"), [READER])
-    assert [(one.position, "never" in one.reason) for one in bad] == [("record 8", True)]
-    comments = [one for one in messages if one.kind == "reply"]
-    assert [(one.id, one.text, one.reply_to, one.mark) for one in comments] == [
+    assert [(record.position, "never" in record.reason) for record in bad] == [("record 8", True)]
+    comments = [message for message in messages if message.kind == "reply"]
+    assert [(message.id, message.text, message.reply_to, message.mark) for message in comments] == [
         ("t1_c1", "iron, surely\n\nI'd say", "t3_p1", ""),
         ("t1_c2", "and you?", "t1_c1", ""),
         ("t1_c3", "why", "t1_c9", ""),
         ("t1_c4", "[removed]", "t1_c8", "deleted"),
     ]
-    posts = [one for one in messages if one.kind == "post"]
-    assert [(one.id, one.text, one.mark) for one in posts] == [
+    posts = [message for message in messages if message.kind == "post"]
+    assert [(message.id, message.text, message.mark) for message in posts] == [
         ("t3_p1", "Which pot?\nI have two.", ""),
         ("t3_p2", "My pot", "media"),
     ]
-    assert {(one.chat, one.sender, one.is_owner) for one in comments + posts} == {("r/tea", "mara_l", True)}
+    assert {(message.chat, message.sender, message.is_owner) for message in comments + posts} == {
+        ("r/tea", "mara_l", True)
+    }
     assert comments[0].sent_at == datetime(2023, 1, 15, 12, 34, 56, tzinfo=UTC)
 
 
 def test_private_messages_and_chat(tmp_path: Path) -> None:
     messages, _ = read_all(write_folder(tmp_path / "export", request()), [READER])
-    private = [one for one in messages if one.id.startswith("m")]
-    assert [(one.chat, one.chat_name, one.text, one.is_owner, one.mark) for one in private] == [
+    private = [message for message in messages if message.id.startswith("m")]
+    assert [(message.chat, message.chat_name, message.text, message.is_owner, message.mark) for message in private] == [
         ("mara_l tom_b", "tom_b", "pots\nwhich & why?", False, ""),
         ("mara_l tom_b", "tom_b", "iron", True, ""),
         ("mara_l reddit", "reddit", "welcome\nhello", False, "service"),
     ]
-    chat = [one for one in messages if one.id.startswith("h")]
-    assert [(one.chat, one.kind, one.text, one.is_owner, one.reply_to) for one in chat] == [
+    chat = [message for message in messages if message.id.startswith("h")]
+    assert [(message.chat, message.kind, message.text, message.is_owner, message.reply_to) for message in chat] == [
         ("chan1", "dm", "hey", False, None),
         ("chan1", "dm", "hi", True, "h1"),
         ("chan2", "group", "all", True, None),
@@ -126,9 +128,9 @@ def test_one_table_alone(tmp_path: Path) -> None:
     (tmp_path / "renamed").write_text("\ufeff" + files["messages.csv"], encoding="utf-16-le")
     (tmp_path / "posts").write_text(files["posts.csv"], encoding="utf-8-sig")
     messages, _ = read_all(tmp_path / "renamed", [READER])
-    assert [one.is_owner for one in messages] == [None, None, None]
+    assert [message.is_owner for message in messages] == [None, None, None]
     messages, _ = read_all(tmp_path / "posts", [READER])
-    assert [(one.is_owner, one.sender) for one in messages] == [(True, "owner")] * 2
+    assert [(message.is_owner, message.sender) for message in messages] == [(True, "owner")] * 2
 
 
 def test_other_archives_beside_the_tables_are_still_found(tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_other_archives_beside_the_tables_are_still_found(tmp_path: Path) -> Non
     write_folder(tmp_path / "archive", {**request(), "deeper/posts.csv": request()["posts.csv"]})
     assert not READER.sniff(SourceTree(open_folder(tmp_path / "archive"), "", "archive", ZONE))
     messages, _ = read_all(tmp_path / "archive", [READER])
-    assert len([one for one in messages if one.kind == "post"]) == 4
+    assert len([message for message in messages if message.kind == "post"]) == 4
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -155,7 +157,7 @@ def test_a_dump(tmp_path: Path, packed: bool) -> None:
     path = tmp_path / "dump"
     path.write_bytes(zstandard.ZstdCompressor().compress(data) if packed else data)
     messages, bad = read_all(path, [READER])
-    assert [(one.id, one.kind, one.text, one.reply_to, one.mark) for one in messages] == [
+    assert [(message.id, message.kind, message.text, message.reply_to, message.mark) for message in messages] == [
         ("t3_p1", "post", "Which pot?\nI have two & a cup.", None, ""),
         ("t3_p2", "post", "Gone", None, "deleted"),
         ("t3_p3", "post", "Look", None, "forward"),
@@ -165,8 +167,8 @@ def test_a_dump(tmp_path: Path, packed: bool) -> None:
         ("t1_c3", "reply", "beep", "t1_z1", "bot"),
         ("t1_c5", "reply", "last", "t1_c1", ""),
     ]
-    assert {(one.chat, one.is_owner) for one in messages} == {("r/tea", None)}
-    assert [one.position for one in bad] == ["record 8", "record 9", "record 10"]
+    assert {(message.chat, message.is_owner) for message in messages} == {("r/tea", None)}
+    assert [record.position for record in bad] == ["record 8", "record 9", "record 10"]
 
 
 def test_a_dump_with_a_long_window_and_several_frames(tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_a_damaged_dump_keeps_what_came_before(tmp_path: Path, damage: str) -> N
     (tmp_path / "dump.zst").write_bytes(first + changed[damage])
     messages, bad = read_all(tmp_path / "dump.zst", [READER])
     assert messages[0].text == "first"
-    assert [one.position for one in bad] == ["end of file"]
+    assert [record.position for record in bad] == ["end of file"]
 
 
 def test_a_bomb_and_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +199,7 @@ def test_a_bomb_and_a_line_without_end(tmp_path: Path, monkeypatch: pytest.Monke
     start = lines(comment(1, "first"))
     (tmp_path / "bomb.zst").write_bytes(zstandard.ZstdCompressor().compress(start + b"\n" * (32 << 20)))
     messages, bad = read_all(tmp_path / "bomb.zst", [READER])
-    assert [one.text for one in messages] == ["first"]
+    assert [message.text for message in messages] == ["first"]
     assert "decompression bomb" in bad[0].reason
 
     monkeypatch.setattr(zstd, "LARGEST_RECORD", 1000)
@@ -205,8 +207,8 @@ def test_a_bomb_and_a_line_without_end(tmp_path: Path, monkeypatch: pytest.Monke
     data = start + b'{"a": "' + b"x" * 600_000 + b"\n" + lines(comment(2, "second")) + b"y" * 2000
     (tmp_path / "dump.json").write_bytes(data)
     messages, bad = read_all(tmp_path / "dump.json", [READER])
-    assert [one.text for one in messages] == ["first", "second"]
-    assert [one.position for one in bad] == ["line 2", "line 4"]
+    assert [message.text for message in messages] == ["first", "second"]
+    assert [record.position for record in bad] == ["line 2", "line 4"]
 
 
 @pytest.mark.parametrize(

@@ -74,70 +74,72 @@ def written(folder: Path, chat: str = "Tom", **files: str) -> Path:
     return folder / "export"
 
 
-def told(messages: list[Message]) -> list[tuple[str, str, str]]:
-    return [(one.sender, one.mark, one.text) for one in messages]
+def senders_marks_and_texts(messages: list[Message]) -> list[tuple[str, str, str]]:
+    return [(message.sender, message.mark, message.text) for message in messages]
 
 
 def test_markdown(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, md=MARKDOWN))
     assert bad == []
-    assert told(messages) == TEXTS
+    assert senders_marks_and_texts(messages) == TEXTS
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, 10, tzinfo=UTC)
-    assert [one.is_owner for one in messages] == [False, True, False, False, False, True, False, False]
-    assert {(one.kind, one.chat, one.platform) for one in messages} == {("dm", "Tom", "signal")}
+    assert [message.is_owner for message in messages] == [False, True, False, False, False, True, False, False]
+    assert {(message.kind, message.chat, message.platform) for message in messages} == {("dm", "Tom", "signal")}
 
 
 def test_json(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, json=JSON_LINES))
     assert bad == []
-    assert told(messages) == TEXTS
+    assert senders_marks_and_texts(messages) == TEXTS
     assert messages[0].sent_at == datetime(2021, 3, 13, 20, 5, 0, 123000, tzinfo=UTC)
 
 
 def test_both_files_hold_the_same_messages_and_are_read_once(tmp_path: Path) -> None:
     text = MARKDOWN.replace("21:05:10", "21:05:00")
     messages, _ = read(written(tmp_path, md=text, json=JSON_LINES))
-    assert told(messages) == TEXTS
-    assert {one.origin.partition(":")[0] for one in messages} == {"data.json"}
+    assert senders_marks_and_texts(messages) == TEXTS
+    assert {message.origin.partition(":")[0] for message in messages} == {"data.json"}
     from_text, _ = read(written(tmp_path / "other", md=text))
-    assert [one.id for one in from_text] == [one.id for one in messages]
+    assert [message.id for message in from_text] == [message.id for message in messages]
 
 
 def test_what_was_merged_from_an_older_export_stands_in_the_text_only(tmp_path: Path) -> None:
     older = "[2019-05-29 15:04:00] Tom: long ago  \n\n"
     messages, _ = read(written(tmp_path, md=older + MARKDOWN, json=JSON_LINES))
-    assert [one.text for one in messages][:2] == ["long ago", "hello"]
+    assert [message.text for message in messages][:2] == ["long ago", "hello"]
 
 
 def test_the_stamps_of_older_exports_and_times_with_a_zone(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, md="[2021-03-13, 21:05] Me: hello  \n\n"))
     assert bad == []
-    assert [(one.text, one.sent_at) for one in messages] == [("hello", datetime(2021, 3, 13, 20, 5, tzinfo=UTC))]
+    assert [(message.text, message.sent_at) for message in messages] == [
+        ("hello", datetime(2021, 3, 13, 20, 5, tzinfo=UTC))
+    ]
     zoned = record(5, "Me", "hi", date="2021-03-13T21:05:00+08:00")
     messages, _ = read(written(tmp_path / "zoned", json=zoned))
-    assert [one.sent_at for one in messages] == [datetime(2021, 3, 13, 13, 5, tzinfo=UTC)]
+    assert [message.sent_at for message in messages] == [datetime(2021, 3, 13, 13, 5, tzinfo=UTC)]
 
 
 def test_several_chats_and_a_group(tmp_path: Path) -> None:
     written(tmp_path, "Hike", json=record(1, "Tom", "a") + record(2, "Kim", "b") + record(3, "Me", "c"))
     messages, _ = read(written(tmp_path, "Tom", json=record(1, "Tom", "a")))
-    assert {(one.chat, one.kind) for one in messages} == {("Hike", "group"), ("Tom", "dm")}
+    assert {(message.chat, message.kind) for message in messages} == {("Hike", "group"), ("Tom", "dm")}
 
 
 def test_a_single_file_is_enough(tmp_path: Path) -> None:
     folder = written(tmp_path, md=MARKDOWN)
     messages, _ = read(folder / "Tom" / "chat.md")
-    assert told(messages) == TEXTS
-    assert {one.chat for one in messages} == {"Tom"}
+    assert senders_marks_and_texts(messages) == TEXTS
+    assert {message.chat for message in messages} == {"Tom"}
 
 
 def test_broken_records_are_noted(tmp_path: Path) -> None:
     damaged = record(1, "Tom", "a") + '{"date": "2021-\n' + '{"date": "gestern", "sender": "Tom", "body": ""}\n7\n'
     messages, bad = read(written(tmp_path, json=damaged + record(2, "Tom", "b")))
-    assert [one.text for one in messages] == ["a", "b"]
-    assert [one.position for one in bad] == ["record 2", "record 3", "record 4"]
+    assert [message.text for message in messages] == ["a", "b"]
+    assert [record.position for record in bad] == ["record 2", "record 3", "record 4"]
     messages, bad = read(written(tmp_path / "md", md=MARKDOWN + "[2021-02-31 10:00:00] Me: x  \n\n"))
-    assert (len(messages), [one.position for one in bad]) == (8, ["line 23"])
+    assert (len(messages), [record.position for record in bad]) == (8, ["line 23"])
 
 
 @pytest.mark.parametrize(
@@ -172,20 +174,20 @@ def test_no_bytes_stop_it(tmp_path_factory: pytest.TempPathFactory, data: bytes)
 def test_an_answer_is_linked_to_the_last_message_of_the_words_that_it_quotes(tmp_path: Path) -> None:
     text = "".join(f"[2021-03-13 21:0{n}:10] Tom: tea?  \n\n" for n in range(2)) + MARKDOWN.replace("> you", "> x")
     messages, _ = read(written(tmp_path / "md", md=text))
-    assert [one.reply_to for one in messages if not one.mark] == [None] * 5
+    assert [message.reply_to for message in messages if not message.mark] == [None] * 5
     text += "[2021-03-13 21:20:00] Me: \n\n> tea?\n\nyes  \n\n"
     messages, _ = read(written(tmp_path / "md2", md=text))
     assert messages[-1].reply_to == messages[1].id
     quoting = record(2, "Me", "yes", quote="\n\n> two\n> lines\n\n") + record(3, "Me", "no", quote="\n\n> else\n\n")
     messages, _ = read(written(tmp_path / "json", json=record(1, "Tom", "two\nlines") + quoting))
-    assert [one.reply_to for one in messages] == [None, messages[0].id, None]
+    assert [message.reply_to for message in messages] == [None, messages[0].id, None]
 
 
 def test_stickers_of_older_exports_are_the_emoji_alone(tmp_path: Path) -> None:
     messages, _ = read(
         written(tmp_path, json=record(1, "Tom", "", sticker="\U0001f600") + record(2, "Me", "", sticker=""))
     )
-    assert [one.text for one in messages] == ["\U0001f600", ""]
+    assert [message.text for message in messages] == ["\U0001f600", ""]
 
 
 def test_a_sticker_that_stands_for_no_emoji_and_the_owners_reaction(tmp_path: Path) -> None:
@@ -193,10 +195,13 @@ def test_a_sticker_that_stands_for_no_emoji_and_the_owners_reaction(tmp_path: Pa
     text += "[2021-03-13 21:06:00] Me:   \n(( wave ))\n\n"
     messages, bad = read(written(tmp_path, md=text))
     assert bad == []
-    assert [(*one, is_owner) for one, is_owner in zip(told(messages), [m.is_owner for m in messages], strict=True)] == [
+    assert [
+        (*message, is_owner)
+        for message, is_owner in zip(senders_marks_and_texts(messages), [m.is_owner for m in messages], strict=True)
+    ] == [
         ("Tom", "", "hello", False),
         ("Kim", "reaction", "\u2764\ufe0f", False),
         ("Me", "reaction", "\U0001f602", True),
         ("Me", "sticker", "", True),
     ]
-    assert {one.reply_to for one in messages[1:3]} == {messages[0].id}
+    assert {message.reply_to for message in messages[1:3]} == {messages[0].id}

@@ -32,14 +32,16 @@ PEOPLE: list[dict[str, Any]] = [
 
 def item(number: int, author: str, text: str | None = None, *, chat: str = "7", **more: Any) -> dict[str, Any]:
     direction = "outgoing" if author == "1" else "incoming"
-    said = {} if text is None else {"standardMessage": {"text": {"body": text}, **more.pop("said", {})}}
+    content = {} if text is None else {"standardMessage": {"text": {"body": text}, **more.pop("standard", {})}}
     sent = str(FIRST + 1000 * number)
-    return {"chatItem": {"chatId": chat, "authorId": author, "dateSent": sent, direction: {}, **said, **more}}
+    return {"chatItem": {"chatId": chat, "authorId": author, "dateSent": sent, direction: {}, **content, **more}}
 
 
 def written(folder: Path, *frames: Any) -> Path:
     path = folder / "main.jsonl"
-    path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in (*PEOPLE, *frames)), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(frame, ensure_ascii=False) + "\n" for frame in (*PEOPLE, *frames)), encoding="utf-8"
+    )
     return path
 
 
@@ -51,15 +53,19 @@ def test_a_private_chat(tmp_path: Path) -> None:
     quote = {"targetSentTimestamp": str(FIRST + 1000), "authorId": "2", "text": {"body": "hi"}}
     reaction = {"emoji": "\U0001f44d", "authorId": "2", "sentTimestamp": str(FIRST + 9000)}
     messages, bad = read(
-        tmp_path, item(1, "2", "hi"), item(2, "1", "yo", said={"quote": quote, "reactions": [reaction]})
+        tmp_path, item(1, "2", "hi"), item(2, "1", "yo", standard={"quote": quote, "reactions": [reaction]})
     )
     assert bad == []
-    assert [(one.sender, one.sender_name, one.mark, one.text, one.is_owner) for one in messages] == [
+    assert [
+        (message.sender, message.sender_name, message.mark, message.text, message.is_owner) for message in messages
+    ] == [
         (ANA, "Ana", "", "hi", False),
         ("Me", "Mara Lind", "", "yo", True),
         (ANA, "Ana", "reaction", "\U0001f44d", False),
     ]
-    assert {(one.platform, one.chat, one.kind, one.chat_name) for one in messages} == {("signal", ANA, "dm", "Ana")}
+    assert {(message.platform, message.chat, message.kind, message.chat_name) for message in messages} == {
+        ("signal", ANA, "dm", "Ana")
+    }
     assert messages[0].sent_at == datetime.fromtimestamp(FIRST / 1000 + 1, UTC)
     assert messages[1].reply_to == messages[0].id
 
@@ -69,9 +75,13 @@ def test_what_items_are(tmp_path: Path) -> None:
     messages, bad = read(
         tmp_path,
         item(
-            1, "4", chat="8", said={}, standardMessage={"text": {"body": "\U0001f600 \ufffc!", "bodyRanges": [mention]}}
+            1,
+            "4",
+            chat="8",
+            standard={},
+            standardMessage={"text": {"body": "\U0001f600 \ufffc!", "bodyRanges": [mention]}},
         ),
-        item(2, "4", "look", chat="8", said={"attachments": [{"pointer": {}}]}),
+        item(2, "4", "look", chat="8", standard={"attachments": [{"pointer": {}}]}),
         item(3, "1", chat="8", stickerMessage={"sticker": {"emoji": "\U0001f602"}}),
         item(4, "1", chat="8", stickerMessage={"sticker": {}}),
         item(5, "4", chat="8", remoteDeletedMessage={}),
@@ -82,7 +92,7 @@ def test_what_items_are(tmp_path: Path) -> None:
         item(10, "5", "What is new", chat="9"),
     )
     assert bad == []
-    assert [(one.mark, one.text) for one in messages] == [
+    assert [(message.mark, message.text) for message in messages] == [
         ("", "\U0001f600 @Ana!"),
         ("media", "look"),
         ("media", "\U0001f602"),
@@ -99,7 +109,7 @@ def test_what_items_are(tmp_path: Path) -> None:
 
 
 def test_damaged_frames_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
-    frames = (
+    frames: tuple[Any, ...] = (
         {"chat": {"id": "x"}},
         item(1, "99", "nobody"),
         {"chatItem": 1},
@@ -108,8 +118,8 @@ def test_damaged_frames_are_counted_and_the_rest_is_read(tmp_path: Path) -> None
         item(2, "2", "hi"),
     )
     messages, bad = read(tmp_path, *frames)
-    assert [one.text for one in messages] == ["hi"]
-    assert [one.position for one in bad] == ["record 11", "record 12", "record 13"]
+    assert [message.text for message in messages] == ["hi"]
+    assert [record.position for record in bad] == ["record 11", "record 12", "record 13"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"chatItem": {}}', '{"account": 1}', "[1]", '{"version": 1}\n'])

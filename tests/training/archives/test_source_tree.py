@@ -75,7 +75,7 @@ def test_a_zip_beyond_four_gibibytes(tmp_path: Path) -> None:
         for name, content in twitter_files(tweets=[tweet(1, "far behind")]).items():
             archive.writestr(name, content)
     messages, bad = read_all(path)
-    assert [one.text for one in messages] == ["far behind"]
+    assert [message.text for message in messages] == ["far behind"]
     assert bad == []
 
 

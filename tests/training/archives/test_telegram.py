@@ -28,7 +28,7 @@ def read(tmp_path: Path, content: Any) -> list[Message]:
     return messages
 
 
-def one(tmp_path: Path, record: dict[str, Any], **chat: Any) -> Message:
+def read_message(tmp_path: Path, record: dict[str, Any], **chat: Any) -> Message:
     (message,) = read(tmp_path, telegram_chat([record], **chat))
     return message
 
@@ -61,7 +61,7 @@ def test_a_whole_account_says_whose_it_is(tmp_path: Path) -> None:
 
 
 def test_date_is_the_exporters_so_unixtime_counts(tmp_path: Path) -> None:
-    message = one(tmp_path, telegram_message(1, ME, "hi", at=5))
+    message = read_message(tmp_path, telegram_message(1, ME, "hi", at=5))
     assert message.sent_at == datetime.fromtimestamp(SECOND + 5, UTC)
 
 
@@ -69,20 +69,22 @@ def test_old_exports_have_local_time_only(tmp_path: Path) -> None:
     record = telegram_message(1, ME, "hi")
     del record["date_unixtime"]
     record["date"] = "2017-07-14T04:40:00"
-    assert one(tmp_path, record).sent_at == datetime(2017, 7, 14, 2, 40, tzinfo=UTC)  # read in the owner's zone
+    assert read_message(tmp_path, record).sent_at == datetime(
+        2017, 7, 14, 2, 40, tzinfo=UTC
+    )  # read in the owner's zone
 
 
 def test_text_lists_become_text(tmp_path: Path) -> None:
     parts = ["see ", {"type": "link", "text": "example.org"}, " and ", {"type": "bold", "text": "this"}]
-    assert one(tmp_path, telegram_message(1, ME, parts)).text == "see example.org and this"
+    assert read_message(tmp_path, telegram_message(1, ME, parts)).text == "see example.org and this"
 
 
 def test_text_entities_may_be_absent_or_alone(tmp_path: Path) -> None:
     record = telegram_message(1, ME, "plain")
     del record["text_entities"]
-    assert one(tmp_path, record).text == "plain"
+    assert read_message(tmp_path, record).text == "plain"
     record = telegram_message(1, ME, None, text_entities=[{"type": "plain", "text": "only here"}])
-    assert one(tmp_path, record).text == "only here"
+    assert read_message(tmp_path, record).text == "only here"
 
 
 def test_control_characters_come_as_invalid_escapes(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_control_characters_come_as_invalid_escapes(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_record_says_about_itself(tmp_path: Path, more: dict[str, Any], mark: str) -> None:
-    assert one(tmp_path, telegram_message(1, ME, "text", **more)).mark == mark
+    assert read_message(tmp_path, telegram_message(1, ME, "text", **more)).mark == mark
 
 
 def test_service_and_unsupported_records_are_messages_too(tmp_path: Path) -> None:
@@ -122,9 +124,9 @@ def test_service_and_unsupported_records_are_messages_too(tmp_path: Path) -> Non
 
 
 def test_replies_are_linked_unless_they_answer_another_chat(tmp_path: Path) -> None:
-    assert one(tmp_path, telegram_message(9, ME, "yes", reply_to_message_id=4)).reply_to == "4"
+    assert read_message(tmp_path, telegram_message(9, ME, "yes", reply_to_message_id=4)).reply_to == "4"
     elsewhere = telegram_message(9, ME, "yes", reply_to_message_id=4, reply_to_peer_id="channel7")
-    assert one(tmp_path, elsewhere).reply_to is None
+    assert read_message(tmp_path, elsewhere).reply_to is None
 
 
 def test_topics_are_chats_of_their_own(tmp_path: Path) -> None:
@@ -148,8 +150,8 @@ def test_topics_are_chats_of_their_own(tmp_path: Path) -> None:
 
 
 def test_chats_with_bots_and_with_oneself(tmp_path: Path) -> None:
-    assert one(tmp_path, telegram_message(1, ME, "/start"), type="bot_chat").mark == "bot"
-    note = one(tmp_path, telegram_message(1, ME, "milk"), type="saved_messages", id=ME, name=None)
+    assert read_message(tmp_path, telegram_message(1, ME, "/start"), type="bot_chat").mark == "bot"
+    note = read_message(tmp_path, telegram_message(1, ME, "milk"), type="saved_messages", id=ME, name=None)
     assert note.is_owner is True
     assert note.chat_name == "saved messages"
 
@@ -163,8 +165,8 @@ def test_a_channel_may_be_the_owners(tmp_path: Path) -> None:
 
 def test_deleted_accounts_and_old_ids(tmp_path: Path) -> None:
     gone = telegram_message(1, OTHER, "hi", **{"from": None})
-    assert (one(tmp_path, gone).sender, one(tmp_path, gone).sender_name) == ("2002", "")
-    assert one(tmp_path, telegram_message(1, ME, "hi", from_id=4_297_000_000)).sender == "4297000000"
+    assert (read_message(tmp_path, gone).sender, read_message(tmp_path, gone).sender_name) == ("2002", "")
+    assert read_message(tmp_path, telegram_message(1, ME, "hi", from_id=4_297_000_000)).sender == "4297000000"
 
 
 def test_bad_records_are_counted_and_named(tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ def test_found_in_folders_and_zips_under_any_name(tmp_path: Path) -> None:
 
 def test_a_sticker_says_its_emoji(tmp_path: Path) -> None:
     sticker = {"file": "(File not included.)", "media_type": "sticker", "sticker_emoji": "😀"}
-    assert (one(tmp_path, telegram_message(1, ME, "", **sticker)).text) == "😀"
+    assert (read_message(tmp_path, telegram_message(1, ME, "", **sticker)).text) == "😀"
 
 
 def test_reactions_follow_what_they_are_put_to(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def read(tmp_path: Path, **records: Any) -> list[Message]:
     return messages
 
 
-def one(tmp_path: Path, text: str, **more: Any) -> Message:
+def read_message(tmp_path: Path, text: str, **more: Any) -> Message:
     (message,) = read(tmp_path, tweets=[tweet(1, text, **more)])
     return message
 
@@ -111,20 +111,20 @@ def test_a_part_that_the_manifest_lists_and_that_is_missing_is_reported(tmp_path
 def test_indices_are_code_points_of_the_escaped_text(tmp_path: Path) -> None:
     text = "😀 R&amp;D &lt;3 https://t.co/aaaaaaaaaa 好"
     links = [url(text, "https://t.co/aaaaaaaaaa", "https://example.org/?a=1&b=2")]
-    assert one(tmp_path, text, entities={"urls": links}).text == "😀 R&D <3 https://example.org/?a=1&b=2 好"
+    assert read_message(tmp_path, text, entities={"urls": links}).text == "😀 R&D <3 https://example.org/?a=1&b=2 好"
 
 
 def test_media_links_are_gone(tmp_path: Path) -> None:
     text = "look &gt; https://t.co/mmmmmmmmmm"
     media = [entity(text, "https://t.co/mmmmmmmmmm")]
-    message = one(tmp_path, text, entities={"media": media}, extended_entities={"media": media * 2})
+    message = read_message(tmp_path, text, entities={"media": media}, extended_entities={"media": media * 2})
     assert (message.text, message.mark) == ("look >", "media")
 
 
 def test_replies_lose_the_mentions_in_front(tmp_path: Path) -> None:
     text = "@tom @ana_b @gone no, @tom was right"
     mentions = [entity(text, "@tom"), entity(text, "@ana_b"), {"indices": ["22", "26"]}]
-    message = one(
+    message = read_message(
         tmp_path,
         text,
         in_reply_to_status_id_str="77",
@@ -135,7 +135,7 @@ def test_replies_lose_the_mentions_in_front(tmp_path: Path) -> None:
 
 
 def test_a_user_without_a_tweet_is_a_mention(tmp_path: Path) -> None:
-    message = one(tmp_path, "@tom hello", in_reply_to_user_id_str="5", in_reply_to_screen_name="tom")
+    message = read_message(tmp_path, "@tom hello", in_reply_to_user_id_str="5", in_reply_to_screen_name="tom")
     assert (message.kind, message.reply_to, message.text) == ("post", None, "@tom hello")
 
 
@@ -143,19 +143,19 @@ def test_a_user_without_a_tweet_is_a_mention(tmp_path: Path) -> None:
 def test_quotes_show_as_a_link_to_a_tweet(tmp_path: Path, site: str) -> None:
     text = "so true https://t.co/qqqqqqqqqq"
     links = [url(text, "https://t.co/qqqqqqqqqq", f"{site}/ana/status/99")]
-    message = one(tmp_path, text, entities={"urls": links})
+    message = read_message(tmp_path, text, entities={"urls": links})
     assert (message.kind, message.text) == ("quote", "so true")
 
 
 def test_quotes_that_say_so_and_links_alone(tmp_path: Path) -> None:
-    assert one(tmp_path, "so true", quoted_status_id_str="99").kind == "quote"
+    assert read_message(tmp_path, "so true", quoted_status_id_str="99").kind == "quote"
     text = "https://t.co/qqqqqqqqqq"
     links = [url(text, text, "https://twitter.com/ana/status/99")]
-    assert one(tmp_path, text, entities={"urls": links}).text == "https://twitter.com/ana/status/99"
+    assert read_message(tmp_path, text, entities={"urls": links}).text == "https://twitter.com/ana/status/99"
 
 
 def test_retweets_are_told_by_their_beginning(tmp_path: Path) -> None:
-    assert one(tmp_path, "RT @ana: what she said", retweeted=False).mark == "retweet"
+    assert read_message(tmp_path, "RT @ana: what she said", retweeted=False).mark == "retweet"
 
 
 def test_only_the_last_edit_counts(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_times_are_read_without_the_locale(moment: datetime) -> None:
 def test_links_keep_what_looks_like_a_sign_in_them(tmp_path: Path) -> None:
     full, text = "https://example.org/?a=1&copy=2", "R&amp;D https://t.co/aaaaaaaaaa"
     links = [url(text, "https://t.co/aaaaaaaaaa", full)]
-    assert one(tmp_path, text, entities={"urls": links}).text == f"R&D {full}"
+    assert read_message(tmp_path, text, entities={"urls": links}).text == f"R&D {full}"
     content = {"text": text, "urls": [{"url": "https://t.co/aaaaaaaaaa", "expanded": full}]}
     assert direct_text(content) == f"R&D {full}"
 
@@ -297,8 +297,11 @@ def test_links_are_found_without_indices_and_behind_wrong_ones(tmp_path: Path) -
     text = "😀 see https://t.co/aaaaaaaaaa now"
     link = {"url": "https://t.co/aaaaaaaaaa", "expanded_url": "https://example.org/"}
     for indices in ({}, {"indices": ["7", "30"]}, {"indices": ["90", "113"]}):
-        assert one(tmp_path, text, entities={"urls": [{**link, **indices}]}).text == "😀 see https://example.org/ now"
-    assert one(tmp_path, "no link", entities={"urls": [link]}).text == "no link"
+        assert (
+            read_message(tmp_path, text, entities={"urls": [{**link, **indices}]}).text
+            == "😀 see https://example.org/ now"
+        )
+    assert read_message(tmp_path, "no link", entities={"urls": [link]}).text == "no link"
 
 
 def test_a_quote_says_which_tweet_it_quotes(tmp_path: Path) -> None:
@@ -307,8 +310,8 @@ def test_a_quote_says_which_tweet_it_quotes(tmp_path: Path) -> None:
         url(text, "https://t.co/aaaaaaaaaa", "https://x.com/ana/status/98"),
         url(text, "https://t.co/qqqqqqqqqq", "https://x.com/ana/status/99"),
     ]
-    assert one(tmp_path, text, entities={"urls": links}).reply_to == "99"
-    assert one(tmp_path, text, entities={"urls": links}, in_reply_to_status_id_str="5").reply_to == "5"
+    assert read_message(tmp_path, text, entities={"urls": links}).reply_to == "99"
+    assert read_message(tmp_path, text, entities={"urls": links}, in_reply_to_status_id_str="5").reply_to == "5"
 
 
 def test_reactions_to_direct_messages_are_the_signs_that_the_site_shows(tmp_path: Path) -> None:
@@ -322,13 +325,13 @@ def test_reactions_to_direct_messages_are_the_signs_that_the_site_shows(tmp_path
     talk = conversation(f"{OWN_ID}-2002", direct_message(2, "2002", "tea?", stamp, reactions=given), broken)
     write_folder(tmp_path / "x", twitter_files(direct_messages=[talk]))
     messages, bad = read_all(tmp_path / "x", [TwitterReader()])
-    assert [(one.sender, one.is_owner, one.mark, one.text) for one in messages] == [
+    assert [(message.sender, message.is_owner, message.mark, message.text) for message in messages] == [
         ("2002", False, "", "tea?"),
         (OWN_ID, True, "reaction", "😂"),
         ("3003", False, "reaction", "🥳"),
         ("2002", False, "", "odd"),
     ]
-    assert {one.reply_to for one in messages[1:3]} == {"2"}
+    assert {message.reply_to for message in messages[1:3]} == {"2"}
     assert len(bad) == 1
 
 
@@ -339,8 +342,8 @@ def test_an_archive_of_before_2019_has_a_file_a_month(tmp_path: Path) -> None:
         return {"id_str": str(number), "id": number, "text": text, "created_at": clock, "entities": entities, **more}
 
     months = {
-        f"data/js/tweets/2017_0{number}.js": f"Grailbird.data.tweets_2017_0{number} = \n {json.dumps([one])}"
-        for number, one in ((1, old(1, "tea &amp; cake")), (3, old(3, "and more", in_reply_to_status_id_str="1")))
+        f"data/js/tweets/2017_0{number}.js": f"Grailbird.data.tweets_2017_0{number} = \n {json.dumps([tweet])}"
+        for number, tweet in ((1, old(1, "tea &amp; cake")), (3, old(3, "and more", in_reply_to_status_id_str="1")))
     }
     files = {
         **months,
@@ -351,7 +354,9 @@ def test_an_archive_of_before_2019_has_a_file_a_month(tmp_path: Path) -> None:
     }
     messages, bad = read_all(write_zip(tmp_path / "old.zip", files, "1001_abc/"))
     assert bad == []
-    assert [(one.text, one.kind, one.reply_to, one.sender, one.sender_name) for one in messages] == [
+    assert [
+        (message.text, message.kind, message.reply_to, message.sender, message.sender_name) for message in messages
+    ] == [
         ("tea & cake", "post", None, "1001", "mara_l"),
         ("and more", "reply", "1", "1001", "mara_l"),
     ]

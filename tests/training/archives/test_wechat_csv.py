@@ -56,11 +56,11 @@ def read(
 def test_a_private_chat_of_pywxdump(tmp_path: Path, encoding: str) -> None:
     messages, bad = read(tmp_path, DUMPED, encoding=encoding)
     assert bad == []
-    assert [(one.sender, one.text, one.is_owner, one.id) for one in messages] == [
+    assert [(message.sender, message.text, message.is_owner, message.id) for message in messages] == [
         ("wxid_deer", "在吗", False, str(ID + 1)),
         ("wxid_me", "在，\n怎么了", True, str(ID + 2)),
     ]
-    assert {(one.platform, one.chat, one.kind) for one in messages} == {("wechat", "wxid_deer", "dm")}
+    assert {(message.platform, message.chat, message.kind) for message in messages} == {("wechat", "wxid_deer", "dm")}
     assert messages[0].sent_at == datetime(2024, 10, 4, 9, 1, tzinfo=UTC)
 
 
@@ -80,7 +80,7 @@ def test_kinds_of_messages(tmp_path: Path) -> None:
     ]
     messages, bad = read(tmp_path, table([*DUMP, "is_forward"], *rows))
     assert bad == []
-    assert [(one.mark, one.text) for one in messages] == [
+    assert [(message.mark, message.text) for message in messages] == [
         ("", "看[旺柴]"),
         ("media", ""),
         ("sticker", ""),
@@ -115,12 +115,12 @@ def test_what_weflow_calls_a_text(tmp_path: Path, text: str, mark: str, kept: st
     row = [cell for name, cell in zip(DUMP, dumped(1, text, "text"), strict=True) if name != "room_name"]
     messages, bad = read(tmp_path, table(header, row))
     assert bad == []
-    assert [(one.mark, one.text) for one in messages] == [(mark, kept)]
+    assert [(message.mark, message.text) for message in messages] == [(mark, kept)]
 
 
 def test_pasted_and_quoting_texts_are_texts(tmp_path: Path) -> None:
     messages, _ = read(tmp_path, table(DUMP, dumped(1, "长", "粘贴的文本"), dumped(2, "嗯", "带有引用的文本消息")))
-    assert [(one.mark, one.text) for one in messages] == [("", "长"), ("", "嗯")]
+    assert [(message.mark, message.text) for message in messages] == [("", "长"), ("", "嗯")]
 
 
 def test_a_quote_is_linked_to_the_message_of_these_words_at_that_time(tmp_path: Path) -> None:
@@ -138,7 +138,9 @@ def test_a_quote_is_linked_to_the_message_of_these_words_at_that_time(tmp_path: 
     ]
     messages, bad = read(tmp_path, table(DUMP, *rows))
     assert bad == []
-    linked = {int(one.id) - ID: (one.text, one.reply_to and int(one.reply_to) - ID) for one in messages}
+    linked = {
+        int(message.id) - ID: (message.text, message.reply_to and int(message.reply_to) - ID) for message in messages
+    }
     assert list(linked.values())[3:] == [
         ("在", 1),
         ("什么", 3),  # the last one of these words: the clock of the export may be another one
@@ -175,13 +177,13 @@ def test_what_a_voice_said_is_kept_where_the_export_has_it(tmp_path: Path, text:
 
 def test_groups_and_files_that_do_not_name_their_chat(tmp_path: Path) -> None:
     messages, _ = read(tmp_path, table(DUMP, dumped(1, "hi", room="1@chatroom")))
-    assert {(one.kind, one.chat) for one in messages} == {("group", "1@chatroom")}
+    assert {(message.kind, message.chat) for message in messages} == {("group", "1@chatroom")}
     messages, _ = read(tmp_path, table(DUMP, dumped(1, "hi", room=""), dumped(2, "ho", own="1", room="")))
-    assert {(one.kind, one.chat) for one in messages} == {("dm", "wxid_deer")}
+    assert {(message.kind, message.chat) for message in messages} == {("dm", "wxid_deer")}
     three = [["1", "0", "文本", "0", f"wxid_{name}", "", "hi", "", "2024-10-04 11:42:33"] for name in "abc"]
     messages, _ = read(tmp_path, table(DUMP, *three), name="茶_0_5000.csv")
-    assert {(one.kind, one.chat) for one in messages} == {("group", "茶")}
-    assert len({one.id for one in messages}) == 3
+    assert {(message.kind, message.chat) for message in messages} == {("group", "茶")}
+    assert len({message.id for message in messages}) == 3
 
 
 def test_numbers_that_a_spreadsheet_spoilt_are_no_ids(tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_numbers_that_a_spreadsheet_spoilt_are_no_ids(tmp_path: Path) -> None:
     for row in rows:
         row[1] = "7.00E+18"
     messages, _ = read(tmp_path, table(DUMP, *rows))
-    assert len({one.id for one in messages}) == 2
+    assert len({message.id for message in messages}) == 2
     assert messages == read(tmp_path, table(DUMP, *rows))[0]
 
 
@@ -213,7 +215,10 @@ def test_all_chats_of_memotrace(tmp_path: Path) -> None:
     ]
     messages, bad = read(tmp_path, table(TRACE, *rows))
     assert bad == []
-    assert [(one.chat_name, one.kind, one.sender, one.mark, one.text, one.is_owner) for one in messages] == [
+    assert [
+        (message.chat_name, message.kind, message.sender, message.mark, message.text, message.is_owner)
+        for message in messages
+    ] == [
         ("小鹿", "dm", "鹿", "", "在吗", False),
         ("小鹿", "dm", "我", "", "在", True),
         ("小鹿", "dm", "鹿", "", "", False),
@@ -230,7 +235,7 @@ def test_older_tables_of_memotrace_have_a_value_more(tmp_path: Path) -> None:
     older = [[*row[:9], str(ID + number), *row[9:]] for number, row in enumerate(rows)]
     messages, bad = read(tmp_path, table(TRACE, *older))
     assert bad == []
-    assert [(one.id, one.chat_name, one.sender, one.text) for one in messages] == [
+    assert [(message.id, message.chat_name, message.sender, message.text) for message in messages] == [
         (str(ID), "小鹿", "鹿", "在吗"),
         (str(ID + 1), "小鹿", "我", "在"),
     ]
@@ -244,14 +249,14 @@ def test_one_chat_of_memotrace(tmp_path: Path) -> None:
     ]
     messages, bad = read(tmp_path, table(SESSION, *rows), name="小鹿(1).csv")
     assert bad == []
-    assert [(one.sender, one.mark, one.text, one.is_owner) for one in messages] == [
+    assert [(message.sender, message.mark, message.text, message.is_owner) for message in messages] == [
         ("小鹿", "", "在吗", False),
         ("风", "media", "", True),
         ("小鹿", "deleted", '"小鹿" 撤回了一条消息', False),
     ]
-    assert {(one.kind, one.chat_name) for one in messages} == {("dm", "小鹿")}
+    assert {(message.kind, message.chat_name) for message in messages} == {("dm", "小鹿")}
     messages, _ = read(tmp_path, table(SESSION, *rows), name="chat.csv")
-    assert {one.is_owner for one in messages} == {None}
+    assert {message.is_owner for message in messages} == {None}
 
 
 def test_chatlog(tmp_path: Path) -> None:
@@ -264,7 +269,7 @@ def test_chatlog(tmp_path: Path) -> None:
     ]
     messages, bad = read(tmp_path, table(header, *rows))
     assert bad == []
-    assert [(one.sender, one.sender_name, one.mark, one.is_owner) for one in messages] == [
+    assert [(message.sender, message.sender_name, message.mark, message.is_owner) for message in messages] == [
         ("wxid_deer", "鹿", "", None),
         ("wxid_me", "我", "media", True),
         ("wxid_me", "我", "", True),
@@ -277,8 +282,8 @@ def test_chatlog(tmp_path: Path) -> None:
 def test_a_row_that_makes_no_sense_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     rows = [dumped(1, "a"), ["2"], [*dumped(3, "b")[:-1], "never"], dumped(4, "c")]
     messages, bad = read(tmp_path, table(DUMP, *rows))
-    assert [one.text for one in messages] == ["a", "c"]
-    assert [one.position for one in bad] == ["record 3", "record 4"]
+    assert [message.text for message in messages] == ["a", "c"]
+    assert [record.position for record in bad] == ["record 3", "record 4"]
 
 
 @pytest.mark.parametrize("text", ["", "username,text,timestamp\n", "Date,User,Message\n", "id,bid,正文\n", "{}"])

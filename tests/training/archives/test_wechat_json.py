@@ -85,7 +85,7 @@ def test_chatlog(tmp_path: Path) -> None:
         ],
     )
     assert bad == []
-    assert [(one.mark, one.text, one.is_owner) for one in messages] == [
+    assert [(message.mark, message.text, message.is_owner) for message in messages] == [
         ("", "在吗", False),
         ("", "在", True),
         ("media", "", False),
@@ -96,7 +96,7 @@ def test_chatlog(tmp_path: Path) -> None:
         ("", "大家好", False),
         ("bot", "今日要闻", False),
     ]
-    assert [one.reply_to for one in messages][:2] == [None, messages[0].id]
+    assert [message.reply_to for message in messages][:2] == [None, messages[0].id]
     first = messages[0]
     assert (first.platform, first.chat, first.chat_name, first.kind, first.sender) == (
         "wechat",
@@ -107,13 +107,13 @@ def test_chatlog(tmp_path: Path) -> None:
     )
     assert (first.sender_name, first.sent_at) == ("鹿", datetime.fromtimestamp(FIRST + 1, UTC))
     assert (messages[7].chat, messages[7].kind) == (ROOM, "group")
-    assert len({one.id for one in messages}) == 9
+    assert len({message.id for message in messages}) == 9
 
 
 def test_chatlog_may_wrap_its_list(tmp_path: Path) -> None:
     messages, bad = read(tmp_path, {"talker": DEER, "length": 1, "messages": [listed(1, DEER, "在吗")], "sender": ""})
     assert bad == []
-    assert [one.text for one in messages] == ["在吗"]
+    assert [message.text for message in messages] == ["在吗"]
 
 
 def test_weflow(tmp_path: Path) -> None:
@@ -132,7 +132,9 @@ def test_weflow(tmp_path: Path) -> None:
         ),
     )
     assert bad == []
-    assert [(one.mark, one.text, one.is_owner, one.sender, one.sender_name) for one in messages] == [
+    assert [
+        (message.mark, message.text, message.is_owner, message.sender, message.sender_name) for message in messages
+    ] == [
         ("", "在吗", False, DEER, "鹿"),
         ("", "在", True, ME, "风"),
         ("media", "", False, DEER, "鹿"),
@@ -143,9 +145,9 @@ def test_weflow(tmp_path: Path) -> None:
         ("media", "[哈哈]", True, ME, "风"),
     ]
     assert messages[1].reply_to == messages[0].id == first
-    assert {(one.chat, one.kind, one.chat_name) for one in messages} == {(DEER, "dm", "小鹿")}
+    assert {(message.chat, message.kind, message.chat_name) for message in messages} == {(DEER, "dm", "小鹿")}
     assert messages[0].sent_at == datetime.fromtimestamp(FIRST + 1, UTC)
-    assert len({one.id for one in messages}) == 8
+    assert len({message.id for message in messages}) == 8
 
 
 def test_weflow_says_what_is_quoted_and_what_was_spoken(tmp_path: Path) -> None:
@@ -162,8 +164,12 @@ def test_weflow_says_what_is_quoted_and_what_was_spoken(tmp_path: Path) -> None:
     )
     assert bad == []
     first = messages[0].id
-    assert [(one.text, one.reply_to) for one in messages[1:4]] == [("在", first), ("在", first), ("在", None)]
-    assert [(one.mark, one.text) for one in messages[4:]] == [("media", "明天见"), ("media", "")]
+    assert [(message.text, message.reply_to) for message in messages[1:4]] == [
+        ("在", first),
+        ("在", first),
+        ("在", None),
+    ]
+    assert [(message.mark, message.text) for message in messages[4:]] == [("media", "明天见"), ("media", "")]
 
 
 def test_echotrace_and_groups(tmp_path: Path) -> None:
@@ -171,7 +177,7 @@ def test_echotrace_and_groups(tmp_path: Path) -> None:
     del content["weflow"]
     messages, bad = read(tmp_path, content)
     assert bad == []
-    assert [(one.chat, one.kind, one.text) for one in messages] == [(ROOM, "group", "大家好")]
+    assert [(message.chat, message.kind, message.text) for message in messages] == [(ROOM, "group", "大家好")]
 
 
 def test_people_in_a_list_of_their_own(tmp_path: Path) -> None:
@@ -184,16 +190,19 @@ def test_people_in_a_list_of_their_own(tmp_path: Path) -> None:
         tmp_path, {"weflow": content["weflow"], "session": content["session"], "senders": people, **content}
     )
     assert bad == []
-    assert [(one.sender, one.sender_name, one.is_owner) for one in messages] == [(ME, "风", True), (DEER, DEER, False)]
+    assert [(message.sender, message.sender_name, message.is_owner) for message in messages] == [
+        (ME, "风", True),
+        (DEER, DEER, False),
+    ]
 
 
 def test_damaged_records_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     messages, bad = read(tmp_path, [listed(1, DEER, "a"), {"talker": DEER}, listed(3, DEER, "b", time="never")])
-    assert [one.text for one in messages] == ["a"]
-    assert [one.position for one in bad] == ["record 2", "record 3"]
+    assert [message.text for message in messages] == ["a"]
+    assert [record.position for record in bad] == ["record 2", "record 3"]
     messages, bad = read(tmp_path, session(kept(1, "a"), kept(2, "b", createTime=None), kept(3, "c", own="?")))
-    assert [one.text for one in messages] == ["a"]
-    assert [one.position for one in bad] == ["record 2", "record 3"]
+    assert [message.text for message in messages] == ["a"]
+    assert [record.position for record in bad] == ["record 2", "record 3"]
 
 
 @pytest.mark.parametrize(

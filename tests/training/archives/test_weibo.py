@@ -76,13 +76,13 @@ def test_posts(tmp_path: Path) -> None:
         ),
     )
     assert bad == []
-    assert [(one.text, one.mark, one.kind) for one in messages] == [
+    assert [(message.text, message.mark, message.kind) for message in messages] == [
         ("今天的#星光#", "", "post"),
         ("看图", "media", "post"),
         ("很长的话", "", "post"),
         ("好大。", "media", "post"),
     ]
-    assert [one.sent_at for one in messages] == [
+    assert [message.sent_at for message in messages] == [
         datetime(2019, 12, 28, 4, tzinfo=UTC),
         datetime(2019, 12, 28, 12, 10, 5, tzinfo=UTC),
         datetime(2019, 12, 27, 23, 10, 5, tzinfo=UTC),
@@ -104,7 +104,7 @@ def test_reposts_are_quotes_and_bring_what_they_are_about(tmp_path: Path) -> Non
         post(5, "http://example.org//@a 不是链"),
     )
     assert bad == []
-    assert [(one.text, one.mark, one.kind, one.sender) for one in messages] == [
+    assert [(message.text, message.mark, message.kind, message.sender) for message in messages] == [
         ("说得好", "", "quote", "1000000001"),
         ("原文", "", "post", "1000000002"),
         ("", "retweet", "quote", "1000000001"),
@@ -115,7 +115,7 @@ def test_reposts_are_quotes_and_bring_what_they_are_about(tmp_path: Path) -> Non
         ("别的", "media", "post", "1000000002"),
         ("http://example.org//@a 不是链", "", "post", "1000000001"),
     ]
-    assert [one.reply_to for one in messages] == [
+    assert [message.reply_to for message in messages] == [
         *(str(FIRST + 6), None, str(FIRST + 6), None, str(FIRST + 7), None, str(FIRST + 8), None, None)
     ]
 
@@ -141,7 +141,10 @@ def test_tables(tmp_path: Path, encoding: str) -> None:
     path.write_bytes(table(row(1, "早"), row(2, "是//@小王:嗯", "原文")).encode(encoding))
     messages, bad = read_all(path, [WeiboReader()])
     assert bad == []
-    assert [(one.id, one.text, one.mark, one.sender, one.sender_name, one.reply_to) for one in messages] == [
+    assert [
+        (message.id, message.text, message.mark, message.sender, message.sender_name, message.reply_to)
+        for message in messages
+    ] == [
         (str(FIRST + 1), "早", "", "1000000001", "风", None),
         (str(FIRST + 2), "是", "", "1000000001", "风", str(FIRST + 102)),
         (str(FIRST + 102), "原文", "media", "1000000002", "鹿", None),
@@ -152,15 +155,15 @@ def test_tables_of_originals_only(tmp_path: Path) -> None:
     path = tmp_path / "1000000001.csv"
     path.write_text(table(row(1, "早")[: len(COLUMNS)], header=COLUMNS), encoding="utf-8")
     messages, _ = read_all(path, [WeiboReader()])
-    assert [(one.text, one.kind) for one in messages] == [("早", "post")]
+    assert [(message.text, message.kind) for message in messages] == [("早", "post")]
 
 
 def test_damaged_records_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     messages, bad = read(
         tmp_path, post(1, "a"), {"id": 2}, post(3, "b", created_at="昨天"), post(4, "c", id="x"), post(5, "d")
     )
-    assert [one.text for one in messages] == ["a", "d"]
-    assert [one.position for one in bad] == ["record 2", "record 3", "record 4"]
+    assert [message.text for message in messages] == ["a", "d"]
+    assert [record.position for record in bad] == ["record 2", "record 3", "record 4"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"user": {"id": 1}, "weibo": []}', "id,bid\n", "id,text,日期\n", "[]"])
@@ -181,4 +184,4 @@ def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory
 
 def test_what_the_site_writes_to_pictures_is_nobodys(tmp_path: Path) -> None:
     messages, _ = read(tmp_path, post(1, "分享图片", pics="https://a.example/1.jpg"), post(2, "分享图片", pics=""))
-    assert [(one.mark, one.text) for one in messages] == [("media", ""), ("", "分享图片")]
+    assert [(message.mark, message.text) for message in messages] == [("media", ""), ("", "分享图片")]

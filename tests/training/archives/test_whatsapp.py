@@ -40,7 +40,7 @@ def written(folder: Path, text: str, name: str = "chat.txt", encoding: str = "ut
 def test_android(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, ANDROID, "WhatsApp Chat with Tom.txt"))
     assert bad == []
-    assert [(one.sender, one.mark, one.text) for one in messages[1:]] == [
+    assert [(message.sender, message.mark, message.text) for message in messages[1:]] == [
         ("Mara", "", "hello\nsecond line\n1/2 of it"),
         ("Tom", "media", ""),
         ("Tom", "deleted", "This message was deleted"),
@@ -48,9 +48,9 @@ def test_android(tmp_path: Path) -> None:
     ]
     assert messages[0].mark == "service"
     assert messages[1].sent_at == datetime(2021, 3, 13, 20, 5, tzinfo=UTC)
-    assert {one.kind for one in messages} == {"dm"}
-    assert {one.chat for one in messages} == {"Mara & Tom"}
-    assert [one.is_owner for one in messages if one.sender == "Tom"] == [False] * 4
+    assert {message.kind for message in messages} == {"dm"}
+    assert {message.chat for message in messages} == {"Mara & Tom"}
+    assert [message.is_owner for message in messages if message.sender == "Tom"] == [False] * 4
     assert messages[1].is_owner is None
 
 
@@ -58,7 +58,7 @@ def test_iphone_month_first_and_halves_of_the_day(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "WhatsApp Chat - Tom.zip", {"_chat.txt": IOS})
     messages, bad = read(path)
     assert bad == []
-    assert [one.mark for one in messages] == ["service", "", "media", ""]
+    assert [message.mark for message in messages] == ["service", "", "media", ""]
     assert messages[1].sent_at == datetime(2021, 3, 13, 20, 5, 11, tzinfo=UTC)
     assert messages[3].sent_at == datetime(2021, 3, 13, 23, 0, 30, tzinfo=UTC)
 
@@ -87,7 +87,7 @@ def test_iphone_month_first_and_halves_of_the_day(tmp_path: Path) -> None:
 def test_stamps_of_many_places(tmp_path: Path, line: str, expected: datetime) -> None:
     messages, bad = read(written(tmp_path, line + "\n"))
     assert bad == []
-    assert [(one.text, one.sent_at) for one in messages] == [("你好", expected)]
+    assert [(message.text, message.sent_at) for message in messages] == [("你好", expected)]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_stamps_of_many_places(tmp_path: Path, line: str, expected: datetime) ->
 def test_what_phones_write_in_their_owners_language(tmp_path: Path, text: str, mark: str) -> None:
     line = f"13/03/2021, 21:05 - Tom: {text}\n13/03/2021, 21:06 - Mara: ok\n"
     messages, _ = read(written(tmp_path, line))
-    assert [one.mark for one in messages] == [mark, ""]
+    assert [message.mark for message in messages] == [mark, ""]
 
 
 def test_a_document_is_named_twice(tmp_path: Path) -> None:
@@ -121,27 +121,27 @@ def test_a_document_is_named_twice(tmp_path: Path) -> None:
         "13/03/2021, 21:06 - Tom: tea list.pdf (file attached)\nsee page 2\n"
     )
     messages, _ = read(written(tmp_path, text))
-    assert [(one.mark, one.text) for one in messages] == [("media", ""), ("media", "see page 2")]
+    assert [(message.mark, message.text) for message in messages] == [("media", ""), ("media", "see page 2")]
 
 
 def test_the_whole_file_tells_day_from_month(tmp_path: Path) -> None:
     days = ["02/03/2021", "05/03/2021", "01/04/2021"]  # only day first runs forward
     messages, _ = read(written(tmp_path, "".join(f"{day}, 10:00 - Tom: x\n" for day in days)))
-    assert [one.sent_at.month for one in messages] == [3, 3, 4]
+    assert [message.sent_at.month for message in messages] == [3, 3, 4]
 
 
 def test_a_group_has_several_speakers_and_keeps_its_name(tmp_path: Path) -> None:
     text = "".join(f"13/03/2021, 21:0{n} - {name}: hi\n" for n, name in enumerate(("Mara", "Tom", "Kim")))
     messages, _ = read(written(tmp_path, text, "WhatsApp Chat with Hiking.txt"))
-    assert {(one.kind, one.chat) for one in messages} == {("group", "Hiking")}
+    assert {(message.kind, message.chat) for message in messages} == {("group", "Hiking")}
 
 
 def test_the_same_message_twice_in_a_minute_is_two_and_ids_stay_the_same(tmp_path: Path) -> None:
     text = "13/03/2021, 21:05 - Tom: ok\n13/03/2021, 21:05 - Tom: ok\n"
     first, _ = read(written(tmp_path, text))
     again, _ = read(written(tmp_path, text + "13/03/2021, 21:06 - Tom: more\n", "later.txt"))
-    assert len({one.id for one in first}) == 2
-    assert [one.id for one in again][:2] == [one.id for one in first]
+    assert len({message.id for message in first}) == 2
+    assert [message.id for message in again][:2] == [message.id for message in first]
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ def test_the_same_message_twice_in_a_minute_is_two_and_ids_stay_the_same(tmp_pat
 def test_what_the_app_puts_in_place_of_text(tmp_path: Path, body: str, mark: str, text: str) -> None:
     messages, bad = read(written(tmp_path, f"13/03/2021, 21:05 - Tom: {body}\n"))
     assert bad == []
-    assert [(one.sender, one.mark, one.text) for one in messages] == [("Tom", mark, text)]
+    assert [(message.sender, message.mark, message.text) for message in messages] == [("Tom", mark, text)]
 
 
 def test_a_placeholder_in_any_language_is_known_by_its_repetition(tmp_path: Path) -> None:
     text = "".join(f"13/03/2021, 21:0{n} - Tom: <ingen fil her>\n" for n in range(3))
     messages, _ = read(written(tmp_path, text + "13/03/2021, 21:05 - Tom: <aha>\n"))
-    assert [one.mark for one in messages] == ["media", "media", "media", ""]
+    assert [message.mark for message in messages] == ["media", "media", "media", ""]
 
 
 def test_system_lines_name_no_speaker(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_system_lines_name_no_speaker(tmp_path: Path) -> None:
         '13/03/2021, 21:07 - Mara changed the subject to "plan: b"\n'
     )
     messages, _ = read(written(tmp_path, text))
-    assert [(one.kind, one.mark) for one in messages] == [("dm", ""), ("dm", ""), ("dm", "service")]
+    assert [(message.kind, message.mark) for message in messages] == [("dm", ""), ("dm", ""), ("dm", "service")]
 
 
 def test_who_sends_only_pictures_is_there_too(tmp_path: Path) -> None:
@@ -195,7 +195,11 @@ def test_who_sends_only_pictures_is_there_too(tmp_path: Path) -> None:
         for n, (who, body) in enumerate([("Mara", "a"), ("Tom", "b"), ("~\u202fKim", "\u200eimage omitted")])
     )
     messages, _ = read(written(tmp_path, text))
-    assert [(one.kind, one.sender) for one in messages] == [("group", "Mara"), ("group", "Tom"), ("group", "Kim")]
+    assert [(message.kind, message.sender) for message in messages] == [
+        ("group", "Mara"),
+        ("group", "Tom"),
+        ("group", "Kim"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +219,7 @@ def test_who_sends_only_pictures_is_there_too(tmp_path: Path) -> None:
 def test_the_file_name_tells_whom_the_chat_is_with(tmp_path: Path, name: str) -> None:
     text = "13/03/2021, 21:05 - Mara: hi\n13/03/2021, 21:06 - Tom: hi\n"
     messages, _ = read(written(tmp_path, text, name))
-    assert [(one.chat_name, one.is_owner) for one in messages] == [("Tom", None), ("Tom", False)]
+    assert [(message.chat_name, message.is_owner) for message in messages] == [("Tom", None), ("Tom", False)]
 
 
 @pytest.mark.parametrize(("half", "month"), [("PM", 2), ("pm", 3)])
@@ -227,13 +231,13 @@ def test_where_nothing_tells_the_custom_does(tmp_path: Path, half: str, month: i
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
 def test_encodings(tmp_path: Path, encoding: str) -> None:
     messages, _ = read(written(tmp_path, "2021/3/13 21:05 - 小明: 你好，明天见\r\n", encoding=encoding))
-    assert [one.text for one in messages] == ["你好，明天见"]
+    assert [message.text for message in messages] == ["你好，明天见"]
 
 
 def test_a_day_that_is_none_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     messages, bad = read(written(tmp_path, "31/02/2021, 10:00 - Tom: x\n13/03/2021, 10:00 - Tom: y\n"))
-    assert [one.text for one in messages] == ["y"]
-    assert [one.position for one in bad] == ["line 1"]
+    assert [message.text for message in messages] == ["y"]
+    assert [record.position for record in bad] == ["line 1"]
 
 
 @pytest.mark.parametrize("text", ["", "hello\n", "[12:30] <nick> hi\n", "2021-03-13 21:05:10 nick(123)\nhi\n", "{}"])
@@ -258,7 +262,7 @@ def test_a_damaged_byte_does_not_change_the_encoding(tmp_path: Path) -> None:
     path = tmp_path / "chat.txt"
     path.write_bytes("13/03/2021, 21:05 - Кира: привет как дела\n".encode() + b"13/03/2021, 21:06 - Tom: \x80\n")
     messages, _ = read(path)
-    assert [one.text for one in messages] == ["привет как дела", "\ufffd"]
+    assert [message.text for message in messages] == ["привет как дела", "\ufffd"]
 
 
 @pytest.mark.parametrize(
@@ -280,23 +284,23 @@ def test_a_damaged_byte_does_not_change_the_encoding(tmp_path: Path) -> None:
 )
 def test_what_the_app_writes_and_what_people_do(tmp_path: Path, body: str, mark: str, text: str) -> None:
     messages, _ = read(written(tmp_path, f"[13/03/2021, 9:05:10] Tom: hi\n[13/03/2021, 9:05:11] Tom: {body}\n"))
-    assert [(one.mark, one.text) for one in messages[1:]] == [(mark, text)]
+    assert [(message.mark, message.text) for message in messages[1:]] == [(mark, text)]
 
 
 def test_pictures_to_be_looked_at_once_are_no_words_where_there_are_several(tmp_path: Path) -> None:
     messages, _ = read(written(tmp_path, "13/03/2021, 21:05 - Tom: null\n" * 3 + "13/03/2021, 21:06 - Tom: hi\n"))
-    assert [(one.mark, one.text) for one in messages] == [("media", "")] * 3 + [("", "hi")]
+    assert [(message.mark, message.text) for message in messages] == [("media", "")] * 3 + [("", "hi")]
 
 
 def test_arabic_dates_have_signs_of_direction_in_them(tmp_path: Path) -> None:
     text = "\u200f13\u200f/3\u200f/2021 9:05 م - Tom: مرحبا\n\u200f١٣\u200f/٣\u200f/٢٠٢١ ٩:٠٦ م - منى: أهلا\n"
     messages, bad = read(written(tmp_path, text))
     assert bad == []
-    assert [(one.sender, one.text) for one in messages] == [("Tom", "مرحبا"), ("منى", "أهلا")]
-    assert [one.sent_at.minute for one in messages] == [5, 6]
-    assert {one.sent_at.hour for one in messages} == {20}
+    assert [(message.sender, message.text) for message in messages] == [("Tom", "مرحبا"), ("منى", "أهلا")]
+    assert [message.sent_at.minute for message in messages] == [5, 6]
+    assert {message.sent_at.hour for message in messages} == {20}
 
 
 def test_a_file_that_is_missing_in_finnish(tmp_path: Path) -> None:
     messages, _ = read(written(tmp_path, "13.3.2021 klo 21.05 - Tom: <Media jätettiin pois>\n"))
-    assert [(one.mark, one.text) for one in messages] == [("media", "")]
+    assert [(message.mark, message.text) for message in messages] == [("media", "")]

@@ -17,11 +17,11 @@ from training.cleaning.near_duplicates import MIN_SIMILARITY, MIN_WORDS, find_ne
 def found_in(texts: list[str]) -> list[bool]:
     """Which of the texts, each of them long enough, nearly repeat an earlier one."""
     words = [word_hashes(text) for text in texts]
-    lengths = np.array([len(one) for one in words if one is not None], dtype=np.int64)
+    lengths = np.array([len(word) for word in words if word is not None], dtype=np.int64)
     assert len(lengths) == len(texts)
     flat = array("I")
-    for one in words:
-        flat.extend(one or ())
+    for word in words:
+        flat.extend(word or ())
     return list(map(bool, find_near_duplicates(np.asarray(flat, dtype=np.uint32), lengths)))
 
 
@@ -59,10 +59,10 @@ def test_one_word_in_ten_makes_another_text_and_one_in_twenty_does_not() -> None
 
 def test_what_is_put_together_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [changed(text_of(30, seed), *places) for places in ((), (3,), (20,), (1,)) for seed in range(20)]
-    found = found_in(texts)
-    assert found == [False] * 20 + [True] * 60
+    is_duplicate = found_in(texts)
+    assert is_duplicate == [False] * 20 + [True] * 60
     monkeypatch.setattr(near, "_CACHED_TEXTS", 1)
-    assert found_in(texts) == found
+    assert found_in(texts) == is_duplicate
 
 
 def test_the_order_of_the_words_counts() -> None:
@@ -74,10 +74,10 @@ def test_what_changes_step_by_step_is_in_the_end_another_text() -> None:
     """However alike it is to a repeat that went."""
     words = text_of(30)
     texts = [changed(words, *range(5, 5 + step)) for step in range(0, 20, 2)]
-    found = found_in(texts)
-    assert found[0] is False
-    assert found[1] is True
-    assert found.count(False) >= 2
+    is_duplicate = found_in(texts)
+    assert is_duplicate[0] is False
+    assert is_duplicate[1] is True
+    assert is_duplicate.count(False) >= 2
 
 
 def test_short_texts_are_not_for_here() -> None:
@@ -113,11 +113,11 @@ WORDS = st.lists(st.sampled_from("abcdefg"), min_size=MIN_WORDS, max_size=40)
 @given(st.lists(WORDS, max_size=30))
 def test_never_made_up_and_equal_ones_always_found(texts: list[list[str]]) -> None:
     lines = [" ".join(words) for words in texts]
-    found = found_in(lines)
-    for number, (line, is_repeat) in enumerate(zip(lines, found, strict=True)):
+    is_duplicate = found_in(lines)
+    for number, (line, is_repeat) in enumerate(zip(lines, is_duplicate, strict=True)):
         likes = [
-            len(pairs_of(line) & pairs_of(other)) / len(pairs_of(line) | pairs_of(other))
-            for other, is_gone in zip(lines[:number], found, strict=False)
+            len(pairs_of(line) & pairs_of(earlier)) / len(pairs_of(line) | pairs_of(earlier))
+            for earlier, is_gone in zip(lines[:number], is_duplicate, strict=False)
             if not is_gone
         ]
         assert not is_repeat or max(likes) >= MIN_SIMILARITY
@@ -142,9 +142,9 @@ def test_nearly_all_repeats_are_found() -> None:
     pairs = 400
     lines = [" ".join(text_of(40, number)) for number in range(pairs)]
     lines += [changed(text_of(40, number), 9, 29) for number in range(pairs)]  # likeness 0.81
-    found = found_in(lines)
-    assert not any(found[:pairs])
-    assert sum(found[pairs:]) > 0.95 * pairs
+    is_duplicate = found_in(lines)
+    assert not any(is_duplicate[:pairs])
+    assert sum(is_duplicate[pairs:]) > 0.95 * pairs
 
 
 def test_a_template_filled_in_differently_does_not_take_for_ever() -> None:

@@ -22,10 +22,10 @@ LONG = "please remember to bring your own cup to the meeting on friday at noon i
 def verdicts(messages: Sequence[Message], **rules: Any) -> list[str | None]:
     """What becomes of each message; the owner is `me`."""
     repeats = RepeatDetector(CleaningSettings(**rules))
-    for one in messages:
-        repeats.add(one)
+    for sent in messages:
+        repeats.add(sent)
     repeats.resolve(lambda _, account, verdict: account == "me" if verdict is None else verdict)
-    return [repeats.reason_for(one) if one.sender == "me" else None for one in messages]
+    return [repeats.reason_for(message) if message.sender == "me" else None for message in messages]
 
 
 def test_a_pasted_text_stays_once() -> None:
@@ -89,21 +89,23 @@ def test_the_order_of_reading_does_not_matter_and_something_always_stays(
         message(number, text, at=at + number / 1000, sender="me" if is_mine else "ana")
         for number, (text, at, is_mine) in enumerate(rows)
     ]
-    found = {one.id: verdict for one, verdict in zip(messages, verdicts(messages), strict=True)}
+    found = {message.id: verdict for message, verdict in zip(messages, verdicts(messages), strict=True)}
     shuffled = messages[:]
     dice.shuffle(shuffled)
-    assert {one.id: verdict for one, verdict in zip(shuffled, verdicts(shuffled), strict=True)} == found
-    mine = {one.text for one in messages if one.is_owner}
-    assert {one.text.removesuffix(" today") for one in messages if one.is_owner and found[one.id] is None} == {
-        text.removesuffix(" today") for text in mine
-    }
+    assert {message.id: verdict for message, verdict in zip(shuffled, verdicts(shuffled), strict=True)} == found
+    mine = {message.text for message in messages if message.is_owner}
+    assert {
+        message.text.removesuffix(" today") for message in messages if message.is_owner and found[message.id] is None
+    } == {text.removesuffix(" today") for text in mine}
 
 
 # In a build ----------------------------------------------------------------------------------------------------------
 
 
 def own_bubbles(root: Path) -> list[str]:
-    return [bubble for one in sessions_of(root) for turn in one.turns if turn.is_mine for bubble in turn.bubbles]
+    return [
+        bubble for session in sessions_of(root) for turn in session.turns if turn.is_mine for bubble in turn.bubbles
+    ]
 
 
 def test_an_announcement_is_learned_once(tmp_path: Path) -> None:
@@ -154,5 +156,5 @@ def test_every_message_is_accounted_for(tmp_path: Path, cleaning: dict[str, Any]
     report = build_messages(tmp_path, rows[:400], rows[200:], cleaning=cleaning)
     assert_accounted(report)
     assert report.read == 800
-    assert report.kept == sum(len(turn.bubbles) for one in sessions_of(tmp_path) for turn in one.turns)
+    assert report.kept == sum(len(turn.bubbles) for session in sessions_of(tmp_path) for turn in session.turns)
     assert report.dropped["duplicate"] == 200

@@ -100,7 +100,7 @@ def test_many_archives_of_one_format_are_one_row(tmp_path: Path) -> None:
 def test_a_chat_in_which_you_only_read_stops_nothing(tmp_path: Path) -> None:
     chats = {"WhatsApp Chat with Ana.txt": ("Ana", "Mara", "Tom"), "WhatsApp Chat with News.txt": ("Kim", "Tom", "Ana")}
     for name, people in chats.items():
-        lines = "".join(f"13/03/2021, 21:0{n} - {one}: hi there\n" for n, one in enumerate(people))
+        lines = "".join(f"13/03/2021, 21:0{n} - {person}: hi there\n" for n, person in enumerate(people))
         write_folder(tmp_path / "archive", {name: lines})
     result = run(tmp_path, "--json", config="archive: archive\npersona: {me: [Mara]}\nmodel: {device: cpu}\n")
     assert result.exit_code == 0
@@ -139,9 +139,9 @@ def test_export_builds_first_and_then_only_writes(tmp_path: Path, form: str) -> 
     target = tmp_path / "out" / "mine.jsonl"
     result = run(tmp_path, "--export", form, str(target), "--json")
     assert result.exit_code == 0
-    told = json.loads(result.stdout)
+    printed = json.loads(result.stdout)
     lines = target.read_text(encoding="utf-8").splitlines()
-    assert told == {
+    assert printed == {
         "path": str(target),
         "format": form,
         "records": len(lines),
@@ -177,7 +177,7 @@ def test_export_of_a_data_set_made_from_other_archives(tmp_path: Path) -> None:
 def test_formats_are_listed_whatever_the_configuration(tmp_path: Path) -> None:
     result = run(tmp_path, "--list-formats", "--json", config="archive: [nowhere\n")
     assert result.exit_code == 0
-    formats = {one["name"]: one["accepts"] for one in json.loads(result.stdout)["formats"]}
+    formats = {format_["name"]: format_["accepts"] for format_ in json.loads(result.stdout)["formats"]}
     assert formats["twitter"] == "Twitter / X archive (zip or folder)"
     assert "sample" not in formats
     shown = run(tmp_path, "--list-formats", config="language: zh\n")

@@ -114,7 +114,7 @@ def test_everything_read_is_kept_or_dropped_for_a_reason(rows: list[dict[str, An
     assert report.kept == sum(len(turn.bubbles) for session in built for turn in session.turns)
     mine = sum(len(turn.bubbles) for session in built for turn in session.turns if turn.is_mine)
     assert report.owner.kept == mine
-    assert report.sessions == {split: sum(one.split == split for one in built) for split in report.sessions}
+    assert report.sessions == {split: sum(session.split == split for session in built) for split in report.sessions}
     for session in built:
         assert any(turn.is_mine for turn in session.turns)
         assert all(bubble.strip() for turn in session.turns for bubble in turn.bubbles)
@@ -174,13 +174,15 @@ def test_a_twitter_zip(tmp_path: Path) -> None:
         "tweets": 5,
         pseudonym("twitter", "2002"): 2,
     }
-    built = {tuple(bubble for turn in one.turns for bubble in turn.bubbles): one for one in sessions_of(tmp_path)}
+    built = {
+        tuple(bubble for turn in session.turns for bubble in turn.bubbles): session for session in sessions_of(tmp_path)
+    }
     assert set(built) == {
         ("a thread begins", "and goes on", "and a third thing"),
         ("indeed, that is so",),
         ("hi", "hi you"),
     }
-    full = {tuple(one): session.header for one, session in built.items() if session.header != Header()}
+    full = {tuple(bubbles): session.header for bubbles, session in built.items() if session.header != Header()}
     for bubbles, kind in ((("indeed, that is so",), "reply"), (("hi", "hi you"), "dm")):
         assert bubbles not in full or full[bubbles].kind in (kind, None)
 
@@ -226,7 +228,9 @@ def test_a_session_like_one_in_the_test_leaves_training(tmp_path: Path) -> None:
     report = build_messages(tmp_path, messages, cleaning={"near_duplicates": False})
     assert_accounted(report)
     assert report.dropped == {"also in test": 1}
-    assert Counter(one.split for one in sessions_of(tmp_path) if one.turns[0].bubbles == (said,)) == {"test": 1}
+    assert Counter(session.split for session in sessions_of(tmp_path) if session.turns[0].bubbles == (said,)) == {
+        "test": 1
+    }
 
 
 def test_time_order_and_whole_sessions(tmp_path: Path) -> None:
@@ -234,7 +238,7 @@ def test_time_order_and_whole_sessions(tmp_path: Path) -> None:
         message(n, f"text {n}", at=n * 30 if n % 3 else n * 200, sender="me" if n % 2 else "ana") for n in range(90)
     ]
     build_messages(tmp_path, rows)
-    order = [one.split for one in sessions_of(tmp_path)]
+    order = [session.split for session in sessions_of(tmp_path)]
     assert order == sorted(order, key=["train", "validation", "test"].index)
 
 
@@ -242,7 +246,7 @@ def test_the_contact_of_somebody_who_never_answered_here(tmp_path: Path, monkeyp
     monkeypatch.setattr("training.dataset.build.drop_header_fields", lambda header, _: header)
     day = 24 * 60
     build_messages(tmp_path, [message(1, "hi"), message(2, "oh hello", sender="ana", at=day), message(3, at=day + 1)])
-    assert [one.header.contact for one in sessions_of(tmp_path)] == [pseudonym("test", "ana")] * 2
+    assert [session.header.contact for session in sessions_of(tmp_path)] == [pseudonym("test", "ana")] * 2
 
 
 def test_several_of_one_format_are_numbered(tmp_path: Path) -> None:
@@ -303,13 +307,13 @@ def test_the_sample(tmp_path: Path) -> None:
     assert len(report.sources["sample"].chats) == 777
     assert report.owner.kept > 25_200
     built = sessions_of(tmp_path)
-    assert {one.header.platform for one in built} == {"web", None}
-    thinned = sum(any(value is None for value in msgspec.structs.astuple(one.header)) for one in built)
+    assert {session.header.platform for session in built} == {"web", None}
+    thinned = sum(any(value is None for value in msgspec.structs.astuple(session.header)) for session in built)
     assert thinned / len(built) > 0.1
-    assert sum(one.header == Header() for one in built) / len(built) == pytest.approx(0.075, abs=0.03)
+    assert sum(session.header == Header() for session in built) / len(built) == pytest.approx(0.075, abs=0.03)
     mine = Counter[str]()
-    for one in built:
-        mine[one.split] += sum(len(turn.bubbles) for turn in one.turns if turn.is_mine)
+    for session in built:
+        mine[session.split] += sum(len(turn.bubbles) for turn in session.turns if turn.is_mine)
     assert mine["test"] / report.owner.kept == pytest.approx(0.10, abs=0.02)
     assert mine["validation"] / report.owner.kept == pytest.approx(0.05, abs=0.02)
     habits = read_habits(tmp_path / "data" / "sample")

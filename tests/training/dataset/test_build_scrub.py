@@ -29,7 +29,7 @@ def test_no_planted_secret_reaches_the_data_set(tmp_path: Path) -> None:
     assert report.read == len(messages)
     assert report.kept == len(messages) - report.dropped.get("link-only", 0) - report.dropped.get("duplicate", 0)
     folder = tmp_path / "data" / "sample"
-    bubbles = [bubble for one in sessions_of(tmp_path) for turn in one.turns for bubble in turn.bubbles]
+    bubbles = [bubble for session in sessions_of(tmp_path) for turn in session.turns for bubble in turn.bubbles]
     assert [secret for secret in secrets if any(secret in bubble for bubble in bubbles)] == []
     written = (folder / "sessions.jsonl").read_text(encoding="utf-8")
     assert [secret for secret in secrets if secret in written] == []
@@ -37,7 +37,7 @@ def test_no_planted_secret_reaches_the_data_set(tmp_path: Path) -> None:
     assert sum(report.scrubbed.values()) == len(listed) > 0
     assert report.scrubbed == json.loads((folder / "report.json").read_bytes())["scrubbed"]
     assert report.summary()["scrubbed"] == report.scrubbed
-    assert {one["origin"] for one in listed} <= {one.origin for one in messages}
+    assert {contact["origin"] for contact in listed} <= {message.origin for message in messages}
 
 
 def test_a_second_build_has_the_same_stand_ins(tmp_path: Path) -> None:

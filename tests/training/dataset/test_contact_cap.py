@@ -90,7 +90,9 @@ def test_of_every_contact_at_most_the_share_or_one_session_is_left(
             assert all(_age(one) > _age(session) for one in theirs)
     for contact in left:  # and no more went than had to
         newest = max(
-            (one for one in sessions if one.id in gone and contacts[one.id] == contact), key=_age, default=None
+            (session for session in sessions if session.id in gone and contacts[session.id] == contact),
+            key=_age,
+            default=None,
         )
         assert newest is None or left[contact] + newest.own_messages > limit
 
@@ -113,6 +115,8 @@ def test_in_a_build_the_latest_with_one_contact_stay(tmp_path: Path) -> None:
     report = build_messages(tmp_path, rows)
     assert_accounted(report)
     assert report.dropped == {"contact cap": 16}  # 12 of 24 answers may be to ana
-    answers = [bubble for one in sessions_of(tmp_path) for turn in one.turns if turn.is_mine for bubble in turn.bubbles]
+    answers = [
+        bubble for session in sessions_of(tmp_path) for turn in session.turns if turn.is_mine for bubble in turn.bubbles
+    ]
     assert answers == [f"answer {number}" for number in (*range(16, 40, 2), 100, 102, 104, 106)]
     assert build_messages(tmp_path, rows, cleaning={"max_contact_share": 1}).dropped == {}

@@ -78,9 +78,9 @@ def test_alpaca_carries_only_the_last_exchanges_along(tmp_path: Path) -> None:
 def test_sharegpt_takes_turns_and_ends_with_the_owner(tmp_path: Path) -> None:
     said = session(2, ("me", "first"), ("Tomo", "second"), ("me", "third"))
     talk, own_first = exported(tmp_path, "sharegpt", TALK, said)
-    assert [one["value"] for one in talk["conversations"]] == ["hi\nthere?", "yes\nhere", "good", "bye"]
-    assert [one["from"] for one in own_first["conversations"]] == ["human", "gpt", "human", "gpt"]
-    assert [one["value"] for one in own_first["conversations"]] == ["", "first", "second", "third"]
+    assert [turn["value"] for turn in talk["conversations"]] == ["hi\nthere?", "yes\nhere", "good", "bye"]
+    assert [turn["from"] for turn in own_first["conversations"]] == ["human", "gpt", "human", "gpt"]
+    assert [turn["value"] for turn in own_first["conversations"]] == ["", "first", "second", "third"]
     assert own_first["system"] == "[dm]"
 
 
@@ -110,7 +110,7 @@ def test_a_header_without_fields_is_no_system_message(tmp_path: Path) -> None:
     bare = session(1, ("Tomo", "hi"), ("me", "yes"), kind=None)
     assert "system" not in exported(tmp_path, "alpaca", bare)[0]
     assert "system" not in exported(tmp_path, "sharegpt", bare)[0]
-    assert [one["role"] for one in exported(tmp_path, "openai", bare)[0]["messages"]] == ["user", "assistant"]
+    assert [message["role"] for message in exported(tmp_path, "openai", bare)[0]["messages"]] == ["user", "assistant"]
 
 
 def test_categories_also_where_the_header_lost_its_kind(tmp_path: Path) -> None:
@@ -126,8 +126,8 @@ def test_categories_also_where_the_header_lost_its_kind(tmp_path: Path) -> None:
         session(9, ("me", "alone"), kind=None, chat="Newer"),
     ]
     answering = session(10, ("Tomo", "tea?"), ("me", "yes"), kind=None, chat="Tweets")
-    told = [msgspec.structs.replace(answering, kind=kind) for kind in ("reply", "quote")]
-    categories = [record["category"] for record in exported(tmp_path, "transcript", *sessions, answering, *told)]
+    in_context = [msgspec.structs.replace(answering, kind=kind) for kind in ("reply", "quote")]
+    categories = [record["category"] for record in exported(tmp_path, "transcript", *sessions, answering, *in_context)]
     assert categories[:4] == ["original", "reply", "quote", "dialogue"]
     assert categories[4:9] == ["original", "unknown", "dialogue", "dialogue", "unknown"]
     assert categories[9:] == ["unknown", "reply", "quote"]
@@ -135,8 +135,8 @@ def test_categories_also_where_the_header_lost_its_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_json_is_one_array_of_the_same_records(tmp_path: Path, form: str) -> None:
-    other = session(2, ("me", "post"), kind="post")
-    assert exported(tmp_path, form, TALK, other) == exported(tmp_path, form, TALK, other, name="out.json")
+    post = session(2, ("me", "post"), kind="post")
+    assert exported(tmp_path, form, TALK, post) == exported(tmp_path, form, TALK, post, name="out.json")
     assert exported(tmp_path, form, name="none.json") == []
 
 
@@ -148,7 +148,7 @@ TURNS = st.lists(st.tuples(st.sampled_from(["me", "Tomo", "Rika"]), st.lists(TEX
 def test_every_word_of_the_owner_is_an_answer_and_nothing_else_is(
     tmp_path_factory: pytest.TempPathFactory, turns: list[tuple[str, list[str]]], form: str
 ) -> None:
-    one = Session(
+    session_with_gap = Session(
         id="0" * 16,
         split="test",
         chat="Chat",
@@ -156,7 +156,7 @@ def test_every_word_of_the_owner_is_an_answer_and_nothing_else_is(
         header=Header(),
         turns=tuple(Turn(speaker, tuple(bubbles)) for speaker, bubbles in turns),
     )
-    records = exported(tmp_path_factory.mktemp("export"), form, one)
+    records = exported(tmp_path_factory.mktemp("export"), form, session_with_gap)
     assert [text for record in records for text in answers(form, record)] == [
         "\n".join(bubbles) for speaker, bubbles in turns if speaker == "me"
     ]

@@ -52,7 +52,7 @@ def report_of(root: Path) -> Report:
 
 
 def bubbles_of(root: Path) -> list[str]:
-    return [bubble for one in sessions_of(root) for turn in one.turns for bubble in turn.bubbles]
+    return [bubble for session in sessions_of(root) for turn in session.turns for bubble in turn.bubbles]
 
 
 def assert_consistent(root: Path) -> Report:
@@ -61,10 +61,10 @@ def assert_consistent(root: Path) -> Report:
     assert_accounted(report)
     built = sessions_of(root)
     assert report.kept == len(bubbles_of(root))
-    assert report.owner.kept == sum(len(turn.bubbles) for one in built for turn in one.turns if turn.is_mine)
-    assert report.sessions == {split: sum(one.split == split for one in built) for split in report.sessions}
-    assert len({one.id for one in built}) == len(built)
-    assert all(any(turn.is_mine for turn in one.turns) for one in built)
+    assert report.owner.kept == sum(len(turn.bubbles) for session in built for turn in session.turns if turn.is_mine)
+    assert report.sessions == {split: sum(session.split == split for session in built) for split in report.sessions}
+    assert len({session.id for session in built}) == len(built)
+    assert all(any(turn.is_mine for turn in session.turns) for session in built)
     assert all(count > 0 for chat in report.sources.values() for count in chat.dropped.values())
     return report
 
@@ -101,7 +101,7 @@ def test_a_contact_by_whatever_name(tmp_path: Path, name: str) -> None:
     report = assert_consistent(tmp_path)
     assert report.dropped == {"forgotten": 4}
     assert report.read == len(archive())
-    assert {one.account for one in read_contacts(folder_of(tmp_path))} == {"tom"}
+    assert {contact.account for contact in read_contacts(folder_of(tmp_path))} == {"tom"}
 
 
 def test_what_the_quiz_asks_of_them_goes_too(tmp_path: Path) -> None:
@@ -174,7 +174,9 @@ def test_all_accounts_of_a_person(tmp_path: Path) -> None:
     ]
     for name in ("Ana Maria", "a1", person_pseudonym("Ana Maria")):
         build_messages(tmp_path, rows, people=people)
-        assert person_pseudonym("Ana Maria") in {turn.speaker for one in sessions_of(tmp_path) for turn in one.turns}
+        assert person_pseudonym("Ana Maria") in {
+            turn.speaker for session in sessions_of(tmp_path) for turn in session.turns
+        }
         gone = forget(config_of(tmp_path, people=people), name)
         assert gone.accounts == ["other:a1", "test:ana"]
         assert sorted(bubbles_of(tmp_path)) == sorted(LEFT)
@@ -245,12 +247,12 @@ def test_no_name_is_written_down(tmp_path: Path) -> None:
             text = path.read_text(encoding="utf-8").casefold()
             assert "ana b" not in text
             assert "with ana" not in text
-    other = tmp_path / "other"
-    other.mkdir()
-    build_messages(other, archive())
-    again = forget(config_of(other), "ana")
-    hashes = [set(json.loads(Path(one.path).read_bytes())["accounts"]) for one in (gone, again)]
-    assert [len(one) for one in hashes] == [2, 2]
+    other_root = tmp_path / "other"
+    other_root.mkdir()
+    build_messages(other_root, archive())
+    again = forget(config_of(other_root), "ana")
+    hashes = [set(json.loads(Path(result.path).read_bytes())["accounts"]) for result in (gone, again)]
+    assert [len(digests) for digests in hashes] == [2, 2]
     assert not hashes[0] & hashes[1]
 
 
@@ -297,9 +299,9 @@ def test_whoever_is_forgotten_the_accounts_are_right(rows: list[Any], dice: rand
         assert kept == report.kept + gone.messages
         for _ in range(2):
             built = sessions_of(root)
-            assert theirs.pseudonym not in {turn.speaker for one in built for turn in one.turns}
-            assert theirs.pseudonym not in {one.header.contact for one in built}
-            assert theirs.account not in {one.account for one in read_contacts(folder_of(root))}
+            assert theirs.pseudonym not in {turn.speaker for session in built for turn in session.turns}
+            assert theirs.pseudonym not in {session.header.contact for session in built}
+            assert theirs.account not in {contact.account for contact in read_contacts(folder_of(root))}
             build_messages(root, *archives)
             assert_consistent(root)
 
@@ -314,7 +316,7 @@ def test_the_list_is_read_again(tmp_path: Path) -> None:
     first.save()
     second = Blocklist(tmp_path / "sample")
     asked = [("test", "ana"), ("test", "c1"), ("tes", "tana"), ("other", "ana")]
-    assert [second.contains(*one) for one in asked] == [True, False, False, False]
+    assert [second.contains(*key) for key in asked] == [True, False, False, False]
     assert [second.contains("test", chat, "chat") for chat in ("c1", "c2", "c3", "ana")] == [True, True, False, False]
     second.add("test", "\ud800", [])
     assert second.contains("test", "\ud800")

@@ -16,11 +16,11 @@ def test_every_message_comes_back_in_order(rows: list[tuple[str, int, str]]) -> 
     with tempfile.TemporaryDirectory() as folder:
         store = MessageStore(Path(folder) / "store")
         sent = [message(number, text, chat=chat, at=at) for number, (chat, at, text) in enumerate(rows)]
-        for number, one in enumerate(sent):
-            store.add(number % 3, one)
-        back = {one.chat: [item for _, item in one.messages()] for one in store.chats()}
-        for chat in {one.chat for one in sent}:
-            expected = sorted((one for one in sent if one.chat == chat), key=lambda one: one.sent_at)
+        for number, item in enumerate(sent):
+            store.add(number % 3, item)
+        back = {chat.chat: [item for _, item in chat.messages()] for chat in store.chats()}
+        for chat in {item.chat for item in sent}:
+            expected = sorted((item for item in sent if item.chat == chat), key=lambda item: item.sent_at)
             assert list(map(astuple, back[chat])) == list(map(astuple, expected))
         store.close()
 
@@ -29,7 +29,7 @@ def test_public_messages_are_a_chat_of_their_own(tmp_path: Path) -> None:
     store = MessageStore(tmp_path / "store")
     for number, kind in enumerate(("dm", "post", "reply", "group", "quote")):
         store.add(0, message(number, kind=kind))
-    assert [(one.is_public, len(one.times())) for one in store.chats()] == [(False, 2), (True, 3)]
+    assert [(chat.is_public, len(chat.times())) for chat in store.chats()] == [(False, 2), (True, 3)]
     store.close()
 
 

@@ -54,14 +54,14 @@ def export(tmp_path: Path) -> Path:
     """Two chats with a secret, a text to be cleaned, and a record that makes no sense."""
     chats = []
     for chat in (2002, 2003):
-        said: list[Any] = [
+        records: list[Any] = [
             telegram_message(number, 1001 if number % 2 else chat, f"this is what I said as number {number}")
             for number in range(MESSAGES // 2)
         ]
-        said[7]["text"] = "my number is +49 151 23456789, call me"
-        said[8]["text"] = "  blanks  "
-        said[9] = {"id": 9, "type": "message"}
-        chats.append(telegram_chat(said, id=chat))
+        records[7]["text"] = "my number is +49 151 23456789, call me"
+        records[8]["text"] = "  blanks  "
+        records[9] = {"id": 9, "type": "message"}
+        chats.append(telegram_chat(records, id=chat))
     return write_json(tmp_path / "export" / "result.json", telegram_account(*chats))
 
 
@@ -120,11 +120,11 @@ def test_two_processes_make_what_one_makes(
 def test_what_the_other_process_opened_is_known_here(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
     path = write_folder(tmp_path / "x", {**twitter_files(tweets=[tweet(1, "hello")]), "data/odd.xyz": "x"})
     config = parse_config({"archive": ["x"]}, tmp_path / "config.yaml")
-    with closing(discover(config.archives, config.root, config.zone, installed_readers())) as found:
+    with closing(discover(config.archives, config.root, config.zone, installed_readers())) as discovery:
         with closing(open_reader(config)) as archives:
-            assert list(archives.messages(found.sources[0]))
+            assert list(archives.messages(discovery.sources[0]))
         assert started
-        assert found.unread().files == [str(path / "data" / "odd.xyz")]
+        assert discovery.unread().files == [str(path / "data" / "odd.xyz")]
 
 
 def test_where_the_other_process_ends_too_early_reading_goes_on_here(
@@ -175,27 +175,27 @@ def test_who_stops_in_the_middle_leaves_no_process(
     tmp_path: Path, export: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
     config = parse_config({"archive": ["export"]}, tmp_path / "config.yaml")
-    found = discover(config.archives, config.root, config.zone, installed_readers())
+    discovery = discover(config.archives, config.root, config.zone, installed_readers())
     archives = open_reader(config, "phone")
-    messages: Iterator[CleanedMessage] = archives.messages(found.sources[0])
+    messages: Iterator[CleanedMessage] = archives.messages(discovery.sources[0])
     _, text, secrets = [next(messages) for _ in range(8)][7]
     assert text[secrets[0].start : secrets[0].end] == "+49 151 23456789"
     assert started[0].poll() is None
     archives.close()
     assert started[0].returncode is not None
-    found.close()
+    discovery.close()
 
 
 def test_readers_of_the_callers_own_are_asked_here(
     tmp_path: Path, export: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
     config = parse_config({"archive": ["export"]}, tmp_path / "config.yaml")
-    found = discover(config.archives, config.root, config.zone, installed_readers())
+    discovery = discover(config.archives, config.root, config.zone, installed_readers())
     archives = open_reader(config, uses_installed_readers=False)
-    assert len(list(archives.messages(found.sources[0]))) == MESSAGES - 2
-    assert found.sources[0].tree.bad_records[0] == BadRecord(
-        str(found.sources[0].tree.label), "Tom, message 10", "missing 'date'"
+    assert len(list(archives.messages(discovery.sources[0]))) == MESSAGES - 2
+    assert discovery.sources[0].tree.bad_records[0] == BadRecord(
+        str(discovery.sources[0].tree.label), "Tom, message 10", "missing 'date'"
     )
     archives.close()
-    found.close()
+    discovery.close()
     assert not started

@@ -15,7 +15,7 @@ from doppel.errors import DoppelError, UserError
 from doppel.transcript import pseudonym
 from tests.training.archives.test_parents import write_parents
 from tests.training.dataset.test_build import assert_accounted, build, sessions_of
-from tests.training.dataset.test_parents import answer, parent, quote, said
+from tests.training.dataset.test_parents import answer, parent, quote, session_texts
 from tests.training.exports import OWN_ID, conversation, direct_message, tweet, twitter_files, write_folder
 from training.dataset.forget import forget_contact
 from training.dataset.parent_fetcher import FetchResult, fetch_parents, missing_parents, parents_file
@@ -28,7 +28,7 @@ class FakeX:
 
     def __init__(self) -> None:
         self.posts: dict[str, dict[str, Any]] = {}
-        self.asked: list[list[str]] = []
+        self.requested_ids: list[list[str]] = []
         self.requests: list[tuple[str, dict[str, list[str]], str | None]] = []
         self.script: list[tuple[int, dict[str, str], Any]] = []
         self.headers: dict[str, str] = {}
@@ -39,8 +39,10 @@ class FakeX:
                 url = urlparse(self.path)
                 query = parse_qs(url.query)
                 fake.requests.append((url.path, query, self.headers["Authorization"]))
-                fake.asked.append(query["ids"][0].split(","))
-                status, headers, content = fake.script.pop(0) if fake.script else (200, {}, fake.answer(fake.asked[-1]))
+                fake.requested_ids.append(query["ids"][0].split(","))
+                status, headers, content = (
+                    fake.script.pop(0) if fake.script else (200, {}, fake.answer(fake.requested_ids[-1]))
+                )
                 body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
                 self.send_response(status)
                 for name, value in {"Content-Length": str(len(body)), **fake.headers, **headers}.items():
@@ -58,18 +60,18 @@ class FakeX:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def answer(self, ids: list[str]) -> dict[str, Any]:
-        data = [{"author_id": "3003", "id": one, **self.posts[one]} for one in ids if one in self.posts]
+        data = [{"author_id": "3003", "id": post_id, **self.posts[post_id]} for post_id in ids if post_id in self.posts]
         errors = [
             {
-                "value": one,
-                "resource_id": one,
+                "value": post_id,
+                "resource_id": post_id,
                 "resource_type": "tweet",
                 "parameter": "ids",
                 "title": "Not Found Error",
                 "type": "https://api.twitter.com/2/problems/resource-not-found",
             }
-            for one in ids
-            if one not in self.posts
+            for post_id in ids
+            if post_id not in self.posts
         ]
         content: dict[str, Any] = {"includes": {"users": [{"id": "3003", "username": "tom", "name": "Tom"}]}}
         return {**content, **({"data": data} if data else {}), **({"errors": errors} if errors else {})}
@@ -112,10 +114,10 @@ def configured(root: Path, *tweets: Any, **more: Any) -> Config:
 
 
 def fetch(
-    config: Config, x: FakeX, clock: Clock | None = None, told: Callable[[str], None] = lambda text: None
+    config: Config, x: FakeX, clock: Clock | None = None, on_status: Callable[[str], None] = lambda text: None
 ) -> FetchResult:
     clock = clock or Clock()
-    return fetch_parents(config, told, base_url=x.url, clock=clock, sleep=clock.sleep)
+    return fetch_parents(config, on_status, base_url=x.url, clock=clock, sleep=clock.sleep)
 
 
 def lines(config: Config) -> list[dict[str, Any]]:
@@ -163,7 +165,7 @@ def test_parents_are_fetched_kept_and_used_by_every_later_build(tmp_path: Path, 
     assert {"created_at", "text", "note_tweet", "conversation_id", "referenced_tweets"} <= set(
         query["tweet.fields"][0].split(",")
     )
-    assert [(one["id"], one.get("text"), one.get("gone")) for one in lines(config)] == [
+    assert [(line["id"], line.get("text"), line.get("gone")) for line in lines(config)] == [
         ("7", "@mara tea &amp; more? https://tea.example/?a=1&amp;copy=2", None),
         ("5", "a long text", None),
         ("6", None, "Not Found Error"),
@@ -173,7 +175,7 @@ def test_parents_are_fetched_kept_and_used_by_every_later_build(tmp_path: Path, 
         report = build(tmp_path, "archive", privacy={"scrub": False})
         assert_accounted(report)
         assert report.dropped == {"deleted": 1}
-        assert said(tmp_path) == [
+        assert session_texts(tmp_path) == [
             [(False, "tea & more? https://tea.example/?a=1&copy=2"), (True, "coffee")],
             [(True, "pity")],
             [(False, "a long text"), (True, "long indeed")],
@@ -191,12 +193,12 @@ def test_a_hundred_at_a_time_and_each_page_is_kept_at_once(tmp_path: Path, x: Fa
     ]
     with pytest.raises(UserError, match="401"):
         fetch(config, x)
-    assert [len(ids) for ids in x.asked] == [100, 100]
+    assert [len(ids) for ids in x.requested_ids] == [100, 100]
     assert len(lines(config)) == 100
-    x.asked.clear()
+    x.requested_ids.clear()
     assert fetch(config, x) == FetchResult(asked=150, found=150, gone=0)
-    assert [ids[0] for ids in x.asked] == ["249", "149"]
-    assert len({one["id"] for one in lines(config)}) == 250
+    assert [ids[0] for ids in x.requested_ids] == ["249", "149"]
+    assert len({line["id"] for line in lines(config)}) == 250
 
 
 def test_a_line_that_a_power_cut_left_half_written_goes(tmp_path: Path, x: FakeX) -> None:
@@ -205,22 +207,22 @@ def test_a_line_that_a_power_cut_left_half_written_goes(tmp_path: Path, x: FakeX
     parents_file(config.data_dir).parent.mkdir()
     parents_file(config.data_dir).write_text(json.dumps(parent(7, "tea?")) + '\n{"id": "8", "auth', encoding="utf-8")
     assert fetch(config, x) == FetchResult(asked=1, found=1, gone=0)
-    assert [one["id"] for one in lines(config)] == ["7", "8"]
+    assert [line["id"] for line in lines(config)] == ["7", "8"]
 
 
 def test_limits_are_kept_as_the_headers_say(tmp_path: Path, x: FakeX) -> None:
     config = configured(tmp_path, *(answer(1000 + n, f"text {n}", 100 + n) for n in range(101)))
     x.posts = {str(100 + n): {"text": f"parent {n}"} for n in range(101)}
-    clock, told = Clock(), list[str]()
+    clock, statuses = Clock(), list[str]()
     first = x.answer([str(number) for number in range(200, 100, -1)])
     x.script = [
         (200, {"x-rate-limit-remaining": "0", "x-rate-limit-reset": "1000300"}, first),
         (429, {"x-rate-limit-reset": "1000900"}, {"title": "Too Many Requests"}),
         (429, {}, {"title": "Too Many Requests"}),
     ]
-    assert fetch(config, x, clock, told.append).found == 101
+    assert fetch(config, x, clock, statuses.append).found == 101
     assert clock.slept == [301.0, 600.0, 120.0]
-    assert "Rate limit of X reached, waiting 301 s" in told
+    assert "Rate limit of X reached, waiting 301 s" in statuses
 
 
 def test_a_limit_that_lasts_for_days_is_an_error(tmp_path: Path, x: FakeX) -> None:
@@ -287,7 +289,7 @@ def test_what_may_come_back_is_not_remembered_as_gone(tmp_path: Path, x: FakeX) 
     ]
     x.script = [(200, {}, {"errors": errors})]
     assert fetch(config, x) == FetchResult(asked=3, found=0, gone=1)
-    assert [one["id"] for one in lines(config)] == ["8"]
+    assert [line["id"] for line in lines(config)] == ["8"]
     assert missing_parents(config) == ["9", "7"]
 
 
@@ -310,7 +312,7 @@ def test_the_authors_of_parents_are_who_they_are_in_direct_messages(tmp_path: Pa
     x.posts["7"] = {"text": "tea?"}
     fetch(config, x)
     build(tmp_path, "archive")
-    others = {turn.speaker for one in sessions_of(tmp_path) for turn in one.turns if not turn.is_mine}
+    others = {turn.speaker for session in sessions_of(tmp_path) for turn in session.turns if not turn.is_mine}
     assert others == {pseudonym("twitter", "3003")}
 
 
@@ -332,7 +334,7 @@ def test_what_a_forgotten_person_wrote_is_not_kept_and_not_asked_for_again(tmp_p
     forget_contact(config.data_dir, config.people, "twitter:3003")
     assert "tom" not in parents_file(config.data_dir).read_text(encoding="utf-8")
     *whole, cut = parents_file(config.data_dir).read_text(encoding="utf-8").splitlines()
-    assert {one["id"]: one.get("gone", one.get("text")) for one in map(json.loads, whole)} == {
+    assert {record["id"]: record.get("gone", record.get("text")) for record in map(json.loads, whole)} == {
         "7": "forgotten",
         "6": "from ana",
     }

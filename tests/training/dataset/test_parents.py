@@ -33,11 +33,11 @@ def build_tweets(
         write_parents(root / "archive" / "parents.jsonl", *parents)
     report = build(root, "archive")
     assert_accounted(report)
-    return report, said(root)
+    return report, session_texts(root)
 
 
-def said(root: Path) -> list[list[tuple[bool, str]]]:
-    return [[(turn.is_mine, text) for turn in one.turns for text in turn.bubbles] for one in sessions_of(root)]
+def session_texts(root: Path) -> list[list[tuple[bool, str]]]:
+    return [[(turn.is_mine, text) for turn in session.turns for text in turn.bubbles] for session in sessions_of(root)]
 
 
 def answer(number: int, text: str, to: int | str, **more: Any) -> Any:
@@ -125,7 +125,7 @@ def test_parents_of_another_platform_find_the_chat_that_answers_them(tmp_path: P
         {"id": f"{ACTOR}/statuses/1", "platform": "twitter", "author": "tom", "text": "elsewhere"},
     )
     assert_accounted(build(tmp_path, "archive"))
-    assert said(tmp_path) == [[(False, "tea?"), (True, "yes")]]
+    assert session_texts(tmp_path) == [[(False, "tea?"), (True, "yes")]]
 
 
 def test_posts_in_an_archive_of_somebody_else_are_context_too(tmp_path: Path) -> None:
@@ -140,14 +140,14 @@ def test_posts_in_an_archive_of_somebody_else_are_context_too(tmp_path: Path) ->
         ],
     )
     assert_accounted(report)
-    assert said(tmp_path) == [[(False, "tea?"), (True, "yes")]]
+    assert session_texts(tmp_path) == [[(False, "tea?"), (True, "yes")]]
 
 
 def test_one_other_author_who_is_excluded_takes_no_posts_along(tmp_path: Path) -> None:
     write_folder(tmp_path / "archive" / "x", twitter_files(tweets=[answer(40, "coffee", 7), tweet(50, "morning")]))
     write_parents(tmp_path / "archive" / "parents.jsonl", parent(7, "tea?"))
     report = build(tmp_path, "archive", exclude={"people": ["tom"]})
-    assert said(tmp_path) == [[(True, "coffee")], [(True, "morning")]]
+    assert session_texts(tmp_path) == [[(True, "coffee")], [(True, "morning")]]
     assert report.dropped == {"excluded": 1}
 
 
@@ -182,7 +182,7 @@ def test_every_post_is_accounted_for_whoever_answers_whom(written: list[tuple[st
     with tempfile.TemporaryDirectory() as folder:
         report = build_messages(Path(folder), [message(99, "always", at=99), *archive])
         assert_accounted(report)
-        bubbles = [text for session in said(Path(folder)) for _, text in session]
+        bubbles = [text for session in session_texts(Path(folder)) for _, text in session]
     assert len(bubbles) == report.kept
 
 
@@ -197,7 +197,7 @@ def test_an_archive_of_somebody_in_people_is_context_and_its_conversations_stay_
     write_folder(tmp_path / "archive" / "b", own)
     people = [{"name": "Tom", "accounts": ["twitter:tom"]}]
     assert_accounted(build(tmp_path, "archive", people=people))
-    assert said(tmp_path) == [
+    assert session_texts(tmp_path) == [
         [(False, "tea or coffee?"), (True, "coffee")],
         [(True, "yes")],
         [(False, "hi there"), (True, "see you")],
@@ -212,7 +212,7 @@ def test_two_archives_of_mastodon_make_one_thread(tmp_path: Path) -> None:
     own = outbox(created(5, "<p>yes</p>", inReplyTo="https://o.example/users/tom/statuses/1"))
     write_json(tmp_path / "archive" / "m" / "outbox.json", own)
     assert_accounted(build(tmp_path, "archive", people=[{"name": "Tom", "accounts": ["https://o.example/users/tom"]}]))
-    assert said(tmp_path) == [[(False, "tea?"), (True, "yes")]]
+    assert session_texts(tmp_path) == [[(False, "tea?"), (True, "yes")]]
 
 
 def test_many_chats_share_a_file_of_parents(tmp_path: Path) -> None:
@@ -223,6 +223,6 @@ def test_many_chats_share_a_file_of_parents(tmp_path: Path) -> None:
     (tmp_path / "archive-0").write_text("x")
     report = build(tmp_path, ["archive-0", "parents.jsonl"], readers=[OneFile(archive, "archive-0"), ParentsReader()])
     assert_accounted(report)
-    assert said(tmp_path) == [[(False, f"question {n}"), (True, f"answer {n}")] for n in range(4)] + [
+    assert session_texts(tmp_path) == [[(False, f"question {n}"), (True, f"answer {n}")] for n in range(4)] + [
         [(True, "answer 4")]
     ]

@@ -21,8 +21,8 @@ def reaction(number: int, to: int, sender: str = "me", text: str = "👍", **mor
     return message(number, text, at=to, sender=sender, reply_to=str(to), mark="reaction", **more)
 
 
-def said(root: Path) -> list[list[tuple[bool, str]]]:
-    return [[(turn.is_mine, text) for turn in one.turns for text in turn.bubbles] for one in sessions_of(root)]
+def session_texts(root: Path) -> list[list[tuple[bool, str]]]:
+    return [[(turn.is_mine, text) for turn in session.turns for text in turn.bubbles] for session in sessions_of(root)]
 
 
 def test_the_owners_reaction_is_their_answer_where_they_say_nothing_else(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_the_owners_reaction_is_their_answer_where_they_say_nothing_else(tmp_pat
     )
     assert_accounted(report)
     assert report.dropped == {"reaction": 2}
-    assert said(tmp_path) == [
+    assert session_texts(tmp_path) == [
         [(False, "shall we?"), (True, "👍"), (False, "at eight"), (True, "fine"), (False, "good"), (True, "❤")]
     ]
 
@@ -51,7 +51,7 @@ def test_words_much_later_leave_the_reaction_its_place(tmp_path: Path) -> None:
         tmp_path, [message(1, "done", sender="ana"), reaction(101, 1), message(2, "morning", at=900, sender="me")]
     )
     assert_accounted(report)
-    assert said(tmp_path) == [[(False, "done"), (True, "👍")], [(True, "morning")]]
+    assert session_texts(tmp_path) == [[(False, "done"), (True, "👍")], [(True, "morning")]]
 
 
 def test_a_reaction_to_what_is_not_there_says_nothing(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_reaction_to_what_is_not_there_says_nothing(tmp_path: Path) -> None:
     )
     assert_accounted(report)
     assert report.dropped == {"link-only": 1, "reaction": 1}
-    assert said(tmp_path) == [[(False, "hi"), (True, "seen it")]]
+    assert session_texts(tmp_path) == [[(False, "hi"), (True, "seen it")]]
 
 
 def test_whose_a_reaction_is_may_be_known_only_at_the_end(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_whose_a_reaction_is_may_be_known_only_at_the_end(tmp_path: Path) -> Non
     report = build_messages(tmp_path, archive, persona={"me": ["me"]})
     assert_accounted(report)
     assert report.dropped == {"reaction": 1}
-    assert said(tmp_path) == [[(False, "shall we?"), (True, "👍"), (False, "yes")]]
+    assert session_texts(tmp_path) == [[(False, "shall we?"), (True, "👍"), (False, "yes")]]
 
 
 def test_exports_that_overlap_have_a_reaction_once(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_rhythm_does_not_count_reactions(tmp_path: Path) -> None:
     answered = msgspec.structs.replace(reaction(91, 60), reply_to="90")
     with_reactions = [*words, message(90, "fine?", sender="ana", at=60), answered]
     build_messages(tmp_path, with_reactions)
-    assert said(tmp_path)[-1][-1] == (True, "👍")
+    assert session_texts(tmp_path)[-1][-1] == (True, "👍")
     assert read_habits(tmp_path / "data" / "sample") == before
 
 
@@ -108,7 +108,7 @@ def test_from_an_export_to_a_session(tmp_path: Path) -> None:
     chat = telegram_chat([telegram_message(1, 1001, "hello"), asked, sticker])
     write_json(tmp_path / "result.json", telegram_account(chat))
     assert_accounted(build(tmp_path, "result.json"))
-    assert said(tmp_path) == [[(True, "hello"), (False, "tea at five?"), (True, "👍"), (False, "😀")]]
+    assert session_texts(tmp_path) == [[(True, "hello"), (False, "tea at five?"), (True, "👍"), (False, "😀")]]
 
 
 def test_nobody_reacts_twice_or_to_themselves() -> None:
@@ -146,5 +146,5 @@ def test_no_line_is_lost_and_none_that_is_words_goes(parts: list[tuple[str, bool
     ]
     kept, needless = separate_reactions(lines)
     assert sorted([*kept, *needless], key=lambda one: int(one.message.id)) == lines
-    assert all(one.message.mark == "reaction" for one in needless)
-    assert all(one.is_mine for one in kept if one.message.mark == "reaction")
+    assert all(line.message.mark == "reaction" for line in needless)
+    assert all(line.is_mine for line in kept if line.message.mark == "reaction")

@@ -30,7 +30,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 
 def ids(found: list[list[SessionMessage]]) -> list[list[str]]:
-    return [[one.message.id for one in session] for session in found]
+    return [[line.message.id for line in session] for session in found]
 
 
 def test_a_silence_ends_a_session() -> None:
@@ -63,7 +63,7 @@ def test_a_reply_to_something_unknown_starts_anew() -> None:
 
 def test_a_chat_that_never_sleeps_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "MAX_SESSION_MESSAGES", 10)
-    assert [len(one) for one in split_at_silences([line(number) for number in range(25)], HOUR)] == [10, 10, 5]
+    assert [len(session) for session in split_at_silences([line(number) for number in range(25)], HOUR)] == [10, 10, 5]
 
 
 @given(
@@ -78,14 +78,14 @@ def test_no_message_is_lost_or_doubled_and_time_runs_forward(steps: list[tuple[i
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "OPEN_SESSIONS", reach)
         for found in (list(split_at_silences(lines, HOUR)), threads_of(lines)):
-            assert sorted(int(one) for session in ids(found) for one in session) == list(range(len(lines)))
+            assert sorted(int(line) for session in ids(found) for line in session) == list(range(len(lines)))
             for session in found:
                 assert session
                 assert session == sorted(session, key=lambda one: one.message.sent_at)
 
 
 def threads_of(lines: list[SessionMessage]) -> list[list[SessionMessage]]:
-    answered = {one.message.reply_to or "" for one in lines}
+    answered = {line.message.reply_to or "" for line in lines}
     return [[lines[number] for number in thread] for thread in join_threads(enumerate(lines), answered)]
 
 

@@ -34,7 +34,7 @@ def test_nothing_in_training_is_later_than_what_is_held_out(sessions: list[tuple
     splits = split_by_time(summary(number, mine) for number, mine in sessions)
     order = {"train": 0, "validation": 1, "test": 2}
     assert [order[split] for split, _ in splits] == sorted(order[split] for split, _ in splits)
-    assert [one.ended_at for _, one in splits] == sorted(one.ended_at for _, one in splits)
+    assert [session.ended_at for _, session in splits] == sorted(session.ended_at for _, session in splits)
     assert splits[0][0] == "train"
 
 

@@ -26,7 +26,7 @@ def verdict(one: SessionMessage) -> DropReason | None:
 
 
 def texts(lines: Sequence[SessionMessage]) -> str:
-    return "".join(one.message.text for one in lines)
+    return "".join(line.message.text for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -56,20 +56,20 @@ def test_repeats_go_at_the_ends(letters: str, left: str) -> None:
     part, gone = trim_repeats(session(letters), verdict)
     assert texts(part) == left
     assert len(part) + len(gone) == len(letters)
-    for one, reason in gone:
-        assert reason == (verdict(one) or "no turn of yours")
+    for removed, reason in gone:
+        assert reason == (verdict(removed) or "no turn of yours")
 
 
 @given(st.text(alphabet="abmrn", max_size=30))
 def test_an_unbroken_stretch_is_left_and_every_line_is_accounted_for(letters: str) -> None:
     whole = session(letters)
     part, gone = trim_repeats(whole, verdict)
-    kept, lost = {one.message.id for one in part}, {one.message.id for one, _ in gone}
-    assert kept | lost == {one.message.id for one in whole}
+    kept, lost = {line.message.id for line in part}, {line.message.id for line, _ in gone}
+    assert kept | lost == {line.message.id for line in whole}
     assert not kept & lost
     assert texts(part) in letters
-    assert all(one.message.text != "m" for one, _ in gone)  # what is new is never lost
-    assert part == [] or any(one.message.text == "m" for one in part) or not any(one.is_mine for one in part)
+    assert all(line.message.text != "m" for line, _ in gone)  # what is new is never lost
+    assert part == [] or any(line.message.text == "m" for line in part) or not any(line.is_mine for line in part)
     assert trim_repeats(part, verdict) == (part, [])
 
 

@@ -1,4 +1,4 @@
-"""A new version is examined before it comes into use; a bad one stays out, with a word."""
+"""A new version is examined before it is used; one that fails is not used, and the reason is shown."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -49,8 +49,8 @@ def config(tmp_path: Path, tiny_base: Path) -> Config:
     return config
 
 
-def published(config: Config, *, seed: int) -> str:
-    """A random adapter, which is worse than its base, published and not in use."""
+def publish_random(config: Config, *, seed: int) -> str:
+    """Publishes a random adapter, which is worse than its base; only that of seed 0 is in use."""
     base = Path(config.model.base)
     with publishing(
         config.adapters_dir, Manifest(persona=config.persona.name, base=identify(base, str(base))), in_use=seed == 0
@@ -60,9 +60,9 @@ def published(config: Config, *, seed: int) -> str:
     return list_versions(config.adapters_dir)[-1]
 
 
-def test_a_bad_version_stays_out_and_says_why(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    before = published(config, seed=0)
-    version = published(config, seed=1)
+def test_a_version_that_fails_is_not_used_unless_forced(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    before = publish_random(config, seed=0)
+    version = publish_random(config, seed=1)
     result = examine_and_use(config, version, force=False)
     assert result["in_use"] is False
     assert any(not check["ok"] for check in result["gate"])
@@ -76,8 +76,8 @@ def test_a_bad_version_stays_out_and_says_why(config: Config, capsys: pytest.Cap
     assert used.name == version
 
 
-def test_the_outcome_lies_in_the_version(config: Config) -> None:
-    version = published(config, seed=0)
+def test_the_result_is_stored_in_the_version(config: Config) -> None:
+    version = publish_random(config, seed=0)
     outcome = evaluate_version(config, version, quick=True)
     manifest = read_manifest(outcome.folder)
     content = json.loads((outcome.folder / FIDELITY_FILE).read_text(encoding="utf-8"))
@@ -92,8 +92,10 @@ def test_the_outcome_lies_in_the_version(config: Config) -> None:
     assert (outcome.folder / "report.html").read_text(encoding="utf-8").count("<!-- added -->") == 1
 
 
-def test_too_little_to_examine_on_is_no_fault(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    version = published(config, seed=0)
+def test_with_too_few_replies_the_version_is_used_unexamined(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = publish_random(config, seed=0)
     write_sessions(config.data_dir / SESSIONS_FILE, [session(0, "train"), session(1, "test")])
     assert examine_and_use(config, version, force=False) == {"gate": [], "in_use": True}
     assert "only 3 of your replies are held out" in capsys.readouterr().err
@@ -104,11 +106,11 @@ def test_the_command_compares_two_versions(config: Config, tmp_path: Path) -> No
 
     content = {"model": {"base": config.model.base, "dtype": "float32"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    names = [published(config, seed=seed) for seed in (0, 1)]
+    names = [publish_random(config, seed=seed) for seed in (0, 1)]
     result = CliRunner().invoke(
         app(), ["evaluate", *names, "--quick", "--json", "--config", str(tmp_path / "config.yaml")]
     )
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)
-    assert [one["version"] for one in printed["versions"]] == names
+    assert [version["version"] for version in printed["versions"]] == names
     assert "bits_per_byte" in printed["better"]

@@ -37,8 +37,8 @@ class TestBalancedGroups:
     def test_every_example_is_in_one_share_and_the_shares_are_even(self) -> None:
         items = _examples(50)
         divided = balanced_groups(items, 4)
-        assert sorted(id(one) for share in divided for one in share) == sorted(map(id, items))
-        loads = [sum(len(one.ids) for one in share) for share in divided]
+        assert sorted(id(example) for share in divided for example in share) == sorted(map(id, items))
+        loads = [sum(len(example.ids) for example in share) for share in divided]
         assert max(loads) < 1.1 * min(loads)
 
     def test_the_same_items_are_divided_alike_everywhere(self) -> None:
@@ -128,7 +128,7 @@ def _agree(base: Path) -> dict[str, Any]:
             (parameters[0] * 4).sum().backward()
         (parameters[1] * 6).sum().backward()
         loss = processes.average_gradients(parameters, torch.tensor(float(processes.rank)), 2)
-        gradients = [one.grad.tolist() for one in parameters if one.grad is not None]
+        gradients = [parameter.grad.tolist() for parameter in parameters if parameter.grad is not None]
         return {
             "told": told,
             "collected": collected,
@@ -147,7 +147,7 @@ def _sharded_like_whole(base: Path, processes: ProcessGroup) -> dict[str, Any]:
         parted = load_model(base, torch.float32)
         shard_base(parted, mesh, "cpu")
     items = _examples(6)
-    held = sum(one.to_local().numel() for one in parted.parameters() if hasattr(one, "to_local"))
+    held = sum(parameter.to_local().numel() for parameter in parted.parameters() if hasattr(parameter, "to_local"))
     bits = [
         score_in_parallel(processes, one, items, lambda share, model=one: score_examples(model, share, 64))
         for one in (whole, parted)
@@ -156,7 +156,12 @@ def _sharded_like_whole(base: Path, processes: ProcessGroup) -> dict[str, Any]:
     one, other = (_gradients(model, items) for model in (whole, parted))
     return {
         "is_sharded": (is_sharded(whole), is_sharded(parted)),
-        "held": held / sum(one.numel() for name, one in whole.named_parameters() if one.dim() > 1 and "layers" in name),
+        "held": held
+        / sum(
+            parameter.numel()
+            for name, parameter in whole.named_parameters()
+            if parameter.dim() > 1 and "layers" in name
+        ),
         "bits": bits,
         "alone": alone,
         "apart": max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True)),
@@ -166,12 +171,12 @@ def _sharded_like_whole(base: Path, processes: ProcessGroup) -> dict[str, Any]:
 def _gradients(model: PreTrainedModel, items: list[Example]) -> list[torch.Tensor]:
     torch.manual_seed(3)
     adapted = add_lora(model, 2, 4)
-    trained = [one for one in adapted.parameters() if one.requires_grad]
-    for one in trained:
-        torch.nn.init.normal_(one, std=0.1)
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        torch.nn.init.normal_(parameter, std=0.1)
     losses, _ = token_losses(adapted, collate(items[:1]))
     losses.sum().backward()
-    return [losses.detach(), *(one.grad for one in trained if one.grad is not None)]
+    return [losses.detach(), *(parameter.grad for parameter in trained if parameter.grad is not None)]
 
 
 def test_two_processes_agree_and_hold_a_base_together(tiny_base: Path) -> None:

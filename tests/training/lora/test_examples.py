@@ -25,9 +25,9 @@ def encoded_sessions(draw: st.DrawFn) -> Encoded:
 @given(encoded_sessions(), st.integers(24, 80))
 def test_every_supervised_token_is_learned_once_and_nothing_is_truncated(encoded: Encoded, limit: int) -> None:
     pieces = cut(encoded, limit)
-    learned = [one for piece in pieces for one, role in zip(piece.ids, piece.loss_mask, strict=True) if role]
-    assert learned == [one for one, role in zip(encoded.ids, encoded.loss_mask, strict=True) if role]
-    assert {one for piece in pieces for one in piece.ids} == set(encoded.ids)
+    learned = [token for piece in pieces for token, role in zip(piece.ids, piece.loss_mask, strict=True) if role]
+    assert learned == [token for token, role in zip(encoded.ids, encoded.loss_mask, strict=True) if role]
+    assert {token for piece in pieces for token in piece.ids} == set(encoded.ids)
     assert sum(piece.text_bytes for piece in pieces) == encoded.text_bytes
     for piece in pieces:
         assert len(piece.ids) <= limit
@@ -56,16 +56,16 @@ def test_a_later_piece_carries_the_turns_before_it() -> None:
 def test_micro_batches_hold_everything_within_the_limit(lengths: list[int], limit: int) -> None:
     items = [Example([0] * length, [1] * length, length) for length in lengths]
     groups = micro_batches(items, limit)
-    assert sorted(len(one.ids) for group in groups for one in group) == sorted(lengths)
+    assert sorted(len(example.ids) for group in groups for example in group) == sorted(lengths)
     for group in groups:
-        assert len(group) == 1 or sum(len(one.ids) for one in group) <= limit
+        assert len(group) == 1 or sum(len(example.ids) for example in group) <= limit
 
 
 def test_steps_are_the_same_for_the_same_seed_and_hold_every_example() -> None:
     items = [Example([number] * (number % 7 + 1), [1] * (number % 7 + 1), 1) for number in range(50)]
     steps = plan_steps(items, 8, 16, seed=3)
     assert steps == plan_steps(items, 8, 16, seed=3) != plan_steps(items, 8, 16, seed=4)
-    assert sorted(one.ids[0] for step in steps for group in step for one in group) == list(range(50))
+    assert sorted(example.ids[0] for step in steps for group in step for example in group) == list(range(50))
     assert [sum(len(group) for group in step) for step in steps] == [8] * 6 + [2]
 
 
@@ -83,7 +83,7 @@ def test_spread_is_a_subset_of_about_the_size_asked_for(lengths: list[int], toke
     items = [Example([number] * length, [1] * length, 1) for number, length in enumerate(lengths)]
     chosen = spread_sample(items, tokens)
     assert chosen
-    assert [one.ids[0] for one in chosen] == sorted({one.ids[0] for one in chosen})
+    assert [example.ids[0] for example in chosen] == sorted({example.ids[0] for example in chosen})
     if sum(lengths) <= tokens:
         assert chosen == items
 
@@ -92,6 +92,6 @@ def test_only_the_personas_turns_carry_loss(tiny_tokenizer: "object") -> None:
     transcript = Transcript(tiny_tokenizer)  # type: ignore[arg-type]
     turns = (Turn("Ramito", ("how are you",)), Turn(ME, ("fine", "谢谢")), Turn("Ramito", ("good",)))
     encoded = transcript.encode(Header(kind="dm"), turns)
-    learned = [one for one, role in zip(encoded.ids, encoded.loss_mask, strict=True) if role]
+    learned = [token for token, role in zip(encoded.ids, encoded.loss_mask, strict=True) if role]
     assert transcript.tokenizer.decode(learned) == " fine\n 谢谢\n\n"
     assert encoded.text_bytes == len(b"fine" + "谢谢".encode())

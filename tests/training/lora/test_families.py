@@ -187,9 +187,9 @@ async def test_what_was_trained_is_what_is_served(
     assert (after - before).abs().max() > 0.1
 
 
-def greedy(model: PeftModel, prompt: list[int], transcript: Transcript, most: int) -> list[int]:
+def greedy(model: PeftModel, prompt: list[int], transcript: Transcript, max_tokens: int) -> list[int]:
     ids = list(prompt)
-    while len(ids) < len(prompt) + most:
+    while len(ids) < len(prompt) + max_tokens:
         last = logits(model, ids)[0, -1]
         last[[token for token in transcript.forbidden_ids if token < len(last)]] = -torch.inf
         ids.append(int(last.argmax()))

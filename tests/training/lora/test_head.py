@@ -20,8 +20,8 @@ def _plain(
     return losses.detach(), hidden.grad
 
 
-def _relative(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one.detach().float() - other).norm() / other.norm())
+def _relative(left: torch.Tensor, right: torch.Tensor) -> float:
+    return float((left.detach().float() - right).norm() / right.norm())
 
 
 @pytest.mark.parametrize("softcap", [None, 30.0, 2.0])

@@ -40,7 +40,11 @@ def _adapted(folder: Path, dtype: torch.dtype) -> PeftModel:
 
 def _gradients(model: torch.nn.Module) -> torch.Tensor:
     """All the adapter's gradients as one vector; cleared."""
-    flat = [one.grad.flatten().double() for one in model.parameters() if one.requires_grad and one.grad is not None]
+    flat = [
+        parameter.grad.flatten().double()
+        for parameter in model.parameters()
+        if parameter.requires_grad and parameter.grad is not None
+    ]
     model.zero_grad(set_to_none=True)
     return torch.cat(flat)
 
@@ -70,7 +74,7 @@ def _ours(model: torch.nn.Module, items: list[Example], limit: int) -> tuple[tor
 
 
 @pytest.mark.parametrize("fast", [False, True], ids=["library", "fast"])
-@pytest.mark.parametrize(("family", "tied"), [(one, number % 2 == 0) for number, one in enumerate(FAMILIES)])
+@pytest.mark.parametrize(("family", "tied"), [(family, number % 2 == 0) for number, family in enumerate(FAMILIES)])
 def test_loss_and_gradients_are_those_of_full_logits(tmp_path: Path, family: str, *, tied: bool, fast: bool) -> None:
     folder = save_family(family, tmp_path / "base", tied=tied)
     model = _adapted(folder, torch.float32)

@@ -87,16 +87,20 @@ def test_a_gpu_that_only_imitates_bfloat16_computes_in_float16(
 def test_only_the_layers_are_quantised_and_nothing_is_upcast(method: Method, dtype: torch.dtype, base: Path) -> None:
     model = load_quantized(base, method, dtype, "cpu")
     whole = load_model(base, dtype)
-    linear = {name for name, one in whole.named_modules() if isinstance(one, torch.nn.Linear) and name != "lm_head"}
+    linear = {
+        name for name, module in whole.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"
+    }
     quantised = {
-        name.removesuffix(".weight") for name, one in model.named_parameters() if one.dtype in (torch.uint8, torch.int8)
+        name.removesuffix(".weight")
+        for name, parameter in model.named_parameters()
+        if parameter.dtype in (torch.uint8, torch.int8)
     }
     assert quantised == linear
-    assert {one.dtype for one in model.parameters() if one.is_floating_point()} == {dtype}
+    assert {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()} == {dtype}
     assert model.num_parameters() == whole.num_parameters()
     adapted = add_lora(model, 2, 4)
     match_adapter_dtype(adapted, dtype)
-    trained = {one.dtype for one in adapted.parameters() if one.requires_grad}
+    trained = {parameter.dtype for parameter in adapted.parameters() if parameter.requires_grad}
     assert trained == {torch.float32 if dtype == torch.float16 else dtype}
     assert len({name for name, _ in adapted.named_modules() if name.endswith("lora_A")}) == len(linear)
 
@@ -117,10 +121,10 @@ def test_scoring_first_does_not_change_what_is_trained(method: Method, base: Pat
         adapted.train()
         losses, _ = token_losses(adapted, collate([EXAMPLE]))
         losses.sum().backward()
-        gradients = [one.grad for name, one in adapted.named_parameters() if "lora_B" in name]
-        assert all(one is not None and bool(one.abs().sum() > 0) for one in gradients)
+        gradients = [parameter.grad for name, parameter in adapted.named_parameters() if "lora_B" in name]
+        assert all(gradient is not None and bool(gradient.abs().sum() > 0) for gradient in gradients)
         results.append([losses.detach(), *gradients])
-    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    assert all(torch.equal(left, right) for left, right in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("method", METHODS)

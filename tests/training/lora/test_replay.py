@@ -98,14 +98,14 @@ def test_it_is_the_bases_own_distribution(
     begin = transcript.tokenizer.bos_token_id
     with torch.no_grad():
         chances = base(torch.tensor([[begin]])).logits[0, -1].double().softmax(-1)
-    counts = torch.bincount(torch.tensor([one.ids[1] for one in items]), minlength=len(chances)) / len(items)
+    counts = torch.bincount(torch.tensor([example.ids[1] for example in items]), minlength=len(chances)) / len(items)
     assert float((counts - chances).abs().max()) < 0.03
 
 
 def test_where_time_is_short_few_are_sampled_and_repeated(base: PreTrainedModel, transcript: Transcript) -> None:
     items = sampled(base, transcript, tokens=5000, max_distinct=300)
     assert count_tokens(items) == pytest.approx(5000, abs=24)
-    assert len({tuple(one.ids) for one in items}) <= 2 * replaying._ROWS
+    assert len({tuple(example.ids) for example in items}) <= 2 * replaying._ROWS
     assert estimated_tokens(None, "cpu") is None
     assert estimated_tokens(2, "cpu") == 36_000
 
@@ -114,7 +114,7 @@ def test_a_base_without_a_token_that_begins_texts_is_refused(base: PreTrainedMod
     transcript = build_transcript()
     transcript.tokenizer.bos_token = None
     items = sampled(base, transcript)
-    assert {one.ids[0] for one in items} == {transcript.tokenizer.eos_token_id}
+    assert {example.ids[0] for example in items} == {transcript.tokenizer.eos_token_id}
     transcript.tokenizer.eos_token = None
     with pytest.raises(UserError, match=r"training\.replay: .* set training.replay to 0"):
         sampled(base, transcript)

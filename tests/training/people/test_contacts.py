@@ -60,9 +60,9 @@ def test_accounts_with_a_colon_of_their_own(account: str) -> None:
 def test_an_account_is_found_by_whatever_it_is_called(platform: str, account: str, name: str) -> None:
     names = names_of_account(platform, account, name)
     assert "" not in names
-    for one in (account, name):
-        if normalized_name(one):
-            assert {normalized_name(one), normalized_name(f" {platform.upper()} :{one}")} <= names
+    for account_name in (account, name):
+        if normalized_name(account_name):
+            assert {normalized_name(account_name), normalized_name(f" {platform.upper()} :{account_name}")} <= names
 
 
 def test_without_people_everybody_is_an_account() -> None:
@@ -107,10 +107,13 @@ def test_one_person_has_one_name_in_the_data_set(tmp_path: Path, monkeypatch: py
     assert_accounted(report)
     tom, ana = person_pseudonym("Tom"), pseudonym("two", "ana")
     built = sorted(sessions_of(tmp_path), key=lambda one: one.started_at)
-    assert [one.header.contact for one in built] == [tom, tom, ana]
-    assert [one.turns[0].speaker for one in built] == [tom, tom, ana]
+    assert [session.header.contact for session in built] == [tom, tom, ana]
+    assert [session.turns[0].speaker for session in built] == [tom, tom, ana]
     contacts = read_contacts(tmp_path / "data" / "sample")
-    assert [(one.platform, one.account, one.name, one.pseudonym, one.chats, one.is_linked) for one in contacts] == [
+    assert [
+        (contact.platform, contact.account, contact.name, contact.pseudonym, contact.chats, contact.is_linked)
+        for contact in contacts
+    ] == [
         ("one", "2002", "Tom Berg", tom, ["c1"], True),
         ("two", "ana", "Ana", ana, ["c3"], False),
         ("two", "x", "Tommy", tom, ["c2"], True),
@@ -160,8 +163,11 @@ def test_the_list_is_written_read_and_removed(tmp_path: Path) -> None:
     contacts.add("one", "a", "")
     contacts.write(tmp_path)
     written = read_contacts(tmp_path)
-    assert [(one.account, one.name, one.chats) for one in written] == [("a", "", []), ("b", "Bea", ["c1", "c2"])]
-    assert not any(one.is_linked for one in written)
+    assert [(contact.account, contact.name, contact.chats) for contact in written] == [
+        ("a", "", []),
+        ("b", "Bea", ["c1", "c2"]),
+    ]
+    assert not any(contact.is_linked for contact in written)
     write_contacts(tmp_path, [])
     assert not (tmp_path / CONTACTS_FILE).exists()
     write_contacts(tmp_path, [])

@@ -99,7 +99,7 @@ def test_strange_names_stay_on_one_line() -> None:
 def test_an_account_that_changed_its_name_is_found_by_either() -> None:
     rows = [message(n, sender="1", sender_name=name, is_owner=None) for n, name in enumerate(("Old", "New", "New"))]
     for me in ("old", "New", "test:1", "test: @New"):
-        assert resolved([(0, one) for one in rows], [me]).messages == 3
+        assert resolved([(0, row) for row in rows], [me]).messages == 3
 
 
 def test_an_empty_name_is_nobodys() -> None:
@@ -118,7 +118,10 @@ def test_who_writes_in_most_chats_is_asked_about_first() -> None:
     rows = [*chat(0, "ana", "ana", "ana", "mara"), *chat(1, "tom", "tom", "mara", "mara")]
     with pytest.raises(UnknownOwner) as raised:
         resolved(rows, sources=2)
-    assert [(one.name, one.account, one.chats, one.messages) for one in raised.value.candidates] == [
+    assert [
+        (candidate.name, candidate.account, candidate.chats, candidate.messages)
+        for candidate in raised.value.candidates
+    ] == [
         ("Mara", "mara", 2, 3),
         ("Ana", "ana", 1, 3),
         ("Tom", "tom", 1, 2),
@@ -132,11 +135,11 @@ def test_who_writes_in_most_chats_is_asked_about_first() -> None:
 def test_a_name_that_two_have_is_no_example() -> None:
     rows = [message(n, sender=account, sender_name="Sam", is_owner=None) for n, account in enumerate(("u1", "u2"))]
     with pytest.raises(UserError, match=r'me: \["u1"\]'):
-        resolved([(0, one) for one in rows])
+        resolved([(0, row) for row in rows])
 
 
 def test_those_known_to_be_others_are_not_asked_about() -> None:
     rows = [(0, message(1, sender="ana", kind="group")), (0, message(2, sender="x", is_owner=None, kind="group"))]
     with pytest.raises(UnknownOwner) as raised:
         resolved(rows)
-    assert [one.account for one in raised.value.candidates] == ["x"]
+    assert [candidate.account for candidate in raised.value.candidates] == ["x"]

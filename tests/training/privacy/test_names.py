@@ -27,7 +27,7 @@ def recognise(text: str, language: str) -> list[tuple[int, int]]:
 
 
 def found_in(text: str, *secrets: SecretSpan) -> list[str]:
-    return [text[one.start : one.end] for one in NameFinder(recognise).add_names(text, list(secrets))]
+    return [text[span.start : span.end] for span in NameFinder(recognise).add_names(text, list(secrets))]
 
 
 def test_names_are_found_word_by_word() -> None:
@@ -49,8 +49,8 @@ def test_names_are_found_word_by_word() -> None:
     ],
 )
 def test_cries_are_no_names_though_a_model_says_so(text: str, names: list[str]) -> None:
-    found = NameFinder(lambda whole, _: [(0, len(whole))]).add_names(text, [])
-    assert [text[one.start : one.end] for one in found] == names
+    spans = NameFinder(lambda whole, _: [(0, len(whole))]).add_names(text, [])
+    assert [text[span.start : span.end] for span in spans] == names
 
 
 def test_a_secret_comes_before_a_name_in_it() -> None:
@@ -59,13 +59,13 @@ def test_a_secret_comes_before_a_name_in_it() -> None:
 
 
 @given(st.text(alphabet="Tom Berg王小明@1 ", max_size=40), st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40))))
-def test_whatever_is_recognised_nothing_overlaps(text: str, spans: list[tuple[int, int]]) -> None:
-    names = NameFinder(lambda whole, _: [(min(span), min(max(span), len(whole))) for span in spans])
+def test_names_and_secrets_never_overlap(text: str, recognised: list[tuple[int, int]]) -> None:
+    names = NameFinder(lambda whole, _: [(min(span), min(max(span), len(whole))) for span in recognised])
     secret = [SecretSpan(2, 5, "email", "email")] if len(text) > 5 else []
-    found = names.add_names(text, secret)
-    assert all(one.start < one.end <= len(text) for one in found)
-    assert all(one.end <= other.start for one, other in pairwise(found))
-    assert set(secret) <= set(found)
+    spans = names.add_names(text, secret)
+    assert all(span.start < span.end <= len(text) for span in spans)
+    assert all(left.end <= right.start for left, right in pairwise(spans))
+    assert set(secret) <= set(spans)
 
 
 def test_the_same_name_has_the_same_stand_in(tmp_path: Path) -> None:

@@ -30,17 +30,17 @@ KINDS: tuple[PrivateKind, ...] = get_args(PrivateKind)
 
 @pytest.fixture
 def scrubber(tmp_path: Path) -> Iterator[Scrubber]:
-    one = Scrubber(tmp_path, tmp_path, KINDS)
-    yield one
-    one.close()
+    opened = Scrubber(tmp_path, tmp_path, KINDS)
+    yield opened
+    opened.close()
 
 
 def scrubbed(folder: Path, *texts: str, kinds: tuple[PrivateKind, ...] = KINDS) -> list[str]:
-    one = Scrubber(folder, folder, kinds)
+    scrubber = Scrubber(folder, folder, kinds)
     try:
-        return [one.scrub(text, "chat.json:1") for text in texts]
+        return [scrubber.scrub(text, "chat.json:1") for text in texts]
     finally:
-        one.close()
+        scrubber.close()
 
 
 # Made-up secrets -----------------------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def test_planted_secrets_are_caught(tmp_path: Path) -> None:
     after = scrubbed(tmp_path, *(text for _, _, text in rows))
     missed = [(kind, text) for (kind, secret, text), now in zip(rows, after, strict=True) if core(secret) in now]
     checkable = [row for row in rows if row[0] not in CONTEXTUAL]
-    missed_checkable = [one for one in missed if one[0] not in CONTEXTUAL]
+    missed_checkable = [text for text in missed if text[0] not in CONTEXTUAL]
     assert len(missed_checkable) <= 0.02 * len(checkable), missed_checkable
     assert len(missed) <= 0.02 * len(rows), missed
 
@@ -353,9 +353,9 @@ def test_found_secrets_are_of_the_planted_kind(tmp_path: Path) -> None:
     for kind, secret, text in planted(1):
         at = text.index(core(secret))
         kinds = {
-            one.kind
-            for one in find_secrets(text, frozenset(KINDS))
-            if one.start <= at + len(secret) // 2 and one.end > at
+            span.kind
+            for span in find_secrets(text, frozenset(KINDS))
+            if span.start <= at + len(secret) // 2 and span.end > at
         }
         assert kind in kinds or kinds & CONTEXTUAL, (kind, text, kinds)  # `ssn is …` may be a password as well
 
@@ -377,8 +377,8 @@ def test_the_same_secret_has_the_same_stand_in(scrubber: Scrubber) -> None:
     assert re.fullmatch(r"[a-z]+@example\.(com|org|net)", first)
     assert scrubber.scrub("我的邮箱ann.smith@gmail.com谢谢", "a:2") == f"我的邮箱{first}谢谢"
     assert scrubber.scrub("ann.smith@gmail.de", "a:3") != first
-    one, other = scrubber.scrub("13812345678", "a:4"), scrubber.scrub("138 1234 5678", "a:5")
-    assert one == other.replace(" ", "")
+    plain, spaced = scrubber.scrub("13812345678", "a:4"), scrubber.scrub("138 1234 5678", "a:5")
+    assert plain == spaced.replace(" ", "")
 
 
 def test_another_persona_has_other_stand_ins(tmp_path: Path) -> None:
@@ -451,13 +451,13 @@ def test_only_the_chosen_kinds(tmp_path: Path) -> None:
 
 
 def test_the_list_says_where_and_never_what(tmp_path: Path) -> None:
-    one = Scrubber(tmp_path, tmp_path, KINDS)
+    scrubber = Scrubber(tmp_path, tmp_path, KINDS)
     for kind, secret, text in planted(1):
-        one.scrub(text, f"WhatsApp +49 171 2345678.txt:{len(secret)}{kind}")
-    one.close()
+        scrubber.scrub(text, f"WhatsApp +49 171 2345678.txt:{len(secret)}{kind}")
+    scrubber.close()
     listed = (tmp_path / SCRUBBED_FILE).read_text(encoding="utf-8")
     rows = [json.loads(line) for line in listed.splitlines()]
-    assert len(rows) == sum(one.counts.values()) >= len(planted(1)) * 0.98
+    assert len(rows) == sum(scrubber.counts.values()) >= len(planted(1)) * 0.98
     assert {row["kind"] for row in rows} == set(KINDS)
     assert all(set(row) == {"origin", "kind", "digest"} and re.fullmatch("[0-9a-f]{64}", row["digest"]) for row in rows)
     assert "2345678" not in listed
@@ -469,7 +469,7 @@ def test_any_text_comes_through(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (once,) = scrubbed(Path(folder), text)
         found = find_secrets(text, frozenset(KINDS))
-        assert all(0 <= one.start < one.end <= len(text) for one in found)
+        assert all(0 <= span.start < span.end <= len(text) for span in found)
         assert all(left.end <= right.start for left, right in pairwise(found))
         assert (once == text) or found
         assert bool(once.strip()) == bool(text.strip())
@@ -483,13 +483,13 @@ def test_ordinary_messages_cost_next_to_nothing(tmp_path: Path) -> None:
         "at 5:30 or so, bring 2 of them",
         "no way!!",
     ]
-    one = Scrubber(tmp_path, tmp_path, KINDS)
+    scrubber = Scrubber(tmp_path, tmp_path, KINDS)
     best = 1.0
     for _ in range(3):
         started = time.perf_counter()
         for _ in range(2000):
             for line in lines:
-                one.scrub(line, "a:1")
+                scrubber.scrub(line, "a:1")
         best = min(best, time.perf_counter() - started)
     assert best / 10_000 < 50e-6  # it is a tenth of that on an idle machine
 

@@ -23,7 +23,7 @@ class PowerCut(Exception):
     """What happens before anything is published."""
 
 
-def test_a_checkpoint_answers(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_can_be_chatted_with(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.yaml").write_text(
         f"model: {{base: {tiny_base}, dtype: float32}}\n"
         "training: {sessions_per_step: 4, epochs: 1, max_length: 128, rank: 4}\n"
@@ -64,7 +64,7 @@ def test_a_checkpoint_answers(tmp_path: Path, tiny_base: Path, monkeypatch: pyte
     arguments = ["chat", "--adapter", str(checkpoints[0]), "--json", "--config", str(tmp_path / "config.yaml")]
     result = CliRunner().invoke(app(), arguments, input="hello\n\n")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert told["adapter"] == checkpoints[0].name
-    assert [turn["speaker"] for turn in told["turns"]][:2] == ["you", "me"]
+    printed = json.loads(result.stdout)
+    assert printed["adapter"] == checkpoints[0].name
+    assert [turn["speaker"] for turn in printed["turns"]][:2] == ["you", "me"]
     assert f"sample, adapter {checkpoints[0].name}." in result.stderr

@@ -11,10 +11,10 @@ import pytest
 from doppel.adapters import versions
 from doppel.adapters.versions import current_version, list_versions, read_manifest
 from doppel.errors import DoppelError
+from doppel.system import atomic_file
 from tests.processes import Child
 from tests.tiny import publish_adapter
 from tests.training.runs import small_config, small_run, weights_of
-from training.run import checkpoints as work
 from training.run import exact_resume, publish
 from training.run import run as fitting
 from training.run.checkpoints import RunFolder, list_checkpoints
@@ -46,7 +46,7 @@ def _train_until_full(root: Path, base: Path, largest: int) -> None:
 
 
 @pytest.mark.parametrize("largest", [2_000, 30_000])  # no weights any more; weights, but not the optimizer's state
-def test_no_room_for_the_second_checkpoint(tmp_path: Path, tiny_base: Path, largest: int) -> None:
+def test_a_full_disk_keeps_the_last_complete_checkpoint(tmp_path: Path, tiny_base: Path, largest: int) -> None:
     config = small_run(tmp_path / "full", tiny_base)
     with pytest.raises(DoppelError, match=r"sample\.training: cannot be written") as caught:
         Child(_train_until_full, (tmp_path / "full", tiny_base, largest)).result()
@@ -72,7 +72,7 @@ def _publish_until_full(root: Path, base: Path, largest: int) -> None:
         _train(root, base, patch)
 
 
-def test_no_room_to_publish(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_full_disk_while_publishing_leaves_no_version(tmp_path: Path, tiny_base: Path) -> None:
     config = small_run(tmp_path, tiny_base)
     Child(_train_whole, (tmp_path, tiny_base)).result()
     before = weights_of(config)
@@ -97,15 +97,15 @@ def _full_for_the_pointer(file: int) -> None:
         _full()
 
 
-def test_no_room_to_begin(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_at_the_start_is_one_line(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_run(tmp_path, tiny_base)
-    monkeypatch.setattr(work, "fsync_path", _full)
-    with pytest.raises(DoppelError, match=r"sample\.training: cannot be written: No space left"):
+    monkeypatch.setattr(atomic_file, "fsync_path", _full)
+    with pytest.raises(DoppelError, match=r"sample\.training/plan\.json: cannot be written: No space left"):
         run_training(config)
     assert RunFolder(run_folder(config.data_dir), "").read_state() is None
 
 
-def test_no_room_for_the_pointer_keeps_the_one_before(
+def test_a_full_disk_while_writing_the_pointer_keeps_the_old_one(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_adapter(tiny_base, tmp_path)
@@ -118,7 +118,7 @@ def test_no_room_for_the_pointer_keeps_the_one_before(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0001", "current"]
 
 
-def test_a_folder_that_may_not_be_written(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, tiny_base: Path) -> None:
     (tmp_path / "adapters").write_text("a file where a folder belongs")
     with pytest.raises(DoppelError, match="adapters/sample: cannot be written"):
         publish_adapter(tiny_base, tmp_path / "adapters" / "sample")

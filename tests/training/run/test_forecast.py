@@ -33,7 +33,7 @@ def files(config: Config) -> list[str]:
     return sorted(str(path.relative_to(config.root)) for path in config.root.rglob("*"))
 
 
-def test_it_is_what_then_happens_and_nothing_is_left_behind(config: Config) -> None:
+def test_a_forecast_agrees_with_the_training_and_leaves_no_files(config: Config) -> None:
     before = files(config)
     made = plan_of(config)
     assert files(config) == before
@@ -47,18 +47,18 @@ def test_it_is_what_then_happens_and_nothing_is_left_behind(config: Config) -> N
     assert set(result["parts"]) == set(PHASES)
 
 
-def test_settings_say_where_they_are_from(config: Config, tmp_path: Path) -> None:
+def test_settings_have_their_reasons(config: Config, tmp_path: Path) -> None:
     content = {"model": {"base": config.model.base, "dtype": "float32"}, "training": {"rank": 8, "max_length": 128}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     command = ["train", "--plan", "--config", str(tmp_path / "config.yaml")]
     done = CliRunner().invoke(app(), [*command, "--json"])
-    told = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     assert done.exit_code == 0
-    assert told["plan"]["rank"] == 8
-    assert "rank" not in told["plan"]["reasons"]
-    assert "96 messages" in told["plan"]["reasons"]["epochs"]
-    assert told["seconds"] > 0
-    assert told["peak_memory_bytes"] > 0
+    assert printed["plan"]["rank"] == 8
+    assert "rank" not in printed["plan"]["reasons"]
+    assert "96 messages" in printed["plan"]["reasons"]["epochs"]
+    assert printed["seconds"] > 0
+    assert printed["peak_memory_bytes"] > 0
     shown = CliRunner().invoke(app(), command)
     assert "set in config.yaml" in shown.stderr
     assert "training steps" in shown.stderr
@@ -66,7 +66,9 @@ def test_settings_say_where_they_are_from(config: Config, tmp_path: Path) -> Non
     assert shown.stdout == ""
 
 
-def test_an_interrupted_training_is_forecast_from_where_it_is(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_forecast_of_an_interrupted_training_counts_the_rest(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class PressCtrlC(fitting.SampleReplies):
         def __call__(self) -> list[str]:
             os.kill(os.getpid(), signal.SIGINT)
@@ -87,7 +89,7 @@ def test_an_interrupted_training_is_forecast_from_where_it_is(config: Config, mo
     assert files(config) == before
 
 
-def test_more_memory_than_there_is_is_said(config: Config) -> None:
+def test_a_training_that_needs_too_much_memory_is_reported(config: Config) -> None:
     made = plan_of(config)
     big = msgspec.structs.replace(made, peak_memory_bytes=32 * 10**9, memory_bytes=24 * 10**9)
     assert any("needs about 32.0 GB, found 24.0 GB; use a smaller base model" in line for line in summary_lines(big))

@@ -1,4 +1,4 @@
-"""metrics.jsonl: every step once, whatever happened in between."""
+"""metrics.jsonl has each step once, also after an interruption."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ def metric(step: int, **numbers: float) -> MetricsRow:
     return MetricsRow(step=step, epoch=step / 10, tokens=step * 100, seconds=float(step), **numbers)
 
 
-def test_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_lines_are_read_as_they_were_written(tmp_path: Path) -> None:
     lines = [metric(1, loss=2.5, learning_rate=1e-4, grad_norm=0.5, tokens_per_second=50.0), metric(1, end_nats=0.25)]
     for line in lines:
         append_metrics(tmp_path / "metrics.jsonl", line)
@@ -17,7 +17,7 @@ def test_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert list(read_metrics(tmp_path / "none.jsonl")) == []
 
 
-def test_going_on_from_a_checkpoint_drops_what_came_after_it_and_a_line_cut_short(tmp_path: Path) -> None:
+def test_resuming_from_a_checkpoint_removes_later_lines_and_an_incomplete_one(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for step in range(1, 6):
         append_metrics(path, metric(step, loss=1.0))
@@ -30,5 +30,5 @@ def test_going_on_from_a_checkpoint_drops_what_came_after_it_and_a_line_cut_shor
     assert path.read_bytes() == b""
 
 
-def test_nothing_to_cut(tmp_path: Path) -> None:
+def test_a_missing_file_is_truncated_to_nothing(tmp_path: Path) -> None:
     assert truncate_metrics(tmp_path / "metrics.jsonl", 5) is None

@@ -43,7 +43,7 @@ def test_steps_cover_the_epochs() -> None:
     assert sum(len(group) for step in steps for group in step) == 3200
 
 
-def test_few_conversations_get_smaller_steps_and_the_plan_says_so() -> None:
+def test_few_conversations_get_smaller_steps_with_a_reason() -> None:
     made = plan([example(20)] * 100, epochs=1)
     assert made.sessions_per_step == 2
     assert "smaller steps" in made.reasons["sessions_per_step"]
@@ -55,7 +55,7 @@ def test_steps_that_config_yaml_sets_stay_as_they_are() -> None:
     assert "sessions_per_step" not in made.reasons
 
 
-def test_the_time_allowed_ends_a_plan_and_says_so() -> None:
+def test_the_time_limit_ends_a_plan_and_is_its_reason() -> None:
     items = [example(20)] * 1000
     made = plan(items, max_tokens=token_budget(1, 100.0), epochs=3)
     assert made.epochs * 20_000 == pytest.approx(60 * 100 * 0.8)

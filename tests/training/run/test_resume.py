@@ -130,7 +130,7 @@ def test_killed_again_and_again_it_ends_with_the_same_adapter(
     _killed(tmp_path, tiny_base, "while it is published", 1)
     assert Child(_train, (tmp_path, tiny_base)).result() == 0
     assert weights_of(config) == uninterrupted
-    assert [one.step for one in metrics_of(config) if one.loss is not None] == list(range(1, 13))
+    assert [row.step for row in metrics_of(config) if row.loss is not None] == list(range(1, 13))
     assert not run_folder(config.data_dir).exists()
 
 
@@ -172,14 +172,14 @@ def _train_in_vain(root: Path, base: Path, kill: str | None = None) -> int:
         return _train(root, base, kill, 1, {"patience": 1})
 
 
-def test_a_training_that_had_stopped_early_does_not_train_on(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_training_that_stopped_early_is_not_continued(tmp_path: Path, tiny_base: Path) -> None:
     config = small_run(tmp_path, tiny_base, patience=1)
     with pytest.raises(Died, match="-9"):
         Child(_train_in_vain, (tmp_path, tiny_base, "while it is published")).result()
     assert [*list_checkpoints(run_folder(config.data_dir))] == [4, 8]
     assert Child(_train_in_vain, (tmp_path, tiny_base)).result() == 0
     metrics = metrics_of(config)
-    assert max(one.step for one in metrics) == 8
+    assert max(row.step for row in metrics) == 8
 
 
 def _train_slowly(root: Path, base: Path, kill: str, at: int, training: dict[str, Any]) -> None:
@@ -215,7 +215,7 @@ class TestCheckpoints:
         shutil.copytree(left, tmp_path / "work")
         return RunFolder(tmp_path / "work", "")
 
-    def test_the_newest_and_the_best_are_kept(self, work: RunFolder) -> None:
+    def test_the_newest_and_the_best_checkpoint_are_kept(self, work: RunFolder) -> None:
         assert 12 in list_checkpoints(work.folder)
         assert len(list_checkpoints(work.folder)) <= 2
         newest = work.latest_checkpoint()
@@ -247,7 +247,7 @@ class TestCheckpoints:
         assert work.latest_checkpoint() == older
         assert not newest.exists()
 
-    def test_one_whose_best_is_gone_is_not_used(self, work: RunFolder) -> None:
+    def test_a_checkpoint_whose_best_is_missing_is_not_used(self, work: RunFolder) -> None:
         for path in work.folder.glob("checkpoint-*"):
             state = (path / "trainer_state.json").read_text()
             (path / "trainer_state.json").write_text(state.replace('"best_global_step": ', '"best_global_step": 9'))
@@ -255,13 +255,13 @@ class TestCheckpoints:
         assert work.latest_checkpoint() is None
         assert list_checkpoints(work.folder) == {}
 
-    def test_other_things_in_the_folder_are_left_alone(self, work: RunFolder) -> None:
+    def test_other_folders_beside_the_checkpoints_are_left_alone(self, work: RunFolder) -> None:
         (work.folder / "checkpoint-of-mine").mkdir()
         assert work.latest_checkpoint() is not None
         assert (work.folder / "checkpoint-of-mine").is_dir()
 
 
-def test_two_trainings_of_one_persona_do_not_get_into_each_others_way(tmp_path: Path, tiny_base: Path) -> None:
+def test_two_trainings_of_one_persona_cannot_run_at_once(tmp_path: Path, tiny_base: Path) -> None:
     config = small_run(tmp_path, tiny_base)
     with (
         lock_run_folder(run_folder(config.data_dir)),

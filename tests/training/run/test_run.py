@@ -24,9 +24,11 @@ from training.run.run import TrainingInterrupted, run_training
 
 @pytest.fixture(autouse=True)
 def _restored_signals() -> Iterator[None]:
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {signal_number: signal.getsignal(signal_number) for signal_number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    assert before == {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    assert before == {
+        signal_number: signal.getsignal(signal_number) for signal_number in (signal.SIGINT, signal.SIGTERM)
+    }
 
 
 @pytest.fixture
@@ -55,8 +57,8 @@ def test_learns_and_publishes_a_verified_adapter(config: Config, capsys: pytest.
     assert not config.data_dir.with_name("sample.training").exists()
     shown = capsys.readouterr().err
     metrics = list(read_metrics(folder / "metrics.jsonl"))
-    assert [one.step for one in metrics if one.loss is not None] == list(range(1, result["plan"]["steps"] + 1))
-    assert metrics[-1].bits_per_byte == min(one.bits_per_byte for one in metrics if one.bits_per_byte is not None)
+    assert [row.step for row in metrics if row.loss is not None] == list(range(1, result["plan"]["steps"] + 1))
+    assert metrics[-1].bits_per_byte == min(row.bits_per_byte for row in metrics if row.bits_per_byte is not None)
     assert metrics[-1].epoch == pytest.approx(1)
     assert metrics[-1].tokens > 1000
     assert (folder / "report.html").read_text(encoding="utf-8").count("<svg") == 4
@@ -66,9 +68,7 @@ def test_learns_and_publishes_a_verified_adapter(config: Config, capsys: pytest.
     assert "me: " in shown
 
 
-def test_a_stopped_training_goes_on_exactly_where_it_was(
-    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_training_resumes_exactly(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = small_run(tmp_path / "whole", tiny_base)
     run_training(whole)
     stopped = small_run(tmp_path / "stopped", tiny_base)
@@ -85,13 +85,15 @@ def test_a_stopped_training_goes_on_exactly_where_it_was(
     assert caught.value.exit_code == 130
     assert list_versions(stopped.adapters_dir) == []
     run_training(stopped)
-    one, other = current_version(whole.adapters_dir), current_version(stopped.adapters_dir)
-    assert one is not None
-    assert other is not None
-    lines = [read_metrics(folder / "metrics.jsonl") for folder in (one, other)]
-    whole_steps, resumed_steps = ([(line.step, line.loss, line.bits_per_byte) for line in some] for some in lines)
+    whole_version, resumed_version = current_version(whole.adapters_dir), current_version(stopped.adapters_dir)
+    assert whole_version is not None
+    assert resumed_version is not None
+    lines = [read_metrics(folder / "metrics.jsonl") for folder in (whole_version, resumed_version)]
+    whole_steps, resumed_steps = (
+        [(line.step, line.loss, line.bits_per_byte) for line in run_lines] for run_lines in lines
+    )
     assert whole_steps == resumed_steps
-    weights, resumed = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
+    weights, resumed = load_file(whole_version / WEIGHTS), load_file(resumed_version / WEIGHTS)
     assert weights.keys() == resumed.keys()
     assert all(bool((weights[name] == resumed[name]).all()) for name in weights)
 
@@ -109,14 +111,14 @@ def test_a_damaged_data_set_names_its_line(config: Config) -> None:
         run_training(config)
 
 
-def test_time_allowed_limits_the_steps(tmp_path: Path, tiny_base: Path) -> None:
+def test_the_time_limit_limits_the_steps(tmp_path: Path, tiny_base: Path) -> None:
     config = small_run(tmp_path / "short", tiny_base, first_run_minutes=1e-4, epochs=50)
     result = run_training(config, first_run=True)
     assert result["plan"]["epochs"] < 50
     assert result["plan"]["rank"] == 4
 
 
-def test_a_run_for_other_data_is_not_continued_and_a_cut_checkpoint_is_dropped(tmp_path: Path) -> None:
+def test_a_run_for_other_data_is_not_resumed_and_an_incomplete_checkpoint_is_removed(tmp_path: Path) -> None:
     folder = tmp_path / "sample.training"
     good, cut = folder / "checkpoint-9", folder / "checkpoint-10"
     for path in (good, cut):

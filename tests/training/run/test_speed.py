@@ -47,16 +47,18 @@ def timer() -> DeviceTimer:
     return DeviceTimer("cpu", lambda: float(next(ticks)))
 
 
-def test_cost_counts_body_and_head_apart(base: PreTrainedModel, model: PeftModel) -> None:
+def test_cost_counts_body_and_head_separately(base: PreTrainedModel, model: PeftModel) -> None:
     size, vocabulary = 32, base.config.vocab_size
-    body = base.num_parameters() - sum(one.numel() for name, one in base.named_parameters() if "lora" in name)
+    body = base.num_parameters() - sum(
+        parameter.numel() for name, parameter in base.named_parameters() if "lora" in name
+    )
     cost = compute_cost(model)
     assert cost.per_supervised_token == size * vocabulary
     assert cost.per_token > body - 2 * size * vocabulary
     assert cost.of([example(20, 4), example(10, 1)]) == 30 * cost.per_token + 5 * cost.per_supervised_token
 
 
-def test_seconds_are_divided_by_the_cost_that_was_done(model: PeftModel, steps: list[Step]) -> None:
+def test_the_speed_is_seconds_per_cost(model: PeftModel, steps: list[Step]) -> None:
     groups = [group for step in steps for group in step]
     cost = compute_cost(model)
     least, most = min(map(cost.of, groups)), max(map(cost.of, groups))
@@ -64,18 +66,18 @@ def test_seconds_are_divided_by_the_cost_that_was_done(model: PeftModel, steps: 
         assert 1 / most <= unit <= 1 / least
 
 
-def test_nothing_changes(model: PeftModel, steps: list[Step]) -> None:
-    before = {name: one.clone() for name, one in model.state_dict().items()}
+def test_measuring_changes_neither_weights_nor_gradients(model: PeftModel, steps: list[Step]) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(0)
     state = torch.random.get_rng_state()
     training_seconds_per_mac(model, steps, DeviceTimer("cpu"))
     assert time_step_and_checkpoint(model, steps, timer()) == (1, 1)
-    assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
-    assert all(one.grad is None for one in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_memory_is_told_in_bytes() -> None:
+def test_memory_is_reported_in_bytes() -> None:
     peak, there_is = peak_memory(), total_memory()
     assert peak is not None
     assert there_is is not None

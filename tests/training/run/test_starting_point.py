@@ -29,7 +29,7 @@ def config(tmp_path: Path, tiny_base: Path) -> Config:
 
 
 @pytest.fixture
-def theirs(tmp_path: Path, tiny_base: Path) -> Path:
+def foreign(tmp_path: Path, tiny_base: Path) -> Path:
     folder = tmp_path / "theirs"
     folder.mkdir()
     save_lora(tiny_base, folder, seed=5)
@@ -38,34 +38,34 @@ def theirs(tmp_path: Path, tiny_base: Path) -> Path:
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
-        found = model(IDS).logits
-    assert isinstance(found, torch.Tensor)
-    return found
+        output = model(IDS).logits
+    assert isinstance(output, torch.Tensor)
+    return output
 
 
 def settle(folder: Path, **settings: Any) -> None:
-    found = json.loads((folder / PEFT_CONFIG).read_text())
-    (folder / PEFT_CONFIG).write_text(json.dumps({**found, **settings}))
+    config_content = json.loads((folder / PEFT_CONFIG).read_text())
+    (folder / PEFT_CONFIG).write_text(json.dumps({**config_content, **settings}))
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"lora_alpha": 3}])
-def test_it_computes_what_peft_computes_and_can_be_trained(
-    config: Config, tiny_base: Path, theirs: Path, settings: dict[str, Any]
+def test_a_starting_adapter_computes_what_peft_computes_and_can_be_trained(
+    config: Config, tiny_base: Path, foreign: Path, settings: dict[str, Any]
 ) -> None:
-    settle(theirs, **settings)
-    expected = PeftModel.from_pretrained(load_model(tiny_base, torch.float32), theirs)
-    start = read_starting_adapter(config.adapters_dir, str(theirs), identify(tiny_base, "tiny"))
+    settle(foreign, **settings)
+    expected = PeftModel.from_pretrained(load_model(tiny_base, torch.float32), foreign)
+    start = read_starting_adapter(config.adapters_dir, str(foreign), identify(tiny_base, "tiny"))
     model = add_starting_lora(start, load_model(tiny_base, torch.float32))
     assert torch.allclose(logits(model), logits(expected), atol=1e-6)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert len(trained) == len(load_file(theirs / WEIGHTS))
+    assert len(trained) == len(load_file(foreign / WEIGHTS))
     assert all("lora_" in name for name in trained)
 
 
-def test_only_the_layers_it_adapts_are_adapted(config: Config, tiny_base: Path, theirs: Path) -> None:
-    weights = {name: tensor for name, tensor in load_file(theirs / WEIGHTS).items() if "layers.1.mlp" in name}
-    save_file(weights, theirs / WEIGHTS)
-    start = read_starting_adapter(config.adapters_dir, str(theirs), identify(tiny_base, "tiny"))
+def test_only_the_layers_of_the_starting_adapter_are_adapted(config: Config, tiny_base: Path, foreign: Path) -> None:
+    weights = {name: tensor for name, tensor in load_file(foreign / WEIGHTS).items() if "layers.1.mlp" in name}
+    save_file(weights, foreign / WEIGHTS)
+    start = read_starting_adapter(config.adapters_dir, str(foreign), identify(tiny_base, "tiny"))
     model = add_starting_lora(start, load_model(tiny_base, torch.float32))
     assert sum(parameter.requires_grad for parameter in model.parameters()) == 6
 
@@ -81,41 +81,46 @@ def test_a_version_is_found_by_its_number(config: Config, tiny_base: Path) -> No
         read_starting_adapter(config.adapters_dir, "nowhere", base)
 
 
-def test_what_does_not_fit_is_refused(config: Config, tiny_base: Path, theirs: Path, tmp_path: Path) -> None:
+def test_a_starting_adapter_that_does_not_fit_is_refused(
+    config: Config, tiny_base: Path, foreign: Path, tmp_path: Path
+) -> None:
     base = identify(tiny_base, "tiny")
-    other = publish_adapter(build_base(tmp_path / "other", seed=9), tmp_path / "elsewhere")
+    other_adapter = publish_adapter(build_base(tmp_path / "other", seed=9), tmp_path / "elsewhere")
     with pytest.raises(AdapterRefused, match="trained on another base model"):
-        read_starting_adapter(config.adapters_dir, str(other), base)
-    settle(theirs, base_model_name_or_path="google/gemma-3-1b-pt")
+        read_starting_adapter(config.adapters_dir, str(other_adapter), base)
+    settle(foreign, base_model_name_or_path="google/gemma-3-1b-pt")
     with pytest.raises(AdapterRefused, match="made for the base model google/gemma-3-1b-pt"):
-        read_starting_adapter(config.adapters_dir, str(theirs), base)
-    settle(theirs, base_model_name_or_path=None)
+        read_starting_adapter(config.adapters_dir, str(foreign), base)
+    settle(foreign, base_model_name_or_path=None)
     larger = load_model(build_base(tmp_path / "larger", hidden_size=64), torch.float32)
     with pytest.raises(AdapterRefused, match="in the adapter but"):
-        add_starting_lora(read_starting_adapter(config.adapters_dir, str(theirs), base), larger)
-    weights = load_file(theirs / WEIGHTS)
-    torch.save(weights, theirs / PICKLED)
-    (theirs / WEIGHTS).unlink()
+        add_starting_lora(read_starting_adapter(config.adapters_dir, str(foreign), base), larger)
+    weights = load_file(foreign / WEIGHTS)
+    torch.save(weights, foreign / PICKLED)
+    (foreign / WEIGHTS).unlink()
     with pytest.raises(AdapterRefused, match="pickled; import it with `doppel adapters import`"):
-        read_starting_adapter(config.adapters_dir, str(theirs), base)
+        read_starting_adapter(config.adapters_dir, str(foreign), base)
     rank = next(iter(weights.values())).shape[0]
     head = {"lora_A": torch.zeros(rank, 32), "lora_B": torch.zeros(272, rank)}
     save_file(
-        {**weights, **{f"base_model.model.lm_head.{side}.weight": one for side, one in head.items()}}, theirs / WEIGHTS
+        {**weights, **{f"base_model.model.lm_head.{side}.weight": weight for side, weight in head.items()}},
+        foreign / WEIGHTS,
     )
     with pytest.raises(AdapterRefused, match=r"adapts the output head \(lm_head\)"):
         add_starting_lora(
-            read_starting_adapter(config.adapters_dir, str(theirs), base), load_model(tiny_base, torch.float32)
+            read_starting_adapter(config.adapters_dir, str(foreign), base), load_model(tiny_base, torch.float32)
         )
 
 
-def test_an_unfinished_run_goes_on_only_from_where_it_started(config: Config, tiny_base: Path, theirs: Path) -> None:
+def test_an_unfinished_run_resumes_only_with_the_same_starting_adapter(
+    config: Config, tiny_base: Path, foreign: Path
+) -> None:
     base = identify(tiny_base, "tiny")
     work = RunFolder(config.data_dir.with_name("sample.training"), "purpose")
     assert choose_starting_point(config.adapters_dir, None, work, base) == (None, None)
-    begun = read_starting_adapter(config.adapters_dir, str(theirs), base)
+    begun = read_starting_adapter(config.adapters_dir, str(foreign), base)
     state = work.start(_plan(), HeldOutScore(1, 1, 1, 1), begun.parent, HeldOutScore(2, 2, 2, 2))
-    for name in (None, str(theirs)):
+    for name in (None, str(foreign)):
         start, going_on = choose_starting_point(config.adapters_dir, name, work, base)
         assert start is not None
         assert (start.parent, going_on) == (begun.parent, state)

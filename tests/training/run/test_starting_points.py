@@ -55,7 +55,7 @@ def test_a_first_run_replays_nothing(tmp_path: Path, tiny_base: Path, capsys: py
     assert "for replay (only once)" not in capsys.readouterr().err
 
 
-def test_a_stopped_training_with_other_mixed_data_begins_anew(
+def test_a_stopped_training_with_other_mixed_data_starts_over(
     tmp_path: Path, tiny_base: Path, alpaca: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_run(tmp_path / "mixed", tiny_base, mix=[{"path": str(alpaca), "share": 0.2}])
@@ -72,7 +72,7 @@ def test_broken_mixed_data_is_one_clear_line(tmp_path: Path, tiny_base: Path, al
 
 
 @pytest.mark.parametrize("kind", ["version", "folder"])
-def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny_base: Path, kind: str) -> None:
+def test_a_training_starts_from_an_adapter(tmp_path: Path, tiny_base: Path, kind: str) -> None:
     config = small_run(tmp_path / "next", tiny_base, rank=8, learning_rate=1e-9)
     if kind == "version":
         parent = publish_adapter(tiny_base, config.adapters_dir)
@@ -94,7 +94,7 @@ def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny_base: Path, kin
     assert read_manifest(folder_of(config)).version == ("0002" if kind == "version" else "0001")
 
 
-def test_it_learns_further_and_says_what_came_of_it(
+def test_a_training_from_an_adapter_reports_both_scores(
     tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = small_run(tmp_path / "next", tiny_base)
@@ -106,7 +106,7 @@ def test_it_learns_further_and_says_what_came_of_it(
     assert f"The adapter it started from: {first['bits_per_byte_after']:.3f}." in capsys.readouterr().err
 
 
-def test_stopped_it_goes_on_from_the_same_adapter_without_being_told(
+def test_a_stopped_training_from_an_adapter_resumes_with_that_adapter(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = []

@@ -31,7 +31,7 @@ def _train(root: Path, base: Path, training: dict[str, Any]) -> dict[str, Any]:
 
 
 def _losses(root: Path, base: Path, **training: Any) -> list[float]:
-    return [one.loss for one in metrics_of(small_config(root, base, **training)) if one.loss is not None]
+    return [row.loss for row in metrics_of(small_config(root, base, **training)) if row.loss is not None]
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +51,13 @@ def both(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> tuple[Pat
     return root, together(2, _train, root, tiny_base, {})
 
 
-def test_two_processes_learn_what_one_does(
-    alone: Path, both: tuple[Path, list[dict[str, Any]]], tiny_base: Path
-) -> None:
+def test_two_processes_train_like_one(alone: Path, both: tuple[Path, list[dict[str, Any]]], tiny_base: Path) -> None:
     root, (first, second) = both
     losses = _losses(root, tiny_base)
     assert len(losses) == 12
     assert losses == pytest.approx(_losses(alone, tiny_base), rel=1e-3)
-    one, other = (load(weights_of(small_config(folder, tiny_base))) for folder in (alone, root))
-    assert all(torch.allclose(one[name], other[name], atol=2e-3) for name in one)
+    alone_weights, weights = (load(weights_of(small_config(folder, tiny_base))) for folder in (alone, root))
+    assert all(torch.allclose(alone_weights[name], weights[name], atol=2e-3) for name in alone_weights)
     assert second == {}
     assert first["version"] == "0001"
     assert list_versions(small_config(root, tiny_base).adapters_dir) == ["0001"]
@@ -85,20 +83,20 @@ def _train_until_told(root: Path, base: Path) -> tuple[int, str]:
     return steps[0], ""
 
 
-def test_stopped_together_they_go_on_exactly(
+def test_two_stopped_processes_resume_exactly(
     tmp_path: Path, both: tuple[Path, list[dict[str, Any]]], tiny_base: Path
 ) -> None:
     config = small_run(tmp_path, tiny_base)
-    (steps, said), follower = together(2, _train_until_told, tmp_path, tiny_base)
+    (steps, printed), follower = together(2, _train_until_told, tmp_path, tiny_base)
     assert steps == 6
-    assert "stopped at step 6 of 12" in said
+    assert "stopped at step 6 of 12" in printed
     assert follower == (6, "")
     assert 6 in list_checkpoints(run_folder(config.data_dir))
     together(2, _train, tmp_path, tiny_base, {})
     assert weights_of(config) == weights_of(small_config(both[0], tiny_base))
 
 
-def test_one_process_goes_on_where_two_stopped(tmp_path: Path, alone: Path, tiny_base: Path) -> None:
+def test_one_process_resumes_what_two_began(tmp_path: Path, alone: Path, tiny_base: Path) -> None:
     config = small_run(tmp_path, tiny_base)
     together(2, _train_until_told, tmp_path, tiny_base)
     Child(_train, (tmp_path, tiny_base, {})).result()
@@ -106,7 +104,7 @@ def test_one_process_goes_on_where_two_stopped(tmp_path: Path, alone: Path, tiny
     assert not run_folder(config.data_dir).exists()
 
 
-def test_a_base_that_both_hold_together_is_trained_alike(tmp_path: Path, alone: Path, tiny_base: Path) -> None:
+def test_a_sharded_base_is_trained_alike(tmp_path: Path, alone: Path, tiny_base: Path) -> None:
     small_run(tmp_path, tiny_base, split=True)
     together(2, _train, tmp_path, tiny_base, {"split": True})
     assert _losses(tmp_path, tiny_base, split=True) == pytest.approx(_losses(alone, tiny_base), rel=1e-3)
@@ -127,7 +125,7 @@ def test_a_step_of_one_example_leaves_the_other_process_without_work(tmp_path: P
 
 
 @pytest.mark.parametrize("word", [[], ["train"]])
-def test_it_takes_the_options_of_doppel_train(
+def test_the_entry_point_for_torchrun_has_the_options_of_doppel_train(
     word: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["training", *word, "--help"])
@@ -138,7 +136,7 @@ def test_it_takes_the_options_of_doppel_train(
     assert all(option in shown for option in ("--config", "--first-run", "--from", "--restart", "--json"))
 
 
-def test_torchrun_starts_it_and_one_of_them_answers(tmp_path: Path, tiny_base: Path) -> None:
+def test_under_torchrun_only_the_main_process_prints_the_result(tmp_path: Path, tiny_base: Path) -> None:
     content = {"model": {"base": str(tiny_base), "dtype": "float32"}, "training": {**FAST, "epochs": 0.25}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
     config = small_run(tmp_path, tiny_base)

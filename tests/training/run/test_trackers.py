@@ -40,7 +40,7 @@ STEP = MetricsRow(step=1, epoch=0.1, tokens=100, seconds=2.0, loss=2.5, learning
 CHECK = MetricsRow(step=1, epoch=0.1, tokens=100, seconds=3.0, bits_per_byte=1.5, end_nats=0.5)
 
 
-def test_what_is_sent_is_numbers() -> None:
+def test_trackers_get_only_numbers() -> None:
     assert metric_values(STEP) == {
         "epoch": 0.1,
         "tokens": 100,
@@ -51,7 +51,7 @@ def test_what_is_sent_is_numbers() -> None:
     }
 
 
-def test_tensorboard_shows_every_step_once_also_after_going_on(tmp_path: Path) -> None:
+def test_tensorboard_has_every_step_once_also_after_resuming(tmp_path: Path) -> None:
     def metric(step: int, loss: float) -> MetricsRow:
         return msgspec.structs.replace(STEP, step=step, loss=loss)
 
@@ -136,7 +136,7 @@ def test_trackio_gets_numbers_and_keeps_stdout_clean(
     assert capsys.readouterr().out == ""
 
 
-def test_one_that_is_not_installed_or_cannot_start_is_one_line(
+def test_a_tracker_that_is_not_installed_or_cannot_start_is_one_line(
     trackio: FakeTrackio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.run.trackers.find_spec", lambda name: None)

@@ -12,7 +12,7 @@ from doppel.errors import UserError
 from training.tuning.config_edit import _dump, _yaml, edited, write_settings
 
 ROOT = Path(__file__).parents[3]
-FOUND = {"learning_rate": 0.00042, "rank": 64, "epochs": 1.5, "sessions_per_step": 8}
+VALUES = {"learning_rate": 0.00042, "rank": 64, "epochs": 1.5, "sessions_per_step": 8}
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "config.zh-CN.yaml"])
@@ -20,18 +20,18 @@ def test_the_shipped_file_keeps_everything_but_the_values(tmp_path: Path, name: 
     text = (ROOT / name).read_text(encoding="utf-8")
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
-    write_settings(path, "training", FOUND)
+    write_settings(path, "training", VALUES)
     training = load_config(path).training
-    assert {key: getattr(training, key) for key in FOUND} == FOUND
+    assert {key: getattr(training, key) for key in VALUES} == VALUES
     before, after = text.splitlines(), path.read_text(encoding="utf-8").splitlines()
-    changed = [(one, other) for one, other in zip(before, after, strict=True) if one != other]
-    assert [other.split(":")[0].strip() for _, other in changed] == [
-        key for key in yaml.safe_load(text)["training"] if key in FOUND
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert [new.split(":")[0].strip() for _, new in changed] == [
+        key for key in yaml.safe_load(text)["training"] if key in VALUES
     ]
-    for one, other in changed:  # the comments stay in their column, where there is room
-        assert one.partition("#")[2] == other.partition("#")[2]
-        if "learning_rate" in one:
-            assert one.index("#") == other.index("#")
+    for old, new in changed:  # the comments stay in their column, where there is room
+        assert old.partition("#")[2] == new.partition("#")[2]
+        if "learning_rate" in old:
+            assert old.index("#") == new.index("#")
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "config.zh-CN.yaml"])
@@ -87,7 +87,7 @@ def test_what_cannot_be_edited_is_left_alone(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match=r"under `training:` yourself: rank: 8, learning_rate: 0\.0005"):
         write_settings(path, "training", {"rank": 8, "learning_rate": 5e-4})
     assert path.read_text(encoding="utf-8") == text
-    assert [one.name for one in tmp_path.iterdir()] == ["config.yaml"]
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 @given(st.floats(1e-9, 0.999), st.integers(1, 256), st.booleans())

@@ -26,9 +26,11 @@ LIMITS = SearchLimits(trials=2, trial_minutes=0.02)
 
 @pytest.fixture(autouse=True)
 def _restored_signals() -> Iterator[None]:
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {signal_number: signal.getsignal(signal_number) for signal_number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    assert before == {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    assert before == {
+        signal_number: signal.getsignal(signal_number) for signal_number in (signal.SIGINT, signal.SIGTERM)
+    }
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_trials_train_are_judged_and_kept_and_the_search_goes_on(config: Config)
     assert len(second.trials) == 3
     assert second.base_bits == first.base_bits
     assert second.trial_tokens == first.trial_tokens
-    assert sorted(one.name for one in tuning_folder(config.data_dir).iterdir()) == ["journal.log", "lock"]
+    assert sorted(path.name for path in tuning_folder(config.data_dir).iterdir()) == ["journal.log", "lock"]
 
 
 def test_a_stopped_trial_is_done_again_by_the_same_command(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,21 +90,21 @@ def test_a_stopped_trial_is_done_again_by_the_same_command(config: Config, monke
 def test_the_command_shows_a_table_and_writes_only_when_told(config: Config) -> None:
     path = config.root / "config.yaml"
     before = path.read_text(encoding="utf-8")
-    code, told, shown = command(config, "--trials", "4", "--trial-minutes", "0.02")
+    code, result, output = command(config, "--trials", "4", "--trial-minutes", "0.02")
     assert code == 0
-    assert len(told["trials"]) == 4
+    assert len(result["trials"]) == 4
     assert path.read_text(encoding="utf-8") == before
-    assert not told["written"]
-    best = told["best"]
-    code, told, shown = command(config, "--trials", "4", "--trial-minutes", "0.02", "--write")
+    assert not result["written"]
+    best = result["best"]
+    code, result, output = command(config, "--trials", "4", "--trial-minutes", "0.02", "--write")
     assert code == 0
-    assert told["best"] == best
+    assert result["best"] == best
     training = load_config(path).training
     if best["number"] == 1:
-        assert "No better settings found than the current ones" in shown
+        assert "No better settings found than the current ones" in output
         assert path.read_text(encoding="utf-8") == before
     else:
-        assert told["written"]
+        assert result["written"]
         assert {name: getattr(training, name) for name in best["values"]} == best["values"]
         assert path.read_text(encoding="utf-8").startswith("# mine\n")
     assert training.max_length == 128
@@ -142,12 +144,12 @@ def test_what_stands_in_the_way_is_one_line(config: Config, monkeypatch: pytest.
     assert held is not None
     with held, pytest.raises(DoppelError, match="in use by another `doppel tune`"):
         search_settings(config, LIMITS)
-    train = [one for one in read_sessions(config.data_dir) if one.split == "train"]
+    train = [session for session in read_sessions(config.data_dir) if session.split == "train"]
     write_sessions(config.data_dir / SESSIONS_FILE, train)
     with pytest.raises(UserError, match="has no validation messages"):
         search_settings(config, LIMITS)
     monkeypatch.setattr("training.commands.tune.find_spec", lambda name: None)
-    code, _, shown = command(config)
+    code, _, output = command(config)
     assert code == 2
-    assert "`doppel tune` needs optuna; run `pip install 'doppel[tune]'`" in shown
-    assert "Traceback" not in shown
+    assert "`doppel tune` needs optuna; run `pip install 'doppel[tune]'`" in output
+    assert "Traceback" not in output

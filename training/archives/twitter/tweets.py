@@ -139,7 +139,7 @@ class LongTweets:
 
     def unused(self) -> list[tuple[str, int]]:
         """(file, record number) of the long tweets without a matching tweet."""
-        return [(one.file, one.number) for long_tweets in self._unmatched.values() for one in long_tweets]
+        return [(tweet.file, tweet.number) for long_tweets in self._unmatched.values() for tweet in long_tweets]
 
 
 class _LongTweet(msgspec.Struct, frozen=True):

@@ -89,7 +89,7 @@ def _session_messages(tree: SourceTree, file: str, stream: JsonStream) -> Iterat
             session = stream.value()
         elif key == "senders" and stream.peek() == "[":
             people = (as_object(person) for _, person in array_records(tree, file, stream))
-            senders = {str(one.get("senderID")): one for one in people}
+            senders = {str(person.get("senderID")): person for person in people}
         elif key == "messages" and stream.peek() == "[":
             converter = _SessionConverter(session, senders, title_of(tree.label))
             yield from messages_of(tree, file, array_records(tree, file, stream, stop_at='"avatars"'), converter)

@@ -182,7 +182,7 @@ def _chat(reply: EvaluationReply, actual: EvaluationReply) -> str:
         f"{escape(' / '.join(turn.bubbles))}</p>"
         for turn in reply.exchange.context[-_CONTEXT_TURNS:]
     )
-    its_text, your_text = (escape(" / ".join(one.bubbles)) for one in (reply, actual))
+    its_text, your_text = (escape(" / ".join(answer.bubbles)) for answer in (reply, actual))
     return (
         f'<div class="chat">{context}<p class="it"><b>{escape(tr("it"))}</b> {its_text}</p>'
         f"<p><b>{escape(tr('you'))}</b> {your_text}</p></div>"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.export import GOAL, TOKENS, forced, free, peft_greedy, prompts, random_adapter
+from benchmarks.export import GOAL, TOKENS, forced_agreement, free_agreement, peft_greedy, prompts, random_adapter
 from doppel.adapters.export.version import export_gguf
 from doppel.adapters.lora_file import read_lora
 from doppel.config import parse_config
@@ -15,7 +15,7 @@ from tests.llamacpp import LlamaCpp, write_base
 
 
 @pytest.mark.slow
-def test_llama_cpp_says_what_peft_says(bundled_base: Path, tmp_path: Path) -> None:
+def test_llama_cpp_generates_what_peft_generates(bundled_base: Path, tmp_path: Path) -> None:
     """The measurement of `benchmarks/export.py` on 3 of its prompts; each position judged on its own."""
     config = parse_config({}, tmp_path / "config.yaml")
     identity = identify(bundled_base, "bundled")
@@ -28,8 +28,8 @@ def test_llama_cpp_says_what_peft_says(bundled_base: Path, tmp_path: Path) -> No
     lora = Path(exported["gguf"])
     base = write_base(model, tmp_path / "base.gguf", "f16", end=262_000)
     llama = LlamaCpp(base, lora)
-    _, first = free(llama, ids, replies)
-    assert forced(llama, ids, replies, first) >= GOAL
-    assert free(LlamaCpp(base), ids, replies)[0] < 0.5
+    _, first = free_agreement(llama, ids, replies)
+    assert forced_agreement(llama, ids, replies, first) >= GOAL
+    assert free_agreement(LlamaCpp(base), ids, replies)[0] < 0.5
     quantised = LlamaCpp(Path(exported["base_gguf"]), lora)  # the base that comes along: less exact
-    assert free(quantised, ids, replies)[0] > 0.5
+    assert free_agreement(quantised, ids, replies)[0] > 0.5

@@ -38,12 +38,12 @@ def test_llama_cpp_computes_what_peft_computes(family: str, rslora: bool, tmp_pa
     adapted = PeftModel.from_pretrained(model, str(lora.folder))
     expected = log_probabilities(adapted)
     assert (expected - without).abs().max() > 0.5
-    found = LlamaCpp(base_file, file).log_probabilities(PROMPT, size)
+    actual = LlamaCpp(base_file, file).log_probabilities(PROMPT, size)
     close = 2e-2 if family == "gemma3" else 1e-4  # llama.cpp looks Gemma's GELU up in a float16 table
-    assert torch.allclose(found, expected, atol=close)
+    assert torch.allclose(actual, expected, atol=close)
 
 
-def test_of_a_model_that_also_sees_the_text_is_exported(tmp_path: Path) -> None:
+def test_of_a_multimodal_model_the_text_model_is_exported(tmp_path: Path) -> None:
     base = save_seeing(tmp_path / "base")
     lora = random_lora(base, tmp_path / "adapters")
     with pytest.raises(UserError, match=r"llama\.cpp cannot adapt model\.vision_tower"):
@@ -56,11 +56,11 @@ def test_of_a_model_that_also_sees_the_text_is_exported(tmp_path: Path) -> None:
     size = model.config.get_text_config().vocab_size
     base_file = write_base(model, tmp_path / "base.gguf", "f32", end=size - 1)
     expected = log_probabilities(PeftModel.from_pretrained(model, str(lora.folder)))
-    found = LlamaCpp(base_file, file).log_probabilities(PROMPT, size)
-    assert torch.allclose(found, expected, atol=2e-2)
+    actual = LlamaCpp(base_file, file).log_probabilities(PROMPT, size)
+    assert torch.allclose(actual, expected, atol=2e-2)
 
 
-def test_says_what_it_is(tmp_path: Path) -> None:
+def test_the_file_has_its_metadata(tmp_path: Path) -> None:
     base = save_family("llama", tmp_path / "base")
     file = write_gguf(random_lora(base, tmp_path / "adapters"), base, tmp_path / "lora.gguf")
     reader = GGUFReader(file)
@@ -86,21 +86,21 @@ def test_another_family_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
-def test_a_head_that_is_the_embeddings_is_refused(tmp_path: Path) -> None:
+def test_a_tied_head_is_refused(tmp_path: Path) -> None:
     base = save_family("qwen3", tmp_path / "base", tied=True)
     lora = random_lora(base, tmp_path / "adapters", target_modules=["lm_head", "q_proj"])
     with pytest.raises(UserError, match=r"llama\.cpp cannot adapt lm_head; use --merged"):
         write_gguf(lora, base, tmp_path / "lora.gguf")
 
 
-def test_a_head_of_its_own_is_adapted(tmp_path: Path) -> None:
+def test_an_untied_head_is_exported(tmp_path: Path) -> None:
     base = save_family("qwen3", tmp_path / "base")
     lora = random_lora(base, tmp_path / "adapters", target_modules=["lm_head"])
     file = write_gguf(lora, base, tmp_path / "lora.gguf")
     assert {tensor.name for tensor in GGUFReader(file).tensors} == {"output.weight.lora_a", "output.weight.lora_b"}
 
 
-def test_an_existing_file_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     base = save_family("llama", tmp_path / "base")
     lora = random_lora(base, tmp_path / "adapters")
     target = tmp_path / "lora.gguf"

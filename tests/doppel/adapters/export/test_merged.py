@@ -81,7 +81,7 @@ def test_half_precision_is_rounded_once(tmp_path: Path) -> None:
     assert (logits(model) - expected).abs().max() < 2**-6 * expected.abs().max()
 
 
-def test_a_model_that_also_sees(tmp_path: Path) -> None:
+def test_a_multimodal_model_is_merged(tmp_path: Path) -> None:
     base = save_seeing(tmp_path / "base")
     lora = random_lora(base, tmp_path / "adapters")
     folder = write_merged(lora, base, tmp_path / "merged")
@@ -110,7 +110,7 @@ def test_a_base_in_several_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
-def test_an_adapted_head_parts_from_the_embeddings(tmp_path: Path) -> None:
+def test_an_adapted_head_is_untied_from_the_embeddings(tmp_path: Path) -> None:
     base = save_family("llama", tmp_path / "base", tied=True)
     lora = random_lora(base, tmp_path / "adapters", target_modules=["lm_head"])
     folder = write_merged(lora, base, tmp_path / "merged")
@@ -121,7 +121,7 @@ def test_an_adapted_head_parts_from_the_embeddings(tmp_path: Path) -> None:
     assert torch.allclose(logits(model), adapted(base, lora), atol=1e-3)
 
 
-def test_what_belongs_to_a_model_comes_along_and_nothing_else(tmp_path: Path) -> None:
+def test_only_files_that_belong_to_a_model_are_copied(tmp_path: Path) -> None:
     base = save_family("llama", tmp_path / "base")
     GenerationConfig(temperature=0.7, do_sample=True, eos_token_id=[1, 5]).save_pretrained(base)
     settings = json.loads((base / "generation_config.json").read_text())
@@ -146,7 +146,7 @@ def test_what_belongs_to_a_model_comes_along_and_nothing_else(tmp_path: Path) ->
     assert AutoTokenizer.from_pretrained(folder)(text).input_ids == ids
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     base = save_family("llama", tmp_path / "base")
     lora = random_lora(base, tmp_path / "adapters")
     for target in (base, base / "config.json"):
@@ -201,7 +201,7 @@ def test_an_export_that_is_stopped_leaves_nothing(folder: bool, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_without_room_for_a_file_of_the_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_copying_the_tokenizer_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = save_family("llama", tmp_path / "base")
     lora = random_lora(base, tmp_path / "adapters")
 

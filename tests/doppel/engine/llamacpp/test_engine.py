@@ -141,7 +141,7 @@ async def test_closing_the_generator_cancels_the_request(open_it: Open) -> None:
 async def test_concurrent_requests_are_all_answered(engine: LlamaCppEngine) -> None:
     alone = [await ids(engine.generate(ask(engine, f"number {n}"))) for n in range(9)]
     together = await asyncio.gather(*(ids(engine.generate(ask(engine, f"number {n}"))) for n in range(9)))
-    assert [len(one) for one in together] == [len(one) for one in alone]
+    assert [len(reply) for reply in together] == [len(reply) for reply in alone]
 
 
 async def test_replacing_an_adapter_loses_no_request(engine: LlamaCppEngine, base: Path, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ async def test_closing_the_engine_ends_requests(open_it: Open) -> None:
     await ids(engine.generate(ask(engine, sampling=sampled(max_tokens=1))))
     engine.close()
     ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
-    assert all(isinstance(one, EngineError | list) for one in ended)
+    assert all(isinstance(reply, EngineError | list) for reply in ended)
     assert not engine.health().ready
     with pytest.raises(EngineError, match="closed"):
         await ids(engine.generate(ask(engine)))

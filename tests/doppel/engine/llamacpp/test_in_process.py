@@ -21,11 +21,11 @@ class Stub:
     def __init__(self, events: int = 3) -> None:
         self.events = events
         self.go = threading.Semaphore(0)
-        self.asked: list[Any] = []
+        self.requests: list[Any] = []
         self.ended = 0
 
     def __call__(self, body: bytes, take: Callable[[bytes], bool]) -> None:
-        self.asked.append(json.loads(body))
+        self.requests.append(json.loads(body))
         for number in range(self.events):
             assert self.go.acquire(timeout=SECONDS)
             if take(json.dumps({"number": number}).encode()):
@@ -57,7 +57,7 @@ async def test_events_arrive_one_by_one() -> None:
         assert await anext(events) == {"number": 0}
         stub.let(2)
         assert [event["number"] async for event in events] == [1, 2]
-    assert stub.asked == [{"prompt": [1, 2]}]
+    assert stub.requests == [{"prompt": [1, 2]}]
     assert stub.ended == 1
 
 
@@ -65,12 +65,12 @@ async def test_calls_are_limited_and_in_order() -> None:
     stub = Stub(events=1)
     server, _ = connect(stub, at_once=2)
     tasks = [asyncio.create_task(numbers(server, name)) for name in "abcd"]
-    while len(stub.asked) < 2:  # noqa: ASYNC110 they are threads
+    while len(stub.requests) < 2:  # noqa: ASYNC110 they are threads
         await asyncio.sleep(0)
-    assert {one["name"] for one in stub.asked} == {"a", "b"}
+    assert {request["name"] for request in stub.requests} == {"a", "b"}
     stub.let(4)
     assert await asyncio.wait_for(asyncio.gather(*tasks), SECONDS) == [[0]] * 4
-    assert [one["name"] for one in stub.asked[2:]] in (["c", "d"], ["d", "c"])
+    assert [request["name"] for request in stub.requests[2:]] in (["c", "d"], ["d", "c"])
 
 
 async def test_closing_ends_the_call_at_its_next_chunk() -> None:
@@ -89,12 +89,12 @@ async def test_a_waiting_request_can_be_cancelled() -> None:
     stub = Stub(events=1)
     server, _ = connect(stub)
     first, second, third = (asyncio.create_task(numbers(server, name)) for name in "abc")
-    while not stub.asked:  # noqa: ASYNC110 it is a thread
+    while not stub.requests:  # noqa: ASYNC110 it is a thread
         await asyncio.sleep(0)
     second.cancel()
     stub.let(2)
     assert await asyncio.wait_for(first, SECONDS) == await asyncio.wait_for(third, SECONDS) == [0]
-    assert {one["name"] for one in stub.asked} == {"a", "c"}
+    assert {request["name"] for request in stub.requests} == {"a", "c"}
 
 
 async def test_an_error_has_its_status() -> None:
@@ -123,7 +123,7 @@ async def test_stopping_cancels_active_calls() -> None:
     server, transport = connect(stub)
     stub.let(2)
     task = asyncio.create_task(numbers(server))
-    while not stub.asked:  # noqa: ASYNC110 it is a thread
+    while not stub.requests:  # noqa: ASYNC110 it is a thread
         await asyncio.sleep(0)
     (call,) = transport._active
     ending = asyncio.create_task(asyncio.to_thread(transport.stop))

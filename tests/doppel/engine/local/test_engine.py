@@ -265,7 +265,7 @@ async def test_limits_come_from_the_configuration(tiny_base: Path, tmp_path: Pat
         assert engine.context_length == 300
         assert engine.stats().max_active == 3
         found = await asyncio.gather(*(ids(engine.generate(ask(engine))) for _ in range(9)), return_exceptions=True)
-        assert any(isinstance(one, EngineError) for one in found)
+        assert any(isinstance(reply, EngineError) for reply in found)
         assert engine.stats().prefix_cache_bytes == 0
     finally:
         engine.close()
@@ -279,8 +279,10 @@ async def test_a_quantised_base_is_served_with_an_adapter(
     engine = TransformersEngine.open(parse_config(content, tmp_path / "config.yaml"), pytest.fail)
     try:
         name = await engine.load_adapter(publish_tiny_adapter(tmp_path / "adapters"))
-        alone = [await ids(engine.generate(ask(engine, adapter=one))) for one in (None, name)]
-        together = await asyncio.gather(*(ids(engine.generate(ask(engine, adapter=one))) for one in (None, name)))
+        alone = [await ids(engine.generate(ask(engine, adapter=adapter_name))) for adapter_name in (None, name)]
+        together = await asyncio.gather(
+            *(ids(engine.generate(ask(engine, adapter=adapter_name))) for adapter_name in (None, name))
+        )
         assert together == alone
         assert alone[0] != alone[1]
     finally:

@@ -61,7 +61,7 @@ def publish_changed(
     return adapters_dir / (adapters_dir / "current").read_text().strip()
 
 
-async def test_speaks_as_peft_would(engine: TransformersEngine, tiny_base: Path, tmp_path: Path) -> None:
+async def test_greedy_tokens_are_those_of_peft(engine: TransformersEngine, tiny_base: Path, tmp_path: Path) -> None:
     folder = publish_adapter(tiny_base, tmp_path)
     name = await engine.load_adapter(folder)
     assert engine.health().adapters == (name,)

@@ -38,10 +38,10 @@ def rounded(model: PreTrainedModel) -> PreTrainedModel:
 
 
 @torch.inference_mode()
-def assert_alike(one: PreTrainedModel, other: PreTrainedModel) -> None:
+def assert_alike(left: PreTrainedModel, right: PreTrainedModel) -> None:
     for rows, length in ((1, 1), (3, 1), (2, 30)):
-        ids = torch.randint(0, one.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(rows))
-        torch.testing.assert_close(one(ids).logits, other(ids).logits, atol=1e-5, rtol=1e-4)
+        ids = torch.randint(0, left.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(rows))
+        torch.testing.assert_close(left(ids).logits, right(ids).logits, atol=1e-5, rtol=1e-4)
 
 
 def test_tied_weights_are_packed_for_the_head_and_bfloat16_for_the_embedding(tied: PreTrainedModel) -> None:

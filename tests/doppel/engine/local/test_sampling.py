@@ -110,11 +110,11 @@ def test_any_finite_logits_give_a_token_and_its_probability(sampling: Sampling, 
 
 @given(st.lists(samplings, min_size=1, max_size=6), st.integers(0, 10_000))
 def test_rows_of_a_batch_are_sampled_as_if_alone(chosen: list[Sampling], seed: int) -> None:
-    chosen = [msgspec.structs.replace(one, seed=place) for place, one in enumerate(chosen)]
+    chosen = [msgspec.structs.replace(sampling, seed=place) for place, sampling in enumerate(chosen)]
     chosen.append(Sampling(temperature=0))
     logits = torch.stack([random_logits(seed + place) for place in range(len(chosen))])
     prompt = [3, 1, 4, 1, 5, 9, 2, 6, 5]
-    together, alone = [[Sampler(one, prompt) for one in chosen] for _ in range(2)]
+    together, alone = [[Sampler(sampling, prompt) for sampling in chosen] for _ in range(2)]
     for _ in range(3):
         tokens = sample(together, logits)
         for sampler, row, token in zip(alone, logits, tokens, strict=True):
@@ -159,7 +159,7 @@ def test_samples_follow_the_distribution() -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     for sampling in (OFF, msgspec.structs.replace(OFF, top_k=3), msgspec.structs.replace(OFF, top_p=0.9)):
         kept = 4 if sampling is OFF else 3
-        expected = [one / sum((0.5, 0.3, 0.15, 0.05)[:kept]) for one in (0.5, 0.3, 0.15, 0.05)[:kept]]
+        expected = [probability / sum((0.5, 0.3, 0.15, 0.05)[:kept]) for probability in (0.5, 0.3, 0.15, 0.05)[:kept]]
         sampler = Sampler(msgspec.structs.replace(sampling, seed=1), [])
         drawn = [sampler.sample(logits) for _ in range(4_000)]
         shares = Counter(token.id for token in drawn)
@@ -216,7 +216,7 @@ def test_dry_ends_a_loop() -> None:
     ]
     assert {looping.sample(logits).id for _ in range(20)} == {7}
     drawn = [free.sample(logits).id for _ in range(20)]
-    assert max(map(len, "".join("x" if one == 7 else " " for one in drawn).split())) < 8
+    assert max(map(len, "".join("x" if token == 7 else " " for token in drawn).split())) < 8
 
 
 def test_breakers_are_never_forbidden() -> None:

@@ -194,7 +194,7 @@ async def test_closing_cancels_the_request_on_the_server(server: CompletionsServ
     engine = await connect(server, tiny_base)
     server.hold = asyncio.Event()
     task = asyncio.create_task(ids(engine.generate(ask())))
-    await server.asked.wait()
+    await server.requested.wait()
     assert (engine.stats().waiting, engine.stats().active) == (1, 0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -31,23 +31,23 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read(path: Path, content: bytes) -> Found:
     path.write_bytes(content)
     bad: list[tuple[str, str]] = []
-    found = list(read_records(path, lambda position, reason: bad.append((position, reason))))
-    return found, bad
+    numbered_records = list(read_records(path, lambda position, reason: bad.append((position, reason))))
+    return numbered_records, bad
 
 
 @given(objects, st.booleans(), st.sampled_from([None, 1]), st.booleans())
 def test_a_json_array_is_read_back(path: Path, records: Any, ascii_only: bool, indent: int | None, bom: bool) -> None:
     content = json.dumps(records, ensure_ascii=ascii_only, indent=indent).encode("utf-8-sig" if bom else "utf-8")
-    assert read(path, content) == ([(f"record {number}", one) for number, one in enumerate(records, 1)], [])
+    assert read(path, content) == ([(f"record {number}", record) for number, record in enumerate(records, 1)], [])
 
 
 @given(objects, st.booleans(), st.booleans(), st.sampled_from([b"\n", b"\r\n", b"\n\n"]))
 def test_json_lines_are_read_back(path: Path, records: Any, ascii_only: bool, bom: bool, end: bytes) -> None:
-    lines = [json.dumps(one, ensure_ascii=ascii_only).encode() for one in records]
-    found, bad = read(path, (b"\xef\xbb\xbf" if bom else b"") + end.join(lines))
-    assert [one for _, one in found] == records
+    lines = [json.dumps(record, ensure_ascii=ascii_only).encode() for record in records]
+    numbered_records, bad = read(path, (b"\xef\xbb\xbf" if bom else b"") + end.join(lines))
+    assert [record for _, record in numbered_records] == records
     assert bad == []
-    assert found[-1][0] == f"line {(len(records) - 1) * end.count(bytes([10])) + 1}"
+    assert numbered_records[-1][0] == f"line {(len(records) - 1) * end.count(bytes([10])) + 1}"
 
 
 @given(st.lists(st.tuples(cells, cells), min_size=1), st.sampled_from(",;\t|"))
@@ -55,8 +55,8 @@ def test_a_table_is_read_back(path: Path, rows: list[tuple[str, str]], delimiter
     file = io.StringIO()
     writer = csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_ALL)
     writer.writerows([("Question ", "ANSWER"), *rows])
-    found, bad = read(path, file.getvalue().encode())
-    assert [(one["question"], one["answer"]) for _, one in found] == rows
+    numbered_records, bad = read(path, file.getvalue().encode())
+    assert [(record["question"], record["answer"]) for _, record in numbered_records] == rows
     assert bad == []
 
 
@@ -80,8 +80,8 @@ def test_whatever_stands_in_a_file_there_is_no_traceback(path: Path, content: by
 def test_a_damaged_record_is_named_and_the_rest_is_read(
     tmp_path: Path, content: str, kept: list[Any], bad: list[str]
 ) -> None:
-    found, noted = read(tmp_path / "data", content.encode())
-    assert [one["a"] for _, one in found] == kept
+    numbered_records, noted = read(tmp_path / "data", content.encode())
+    assert [record["a"] for _, record in numbered_records] == kept
     assert [position for position, _ in noted] == bad
     assert all(reason for _, reason in noted)
 
@@ -114,7 +114,7 @@ def test_what_is_no_file_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_bytes_that_are_not_utf8_become_replacement_signs(tmp_path: Path) -> None:
     for content in (b'[{"a": "caf\xe9"}]', b'{"a": "caf\xe9"}\n', b"a,b\ncaf\xe9,x\n"):
-        assert [one["a"] for _, one in read(tmp_path / "data", content)[0]] == ["caf\ufffd"]
+        assert [record["a"] for _, record in read(tmp_path / "data", content)[0]] == ["caf\ufffd"]
 
 
 def test_all_bytes_are_counted(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_every_kind_gives_the_same_dialogue(record: Any) -> None:
 def test_what_belongs_to_a_question_stays_with_it() -> None:
     assert read_record({"instruction": "Add", "input": "1 and 2", "output": "3"})[0].text == "Add\n\n1 and 2"
     record = {"instruction": "and 3?", "output": "6", "system": "Be brief.", "history": [["1 + 2?", "3"]]}
-    assert [(one.role, one.text) for one in read_record(record)] == [
+    assert [(turn.role, turn.text) for turn in read_record(record)] == [
         ("system", "Be brief."),
         ("user", "1 + 2?"),
         ("assistant", "3"),
@@ -110,27 +110,27 @@ roles = st.sampled_from(["system", "user", "human", "assistant", "gpt"])
 turns = st.lists(st.fixed_dictionaries({"role": roles, "content": st.text(max_size=5)}), max_size=8)
 
 
-@given(anything | turns.map(lambda some: {"messages": some}))
+@given(anything | turns.map(lambda messages: {"messages": messages}))
 def test_a_dialogue_begins_with_a_question_ends_with_an_answer_and_nothing_in_it_is_empty(record: Any) -> None:
     try:
-        said = read_record(record)
+        turns_read = read_record(record)
     except UnusableRecord:
         return
-    rest = [one.role for one in said]
+    rest = [turn.role for turn in turns_read]
     while rest[0] == "system":
         del rest[0]
     assert rest[0] == "user"
     assert rest[-1] == "assistant"
-    assert all(normalize(one.text) for one in said)
+    assert all(normalize(turn.text) for turn in turns_read)
 
 
 def test_bad_records_are_counted_with_their_place(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     lines = [{"prompt": "hi", "completion": "hello"}, {"prompt": "hi"}, {"prompt": "hi", "completion": "hello"}]
-    path.write_text("".join(json.dumps(one) + "\n" for one in lines) + '{"prompt":\n')
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"prompt":\n')
     bad: list[tuple[str, str]] = []
-    found = list(read_instructions(path, lambda position, reason: bad.append((position, reason))))
-    assert [(one.position, one.turns) for one in found] == [("line 1", HELLO), ("line 3", HELLO)]
+    dialogues = list(read_instructions(path, lambda position, reason: bad.append((position, reason))))
+    assert [(dialogue.position, dialogue.turns) for dialogue in dialogues] == [("line 1", HELLO), ("line 3", HELLO)]
     assert [position for position, _ in bad] == ["line 2", "line 4"]
 
 

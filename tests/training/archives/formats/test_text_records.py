@@ -28,7 +28,7 @@ def tree_of(folder: Path, text: str) -> SourceTree:
 def test_records_go_on_over_lines(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "\nnothing yet\n> a\nb\n\n> c\n")
     assert list(multiline_records(tree, "log.txt", begun)) == [(3, "> a", ["b", ""]), (6, "> c", [])]
-    assert [one.position for one in tree.bad_records] == ["line 2"]
+    assert [record.position for record in tree.bad_records] == ["line 2"]
 
 
 class Pieces:
@@ -67,7 +67,7 @@ def test_ids_are_of_the_words_and_the_moment() -> None:
     moment = datetime(2021, 3, 13, 10, tzinfo=UTC)
     sent = [(moment, "a", "x"), (moment, "a", "x"), (moment, "b", "x"), (moment + timedelta(seconds=1), "a", "x")]
     ids, again = MessageIds(), MessageIds()
-    assert len({ids.next_id(*one) for one in sent}) == 4
+    assert len({ids.next_id(*request) for request in sent}) == 4
     assert ids.next_id(moment, "a", "x") != again.next_id(moment, "a", "x")  # a clock set back comes by here again
     assert MessageIds().next_id(*sent[2]) == MessageIds().next_id(*sent[2])
 

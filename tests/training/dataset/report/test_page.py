@@ -88,15 +88,15 @@ def test_what_is_counted() -> None:
         session(2, ("me", "你好，今天过得怎么样"), hours=24 * 30, kind="post"),
         session(3, ("Rika", "x"), ("me", "|".join("nnnnnnnnnnnn")), hours=24 * 30),
     ]
-    found = collect_statistics(sessions, BERLIN, lambda texts: [len(text) for text in texts])
-    assert (found.sessions, found.own_messages, found.other_messages) == (3, 17, 4)
-    assert found.months == {(2020, 6): 7, (2020, 7): 14}
-    assert found.hours == {(1, 0): 4, (3, 0): 13}
-    assert found.contacts == {"Tomo": 3, "Rika": 1}
-    assert found.lengths == {0: 13, 1: 2, 2: 1, 3: 1}
-    assert found.bubbles == {3: 1, 1: 2, MAX_BUBBLES: 1}
-    assert found.languages == {"en": 4, "zh": 1, "": 12}
-    assert found.tokens == Counter(len(render(one.header, one.turns)) for one in sessions)
+    statistics = collect_statistics(sessions, BERLIN, lambda texts: [len(text) for text in texts])
+    assert (statistics.sessions, statistics.own_messages, statistics.other_messages) == (3, 17, 4)
+    assert statistics.months == {(2020, 6): 7, (2020, 7): 14}
+    assert statistics.hours == {(1, 0): 4, (3, 0): 13}
+    assert statistics.contacts == {"Tomo": 3, "Rika": 1}
+    assert statistics.lengths == {0: 13, 1: 2, 2: 1, 3: 1}
+    assert statistics.bubbles == {3: 1, 1: 2, MAX_BUBBLES: 1}
+    assert statistics.languages == {"en": 4, "zh": 1, "": 12}
+    assert statistics.tokens == Counter(len(render(session.header, session.turns)) for session in sessions)
 
 
 SPOKEN = st.lists(
@@ -118,16 +118,18 @@ def test_every_message_counts_once_whatever_it_says(talks: list[list[tuple[str, 
         )
         for number, turns in enumerate(talks)
     ]
-    found = collect_statistics(sessions, BERLIN, estimate_tokens)
+    statistics = collect_statistics(sessions, BERLIN, estimate_tokens)
     everything = [speaker for turns in talks for speaker, _ in turns]
-    assert found.own_messages + found.other_messages == len(everything) == found.months.total()
-    assert found.own_messages == everything.count("me") == found.hours.total() == found.lengths.total()
-    assert found.languages.total() == found.own_messages
-    assert found.tokens.total() == len(talks)
+    assert statistics.own_messages + statistics.other_messages == len(everything) == statistics.months.total()
+    assert statistics.own_messages == everything.count("me") == statistics.hours.total() == statistics.lengths.total()
+    assert statistics.languages.total() == statistics.own_messages
+    assert statistics.tokens.total() == len(talks)
     set_language("zh" if as_chinese else "en")
-    text = build_page("me", report(found), found, SETTINGS)
+    text = build_page("me", report(statistics), statistics, SETTINGS)
     shown = re.findall(r'<pre class="session">(.*?)</pre>', text, re.DOTALL)
-    assert sorted(map(unescape, shown)) == sorted(render(one.header, one.turns) for one in found.examples)
+    assert sorted(map(unescape, shown)) == sorted(
+        render(example.header, example.turns) for example in statistics.examples
+    )
     for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ElementTree.fromstring(drawing)
 
@@ -163,22 +165,29 @@ def test_tokens_are_counted_in_small_batches() -> None:
         sizes.append(sum(map(len, texts)))
         return [10_000 + len(text) for text in texts]
 
-    found = collect_statistics((session(n, ("me", "x" * 300_000)) for n in range(20)), BERLIN, count_tokens)
+    statistics = collect_statistics((session(n, ("me", "x" * 300_000)) for n in range(20)), BERLIN, count_tokens)
     assert max(sizes) < 2_000_000
     assert len(sizes) > 1
-    assert found.tokens.total() == 20
+    assert statistics.tokens.total() == 20
 
 
 def test_lengths_that_sessions_do_not_exceed() -> None:
-    found = DatasetStatistics(sessions=100, tokens=Counter({10: 50, 20: 45, 3000: 5}))
-    assert [found.length_quantile(share) for share in (0.1, 0.5, 0.51, 0.95, 0.96, 1)] == [10, 10, 20, 20, 3000, 3000]
-    assert [found.share_within(length) for length in (9, 10, 25, 3000)] == [0, 0.5, 0.95, 1]
+    statistics = DatasetStatistics(sessions=100, tokens=Counter({10: 50, 20: 45, 3000: 5}))
+    assert [statistics.length_quantile(share) for share in (0.1, 0.5, 0.51, 0.95, 0.96, 1)] == [
+        10,
+        10,
+        20,
+        20,
+        3000,
+        3000,
+    ]
+    assert [statistics.share_within(length) for length in (9, 10, 25, 3000)] == [0, 0.5, 0.95, 1]
 
 
 def test_long_sessions_do_not_make_the_counts_grow() -> None:
-    found = collect_statistics((session(n, ("me", "x")) for n in range(20_000)), BERLIN, _growing())
-    assert len(found.tokens) < 9000
-    assert found.length_quantile(1) == pytest.approx(20_000 * 50, rel=0.001)
+    statistics = collect_statistics((session(n, ("me", "x")) for n in range(20_000)), BERLIN, _growing())
+    assert len(statistics.tokens) < 9000
+    assert statistics.length_quantile(1) == pytest.approx(20_000 * 50, rel=0.001)
 
 
 def _growing() -> Any:
@@ -189,18 +198,20 @@ def _growing() -> Any:
 def test_examples_are_of_every_kind_readable_and_the_same_each_time() -> None:
     kinds = ["dm", "group", "post", "reply", "quote"]
     sessions = [session(n, ("me", "long " * 200 if n % 2 else f"short {n}"), kind=kinds[n % 5]) for n in range(100)]
-    found = collect_statistics(sessions, BERLIN, estimate_tokens).examples
-    assert len(found) == EXAMPLE_COUNT
-    assert Counter(one.header.kind for one in found) == dict.fromkeys(kinds, 2)
-    assert all(one.turns[0].bubbles[0].startswith("short") for one in found)
-    assert collect_statistics(reversed(sessions), BERLIN, estimate_tokens).examples == found
+    examples = collect_statistics(sessions, BERLIN, estimate_tokens).examples
+    assert len(examples) == EXAMPLE_COUNT
+    assert Counter(example.header.kind for example in examples) == dict.fromkeys(kinds, 2)
+    assert all(example.turns[0].bubbles[0].startswith("short") for example in examples)
+    assert collect_statistics(reversed(sessions), BERLIN, estimate_tokens).examples == examples
     few = [session(n, ("me", "long " * 200)) for n in range(3)]
     assert len(collect_statistics(few, BERLIN, estimate_tokens).examples) == 3
 
 
 def test_the_page_shows_the_way_from_read_to_kept() -> None:
-    found = collect_statistics([session(n, ("Tomo", "hi"), ("me", "yes")) for n in range(30)], BERLIN, estimate_tokens)
-    text = build_page("mara", report(found), found, SETTINGS)
+    statistics = collect_statistics(
+        [session(n, ("Tomo", "hi"), ("me", "yes")) for n in range(30)], BERLIN, estimate_tokens
+    )
+    text = build_page("mara", report(statistics), statistics, SETTINGS)
     assert bars(body(text, "Messages read and kept")) == [
         ("read", 100, 0, 100),
         ("media without text", 30, 70, 30),
@@ -218,8 +229,8 @@ def test_the_page_shows_the_way_from_read_to_kept() -> None:
 
 def test_the_page_needs_nothing_from_elsewhere_and_gives_no_names_away() -> None:
     evil = '</pre><script src="https://example.org/x.js"></script><img src=x onerror=alert(1)>'
-    found = collect_statistics([session(1, ("Tomo", evil), ("me", evil))], BERLIN, estimate_tokens)
-    text = build_page("<b>", report(found), found, SETTINGS)
+    statistics = collect_statistics([session(1, ("Tomo", evil), ("me", evil))], BERLIN, estimate_tokens)
+    text = build_page("<b>", report(statistics), statistics, SETTINGS)
     assert re.findall(r"<(?:script|img|link|iframe|object|base)\b|@import|url\(", text) == []
     assert re.findall(r"<[^>]*\b(?:src|href|on\w+)\s*=", text) == []
     assert "prefers-color-scheme: dark" in text
@@ -229,10 +240,10 @@ def test_the_page_needs_nothing_from_elsewhere_and_gives_no_names_away() -> None
 
 @pytest.mark.parametrize("hours", [[0], [0, 24 * 400], [0, 24 * 365 * 5], [0, 24 * 365 * 45]])
 def test_every_month_has_its_column_until_there_are_too_many(hours: list[int]) -> None:
-    found = collect_statistics(
+    statistics = collect_statistics(
         [session(n, ("me", "x"), hours=at) for n, at in enumerate(hours)], BERLIN, estimate_tokens
     )
-    drawing = body(build_page("me", report(found), found, SETTINGS), "When you write").split("</figure>")[0]
+    drawing = body(build_page("me", report(statistics), statistics, SETTINGS), "When you write").split("</figure>")[0]
     columns = re.findall(r"<title>(\d{4})(?:-\d\d)?: (\d+)</title>", drawing)
     assert sum(int(count) for _, count in columns) == len(hours)
     assert len(columns) <= 240
@@ -242,9 +253,9 @@ def test_every_month_has_its_column_until_there_are_too_many(hours: list[int]) -
 
 
 def test_gaps_are_shown_where_the_report_has_them() -> None:
-    found = collect_statistics([session(1, ("me", "x"))], BERLIN, estimate_tokens)
+    statistics = collect_statistics([session(1, ("me", "x"))], BERLIN, estimate_tokens)
     gaps = {"telegram:a": 1800.0, "telegram:b": 5400.0, "twitter:c": 5460.0}
-    section = body(build_page("me", report(found, gaps=gaps), found, SETTINGS), "Silence that ends a session")
+    section = body(build_page("me", report(statistics, gaps=gaps), statistics, SETTINGS), "Silence that ends a session")
     assert re.findall(r"<dd>(\d+) min</dd>", section) == ["30", "90", "91"]
     assert re.findall(r"<title>(\S+): (\d+)</title>", section) == [
         ("0–30", "1"),
@@ -255,8 +266,8 @@ def test_gaps_are_shown_where_the_report_has_them() -> None:
 
 
 def test_lengths_and_what_is_chosen_for_them() -> None:
-    found = DatasetStatistics(sessions=100, tokens=Counter({10: 50, 20: 45, 3000: 5}))
-    lengths = measure_lengths(found, SETTINGS)
+    statistics = DatasetStatistics(sessions=100, tokens=Counter({10: 50, 20: 45, 3000: 5}))
+    lengths = measure_lengths(statistics, SETTINGS)
     assert lengths == LengthReport(
         median=10,
         percentile_95=20,
@@ -267,7 +278,7 @@ def test_lengths_and_what_is_chosen_for_them() -> None:
         counted_by="estimated",
     )
     given = msgspec.structs.replace(SETTINGS, max_length=4096, reason=None)
-    lengths = measure_lengths(found, given)
+    lengths = measure_lengths(statistics, given)
     assert lengths is not None
     assert (lengths.max_length_reason, lengths.share_within) == ("set in config.yaml", 1)
     assert measure_lengths(DatasetStatistics(), SETTINGS) is None
@@ -311,25 +322,27 @@ def test_measured_by_bytes_without_a_base_and_with_its_tokenizer_where_there_is_
 
 
 def test_files_left_unread_are_counted_by_kind_and_not_named() -> None:
-    found = collect_statistics([session(1, ("me", "x"))], BERLIN, estimate_tokens)
+    statistics = collect_statistics([session(1, ("me", "x"))], BERLIN, estimate_tokens)
     names = ["a/Ana.json", "b/Ana.JSON", "odd"]
-    text = build_page("me", report(found, unknown_files=names, unknown_count=3, attachment_count=1200), found, SETTINGS)
+    text = build_page(
+        "me", report(statistics, unknown_files=names, unknown_count=3, attachment_count=1200), statistics, SETTINGS
+    )
     assert "Files of unknown format, not read: 3 (.json 2, no extension 1). They are listed in report.json." in text
     assert "not read: 1,200" in text
     assert "Ana" not in text
-    assert "not read" not in build_page("me", report(found), found, SETTINGS)
+    assert "not read" not in build_page("me", report(statistics), statistics, SETTINGS)
 
 
 def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse_config({"timezone": "Europe/Berlin", "language": "zh"}, tmp_path / "config.yaml")
     config.data_dir.mkdir(parents=True)
     write_sessions(config.data_dir / SESSIONS_FILE, [session(1, ("me", "x"))])
-    found = collect_statistics([session(1, ("me", "x"))], BERLIN, estimate_tokens)
+    statistics = collect_statistics([session(1, ("me", "x"))], BERLIN, estimate_tokens)
     set_language("zh")
-    measured = write_report_page(config.data_dir, "me", config.zone, report(found), SETTINGS)
+    measured = write_report_page(config.data_dir, "me", config.zone, report(statistics), SETTINGS)
     path, figures = (config.data_dir / name for name in ("report.html", "report.json"))
     before = path.read_text(encoding="utf-8")
-    assert measured == report(found, lengths=measure_lengths(found, SETTINGS))
+    assert measured == report(statistics, lengths=measure_lengths(statistics, SETTINGS))
     assert msgspec.json.decode(figures.read_bytes(), type=Report) == measured
     assert '<html lang="zh">' in before
 
@@ -338,6 +351,6 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(DoppelError, match=r"report\.html"):
-        write_report_page(config.data_dir, "me", config.zone, report(found), SETTINGS)
+        write_report_page(config.data_dir, "me", config.zone, report(statistics), SETTINGS)
     assert path.read_text(encoding="utf-8") == before
-    assert sorted(one.name for one in config.data_dir.iterdir()) == ["report.html", "report.json", "sessions.jsonl"]
+    assert sorted(path.name for path in config.data_dir.iterdir()) == ["report.html", "report.json", "sessions.jsonl"]

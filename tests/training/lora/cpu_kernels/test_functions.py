@@ -25,18 +25,23 @@ def _compare(fast: Function, plain: Function, dtype: torch.dtype, *shapes: tuple
     """Calls both with random tensors, backward too; relative errors must be the dtype's own."""
     torch.manual_seed(0)
     inputs = [torch.randn(shape).to(dtype) for shape in shapes]
-    exact = [one.double().requires_grad_() for one in inputs]
-    given = [one.requires_grad_() for one in inputs]
+    exact = [tensor.double().requires_grad_() for tensor in inputs]
+    given = [tensor.requires_grad_() for tensor in inputs]
     got, expected = fast(*given), plain(*exact)
     upstream = torch.randn(expected.shape)
     got.backward(upstream.to(dtype))
     expected.backward(upstream.to(dtype).double())
     tolerance = 2e-6 if dtype == torch.float32 else 1e-2
-    for one, other in [(got, expected), *((mine.grad, theirs.grad) for mine, theirs in zip(given, exact, strict=True))]:
-        assert one is not None
-        assert other is not None
-        assert one.dtype == dtype
-        assert float((one.detach().double() - other.detach()).norm()) <= tolerance * float(other.detach().norm())
+    for actual, reference in [
+        (got, expected),
+        *((mine.grad, theirs.grad) for mine, theirs in zip(given, exact, strict=True)),
+    ]:
+        assert actual is not None
+        assert reference is not None
+        assert actual.dtype == dtype
+        assert float((actual.detach().double() - reference.detach()).norm()) <= tolerance * float(
+            reference.detach().norm()
+        )
 
 
 def test_rms_norm(dtype: torch.dtype) -> None:
@@ -107,11 +112,11 @@ def test_packed_attention(heads: int, keys: int, window: int | None, dtype: torc
 
     def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         parts = []
-        for one in zip(*(x.split(lengths, dim=2) for x in (q, k, v)), strict=True):
-            length = one[0].shape[2]
+        for actual in zip(*(x.split(lengths, dim=2) for x in (q, k, v)), strict=True):
+            length = actual[0].shape[2]
             seen = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - (window or length))
             parts.append(
-                functional.scaled_dot_product_attention(*one, attn_mask=seen, scale=0.3, enable_gqa=heads != keys)
+                functional.scaled_dot_product_attention(*actual, attn_mask=seen, scale=0.3, enable_gqa=heads != keys)
             )
         return torch.cat(parts, 2).transpose(1, 2)
 
