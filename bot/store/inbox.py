@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, bindparam, insert, select, union_all, update
+from sqlalchemy import BindParameter, Connection, Select, bindparam, insert, select, union_all, update
 
 from bot.store.schema import (
     Chat,
@@ -33,8 +33,8 @@ VISIBLE = (OutboxState.SENDING, OutboxState.SENT, OutboxState.UNKNOWN)
 
 
 # Statements of the way of every message, built once: building them takes longer than SQLite takes to run them.
-_CHAT = bindparam("chat_row")
-_LAST = bindparam("last_id")
+_CHAT: BindParameter[int] = bindparam("chat_row")
+_LAST: BindParameter[int] = bindparam("last_id")
 _IS_PENDING = (inbox.c.chat_id == _CHAT, inbox.c.state == InboxState.NEW)
 _FIND_CHAT = select(chats).where(
     chats.c.persona == bindparam("persona"),
@@ -58,7 +58,8 @@ _RESOLVE = (
     .values(state=bindparam("new_state"), reason=bindparam("new_reason"), turn=bindparam("new_turn"))
 )
 _LAST_POSITION = select(chats.c.last_position).where(chats.c.id == _CHAT)
-_AFTER, _LIMIT = bindparam("after"), bindparam("max_rows")
+_AFTER: BindParameter[int] = bindparam("after")
+_LIMIT: BindParameter[int] = bindparam("max_rows")
 _RECEIVED = (
     select(inbox)
     .where(inbox.c.chat_id == _CHAT, inbox.c.chat_position > _AFTER)

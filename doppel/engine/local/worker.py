@@ -178,7 +178,7 @@ class InferenceThread:
                     if failed == _MAX_FAILED_STEPS:
                         self._failure = tr("the model failed: {reason}", reason=first_line(error))
         except BaseException as error:
-            self._failure = tr("the model failed: {reason}", reason=first_line(error))
+            self._failure = tr("the model failed: {reason}", reason=repr(error))
             raise
         finally:
             self._end()
