@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from doppel.plugins import Environment, PlatformPlugin, secret_variables
 from doppel.redaction import Redactor, redactor_for
 
-NOISY_LOGGERS = ("httpx", "httpcore", "asyncio", "urllib3")
+NOISY_LOGGERS = ("alembic", "asyncio", "httpcore", "httpx", "urllib3")
 """Libraries whose routine messages are of no use to the user; platforms name those of theirs."""
 
 

@@ -199,7 +199,9 @@ async def test_page_can_be_switched_off(
     publish(config)
     with caplog.at_level(logging.INFO):
         daemon = Daemon(config, dependencies(slow_engine))
-    assert caplog.messages == ["web is off: web.enabled is false"]
+    assert [record.message for record in caplog.records if record.name == "bot.app"] == [
+        "web is off: web.enabled is false"
+    ]
     stop = asyncio.Event()
     stop.set()
     assert (await daemon.run(stop))["platforms"] == []

@@ -96,7 +96,12 @@ def services_on(machine: SimulatedMachine, store: Store) -> Services:
     def fit(platform: str, bubbles: Sequence[str]) -> list[str]:
         return list(bubbles)
 
-    parts = {"responder": SimpleNamespace(respond=respond), "delivery": SimpleNamespace(fit=fit), "reply": None}
+    parts = {
+        "responder": SimpleNamespace(respond=respond),
+        "delivery": SimpleNamespace(fit=fit),
+        "access": None,
+        "reply": None,
+    }
     return Services(store=store, clock=machine, random=Random(1), **cast(Any, parts))
 
 
@@ -139,7 +144,7 @@ def could_be_posted(machine: SimulatedMachine, fire_time: datetime) -> bool:
 
 
 async def test_every_slot_that_could_be_posted_is_posted_once() -> None:
-    machine, store = SimulatedMachine(), Store("sqlite://")
+    machine, store = SimulatedMachine(), Store("sqlite://", "ann")
     try:
         await live(machine, store, Random(SEED))
         query = select(slots.c.schedule, slots.c.due).join(outbox, outbox.c.slot_id == slots.c.id)

@@ -133,7 +133,9 @@ async def test_a_message_is_stored_once_and_others_do_not_write_any(daemon: Daem
         return await client.post("/gradio_api/run/predict", json=event, headers=headers)
 
     async def texts() -> list[str]:
-        return [one.text for one in await daemon._store.run(inbox.visible_messages, "web", chat, 100) if one.sender]
+        store = daemon._store
+        shown = await store.run(inbox.visible_messages, store.persona, "web", chat, 100)
+        return [message.text for message in shown if message.sender]
 
     one, two = {"id": "1" * 32, "text": "one"}, {"id": "2" * 32, "text": "two"}
     assert json.loads((await submit([one])).json()["data"][1]) == [one["id"]]

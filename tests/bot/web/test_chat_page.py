@@ -48,8 +48,8 @@ PHONE: Any = {"width": 390, "height": 800}
 
 
 async def publish_post(daemon: Daemon) -> None:
-    ((post, trigger),) = daemon._scheduler._posts
-    await daemon._scheduler._post(post, next(trigger.slots(SystemClock().now())))
+    (schedule,) = daemon._scheduler._schedules
+    await schedule._make_post(daemon._dependencies.clock.now())
 
 
 async def box(page: Page, selector: str) -> tuple[float, float]:

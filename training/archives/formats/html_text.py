@@ -47,6 +47,13 @@ class _TextParser(HTMLParser):
         if not self._hidden_depth:
             self.parts.append(data.replace("\r", "").replace("\n", " ") if data.strip() else data.replace("\n", ""))
 
+    def parse_html_declaration(self, i: int) -> int:
+        """As the library's, but `<![` before anything else than a name is a comment, not an error."""
+        try:
+            return super().parse_html_declaration(i)
+        except AssertionError:
+            return self.parse_bogus_comment(i)
+
     def _new_line(self) -> None:
         if self.parts and not self.parts[-1].endswith("\n"):
             self.parts.append("\n")
