@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _MAX_CACHED = 20_000
 _MAX_CACHED_LENGTH = 400
-"""Texts up to this many characters are remembered: the prompts of a chat consist of the same messages again and again."""
+"""Texts up to this many characters are remembered: the prompts of a chat hold the same messages again and again."""
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")  # how tokenizers spell a bare byte; some read the spelling as the byte
 
