@@ -11,6 +11,10 @@ from doppel.i18n import tr
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_MAX_CACHED = 20_000
+_MAX_CACHED_LENGTH = 400
+"""Texts up to this many characters are remembered: the prompts of a chat hold the same messages again and again."""
+
 _BYTE = re.compile("<0x[0-9A-F]{2}>")  # how tokenizers spell a bare byte; some read the spelling as the byte
 
 
@@ -23,6 +27,7 @@ class SafeTokenizer:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
+        self._cache: dict[tuple[str, str], tuple[int, ...]] = {}
         added = tokenizer.added_tokens_decoder  # a property that rebuilds its dictionary on every access
         # Single characters that a tokenizer adds as plain text are exempt. The token for unknown characters is
         # reserved: such a character is dropped, because it could not be decoded again.
@@ -51,8 +56,18 @@ class SafeTokenizer:
             texts: what people wrote.
             context: text that each of them follows, such that a tokenizer adds no blank; none: it may.
         """
-        if not texts:
-            return []
+        cache = self._cache
+        known = {text: cached for text in texts if (cached := cache.get((context, text))) is not None}
+        if missing := [text for text in dict.fromkeys(texts) if text not in known]:
+            if len(cache) + len(missing) > _MAX_CACHED:
+                cache.clear()
+            for text, ids in zip(missing, self._encode(missing, context), strict=True):
+                known[text] = tuple(ids)
+                if len(text) <= _MAX_CACHED_LENGTH:
+                    cache[context, text] = known[text]
+        return [list(known[text]) for text in texts]
+
+    def _encode(self, texts: list[str], context: str) -> list[list[int]]:
         before, *found = self._ids([context, *(context + text for text in texts)])
         return [
             ids[len(before) :]
