@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from doppel.cli.app import Run
-from doppel.errors import UserError
+from doppel.errors import ExitCode, UserError
 from doppel.i18n import tr
 from doppel.plugins import installed_platforms, secret_variables
 from doppel.secrets import resolve_secrets
@@ -65,7 +65,7 @@ class StopSignal:
         self._is_stopping = False
         self._event: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.exit_timer = threading.Timer(STOP_SECONDS, os._exit, (0,))
+        self.exit_timer = threading.Timer(STOP_SECONDS, os._exit, (ExitCode.OK,))
         self.exit_timer.daemon = True
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)

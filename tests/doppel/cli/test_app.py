@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from doppel.cli.app import ORDER, Run, app, as_command, execute
-from doppel.errors import DoppelError, UserError
+from doppel.errors import DoppelError, TryAgainLater, UserError
 
 
 def work(
@@ -21,6 +21,7 @@ def work(
         "badly": DoppelError("no disk"),
         "wrongly": UserError("file.json: is no export"),
         "unwell": DoppelError("ill"),
+        "for now": TryAgainLater("the engine hangs"),
         "interrupted": KeyboardInterrupt(),  # type: ignore[dict-item]
         "broken": ZeroDivisionError("a bug"),
         "telling": DoppelError("no answer from https://example.org/bot123%3Aa-canary/x with 123:a-canary"),
@@ -60,6 +61,7 @@ def test_without_json_nothing_is_printed_on_stdout(config: Path) -> None:
     [
         ("badly", 1, "doppel: no disk\n"),
         ("wrongly", 2, "doppel: file.json: is no export\n"),
+        ("for now", 75, "doppel: the engine hangs\n"),
         ("interrupted", 130, "\nInterrupted.\n"),
     ],
 )
