@@ -24,6 +24,7 @@ FLOORS = {
         "bot.platforms",
         "bot.store",
         "bot.logs",
+        "bot.systemd",
         "bot.cancellation",
         "bot.clock",
     ),
