@@ -20,6 +20,7 @@ from bot.chat.engine_supervisor import EngineSupervisor
 from bot.chat.inbound import ChatRouter
 from bot.chat.responder import Responder
 from bot.clock import Clock
+from bot.metrics import Metrics
 from bot.platforms import Platform
 from bot.platforms.connection import PlatformConnection
 from bot.posts.scheduler import PostScheduler
@@ -90,6 +91,9 @@ class Daemon:
         services = Services(self._store, self._responder, self._delivery, access, config.reply, clock, random)
         self._router = ChatRouter(services, self._connections)
         self._scheduler = PostScheduler(config.posts, config.zone, services, self._router.wake)
+        self._metrics = Metrics(
+            config.persona.name, self._store, self._responder, self._connections, self._not_ready_reason
+        )
         self._service_manager = ServiceManager(dependencies.environ, clock)
 
     @property
@@ -144,7 +148,7 @@ class Daemon:
         return self._summary(started_at)
 
     def _create_app(self, page: PagePlatform) -> FastAPI:
-        app = create_app(self._not_ready_reason, page.access, self._dependencies.clock)
+        app = create_app(self._not_ready_reason, page.access, self._dependencies.clock, self._metrics.render)
         page.mount(app, PageServices(self._config, self._store, self._responder))
         return app
 

@@ -18,6 +18,7 @@ FLOORS = {
     "bot": (
         "bot.commands",
         "bot.app",
+        "bot.metrics",
         "bot.web",
         "bot.posts",
         "bot.chat",

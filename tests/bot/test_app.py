@@ -149,6 +149,21 @@ async def test_systemd_hears_when_it_is_ready_and_when_it_stops(
             assert await loop.sock_recv(channel, 4096) == b"STOPPING=1"
 
 
+async def test_metrics_follow_a_conversation(config: Config, slow_engine: SlowEngine) -> None:
+    slow_engine.engine.turns = [["good morning"]]
+    slow_engine.may_load.set()
+    async with running(Daemon(config, dependencies(slow_engine))) as run:
+        await run.wait_until_ready()
+        await run.web.submit("a" * 32, "hello?", "1")
+        await run.changes(2)
+        metrics = (await run.client.get("/metrics")).text
+        assert 'doppel_messages{platform="web",state="new"} 0.0' in metrics
+        assert "doppel_generation_seconds_count 1.0" in metrics
+        assert "doppel_ready 1.0" in metrics
+        assert (await run.client.get("/metrics", headers={"X-Forwarded-For": "192.0.2.1"})).status_code == 404
+        assert (await run.client.get("/metrics", headers={"Origin": "https://evil.example"})).status_code == 403
+
+
 async def test_page_is_served_at_the_root(config: Config, slow_engine: SlowEngine) -> None:
     slow_engine.may_load.set()
     async with running(Daemon(config, dependencies(slow_engine))) as run:
