@@ -38,6 +38,8 @@ class Run:
         self.config_path = config_path
         self.as_json = as_json
         self.debug = debug
+        self.show_error: Callable[[DoppelError], None] = print_error
+        """Called with the error that ends the command."""
         self._config: Config | None = None
 
     @property
@@ -99,7 +101,7 @@ def execute(run: Run, work: Callable[[], dict[str, Any] | None]) -> int:
     except DoppelError as error:
         if run.debug:
             raise
-        Console(stderr=True, highlight=False).print(f"doppel: {error}", markup=False, soft_wrap=True, style="red")
+        run.show_error(error)
         if run.as_json and error.result is not None:
             print(msgspec.json.encode(error.result).decode())
         return error.exit_code
@@ -109,6 +111,11 @@ def execute(run: Run, work: Callable[[], dict[str, Any] | None]) -> int:
     if run.as_json and result is not None:
         print(msgspec.json.encode(result).decode())
     return ExitCode.OK
+
+
+def print_error(error: DoppelError) -> None:
+    """Prints an error as one line on stderr."""
+    Console(stderr=True, highlight=False).print(f"doppel: {error}", markup=False, soft_wrap=True, style="red")
 
 
 def quiet_libraries(debug: bool) -> None:

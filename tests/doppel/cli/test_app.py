@@ -12,6 +12,9 @@ from typer.testing import CliRunner, Result
 from doppel.cli.app import ORDER, Run, app, as_command, execute
 from doppel.errors import DoppelError, TryAgainLater, UserError
 
+GROUPS = {"adapters": ["list"], "service": ["status"]}
+"""Commands with commands of their own, and one of those; help shows them last."""
+
 
 def work(
     run: Run, *, how: Annotated[str, typer.Option(help="How it ends.")] = "well", times: int = 1
@@ -125,13 +128,13 @@ class TestInstalled:
         result = CliRunner().invoke(app(), [])
         names = [line.split()[0] for line in result.output.partition("Commands:")[2].splitlines() if line.strip()]
         assert set(names) >= set(ORDER)
-        assert [name for name in names if name in ORDER and name != "adapters"] == [
-            name for name in ORDER if name != "adapters"
+        assert [name for name in names if name in ORDER and name not in GROUPS] == [
+            name for name in ORDER if name not in GROUPS
         ]
 
     @pytest.mark.parametrize("name", [point.name for point in entry_points(group="doppel.commands")])
     def test_every_command_has_help_with_the_shared_options(self, name: str) -> None:
-        arguments = [name, "list", "--help"] if name == "adapters" else [name, "--help"]
+        arguments = [name, *GROUPS.get(name, ()), "--help"]
         result = CliRunner().invoke(app(), arguments)
         assert result.exit_code == 0
         for option in ("--config", "--json", "--debug"):
