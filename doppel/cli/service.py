@@ -53,6 +53,8 @@ RestartPreventExitStatus=2
 
 # What user units can restrict without privileges. No MemoryDenyWriteExecute: torch and numba compile at run time.
 UMask=0077
+# A core dump, as after the watchdog's signal, would hold private messages.
+LimitCORE=0
 NoNewPrivileges=yes
 LockPersonality=yes
 RestrictRealtime=yes
