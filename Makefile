@@ -2,6 +2,7 @@
 # make test   every test
 # make lint   style and types
 # make docs   the parts of docs/ that are generated from the code
+# make audit  known vulnerabilities in the pinned versions; needs the network
 # make test-vllm VLLM=/path/to/vllm    the tests that need a real vLLM, which wants an environment of its own
 
 PYTHON ?= python3
@@ -12,13 +13,14 @@ pip := .venv/bin/python -m pip install --no-compile --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-vllm lint docs
+.PHONY: help run test test-vllm lint docs audit
 
 help:
 	@echo "make run    install what is missing, then train and run your doppelgänger (about 7 minutes the first time)"
 	@echo "make test   install what the tests need and run them all"
 	@echo "make lint   check style and types"
 	@echo "make docs   write the parts of docs/ that are generated from the code"
+	@echo "make audit  look up known vulnerabilities in the pinned versions; needs the network"
 	@echo "make test-vllm VLLM=/path/to/vllm    the tests against a real vLLM, installed by itself (pip install vllm)"
 
 # `exec` leaves one process, so that Ctrl-C and SIGTERM reach doppel itself.
@@ -43,6 +45,11 @@ lint: .venv/.installed-dev
 
 docs: .venv/.installed-dev
 	@.venv/bin/python docs/generate.py
+
+# What is pinned, and not what happens to be installed. --no-deps: the pins are complete already.
+audit: .venv/.installed
+	@$(pip) --quiet pip-audit
+	@.venv/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
 # torch comes first and by its exact version alone: the package index then hands a machine with a GPU the CUDA
 # build, and the rest is resolved around it. It brings setuptools, so our own package needs no build environment.

@@ -20,10 +20,12 @@ from bot.chat.engine_supervisor import EngineSupervisor
 from bot.chat.inbound import ChatRouter
 from bot.chat.responder import Responder
 from bot.clock import Clock
+from bot.metrics import Metrics
 from bot.platforms import Platform
 from bot.platforms.connection import PlatformConnection
 from bot.posts.scheduler import PostScheduler
 from bot.store import Store, inbox
+from bot.systemd import ServiceManager
 from bot.web.platform import PagePlatform, PageServices
 from bot.web.server import HttpServer, create_app
 from doppel.adapters.versions import version_folder
@@ -89,6 +91,10 @@ class Daemon:
         services = Services(self._store, self._responder, self._delivery, access, config.reply, clock, random)
         self._router = ChatRouter(services, self._connections)
         self._scheduler = PostScheduler(config.posts, config.zone, services, self._router.wake)
+        self._metrics = Metrics(
+            config.persona.name, self._store, self._responder, self._connections, self._not_ready_reason
+        )
+        self._service_manager = ServiceManager(dependencies.environ, clock)
 
     @property
     def port(self) -> int:
@@ -101,6 +107,7 @@ class Daemon:
         Raises:
             UserError: there is no such base model, or the engine does not support the adapter's sampling.
             DoppelError: the base model or the adapter cannot be loaded.
+            TryAgainLater: the engine keeps failing or hangs.
         """
         started_at = self._dependencies.clock.now()
         async with AsyncExitStack() as stack:  # closed in reverse order: incoming messages first, the store last
@@ -129,13 +136,19 @@ class Daemon:
             stack.push_async_callback(self._scheduler.stop)  # after the task that starts it
             background["schedules"] = asyncio.create_task(self._post_on_schedule())
             background["engine"] = asyncio.create_task(self._supervisor.run())
+            background["systemd"] = asyncio.create_task(
+                self._service_manager.run(self._supervisor.ready, self._not_ready_reason, lambda: self._responder.hangs)
+            )
             stack.push_async_callback(cancel_tasks, *background.values())
-            await _wait_for_stop(stop, background)
+            try:
+                await _wait_for_stop(stop, background)
+            finally:
+                self._service_manager.stopping()
             log.info(tr("stopping"))
         return self._summary(started_at)
 
     def _create_app(self, page: PagePlatform) -> FastAPI:
-        app = create_app(self._not_ready_reason, page.access, self._dependencies.clock)
+        app = create_app(self._not_ready_reason, page.access, self._dependencies.clock, self._metrics.render)
         page.mount(app, PageServices(self._config, self._store, self._responder))
         return app
 

@@ -1,12 +1,27 @@
-"""Errors that the command line shows as one line. Any other exception is a bug and is shown with its traceback."""
+"""Exit codes, and errors that the command line shows as one line. Any other exception is a bug, with its traceback."""
 
+from enum import IntEnum
 from typing import Any
+
+
+class ExitCode(IntEnum):
+    """What a command's exit code tells scripts and service managers."""
+
+    OK = 0
+    FAILURE = 1
+    """The work failed, or a bug."""
+    USER_ERROR = 2
+    """The command, its input or the configuration is wrong: starting it again does not help."""
+    TRY_AGAIN = 75
+    """It failed and is worth another start as it is (EX_TEMPFAIL of sysexits.h)."""
+    INTERRUPTED = 130
+    """Ctrl-C, as shells report it."""
 
 
 class DoppelError(Exception):
     """The work failed (exit code 1). The message is one line that the user can act on."""
 
-    exit_code = 1
+    exit_code: int = ExitCode.FAILURE
     result: dict[str, Any] | None = None
     """Printed by `--json` despite the failure; None: nothing is."""
 
@@ -14,4 +29,10 @@ class DoppelError(Exception):
 class UserError(DoppelError):
     """The command or its input is wrong (exit code 2). The message says where, what is wrong and what to do."""
 
-    exit_code = 2
+    exit_code = ExitCode.USER_ERROR
+
+
+class TryAgainLater(DoppelError):
+    """The process cannot go on, but a new one probably can (exit code 75): a service manager starts it again."""
+
+    exit_code = ExitCode.TRY_AGAIN

@@ -13,8 +13,8 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 
 ENGINE_KEY = "DOPPEL_ENGINE_KEY"
-HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name, as those below
-X_TOKEN = "X_BEARER_TOKEN"  # noqa: S105
+HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name
+X_TOKEN = "X_BEARER_TOKEN"  # noqa: S105 - the variable's name
 TRACKER_KEY = "WANDB_API_KEY"
 COMMON_SECRETS = (ENGINE_KEY, HUB_TOKEN, X_TOKEN, TRACKER_KEY)
 """Variables with secrets that belong to no platform; `doppel.plugins.secret_variables` adds those of platforms."""

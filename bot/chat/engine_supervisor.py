@@ -13,7 +13,7 @@ from bot.chat.responder import Responder
 from bot.clock import Clock
 from doppel.config import Config
 from doppel.engine import Engine
-from doppel.errors import DoppelError
+from doppel.errors import DoppelError, TryAgainLater
 from doppel.i18n import tr
 from doppel.persona import open_persona
 
@@ -63,7 +63,8 @@ class EngineSupervisor:
 
         Raises:
             UserError: there is no such base model, or the engine does not support the adapter's sampling.
-            DoppelError: the base model or the adapter cannot be loaded, or the engine keeps failing or hangs.
+            DoppelError: the base model or the adapter cannot be loaded.
+            TryAgainLater: the engine keeps failing or hangs.
         """
         while True:
             await self._start()
@@ -115,15 +116,15 @@ class EngineSupervisor:
                 return failure
             if self._responder.hangs:
                 # Its thread cannot be ended, and would keep the model's memory.
-                raise DoppelError(tr("the engine does not respond; restart doppel"))
+                raise TryAgainLater(tr("the engine does not respond; restart doppel"))
             await self._clock.sleep(POLL_SECONDS)
 
     def _count_failure(self, failure: str) -> None:
-        """Raises DoppelError when the engine fails again and again."""
+        """Raises TryAgainLater when the engine fails again and again."""
         now = self._clock.monotonic()
         self._failures = [at for at in self._failures if at > now - RESTART_WINDOW] + [now]
         if len(self._failures) > MAX_RESTARTS:
-            raise DoppelError(tr("the engine keeps failing: {reason}", reason=failure))
+            raise TryAgainLater(tr("the engine keeps failing: {reason}", reason=failure))
 
     def _running_engine(self) -> Engine:
         assert self._engine is not None

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from zoneinfo import ZoneInfo
 
@@ -13,7 +13,7 @@ from bot.clock import Clock
 from bot.store.schema import IgnoreReason
 from doppel.adapters.habits import Habits
 from doppel.config import ReplySettings
-from doppel.engine import Engine, EngineUnavailable, Sampling
+from doppel.engine import Engine, EngineStats, EngineUnavailable, Sampling
 from doppel.i18n import tr
 from doppel.persona import GeneratedBubble, Persona, speak
 from doppel.transcript import Turn
@@ -71,6 +71,10 @@ class Responder:
         """Generations that the engine has finished since the start."""
         self.hangs = False
         """Whether the engine has stopped to respond."""
+        self.in_progress = 0
+        """Replies and posts that are being generated, or wait for the engine."""
+        self.observe_generation: Callable[[float], None] = lambda seconds: None
+        """Called with the seconds that each generation took."""
 
     @property
     def adapter(self) -> LoadedAdapter | None:
@@ -85,6 +89,10 @@ class Responder:
     def is_ready(self) -> bool:
         """Whether the engine can generate a reply now."""
         return self._engine is not None and self._engine.health().ready
+
+    def engine_stats(self) -> EngineStats | None:
+        """How busy the engine is; None while there is none."""
+        return None if self._engine is None else self._engine.stats()
 
     def start(self, engine: Engine, adapter: LoadedAdapter) -> None:
         """Begins to answer with this engine and adapter."""
@@ -121,12 +129,22 @@ class Responder:
         Raises:
             EngineUnavailable: the engine is busy or away. EngineError: it failed at this prompt.
         """
-        await self.wait_until_ready()
+        self.in_progress += 1
+        try:
+            await self.wait_until_ready()
+            return await self._respond(kind, platform, contact, turns)
+        finally:
+            self.in_progress -= 1
+
+    async def _respond(self, kind: str, platform: str, contact: str | None, turns: Sequence[Turn]) -> Reply:
+        """Generates until there is a reply, or it is clear that there will be none."""
         reply = Reply((), "")
         blocked = 0
         for _ in range(MAX_ATTEMPTS):
             async with self._turns:
+                started_at = self._clock.monotonic()
                 reply = await self._generate(kind, platform, contact, turns)
+                self.observe_generation(self._clock.monotonic() - started_at)
             self.generated += 1
             blocked += reply.reason is IgnoreReason.BLOCKED
             if reply.bubbles or blocked == MAX_BLOCKED:

@@ -16,7 +16,7 @@ from doppel.i18n import tr
 
 _SESSION = r"[0-9a-z]{1,32}"
 _OPEN_TO_GET = re.compile(
-    rf"/healthz|/readyz|/quiz|(?:/quiz)?/"
+    rf"/healthz|/readyz|/metrics|/quiz|(?:/quiz)?/"
     rf"(?:|assets/.+|static/.+|theme\.css|favicon\.ico|gradio_api/app_id|gradio_api/heartbeat/{_SESSION})"
 )
 _OPEN_TO_POST = re.compile(r"(?:/quiz)?/gradio_api/run/predict")
@@ -33,7 +33,7 @@ class _Event(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class GradioRoutes:
-    """Middleware that answers 404 to all but the pages, their files, their events and the health routes."""
+    """Middleware that answers 404 to all but the pages, their files, their events and monitoring's routes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -22,8 +22,8 @@ SESSION = timedelta(days=30)
 """How long a browser stays signed in."""
 
 MAX_WAIT_SECONDS = 60.0
-OPEN_PATHS = ("/healthz", "/readyz")
-"""What monitoring may ask without a password."""
+OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
+"""What monitoring may ask without a password; `/metrics` only from this machine."""
 
 _LOGIN_PATH = "/login"
 _PAGES = {"/": "./", "/quiz": "quiz/", "/quiz/": "quiz/"}

@@ -5,17 +5,18 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse, Response
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bot.clock import Clock
 from bot.web.login import Login
+from bot.web.metrics_route import metrics_response
 from bot.web.request_guard import RequestGuard
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -83,10 +84,19 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def create_app(not_ready_reason: Callable[[], str | None], access: PageAccess, clock: Clock) -> FastAPI:
-    """An application with `/healthz` and `/readyz`, closed to all whom `access` does not let in.
+def create_app(
+    not_ready_reason: Callable[[], str | None],
+    access: PageAccess,
+    clock: Clock,
+    render_metrics: Callable[[], Awaitable[bytes]],
+) -> FastAPI:
+    """An application with `/healthz`, `/readyz` and `/metrics`, closed to all whom `access` does not let in.
 
-    `not_ready_reason` returns why no reply is possible, or None.
+    Args:
+        not_ready_reason: why no reply is possible now; None if one is.
+        access: who may reach it.
+        clock: for the login.
+        render_metrics: what `/metrics` answers to programs on this machine.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
@@ -98,6 +108,10 @@ def create_app(not_ready_reason: Callable[[], str | None], access: PageAccess, c
     async def ready() -> PlainTextResponse:
         reason = not_ready_reason()
         return PlainTextResponse(f"{reason or 'ready'}\n", status_code=503 if reason else 200)
+
+    @app.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        return await metrics_response(request, render_metrics)
 
     if access.password:  # what is added last handles a request first
         app.add_middleware(Login, password=access.password, clock=clock)

@@ -21,14 +21,14 @@ from rich.console import Console
 from typer.main import get_command
 
 from doppel.config import Config, load_config
-from doppel.errors import DoppelError
+from doppel.errors import DoppelError, ExitCode
 from doppel.i18n import set_language, tr
 from doppel.plugins import installed_platforms, secret_variables
 from doppel.redaction import redact_stderr, redactor_for
 
 Command = Callable[..., dict[str, Any] | None]
 
-ORDER = ("up", "build", "train", "evaluate", "quiz", "tune", "run", "chat", "adapters", "forget", "doctor")
+ORDER = ("up", "build", "train", "evaluate", "quiz", "tune", "run", "service", "chat", "adapters", "forget", "doctor")
 
 
 class Run:
@@ -38,6 +38,8 @@ class Run:
         self.config_path = config_path
         self.as_json = as_json
         self.debug = debug
+        self.show_error: Callable[[DoppelError], None] = print_error
+        """Called with the error that ends the command."""
         self._config: Config | None = None
 
     @property
@@ -53,6 +55,8 @@ def app() -> typer.Typer:
     """The command-line application with every installed command."""
     cli = typer.Typer(
         help="Your own archive becomes your own doppelgänger, on your own machine.",
+        epilog="Exit codes: 0 done, 1 it failed, 2 the command or the configuration is wrong, 75 it failed and is "
+        "worth another start, 130 interrupted.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -97,16 +101,21 @@ def execute(run: Run, work: Callable[[], dict[str, Any] | None]) -> int:
     except DoppelError as error:
         if run.debug:
             raise
-        Console(stderr=True, highlight=False).print(f"doppel: {error}", markup=False, soft_wrap=True, style="red")
+        run.show_error(error)
         if run.as_json and error.result is not None:
             print(msgspec.json.encode(error.result).decode())
         return error.exit_code
     except KeyboardInterrupt:
         print(tr("\nInterrupted."), file=sys.stderr)
-        return 130
+        return ExitCode.INTERRUPTED
     if run.as_json and result is not None:
         print(msgspec.json.encode(result).decode())
-    return 0
+    return ExitCode.OK
+
+
+def print_error(error: DoppelError) -> None:
+    """Prints an error as one line on stderr."""
+    Console(stderr=True, highlight=False).print(f"doppel: {error}", markup=False, soft_wrap=True, style="red")
 
 
 def quiet_libraries(debug: bool) -> None:
@@ -140,6 +149,7 @@ def main() -> None:
 def _translate_help(command: Any) -> None:
     """Puts the help of a command, its options and its subcommands into the user's language."""
     command.help = tr(command.help) if command.help else command.help
+    command.epilog = tr(command.epilog) if command.epilog else command.epilog
     for parameter in command.params:
         if getattr(parameter, "help", None):
             parameter.help = tr(parameter.help)

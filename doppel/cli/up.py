@@ -114,7 +114,7 @@ class Processes:
         """Runs a command in place of this process; on Windows, as a child process."""
         command = self._command(name) + self._json
         if os.name != "nt":
-            os.execv(command[0], command)  # noqa: S606
+            os.execv(command[0], command)  # noqa: S606 - this Python with our own arguments
         code = run_to_end(command)
         if code:
             raise StageFailed(tr("`doppel {command}` has failed", command=name), code)
@@ -140,7 +140,7 @@ def run_to_end(command: list[str], stdout: TextIO | None = None) -> int:
 
     before = {signal_number: signal.signal(signal_number, handle) for signal_number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        child = subprocess.Popen(command, stdout=stdout)  # noqa: S603
+        child = subprocess.Popen(command, stdout=stdout)  # noqa: S603 - as above
         children.append(child)
         if signal.SIGTERM in received:
             child.terminate()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -129,6 +130,38 @@ async def test_alive_before_ready_and_early_messages_are_answered(config: Config
     assert report["adapter"] == "0001"
     assert report["platforms"] == ["web"]
     assert report["uptime_seconds"] > 0
+
+
+async def test_systemd_hears_when_it_is_ready_and_when_it_stops(
+    config: Config, slow_engine: SlowEngine, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(f"\0{tmp_path.name}-{os.getpid()}")
+        channel.setblocking(False)
+        environ = {"NOTIFY_SOCKET": f"@{tmp_path.name}-{os.getpid()}", "WATCHDOG_USEC": "60000000"}
+        needs = replace(dependencies(slow_engine), environ=environ)
+        loop = asyncio.get_running_loop()
+        async with running(Daemon(config, needs)) as run:
+            assert await loop.sock_recv(channel, 4096) == b"STATUS=starting: loading the model\nWATCHDOG=1"
+            slow_engine.may_load.set()
+            assert await loop.sock_recv(channel, 4096) == b"READY=1\nSTATUS=ready\nWATCHDOG=1"
+            await run.stop()
+            assert await loop.sock_recv(channel, 4096) == b"STOPPING=1"
+
+
+async def test_metrics_follow_a_conversation(config: Config, slow_engine: SlowEngine) -> None:
+    slow_engine.engine.turns = [["good morning"]]
+    slow_engine.may_load.set()
+    async with running(Daemon(config, dependencies(slow_engine))) as run:
+        await run.wait_until_ready()
+        await run.web.submit("a" * 32, "hello?", "1")
+        await run.changes(2)
+        metrics = (await run.client.get("/metrics")).text
+        assert 'doppel_messages{platform="web",state="new"} 0.0' in metrics
+        assert "doppel_generation_seconds_count 1.0" in metrics
+        assert "doppel_ready 1.0" in metrics
+        assert (await run.client.get("/metrics", headers={"X-Forwarded-For": "192.0.2.1"})).status_code == 404
+        assert (await run.client.get("/metrics", headers={"Origin": "https://evil.example"})).status_code == 403
 
 
 async def test_page_is_served_at_the_root(config: Config, slow_engine: SlowEngine) -> None:

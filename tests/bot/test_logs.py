@@ -1,6 +1,7 @@
 """The log keeps secrets to itself and speaks the owner's time."""
 
 import io
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from bot.logs import NOISY_LOGGERS, LineFormatter, set_up_log
+from bot.logs import NOISY_LOGGERS, JsonFormatter, LineFormatter, LogFormat, set_up_log
 from bot.platforms.telegram import PLUGIN
 from doppel.plugins import PlatformPlugin, PlatformSettings, installed_platforms
 from doppel.redaction import Redactor
@@ -52,6 +53,32 @@ def test_token_is_blacked_out_in_arguments_and_tracebacks(logger: logging.Logger
     assert TOKEN not in stream.getvalue()
     assert "Traceback" in stream.getvalue()
     assert stream.getvalue().count("bot…/") >= 2
+
+
+def test_json_is_one_object_a_line_in_utc(stream: io.StringIO) -> None:
+    secret = 'quo"ted\\secret'
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter(Redactor(secret)))
+    logger = logging.Logger("bot.app")
+    logger.addHandler(handler)
+    record = logger.makeRecord("bot.app", logging.INFO, "f", 1, "hello %s,\n你好 \udc80", (secret,), None)
+    record.created = 1_772_452_800.25
+    logger.handle(record)
+    try:
+        int(secret)
+    except ValueError:
+        logger.exception("failed", stack_info=True)
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert first == {
+        "time": "2026-03-02T12:00:00.250+00:00",
+        "level": "info",
+        "logger": "bot.app",
+        "message": "hello …,\n你好 \udc80",
+    }
+    assert (second["level"], second["message"]) == ("error", "failed")
+    assert second["exception"].startswith("Traceback")
+    assert second["stack"].startswith("Stack")
+    assert "secret" not in second["exception"].replace("int(secret)", "")
 
 
 @pytest.fixture
@@ -108,12 +135,13 @@ def fail(secret: str) -> None:
     raise RuntimeError(f"no answer from {quote(secret)}") from ConnectionError(401, secret)
 
 
+@pytest.mark.parametrize("log_format", LogFormat)
 @pytest.mark.parametrize("variable", CANARIES)
 def test_no_canary_leaves_any_logger(
-    log: Callable[..., None], capsys: pytest.CaptureFixture[str], variable: str
+    log: Callable[..., None], capsys: pytest.CaptureFixture[str], variable: str, log_format: LogFormat
 ) -> None:
     platforms = [*installed_platforms().plugins.values(), PIGEON]
-    log(CANARIES, platforms, debug=True)
+    log(CANARIES, platforms, debug=True, log_format=log_format)
     own_stream = io.StringIO()  # as of a library with a handler of its own, which ours does not see
     own = logging.getLogger("own")
     own.propagate = False

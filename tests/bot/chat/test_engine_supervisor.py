@@ -10,7 +10,7 @@ from bot.chat.engine_supervisor import EngineSupervisor
 from bot.chat.responder import HANG_SECONDS
 from doppel.config import Config
 from doppel.engine import EngineUnavailable, Health
-from doppel.errors import DoppelError
+from doppel.errors import ExitCode, TryAgainLater
 from tests.bot.conftest import MakeHarness
 from tests.bot.harness import FakeEngine, Harness, incoming
 
@@ -74,8 +74,9 @@ async def test_an_engine_that_keeps_failing_ends_the_daemon(supervised: Supervis
         await supervised.opened(count + 1)
     supervised.engines[-1].die()
     await supervised.harness.clock.advance(5)
-    with pytest.raises(DoppelError, match="keeps failing: the model failed: out of memory"):
+    with pytest.raises(TryAgainLater, match="keeps failing: the model failed: out of memory") as ended:
         await asyncio.wait_for(supervised.task, 20)
+    assert ended.value.exit_code == ExitCode.TRY_AGAIN
 
 
 async def test_failures_far_apart_are_not_added_up(supervised: Supervised) -> None:
@@ -92,5 +93,5 @@ async def test_an_engine_that_hangs_ends_the_daemon(supervised: Supervised) -> N
     await supervised.harness.clock.advance(HANG_SECONDS)
     assert not supervised.task.done()
     await supervised.harness.clock.advance(5)
-    with pytest.raises(DoppelError, match="does not respond"):
+    with pytest.raises(TryAgainLater, match="does not respond"):
         await asyncio.wait_for(supervised.task, 20)

@@ -30,10 +30,10 @@ sys.exit(execute(given, lambda: run(given)))
 
 
 @contextmanager
-def daemon(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+def daemon(folder: Path, *arguments: str, program: str = PROGRAM) -> Iterator["subprocess.Popen[str]"]:
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [sys.executable, "-c", program, *arguments],
         cwd=folder,
         env=environ,
         stdout=subprocess.PIPE,
@@ -113,6 +113,19 @@ def test_mistake_is_one_line_and_exit_2(folder: Path, port: int) -> None:
     assert output == ""
     assert errors.splitlines()[-1].startswith(f"doppel: cannot listen on 127.0.0.1:{port}: the port is in use")
     assert "Traceback" not in errors
+
+
+def test_json_logs_are_json_from_the_first_line_to_the_error_that_ends_it(folder: Path, port: int) -> None:
+    program = "from bot.logs import LogFormat" + PROGRAM.replace(
+        "run(given))", "run(given, log_format=LogFormat.JSON))"
+    )
+    with listen("127.0.0.1", port), daemon(folder, program=program) as process:
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (2, "")
+    events = [json.loads(line) for line in errors.splitlines()]
+    assert len(events) > 1
+    assert events[-1]["level"] == "critical"
+    assert events[-1]["message"].startswith(f"cannot listen on 127.0.0.1:{port}: the port is in use")
 
 
 def test_invalid_cron_is_refused_with_the_name_of_the_file(folder: Path) -> None:

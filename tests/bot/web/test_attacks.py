@@ -36,6 +36,7 @@ OPEN_ROUTES = {
     "/gradio_api/app_id",
     "/gradio_api/heartbeat/x",
     "/healthz",
+    "/metrics",
     "/quiz",
 }
 

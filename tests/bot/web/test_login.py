@@ -20,7 +20,7 @@ async def answer(request: Request) -> PlainTextResponse:
     return PlainTextResponse("inside")
 
 
-PATHS = ("/", "/quiz/", "/healthz", "/readyz", "/gradio_api/run/predict", "/assets/x.js")
+PATHS = ("/", "/quiz/", "/healthz", "/readyz", "/metrics", "/gradio_api/run/predict", "/assets/x.js")
 APP = Starlette(routes=[Route(path, answer, methods=["GET", "POST"]) for path in PATHS])
 
 
@@ -49,11 +49,11 @@ async def sign_in(client: httpx.AsyncClient, password: str = PASSWORD, page: str
     return await client.post("/login", data={"password": password, "page": page})
 
 
-async def test_everything_but_health_needs_it(client: httpx.AsyncClient) -> None:
+async def test_everything_but_monitoring_needs_it(client: httpx.AsyncClient) -> None:
     for path in PATHS:
         for method in ("GET", "POST"):
             response = await client.request(method, path)
-            is_open = path in ("/healthz", "/readyz")
+            is_open = path in ("/healthz", "/readyz", "/metrics")
             assert response.status_code == (200 if is_open else 401)
             assert (response.text == "inside") == is_open
     assert (await client.get("/gradio_api/run/predict")).text == "sign in on the page first\n"

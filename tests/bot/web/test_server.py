@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from starlette.requests import Request
 
+from bot.web.metrics_route import metrics_response
 from bot.web.server import HttpServer, PageAccess, create_app, listen
 from doppel.errors import UserError
 from tests.bot.harness import FakeClock
@@ -18,6 +20,10 @@ class Readiness:
         return self.reason
 
 
+async def metrics() -> bytes:
+    return b"doppel_ready 1.0\n"
+
+
 @pytest.fixture
 def readiness() -> Readiness:
     return Readiness()
@@ -25,7 +31,8 @@ def readiness() -> Readiness:
 
 @pytest.fixture
 async def client(readiness: Readiness) -> AsyncIterator[httpx.AsyncClient]:
-    server = HttpServer(create_app(readiness, PageAccess("127.0.0.1"), FakeClock()), listen("127.0.0.1", 0))
+    app = create_app(readiness, PageAccess("127.0.0.1", password="a long password"), FakeClock(), metrics)
+    server = HttpServer(app, listen("127.0.0.1", 0))
     server.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:
         yield client
@@ -50,6 +57,36 @@ async def test_browser_is_told_to_load_nothing_from_elsewhere(client: httpx.Asyn
     assert policy.startswith("default-src 'self'; ")
     assert "connect-src 'self';" in policy
     assert not any(word in policy for word in ("http", "ws:", "*"))
+
+
+async def test_metrics_need_no_password_on_this_machine(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/metrics")
+    assert (answer.status_code, answer.text) == (200, "doppel_ready 1.0\n")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Forwarded-For": "203.0.113.9"}, {"X-Forwarded-For": "127.0.0.1"}, {"Via": "1.1 proxy"}]
+)
+async def test_metrics_are_not_there_through_a_proxy(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    answer = await client.get("/metrics", headers=headers)
+    assert (answer.status_code, answer.text) == (404, "not found\n")
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("127.0.0.1", 200),
+        ("::1", 200),
+        ("::ffff:127.0.0.1", 200),
+        ("192.168.1.7", 404),
+        ("::ffff:192.168.1.7", 404),
+        ("unknown", 404),
+    ],
+)
+async def test_metrics_are_not_there_for_other_machines(host: str, code: int) -> None:
+    scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "client": (host, 5000)}
+    assert (await metrics_response(Request(scope), metrics)).status_code == code
 
 
 def test_port_in_use_is_a_clear_error() -> None:

@@ -10,7 +10,10 @@ import typer
 from typer.testing import CliRunner, Result
 
 from doppel.cli.app import ORDER, Run, app, as_command, execute
-from doppel.errors import DoppelError, UserError
+from doppel.errors import DoppelError, TryAgainLater, UserError
+
+GROUPS = {"adapters": ["list"], "service": ["status"]}
+"""Commands with commands of their own, and one of those; help shows them last."""
 
 
 def work(
@@ -21,6 +24,7 @@ def work(
         "badly": DoppelError("no disk"),
         "wrongly": UserError("file.json: is no export"),
         "unwell": DoppelError("ill"),
+        "for now": TryAgainLater("the engine hangs"),
         "interrupted": KeyboardInterrupt(),  # type: ignore[dict-item]
         "broken": ZeroDivisionError("a bug"),
         "telling": DoppelError("no answer from https://example.org/bot123%3Aa-canary/x with 123:a-canary"),
@@ -60,6 +64,7 @@ def test_without_json_nothing_is_printed_on_stdout(config: Path) -> None:
     [
         ("badly", 1, "doppel: no disk\n"),
         ("wrongly", 2, "doppel: file.json: is no export\n"),
+        ("for now", 75, "doppel: the engine hangs\n"),
         ("interrupted", 130, "\nInterrupted.\n"),
     ],
 )
@@ -123,13 +128,13 @@ class TestInstalled:
         result = CliRunner().invoke(app(), [])
         names = [line.split()[0] for line in result.output.partition("Commands:")[2].splitlines() if line.strip()]
         assert set(names) >= set(ORDER)
-        assert [name for name in names if name in ORDER and name != "adapters"] == [
-            name for name in ORDER if name != "adapters"
+        assert [name for name in names if name in ORDER and name not in GROUPS] == [
+            name for name in ORDER if name not in GROUPS
         ]
 
     @pytest.mark.parametrize("name", [point.name for point in entry_points(group="doppel.commands")])
     def test_every_command_has_help_with_the_shared_options(self, name: str) -> None:
-        arguments = [name, "list", "--help"] if name == "adapters" else [name, "--help"]
+        arguments = [name, *GROUPS.get(name, ()), "--help"]
         result = CliRunner().invoke(app(), arguments)
         assert result.exit_code == 0
         for option in ("--config", "--json", "--debug"):
