@@ -24,6 +24,7 @@ from bot.platforms import Platform
 from bot.platforms.connection import PlatformConnection
 from bot.posts.scheduler import PostScheduler
 from bot.store import Store, inbox
+from bot.store.forget_requests import ForgetRequests
 from bot.web.platform import PagePlatform, PageServices
 from bot.web.server import HttpServer, create_app
 from doppel.adapters.versions import version_folder
@@ -88,6 +89,9 @@ class Daemon:
         access = AccessList(config.platforms, dependencies.platforms.values())
         services = Services(self._store, self._responder, self._delivery, access, config.reply, clock, random)
         self._router = ChatRouter(services, self._connections)
+        self._forget_requests = ForgetRequests(
+            self._store, self._router.drop, self._supervisor.clear_prefix_cache, clock
+        )
         self._scheduler = PostScheduler(config.posts, config.zone, services, self._router.wake)
 
     @property
@@ -125,6 +129,7 @@ class Daemon:
                 )
                 for name, connection in self._connections.items()
             }
+            background["forget requests"] = asyncio.create_task(self._forget_requests.run())
             background["sweep"] = asyncio.create_task(self._router.run_sweeps())
             stack.push_async_callback(self._scheduler.stop)  # after the task that starts it
             background["schedules"] = asyncio.create_task(self._post_on_schedule())

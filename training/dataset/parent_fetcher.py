@@ -7,8 +7,8 @@ data set at once, so an interrupted run continues where it stopped and no post i
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ import msgspec
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.personal_data import Account
 from doppel.secrets import X_TOKEN, read_secret
 from doppel.system.atomic_file import open_atomically
 from doppel.system.private_folder import make_private_folder
@@ -104,6 +105,22 @@ def forget_in_parents(data_dir: Path, blocklist: Blocklist) -> None:
     with open_atomically(path) as new, path.open("rb") as old:
         for line in old:
             new.write(_line_unless_forgotten(line, blocklist))
+
+
+def parents_of(data_dir: Path, accounts: Collection[Account]) -> list[dict[str, Any]]:
+    """What these accounts wrote of the fetched posts."""
+    try:
+        lines = parents_file(data_dir).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    records = []
+    for line in lines:
+        with suppress(ValueError):  # truncated by a power cut; the next build reports it
+            record = json.loads(line)
+            if isinstance(record, dict):
+                author = Account(str(record.get("platform") or TWITTER), str(record.get("author")))
+                records += [record] if author in accounts else []
+    return records
 
 
 def _line_unless_forgotten(line: bytes, blocklist: Blocklist) -> bytes:

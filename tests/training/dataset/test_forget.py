@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from doppel.cli.app import as_command
+from doppel.cli.forget import forget as forget_command
+from doppel.cli.mydata import mydata as mydata_command
 from doppel.config import Config, parse_config
 from doppel.errors import DoppelError, UserError
+from doppel.personal_data import find_person, person_pseudonym
 from doppel.reports.quiz import QuestionSet, QuizQuestion, QuizSession, write_questions
 from doppel.transcript import Turn, pseudonym
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
@@ -25,10 +28,10 @@ from tests.training.exports import telegram_account, telegram_chat, telegram_mes
 from tests.training.messages import message
 from training.archives.message import Message
 from training.commands.build import build as build_command
-from training.commands.forget import forget as forget_command
-from training.dataset.forget import ForgetResult, forget_contact
+from training.dataset.forget import ForgetResult, forget_accounts
 from training.dataset.report.build_report import Report
-from training.people.contacts import CONTACTS_FILE, person_pseudonym, read_contacts
+from training.people.contacts import CONTACTS_FILE, read_contacts
+from training.personal_data import DataSet
 from training.privacy.blocklist import Blocklist
 
 DAY = 24 * 60
@@ -40,7 +43,8 @@ def config_of(root: Path, **more: Any) -> Config:
 
 
 def forget(config: Config, name: str) -> ForgetResult:
-    return forget_contact(config.data_dir, config.people, name)
+    person = find_person(config, [DataSet(config)], name)
+    return forget_accounts(config.data_dir, person.name, person.accounts)
 
 
 def folder_of(root: Path) -> Path:
@@ -208,9 +212,7 @@ def test_nobody_is_called_so(tmp_path: Path, name: str) -> None:
     assert not Blocklist(folder_of(tmp_path)).path.exists()
 
 
-def test_without_a_data_set_or_with_a_damaged_report(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no data set yet"):
-        forget(config_of(tmp_path), "ana")
+def test_with_a_damaged_report(tmp_path: Path) -> None:
     build_messages(tmp_path, archive())
     (folder_of(tmp_path) / "report.json").write_text("{")
     with pytest.raises(UserError, match=r"report\.json: cannot be read"):
@@ -361,6 +363,7 @@ def run(root: Path, *arguments: str, **config: Any) -> Result:
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command("build")(as_command(build_command))
     app.command("forget")(as_command(forget_command))
+    app.command("mydata")(as_command(mydata_command))
     command, *rest = arguments
     return CliRunner().invoke(app, [command, "--config", str(root / "config.yaml"), *rest], catch_exceptions=False)
 
