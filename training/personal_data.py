@@ -1,4 +1,4 @@
-"""The data set as a store of personal data: the contacts' messages in it, its page, and the list of whom to leave out."""
+"""The data set as a store of personal data: contacts, their messages, and the list of whom to leave out."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -53,11 +53,23 @@ class DataSet:
                 tr("Report with charts: {path}", path=config.data_dir / REPORT_PAGE),
             ]
         lines.append(tr("Later builds leave them out, too. They are listed in {path}, as a hash.", path=result.path))
+        if result.messages:
+            lines += self._learned_from()
+        return Erased(records=result.messages, lines=tuple(lines), details=msgspec.to_builtins(result))
+
+    def export(self, person: Person) -> list[Record]:
+        """Entries in the list of contacts, turns, and fetched posts."""
+        return export_accounts(self._config.data_dir, person.accounts)
+
+    def _learned_from(self) -> list[str]:
+        """What was made from the data set and still contains what the person wrote."""
+        config = self._config
+        lines = []
         if config.adapters_dir.is_dir():
             lines.append(
                 tr(
-                    "Existing adapters may have been trained with their messages. Run `doppel train`, then delete the "
-                    "old versions in {path}",
+                    "Existing adapters were trained with their messages. Run `doppel train`, then delete the old "
+                    "versions in {path}",
                     path=config.adapters_dir,
                 )
             )
@@ -65,15 +77,11 @@ class DataSet:
         if unfinished := [path for path in folders if path.is_dir()]:
             lines.append(
                 tr(
-                    "Unfinished training may contain their messages, too: delete {paths}",
+                    "Unfinished training contains their messages, too: delete {paths}",
                     paths=", ".join(map(str, unfinished)),
                 )
             )
-        return Erased(records=result.messages, lines=tuple(lines), details=msgspec.to_builtins(result))
-
-    def export(self, person: Person) -> list[Record]:
-        """Entries in the list of contacts, turns, and fetched posts."""
-        return export_accounts(self._config.data_dir, person.accounts)
+        return lines
 
     def _write_page(self) -> None:
         config = self._config

@@ -6,7 +6,7 @@ wrote, and posts, stay. Every function here runs in its caller's transaction. Ch
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, false, or_, select, update
@@ -41,9 +41,7 @@ class ErasedMessages(msgspec.Struct, frozen=True):
     chats: int = 0
 
     def __add__(self, other: "ErasedMessages") -> "ErasedMessages":
-        return ErasedMessages(
-            self.messages + other.messages, self.bubbles + other.bubbles, self.chats + other.chats
-        )
+        return ErasedMessages(self.messages + other.messages, self.bubbles + other.bubbles, self.chats + other.chats)
 
 
 def stored_accounts(connection: Connection) -> list[Account]:

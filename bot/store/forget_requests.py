@@ -155,9 +155,7 @@ def request_erasure(
                     break
                 sleep(_CLIENT_POLL_SECONDS)
             else:
-                raise UserError(
-                    tr("the running `doppel run` does not answer; stop it, then run `doppel forget` again")
-                )
+                raise UserError(tr("the running `doppel run` does not answer; stop it, then run `doppel forget` again"))
         finally:
             request.unlink(missing_ok=True)
             result.unlink(missing_ok=True)

@@ -214,10 +214,10 @@ def rename_results(folder: Path, name_of: Callable[[QuizResult], str]) -> None:
     path = _results_path(folder)
     if not path.is_file():
         return
-    with translate_write_errors(path), holding_lock(path.with_suffix(".lock")):
-        with suppress(msgspec.MsgspecError):  # a damaged file counts as empty
-            renamed = [msgspec.structs.replace(result, name=name_of(result)) for result in _read_file(path)]
-            write_atomically(path, msgspec.json.format(msgspec.json.encode(_StoredResults(renamed)), indent=2))
+    damaged = suppress(msgspec.MsgspecError)  # counts as empty, as everywhere
+    with translate_write_errors(path), holding_lock(path.with_suffix(".lock")), damaged:
+        renamed = [msgspec.structs.replace(result, name=name_of(result)) for result in _read_file(path)]
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(_StoredResults(renamed)), indent=2))
 
 
 def add_results_to_report(folder: Path) -> None:

@@ -409,9 +409,17 @@ def test_the_command_in_json_and_in_chinese(telegram: Path) -> None:
     assert result.exit_code == 0
     assert json.loads(result.stdout) == {
         "accounts": ["telegram:3003"],
-        "messages": 6,
-        "sessions": 1,
-        "path": str(telegram / "data" / "sample.forgotten.json"),
+        "erased": {
+            "messages": {"records": 0},
+            "quiz-results": {"records": 0},
+            "dataset": {
+                "records": 6,
+                "accounts": ["telegram:3003"],
+                "messages": 6,
+                "sessions": 1,
+                "path": str(telegram / "data" / "sample.forgotten.json"),
+            },
+        },
     }
     assert "sample.forgotten.json" in result.stderr
     assert "removed 6 messages" not in result.stderr
@@ -424,7 +432,7 @@ def test_the_command_in_json_and_in_chinese(telegram: Path) -> None:
 def test_mistakes_of_the_command_are_one_line(telegram: Path) -> None:
     result = run(telegram, "forget", "ida")
     assert result.exit_code == 2
-    assert "no data set yet; run `doppel build` first" in result.stderr
+    assert "ida: no such contact" in result.stderr
     assert run(telegram, "build").exit_code == 0
     result = run(telegram, "forget", "Nobody At All")
     assert result.exit_code == 2
