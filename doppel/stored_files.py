@@ -97,7 +97,7 @@ STORED_FILES = (
         "the owner's typing speed and hours, in numbers",
     ),
     StoredFiles(
-        ("*/messages.bin",),
+        ("data/*/messages.tmp",),
         ("training.dataset.message_store",),
         Handling.NOTHING_PERSONAL,
         "exists only while a build runs",
