@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from doppel.config import parse_config
-from doppel.engine import EngineError, Request, Sampling, Token
+from doppel.engine import EngineError, PrefixCaching, Request, Sampling, Token
 from doppel.engine.local.engine import TransformersEngine
 from doppel.errors import UserError
 from doppel.models import quantize
@@ -149,6 +149,19 @@ async def test_cancelling_the_task_stops_it(engine: TransformersEngine) -> None:
     forwards = count_forwards(engine)
     await ids(engine.generate(ask(engine, sampling=sampled(max_tokens=3))))
     assert forwards() <= 4
+
+
+async def test_the_prefix_cache_can_be_cleared_also_of_a_cancelled_request(engine: TransformersEngine) -> None:
+    await ids(engine.generate(ask(engine, sampling=sampled(max_tokens=3))))
+    assert engine.stats().prefix_cache_bytes > 0
+    async with aclosing(engine.generate(ask(engine, "another one", sampling=sampled(max_tokens=400)))) as tokens:
+        await anext(tokens)
+    await engine.clear_prefix_cache()
+    assert await engine.base_log_probabilities([1, 2], [[3]])  # waits until the cancelled request has ended
+    assert engine.stats().prefix_cache_bytes == 0
+    await ids(engine.generate(ask(engine, sampling=sampled(max_tokens=3))))
+    assert engine.stats().reused_tokens == 0
+    assert isinstance(engine, PrefixCaching)
 
 
 async def test_a_deadline_keeps_the_tokens_so_far(open_engine: Open) -> None:
