@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 
 from doppel.config import Config, PersonSettings
-from doppel.errors import UserError
+from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.transcript import pseudonym
 
@@ -101,8 +101,22 @@ class PersonalData(Protocol):
 
 
 def installed_stores(config: Config) -> dict[str, PersonalData]:
-    """Every installed store by the name of its entry point, in the order in which they are to be erased."""
-    stores = {point.name: point.load()(config) for point in sorted(entry_points(group=GROUP))}
+    """Every installed store by the name of its entry point, in the order in which they are to be erased.
+
+    Raises DoppelError if one cannot be loaded: what it holds would be passed over.
+    """
+    stores: dict[str, PersonalData] = {}
+    for point in sorted(entry_points(group=GROUP)):
+        try:
+            stores[point.name] = point.load()(config)
+        except Exception as error:
+            raise DoppelError(
+                tr(
+                    "{name}: this store of personal data cannot be loaded, so nothing was done: {error}",
+                    name=point.value,
+                    error=error,
+                )
+            ) from error
     return dict(sorted(stores.items(), key=lambda item: (item[1].holds_names, item[0])))
 
 

@@ -121,7 +121,9 @@ STORED_FILES = (
         Handling.NAMED,
         "weights of trials; deleting it costs the trials so far",
     ),
-    StoredFiles(("data/*.tracking/*",), ("training.run.trackers",), Handling.NAMED, "records of trainings"),
+    StoredFiles(
+        ("data/*.tracking/*",), ("training.run.trackers",), Handling.NOTHING_PERSONAL, "curves of trainings, in numbers"
+    ),
     StoredFiles(
         ("adapters/*/quiz/*.json", "adapters/*/*/fidelity.json", "adapters/*/quiz/*.lock"),
         ("doppel.reports.quiz", "doppel.adapters.update"),
@@ -140,6 +142,12 @@ STORED_FILES = (
         ),
         Handling.NAMED,
         "weights learned from the messages, hashes of the owner's words, and a report on them",
+    ),
+    StoredFiles(
+        ("cache/llamacpp/*",),
+        ("doppel.adapters.export.target",),
+        Handling.NAMED,
+        "copies of adapters; the README says where, and the engine deletes those that it has not used for long",
     ),
     StoredFiles(
         ("cache/*",),

@@ -14,7 +14,7 @@ from training.dataset.report.build_report import read_report
 from training.dataset.report.page import length_settings, write_report_page
 from training.lora.settings import planned_length
 from training.people.contacts import read_contacts
-from training.run.folders import run_folder, tracking_folder, tuning_folder
+from training.run.folders import run_folder, tuning_folder
 
 
 class DataSet:
@@ -73,7 +73,7 @@ class DataSet:
                     path=config.adapters_dir,
                 )
             )
-        folders = (run_folder(config.data_dir), tuning_folder(config.data_dir), tracking_folder(config.data_dir))
+        folders = (run_folder(config.data_dir), tuning_folder(config.data_dir))
         if unfinished := [path for path in folders if path.is_dir()]:
             lines.append(
                 tr(

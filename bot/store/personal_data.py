@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+import msgspec
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
@@ -32,15 +33,17 @@ class LiveMessages:
 
     def accounts(self) -> Iterable[KnownAccount]:
         """Everybody with messages in the database; it has ids only, no names."""
-        return [KnownAccount(account=account) for account in self._read(stored_accounts, [])]
+        return [KnownAccount(account=account) for account in self._read(stored_accounts) or ()]
 
     def erase(self, person: Person) -> Erased:
         """Erases the person; through the daemon if it is running."""
-        if not self._exists() or not self._read(lambda connection: chats_of(connection, person.accounts), []):
+        if not self._read(lambda connection: chats_of(connection, person.accounts)):
             return Erased(records=0)
         try:
             with closing(Store(self._url, self._persona)) as store:
                 answer = asyncio.run(_erase_and_compact(store, person.accounts))
+            if self._file is None:  # a server has no lock that would tell whether a daemon is running
+                answer = msgspec.structs.replace(answer, is_cache_cleared=False)
         except StoreInUse:
             assert self._file is not None
             answer = request_erasure(self._file, person.accounts)
@@ -53,15 +56,12 @@ class LiveMessages:
             chats = chats_of(connection, person.accounts)
             return [record for chat in chats for record in export_chat(connection, chat, person.accounts)]
 
-        return self._read(read, [])
+        return self._read(read) or []
 
-    def _exists(self) -> bool:
-        return self._file is None or self._file.is_file()
-
-    def _read(self, work: Callable[[Connection], R], empty: R) -> R:
-        """Runs a function that only reads, also while the daemon has the database open."""
-        if not self._exists():
-            return empty
+    def _read(self, work: Callable[[Connection], R]) -> R | None:
+        """Runs a function that only reads, also while the daemon has the database open; None without a database."""
+        if self._file is not None and not self._file.is_file():
+            return None
         try:
             with closing(Store(self._url, self._persona)) as store:  # migrates what an earlier version wrote
                 return asyncio.run(store.run(work))
@@ -108,7 +108,8 @@ def _erased(person: Person, answer: Answer) -> Erased:
         lines.append(tr("The rows are deleted, but the file was not cleaned up: {reason}", reason=answer.warning))
     lines.append(
         tr(
-            "What they write to the bot from now on is stored again. To prevent that, add {accounts} to `block` in "
+            "What they write to the bot from now on is stored again, and so is what a service delivers again (Discord: "
+            "up to a day after a restart). To prevent that, add {accounts} to `block` in "
             "config.yaml",
             accounts=", ".join(map(str, sorted(person.accounts))),
         )
