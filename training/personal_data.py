@@ -10,6 +10,7 @@ from doppel.i18n import tr
 from doppel.personal_data import Account, Erased, KnownAccount, Person, Record
 from doppel.reports.html import REPORT_PAGE
 from training.dataset.forget import export_accounts, forget_accounts
+from training.dataset.parent_fetcher import fetched_posts
 from training.dataset.report.build_report import read_report
 from training.dataset.report.page import length_settings, write_report_page
 from training.lora.settings import planned_length
@@ -26,8 +27,9 @@ class DataSet:
         self._config = config
 
     def accounts(self) -> Iterable[KnownAccount]:
-        """The data set's contacts. Raises UserError if the list of them is damaged."""
-        return [
+        """The data set's contacts, and the authors of fetched posts. Raises UserError if the contacts are damaged."""
+        authors = {author for author, _ in fetched_posts(self._config.data_dir)}
+        contacts = [
             KnownAccount(
                 account=Account(contact.platform, contact.account),
                 name=contact.name,
@@ -35,6 +37,8 @@ class DataSet:
             )
             for contact in read_contacts(self._config.data_dir)
         ]
+        known = {contact.account for contact in contacts}
+        return [*contacts, *(KnownAccount(account=author) for author in sorted(authors - known))]
 
     def erase(self, person: Person) -> Erased:
         """Removes the person from the data set and from every later build; adapters and trainings are only named."""

@@ -22,7 +22,7 @@ from doppel.system.private_folder import make_private_folder
 from doppel.system.write_errors import translate_write_errors
 from doppel.transcript import Turn, pseudonym
 from training.dataset.files import SESSIONS_FILE, Session, read_sessions, write_sessions
-from training.dataset.parent_fetcher import forget_in_parents, parents_of
+from training.dataset.parent_fetcher import fetched_posts, forget_in_parents
 from training.dataset.report.build_report import REPORT_FILE, ChatReport, Report, SourceReport, read_report
 from training.dataset.trimming import split_around
 from training.people.contacts import CONTACTS_FILE, Contact, read_contacts, write_contacts
@@ -98,7 +98,8 @@ def export_accounts(folder: Path, accounts: Collection[Account]) -> list[Record]
                 for turn in session.turns
                 if is_whole or theirs.is_theirs(turn)
             ]
-    return records + [{"type": "fetched post", **record} for record in parents_of(folder, accounts)]
+    posts = [record for author, record in fetched_posts(folder) if author in accounts]
+    return records + [{"type": "fetched post", **record} for record in posts]
 
 
 def _remove(

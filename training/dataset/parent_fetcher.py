@@ -7,7 +7,7 @@ data set at once, so an interrupted run continues where it stopped and no post i
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -107,20 +107,19 @@ def forget_in_parents(data_dir: Path, blocklist: Blocklist) -> None:
             new.write(_line_unless_forgotten(line, blocklist))
 
 
-def parents_of(data_dir: Path, accounts: Collection[Account]) -> list[dict[str, Any]]:
-    """What these accounts wrote of the fetched posts."""
+def fetched_posts(data_dir: Path) -> list[tuple[Account, dict[str, Any]]]:
+    """The fetched posts whose authors are stored, each with its author."""
     try:
         lines = parents_file(data_dir).read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    records = []
+    posts = []
     for line in lines:
         with suppress(ValueError):  # truncated by a power cut; the next build reports it
             record = json.loads(line)
-            if isinstance(record, dict):
-                author = Account(str(record.get("platform") or TWITTER), str(record.get("author")))
-                records += [record] if author in accounts else []
-    return records
+            if isinstance(record, dict) and record.get("author") is not None:
+                posts.append((Account(str(record.get("platform") or TWITTER), str(record["author"])), record))
+    return posts
 
 
 def _line_unless_forgotten(line: bytes, blocklist: Blocklist) -> bytes:

@@ -157,7 +157,7 @@ async def test_the_prefix_cache_can_be_cleared_also_of_a_cancelled_request(engin
     async with aclosing(engine.generate(ask(engine, "another one", sampling=sampled(max_tokens=400)))) as tokens:
         await anext(tokens)
     await engine.clear_prefix_cache()
-    assert await engine.base_log_probabilities([1, 2], [[3]])  # waits until the cancelled request has ended
+    assert await engine.base_log_probabilities([1, 2], [[3]])  # another task of the thread, after the cancelled request
     assert engine.stats().prefix_cache_bytes == 0
     await ids(engine.generate(ask(engine, sampling=sampled(max_tokens=3))))
     assert engine.stats().reused_tokens == 0
