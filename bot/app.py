@@ -25,6 +25,7 @@ from bot.platforms import Platform
 from bot.platforms.connection import PlatformConnection
 from bot.posts.scheduler import PostScheduler
 from bot.store import Store, inbox
+from bot.store.forget_requests import ForgetRequests
 from bot.systemd import ServiceManager
 from bot.web.platform import PagePlatform, PageServices
 from bot.web.server import HttpServer, create_app
@@ -90,6 +91,9 @@ class Daemon:
         access = AccessList(config.platforms, dependencies.platforms.values())
         services = Services(self._store, self._responder, self._delivery, access, config.reply, clock, random)
         self._router = ChatRouter(services, self._connections)
+        self._forget_requests = ForgetRequests(
+            self._store, self._router.drop, self._supervisor.clear_prefix_cache, clock
+        )
         self._scheduler = PostScheduler(config.posts, config.zone, services, self._router.wake)
         self._metrics = Metrics(
             config.persona.name, self._store, self._responder, self._connections, self._not_ready_reason
@@ -132,6 +136,7 @@ class Daemon:
                 )
                 for name, connection in self._connections.items()
             }
+            background["forget requests"] = asyncio.create_task(self._forget_requests.run())
             background["sweep"] = asyncio.create_task(self._router.run_sweeps())
             stack.push_async_callback(self._scheduler.stop)  # after the task that starts it
             background["schedules"] = asyncio.create_task(self._post_on_schedule())

@@ -12,7 +12,7 @@ from bot.chat.adapter_watcher import AdapterWatcher, load_adapter
 from bot.chat.responder import Responder
 from bot.clock import Clock
 from doppel.config import Config
-from doppel.engine import Engine
+from doppel.engine import Engine, PrefixCaching
 from doppel.errors import DoppelError, TryAgainLater
 from doppel.i18n import tr
 from doppel.persona import open_persona
@@ -87,6 +87,12 @@ class EngineSupervisor:
         if self._engine is not None:
             engine, self._engine = self._engine, None
             await asyncio.wait((_run_in_daemon_thread(engine.close),), timeout=CLOSE_TIMEOUT)
+
+    async def clear_prefix_cache(self) -> bool:
+        """Drops what the engine keeps of earlier prompts; False if it offers no way to. Raises EngineUnavailable."""
+        if isinstance(self._engine, PrefixCaching):
+            await self._engine.clear_prefix_cache()
+        return self._engine is None or isinstance(self._engine, PrefixCaching)
 
     async def _start(self) -> None:
         """Loads the model and the adapter in use."""

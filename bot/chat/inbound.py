@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -98,6 +98,15 @@ class ChatRouter:
         """Checks a chat for messages to answer or bubbles to send; does nothing while its platform is off."""
         if chat.platform in self._connections and not self._closed:
             self._conversation(chat).wake(chat)
+
+    async def drop(self, chat_ids: Collection[int], seconds: float) -> None:
+        """Stops work on these chats, whose rows are about to be deleted; a send in progress gets `seconds` to finish.
+
+        What they still have in the store is found again by the next sweep.
+        """
+        dropped = [self._conversations.pop(chat_id) for chat_id in chat_ids if chat_id in self._conversations]
+        await asyncio.gather(*(conversation.close() for conversation in dropped))
+        await self._services.delivery.finish(seconds)
 
     async def close(self, seconds: float) -> None:
         """Stops generating at once and gives sends in progress `seconds` to finish; the rest stays in the store."""

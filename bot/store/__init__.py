@@ -26,6 +26,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class StoreInUse(UserError):
+    """Another `doppel run` has the database open."""
+
+
 class Store:
     """An open database, migrated to the current tables. Calls run one after another on one thread.
 
@@ -34,15 +38,15 @@ class Store:
         persona: whose chats are read and written; a database may hold those of several.
 
     Raises:
-        UserError: the path cannot be written, is not a database, was written by a newer doppel, or is in use by
-            another process.
+        StoreInUse: another process has it open.
+        UserError: the path cannot be written, is not a database, or was written by a newer doppel.
     """
 
     def __init__(self, url: str, persona: str) -> None:
         self.persona = persona
         self.failure: str | None = None
         """Why the last transaction failed, as when the disk is full; None after one that succeeded."""
-        self._engine = _engine(url)
+        self._engine = open_engine(url)
         self._path = self._engine.url.database or url
         self._lock = _lock(self._engine)
         try:
@@ -50,6 +54,11 @@ class Store:
         except BaseException:
             self._unlock()
             raise
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None if the database is no file."""
+        return Path(self._path) if self._lock is not None else None
 
     async def run(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs `work(connection, ...)` as one transaction: when this returns, all of it is on disk.
@@ -66,6 +75,20 @@ class Store:
             raise DoppelError(self.failure) from error
         self.failure = None
         return result
+
+    async def compact(self) -> None:
+        """Writes the file anew without the space of deleted rows, and empties the write-ahead log. SQLite only.
+
+        Raises DoppelError when there is no room for the copy, or another program has the database open.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return
+        try:
+            is_complete = await asyncio.wrap_future(self._commits.submit_alone(_compact))
+        except (DBAPIError, sqlite3.Error) as error:
+            raise DoppelError(tr("{path}: database error: {error}", path=self._path, error=error)) from error
+        if not is_complete:
+            raise DoppelError(tr("{path}: another program has this database open; close it", path=self._path))
 
     def close(self) -> None:
         """Finishes the queued work and closes the database."""
@@ -89,7 +112,8 @@ class Store:
         return connection
 
 
-def _engine(url: str) -> Engine:
+def open_engine(url: str) -> Engine:
+    """A database whose connections are set up as the daemon needs them; none is opened yet. Raises UserError."""
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
@@ -117,16 +141,19 @@ def _lock(engine: Engine) -> BinaryIO | None:
     except OSError as error:
         raise UserError(tr("{path}: cannot be written: {error}", path=path, error=error.strerror)) from None
     if lock is None:
-        raise UserError(
+        raise StoreInUse(
             tr("{path}: another `doppel run` is using this database; stop it, or choose another `store`", path=path)
         )
     return lock
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    """Makes commits survive a power cut, and lets readers and the writer work at the same time."""
+    """Makes commits survive a power cut, lets readers and the writer work at the same time, and leaves nothing of what
+    is deleted in the file.
+    """
     connection.isolation_level = None  # the driver would commit before DDL; `_begin_sqlite` sends BEGIN itself
-    for setting in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    settings = ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
+    for setting in settings:
         connection.execute(f"PRAGMA {setting}")
 
 
@@ -136,11 +163,23 @@ def _without_foreign_keys(connection: Connection) -> Iterator[None]:
     if connection.dialect.name != "sqlite":
         yield
         return
+    _sqlite(connection).execute("PRAGMA foreign_keys=OFF")
+    yield
+    _sqlite(connection).execute("PRAGMA foreign_keys=ON")
+
+
+def _compact(connection: Connection) -> bool:
+    """Returns whether the write-ahead log could be emptied."""
+    driver_connection = _sqlite(connection)
+    driver_connection.execute("VACUUM")
+    is_busy, _, _ = driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_busy
+
+
+def _sqlite(connection: Connection) -> sqlite3.Connection:
     driver_connection = connection.connection.driver_connection
     assert isinstance(driver_connection, sqlite3.Connection)
-    driver_connection.execute("PRAGMA foreign_keys=OFF")
-    yield
-    driver_connection.execute("PRAGMA foreign_keys=ON")
+    return driver_connection
 
 
 def _begin_sqlite(connection: Connection) -> None:

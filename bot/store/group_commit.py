@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from itertools import groupby
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +20,8 @@ Work = Callable[[Connection], R]
 class _Call(NamedTuple):
     work: Work[Any]
     future: Future[Any]
+    is_alone: bool = False
+    """Outside of any transaction."""
 
 
 class GroupCommit:
@@ -47,6 +50,12 @@ class GroupCommit:
         self._queue.put(_Call(work, future))
         return future
 
+    def submit_alone(self, work: Work[R]) -> "Future[R]":
+        """Runs `work(connection)` by itself and outside of a transaction, after what was submitted before."""
+        future: Future[R] = Future()
+        self._queue.put(_Call(work, future, is_alone=True))
+        return future
+
     def close(self) -> None:
         """Finishes what was submitted and closes the connection."""
         self._queue.put(None)
@@ -62,7 +71,9 @@ class GroupCommit:
         with connection:
             while (first := self._queue.get()) is not None:
                 calls, is_last = self._waiting(first)
-                _run_together(connection, [call for call in calls if call.future.set_running_or_notify_cancel()])
+                running = [call for call in calls if call.future.set_running_or_notify_cancel()]
+                for is_alone, group in groupby(running, key=lambda call: call.is_alone):
+                    (_run_outside if is_alone else _run_together)(connection, list(group))
                 if is_last:
                     break
 
@@ -96,3 +107,14 @@ def _run_together(connection: Connection, calls: Sequence[_Call]) -> None:
         return
     for call, result in zip(calls, results, strict=True):
         call.future.set_result(result)
+
+
+def _run_outside(connection: Connection, calls: Sequence[_Call]) -> None:
+    """Runs calls one after another without a transaction."""
+    for call in calls:
+        try:
+            result = call.work(connection)
+        except Exception as error:  # noqa: BLE001 - passed on to the caller
+            call.future.set_exception(error)
+        else:
+            call.future.set_result(result)

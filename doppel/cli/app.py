@@ -28,7 +28,21 @@ from doppel.redaction import redact_stderr, redactor_for
 
 Command = Callable[..., dict[str, Any] | None]
 
-ORDER = ("up", "build", "train", "evaluate", "quiz", "tune", "run", "service", "chat", "adapters", "forget", "doctor")
+ORDER = (
+    "up",
+    "build",
+    "train",
+    "evaluate",
+    "quiz",
+    "tune",
+    "run",
+    "service",
+    "chat",
+    "adapters",
+    "forget",
+    "mydata",
+    "doctor",
+)
 
 
 class Run:

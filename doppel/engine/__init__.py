@@ -193,6 +193,15 @@ class ScoringEngine(Protocol):
 
 
 @runtime_checkable
+class PrefixCaching(Protocol):
+    """An engine that keeps what it computed for earlier prompts, and can drop it."""
+
+    async def clear_prefix_cache(self) -> None:
+        """Drops all of it, also that of requests which are being cancelled. Raises EngineUnavailable."""
+        ...
+
+
+@runtime_checkable
 class LimitedSampling(Protocol):
     """An engine that does not support every setting of `Sampling`."""
 

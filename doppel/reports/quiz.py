@@ -10,7 +10,7 @@ report.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -207,6 +207,17 @@ def save_result(folder: Path, result: QuizResult) -> None:
                 raise DoppelError(tr("this version has {count} quiz results, and takes no more", count=MAX_RESULTS))
             content = _StoredResults([*results, result])
             write_atomically(path, msgspec.json.format(msgspec.json.encode(content), indent=2))
+
+
+def rename_results(folder: Path, name_of: Callable[[QuizResult], str]) -> None:
+    """Gives the results beside a version other names. Raises DoppelError when their file cannot be written."""
+    path = _results_path(folder)
+    if not path.is_file():
+        return
+    damaged = suppress(msgspec.MsgspecError)  # counts as empty, as everywhere
+    with translate_write_errors(path), holding_lock(path.with_suffix(".lock")), damaged:
+        renamed = [msgspec.structs.replace(result, name=name_of(result)) for result in _read_file(path)]
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(_StoredResults(renamed)), indent=2))
 
 
 def add_results_to_report(folder: Path) -> None:

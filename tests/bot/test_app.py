@@ -19,6 +19,7 @@ import pytest
 from bot.app import Daemon, Dependencies
 from bot.clock import SystemClock
 from bot.platforms import Platform
+from bot.store.personal_data import LiveMessages
 from bot.web import PLUGIN
 from bot.web.platform import WebPlatform
 from bot.web.server import listen
@@ -26,6 +27,7 @@ from bot.web.settings import WebSettings
 from doppel.adapters.habits import Habits
 from doppel.config import Config
 from doppel.errors import DoppelError, UserError
+from doppel.personal_data import Account, Person
 from doppel.plugins import PlatformPlugin
 from doppel.transcript import Transcript
 from tests.bot.harness import FakeEngine, FakePlatform, config_in, plugin, publish
@@ -162,6 +164,28 @@ async def test_metrics_follow_a_conversation(config: Config, slow_engine: SlowEn
         assert "doppel_ready 1.0" in metrics
         assert (await run.client.get("/metrics", headers={"X-Forwarded-For": "192.0.2.1"})).status_code == 404
         assert (await run.client.get("/metrics", headers={"Origin": "https://evil.example"})).status_code == 403
+
+
+async def test_doppel_forget_reaches_the_running_daemon(
+    config: Config, slow_engine: SlowEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.store.forget_requests.POLL_SECONDS", 0.01)
+    slow_engine.may_load.set()
+    slow_engine.engine.turns = [["good morning"]]
+    account = Account("web", "a" * 32)
+    person = Person(name="web", accounts=frozenset({account}), names=frozenset())
+    live = LiveMessages(config)
+    async with running(Daemon(config, dependencies(slow_engine))) as run:
+        await run.web.submit(account.id, "a zebra", "1")
+        await run.changes(2)
+        exported = await asyncio.to_thread(live.export, person)
+        assert [record["text"] for record in exported] == ["a zebra", "good morning"]
+        erased = await asyncio.to_thread(live.erase, person)
+        assert erased.details == {"messages": 1, "bubbles": 1, "chats": 1}
+        assert any("Restart it" in line for line in erased.lines)  # this engine has no cache that can be cleared
+        assert await asyncio.to_thread(live.export, person) == []
+        for path in (config.root / "data").iterdir():
+            assert b"zebra" not in path.read_bytes()
 
 
 async def test_page_is_served_at_the_root(config: Config, slow_engine: SlowEngine) -> None:

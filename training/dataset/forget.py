@@ -7,35 +7,27 @@ Direct chats with the contact are removed. Of other sessions, the stretches betw
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import msgspec
 
-from doppel.config import PersonSettings
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.personal_data import Account, Record
 from doppel.reports.html import REPORT_PAGE
 from doppel.reports.quiz import QUESTIONS_FILE
 from doppel.system.atomic_folder import atomic_folder
-from doppel.transcript import pseudonym
+from doppel.system.private_folder import make_private_folder
+from doppel.system.write_errors import translate_write_errors
+from doppel.transcript import Turn, pseudonym
 from training.dataset.files import SESSIONS_FILE, Session, read_sessions, write_sessions
-from training.dataset.parent_fetcher import forget_in_parents
+from training.dataset.parent_fetcher import fetched_posts, forget_in_parents
 from training.dataset.report.build_report import REPORT_FILE, ChatReport, Report, SourceReport, read_report
 from training.dataset.trimming import split_around
-from training.people.contacts import (
-    CONTACTS_FILE,
-    Contact,
-    names_of_account,
-    normalized_name,
-    person_pseudonym,
-    read_contacts,
-    write_contacts,
-)
+from training.people.contacts import CONTACTS_FILE, Contact, read_contacts, write_contacts
 from training.privacy.blocklist import Blocklist
-
-_MAX_NAMED = 5
-"""Contacts listed when a name is ambiguous."""
+from training.privacy.scrub import SCRUBBED_FILE
 
 
 class ForgetResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,24 +46,67 @@ class ForgetResult(msgspec.Struct, frozen=True, kw_only=True):
     path: str
 
 
-def forget_contact(folder: Path, people: Sequence[PersonSettings], name: str) -> ForgetResult:
-    """Removes a contact from a data set and adds them to the blocklist.
+def forget_accounts(folder: Path, name: str, accounts: Collection[Account]) -> ForgetResult:
+    """Adds accounts to the blocklist, and removes their users from the data set if there is one.
 
     Args:
         folder: the data set.
-        people: persons with several accounts, as in config.yaml.
-        name: id or name of an account, with or without `platform:`; a pseudonym; or the name of a person in `people`.
+        name: of the person, for messages.
+        accounts: all of the person's.
 
     Raises:
-        UserError: there is no data set, the name matches nobody or several contacts, or nothing would be left.
+        UserError: nothing would be left, or a file of the data set is damaged.
         DoppelError: the data folder cannot be written.
     """
-    if not (folder / SESSIONS_FILE).is_file():
-        raise UserError(tr("{path}: no data set yet; run `doppel build` first", path=folder))
-    contacts = read_contacts(folder)
-    removed = _find(contacts, people, name, folder / CONTACTS_FILE)
-    report = read_report(folder)
     blocklist = Blocklist(folder)
+    contacts = read_contacts(folder)
+    removed = [contact for contact in contacts if Account(contact.platform, contact.account) in accounts]
+    for account in accounts:
+        blocklist.add(account.platform, account.id, [])
+    for contact in removed:
+        blocklist.add(contact.platform, contact.account, contact.chats)
+    result = ForgetResult(accounts=sorted(map(str, accounts)), messages=0, sessions=0, path=str(blocklist.path))
+    if removed and (folder / SESSIONS_FILE).is_file():
+        removal = _remove(folder, name, contacts, removed, blocklist)
+        return msgspec.structs.replace(result, messages=removal.messages.total(), sessions=removal.sessions)
+    with translate_write_errors(blocklist.path):
+        make_private_folder(blocklist.path.parent)
+    blocklist.save()
+    forget_in_parents(folder, blocklist)
+    return result
+
+
+def export_accounts(folder: Path, accounts: Collection[Account]) -> list[Record]:
+    """What the data set holds of these accounts: their entries in the list of contacts, their direct chats, their turns
+    in other sessions, and what was fetched of them. Raises UserError if a file is damaged.
+    """
+    contacts = [one for one in read_contacts(folder) if Account(one.platform, one.account) in accounts]
+    records: list[Record] = [{"type": "contact", **msgspec.to_builtins(contact)} for contact in contacts]
+    if contacts and (folder / SESSIONS_FILE).is_file():
+        theirs = _Removal(contacts)
+        for session in read_sessions(folder):
+            is_whole = theirs.is_direct_chat(session)
+            records += [
+                {
+                    "type": "turn",
+                    "session": session.id,
+                    "chat": session.chat,
+                    "started_at": session.started_at.isoformat(),
+                    "by": turn.speaker,
+                    "bubbles": list(turn.bubbles),
+                }
+                for turn in session.turns
+                if is_whole or theirs.is_theirs(turn)
+            ]
+    posts = [record for author, record in fetched_posts(folder) if author in accounts]
+    return records + [{"type": "fetched post", **record} for record in posts]
+
+
+def _remove(
+    folder: Path, name: str, contacts: list[Contact], removed: list[Contact], blocklist: Blocklist
+) -> "_Removal":
+    """Replaces the data set by one without the removed contacts, and saves the blocklist."""
+    report = read_report(folder)
     with atomic_folder(folder, SESSIONS_FILE) as staging:
         _copy_unaffected(folder, staging)
         removal = _Removal(removed)
@@ -86,59 +121,19 @@ def forget_contact(folder: Path, people: Sequence[PersonSettings], name: str) ->
         write_contacts(staging, [contact for contact in contacts if contact not in removed])
         new_report = removal.updated_report(report)
         (staging / REPORT_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(new_report), indent=2))
-        for contact in removed:
-            blocklist.add(contact.platform, contact.account, contact.chats)
         blocklist.save()  # before the data set is replaced: an interrupted removal can be repeated
         forget_in_parents(folder, blocklist)
-    return ForgetResult(
-        accounts=[f"{contact.platform}:{contact.account}" for contact in removed],
-        messages=removal.messages.total(),
-        sessions=removal.sessions,
-        path=str(blocklist.path),
-    )
-
-
-def _find(contacts: list[Contact], people: Sequence[PersonSettings], name: str, path: Path) -> list[Contact]:
-    """All accounts of the one person with this name; `path` is the list of contacts, for error messages."""
-    wanted = normalized_name(name)
-    persons = {person_pseudonym(person.name) for person in people if normalized_name(person.name) == wanted}
-    matches = [contact for contact in contacts if contact.is_linked and contact.pseudonym in persons] or [
-        contact
-        for contact in contacts
-        if wanted in names_of_account(contact.platform, contact.account, contact.name)
-        or wanted == contact.pseudonym.casefold()
-    ]
-    identities = {
-        contact.pseudonym if contact.is_linked else (contact.platform, contact.account) for contact in matches
-    }
-    if not identities:
-        raise UserError(
-            tr("{name}: no such contact. Use an id, name or pseudonym listed in {path}", name=name, path=path)
-        )
-    if len(identities) > 1:
-        named = ", ".join(
-            f"{contact.platform}:{contact.account} ({contact.name or contact.pseudonym})"
-            for contact in matches[:_MAX_NAMED]
-        )
-        raise UserError(
-            tr(
-                "{name}: matches {count} contacts. Choose one: {candidates}",
-                name=name,
-                count=len(identities),
-                candidates=named if len(matches) <= _MAX_NAMED else f"{named}, …",
-            )
-        )
-    if not matches[0].is_linked:
-        return matches
-    return [contact for contact in contacts if contact.is_linked and contact.pseudonym == matches[0].pseudonym]
+    return removal
 
 
 def _copy_unaffected(folder: Path, staging: Path) -> None:
-    """Copies files that are the same without the contact. The page and the quiz are made anew later."""
+    """Copies files that are the same without the contact. The page and the quiz are made anew later; the log of
+    replaced secrets may name files after people.
+    """
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             shutil.copytree(path, staging / path.name)
-        elif path.name not in (SESSIONS_FILE, REPORT_FILE, CONTACTS_FILE, REPORT_PAGE, QUESTIONS_FILE):
+        elif path.name not in (SESSIONS_FILE, REPORT_FILE, CONTACTS_FILE, REPORT_PAGE, QUESTIONS_FILE, SCRUBBED_FILE):
             shutil.copy2(path, staging / path.name)
 
 
@@ -165,6 +160,14 @@ class _Removal:
             pseudonym(contact.platform, f"{contact.account}#2") for contact in contacts if not contact.is_linked
         }
 
+    def is_direct_chat(self, session: Session) -> bool:
+        """Whether the session belongs to the person as a whole."""
+        return session.chat in self._chat_pseudonyms or session.header.contact in self._names
+
+    def is_theirs(self, turn: Turn) -> bool:
+        """Whether the person wrote it."""
+        return turn.speaker in self._names
+
     def remaining(self, sessions: Iterator[Session]) -> Iterator[Session]:
         """The sessions without the person."""
         for session in sessions:
@@ -179,13 +182,13 @@ class _Removal:
             yield from parts
 
     def _parts(self, session: Session) -> Iterator[Session]:
-        if session.chat in self._chat_pseudonyms or session.header.contact in self._names:
+        if self.is_direct_chat(session):
             return
         turns = session.turns
-        if not any(turn.speaker in self._names for turn in turns):
+        if not any(map(self.is_theirs, turns)):
             yield session
             return
-        stretches = split_around(turns, lambda turn: turn.speaker in self._names, lambda turn: turn.is_mine)
+        stretches = split_around(turns, self.is_theirs, lambda turn: turn.is_mine)
         for start, end in stretches:
             if any(turn.is_mine for turn in turns[start:end]):
                 identifier = hashlib.sha256(f"{session.id} {start}".encode()).hexdigest()[:16] if start else session.id

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ import msgspec
 from doppel.config import Config
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.personal_data import Account
 from doppel.secrets import X_TOKEN, read_secret
 from doppel.system.atomic_file import open_atomically
 from doppel.system.private_folder import make_private_folder
@@ -104,6 +105,21 @@ def forget_in_parents(data_dir: Path, blocklist: Blocklist) -> None:
     with open_atomically(path) as new, path.open("rb") as old:
         for line in old:
             new.write(_line_unless_forgotten(line, blocklist))
+
+
+def fetched_posts(data_dir: Path) -> list[tuple[Account, dict[str, Any]]]:
+    """The fetched posts whose authors are stored, each with its author."""
+    try:
+        lines = parents_file(data_dir).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    posts = []
+    for line in lines:
+        with suppress(ValueError):  # truncated by a power cut; the next build reports it
+            record = json.loads(line)
+            if isinstance(record, dict) and record.get("author") is not None:
+                posts.append((Account(str(record.get("platform") or TWITTER), str(record["author"])), record))
+    return posts
 
 
 def _line_unless_forgotten(line: bytes, blocklist: Blocklist) -> bytes:

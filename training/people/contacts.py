@@ -12,18 +12,11 @@ import msgspec
 from doppel.config import PersonSettings
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.personal_data import names_of_account, normalized_name, person_pseudonym
 from doppel.transcript import pseudonym
 from training.archives.message import Message
 
 CONTACTS_FILE = "contacts.json"
-
-_PERSON_PLATFORM = "person"
-"""Takes the place of the platform in the pseudonym of a person with several accounts."""
-
-
-def person_pseudonym(name: str) -> str:
-    """The pseudonym of a person named in config.yaml, whatever their accounts are."""
-    return pseudonym(_PERSON_PLATFORM, name.casefold())
 
 
 class LinkedAccounts:
@@ -122,14 +115,3 @@ def read_contacts(folder: Path) -> list[Contact]:
         raise UserError(
             tr("{path}: cannot be read: {error}; run `doppel build` again", path=path, error=error)
         ) from None
-
-
-def names_of_account(platform: str, account: str, name: str) -> set[str]:
-    """Everything that may refer to an account: id and name, with and without the platform; normalized."""
-    names = {normalized_name(account), normalized_name(name)} - {""}
-    return names | {f"{platform}:{name}" for name in names}
-
-
-def normalized_name(name: str) -> str:
-    """A name, with or without `platform:` before it, in lower case and without a leading `@`."""
-    return ":".join(part.strip().removeprefix("@") for part in name.casefold().split(":"))

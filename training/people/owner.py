@@ -8,8 +8,8 @@ import msgspec
 
 from doppel.errors import UserError
 from doppel.i18n import tr
+from doppel.personal_data import names_of_account, normalized_name
 from training.archives.message import Mark, Message
-from training.people.contacts import names_of_account, normalized_name
 
 _MAX_NAMED = 5
 _PLAIN = re.compile(r"\w[\w .\-]*")

@@ -214,7 +214,7 @@ class BatchDecoder:
     def _finish(self, request: ActiveRequest) -> None:
         """Ends a request without an error; its KV cache is stored for the next turn."""
         self.requests.remove(request)
-        if self._windows is not None and request.cached:
+        if self._windows is not None and request.cached and request.keeps_cache:
             try:
                 ids = request.ids[: request.cached]
                 self.prefix_cache.store(request.adapter, ids, self._batch.row_of(request))

@@ -151,6 +151,10 @@ class TransformersEngine:
         """Refuses new requests for an adapter, and removes it once the active ones are done."""
         self._thread.retire(name)
 
+    async def clear_prefix_cache(self) -> None:
+        """Drops the KV caches of earlier turns, also those of cancelled requests. Raises EngineUnavailable."""
+        await asyncio.wrap_future(self._thread.clear_prefix_cache())
+
     def health(self) -> Health:
         """A snapshot; never blocks."""
         return Health(self._thread.alive, self._thread.adapters, self._thread.failure)

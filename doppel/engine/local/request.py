@@ -29,6 +29,8 @@ class ActiveRequest:
         self.deadline = deadline
         self.deliver = deliver
         self.cancelled = False
+        self.keeps_cache = True
+        """Whether its KV cache is kept for the next turn."""
         self.ids = list(request.prompt)
         """Token ids of prompt and reply."""
         self.cached = 0

@@ -104,6 +104,10 @@ class InferenceThread:
         """Log-probability of each answer's tokens under the base model; the future fails with EngineError."""
         return self._schedule(lambda: self._score(prompt, answers))
 
+    def clear_prefix_cache(self) -> "Future[None]":
+        """Drops the KV caches of earlier turns; those of cancelled requests are not kept, either."""
+        return self._schedule(self._clear_prefix_cache)
+
     def _schedule(self, task: Callable[[], Result]) -> "Future[Result]":
         """Runs a function on the thread before its next step."""
         future: Future[Result] = Future()
@@ -270,6 +274,11 @@ class InferenceThread:
             return log_probabilities(self._model, prompt, answers)
         except Exception as error:
             raise EngineError(tr("the model failed: {reason}", reason=first_line(error))) from error
+
+    def _clear_prefix_cache(self) -> None:
+        for request in self._decoder.requests:
+            request.keeps_cache = request.keeps_cache and not request.cancelled
+        self._decoder.prefix_cache.clear()
 
     def _test(self, lora: Lora) -> None:
         """Runs a short prompt, while all requests wait. Raises EngineError when the logits are not finite."""

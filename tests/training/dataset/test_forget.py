@@ -1,9 +1,14 @@
 """Forgetting somebody: gone from the data set, from its lists and page, and from every build after it."""
 
+import asyncio
 import json
 import random
 import re
+import stat
 import tempfile
+from contextlib import closing
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +20,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
+from bot.store import Store, inbox
+from bot.store.schema import NewMessage
 from doppel.cli.app import as_command
+from doppel.cli.forget import forget as forget_command
+from doppel.cli.mydata import mydata as mydata_command
 from doppel.config import Config, parse_config
 from doppel.errors import DoppelError, UserError
+from doppel.personal_data import Account, find_person, person_pseudonym
 from doppel.reports.quiz import QuestionSet, QuizQuestion, QuizSession, write_questions
+from doppel.stored_files import STORED_FILES
 from doppel.transcript import Turn, pseudonym
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
 from tests.training.exports import telegram_account, telegram_chat, telegram_message, write_json
 from tests.training.messages import message
 from training.archives.message import Message
 from training.commands.build import build as build_command
-from training.commands.forget import forget as forget_command
-from training.dataset.forget import ForgetResult, forget_contact
+from training.dataset.forget import ForgetResult, forget_accounts
 from training.dataset.report.build_report import Report
-from training.people.contacts import CONTACTS_FILE, person_pseudonym, read_contacts
+from training.people.contacts import CONTACTS_FILE, read_contacts
+from training.personal_data import DataSet
 from training.privacy.blocklist import Blocklist
+from training.privacy.scrub import SCRUBBED_FILE
 
 DAY = 24 * 60
 ANA, TOM = pseudonym("test", "ana"), pseudonym("test", "tom")
@@ -40,7 +52,8 @@ def config_of(root: Path, **more: Any) -> Config:
 
 
 def forget(config: Config, name: str) -> ForgetResult:
-    return forget_contact(config.data_dir, config.people, name)
+    person = find_person(config, [DataSet(config)], name)
+    return forget_accounts(config.data_dir, person.name, person.accounts)
 
 
 def folder_of(root: Path) -> Path:
@@ -208,9 +221,7 @@ def test_nobody_is_called_so(tmp_path: Path, name: str) -> None:
     assert not Blocklist(folder_of(tmp_path)).path.exists()
 
 
-def test_without_a_data_set_or_with_a_damaged_report(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no data set yet"):
-        forget(config_of(tmp_path), "ana")
+def test_with_a_damaged_report(tmp_path: Path) -> None:
     build_messages(tmp_path, archive())
     (folder_of(tmp_path) / "report.json").write_text("{")
     with pytest.raises(UserError, match=r"report\.json: cannot be read"):
@@ -361,6 +372,7 @@ def run(root: Path, *arguments: str, **config: Any) -> Result:
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command("build")(as_command(build_command))
     app.command("forget")(as_command(forget_command))
+    app.command("mydata")(as_command(mydata_command))
     command, *rest = arguments
     return CliRunner().invoke(app, [command, "--config", str(root / "config.yaml"), *rest], catch_exceptions=False)
 
@@ -406,9 +418,17 @@ def test_the_command_in_json_and_in_chinese(telegram: Path) -> None:
     assert result.exit_code == 0
     assert json.loads(result.stdout) == {
         "accounts": ["telegram:3003"],
-        "messages": 6,
-        "sessions": 1,
-        "path": str(telegram / "data" / "sample.forgotten.json"),
+        "erased": {
+            "messages": {"records": 0},
+            "quiz-results": {"records": 0},
+            "dataset": {
+                "records": 6,
+                "accounts": ["telegram:3003"],
+                "messages": 6,
+                "sessions": 1,
+                "path": str(telegram / "data" / "sample.forgotten.json"),
+            },
+        },
     }
     assert "sample.forgotten.json" in result.stderr
     assert "removed 6 messages" not in result.stderr
@@ -421,7 +441,7 @@ def test_the_command_in_json_and_in_chinese(telegram: Path) -> None:
 def test_mistakes_of_the_command_are_one_line(telegram: Path) -> None:
     result = run(telegram, "forget", "ida")
     assert result.exit_code == 2
-    assert "no data set yet; run `doppel build` first" in result.stderr
+    assert "ida: no such contact" in result.stderr
     assert run(telegram, "build").exit_code == 0
     result = run(telegram, "forget", "Nobody At All")
     assert result.exit_code == 2
@@ -439,3 +459,67 @@ def test_the_report_names_neither_them_nor_their_chat(telegram: Path) -> None:
         (pseudonym("telegram", "user3003"), ""),
     }
     assert set(report.gaps) == {"telegram:user2002"}
+
+
+def test_mydata_is_what_forget_would_remove(telegram: Path) -> None:
+    assert run(telegram, "build").exit_code == 0
+    output = telegram / "ida.json"
+    result = run(telegram, "mydata", "User 3003", "--output", str(output))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert stat.S_IMODE(output.stat().st_mode) == 0o600
+    content = json.loads(output.read_bytes())
+    assert content["accounts"] == ["telegram:3003"]
+    assert (content["messages"], content["quiz-results"]) == ([], [])
+    contact, *turns = content["dataset"]
+    assert (contact["type"], contact["account"]) == ("contact", "3003")
+    held = [bubble for turn in turns for bubble in turn["bubbles"]]
+    assert sorted(held) == [f"ida {number}" for number in range(1, 7)]
+    printed = run(telegram, "mydata", "telegram:3003")
+    assert json.loads(printed.stdout)["dataset"] == content["dataset"]
+    assert json.loads(run(telegram, "mydata", "3003", "--json").stdout)["dataset"] == content["dataset"]
+    assert run(telegram, "forget", "3003").exit_code == 0
+    assert run(telegram, "mydata", "3003").exit_code == 2
+
+
+def test_in_a_group_only_what_they_wrote_is_exported(tmp_path: Path) -> None:
+    build_messages(tmp_path, archive())
+    data = DataSet(config_of(tmp_path))
+    records = data.export(find_person(config_of(tmp_path), [data], "ana"))
+    held = [bubble for record in records for bubble in record.get("bubbles", ())]
+    assert held == ["from ana", "to ana", "group by ana"]
+
+
+def test_the_log_of_replaced_secrets_goes_too(tmp_path: Path) -> None:
+    """Its lines name files of the archive, which may be named after people."""
+    build_messages(tmp_path, archive())
+    (folder_of(tmp_path) / SCRUBBED_FILE).write_text('{"origin":"Chat with Ana.txt:3"}')
+    forget(config_of(tmp_path), "ana")
+    assert not (folder_of(tmp_path) / SCRUBBED_FILE).exists()
+
+
+def test_somebody_without_messages_in_the_data_set_is_left_out_of_later_builds(tmp_path: Path) -> None:
+    accounts = {Account("test", "ana")}
+    assert forget_accounts(folder_of(tmp_path), "ana", accounts).messages == 0
+    build_messages(tmp_path, archive())
+    assert sorted(bubbles_of(tmp_path)) == sorted(LEFT)
+
+
+def test_the_bot_and_the_data_set_name_the_same_person(telegram: Path) -> None:
+    """By the name in contacts.json, although the bot's database has ids only; and what is written is listed."""
+    assert run(telegram, "build").exit_code == 0
+    store = Store(f"sqlite:///{telegram / 'data' / 'doppel.db'}", "sample")
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    live = NewMessage(
+        platform="telegram", event_id="1", chat="3003", kind="dm", sender="3003", text="live zebra", message_id="1",
+        mentions_bot=True, sent_at=now,
+    )  # fmt: skip
+    with closing(store):
+        asyncio.run(store.run(inbox.receive, "sample", live, now))
+    result = run(telegram, "forget", "User 3003", "--json")
+    assert json.loads(result.stdout)["erased"]["messages"] == {"records": 1, "messages": 1, "bubbles": 0, "chats": 1}
+    assert "removed 1 messages and 0 of the persona's from 1 chats" in " ".join(result.stderr.split())
+    written = [path for path in (telegram / "data").rglob("*") if path.is_file()]
+    assert not any(b"zebra" in path.read_bytes() or b"ida 3" in path.read_bytes() for path in written)
+    patterns = [pattern for kind in STORED_FILES for pattern in kind.patterns]
+    names = [path.relative_to(telegram).as_posix() for path in written]
+    assert [name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns)] == []

@@ -12,13 +12,15 @@ import pytest
 
 from doppel.config import Config, parse_config
 from doppel.errors import DoppelError, UserError
+from doppel.personal_data import Account, find_person
 from doppel.transcript import pseudonym
 from tests.training.archives.test_parents import write_parents
 from tests.training.dataset.test_build import assert_accounted, build, sessions_of
 from tests.training.dataset.test_parents import answer, parent, quote, session_texts
 from tests.training.exports import OWN_ID, conversation, direct_message, tweet, twitter_files, write_folder
-from training.dataset.forget import forget_contact
+from training.dataset.forget import forget_accounts
 from training.dataset.parent_fetcher import FetchResult, fetch_parents, missing_parents, parents_file
+from training.personal_data import DataSet
 
 TOKEN = "made-up-token"
 
@@ -331,7 +333,11 @@ def test_what_a_forgotten_person_wrote_is_not_kept_and_not_asked_for_again(tmp_p
     build(tmp_path, "archive", privacy={"scrub": False})
     with parents_file(config.data_dir).open("ab") as file:
         file.write(b'{"id": "5", "auth')
-    forget_contact(config.data_dir, config.people, "twitter:3003")
+    person = find_person(config, [DataSet(config)], "twitter:3003")
+    assert [record["text"] for record in DataSet(config).export(person) if record["type"] == "fetched post"] == [
+        "tea from tom?"
+    ]
+    forget_accounts(config.data_dir, person.name, person.accounts)
     assert "tom" not in parents_file(config.data_dir).read_text(encoding="utf-8")
     *whole, cut = parents_file(config.data_dir).read_text(encoding="utf-8").splitlines()
     assert {record["id"]: record.get("gone", record.get("text")) for record in map(json.loads, whole)} == {
@@ -344,3 +350,17 @@ def test_what_a_forgotten_person_wrote_is_not_kept_and_not_asked_for_again(tmp_p
     x.posts["8"] = {"text": "more of tom's"}
     fetch(config, x)
     assert lines(config)[-1] == {"id": "8", "platform": "twitter", "gone": "forgotten"}
+
+
+def test_somebody_who_only_wrote_a_fetched_post_can_be_forgotten(tmp_path: Path) -> None:
+    config = parse_config({}, tmp_path / "config.yaml")
+    path = parents_file(config.data_dir)
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        '{"id": "7", "author": "3003", "text": "from tom"}\n{"id": "8", "gone": "deleted"}\n[]\n{"id', "utf-8"
+    )
+    assert [one.account for one in DataSet(config).accounts()] == [Account("twitter", "3003")]
+    person = find_person(config, [DataSet(config)], "3003")
+    assert DataSet(config).erase(person).records == 0
+    assert "tom" not in path.read_text(encoding="utf-8")
+    assert list(DataSet(config).accounts()) == []

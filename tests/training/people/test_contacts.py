@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from doppel.config import PersonSettings, parse_config
 from doppel.errors import UserError
+from doppel.personal_data import names_of_account, normalized_name, person_pseudonym
 from doppel.transcript import pseudonym
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
 from tests.training.messages import message
@@ -18,9 +19,6 @@ from training.people.contacts import (
     Contact,
     ContactList,
     LinkedAccounts,
-    names_of_account,
-    normalized_name,
-    person_pseudonym,
     read_contacts,
     write_contacts,
 )

@@ -151,6 +151,19 @@ async def test_cancelling_the_task_stops_it(engine: TransformersEngine) -> None:
     assert forwards() <= 4
 
 
+async def test_the_prefix_cache_can_be_cleared_also_of_a_cancelled_request(engine: TransformersEngine) -> None:
+    await ids(engine.generate(ask(engine, sampling=sampled(max_tokens=3))))
+    assert engine.stats().prefix_cache_bytes > 0
+    async with aclosing(engine.generate(ask(engine, "another one", sampling=sampled(max_tokens=400)))) as tokens:
+        await anext(tokens)
+    await engine.clear_prefix_cache()
+    assert await engine.base_log_probabilities([1, 2], [[3]])  # another task of the thread, after the cancelled request
+    assert engine.stats().prefix_cache_bytes == 0
+    await ids(engine.generate(ask(engine, sampling=sampled(max_tokens=3))))
+    assert engine.stats().reused_tokens == 0
+    assert isinstance(engine, PrefixCaching)
+
+
 async def test_a_deadline_keeps_the_tokens_so_far(open_engine: Open) -> None:
     ticks = itertools.count()
     engine = open_engine(clock=lambda: float(next(ticks)))  # every look at the clock takes a second

@@ -1,0 +1,127 @@
+"""The bot's database as a store of personal data: what people wrote to the persona, and what it replied."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from bot.store import Store, StoreInUse, open_engine
+from bot.store.erasure import chats_of, export_chat, stored_accounts
+from bot.store.forget_requests import Answer, erase_from, request_erasure
+from doppel.config import Config
+from doppel.errors import DoppelError
+from doppel.i18n import tr
+from doppel.personal_data import Account, Erased, KnownAccount, Person, Record
+
+R = TypeVar("R")
+
+
+class LiveMessages:
+    """The database that config.yaml names; a missing one holds nothing and is not created."""
+
+    holds_names: ClassVar[bool] = False
+
+    def __init__(self, config: Config) -> None:
+        self._url = config.store_url
+        self._persona = config.persona.name
+        self._file = _sqlite_file(self._url)
+
+    def accounts(self) -> Iterable[KnownAccount]:
+        """Everybody with messages in the database; it has ids only, no names."""
+        return [KnownAccount(account=account) for account in self._read(stored_accounts) or ()]
+
+    def erase(self, person: Person) -> Erased:
+        """Erases the person; through the daemon if it is running."""
+        if not self._read(lambda connection: chats_of(connection, person.accounts)):
+            return Erased(records=0)
+        try:
+            with closing(Store(self._url, self._persona)) as store:
+                answer = asyncio.run(_erase_and_compact(store, person.accounts))
+            if self._file is None:  # a server has no lock that would tell whether a daemon is running
+                answer = msgspec.structs.replace(answer, is_cache_cleared=False)
+        except StoreInUse:
+            assert self._file is not None
+            answer = request_erasure(self._file, person.accounts)
+        return _erased(person, answer)
+
+    def export(self, person: Person) -> list[Record]:
+        """What `erase` would remove, chat by chat."""
+
+        def read(connection: Connection) -> list[Record]:
+            chats = chats_of(connection, person.accounts)
+            return [record for chat in chats for record in export_chat(connection, chat, person.accounts)]
+
+        return self._read(read) or []
+
+    def _read(self, work: Callable[[Connection], R]) -> R | None:
+        """Runs a function that only reads, also while the daemon has the database open; None without a database."""
+        if self._file is not None and not self._file.is_file():
+            return None
+        try:
+            with closing(Store(self._url, self._persona)) as store:  # migrates what an earlier version wrote
+                return asyncio.run(store.run(work))
+        except StoreInUse:
+            pass
+        engine = open_engine(self._url)
+        try:
+            with engine.connect() as connection:
+                return work(connection)
+        except DBAPIError as error:
+            raise DoppelError(tr("{path}: database error: {error}", path=self._file, error=error.orig)) from error
+        finally:
+            engine.dispose()
+
+
+async def _erase_and_compact(store: Store, accounts: Iterable[Account]) -> Answer:
+    erased = await erase_from(store, frozenset(accounts))
+    try:
+        await store.compact()
+    except DoppelError as error:
+        return Answer(erased=erased, warning=str(error))
+    return Answer(erased=erased)
+
+
+def _erased(person: Person, answer: Answer) -> Erased:
+    erased = answer.erased
+    lines = [
+        tr(
+            "{name}: removed {messages} messages and {bubbles} of the persona's from {chats} chats of the bot",
+            name=person.name,
+            messages=f"{erased.messages:,}",
+            bubbles=f"{erased.bubbles:,}",
+            chats=f"{erased.chats:,}",
+        )
+    ]
+    if not answer.is_cache_cleared:
+        lines.append(
+            tr(
+                "The engine may still have the conversation in its memory. Restart it (with engine.backend openai: the "
+                "model server; else `doppel run`)"
+            )
+        )
+    if answer.warning is not None:
+        lines.append(tr("The rows are deleted, but the file was not cleaned up: {reason}", reason=answer.warning))
+    lines.append(
+        tr(
+            "What they write to the bot from now on is stored again, and so is what a service delivers again (Discord: "
+            "up to a day after a restart). To prevent that, add {accounts} to `block` in "
+            "config.yaml",
+            accounts=", ".join(map(str, sorted(person.accounts))),
+        )
+    )
+    details = {"messages": erased.messages, "bubbles": erased.bubbles, "chats": erased.chats}
+    return Erased(records=erased.messages + erased.bubbles, lines=tuple(lines), details=details)
+
+
+def _sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database; None for others."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return None
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
