@@ -29,19 +29,8 @@ from doppel.redaction import redact_stderr, redactor_for
 Command = Callable[..., dict[str, Any] | None]
 
 ORDER = (
-    "up",
-    "build",
-    "train",
-    "evaluate",
-    "quiz",
-    "tune",
-    "run",
-    "service",
-    "chat",
-    "adapters",
-    "forget",
-    "mydata",
-    "doctor",
+    *("up", "build", "train", "evaluate", "quiz", "tune", "run", "service", "chat", "adapters"),
+    *("forget", "mydata", "doctor"),
 )
 
 

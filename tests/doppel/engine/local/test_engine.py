@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from doppel.config import parse_config
-from doppel.engine import EngineBusy, EngineError, Request, Sampling, Token
+from doppel.engine import EngineBusy, EngineError, PrefixCaching, Request, Sampling, Token
 from doppel.engine.local.engine import TransformersEngine
 from doppel.errors import UserError
 from doppel.models import quantize
