@@ -139,7 +139,9 @@ class Lives:
         self._folder = folder
         self._server = server
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["bot.app", "bot.platforms.telegram.platform", "tests.tiny", "alembic"])
+        self._context.set_forkserver_preload(
+            ["__main__", "bot.app", "bot.platforms.telegram.platform", "tests.tiny", "alembic"]
+        )
         self._numbers = itertools.count()
         self.written = 0
         self.ready_seconds: list[float] = []

@@ -40,6 +40,12 @@ class StoredFiles(msgspec.Struct, frozen=True):
 
 STORED_FILES = (
     StoredFiles(
+        ("*/systemd/user/doppel-*.service", "doppel.env"),
+        ("doppel.cli.service",),
+        Handling.NOTHING_PERSONAL,
+        "how the daemon is started, and the owner's own tokens",
+    ),
+    StoredFiles(
         ("data/doppel.db", "data/doppel.db-wal", "data/doppel.db-shm"),
         ("bot.store",),
         Handling.ERASED,

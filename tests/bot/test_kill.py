@@ -1,0 +1,29 @@
+"""A short run of benchmarks/kill.py: the daemon is killed at each of its moments, and nothing is lost or said twice."""
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kill.py"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_killed_at_every_moment_it_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(SCRIPT), "--kills", "6", stdout=PIPE, stderr=PIPE, cwd=tmp_path
+    )
+    try:
+        printed, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, errors.decode()
+    result = json.loads(printed.splitlines()[-1])
+    assert result["messages"] > 20
+    assert (result["lost"], result["doubled"], result["integrity"]) == ([], 0, True)
