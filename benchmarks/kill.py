@@ -48,7 +48,7 @@ from tests.bot.harness import config_in, publish
 
 MOMENTS = ("start", "polled", "asked", "accepted", "between", "random")
 PEOPLE = tuple(types.User(id=7000 + number, is_bot=False, first_name=f"P{number}") for number in range(8))
-READY_SECONDS = 20.0
+READY_SECONDS = 180.0
 _NAMED = re.compile(r"m-\d+")
 
 
@@ -210,7 +210,7 @@ async def until_done(folder: Path, server: KillingServer) -> None:
         "(select count(*) from outbox where state in ('pending', 'sending'))"
     )
     quiet = 0
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         while quiet < 10:
             is_done = not server.pending and database(folder, unfinished) == [(0, 0)]
             quiet = quiet + 1 if is_done else 0
