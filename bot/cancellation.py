@@ -21,28 +21,24 @@ async def cancel_on_event(work: Coroutine[Any, Any, R], event: asyncio.Event | N
     """
     if event is None:
         return await work
-    task = asyncio.create_task(work)
-    waiter = asyncio.create_task(event.wait())
-    try:
-        await asyncio.wait((task, waiter), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise CancelledByEvent
-        return await task
-    finally:
-        await cancel_tasks(task, waiter)
+    return await _finish_before(event.wait(), work, CancelledByEvent)
 
 
 async def cancel_after(work: Coroutine[Any, Any, R], seconds: float, clock: Clock) -> R:
     """Runs the work and returns its result; cancels it after so many seconds of the clock. Raises TimeoutError."""
-    task = asyncio.create_task(work)
-    timer = asyncio.create_task(clock.sleep(seconds))
+    return await _finish_before(clock.sleep(seconds), work, TimeoutError)
+
+
+async def _finish_before(end: Coroutine[Any, Any, Any], work: Coroutine[Any, Any, R], error: type[Exception]) -> R:
+    """Runs the work until `end` is over, and raises the error if it is not done by then."""
+    task, ending = asyncio.create_task(work), asyncio.create_task(end)
     try:
-        await asyncio.wait((task, timer), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise TimeoutError
+            raise error
         return await task
     finally:
-        await cancel_tasks(task, timer)
+        await cancel_tasks(task, ending)
 
 
 async def cancel_tasks(*tasks: asyncio.Task[Any]) -> None:

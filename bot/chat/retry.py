@@ -1,4 +1,4 @@
-"""When something that failed is tried again: one policy for replies, bubbles and posts.
+"""When something that failed is tried again: one policy for replies and bubbles. Posts have their hour of grace.
 
 What is busy or away is waited out and not counted, until the message is too old to be of use. What fails because of
 the message itself is counted, and given up after a few attempts.
@@ -16,11 +16,6 @@ LONGEST_WAIT = 5.0
 
 LONGEST_SEND_WAIT = 30.0
 """The same for a bubble that a platform does not take; a platform may ask for a longer wait."""
-
-
-def is_passing(error: DoppelError) -> bool:
-    """Whether the failure says nothing about the message, so that waiting helps."""
-    return isinstance(error, EngineUnavailable) or (isinstance(error, SendFailed) and not error.permanent)
 
 
 class RetryTimer:

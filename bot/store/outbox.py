@@ -142,18 +142,14 @@ def mark_sent(connection: Connection, bubble: OutboxMessage, message_id: str, no
 
 def mark_failed(connection: Connection, bubble: OutboxMessage, error: str, now: datetime) -> None:
     """The bubble will not be sent, nor the rest of its turn: it would make no sense without it."""
-    _update(connection, bubble, now, state=OutboxState.FAILED, error=error)
-    _drop(connection, outbox.c.turn == bubble.turn, error=OutboxError.INCOMPLETE, now=now)
-    _close_turn(connection, bubble.turn)
+    _end_turn_at(connection, bubble, OutboxState.FAILED, error, now)
 
 
 def mark_unknown(connection: Connection, bubble: OutboxMessage, error: str, now: datetime) -> None:
     """The bubble may have arrived; sending it again could show it twice. The rest of its turn is not sent: the reader
     might see the end of a reply without its beginning.
     """
-    _update(connection, bubble, now, state=OutboxState.UNKNOWN, error=error)
-    _drop(connection, outbox.c.turn == bubble.turn, error=OutboxError.INCOMPLETE, now=now)
-    _close_turn(connection, bubble.turn)
+    _end_turn_at(connection, bubble, OutboxState.UNKNOWN, error, now)
 
 
 def schedule_retry(
@@ -203,6 +199,13 @@ def recover_interrupted_sends(
 
 def _update(connection: Connection, bubble: OutboxMessage, now: datetime, **values: object) -> None:
     connection.execute(update(outbox).where(outbox.c.id == bubble.id).values(changed_at=now, **values))
+
+
+def _end_turn_at(connection: Connection, bubble: OutboxMessage, state: OutboxState, error: str, now: datetime) -> None:
+    """Gives a bubble its last state and drops the rest of its turn."""
+    _update(connection, bubble, now, state=state, error=error)
+    if not _drop(connection, outbox.c.turn == bubble.turn, error=OutboxError.INCOMPLETE, now=now):
+        _close_turn(connection, bubble.turn)
 
 
 def _drop(connection: Connection, *which: ColumnElement[bool], error: OutboxError, now: datetime) -> int:
