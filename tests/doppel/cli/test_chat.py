@@ -27,6 +27,9 @@ from tests.doppel.adapters.test_guard import SECRET
 
 Chat = Callable[..., Result]
 
+LINES = ("hello", b"caf\xe9", "and you?", "really?", "no way", "/temperature 0")
+"""A random model says nothing now and then, to which of them differs between processors; not to all of them."""
+
 
 @pytest.fixture
 def chat_with(tiny_base: Path, tmp_path: Path) -> Chat:
@@ -53,13 +56,15 @@ def test_replies_to_a_line_and_speaks_unprompted_after_an_empty_one(chat_with: C
     result = chat_with("/seed 4", "", "hello", "", "/quit", "never read")
     assert result.exit_code == 0, result.output
     assert "sample, adapter 0001. ENTER alone makes it speak; /help lists the commands." in result.stderr
-    assert len([line for line in result.stdout.splitlines() if line.startswith("sample: ")]) >= 2
+    # What a random model says, if anything, differs between processors: three times it was asked, three times it spoke.
+    spoken = sum(line.startswith("sample: ") for line in result.stdout.splitlines())
+    assert spoken + result.stderr.splitlines().count("(sample says nothing this time)") >= 3
     assert not any(line.startswith("> ") for line in result.stdout.splitlines())
 
 
 @pytest.mark.usefixtures("published")
 def test_json_prints_the_conversation(chat_with: Chat) -> None:
-    result = chat_with("/seed 4", "hello", b"caf\xe9", "/temperature 0", options=("--json",))
+    result = chat_with("/seed 4", *LINES, options=("--json",))
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)
     assert printed["adapter"] == "0001"
@@ -68,9 +73,9 @@ def test_json_prints_the_conversation(chat_with: Chat) -> None:
     assert speakers[0] == "you"
     assert printed["turns"][0]["bubbles"][0] == "hello"
     assert "sample: " in result.stderr
-    again = json.loads(chat_with("/seed 4", "hello", options=("--json",)).stdout)
-    assert again["turns"][:2] == printed["turns"][:2]
-    assert again["turns"][1]["bubbles"]
+    again = json.loads(chat_with("/seed 4", *LINES, options=("--json",)).stdout)
+    assert again["turns"] == printed["turns"]
+    assert any(turn["bubbles"] for turn in again["turns"] if turn["speaker"] == "me")
 
 
 @pytest.mark.usefixtures("published")
