@@ -22,10 +22,11 @@ from bot.chat.responder import Responder
 from bot.clock import Clock
 from bot.metrics import Metrics
 from bot.platforms import Platform
-from bot.platforms.connection import PlatformConnection
+from bot.platforms.connection import PlatformConnection, Receiving
 from bot.posts.scheduler import PostScheduler
 from bot.store import Store, inbox
 from bot.store.forget_requests import ForgetRequests
+from bot.store.leases import Leases
 from bot.systemd import ServiceManager
 from bot.web.platform import PagePlatform, PageServices
 from bot.web.server import HttpServer, create_app
@@ -76,7 +77,6 @@ class Daemon:
         self._responder = Responder(config.reply, config.zone, clock)
         self._supervisor = EngineSupervisor(config, dependencies.open_engine, self._responder, clock)
         platforms = _open_platforms(dependencies.platforms.values(), config, dependencies.environ)
-        self._connections = {name: PlatformConnection(platform, clock, random) for name, platform in platforms.items()}
         with ExitStack() as listeners:  # closed again if the store cannot be opened
             self._pages = [
                 (page, listeners.enter_context(closing(page.listen())))
@@ -85,11 +85,23 @@ class Daemon:
             ]
             self._store = Store(config.store_url, config.persona.name)
             listeners.pop_all()
+        self._leases = Leases(self._store, clock)
+        self._connections = {
+            name: PlatformConnection(platform, clock, random, self._receiving(name))
+            for name, platform in platforms.items()
+        }
         self._delivery = Delivery(
-            self._store, self._connections, clock, random, lambda: self._responder.habits, max_age=config.reply.max_age
+            self._leases,
+            self._connections,
+            clock,
+            random,
+            lambda: self._responder.habits,
+            max_age=config.reply.max_age,
         )
         access = AccessList(config.platforms, dependencies.platforms.values())
-        services = Services(self._store, self._responder, self._delivery, access, config.reply, clock, random)
+        services = Services(
+            self._store, self._leases, self._responder, self._delivery, access, config.reply, clock, random
+        )
         self._router = ChatRouter(services, self._connections)
         self._forget_requests = ForgetRequests(
             self._store, self._router.drop, self._supervisor.clear_prefix_cache, clock
@@ -118,6 +130,7 @@ class Daemon:
             for _, listener in self._pages:
                 stack.callback(listener.close)
             stack.callback(self._store.close)
+            stack.push_async_callback(self._leases.close)
             for page, listener in self._pages:
                 server = HttpServer(self._create_app(page), listener)
                 server.start()
@@ -137,6 +150,7 @@ class Daemon:
                 for name, connection in self._connections.items()
             }
             background["forget requests"] = asyncio.create_task(self._forget_requests.run())
+            background["leases"] = asyncio.create_task(self._leases.run())
             background["sweep"] = asyncio.create_task(self._router.run_sweeps())
             stack.push_async_callback(self._scheduler.stop)  # after the task that starts it
             background["schedules"] = asyncio.create_task(self._post_on_schedule())
@@ -151,6 +165,12 @@ class Daemon:
                 self._service_manager.stopping()
             log.info(tr("stopping"))
         return self._summary(started_at)
+
+    def _receiving(self, platform: str) -> Receiving | None:
+        """What lets this daemon alone receive from a platform; None if no other daemon shares the database."""
+        if not self._store.is_shared:
+            return None
+        return partial(self._leases.holding, f"receive:{self._store.persona}:{platform}")
 
     def _create_app(self, page: PagePlatform) -> FastAPI:
         app = create_app(self._not_ready_reason, page.access, self._dependencies.clock, self._metrics.render)

@@ -16,7 +16,8 @@ ENGINE_KEY = "DOPPEL_ENGINE_KEY"
 HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name
 X_TOKEN = "X_BEARER_TOKEN"  # noqa: S105 - the variable's name
 TRACKER_KEY = "WANDB_API_KEY"
-COMMON_SECRETS = (ENGINE_KEY, HUB_TOKEN, X_TOKEN, TRACKER_KEY)
+STORE_PASSWORD = "DOPPEL_STORE_PASSWORD"  # noqa: S105 - the variable's name
+COMMON_SECRETS = (ENGINE_KEY, HUB_TOKEN, X_TOKEN, TRACKER_KEY, STORE_PASSWORD)
 """Variables with secrets that belong to no platform; `doppel.plugins.secret_variables` adds those of platforms."""
 
 FILE_SUFFIX = "_FILE"

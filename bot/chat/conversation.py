@@ -24,12 +24,16 @@ from bot.chat.retry import RetryTimer
 from bot.clock import Clock
 from bot.store import Store, inbox, outbox
 from bot.store.inbox import HistoryMessage
+from bot.store.leases import LeaseLost, Leases
 from bot.store.schema import Chat, IgnoreReason, InboxMessage, InboxState, OutboxError
 from doppel.config import ReplySettings
 from doppel.engine import EngineBusy, EngineUnavailable
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.transcript import pseudonym
+
+LEASE_POLL_SECONDS = 1.0
+"""How often a daemon asks for a chat that another one works on."""
 
 MAX_DEBOUNCE = 10
 """Somebody who keeps writing is answered after this many times `reply.debounce_seconds`."""
@@ -42,6 +46,7 @@ class Services:
     """What every conversation works with."""
 
     store: Store
+    leases: Leases
     responder: Responder
     delivery: Delivery
     access: AccessList
@@ -95,12 +100,25 @@ class ChatConversation:
         while self._has_work:
             self._has_work = False
             try:
-                await self._answer_or_restart()
+                if await self._acquire_chat():
+                    await self._answer_or_restart()
+            except LeaseLost:
+                log.info(tr("{platform}: another daemon goes on with a chat", platform=self._chat.platform))
             except DoppelError as error:  # of the store; the sweep tries again
                 self._log_delay(error)
             except Exception as error:
                 log.exception(tr("{platform}: reply failed", platform=self._chat.platform))
                 await self._count_unexpected_failure(error)
+        await self._services.leases.release_chats([self._chat.id])
+
+    async def _acquire_chat(self) -> bool:
+        """Waits until no other daemon works on the chat; False if there is nothing left to do then."""
+        services, chat_id = self._services, self._chat.id
+        while not await services.delivery.take_over(self._chat):
+            await services.clock.sleep(LEASE_POLL_SECONDS)
+            if not await services.store.run(inbox.is_unfinished, chat_id):
+                return False
+        return True
 
     async def _answer_or_restart(self) -> None:
         """Sends one reply. A new message before all of it is sent restarts it, but only once."""
@@ -108,8 +126,8 @@ class ChatConversation:
             await self._answer(self._new_message)
         except CancelledByEvent:
             services = self._services
-            dropped = await services.store.run(
-                outbox.drop_replies, self._chat.id, OutboxError.SUPERSEDED, services.clock.now()
+            dropped = await services.leases.run_for_chat(
+                self._chat.id, outbox.drop_replies, self._chat.id, OutboxError.SUPERSEDED, services.clock.now()
             )
             log.debug("%s: reply restarted, %d unsent bubbles dropped", self._chat.platform, dropped)
             await self._answer(None)
@@ -118,7 +136,7 @@ class ChatConversation:
         """Sends what is left in the outbox, then answers all pending messages; stops when `cancel` is set."""
         services, chat = self._services, self._chat
         if not services.access.still_allows(chat):
-            await services.store.run(_leave_unanswered, chat.id, services.clock.now())
+            await services.leases.run_for_chat(chat.id, _leave_unanswered, chat.id, services.clock.now())
             return
         await services.delivery.send_pending(chat, cancel)
         await self._wait_for_silence()
@@ -143,8 +161,8 @@ class ChatConversation:
                 is_counted = not isinstance(error, EngineUnavailable) or (
                     serves_others and not isinstance(error, EngineBusy)
                 )
-                if is_counted and not await services.store.run(
-                    inbox.record_failure, chat.id, pending[-1].id, str(error)
+                if is_counted and not await services.leases.run_for_chat(
+                    chat.id, inbox.record_failure, chat.id, pending[-1].id, str(error)
                 ):
                     return
                 seconds = timer.seconds(error)
@@ -170,7 +188,7 @@ class ChatConversation:
         oldest = services.clock.now() - services.reply.max_age
         if all(message.sent_at >= oldest for message in pending):
             return False
-        expired = await services.store.run(inbox.expire, chat.id, oldest)
+        expired = await services.leases.run_for_chat(chat.id, inbox.expire, chat.id, oldest)
         values = {"platform": chat.platform, "count": expired, "age": services.reply.stale_after}
         log.warning(tr("{platform}: {count} messages are older than {age} and get no reply", **values))
         return True
@@ -197,11 +215,20 @@ class ChatConversation:
         if not bubbles:
             if reply.reason is IgnoreReason.SILENT:
                 log.info(tr("{platform}: no reply, the persona had nothing to say", platform=chat.platform))
-            await services.store.run(inbox.resolve, chat.id, answered.id, InboxState.IGNORED, reply.reason)
+            await services.leases.run_for_chat(
+                chat.id, inbox.resolve, chat.id, answered.id, InboxState.IGNORED, reply.reason
+            )
             return
         now = services.clock.now()
-        await services.store.run(
-            outbox.add_turn, chat.id, "reply", bubbles, adapter=reply.version, now=now, answers_up_to=answered.id
+        await services.leases.run_for_chat(
+            chat.id,
+            outbox.add_turn,
+            chat.id,
+            "reply",
+            bubbles,
+            adapter=reply.version,
+            now=now,
+            answers_up_to=answered.id,
         )
         log.info(
             tr(
@@ -214,11 +241,11 @@ class ChatConversation:
 
     async def _count_unexpected_failure(self, error: Exception) -> None:
         """Counts a failure that nobody foresaw, so that a message that causes one each time is given up, too."""
-        store, chat = self._services.store, self._chat
+        services, chat = self._services, self._chat
         with suppress(DoppelError):  # the store fails: then the message is not to blame
-            pending = await store.run(inbox.pending_messages, chat.id, 1)
+            pending = await services.store.run(inbox.pending_messages, chat.id, 1)
             if pending:
-                await store.run(inbox.record_failure, chat.id, pending[-1].id, repr(error))
+                await services.leases.run_for_chat(chat.id, inbox.record_failure, chat.id, pending[-1].id, repr(error))
 
     def _log_delay(self, error: DoppelError) -> None:
         """Logs why there is no reply yet, once for each reason."""

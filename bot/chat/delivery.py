@@ -6,13 +6,10 @@ What a crash leaves in doubt is only what was being sent: a wait for the platfor
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from random import Random
-from typing import Concatenate, ParamSpec
-
-from sqlalchemy import Connection
 
 from bot.cancellation import CancelledByEvent, cancel_on_event, cancel_tasks
 from bot.chat.retry import LONGEST_SEND_WAIT, RetryTimer
@@ -20,7 +17,9 @@ from bot.chat.split_text import split
 from bot.clock import Clock
 from bot.platforms import Outgoing, Platform, RateLimited, SendFailed
 from bot.platforms.connection import PlatformConnection
-from bot.store import Store, outbox
+from bot.store import outbox
+from bot.store.leases import LeaseLost, Leases
+from bot.store.outbox import InterruptedSend
 from bot.store.schema import Chat, OutboxMessage
 from doppel.adapters.habits import Habits
 from doppel.errors import DoppelError
@@ -29,8 +28,6 @@ from doppel.i18n import tr
 TYPING_SECONDS = 4.0
 """How often "typing" is shown again; services hide it after five seconds or more."""
 
-P = ParamSpec("P")
-
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +35,7 @@ class Delivery:
     """Sends the bubbles of any chat. Callers must serve each chat from one task only.
 
     Args:
-        store: holds the outbox.
+        leases: which chats of the store this daemon works on.
         connections: the platforms that are on, by name.
         clock: time.
         random: for the waits after failures.
@@ -48,7 +45,7 @@ class Delivery:
 
     def __init__(
         self,
-        store: Store,
+        leases: Leases,
         connections: Mapping[str, PlatformConnection],
         clock: Clock,
         random: Random,
@@ -56,7 +53,8 @@ class Delivery:
         *,
         max_age: timedelta,
     ) -> None:
-        self._store = store
+        self._store = leases.store
+        self._leases = leases
         self._connections = connections
         self._clock = clock
         self._random = random
@@ -80,6 +78,25 @@ class Delivery:
             yield
         finally:
             await cancel_tasks(task)
+
+    async def recover(self) -> None:
+        """Resolves what was being sent when the last run was killed; before anything is sent.
+
+        Where daemons share the database, that is done chat by chat by `take_over`: another one may be sending.
+        """
+        if self._store.is_shared:
+            return
+        now, persona = self._clock.now(), self._store.persona
+        _log_interrupted(await self._store.run(outbox.recover_interrupted_sends, persona, self._resend_safe(), now))
+
+    async def take_over(self, chat: Chat) -> bool:
+        """Makes this daemon the one that works on the chat; False if another one does. Raises DoppelError."""
+        is_mine, interrupted = await self._leases.acquire_chat(chat.id, self._resend_safe())
+        _log_interrupted(interrupted)
+        return is_mine
+
+    def _resend_safe(self) -> set[str]:
+        return {name for name, connection in self._connections.items() if connection.platform.resend_is_safe}
 
     async def send_pending(self, chat: Chat, cancel: asyncio.Event | None = None, since: float | None = None) -> None:
         """Sends the chat's pending bubbles in order; returns when none is left. Those that are too old are dropped.
@@ -139,7 +156,7 @@ class Delivery:
         now = self._clock.now()
         if bubble.created_at >= now - self._max_age:
             return False
-        dropped = await self._store.run(outbox.expire, chat.id, now - self._max_age, now)
+        dropped = await self._leases.run_for_chat(chat.id, outbox.expire, chat.id, now - self._max_age, now)
         log.warning(
             tr(
                 "{platform}: {count} unsent messages are too old and were dropped",
@@ -159,7 +176,7 @@ class Delivery:
         reply_to = None
         if chat.kind == "group" and bubble.position == 0 and bubble.inbox_id is not None:
             reply_to = await self._store.run(outbox.answered_message_id, bubble)
-        await self._store.run(outbox.mark_sending, bubble, self._clock.now())
+        await self._leases.run_for_chat(chat.id, outbox.mark_sending, bubble, self._clock.now())
         outgoing = Outgoing(id=bubble.id, chat=chat.chat, text=bubble.text, reply_to=reply_to)
         try:
             message_id = await platform.send(outgoing)
@@ -171,7 +188,9 @@ class Delivery:
             log.exception(tr("{platform}: sending failed", platform=platform.name))
             await self._handle_failure(platform, bubble, SendFailed(repr(error), unknown=True), timer)
             return False
-        await self._commit(outbox.mark_sent, bubble, message_id, self._clock.now())
+        now = self._clock.now()
+        # The truth, even if another daemon has taken over the chat meanwhile and left the bubble in doubt.
+        await self._commit(lambda: self._store.run(outbox.mark_sent, bubble, message_id, now))
         self._unconfirmed_since.pop(bubble.id, None)
         timer.reset()
         return True
@@ -186,26 +205,44 @@ class Delivery:
             self._unconfirmed_since.setdefault(bubble.id, now)
         unconfirmed_since = self._unconfirmed_since.get(bubble.id)
         retry_at = now + timedelta(seconds=seconds)
+        run = self._leases.run_for_chat
         if unconfirmed_since is not None and (
             not platform.resend_is_safe or retry_at > unconfirmed_since + outbox.RESEND_WINDOW
         ):
             log.warning(tr("{platform}: delivery unconfirmed; not retrying to avoid a duplicate: {error}", **values))
-            await self._commit(outbox.mark_unknown, bubble, str(failure), now)
+            await self._commit(lambda: run(bubble.chat_id, outbox.mark_unknown, bubble, str(failure), now))
         elif failure.permanent:
             log.warning(tr("{platform}: message dropped: {error}", **values))
-            await self._commit(outbox.mark_failed, bubble, str(failure), now)
+            await self._commit(lambda: run(bubble.chat_id, outbox.mark_failed, bubble, str(failure), now))
         else:
             log.info(tr("{platform}: retrying in {seconds} s: {error}", seconds=round(seconds, 1), **values))
-            await self._commit(outbox.schedule_retry, bubble, str(failure), retry_at, now)
+            await self._commit(lambda: run(bubble.chat_id, outbox.schedule_retry, bubble, str(failure), retry_at, now))
 
-    async def _commit(
-        self, work: Callable[Concatenate[Connection, P], None], *args: P.args, **kwargs: P.kwargs
-    ) -> None:
-        """Commits what became of a bubble, however long the database fails: the platform cannot be asked again."""
+    async def _commit(self, commit: Callable[[], Awaitable[None]]) -> None:
+        """Commits what became of a bubble, however long the database fails: the platform cannot be asked again.
+
+        Raises LeaseLost.
+        """
         timer = RetryTimer(self._random, LONGEST_SEND_WAIT)
         while True:
             try:
-                return await self._store.run(work, *args, **kwargs)
+                return await commit()
+            except LeaseLost:
+                raise
             except DoppelError as error:
                 log.warning(tr("cannot store what was sent: {error}", error=error))
                 await self._clock.sleep(timer.seconds(error))
+
+
+def _log_interrupted(sends: Sequence[InterruptedSend]) -> None:
+    for send in sends:
+        values = {"platform": send.platform, "chat": send.chat}
+        log.warning(
+            tr("{platform}: doppel stopped while sending to {chat}; sending it again", **values)
+            if send.is_resent
+            else tr(
+                "{platform}: doppel stopped while sending to {chat}; delivery unconfirmed, not retrying to avoid "
+                "a duplicate",
+                **values,
+            )
+        )

@@ -10,7 +10,7 @@ from bot.chat.conversation import ChatConversation, Services
 from bot.chat.rate_window import RateWindow
 from bot.platforms import Incoming
 from bot.platforms.connection import PlatformConnection
-from bot.store import inbox, outbox
+from bot.store import inbox
 from bot.store.schema import Chat, NewMessage
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -63,19 +63,7 @@ class ChatRouter:
 
     async def resume(self) -> None:
         """Continues where the last run stopped: unanswered messages and unsent bubbles."""
-        resend_safe = {name for name, connection in self._connections.items() if connection.platform.resend_is_safe}
-        now = self._services.clock.now()
-        for send in await self._services.store.run(outbox.recover_interrupted_sends, resend_safe, now):
-            values = {"platform": send.platform, "chat": send.chat}
-            log.warning(
-                tr("{platform}: doppel stopped while sending to {chat}; sending it again", **values)
-                if send.is_resent
-                else tr(
-                    "{platform}: doppel stopped while sending to {chat}; delivery unconfirmed, not retrying to avoid "
-                    "a duplicate",
-                    **values,
-                )
-            )
+        await self._services.delivery.recover()
         await self.sweep()
 
     async def sweep(self) -> None:
@@ -107,6 +95,7 @@ class ChatRouter:
         dropped = [self._conversations.pop(chat_id) for chat_id in chat_ids if chat_id in self._conversations]
         await asyncio.gather(*(conversation.close() for conversation in dropped))
         await self._services.delivery.finish(seconds)
+        await self._services.leases.release_chats(chat_ids)
 
     async def close(self, seconds: float) -> None:
         """Stops generating at once and gives sends in progress `seconds` to finish; the rest stays in the store."""

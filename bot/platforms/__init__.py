@@ -111,6 +111,18 @@ class Platform(Protocol):
 
 
 @runtime_checkable
+class SingleReceiver(Protocol):
+    """A platform whose service lets only one program at a time receive an account's messages; any may send.
+
+    Where several daemons share a database, one of them receives for all.
+    """
+
+    async def connect(self) -> None:
+        """Makes `send` and `typing` work before `run`, or without it. Raises DoppelError."""
+        ...
+
+
+@runtime_checkable
 class RateLimited(Protocol):
     """A platform that may send only so many messages in a time."""
 

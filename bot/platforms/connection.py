@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from random import Random
 
+from bot.cancellation import CancelledByEvent, cancel_on_event
 from bot.clock import Clock
-from bot.platforms import Newest, Platform, Receive
+from bot.platforms import Newest, Platform, Receive, SingleReceiver
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.system.backoff import Backoff
@@ -17,11 +20,23 @@ LONGEST_WAIT = 30.0
 log = logging.getLogger(__name__)
 
 
-class PlatformConnection:
-    """One platform and its connection. `connected` stays set after the first successful connection."""
+Receiving = Callable[[], AbstractAsyncContextManager[asyncio.Event]]
+"""A block in which this daemon is the one that receives for an account; the event is set when it no longer is."""
 
-    def __init__(self, platform: Platform, clock: Clock, random: Random) -> None:
+
+class PlatformConnection:
+    """One platform and its connection. `connected` stays set after the first successful connection.
+
+    Args:
+        platform: the service.
+        clock: time.
+        random: for the waits after failures.
+        receiving: entered to receive from a platform that lets only one daemon receive; None: there is no other.
+    """
+
+    def __init__(self, platform: Platform, clock: Clock, random: Random, receiving: Receiving | None = None) -> None:
         self.platform = platform
+        self._receiving = receiving
         self.connected = asyncio.Event()
         self._clock = clock
         self._backoff = Backoff(random, first=2.0, longest=LONGEST_WAIT)
@@ -44,7 +59,10 @@ class PlatformConnection:
         """Runs the platform until it fails or ends; returns the seconds to wait before the next attempt."""
         name = self.platform.name
         try:
-            await self.platform.run(receive, self._on_connected, newest)
+            await self._receive(receive, newest)
+        except CancelledByEvent:
+            log.info(tr("{platform}: another daemon receives now; this one stands by", platform=name))
+            return 0.0
         except DoppelError as error:
             seconds = self._backoff.next()
             # No traceback: the message says what to do.
@@ -60,6 +78,16 @@ class PlatformConnection:
                 tr("{platform}: connection ended; reconnecting in {seconds} s", platform=name, seconds=round(seconds))
             )
         return seconds
+
+    async def _receive(self, receive: Receive, newest: Newest) -> None:
+        """Runs the platform while this daemon may receive from it."""
+        if self._receiving is None or not isinstance(self.platform, SingleReceiver):
+            await self.platform.run(receive, self._on_connected, newest)
+            return
+        await self.platform.connect()
+        self._on_connected()
+        async with self._receiving() as lost:
+            await cancel_on_event(self.platform.run(receive, self._on_connected, newest), lost)
 
     def _on_connected(self) -> None:
         self._backoff.reset()

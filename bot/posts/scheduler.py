@@ -87,8 +87,8 @@ class _Schedule:
     async def register(self) -> None:
         """Stores when the schedule got its trigger, unless that is known."""
         now, store, name = self._services.clock.now(), self._services.store, self._post.name
-        self._since = await store.run(slots.trigger_since, name, self._trigger.text, now)
-        last = await store.run(slots.last_claimed, name)
+        self._since = await store.run(slots.trigger_since, store.persona, name, self._trigger.text, now)
+        last = await store.run(slots.last_claimed, store.persona, name)
         self._polled_at = self._since if last is None else max(self._since, last + timedelta(microseconds=1))
 
     async def run(self) -> None:
@@ -119,13 +119,16 @@ class _Schedule:
         await self._log_missed_slots(last_polled_at, now)
         await self._give_up_failed_slot(now)
         slot = await self._claimable_slot(now)
-        if slot is None:
+        leases, lease = self._services.leases, f"schedule:{self._services.store.persona}:{self._post.name}"
+        if slot is None or not await leases.acquire(lease):  # else another daemon is writing it
             return
         try:
             await self._make_post(slot)
         except Exception as error:
             self._failed = (slot, str(error) if isinstance(error, DoppelError) else repr(error))
             raise
+        finally:
+            await leases.release(lease)
 
     def _seconds_to_wait(self) -> float:
         """Seconds until the next slot fires, at most `POLL_INTERVAL`."""
@@ -148,7 +151,8 @@ class _Schedule:
             slot for slot in self._trigger.slots(start, now - GRACE) if self._trigger.fire_time(slot) <= now - GRACE
         )
         some = list(islice(missed, 100))
-        unclaimed = await self._services.store.run(slots.unclaimed, self._post.name, some) if some else []
+        store = self._services.store
+        unclaimed = await store.run(slots.unclaimed, store.persona, self._post.name, some) if some else []
         if unclaimed:
             log.info(
                 tr(
@@ -163,8 +167,9 @@ class _Schedule:
         if self._failed is None or self._trigger.fire_time(self._failed[0]) > now - GRACE:
             return
         slot, reason = self._failed
-        claimed = await self._services.store.run(
-            slots.claim, self._post.name, slot, SlotState.FAILED, now=now, reason=reason
+        store = self._services.store
+        claimed = await store.run(
+            slots.claim, store.persona, self._post.name, slot, SlotState.FAILED, now=now, reason=reason
         )
         self._failed = None
         if claimed is not None:
@@ -172,13 +177,13 @@ class _Schedule:
 
     async def _claimable_slot(self, now: datetime) -> datetime | None:
         """The newest unclaimed slot within `GRACE`; those before it are claimed as skipped."""
-        store, name = self._services.store, self._post.name
+        store, persona, name = self._services.store, self._services.store.persona, self._post.name
         due = [slot for slot in self._trigger.firing(now - GRACE, now) if slot >= self._since]
-        unclaimed = await store.run(slots.unclaimed, name, due) if due else []
+        unclaimed = await store.run(slots.unclaimed, persona, name, due) if due else []
         if not unclaimed:
             return None
         if unclaimed[:-1]:
-            await store.run(slots.skip, name, unclaimed[:-1], now)
+            await store.run(slots.skip, persona, name, unclaimed[:-1], now)
         return unclaimed[-1]
 
     async def _make_post(self, slot: datetime) -> None:
@@ -208,9 +213,9 @@ def _claim_and_store(
     """Claims the slot and stores its post, both or neither; None if there is nothing to send."""
     platform, _, target = post.to.partition(":")
     if not reply.bubbles:
-        slots.claim(connection, post.name, slot, SlotState.FAILED, now=now, reason=reply.reason)
+        slots.claim(connection, persona, post.name, slot, SlotState.FAILED, now=now, reason=reply.reason)
         return None
-    slot_id = slots.claim(connection, post.name, slot, SlotState.POSTED, now=now)
+    slot_id = slots.claim(connection, persona, post.name, slot, SlotState.POSTED, now=now)
     if slot_id is None:
         return None
     chat = inbox.get_or_create_chat(connection, persona, platform, target, now=now)

@@ -1,4 +1,6 @@
-"""The daemon's database. One thread does all reads and writes, so the event loop never waits for the disk.
+"""The daemon's database: SQLite, or PostgreSQL, which several daemons may share.
+
+One thread does all reads and writes, so the event loop never waits for the disk.
 
 `Store.run` takes a function whose first argument is a connection (those of `bot.store.inbox`, `outbox` and `slots`) and
 runs it as one transaction.
@@ -11,16 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
 
+from bot.store.connect import open_engine, sqlite_connection
 from bot.store.group_commit import GroupCommit
 from bot.store.migrations import migrate
-from doppel.errors import DoppelError, UserError
+from doppel.errors import DoppelError, TryAgainLater, UserError
 from doppel.i18n import tr
 from doppel.system.file_lock import acquire_lock
-from doppel.system.private_folder import make_private_folder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,12 +35,13 @@ class Store:
     """An open database, migrated to the current tables. Calls run one after another on one thread.
 
     Args:
-        url: SQLAlchemy URL; a SQLite file and its folder are created if missing.
+        url: as for `open_engine`.
         persona: whose chats are read and written; a database may hold those of several.
 
     Raises:
         StoreInUse: another process has it open.
         UserError: the path cannot be written, is not a database, or was written by a newer doppel.
+        TryAgainLater: the database server cannot be reached.
     """
 
     def __init__(self, url: str, persona: str) -> None:
@@ -47,7 +49,9 @@ class Store:
         self.failure: str | None = None
         """Why the last transaction failed, as when the disk is full; None after one that succeeded."""
         self._engine = open_engine(url)
-        self._path = self._engine.url.database or url
+        self.is_shared = self._engine.dialect.name != "sqlite"
+        """Whether other daemons may use the database at the same time."""
+        self._path = _display_name(self._engine)
         self._lock = _lock(self._engine)
         try:
             self._commits = GroupCommit(self._open)
@@ -71,7 +75,7 @@ class Store:
                 self._commits.submit(lambda connection: work(connection, *args, **kwargs))
             )
         except DBAPIError as error:
-            self.failure = tr("{path}: database error: {error}", path=self._path, error=error.orig)
+            self.failure = tr("{path}: database error: {error}", path=self._path, error=_one_line(error))
             raise DoppelError(self.failure) from error
         self.failure = None
         return result
@@ -81,7 +85,7 @@ class Store:
 
         Raises DoppelError when there is no room for the copy, or another program has the database open.
         """
-        if self._engine.dialect.name != "sqlite":
+        if self.is_shared:
             return
         try:
             is_complete = await asyncio.wrap_future(self._commits.submit_alone(_compact))
@@ -106,29 +110,23 @@ class Store:
             with _without_foreign_keys(connection), connection.begin():
                 migrate(connection, self._path, self.persona)
         except DBAPIError as error:
-            raise UserError(
-                tr("{path}: cannot be used as a database: {error}", path=self._path, error=error.orig)
-            ) from None
+            text = tr("{path}: cannot be used as a database: {error}", path=self._path, error=_one_line(error))
+            # A server that is starting, or away, will be there later; a file that is no database stays one.
+            is_passing = self.is_shared and isinstance(error, OperationalError)
+            raise (TryAgainLater if is_passing else UserError)(text) from None
         return connection
 
 
-def open_engine(url: str) -> Engine:
-    """A database whose connections are set up as the daemon needs them; none is opened yet. Raises UserError."""
-    try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            path = Path(parsed.database)
-            make_private_folder(path.parent)
-            path.touch(mode=0o600)  # holds private conversations: no access for other users of this machine
-        engine = create_engine(parsed, poolclass=NullPool)
-    except (ArgumentError, ImportError) as error:
-        raise UserError(tr("config.yaml: `store`: {error}", error=error)) from None
-    except OSError as error:
-        raise UserError(tr("{path}: cannot be written: {error}", path=parsed.database, error=error.strerror)) from None
+def _display_name(engine: Engine) -> str:
+    """What messages call the database: the file, or the URL without a password."""
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
+        return engine.url.database or ":memory:"
+    return engine.url.set(drivername=engine.url.get_backend_name(), query={}).render_as_string(hide_password=True)
+
+
+def _one_line(error: DBAPIError) -> str:
+    """What the driver says."""
+    return " ".join(str(error.orig).split())
 
 
 def _lock(engine: Engine) -> BinaryIO | None:
@@ -147,40 +145,20 @@ def _lock(engine: Engine) -> BinaryIO | None:
     return lock
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    """Makes commits survive a power cut, lets readers and the writer work at the same time, and leaves nothing of what
-    is deleted in the file.
-    """
-    connection.isolation_level = None  # the driver would commit before DDL; `_begin_sqlite` sends BEGIN itself
-    settings = ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
-    for setting in settings:
-        connection.execute(f"PRAGMA {setting}")
-
-
 @contextmanager
 def _without_foreign_keys(connection: Connection) -> Iterator[None]:
     """Lets a migration replace a table that others refer to: SQLite would delete the rows that do."""
     if connection.dialect.name != "sqlite":
         yield
         return
-    _sqlite(connection).execute("PRAGMA foreign_keys=OFF")
+    sqlite_connection(connection).execute("PRAGMA foreign_keys=OFF")
     yield
-    _sqlite(connection).execute("PRAGMA foreign_keys=ON")
+    sqlite_connection(connection).execute("PRAGMA foreign_keys=ON")
 
 
 def _compact(connection: Connection) -> bool:
     """Returns whether the write-ahead log could be emptied."""
-    driver_connection = _sqlite(connection)
+    driver_connection = sqlite_connection(connection)
     driver_connection.execute("VACUUM")
     is_busy, _, _ = driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not is_busy
-
-
-def _sqlite(connection: Connection) -> sqlite3.Connection:
-    driver_connection = connection.connection.driver_connection
-    assert isinstance(driver_connection, sqlite3.Connection)
-    return driver_connection
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

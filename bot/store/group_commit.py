@@ -8,9 +8,15 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 MAX_GROUP = 128
 """Transactions in one commit; bounds how long the first of them waits for the others."""
+
+MAX_ATTEMPTS = 3
+
+_CONFLICTS = ("40001", "40P01")
+"""PostgreSQL's codes of a serialization failure and a deadlock."""
 
 R = TypeVar("R")
 
@@ -28,7 +34,8 @@ class GroupCommit:
     """A database connection on a thread of its own.
 
     What is submitted while the thread is busy becomes one transaction. If one call of it raises, nothing of it is
-    committed, and each call is run again by itself: so calls must change nothing but the database.
+    committed, and each call is run again by itself: so calls must change nothing but the database. A call that another
+    program got in the way of (it inserted the same row, or both waited for each other) is run up to three times.
 
     Args:
         open_connection: called on the thread.
@@ -95,18 +102,28 @@ def _run_together(connection: Connection, calls: Sequence[_Call]) -> None:
     """Runs calls as one transaction; by themselves if one of them or the commit fails."""
     if not calls:
         return
-    try:
-        with connection.begin():
-            results = [call.work(connection) for call in calls]
-    except Exception as error:  # noqa: BLE001 - passed on to the caller
-        if len(calls) == 1:
-            calls[0].future.set_exception(error)
-        else:
-            for call in calls:
-                _run_together(connection, [call])
-        return
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        try:
+            with connection.begin():
+                results = [call.work(connection) for call in calls]
+            break
+        except Exception as error:  # noqa: BLE001 - passed on to the caller
+            if len(calls) > 1:
+                for call in calls:
+                    _run_together(connection, [call])
+                return
+            if attempt == MAX_ATTEMPTS or not _may_succeed_again(error):
+                calls[0].future.set_exception(error)
+                return
     for call, result in zip(calls, results, strict=True):
         call.future.set_result(result)
+
+
+def _may_succeed_again(error: Exception) -> bool:
+    """Whether another program that uses the database caused the error, and no longer stands in the way."""
+    if isinstance(error, IntegrityError):
+        return True
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _CONFLICTS
 
 
 def _run_outside(connection: Connection, calls: Sequence[_Call]) -> None:

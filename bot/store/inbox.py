@@ -41,9 +41,7 @@ _FIND_CHAT = select(chats).where(
     chats.c.platform == bindparam("platform"),
     chats.c.chat == bindparam("chat"),
 )
-_FIND_EVENT = select(inbox.c.id).where(
-    inbox.c.platform == bindparam("platform"), inbox.c.event_id == bindparam("event_id")
-)
+_FIND_EVENT = select(inbox.c.id).where(inbox.c.chat_id == _CHAT, inbox.c.event_id == bindparam("event_id"))
 _INSERT_MESSAGE = insert(inbox)
 _NEXT_POSITION = (
     update(chats)
@@ -74,6 +72,13 @@ _SENT = (
     .order_by(outbox.c.chat_position.desc())
     .limit(_LIMIT)
 )
+
+
+_UNFINISHED = union_all(
+    select(inbox.c.chat_id).where(inbox.c.state == InboxState.NEW),
+    select(outbox.c.chat_id).where(outbox.c.state.in_((OutboxState.PENDING, OutboxState.SENDING))),
+)
+"""Rows of chats."""
 
 
 class HistoryMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,17 +131,17 @@ def receive(connection: Connection, persona: str, message: NewMessage, now: date
 
     Returns its chat, or None if the event is stored already.
     """
-    event = {"platform": message.platform, "event_id": message.event_id}
-    if connection.execute(_FIND_EVENT, event).first() is not None:
-        return None
     chat = get_or_create_chat(
         connection, persona, message.platform, message.chat, message.kind, allow_ids=message.allow_ids, now=now
     )
+    if connection.execute(_FIND_EVENT, {"chat_row": chat.id, "event_id": message.event_id}).first() is not None:
+        return None
     connection.execute(
         _INSERT_MESSAGE,
         {
-            **event,
             "chat_id": chat.id,
+            "platform": message.platform,
+            "event_id": message.event_id,
             "message_id": message.message_id,
             "sender": message.sender,
             "text": message.text,
@@ -159,13 +164,15 @@ def pending_messages(connection: Connection, chat_id: int, limit: int) -> list[I
 
 
 def unfinished_chats(connection: Connection, persona: str) -> list[Chat]:
-    """The persona's chats with a message to answer or a bubble to send."""
-    ids = union_all(
-        select(inbox.c.chat_id).where(inbox.c.state == InboxState.NEW),
-        select(outbox.c.chat_id).where(outbox.c.state == OutboxState.PENDING),
-    )
-    query = select(chats).where(chats.c.id.in_(ids), chats.c.persona == persona)
+    """The persona's chats with a message to answer or a bubble to send, or one whose sending was interrupted."""
+    query = select(chats).where(chats.c.id.in_(_UNFINISHED), chats.c.persona == persona)
     return [to_struct(row, Chat) for row in connection.execute(query.order_by(chats.c.id))]
+
+
+def is_unfinished(connection: Connection, chat_id: int) -> bool:
+    """Whether a chat is one of the `unfinished_chats`."""
+    unfinished = _UNFINISHED.subquery()
+    return connection.execute(select(unfinished).where(unfinished.c.chat_id == chat_id).limit(1)).first() is not None
 
 
 def resolve(

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Sequence,
     String,
     Table,
     Text,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.schema import CreateSequence
 
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -42,6 +44,10 @@ _applied = Table(
 )
 
 
+_LOCK_NUMBER = 0x646F7070656C
+"""Of migrations, among the advisory locks of a PostgreSQL server."""
+
+
 def migrate(connection: Connection, path: str, persona: str) -> None:
     """Applies the missing steps within the caller's transaction.
 
@@ -54,6 +60,8 @@ def migrate(connection: Connection, path: str, persona: str) -> None:
     Raises:
         UserError: the database was written by a newer doppel.
     """
+    if connection.dialect.name == "postgresql":  # several daemons may start at once
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK_NUMBER)))
     version = applied_version(connection)
     if version > len(STEPS):
         raise UserError(
@@ -207,5 +215,51 @@ def personas_and_positions(connection: Connection, persona: str) -> None:
     connection.execute(text("drop table seen_order"))
 
 
-STEPS: tuple[Step, ...] = (inbox_and_outbox, personas_and_positions)
+def shared_databases(connection: Connection, persona: str) -> None:
+    """Step 3: schedules and events belong to a persona, as chats do; what several daemons on one server need."""
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    alter = Operations(MigrationContext.configure(connection))
+    with alter.batch_alter_table("inbox", recreate="auto") as inbox:
+        inbox.drop_constraint("one_row_an_event", type_="unique")
+        inbox.create_unique_constraint("one_row_an_event", ["chat_id", "event_id"])
+    with alter.batch_alter_table("slots", recreate="auto") as slots:
+        slots.add_column(Column("persona", String(255), nullable=False, server_default=persona))
+        slots.drop_constraint("one_row_a_slot", type_="unique")
+        slots.create_unique_constraint("one_row_a_slot", ["persona", "schedule", "due"])
+    with alter.batch_alter_table("slots", recreate="auto") as slots:
+        slots.alter_column("persona", server_default=None)
+    tables = MetaData()
+    alter.rename_table("cursors", "old_cursors")
+    cursors = Table(
+        "cursors",
+        tables,
+        Column("persona", String(255), primary_key=True),
+        Column("name", String(255), primary_key=True),
+        Column("value", Text, nullable=False),
+        Column("changed_at", DateTime, nullable=False),
+    )
+    Table(
+        "leases",
+        tables,
+        Column("name", String(255), primary_key=True),
+        Column("owner", String(64), nullable=False),
+        Column("expires_at", DateTime, nullable=False),
+    )
+    if connection.dialect.name == "postgresql":  # names of indexes belong to the whole database there
+        connection.execute(text("alter index cursors_pkey rename to old_cursors_pkey"))
+        last_turn = connection.execute(text("select coalesce(max(turn), 0) from outbox")).scalar_one()
+        connection.execute(CreateSequence(Sequence("turn_numbers", start=last_turn + 1)))
+    tables.create_all(connection, checkfirst=False)
+    old = text("select name, value, changed_at from old_cursors").columns(
+        Column("name", String), Column("value", Text), Column("changed_at", DateTime)
+    )
+    rows = [{"persona": persona, **row._mapping} for row in connection.execute(old)]
+    if rows:
+        connection.execute(insert(cursors), rows)
+    alter.drop_table("old_cursors")
+
+
+STEPS: tuple[Step, ...] = (inbox_and_outbox, personas_and_positions, shared_databases)
 """All steps in order. Never edit or remove one; append."""

@@ -21,6 +21,7 @@ from bot.store.schema import (
     inbox,
     outbox,
     to_struct,
+    turn_numbers,
 )
 
 RESEND_WINDOW = timedelta(minutes=2)
@@ -90,8 +91,7 @@ def add_turn(
 
     A reply answers the chat's pending messages up to inbox row `answers_up_to`; they become `replying`.
     """
-    # There is only one writer, so the next number is free and turns need no table of their own.
-    turn: int = connection.execute(_LAST_TURN).scalar_one() + 1
+    turn = _next_turn(connection)
     connection.execute(
         _INSERT_BUBBLES,
         [
@@ -115,6 +115,13 @@ def add_turn(
     if answers_up_to is not None:
         resolve(connection, chat_id, answers_up_to, InboxState.REPLYING, turn=turn)
     return turn
+
+
+def _next_turn(connection: Connection) -> int:
+    """A number that no turn has had. SQLite has one writer and no sequences, so there the next number is free."""
+    if connection.dialect.supports_sequences:
+        return int(connection.execute(turn_numbers.next_value().select()).scalar_one())
+    return int(connection.execute(_LAST_TURN).scalar_one()) + 1
 
 
 def next_pending(connection: Connection, chat_id: int) -> OutboxMessage | None:
@@ -171,21 +178,25 @@ def expire(connection: Connection, chat_id: int, created_before: datetime, now: 
 
 
 def recover_interrupted_sends(
-    connection: Connection, resend_safe: Collection[str], now: datetime
+    connection: Connection, persona: str, resend_safe: Collection[str], now: datetime, *, chat_id: int | None = None
 ) -> list[InterruptedSend]:
-    """Resolves bubbles whose sending was interrupted when the daemon stopped, and returns them.
+    """Resolves the persona's bubbles whose sending was interrupted when the daemon stopped, and returns them.
+
+    None of them may be in the process of being sent. `chat_id`: only those of one chat.
 
     On platforms that drop duplicates (`resend_safe`) and within `RESEND_WINDOW` they become `pending` again; the others
     become `unknown`.
     """
-    rows = connection.execute(
+    sending = (
         select(outbox, chats.c.platform, chats.c.chat)
         .join(chats, outbox.c.chat_id == chats.c.id)
-        .where(outbox.c.state == OutboxState.SENDING)
+        .where(outbox.c.state == OutboxState.SENDING, chats.c.persona == persona)
         .order_by(outbox.c.id)
-    ).all()
+    )
+    if chat_id is not None:
+        sending = sending.where(outbox.c.chat_id == chat_id)
     interrupted = []
-    for row in rows:
+    for row in connection.execute(sending).all():
         is_resent = row.platform in resend_safe and row.changed_at >= now - RESEND_WINDOW
         interrupted.append(InterruptedSend(id=row.id, platform=row.platform, chat=row.chat, is_resent=is_resent))
         bubble = to_struct(row, OutboxMessage)

@@ -10,7 +10,8 @@ import msgspec
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from bot.store import Store, StoreInUse, open_engine
+from bot.store import Store, StoreInUse
+from bot.store.connect import open_engine
 from bot.store.erasure import chats_of, export_chat, stored_accounts
 from bot.store.forget_requests import Answer, erase_from, request_erasure
 from doppel.config import Config

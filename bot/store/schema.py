@@ -19,6 +19,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Row,
+    Sequence,
     String,
     Table,
     Text,
@@ -139,7 +140,7 @@ inbox = Table(
     Column("attempts", Integer, nullable=False),
     Column("chat_position", Integer, nullable=False, server_default="0"),
     Column("turn", Integer),
-    UniqueConstraint("platform", "event_id", name="one_row_an_event"),
+    UniqueConstraint("chat_id", "event_id", name="one_row_an_event"),
     Index("inbox_by_position", "chat_id", "chat_position"),
     Index("inbox_by_state", "state", "chat_id"),
     Index("inbox_by_turn", "turn"),
@@ -154,7 +155,8 @@ slots = Table(
     Column("claimed_at", UtcTime, nullable=False),
     Column("state", String(16), nullable=False),
     Column("reason", Text),
-    UniqueConstraint("schedule", "due", name="one_row_a_slot"),
+    Column("persona", String(255), nullable=False),
+    UniqueConstraint("persona", "schedule", "due", name="one_row_a_slot"),
 )
 
 outbox = Table(
@@ -182,13 +184,27 @@ outbox = Table(
     Index("outbox_by_state", "state", "chat_id"),
 )
 
+turn_numbers = Sequence("turn_numbers", metadata=metadata)
+"""Where several daemons write at once; see `bot.store.outbox.add_turn`."""
+
 cursors = Table(
     "cursors",
     metadata,
+    Column("persona", String(255), primary_key=True),
     Column("name", String(255), primary_key=True),
     Column("value", Text, nullable=False),
     Column("changed_at", UtcTime, nullable=False),
 )
+
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+)
+"""Which of the daemons that share the database works on what; see `bot.store.leases`."""
 
 
 class Chat(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,10 +8,10 @@ from typing import Any
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.plugins import installed_platforms, secret_variables
-from doppel.secrets import ENGINE_KEY, HUB_TOKEN
+from doppel.secrets import ENGINE_KEY, HUB_TOKEN, STORE_PASSWORD
 
 _WORDS = {"token", "password", "passwd", "passphrase", "secret", "key", "apikey", "credential", "credentials"}
-_FIXED_PLACES = {"engine": ENGINE_KEY}
+_FIXED_PLACES = {"engine": ENGINE_KEY, "store": STORE_PASSWORD}
 """Sections whose secret is not that of a platform."""
 
 _UNKNOWN = ""
@@ -21,8 +21,9 @@ _TOKENS = (
     (re.compile(r"(?<![\w-])[0-9]{5,16}:[\w-]{30,}"), "TELEGRAM_TOKEN"),
     (re.compile(r"(?<![\w.-])[\w-]{22,30}\.[\w-]{6}\.[\w-]{27,}"), "DISCORD_TOKEN"),
     (re.compile(r"(?<![\w-])hf_[A-Za-z0-9]{30,}"), HUB_TOKEN),
+    (re.compile(r"(?<![\w])postgres(?:ql)?(?:\+\w+)?://[^/?#\s]*:[^/?#\s]+@|://\S*[?&]password="), STORE_PASSWORD),
 )
-"""What services' tokens look like, and where each belongs."""
+"""What services' tokens and URLs with a password look like, and where each belongs."""
 
 _HIDDEN = re.compile("|".join(pattern.pattern for pattern, _ in _TOKENS))
 

@@ -21,6 +21,7 @@ from bot.platforms import Incoming, Newest, Outgoing, Receive, SendFailed
 from bot.platforms.connection import PlatformConnection
 from bot.posts.scheduler import PostScheduler
 from bot.store import Store
+from bot.store.leases import Leases
 from bot.store.schema import inbox, outbox, slots
 from doppel.adapters.habits import Habits, write_habits
 from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, Manifest, publishing
@@ -289,10 +290,18 @@ class Harness:
         for connection in self.connections.values():
             connection.connected.set()
         reply, access = self.config.reply, access_list(self.config)
+        self.leases = Leases(self.store, self.clock)
         self.delivery = Delivery(
-            self.store, self.connections, self.clock, random, lambda: self.responder.habits, max_age=reply.max_age
+            self.leases,
+            self.connections,
+            self.clock,
+            random,
+            lambda: self.responder.habits,
+            max_age=reply.max_age,
         )
-        self.services = Services(self.store, self.responder, self.delivery, access, reply, self.clock, random)
+        self.services = Services(
+            self.store, self.leases, self.responder, self.delivery, access, reply, self.clock, random
+        )
         self.router = ChatRouter(self.services, self.connections)
         self.scheduler = PostScheduler(self.config.posts, self.config.zone, self.services, self.router.wake)
         await self.router.resume()
@@ -313,6 +322,7 @@ class Harness:
         await self.scheduler.stop()
         await self.router.close(0)
         await self.resolve()
+        await self.leases.close()
         self.store.close()
 
     async def restart(self) -> None:

@@ -424,7 +424,7 @@ async def test_bubbles_in_every_state(store: Store) -> None:
 
 async def test_what_was_being_sent_when_the_daemon_was_killed(store: Store) -> None:
     when = max(at(row["changed_at"]) for row in EXPECTED["database"]["outbox"])
-    unsure = await store.run(outbox.recover_interrupted_sends, {"discord"}, when + timedelta(seconds=30))
+    unsure = await store.run(outbox.recover_interrupted_sends, PERSONA, {"discord"}, when + timedelta(seconds=30))
     assert [(delivery.platform, delivery.chat, delivery.is_resent) for delivery in unsure] == [
         ("discord", "123456789012345678", True),
         ("telegram", "5001", False),
@@ -445,9 +445,9 @@ async def test_schedules_go_on(store: Store) -> None:
     )
     assert found == [(slot["schedule"], at(slot["due"]), slot["state"], slot["reason"]) for slot in expected["slots"]]
     for slot in expected["slots"]:
-        assert await store.run(slots.is_claimed, slot["schedule"], at(slot["due"]))
+        assert not await store.run(slots.unclaimed, PERSONA, slot["schedule"], [at(slot["due"])])
     rhythms = {"morning": "30 8 * * 1-5", "now-and-then": "every 6h"}
     for row in expected["cursors"]:
         name = row["name"].removeprefix("schedule:")
-        since = await store.run(slots.trigger_since, name, rhythms[name], datetime.now(UTC))
+        since = await store.run(slots.trigger_since, PERSONA, name, rhythms[name], datetime.now(UTC))
         assert since == at(row["changed_at"])

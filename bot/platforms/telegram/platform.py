@@ -89,6 +89,10 @@ class TelegramPlatform:
         """UTF-16 code units, as Telegram counts."""
         return utf16_length(text)
 
+    async def connect(self) -> None:
+        """Asks Telegram who the bot is; retries during outages. Raises DoppelError when it refuses the token."""
+        await self._with_retries(self._application.initialize)
+
     async def run(self, receive: Receive, connected: Callable[[], None], newest: Newest) -> None:
         """Polls until cancelled; retries during outages.
 
@@ -99,7 +103,7 @@ class TelegramPlatform:
         """
         self._receive = receive
         application = self._application
-        await self._with_retries(application.initialize)
+        await self.connect()
         self._log_privacy_hint(application.bot.bot)
         # With a webhook set, polling is refused.
         await self._with_retries(partial(application.bot.delete_webhook, drop_pending_updates=False))

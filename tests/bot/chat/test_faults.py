@@ -260,6 +260,7 @@ class TestStore:
         await ann.clock.advance(60)
         assert "sample" not in ann.engine.prompts[0]
 
+    @pytest.mark.parametrize("new_store_url", ["sqlite"], indirect=True)
     async def test_a_prompt_is_read_by_index_however_long_the_chat_is(self, harness: Harness) -> None:
         harness.engine.always = ["ok"]
         await harness.on_message(incoming(1))

@@ -22,6 +22,7 @@ from bot.chat.responder import Reply
 from bot.posts.scheduler import GRACE, POLL_INTERVAL, PostScheduler
 from bot.posts.triggers import PostTrigger
 from bot.store import Store
+from bot.store.leases import Leases
 from bot.store.schema import SlotState, outbox, slots
 from doppel.config import PostSettings
 
@@ -99,6 +100,7 @@ def services_on(machine: SimulatedMachine, store: Store) -> Services:
     parts = {
         "responder": SimpleNamespace(respond=respond),
         "delivery": SimpleNamespace(fit=fit),
+        "leases": Leases(store, cast(Any, machine)),
         "access": None,
         "reply": None,
     }

@@ -4,17 +4,18 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import create_engine, inspect, select
+from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from bot.store import Store, inbox, outbox, slots
+from bot.store.connect import open_engine
 from bot.store.migrations import STEPS
 from bot.store.schema import Chat, InboxState, NewMessage, OutboxError, OutboxMessage, metadata
 from bot.store.schema import inbox as inbox_table
@@ -31,7 +32,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[Store]:
+def store(store_url: str) -> Iterator[Store]:
+    store = Store(store_url, PERSONA)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def sqlite_store(path: Path) -> Iterator[Store]:
     store = Store(f"sqlite:///{path}", PERSONA)
     yield store
     store.close()
@@ -71,16 +79,15 @@ async def states(store: Store) -> list[str]:
     )
 
 
-def shape(path: Path) -> dict[str, object]:
+def shape(url: str) -> dict[str, object]:
     """Everything a reader of the schema sees: columns, keys, constraints, indexes."""
-    engine = create_engine(f"sqlite:///{path}")
+    engine = create_engine(url)
     seen = inspect(engine)
     tables = sorted(set(seen.get_table_names()) - {"migrations"})
     result = {
         table: {
-            "columns": [
-                (one["name"], str(one["type"]), one["nullable"], one["primary_key"]) for one in seen.get_columns(table)
-            ],
+            "columns": [(one["name"], str(one["type"]), one["nullable"]) for one in seen.get_columns(table)],
+            "key": seen.get_pk_constraint(table)["constrained_columns"],
             "indexes": sorted(map(str, seen.get_indexes(table))),
             "unique": sorted(map(str, seen.get_unique_constraints(table))),
             "foreign": sorted(map(str, seen.get_foreign_keys(table))),
@@ -91,25 +98,27 @@ def shape(path: Path) -> dict[str, object]:
     return result
 
 
-def test_migrated_database_equals_the_schema(store: Store, path: Path, tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'fresh.db'}")
+def test_migrated_database_equals_the_schema(new_store_url: Callable[[], str]) -> None:
+    migrated, fresh = new_store_url(), new_store_url()
+    Store(migrated, PERSONA).close()
+    engine = open_engine(fresh)
     metadata.create_all(engine)
     engine.dispose()
-    assert shape(path) == shape(tmp_path / "fresh.db")
-    assert len(shape(path)) == 5
+    assert shape(migrated) == shape(fresh)
+    assert len(shape(migrated)) == 6
 
 
-def test_opening_again_changes_nothing(store: Store, path: Path) -> None:
+async def test_opening_again_changes_nothing(store: Store, store_url: str) -> None:
     store.close()
-    before = shape(path)
-    store.__init__(f"sqlite:///{path}", PERSONA)  # type: ignore[misc]
-    assert shape(path) == before
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("select number, name from migrations").fetchall() == [
-            (1, "inbox_and_outbox"),
-            (2, "personas_and_positions"),
-        ]
-    connection.close()
+    before = shape(store_url)
+    store.__init__(store_url, PERSONA)  # type: ignore[misc]
+    assert shape(store_url) == before
+    query = text("select number, name from migrations order by number")
+    assert await store.run(lambda connection: [tuple(row) for row in connection.execute(query)]) == [
+        (1, "inbox_and_outbox"),
+        (2, "personas_and_positions"),
+        (3, "shared_databases"),
+    ]
 
 
 def test_newer_database_is_refused(path: Path) -> None:
@@ -128,7 +137,7 @@ def test_failing_migration_leaves_nothing(path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("bot.store.migrations.STEPS", (*STEPS, broken))
     with pytest.raises(UserError, match="stop"):
         Store(f"sqlite:///{path}", PERSONA)
-    assert shape(path) == {}
+    assert shape(f"sqlite:///{path}") == {}
 
 
 def test_not_a_database_is_a_clear_error(tmp_path: Path) -> None:
@@ -148,16 +157,16 @@ def test_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
         Store(f"sqlite:///{tmp_path / 'file' / 'doppel.db'}", PERSONA)
 
 
-def test_only_its_owner_may_read_it(store: Store, path: Path) -> None:
+def test_only_its_owner_may_read_it(sqlite_store: Store, path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
 
 
-async def test_sqlite_is_durable(store: Store) -> None:
+async def test_sqlite_is_durable(sqlite_store: Store) -> None:
     def settings(connection: object) -> list[object]:
         names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]  # type: ignore[attr-defined]
 
-    assert await store.run(settings) == ["wal", 2, 1, 5000]
+    assert await sqlite_store.run(settings) == ["wal", 2, 1, 5000]
 
 
 def test_schema_has_nothing_only_sqlite_knows() -> None:
@@ -188,7 +197,7 @@ async def test_times_come_back_in_utc(store: Store) -> None:
     assert row.received_at.tzinfo is UTC
 
 
-async def test_turn_and_its_answered_messages_are_one_transaction(store: Store, path: Path) -> None:
+async def test_turn_and_its_answered_messages_are_one_transaction(store: Store) -> None:
     chat = await chat_with(store, "one", "two")
     last = (await store.run(inbox.pending_messages, chat.id, 10))[-1].id
 
@@ -258,7 +267,7 @@ async def test_recovery_resends_only_where_it_is_safe(store: Store) -> None:
         assert chat is not None
         await store.run(outbox.add_turn, chat.id, "reply", ["a"], adapter=None, now=START)
         await store.run(outbox.mark_sending, await next_bubble(store, chat), START)
-    interrupted = await store.run(outbox.recover_interrupted_sends, {"discord"}, START)
+    interrupted = await store.run(outbox.recover_interrupted_sends, PERSONA, {"discord"}, START)
     assert [(send.platform, send.is_resent) for send in interrupted] == [("telegram", False), ("discord", True)]
     assert await states(store) == ["unknown", "pending"]
 
@@ -270,7 +279,9 @@ async def test_recovery_resends_only_while_the_first_sending_is_remembered(
     chat = await chat_with(store, "one")
     await store.run(outbox.add_turn, chat.id, "reply", ["a"], adapter=None, now=START - timedelta(days=1))
     await store.run(outbox.mark_sending, await next_bubble(store, chat), START)
-    interrupted = await store.run(outbox.recover_interrupted_sends, {"telegram"}, START + timedelta(seconds=seconds))
+    interrupted = await store.run(
+        outbox.recover_interrupted_sends, PERSONA, {"telegram"}, START + timedelta(seconds=seconds)
+    )
     assert [send.is_resent for send in interrupted] == [again]
     assert await states(store) == ["pending" if again else "unknown"]
 
@@ -387,19 +398,20 @@ class TestAnswered:
 
 
 async def test_slot_is_claimed_once(store: Store) -> None:
-    assert await store.run(slots.claim, "daily", START, "posted", now=START) == 1
-    assert await store.run(slots.claim, "daily", START, "posted", now=START) is None
-    assert await store.run(slots.is_claimed, "daily", START)
-    assert not await store.run(slots.is_claimed, "daily", START + timedelta(days=1))
-    assert await store.run(slots.claim, "hourly", START, "skipped", now=START) == 2
+    tomorrow = START + timedelta(days=1)
+    assert await store.run(slots.claim, PERSONA, "daily", START, "posted", now=START) == 1
+    assert await store.run(slots.claim, PERSONA, "daily", START, "posted", now=START) is None
+    assert await store.run(slots.unclaimed, PERSONA, "daily", [tomorrow, START]) == [tomorrow]
+    assert await store.run(slots.claim, PERSONA, "hourly", START, "skipped", now=START) == 2
+    assert await store.run(slots.claim, "bob", "daily", START, "posted", now=START) == 3
 
 
 async def test_schedule_counts_from_when_its_rhythm_was_first_seen(store: Store) -> None:
     later = START + timedelta(days=1)
-    assert await store.run(slots.trigger_since, "daily", "0 9 * * *", START) == START
-    assert await store.run(slots.trigger_since, "daily", "0 9 * * *", later) == START
-    assert await store.run(slots.trigger_since, "daily", "0 8 * * *", later) == later
-    assert await store.run(slots.trigger_since, "daily", "0 8 * * *", later + timedelta(1)) == later
+    assert await store.run(slots.trigger_since, PERSONA, "daily", "0 9 * * *", START) == START
+    assert await store.run(slots.trigger_since, PERSONA, "daily", "0 9 * * *", later) == START
+    assert await store.run(slots.trigger_since, PERSONA, "daily", "0 8 * * *", later) == later
+    assert await store.run(slots.trigger_since, PERSONA, "daily", "0 8 * * *", later + timedelta(1)) == later
 
 
 async def test_disk_failure_is_a_doppel_error(store: Store) -> None:
