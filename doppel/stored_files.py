@@ -47,7 +47,7 @@ STORED_FILES = (
     ),
     StoredFiles(
         ("data/doppel.db", "data/doppel.db-wal", "data/doppel.db-shm"),
-        ("bot.store",),
+        ("bot.store.connect",),
         Handling.ERASED,
         "bot.store.personal_data; bot.store.erasure lists the tables",
     ),

@@ -24,6 +24,7 @@ HANDLED_TABLES = {
     "outbox": "erased: all of a direct chat with the person; in groups the replies to their messages, and unsent ones",
     "slots": "nothing personal: when a schedule posted",
     "cursors": "nothing personal: the triggers of schedules",
+    "leases": "nothing personal: which daemon works on what",
 }
 """What becomes of each table when a person is forgotten, and why that is enough."""
 

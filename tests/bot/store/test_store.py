@@ -61,8 +61,8 @@ def message(number: int, text: str = "hello", *, mentions_bot: bool = True, chat
 
 
 async def chat_with(store: Store, *texts: str) -> Chat:
-    for number, text in enumerate(texts):
-        chat = await store.run(inbox.receive, PERSONA, message(number, text), START + timedelta(seconds=number))
+    for number, words in enumerate(texts):
+        chat = await store.run(inbox.receive, PERSONA, message(number, words), START + timedelta(seconds=number))
     assert chat is not None
     return chat
 
