@@ -11,11 +11,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, Self
@@ -115,6 +116,12 @@ async def import_seconds() -> float:
     )
     await process.wait()
     return time.monotonic() - began
+
+
+def read_rows(database: Path, query: str) -> list[tuple[Any, ...]]:
+    """The rows of a query on a SQLite file, which may be in use."""
+    with closing(sqlite3.connect(database, timeout=10)) as connection:
+        return connection.execute(query).fetchall()
 
 
 # In the children -----------------------------------------------------------------------------------------
@@ -249,7 +256,9 @@ def _naming_engine(fault_file: Path) -> Any:
                 yield Token(token, -1.0)
 
         def health(self) -> Health:
-            return Health(ready=True, failure="out of memory") if fault() == "failed" else super().health()
+            if fault() == "failed":
+                return Health(ready=False, adapters=(), failure="out of memory")
+            return Health(ready=fault() != "away", adapters=tuple(self.loaded))
 
     while fault() == "failed":
         time.sleep(0.1)  # blocks its thread, as loading a model does

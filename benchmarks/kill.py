@@ -28,8 +28,8 @@ one was on its way, however many were sent before. So two figures are given, and
 - Shares of the messages. A message is in doubt if no bubble of its reply is confirmed; it is without a reply if none
   arrived. At random moments the share in doubt is the time that a send takes by the time between two kills, whatever
   people write; over all moments it is above that, as most kills here are aimed at something. Daemons live for
-  `LIFE_SECONDS` on average, and every `PAUSE_SECONDS` one of a daemon's people writes some messages: more than a private
-  bot hears, and as much as two cores bear for all daemons without making the sends slow.
+  `LIFE_SECONDS` on average, and every `PAUSE_SECONDS` one of a daemon's people writes some messages: more than a
+  private bot hears, and as much as two cores bear for all daemons without making the sends slow.
 
 Prints one JSON object last.
 """
@@ -39,7 +39,6 @@ import asyncio
 import itertools
 import json
 import random
-import sqlite3
 import statistics
 import sys
 import tempfile
@@ -47,7 +46,7 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +55,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ is not installed
 
 from aiogram import types
 from aiohttp import web
-from daemon_process import ADAPTER, NAMED, Child, ForkServer, import_seconds, publish_in
+from daemon_process import ADAPTER, NAMED, Child, ForkServer, import_seconds, publish_in, read_rows
 from kill_files import Migrations, Publications
 
 from doppel.terminal import print_status
@@ -231,8 +230,7 @@ class Lives:
         await child.ended
 
     def query(self, query: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.folder / "data" / "doppel.db", timeout=10)) as connection:
-            return connection.execute(query).fetchall()
+        return read_rows(self.folder / "data" / "doppel.db", query)
 
     def account(self) -> dict[str, Any]:
         """What became of every message, and what was in doubt after which kill."""
