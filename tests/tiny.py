@@ -6,12 +6,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 from peft import LoraConfig, get_peft_model
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
 from doppel.adapters.habits import Habits, write_habits
 from doppel.adapters.versions import PEFT_CONFIG, WEIGHTS, Manifest, publishing
-from doppel.transcript import Transcript
+from tests.tiny_tokenizer import build_tokenizer, build_transcript  # noqa: F401 - tests import both from here
 
 CONTEXT_LENGTH = 512
 VOCABULARY = {
@@ -22,20 +21,6 @@ VOCABULARY = {
     "kind": ["dm", "group", "post"],
     "language": ["en"],
 }
-
-
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE with a few merges (an empty line is one token), special and plain added tokens."""
-    merges = [("Ċ", "Ċ"), ("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("m", "e"), ("Ġ", "a"), ("l", "l")]
-    spellings = sorted(pre_tokenizers.ByteLevel.alphabet()) + ["".join(pair) for pair in merges]
-    first = ["<pad>", "<eos>", "<bos>"]
-    vocabulary = {spelling: number for number, spelling in enumerate(first + spellings)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([*first, "<start_of_turn>", "<end_of_turn>"])
-    tokenizer.add_tokens([AddedToken(text, special=False) for text in ("<unused0>", "[toxicity=0]", "\n\n\n")])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
 
 
 def build_base(folder: Path, *, seed: int = 0, hidden_size: int = 32) -> Path:
@@ -116,8 +101,3 @@ def publish_adapter(
         save_lora(base, staging, seed=seed)
         write_habits(staging, habits or Habits())
     return adapters_dir / (adapters_dir / "current").read_text(encoding="ascii").strip()
-
-
-def build_transcript() -> Transcript:
-    """The transcript of the tiny tokenizer."""
-    return Transcript(build_tokenizer())

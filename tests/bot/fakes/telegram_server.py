@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
@@ -140,7 +141,7 @@ class TelegramServer:
                 return self._break(request, fault)
         except Refused as refusal:
             return _answer(refusal.status, ok=False, error_code=refusal.status, description=refusal.description)
-        TypeAdapter(method.__returning__).validate_python(result)
+        _answer_type(method).validate_python(result)
         return _answer(200, ok=True, result=result)
 
     def _method(self, token: str, name: str) -> type[TelegramMethod[Any]]:
@@ -256,6 +257,11 @@ def _value(method: type[TelegramMethod[Any]], key: str, text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+@cache
+def _answer_type(method: type[TelegramMethod[Any]]) -> TypeAdapter[Any]:
+    return TypeAdapter(method.__returning__)
 
 
 def _answer(status: int, **fields: Any) -> web.Response:
