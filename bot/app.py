@@ -26,6 +26,7 @@ from bot.platforms.connection import PlatformConnection
 from bot.posts.scheduler import PostScheduler
 from bot.store import Store, inbox
 from bot.store.forget_requests import ForgetRequests
+from bot.store.retention import Retention
 from bot.systemd import ServiceManager
 from bot.web.platform import PagePlatform, PageServices
 from bot.web.server import HttpServer, create_app
@@ -137,6 +138,9 @@ class Daemon:
                 for name, connection in self._connections.items()
             }
             background["forget requests"] = asyncio.create_task(self._forget_requests.run())
+            if (keep := self._config.store.max_age) is not None:
+                retention = Retention(self._store, keep, self._dependencies.clock)
+                background["retention"] = asyncio.create_task(retention.run())
             background["sweep"] = asyncio.create_task(self._router.run_sweeps())
             stack.push_async_callback(self._scheduler.stop)  # after the task that starts it
             background["schedules"] = asyncio.create_task(self._post_on_schedule())

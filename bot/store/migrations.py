@@ -207,5 +207,11 @@ def personas_and_positions(connection: Connection, persona: str) -> None:
     connection.execute(text("drop table seen_order"))
 
 
-STEPS: tuple[Step, ...] = (inbox_and_outbox, personas_and_positions)
+def references_by_index(connection: Connection, _persona: str) -> None:
+    """Step 3: what refers to a message or a slot is found by index, as it is for each one that is deleted."""
+    connection.execute(text("create index outbox_by_message on outbox (inbox_id)"))
+    connection.execute(text("create index outbox_by_slot on outbox (slot_id)"))
+
+
+STEPS: tuple[Step, ...] = (inbox_and_outbox, personas_and_positions, references_by_index)
 """All steps in order. Never edit or remove one; append."""

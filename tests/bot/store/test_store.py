@@ -108,6 +108,7 @@ def test_opening_again_changes_nothing(store: Store, path: Path) -> None:
         assert connection.execute("select number, name from migrations").fetchall() == [
             (1, "inbox_and_outbox"),
             (2, "personas_and_positions"),
+            (3, "references_by_index"),
         ]
     connection.close()
 
