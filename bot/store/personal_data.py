@@ -14,6 +14,7 @@ from bot.store.backup import backups_folder
 from bot.store.erasure import chats_of, export_chat, stored_accounts
 from bot.store.forget_requests import Answer, erase_from, request_erasure
 from bot.store.integrity import sqlite_file
+from bot.store.strangers import export_strangers, stored_strangers
 from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -35,11 +36,19 @@ class LiveMessages:
 
     def accounts(self) -> Iterable[KnownAccount]:
         """Everybody with messages in the database; it has ids only, no names."""
-        return [KnownAccount(account=account) for account in self._read(stored_accounts) or ()]
+
+        def read(connection: Connection) -> set[Account]:
+            return {*stored_accounts(connection), *stored_strangers(connection)}
+
+        return [KnownAccount(account=account) for account in sorted(self._read(read) or ())]
 
     def erase(self, person: Person) -> Erased:
         """Erases the person; through the daemon if it is running."""
-        if not self._read(lambda connection: chats_of(connection, person.accounts)):
+
+        def holds_something(connection: Connection) -> bool:
+            return bool(chats_of(connection, person.accounts) or export_strangers(connection, person.accounts))
+
+        if not self._read(holds_something):
             return Erased(records=0, lines=self._backup_lines())
         try:
             with closing(Store(self._url, self._persona)) as store:
@@ -57,7 +66,8 @@ class LiveMessages:
 
         def read(connection: Connection) -> list[Record]:
             chats = chats_of(connection, person.accounts)
-            return [record for chat in chats for record in export_chat(connection, chat, person.accounts)]
+            records = [record for chat in chats for record in export_chat(connection, chat, person.accounts)]
+            return [*records, *export_strangers(connection, person.accounts)]
 
         return self._read(read) or []
 
@@ -113,6 +123,8 @@ def _erased(person: Person, answer: Answer) -> Erased:
             chats=f"{erased.chats:,}",
         )
     ]
+    if erased.stranger_replies:
+        lines.append(tr("{name}: removed the note that they were sent `stranger_reply`", name=person.name))
     if not answer.is_cache_cleared:
         lines.append(
             tr(
@@ -131,4 +143,7 @@ def _erased(person: Person, answer: Answer) -> Erased:
         )
     )
     details = {"messages": erased.messages, "bubbles": erased.bubbles, "chats": erased.chats}
-    return Erased(records=erased.messages + erased.bubbles, lines=tuple(lines), details=details)
+    if erased.stranger_replies:
+        details["stranger_replies"] = erased.stranger_replies
+    records = erased.messages + erased.bubbles + erased.stranger_replies
+    return Erased(records=records, lines=tuple(lines), details=details)
