@@ -2,11 +2,11 @@
 
     python benchmarks/shared_database.py [--quick] [--json]
 
-Three real daemons (conversations, schedules, python-telegram-bot) in processes of their own, on one local Bot API server
-and one database. One of them polls Telegram, all of them write and send replies, and a schedule is due every two
-seconds. Now and then one is killed with SIGKILL or stopped (SIGSTOP) for longer than its leases last, at a random moment
-or while it sends, and is started again a while later; never all of them at once. In the end all run until nothing is
-pending.
+Three real daemons (conversations, schedules, python-telegram-bot) in processes of their own, on one local Bot API
+server and one database. One of them polls Telegram, all of them write and send replies, and a schedule is due every two
+seconds. Now and then one is killed with SIGKILL or stopped (SIGSTOP) for longer than its leases last, at a random
+moment or while it sends, and is started again a while later; never all of them at once. In the end all run until
+nothing is pending.
 
 A message is **lost** if no reply that reached Telegram names it and no reply that names it is in doubt; **answered
 twice** if two replies do. A slot is posted by one daemon; one whose daemon was killed is written by another.
@@ -110,7 +110,7 @@ class Daemons:
         breaking: set[asyncio.Task[None]] = set()
         for done in range(count):
             await asyncio.sleep(random.uniform(0.5, 4))
-            while len(self._children) < DAEMONS - (random.random() < 0.3):
+            while len(self._children) < DAEMONS - (random.random() < 0.3):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             breaking.add(asyncio.create_task(self.break_one()))
             if done % 20 == 19:
@@ -172,7 +172,7 @@ async def measure(count: int) -> dict[str, Any]:
             turns = connection.execute(select(outbox.c.slot_id).where(outbox.c.position == 0, outbox.c.kind == "post"))
             posts = Counter(turns.scalars())
         engine.dispose()
-        logs = "".join(path.read_text(errors="replace") for path in sorted(folder.glob("daemon*.log")))
+        logs = "".join((folder / f"daemon{n}.log").read_text(errors="replace") for n in range(DAEMONS))
     received = set(NAMED.findall(" ".join(sent)))
     firsts = Counter(NAMED.findall(" ".join(text for text in sent if text.startswith("first"))))
     seconds = (datetime.now(UTC) - began).total_seconds()

@@ -27,6 +27,7 @@ from bot.posts.scheduler import PostScheduler
 from bot.store import Store, inbox
 from bot.store.forget_requests import ForgetRequests
 from bot.store.leases import Leases
+from bot.store.retention import Retention
 from bot.systemd import ServiceManager
 from bot.web.platform import PagePlatform, PageServices
 from bot.web.server import HttpServer, create_app
@@ -151,6 +152,9 @@ class Daemon:
             }
             background["forget requests"] = asyncio.create_task(self._forget_requests.run())
             background["leases"] = asyncio.create_task(self._leases.run())
+            if (keep := self._config.store.max_age) is not None:
+                retention = Retention(self._store, keep, self._dependencies.clock)
+                background["retention"] = asyncio.create_task(retention.run())
             background["sweep"] = asyncio.create_task(self._router.run_sweeps())
             stack.push_async_callback(self._scheduler.stop)  # after the task that starts it
             background["schedules"] = asyncio.create_task(self._post_on_schedule())

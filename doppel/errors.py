@@ -12,6 +12,8 @@ class ExitCode(IntEnum):
     """The work failed, or a bug."""
     USER_ERROR = 2
     """The command, its input or the configuration is wrong: starting it again does not help."""
+    DAMAGED = 65
+    """Stored data is damaged (EX_DATAERR of sysexits.h)."""
     TRY_AGAIN = 75
     """It failed and is worth another start as it is (EX_TEMPFAIL of sysexits.h)."""
     INTERRUPTED = 130
@@ -30,6 +32,12 @@ class UserError(DoppelError):
     """The command or its input is wrong (exit code 2). The message says where, what is wrong and what to do."""
 
     exit_code = ExitCode.USER_ERROR
+
+
+class DataDamaged(DoppelError):
+    """Stored data is damaged (exit code 65)."""
+
+    exit_code = ExitCode.DAMAGED
 
 
 class TryAgainLater(DoppelError):

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from doppel.errors import UserError
 from doppel.i18n import tr
@@ -38,12 +38,14 @@ class PlatformSettings(Section):
     """Base class of a platform's section. Every setting needs a default.
 
     `allow`: ids of accounts, groups, channels or servers that get replies; empty: nobody. `block`: ids that get none
-    all the same, such as a person in an allowed group.
+    all the same, such as a person in an allowed group. `stranger_reply`: sent once to somebody who is in neither and
+    writes in private; empty: nothing is.
     """
 
     enabled: bool = True
     allow: tuple[Account, ...] = ()
     block: tuple[Account, ...] = ()
+    stranger_reply: str = Field(default="", max_length=1000)
 
 
 Level = Literal["needed", "optional"]

@@ -58,6 +58,12 @@ STORED_FILES = (
         "removed as soon as the running daemon has answered; locks are empty",
     ),
     StoredFiles(
+        ("data/backups/*",),
+        ("bot.store.backup",),
+        Handling.NAMED,
+        "copies of the database from before; `doppel forget` says that they are there",
+    ),
+    StoredFiles(
         ("data/*/sessions.jsonl", "data/*/contacts.json", "data/*/report.json", "data/*/report.html"),
         (
             "training.dataset.build",

@@ -9,6 +9,9 @@ from bot.store.schema import Chat
 from doppel.i18n import tr
 from doppel.plugins import PlatformPlugin, PlatformSettings, Section
 
+MAX_LOGGED = 10_000
+"""Senders that are named in the log; more are a flood, which must not fill the memory."""
+
 log = logging.getLogger(__name__)
 
 
@@ -30,10 +33,18 @@ class AccessList:
         if not allowed.isdisjoint(incoming.allow_ids):
             return True
         sender = (incoming.platform, incoming.sender)
-        if incoming.mentions_bot and sender not in self._logged:
+        if incoming.mentions_bot and sender not in self._logged and len(self._logged) < MAX_LOGGED:
             self._logged.add(sender)
             log.info(self._hint(incoming, allowed))
         return False
+
+    def stranger_reply(self, incoming: Incoming) -> str | None:
+        """What to send to somebody whose message is not allowed, if they may get it: not in groups, not if blocked."""
+        settings = self._sections.get(incoming.platform)
+        if not isinstance(settings, PlatformSettings) or not settings.stranger_reply.strip():
+            return None
+        is_blocked = not self._blocked(incoming.platform).isdisjoint((incoming.sender, *incoming.allow_ids))
+        return None if incoming.kind != "dm" or is_blocked else settings.stranger_reply
 
     def still_allows(self, chat: Chat) -> bool:
         """Whether a chat in the store may be answered: somebody may have been taken off the list since they wrote."""

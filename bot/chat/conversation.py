@@ -20,14 +20,13 @@ from bot.chat.access import AccessList
 from bot.chat.delivery import Delivery
 from bot.chat.prompt import to_turns
 from bot.chat.responder import Reply, Responder
-from bot.chat.retry import RetryTimer
+from bot.chat.retry import RetryTimer, is_counted
 from bot.clock import Clock
 from bot.store import Store, inbox, outbox
 from bot.store.inbox import HistoryMessage
 from bot.store.leases import LeaseLost, Leases
 from bot.store.schema import Chat, IgnoreReason, InboxMessage, InboxState, OutboxError
 from doppel.config import ReplySettings
-from doppel.engine import EngineBusy, EngineUnavailable
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.transcript import pseudonym
@@ -155,13 +154,10 @@ class ChatConversation:
                 break
             except DoppelError as error:
                 self._log_delay(error)
-                # An engine that has served others meanwhile is not away: it fails at this prompt.
-                serves_others = generated is not None and services.responder.generated > generated
+                has_served_others = generated is not None and services.responder.generated > generated
                 generated = services.responder.generated
-                is_counted = not isinstance(error, EngineUnavailable) or (
-                    serves_others and not isinstance(error, EngineBusy)
-                )
-                if is_counted and not await services.leases.run_for_chat(
+                must_count = is_counted(error, has_served_others=has_served_others)
+                if must_count and not await services.leases.run_for_chat(
                     chat.id, inbox.record_failure, chat.id, pending[-1].id, str(error)
                 ):
                     return

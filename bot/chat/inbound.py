@@ -8,6 +8,7 @@ import msgspec
 
 from bot.chat.conversation import ChatConversation, Services
 from bot.chat.rate_window import RateWindow
+from bot.chat.strangers import StrangerReplies
 from bot.platforms import Incoming
 from bot.platforms.connection import PlatformConnection
 from bot.store import inbox
@@ -31,6 +32,7 @@ class ChatRouter:
         self._connections = connections
         self._conversations: dict[int, ChatConversation] = {}
         self._rate = RateWindow(services.reply.max_per_hour)
+        self._strangers = StrangerReplies(services.access, services.store, connections, services.clock)
         self._closed = False
 
     async def receive(self, incoming: Incoming) -> None:
@@ -39,7 +41,10 @@ class ChatRouter:
         Nothing from a sender who is not allowed is stored. In an allowed group, messages that do not mention the bot
         are stored as context. Raises DoppelError when the disk fails: the platform must not acknowledge the message.
         """
-        if not self._services.access.allows(incoming) or not incoming.text.strip():
+        if not self._services.access.allows(incoming):
+            self._strangers.on_refused(incoming)
+            return
+        if not incoming.text.strip():
             return
         incoming = self._within_limits(incoming)
         message = NewMessage(**{name: getattr(incoming, name) for name in NewMessage.__struct_fields__})
@@ -100,6 +105,7 @@ class ChatRouter:
     async def close(self, seconds: float) -> None:
         """Stops generating at once and gives sends in progress `seconds` to finish; the rest stays in the store."""
         self._closed = True
+        await self._strangers.close()
         await asyncio.gather(*(conversation.close() for conversation in self._conversations.values()))
         await self._services.delivery.finish(seconds)
 

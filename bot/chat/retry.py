@@ -1,14 +1,13 @@
-"""When something that failed is tried again: one policy for replies and bubbles. Posts have their hour of grace.
+"""When something that failed is tried again: one policy for replies, bubbles and posts.
 
-What is busy or away is waited out and not counted, until the message is too old to be of use. What fails because of
-the message itself is counted, and given up after a few attempts.
+What is busy or away is waited out and not counted, until the message is too old to be of use (`reply.stale_after`; for
+a post an hour). What fails because of the message or prompt itself is counted, and given up after a few attempts.
 """
 
 from random import Random
 
 from bot.platforms import SendFailed
-from doppel.engine import EngineUnavailable
-from doppel.errors import DoppelError
+from doppel.engine import EngineBusy, EngineUnavailable
 from doppel.system.backoff import Backoff
 
 LONGEST_WAIT = 5.0
@@ -18,6 +17,19 @@ LONGEST_SEND_WAIT = 30.0
 """The same for a bubble that a platform does not take; a platform may ask for a longer wait."""
 
 
+def is_counted(error: Exception, *, has_served_others: bool) -> bool:
+    """Whether a failure to generate counts as an attempt.
+
+    Args:
+        error: what was raised.
+        has_served_others: whether the engine has generated something since the attempt before. Then it is not away: it
+            fails at this prompt, unless it is full.
+    """
+    if isinstance(error, EngineBusy):
+        return False
+    return not isinstance(error, EngineUnavailable) or has_served_others
+
+
 class RetryTimer:
     """The waits between attempts at one thing."""
 
@@ -25,7 +37,7 @@ class RetryTimer:
         self._longest = longest
         self._backoff = Backoff(random, first=0.5, longest=longest)
 
-    def seconds(self, error: DoppelError) -> float:
+    def seconds(self, error: Exception) -> float:
         """How long to wait after this failure: what the other side asks for, or longer each time."""
         wait = self._backoff.next()
         asked = error.retry_after if isinstance(error, EngineUnavailable | SendFailed) else None

@@ -46,7 +46,9 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
-    """One bubble to send. `id` is its outbox row: the same row sent twice has the same id."""
+    """One bubble to send. `id` is its outbox row: the same row sent twice has the same id. A message that is not in the
+    outbox has a negative one.
+    """
 
     id: int
     chat: str

@@ -8,6 +8,7 @@ has set the clock; a timer until the next slot, as job schedulers have it, would
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo
@@ -17,21 +18,21 @@ from sqlalchemy import Connection
 from bot.cancellation import cancel_tasks
 from bot.chat.conversation import Services
 from bot.chat.responder import Reply
+from bot.chat.retry import RetryTimer, is_counted
 from bot.posts.triggers import PostTrigger
 from bot.store import inbox, outbox, slots
-from bot.store.schema import Chat, IgnoreReason, SlotState
+from bot.store.inbox import MAX_ATTEMPTS
+from bot.store.schema import Chat, IgnoreReason, OutboxError, SlotState
 from doppel.config import PostSettings
+from doppel.engine import EngineError
 from doppel.errors import DoppelError
 from doppel.i18n import tr
-from doppel.system.backoff import Backoff
 
 GRACE = timedelta(hours=1)
 """A slot is posted up to this long after its fire time, if the daemon was down or busy or the engine failed."""
 
 POLL_INTERVAL = timedelta(minutes=1)
-"""The longest time between two looks at the wall clock, and between two attempts at one post."""
-
-_FIRST_RETRY_SECONDS = 10.0
+"""The longest time between two looks at the wall clock."""
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,19 @@ class PostScheduler:
         await cancel_tasks(*self._tasks)
 
 
+@dataclass
+class _FailedSlot:
+    """A slot that could not be posted yet, and why. It is kept in memory: after a restart, attempts count anew.
+
+    `generated` is what the engine had generated for everybody at the last attempt.
+    """
+
+    slot: datetime
+    reason: str = ""
+    attempts: int = 0
+    generated: int | None = None
+
+
 class _Schedule:
     """One schedule; `register` comes before `run`."""
 
@@ -81,8 +95,8 @@ class _Schedule:
         self._services = services
         self._wake_chat = wake_chat
         self._since = self._polled_at = services.clock.now()
-        self._failed: tuple[datetime, str] | None = None
-        """The last slot that could not be posted, and why."""
+        self._failed: _FailedSlot | None = None
+        """The last slot that could not be posted."""
 
     async def register(self) -> None:
         """Stores when the schedule got its trigger, unless that is known."""
@@ -93,7 +107,7 @@ class _Schedule:
 
     async def run(self) -> None:
         """Posts what is due until cancelled. An error is logged when it differs from the one before."""
-        backoff = Backoff(self._services.random, _FIRST_RETRY_SECONDS, POLL_INTERVAL.total_seconds())
+        timer = RetryTimer(self._services.random)
         last_error = ""
         while True:
             try:
@@ -102,16 +116,17 @@ class _Schedule:
             except Exception as error:  # noqa: BLE001 - a schedule must go on after any error
                 if last_error != (last_error := repr(error)):
                     self._log_error(error)
-                seconds = backoff.next()
+                seconds = timer.seconds(error)
             else:
-                backoff.reset()
+                timer.reset()
                 last_error = ""
             await self._services.clock.sleep(seconds)
 
     async def _poll(self) -> None:
         """Posts the newest slot that is due and unclaimed; older ones are skipped.
 
-        Raises whatever prevents it; the slot then stays unclaimed until `GRACE` is over.
+        Raises whatever prevents it. The slot then stays unclaimed until it is posted, `GRACE` is over, or it has failed
+        `MAX_ATTEMPTS` times by itself.
         """
         now = self._services.clock.now()
         self._since = min(self._since, now)  # the clock was ahead when the schedule was registered
@@ -125,8 +140,8 @@ class _Schedule:
         try:
             await self._make_post(slot)
         except Exception as error:
-            self._failed = (slot, str(error) if isinstance(error, DoppelError) else repr(error))
-            raise
+            if not await self._count_failure(slot, error):
+                raise
         finally:
             await leases.release(lease)
 
@@ -164,16 +179,40 @@ class _Schedule:
 
     async def _give_up_failed_slot(self, now: datetime) -> None:
         """Claims the slot that could not be posted as failed when its `GRACE` is over."""
-        if self._failed is None or self._trigger.fire_time(self._failed[0]) > now - GRACE:
+        if self._failed is None or not self._is_too_late(self._failed.slot, now):
             return
-        slot, reason = self._failed
-        store = self._services.store
-        claimed = await store.run(
-            slots.claim, store.persona, self._post.name, slot, SlotState.FAILED, now=now, reason=reason
-        )
-        self._failed = None
-        if claimed is not None:
+        reason = self._failed.reason
+        if await self._claim_as_failed(self._failed.slot, reason, now):
             log.warning(tr("post {name}: given up after an hour: {error}", name=self._post.name, error=reason))
+        self._failed = None
+
+    async def _count_failure(self, slot: datetime, error: Exception) -> bool:
+        """Remembers a failed attempt at a slot; claims the slot and returns True if it was the last one."""
+        failed = self._failed if self._failed is not None and self._failed.slot == slot else _FailedSlot(slot)
+        failed.reason = str(error) if isinstance(error, DoppelError) else repr(error)
+        generated = self._services.responder.generated
+        has_served_others = failed.generated is not None and generated > failed.generated
+        failed.generated, self._failed = generated, failed
+        is_of_the_store = isinstance(error, DoppelError) and not isinstance(error, EngineError)
+        failed.attempts += not is_of_the_store and is_counted(error, has_served_others=has_served_others)
+        if failed.attempts < MAX_ATTEMPTS:
+            return False
+        if not isinstance(error, DoppelError):
+            self._log_error(error)
+        if await self._claim_as_failed(slot, failed.reason, self._services.clock.now()):
+            values = {"name": self._post.name, "count": failed.attempts, "error": failed.reason}
+            log.warning(tr("post {name}: given up after {count} attempts: {error}", **values))
+        self._failed = None
+        return True
+
+    async def _claim_as_failed(self, slot: datetime, reason: str, now: datetime) -> bool:
+        """Claims a slot that will not be posted; returns False if it was claimed before."""
+        store = self._services.store
+        claim = store.run(slots.claim, store.persona, self._post.name, slot, SlotState.FAILED, now=now, reason=reason)
+        return await claim is not None
+
+    def _is_too_late(self, slot: datetime, now: datetime) -> bool:
+        return self._trigger.fire_time(slot) <= now - GRACE
 
     async def _claimable_slot(self, now: datetime) -> datetime | None:
         """The newest unclaimed slot within `GRACE`; those before it are claimed as skipped."""
@@ -189,10 +228,13 @@ class _Schedule:
     async def _make_post(self, slot: datetime) -> None:
         services, post, platform = self._services, self._post, self._post.to.partition(":")[0]
         reply = await services.responder.respond(kind="post", platform=platform)
+        now = services.clock.now()
+        if self._is_too_late(slot, now):  # the engine was away all the while
+            await self._claim_as_failed(slot, OutboxError.STALE, now)
+            log.warning(tr("post {name}: given up after an hour: {error}", name=post.name, error=OutboxError.STALE))
+            return
         fitted = Reply(tuple(services.delivery.fit(platform, reply.bubbles)), reply.version, reply.reason)
-        chat = await services.store.run(
-            _claim_and_store, services.store.persona, post, slot, fitted, now=services.clock.now()
-        )
+        chat = await services.store.run(_claim_and_store, services.store.persona, post, slot, fitted, now=now)
         if chat is not None:
             log.info(
                 tr(

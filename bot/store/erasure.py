@@ -23,7 +23,7 @@ HANDLED_TABLES = {
     "inbox": "erased: the person's messages, and all messages of a direct chat with them",
     "outbox": "erased: all of a direct chat with the person; in groups the replies to their messages, and unsent ones",
     "slots": "nothing personal: when a schedule posted",
-    "cursors": "nothing personal: the triggers of schedules",
+    "cursors": "erased: that the person was sent `stranger_reply` (bot.store.strangers); triggers of schedules stay",
     "leases": "nothing personal: which daemon works on what",
 }
 """What becomes of each table when a person is forgotten, and why that is enough."""
@@ -35,14 +35,23 @@ T = TypeVar("T")
 
 
 class ErasedMessages(msgspec.Struct, frozen=True):
-    """How many messages of the person and bubbles of the persona were removed, and from how many chats."""
+    """How many messages of the person and bubbles of the persona were removed, and from how many chats.
+
+    `stranger_replies` counts what was remembered of sending them `stranger_reply`.
+    """
 
     messages: int = 0
     bubbles: int = 0
     chats: int = 0
+    stranger_replies: int = 0
 
     def __add__(self, other: "ErasedMessages") -> "ErasedMessages":
-        return ErasedMessages(self.messages + other.messages, self.bubbles + other.bubbles, self.chats + other.chats)
+        return ErasedMessages(
+            self.messages + other.messages,
+            self.bubbles + other.bubbles,
+            self.chats + other.chats,
+            self.stranger_replies + other.stranger_replies,
+        )
 
 
 def stored_accounts(connection: Connection) -> list[Account]:

@@ -16,6 +16,7 @@ import msgspec
 from bot.clock import Clock
 from bot.store import Store
 from bot.store.erasure import ErasedMessages, chats_of, erase_chat
+from bot.store.strangers import erase_strangers
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.personal_data import Account
@@ -129,7 +130,7 @@ async def erase_from(store: Store, accounts: Collection[Account]) -> ErasedMessa
     erased = ErasedMessages()
     for chat_id in await store.run(chats_of, accounts):
         erased += await store.run(erase_chat, chat_id, accounts)
-    return erased
+    return erased + ErasedMessages(stranger_replies=await store.run(erase_strangers, accounts))
 
 
 def request_erasure(

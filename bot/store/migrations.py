@@ -261,5 +261,11 @@ def shared_databases(connection: Connection, persona: str) -> None:
     alter.drop_table("old_cursors")
 
 
-STEPS: tuple[Step, ...] = (inbox_and_outbox, personas_and_positions, shared_databases)
+def references_by_index(connection: Connection, _persona: str) -> None:
+    """Step 4: what refers to a message or a slot is found by index, as it is for each one that is deleted."""
+    connection.execute(text("create index outbox_by_message on outbox (inbox_id)"))
+    connection.execute(text("create index outbox_by_slot on outbox (slot_id)"))
+
+
+STEPS: tuple[Step, ...] = (inbox_and_outbox, personas_and_positions, shared_databases, references_by_index)
 """All steps in order. Never edit or remove one; append."""

@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from bot.store import Store, StoreInUse
+from bot.store.backup import backups_folder
 from bot.store.connect import open_engine
 from bot.store.erasure import chats_of, export_chat, stored_accounts
 from bot.store.forget_requests import Answer, erase_from, request_erasure
+from bot.store.integrity import sqlite_file
+from bot.store.strangers import export_strangers, stored_strangers
 from doppel.config import Config
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -30,16 +32,25 @@ class LiveMessages:
     def __init__(self, config: Config) -> None:
         self._url = config.store_url
         self._persona = config.persona.name
-        self._file = _sqlite_file(self._url)
+        self._file = sqlite_file(self._url)
+        self._backups = backups_folder(config)
 
     def accounts(self) -> Iterable[KnownAccount]:
         """Everybody with messages in the database; it has ids only, no names."""
-        return [KnownAccount(account=account) for account in self._read(stored_accounts) or ()]
+
+        def read(connection: Connection) -> set[Account]:
+            return {*stored_accounts(connection), *stored_strangers(connection)}
+
+        return [KnownAccount(account=account) for account in sorted(self._read(read) or ())]
 
     def erase(self, person: Person) -> Erased:
         """Erases the person; through the daemon if it is running."""
-        if not self._read(lambda connection: chats_of(connection, person.accounts)):
-            return Erased(records=0)
+
+        def holds_something(connection: Connection) -> bool:
+            return bool(chats_of(connection, person.accounts) or export_strangers(connection, person.accounts))
+
+        if not self._read(holds_something):
+            return Erased(records=0, lines=self._backup_lines())
         try:
             with closing(Store(self._url, self._persona)) as store:
                 answer = asyncio.run(_erase_and_compact(store, person.accounts))
@@ -48,16 +59,31 @@ class LiveMessages:
         except StoreInUse:
             assert self._file is not None
             answer = request_erasure(self._file, person.accounts)
-        return _erased(person, answer)
+        erased = _erased(person, answer)
+        return msgspec.structs.replace(erased, lines=(*erased.lines, *self._backup_lines()))
 
     def export(self, person: Person) -> list[Record]:
         """What `erase` would remove, chat by chat."""
 
         def read(connection: Connection) -> list[Record]:
             chats = chats_of(connection, person.accounts)
-            return [record for chat in chats for record in export_chat(connection, chat, person.accounts)]
+            records = [record for chat in chats for record in export_chat(connection, chat, person.accounts)]
+            return [*records, *export_strangers(connection, person.accounts)]
 
         return self._read(read) or []
+
+    def _backup_lines(self) -> tuple[str, ...]:
+        """Names the backups, since what they hold of the person stays in them."""
+        count = sum(1 for _ in self._backups.glob("*.db"))
+        if not count:
+            return ()
+        text = tr(
+            "{path}: {count} backups of the bot's database may still hold messages "
+            "of this person; delete them, and make a new one",
+            path=self._backups,
+            count=count,
+        )
+        return (text,)
 
     def _read(self, work: Callable[[Connection], R]) -> R | None:
         """Runs a function that only reads, also while the daemon has the database open; None without a database."""
@@ -98,6 +124,8 @@ def _erased(person: Person, answer: Answer) -> Erased:
             chats=f"{erased.chats:,}",
         )
     ]
+    if erased.stranger_replies:
+        lines.append(tr("{name}: removed the note that they were sent `stranger_reply`", name=person.name))
     if not answer.is_cache_cleared:
         lines.append(
             tr(
@@ -116,13 +144,7 @@ def _erased(person: Person, answer: Answer) -> Erased:
         )
     )
     details = {"messages": erased.messages, "bubbles": erased.bubbles, "chats": erased.chats}
-    return Erased(records=erased.messages + erased.bubbles, lines=tuple(lines), details=details)
-
-
-def _sqlite_file(url: str) -> Path | None:
-    """The file of a SQLite database; None for others."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        return None
-    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+    if erased.stranger_replies:
+        details["stranger_replies"] = erased.stranger_replies
+    records = erased.messages + erased.bubbles + erased.stranger_replies
+    return Erased(records=records, lines=tuple(lines), details=details)

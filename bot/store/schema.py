@@ -182,6 +182,8 @@ outbox = Table(
     UniqueConstraint("turn", "position", name="one_row_a_bubble"),
     Index("outbox_by_position", "chat_id", "chat_position"),
     Index("outbox_by_state", "state", "chat_id"),
+    Index("outbox_by_message", "inbox_id"),
+    Index("outbox_by_slot", "slot_id"),
 )
 
 turn_numbers = Sequence("turn_numbers", metadata=metadata)

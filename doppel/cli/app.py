@@ -30,7 +30,7 @@ Command = Callable[..., dict[str, Any] | None]
 
 ORDER = (
     *("up", "build", "train", "evaluate", "quiz", "tune", "run", "service", "chat", "adapters"),
-    *("forget", "mydata", "doctor"),
+    *("forget", "mydata", "store", "doctor"),
 )
 
 
@@ -58,8 +58,8 @@ def app() -> typer.Typer:
     """The command-line application with every installed command."""
     cli = typer.Typer(
         help="Your own archive becomes your own doppelgänger, on your own machine.",
-        epilog="Exit codes: 0 done, 1 it failed, 2 the command or the configuration is wrong, 75 it failed and is "
-        "worth another start, 130 interrupted.",
+        epilog="Exit codes: 0 done, 1 it failed, 2 the command or the configuration is wrong, 65 stored data is "
+        "damaged, 75 it failed and is worth another start, 130 interrupted.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -16,6 +16,7 @@ from doppel.config.sections import (
     PrivacySettings,
     PrivateKind,
     ReplySettings,
+    StoreSettings,
     TrainingSettings,
     parse_duration,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "PrivateKind",
     "ReplySettings",
     "Section",
+    "StoreSettings",
     "TrainingSettings",
     "cache_dir",
     "load_config",

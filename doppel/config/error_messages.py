@@ -122,5 +122,6 @@ _LIMITS = {
     "greater_than_equal": ("ge", "must be at least {limit:g}"),
     "less_than": ("lt", "must be less than {limit:g}"),
     "less_than_equal": ("le", "must be at most {limit:g}"),
+    "string_too_long": ("max_length", "must have at most {limit} characters"),
 }
 """The limit's name in pydantic's error, and the text for `tr`."""

@@ -1,4 +1,6 @@
-"""Keys of config.yaml that were renamed. The old names are still read, with a line that names the new one."""
+"""Keys of config.yaml that were renamed or became a section. The old ones are still read; for an old name, a line tells
+the new one.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,21 @@ RENAMED_KEYS = {
 }
 """By section: old name → new name."""
 
+SECTIONS_IN_ONE_LINE = {"store": "url"}
+"""Sections that may be written as one text, and the key that it is the value of."""
+
 
 def with_new_keys(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The content of a config file with old keys renamed. Raises UserError if a key is there under both names."""
-    return {
+    """The content of a config file in the current keys. Raises UserError if a key is there under both names."""
+    renamed = {
         section: _renamed(section, keys, path) if isinstance(keys, dict) and section in RENAMED_KEYS else keys
         for section, keys in content.items()
+    }
+    return {
+        section: {SECTIONS_IN_ONE_LINE[section]: value}
+        if isinstance(value, str) and section in SECTIONS_IN_ONE_LINE
+        else value
+        for section, value in renamed.items()
     }
 
 

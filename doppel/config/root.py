@@ -18,6 +18,7 @@ from doppel.config.sections import (
     PostSettings,
     PrivacySettings,
     ReplySettings,
+    StoreSettings,
     TrainingSettings,
 )
 from doppel.i18n import tr
@@ -47,7 +48,7 @@ class Config(Section):
     posts: tuple[PostSettings, ...] = ()
     data: str = "data"
     adapters: str = "adapters"
-    store: str = "data/doppel.db"
+    store: StoreSettings = StoreSettings()
     root: Path = Field(default=Path(), exclude=True)
 
     @model_validator(mode="before")
@@ -113,7 +114,7 @@ class Config(Section):
     @property
     def store_url(self) -> str:
         """SQLAlchemy URL of the daemon's database."""
-        return self.store if "://" in self.store else f"sqlite:///{self.root / self.store}"
+        return self.store.url if "://" in self.store.url else f"sqlite:///{self.root / self.store.url}"
 
     @property
     def archive_digest(self) -> str:

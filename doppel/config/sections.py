@@ -16,6 +16,9 @@ from doppel.plugins import Account, Section
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,64}$")]
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?([smhd])")
+MIN_KEEP = timedelta(days=2)
+"""What is stored for less could be answered twice: a message is only recognised while its row is there."""
+
 PrivateKind = Literal["email", "phone", "id", "card", "iban", "ip", "token", "password", "url", "address"]
 """What is replaced in messages."""
 
@@ -213,6 +216,32 @@ class PostSettings(Section):
         if (self.cron is None) == (self.every is None):
             raise ValueError(tr("give either cron or every"))
         return self
+
+
+class StoreSettings(Section):
+    """The daemon's database, and how long it keeps what is finished; `0`: for ever."""
+
+    url: str = Field(default="data/doppel.db", min_length=1)
+    keep: str = "0"
+
+    @property
+    def max_age(self) -> timedelta | None:
+        """What was finished longer ago than this is deleted; None: nothing is."""
+        return None if self.keep == "0" else parse_duration(self.keep)
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _duration_or_zero(cls, value: object) -> object:
+        text = str(value) if type(value) is int else value
+        if not isinstance(text, str) or text == "0":
+            return text
+        try:
+            age = parse_duration(text)
+        except ValueError:
+            raise ValueError(tr("write a time like 30d or 365d, or 0 to keep everything")) from None
+        if age < MIN_KEEP:
+            raise ValueError(tr("must be at least 2d: services may deliver a message of the last day again"))
+        return text
 
 
 def parse_duration(text: str) -> timedelta:

@@ -7,19 +7,24 @@ import socket
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from bot.app import Daemon, Dependencies
 from bot.clock import SystemClock
 from bot.platforms import Platform
+from bot.store import Store, inbox
 from bot.store.personal_data import LiveMessages
+from bot.store.schema import NewMessage
+from bot.store.schema import inbox as messages
 from bot.web import PLUGIN
 from bot.web.platform import WebPlatform
 from bot.web.server import listen
@@ -186,6 +191,25 @@ async def test_doppel_forget_reaches_the_running_daemon(
         assert await asyncio.to_thread(live.export, person) == []
         for path in (config.root / "data").iterdir():
             assert b"zebra" not in path.read_bytes()
+
+
+async def test_what_is_older_than_store_keep_is_deleted_at_the_start(tmp_path: Path, slow_engine: SlowEngine) -> None:
+    config = config_in(tmp_path, web={"port": 0}, store={"keep": "365d"})
+    publish(config, habits=QUICK)
+    with closing(Store(config.store_url, config.persona.name)) as store:
+        for number, sent_at in enumerate([datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC)]):
+            values = {name: str(number) for name in ("event_id", "message_id", "text", "sender", "chat")}
+            message = NewMessage(**values, platform="telegram", kind="group", mentions_bot=False, sent_at=sent_at)
+            await store.run(inbox.receive, config.persona.name, message, sent_at)
+    daemon = Daemon(config, dependencies(slow_engine))
+    async with running(daemon) as run:
+        texts = ["0", "1"]
+        while len(texts) > 1:
+            texts = await daemon._store.run(
+                lambda connection: list(connection.execute(select(messages.c.text)).scalars())
+            )
+        await run.stop()
+    assert texts == ["1"]
 
 
 async def test_page_is_served_at_the_root(config: Config, slow_engine: SlowEngine) -> None:

@@ -10,15 +10,18 @@ from sqlalchemy import select
 
 from bot.chat.conversation import Services
 from bot.chat.responder import Reply
+from bot.chat.retry import LONGEST_WAIT
 from bot.clock import SystemClock
 from bot.posts.scheduler import PostScheduler
 from bot.store import schema, slots
-from doppel.engine import EngineError
+from bot.store.inbox import MAX_ATTEMPTS
+from doppel.engine import EngineBusy, EngineError, EngineUnavailable
 from doppel.errors import DoppelError
 from tests.bot.conftest import MakeHarness
 from tests.bot.harness import START, Harness, incoming
 
 DAILY = {"name": "daily", "to": "telegram:-100", "cron": "0 13 * * *"}
+HALF_HOURLY = {"name": "often", "to": "telegram:-100", "every": "30m"}
 SLOT = START + timedelta(hours=1)
 MINUTE = 60.0
 HOUR = 3600.0
@@ -177,7 +180,8 @@ async def test_clock_that_was_ahead_when_the_schedule_was_new(make_harness: Make
 
 
 async def test_failed_post_is_retried(daily: Harness, caplog: pytest.LogCaptureFixture) -> None:
-    daily.engine.turns = [EngineError("full"), EngineError("full"), EngineError("closed"), ["at last"]]
+    daily.engine.turns = [EngineUnavailable(reason) for reason in ("full", "full", "closed", "closed")]
+    daily.engine.always = ["at last"]
     await daily.clock.advance(HOUR + 5 * MINUTE)
     assert daily.platform.texts == ["at last"]
     assert await daily.slot_rows() == [(SLOT, "posted")]
@@ -188,17 +192,87 @@ async def test_failed_post_is_retried(daily: Harness, caplog: pytest.LogCaptureF
 async def test_post_that_always_fails_is_given_up_after_the_grace(
     daily: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    daily.engine.turns = [EngineError("full")] * 1000
+    daily.engine.fault = lambda prompt: EngineUnavailable("full")
     await daily.clock.advance(HOUR + 59 * MINUTE)
     assert await daily.slot_rows() == []
     attempts = len(daily.engine.prompts)
-    assert 60 <= attempts <= 150  # at least once a minute
+    assert attempts >= 59 * MINUTE / LONGEST_WAIT
     await daily.clock.advance(2 * HOUR)
     assert await daily.slot_rows() == [(SLOT, "failed")]
-    assert len(daily.engine.prompts) <= attempts + 2
+    assert len(daily.engine.prompts) <= attempts + 2 * MINUTE / LONGEST_WAIT
     assert [row.reason for row in await claims(daily)] == ["full"]
     assert caplog.text.count("post daily: full (retrying)") == 1
     assert caplog.text.count("post daily: given up after an hour: full") == 1
+
+
+async def test_prompt_at_which_the_engine_fails_is_given_up_after_a_few_attempts(
+    make_harness: MakeHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness = await make_harness(posts=[HALF_HOURLY])
+    harness.engine.fault = lambda prompt: EngineError("too long")
+    await harness.scheduler.start()
+    await harness.clock.advance(20 * MINUTE)
+    assert len(harness.engine.prompts) == MAX_ATTEMPTS
+    assert await harness.slot_rows() == [(START, "failed")]
+    assert [row.reason for row in await claims(harness)] == ["too long"]
+    assert caplog.text.count("post often: too long (retrying)") == 1
+    assert caplog.text.count("post often: given up after 3 attempts: too long") == 1
+    harness.engine.fault = lambda prompt: None
+    harness.engine.turns = [["good day"]]
+    await harness.clock.advance(20 * MINUTE)
+    assert harness.platform.texts == ["good day"]
+
+
+async def test_each_slot_has_its_own_attempts(make_harness: MakeHarness) -> None:
+    harness = await make_harness(posts=[HALF_HOURLY])
+    failures = [EngineError("too long")] * (MAX_ATTEMPTS - 1)
+    harness.engine.turns = [*failures, ["first"], *failures, ["second"]]
+    await harness.scheduler.start()
+    await harness.clock.advance(40 * MINUTE)
+    assert harness.platform.texts == ["first", "second"]
+
+
+@pytest.mark.parametrize(("error", "given_up"), [(EngineUnavailable("gone"), True), (EngineBusy("full"), False)])
+async def test_engine_that_serves_others_meanwhile_fails_at_this_prompt(
+    daily: Harness, error: EngineError, given_up: bool
+) -> None:
+    def fault(prompt: str) -> EngineError:
+        daily.responder.generated += 1  # as if it had answered a chat
+        return error
+
+    daily.engine.fault = fault
+    await daily.clock.advance(HOUR + 10 * MINUTE)
+    assert await daily.slot_rows() == ([(SLOT, "failed")] if given_up else [])
+
+
+async def test_engine_says_when_to_come_back(daily: Harness) -> None:
+    daily.engine.turns = [EngineUnavailable("restarting", retry_after=20.0), ["back"]]
+    await daily.clock.advance(HOUR + 19)
+    assert len(daily.engine.prompts) == 1
+    await daily.clock.advance(10)
+    assert daily.platform.texts == ["back"]
+
+
+async def test_post_is_not_made_more_than_an_hour_late(daily: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    daily.responder.stop()
+    await daily.clock.advance(3 * HOUR)
+    await daily.start_responder()
+    await daily.clock.advance(MINUTE)
+    assert daily.platform.texts == []
+    assert await daily.slot_rows() == [(SLOT, "failed")]
+    assert caplog.text.count("post daily: given up after an hour: too old to send") == 1
+
+
+async def test_unexpected_error_that_stays_is_given_up(
+    daily: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(**arguments: Any) -> Reply:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(daily.responder, "respond", fail)
+    await daily.clock.advance(HOUR + 5 * MINUTE)
+    assert [row.reason for row in await claims(daily)] == ["RuntimeError('boom')"]
+    assert "post daily: given up after 3 attempts: RuntimeError('boom')" in caplog.text
 
 
 async def test_unexpected_error_is_logged_and_retried(
@@ -248,7 +322,7 @@ async def test_one_schedule_does_not_block_another(make_harness: MakeHarness, mo
         calls += 1
         if calls == 1:
             await asyncio.Event().wait()
-        if harness.clock.now() < SLOT + timedelta(minutes=1):
+        if calls <= 3:
             raise RuntimeError("boom")
         return await respond(**arguments)
 

@@ -94,6 +94,25 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert config.data_dir == tmp_path / "here" / "data" / "ann"
 
 
+@pytest.mark.parametrize(
+    ("text", "url", "max_age"),
+    [
+        ("store: my.db", "sqlite:///{root}/my.db", None),
+        ("store: postgresql://host/doppel", "postgresql://host/doppel", None),
+        ("store: {url: my.db, keep: 365d}", "sqlite:///{root}/my.db", timedelta(days=365)),
+        ("store: {keep: 0}", "sqlite:///{root}/data/doppel.db", None),
+        ("store: {keep: '0'}", "sqlite:///{root}/data/doppel.db", None),
+        ("store: {keep: 2d}", "sqlite:///{root}/data/doppel.db", timedelta(days=2)),
+    ],
+)
+def test_the_store_is_named_in_one_line_or_in_a_section(
+    tmp_path: Path, text: str, url: str, max_age: timedelta | None
+) -> None:
+    config = load(tmp_path, text)
+    assert config.store_url == url.format(root=tmp_path)
+    assert config.store.max_age == max_age
+
+
 def test_accounts_may_be_written_as_numbers(tmp_path: Path) -> None:
     config = load(tmp_path, "telegram: {allow: [123, '-1001', name]}\npersona: {me: [42]}")
     assert config.platforms["telegram"].allow == ("123", "-1001", "name")
@@ -141,6 +160,11 @@ def test_accounts_may_be_written_as_numbers(tmp_path: Path) -> None:
         ("posts: [{name: a, to: nowhere, every: 1h}]", "`posts.0.to`: must be platform:chat, like telegram:123456"),
         ("model: bundled", "`model`: must be a section of `key: value` lines, not `bundled`"),
         ("telegram: {allow: 5}", "`telegram.allow`: must be a list, like [a, b], not `5`"),
+        ("store: [a]", "`store`: must be a section of `key: value` lines"),
+        ("store: {keep: 365}", "`store.keep`: write a time like 30d or 365d, or 0 to keep everything"),
+        ("store: {keep: 0d}", "`store.keep`: write a time like 30d or 365d, or 0 to keep everything"),
+        ("store: {keep: 1d}", "`store.keep`: must be at least 2d"),
+        ("store: {kep: 30d}", "unknown key `store.kep`; did you mean `store.keep`?"),
         ("1: 2", "`1`"),
     ],
 )
