@@ -44,19 +44,18 @@ class ChatRouter:
         if not self._services.access.allows(incoming):
             self._strangers.on_refused(incoming)
             return
-        if not incoming.text.strip():
+        text = _storable(incoming.text[:MAX_TEXT])
+        if not text.strip():
             return
-        incoming = self._within_limits(incoming)
+        incoming = self._within_rates(msgspec.structs.replace(incoming, text=text))
         message = NewMessage(**{name: getattr(incoming, name) for name in NewMessage.__struct_fields__})
         store, now = self._services.store, self._services.clock.now()
         chat = await store.run(inbox.receive, store.persona, message, now)
         if chat is not None and incoming.mentions_bot and not self._closed:
             self._conversation(chat).on_message(chat)
 
-    def _within_limits(self, incoming: Incoming) -> Incoming:
-        """The message, shortened if it is huge, and as mere context if its sender or chat has had enough replies."""
-        if len(incoming.text) > MAX_TEXT:
-            incoming = msgspec.structs.replace(incoming, text=incoming.text[:MAX_TEXT])
+    def _within_rates(self, incoming: Incoming) -> Incoming:
+        """The message, as mere context if its sender or chat has had enough replies."""
         if not incoming.mentions_bot:
             return incoming
         sender, chat = ("sender", incoming.platform, incoming.sender), ("chat", incoming.platform, incoming.chat)
@@ -116,3 +115,8 @@ class ChatRouter:
             }
             self._conversations[chat.id] = ChatConversation(chat, self._services)
         return self._conversations[chat.id]
+
+
+def _storable(text: str) -> str:
+    """The text without what databases refuse: halves of surrogate pairs, and the null character."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")

@@ -61,3 +61,9 @@ async def test_a_huge_message_is_cut(make_harness: MakeHarness) -> None:
     harness = await make_harness(ready=False)
     await harness.on_message(incoming(1, "x" * (MAX_TEXT + 1)))
     assert [len(row.text) for row in await harness.inbox_rows()] == [MAX_TEXT]
+
+
+async def test_characters_that_no_database_takes_are_left_out(make_harness: MakeHarness) -> None:
+    harness = await make_harness()
+    await harness.on_message(incoming(1, "half \ud83d, null \0."), incoming(2, "\0"))
+    assert [row.text for row in await harness.inbox_rows()] == ["half ?, null ."]
