@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from doppel.cli.app import ORDER, Run, app, as_command, execute
 from doppel.errors import DoppelError, TryAgainLater, UserError
 
-GROUPS = {"adapters": ["list"], "service": ["status"]}
+GROUPS = {"adapters": ["list"], "service": ["status"], "store": ["check"]}
 """Commands with commands of their own, and one of those; help shows them last."""
 
 
