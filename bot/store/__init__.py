@@ -4,7 +4,6 @@
 runs it as one transaction.
 """
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,9 +66,7 @@ class Store:
         Cancelling the caller does not undo work that has started. Raises DoppelError when the database fails.
         """
         try:
-            result = await asyncio.wrap_future(
-                self._commits.submit(lambda connection: work(connection, *args, **kwargs))
-            )
+            result = await self._commits.submit(lambda connection: work(connection, *args, **kwargs))
         except DBAPIError as error:
             self.failure = tr("{path}: database error: {error}", path=self._path, error=error.orig)
             raise DoppelError(self.failure) from error
@@ -84,7 +81,7 @@ class Store:
         if self._engine.dialect.name != "sqlite":
             return
         try:
-            is_complete = await asyncio.wrap_future(self._commits.submit_alone(_compact))
+            is_complete = await self._commits.submit_alone(_compact)
         except (DBAPIError, sqlite3.Error) as error:
             raise DoppelError(tr("{path}: database error: {error}", path=self._path, error=error)) from error
         if not is_complete:
