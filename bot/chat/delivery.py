@@ -19,7 +19,7 @@ from bot.cancellation import CancelledByEvent, cancel_on_event, cancel_tasks
 from bot.chat.retry import LONGEST_SEND_WAIT, RetryTimer
 from bot.chat.split_text import split
 from bot.clock import Clock
-from bot.platforms import Outgoing, Platform, RateLimited, SendFailed
+from bot.platforms import Outgoing, Platform, SendFailed
 from bot.platforms.connection import PlatformConnection
 from bot.store import Store, outbox
 from bot.store.schema import Chat, OutboxMessage
@@ -149,8 +149,8 @@ class Delivery:
             if seconds > 0:
                 async with self.typing(chat):
                     await self._clock.sleep(seconds)
-        if isinstance(connection.platform, RateLimited):
-            await connection.platform.wait_for_rate_limit(chat.chat)
+        if connection.rate_limited is not None:
+            await connection.rate_limited.wait_for_rate_limit(chat.chat)
 
     async def _drop_stale(self, chat: Chat, bubble: OutboxMessage) -> bool:
         """Drops the bubbles of the chat that are too old to send, if this one is; returns whether it is."""

@@ -5,7 +5,7 @@ import logging
 from random import Random
 
 from bot.clock import Clock
-from bot.platforms import Newest, Platform, Receive
+from bot.platforms import Newest, Platform, RateLimited, Receive
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.system.backoff import Backoff
@@ -22,6 +22,8 @@ class PlatformConnection:
 
     def __init__(self, platform: Platform, clock: Clock, random: Random) -> None:
         self.platform = platform
+        self.rate_limited = platform if isinstance(platform, RateLimited) else None
+        """The platform if it must be asked before each send."""
         self.connected = asyncio.Event()
         self._clock = clock
         self._backoff = Backoff(random, first=2.0, longest=LONGEST_WAIT)
