@@ -149,6 +149,7 @@ async def running(folder: Path) -> AsyncGenerator[tuple[InstantPlatform, Instant
     stop = asyncio.Event()
     daemon = asyncio.create_task(Daemon(config, dependencies).run(stop))
     await platform.is_connected.wait()
+    gc.freeze()  # as `doppel run` does once the engine is open
     try:
         yield platform, engine
     finally:
