@@ -7,6 +7,7 @@ that takes every message at once; nobody types and nobody is waited for.
 
 - `throughput`: messages from inbox through reply to outbox per second, with 100 chats that write again as soon as they
   are answered.
+- `cpu_ms_per_message`: processor time of this process, all threads, for each of these messages.
 - `p99_ms`: what the daemon adds to a reply, at the 99th percentile, while messages arrive at a quarter of that rate.
 - `memory`: growth of resident memory over the last four fifths of the messages.
 - `crowd`: 200 people who write in the same moment to an engine that takes 16; how many get no reply.
@@ -148,6 +149,7 @@ async def running(folder: Path) -> AsyncGenerator[tuple[InstantPlatform, Instant
     stop = asyncio.Event()
     daemon = asyncio.create_task(Daemon(config, dependencies).run(stop))
     await platform.is_connected.wait()
+    gc.freeze()  # as `doppel run` does once the engine is open
     try:
         yield platform, engine
     finally:
@@ -187,8 +189,11 @@ async def measure(messages: int) -> dict[str, Any]:
         async with running(Path(name)) as (platform, engine):
             await chat_all(platform, 3)  # warm
             rates, memory, rounds = [], [], max(1, messages // 10 // CHATS)
+            cpu_seconds = 0.0
             for part in range(10):
+                cpu_before = time.process_time()
                 rates.append(await chat_all(platform, rounds, first=1000 + part * rounds))
+                cpu_seconds += time.process_time() - cpu_before
                 gc.collect()
                 memory.append(resident_bytes())
                 print_status(f"{rates[-1]:.0f} messages/s, {memory[-1] / 1e6:.0f} MB")
@@ -201,6 +206,7 @@ async def measure(messages: int) -> dict[str, Any]:
             )
     return {
         "throughput": round(throughput, 1),
+        "cpu_ms_per_message": round(1000 * cpu_seconds / (10 * rounds * CHATS), 3),
         "p99_ms": round(1000 * delays[int(0.99 * len(delays))], 1),
         "median_ms": round(1000 * statistics.median(delays), 1),
         "memory": round(memory[-1] / memory[1] - 1, 4),

@@ -76,7 +76,7 @@ class Daemons:
             "web": {"enabled": False},
         }
         self._children: dict[int, Child] = {}
-        self.kills = self.stops = 0
+        self.kills = self.stops = self.deaths = 0
 
     async def start(self, number: int) -> None:
         log = str(self._folder / f"daemon{number}.log")
@@ -88,6 +88,11 @@ class Daemons:
         """Kills or stops one of those that run, and starts it again after a while."""
         number = random.choice(list(self._children))
         child = self._children.pop(number)
+        if child.ended.done():
+            self.deaths += 1
+            print_status(f"daemon {number} has ended by itself")
+            await self.start(number)
+            return
         if random.random() < 0.5:
             self._server.on_send.clear()
             with suppress(TimeoutError):
@@ -172,6 +177,8 @@ async def measure(count: int) -> dict[str, Any]:
             turns = connection.execute(select(outbox.c.slot_id).where(outbox.c.position == 0, outbox.c.kind == "post"))
             posts = Counter(turns.scalars())
         engine.dispose()
+        for number in range(DAEMONS):
+            __import__("shutil").copy(folder / f"daemon{number}.log", f"/tmp/shared_daemon{number}.log")
         logs = "".join((folder / f"daemon{n}.log").read_text(errors="replace") for n in range(DAEMONS))
     received = set(NAMED.findall(" ".join(sent)))
     firsts = Counter(NAMED.findall(" ".join(text for text in sent if text.startswith("first"))))
@@ -179,6 +186,7 @@ async def measure(count: int) -> dict[str, Any]:
     return {
         "kills": daemons.kills,
         "stops": daemons.stops,
+        "ended_by_themselves": daemons.deaths,
         "seconds": round(seconds),
         "messages": len(written),
         "lost": sorted(set(written) - received - in_doubt),
@@ -188,7 +196,7 @@ async def measure(count: int) -> dict[str, Any]:
         "slots": len(claimed),
         "slots_posted": sum(row.state == "posted" for row in claimed),
         "slots_posted_twice": sum(number - 1 for number in posts.values()),
-        "errors": sorted(Counter(re.findall(r"^\w*(?:Error|Exception)\b.*", logs, re.MULTILINE)))[:5],
+        "errors": sorted(Counter(re.findall(r"^[\w.]*(?:Error|Exception|Lost|Later)\b.*", logs, re.MULTILINE)))[:5],
     }
 
 
@@ -200,6 +208,7 @@ def checks(result: dict[str, Any]) -> list[dict[str, Any]]:
         ("messages answered twice", result["answered_twice"], "0", result["answered_twice"] == 0),
         ("slots posted twice", result["slots_posted_twice"], "0", result["slots_posted_twice"] == 0),
         ("share of messages without a reply", share, "<= 0.005", share <= 0.005),
+        ("daemons that ended by themselves", result["ended_by_themselves"], "0", not result["ended_by_themselves"]),
         ("unexpected errors", len(result["errors"]), "0", not result["errors"]),
     ]
     return [{"name": name, "value": value, "goal": goal, "ok": is_ok} for name, value, goal, is_ok in rows]

@@ -32,13 +32,24 @@ async def cancel_after(work: Coroutine[Any, Any, R], seconds: float, clock: Cloc
 async def _finish_before(end: Coroutine[Any, Any, Any], work: Coroutine[Any, Any, R], error: type[Exception]) -> R:
     """Runs the work until `end` is over, and raises the error if it is not done by then."""
     task, ending = asyncio.create_task(work), asyncio.create_task(end)
+    is_late = False
+
+    def cancel_work(_: asyncio.Task[Any]) -> None:
+        nonlocal is_late
+        is_late = task.cancel()  # False: it was done
+
+    ending.add_done_callback(cancel_work)
     try:
-        await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise error
-        return await task
+        result = await task
+        if not is_late:
+            return result
+    except (Exception, asyncio.CancelledError):
+        caller = asyncio.current_task()
+        if not is_late or (caller is not None and caller.cancelling()):
+            raise
     finally:
-        await cancel_tasks(task, ending)
+        ending.cancel()
+    raise error
 
 
 async def cancel_tasks(*tasks: asyncio.Task[Any]) -> None:

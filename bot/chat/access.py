@@ -11,6 +11,7 @@ from doppel.plugins import PlatformPlugin, PlatformSettings, Section
 
 MAX_LOGGED = 10_000
 """Senders that are named in the log; more are a flood, which must not fill the memory."""
+_NOBODY: frozenset[str] = frozenset()
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,10 @@ class AccessList:
     """Decides by account, chat or server id, and logs once per run and sender which id to add."""
 
     def __init__(self, sections: Mapping[str, Section], platforms: Iterable[PlatformPlugin[Any]]) -> None:
-        self._sections = sections
+        settings = {name: section for name, section in sections.items() if isinstance(section, PlatformSettings)}
+        self._allowed = {name: frozenset(section.allow) for name, section in settings.items()}
+        self._blocked = {name: frozenset(section.block) for name, section in settings.items()}
+        self._stranger_replies = {name: section.stranger_reply for name, section in settings.items()}
         self._public = frozenset(platform.name for platform in platforms if platform.is_public)
         self._logged: set[tuple[str, str]] = set()
 
@@ -27,9 +31,9 @@ class AccessList:
         """Whether the message may be stored and answered. If not, and it mentions the bot, logs whom to allow."""
         if incoming.platform in self._public:
             return True
-        if not self._blocked(incoming.platform).isdisjoint((incoming.sender, *incoming.allow_ids)):
+        if not self._blocked.get(incoming.platform, _NOBODY).isdisjoint((incoming.sender, *incoming.allow_ids)):
             return False
-        allowed = self._allowed(incoming.platform)
+        allowed = self._allowed.get(incoming.platform, _NOBODY)
         if not allowed.isdisjoint(incoming.allow_ids):
             return True
         sender = (incoming.platform, incoming.sender)
@@ -40,27 +44,19 @@ class AccessList:
 
     def stranger_reply(self, incoming: Incoming) -> str | None:
         """What to send to somebody whose message is not allowed, if they may get it: not in groups, not if blocked."""
-        settings = self._sections.get(incoming.platform)
-        if not isinstance(settings, PlatformSettings) or not settings.stranger_reply.strip():
+        text = self._stranger_replies.get(incoming.platform, "")
+        if not text.strip() or incoming.kind != "dm":
             return None
-        is_blocked = not self._blocked(incoming.platform).isdisjoint((incoming.sender, *incoming.allow_ids))
-        return None if incoming.kind != "dm" or is_blocked else settings.stranger_reply
+        blocked = self._blocked.get(incoming.platform, _NOBODY)
+        return text if blocked.isdisjoint((incoming.sender, *incoming.allow_ids)) else None
 
     def still_allows(self, chat: Chat) -> bool:
         """Whether a chat in the store may be answered: somebody may have been taken off the list since they wrote."""
         if chat.platform in self._public or chat.allow_ids is None:  # None: nothing was received there since an update
             return True
-        if not self._blocked(chat.platform).isdisjoint(chat.allow_ids):
+        if not self._blocked.get(chat.platform, _NOBODY).isdisjoint(chat.allow_ids):
             return False
-        return not self._allowed(chat.platform).isdisjoint(chat.allow_ids)
-
-    def _allowed(self, platform: str) -> frozenset[str]:
-        settings = self._sections.get(platform)
-        return frozenset(settings.allow) if isinstance(settings, PlatformSettings) else frozenset()
-
-    def _blocked(self, platform: str) -> frozenset[str]:
-        settings = self._sections.get(platform)
-        return frozenset(settings.block) if isinstance(settings, PlatformSettings) else frozenset()
+        return not self._allowed.get(chat.platform, _NOBODY).isdisjoint(chat.allow_ids)
 
     def _hint(self, incoming: Incoming, allowed: frozenset[str]) -> str:
         values = {"platform": incoming.platform, "name": _printable(incoming.sender_name), "id": incoming.sender}

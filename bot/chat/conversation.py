@@ -23,9 +23,9 @@ from bot.chat.responder import Reply, Responder
 from bot.chat.retry import RetryTimer, is_counted
 from bot.clock import Clock
 from bot.store import Store, inbox, outbox
-from bot.store.inbox import HistoryMessage
+from bot.store.inbox import PromptMessage
 from bot.store.leases import LeaseLost, Leases
-from bot.store.schema import Chat, IgnoreReason, InboxMessage, InboxState, OutboxError
+from bot.store.schema import Chat, IgnoreReason, InboxMessage, InboxState, OutboxError, OutboxMessage
 from doppel.config import ReplySettings
 from doppel.errors import DoppelError
 from doppel.i18n import tr
@@ -62,6 +62,7 @@ class ChatConversation:
         self._services = services
         self._task: asyncio.Task[None] | None = None
         self._has_work = False
+        self._may_have_unsent = True  # until its outbox has been looked at
         self._new_message = asyncio.Event()
         self._first_message_at: float | None = None
         self._last_message_at = -math.inf
@@ -79,10 +80,14 @@ class ChatConversation:
             self._first_message_at = now
         self._last_message_at = now
         self._new_message.set()
-        self.wake(chat)
+        self._start(chat)
 
     def wake(self, chat: Chat) -> None:
         """Starts the task if it is not running; it checks for messages to answer and bubbles to send."""
+        self._may_have_unsent = True
+        self._start(chat)
+
+    def _start(self, chat: Chat) -> None:
         self._chat = chat  # its kind and its allowed ids may have changed
         self._has_work = True
         if self.idle:
@@ -104,8 +109,10 @@ class ChatConversation:
             except LeaseLost:
                 log.info(tr("{platform}: another daemon goes on with a chat", platform=self._chat.platform))
             except DoppelError as error:  # of the store; the sweep tries again
+                self._may_have_unsent = True
                 self._log_delay(error)
             except Exception as error:
+                self._may_have_unsent = True
                 log.exception(tr("{platform}: reply failed", platform=self._chat.platform))
                 await self._count_unexpected_failure(error)
         await self._services.leases.release_chats([self._chat.id])
@@ -117,6 +124,7 @@ class ChatConversation:
             await services.clock.sleep(LEASE_POLL_SECONDS)
             if not await services.store.run(inbox.is_unfinished, chat_id):
                 return False
+        self._may_have_unsent |= services.store.is_shared  # another daemon may have written something
         return True
 
     async def _answer_or_restart(self) -> None:
@@ -124,6 +132,7 @@ class ChatConversation:
         try:
             await self._answer(self._new_message)
         except CancelledByEvent:
+            self._may_have_unsent = True  # a post among them is still sent
             services = self._services
             dropped = await services.leases.run_for_chat(
                 self._chat.id, outbox.drop_replies, self._chat.id, OutboxError.SUPERSEDED, services.clock.now()
@@ -137,7 +146,9 @@ class ChatConversation:
         if not services.access.still_allows(chat):
             await services.leases.run_for_chat(chat.id, _leave_unanswered, chat.id, services.clock.now())
             return
-        await services.delivery.send_pending(chat, cancel)
+        if self._may_have_unsent:
+            self._may_have_unsent = False
+            await services.delivery.send_pending(chat, cancel)
         await self._wait_for_silence()
         timer = RetryTimer(services.random)
         generated: int | None = None
@@ -164,8 +175,7 @@ class ChatConversation:
                 seconds = timer.seconds(error)
             await cancel_on_event(services.clock.sleep(seconds), cancel)
         self._logged = None
-        await self._store_reply(reply, pending[-1])
-        await services.delivery.send_pending(chat, cancel, since=started_at)
+        await services.delivery.send(chat, await self._store_reply(reply, pending[-1]), cancel, since=started_at)
 
     async def _wait_for_silence(self) -> None:
         """Waits until nobody has written for `reply.debounce_seconds`, but not for ever."""
@@ -189,10 +199,10 @@ class ChatConversation:
         log.warning(tr("{platform}: {count} messages are older than {age} and get no reply", **values))
         return True
 
-    async def _generate(self, history: Sequence[HistoryMessage], pending: Sequence[InboxMessage]) -> Reply:
+    async def _generate(self, history: Sequence[PromptMessage], pending: Sequence[InboxMessage]) -> Reply:
         chat = self._chat
         # Pending messages come last even if a bubble was sent after they arrived: the prompt must end with them.
-        messages: list[HistoryMessage | InboxMessage] = [*history, *pending]
+        messages: list[PromptMessage | InboxMessage] = [*history, *pending]
         if pending[0].attempts == inbox.MAX_ATTEMPTS - 1:
             messages = [pending[-1]]  # the last attempt, without whatever else made the others fail
         contact = pseudonym(chat.platform, pending[-1].sender) if chat.kind == "dm" else None
@@ -204,8 +214,8 @@ class ChatConversation:
                 turns=to_turns(chat.platform, [(message.sender, message.text) for message in messages]),
             )
 
-    async def _store_reply(self, reply: Reply, answered: InboxMessage) -> None:
-        """Commits a reply to the pending messages up to `answered`."""
+    async def _store_reply(self, reply: Reply, answered: InboxMessage) -> Sequence[OutboxMessage]:
+        """Commits a reply to the pending messages up to `answered`; returns all bubbles that are to be sent now."""
         services, chat = self._services, self._chat
         bubbles = services.delivery.fit(chat.platform, reply.bubbles)
         if not bubbles:
@@ -214,17 +224,10 @@ class ChatConversation:
             await services.leases.run_for_chat(
                 chat.id, inbox.resolve, chat.id, answered.id, InboxState.IGNORED, reply.reason
             )
-            return
+            return ()
         now = services.clock.now()
-        await services.leases.run_for_chat(
-            chat.id,
-            outbox.add_turn,
-            chat.id,
-            "reply",
-            bubbles,
-            adapter=reply.version,
-            now=now,
-            answers_up_to=answered.id,
+        unsent = await services.leases.run_for_chat(
+            chat.id, _add_reply, chat.id, bubbles, reply.version, answered.id, now=now
         )
         log.info(
             tr(
@@ -234,6 +237,7 @@ class ChatConversation:
                 version=reply.version,
             )
         )
+        return unsent
 
     async def _count_unexpected_failure(self, error: Exception) -> None:
         """Counts a failure that nobody foresaw, so that a message that causes one each time is given up, too."""
@@ -248,6 +252,14 @@ class ChatConversation:
         if self._logged != str(error):
             self._logged = str(error)
             log.warning(tr("{platform}: no reply yet: {error}", platform=self._chat.platform, error=error))
+
+
+def _add_reply(
+    connection: Connection, chat_id: int, bubbles: Sequence[str], adapter: str, answers_up_to: int, *, now: datetime
+) -> list[OutboxMessage]:
+    """Stores a reply; returns the chat's unsent bubbles. A post that was stored meanwhile is among them."""
+    outbox.add_turn(connection, chat_id, "reply", bubbles, adapter=adapter, now=now, answers_up_to=answers_up_to)
+    return outbox.pending_bubbles(connection, chat_id)
 
 
 def _leave_unanswered(connection: Connection, chat_id: int, now: datetime) -> None:

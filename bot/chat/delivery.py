@@ -6,6 +6,7 @@ What a crash leaves in doubt is only what was being sent: a wait for the platfor
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from bot.cancellation import CancelledByEvent, cancel_on_event, cancel_tasks
 from bot.chat.retry import LONGEST_SEND_WAIT, RetryTimer
 from bot.chat.split_text import split
 from bot.clock import Clock
-from bot.platforms import Outgoing, Platform, RateLimited, SendFailed
+from bot.platforms import Outgoing, Platform, SendFailed
 from bot.platforms.connection import PlatformConnection
 from bot.store import outbox
 from bot.store.leases import LeaseLost, Leases
@@ -98,11 +99,22 @@ class Delivery:
     def _resend_safe(self) -> set[str]:
         return {name for name, connection in self._connections.items() if connection.platform.resend_is_safe}
 
-    async def send_pending(self, chat: Chat, cancel: asyncio.Event | None = None, since: float | None = None) -> None:
-        """Sends the chat's pending bubbles in order; returns when none is left. Those that are too old are dropped.
+    async def send_pending(self, chat: Chat, cancel: asyncio.Event | None = None) -> None:
+        """Sends what is in the chat's outbox; see `send`."""
+        await self.send(chat, await self._store.run(outbox.pending_bubbles, chat.id), cancel)
+
+    async def send(
+        self,
+        chat: Chat,
+        bubbles: Sequence[OutboxMessage],
+        cancel: asyncio.Event | None = None,
+        since: float | None = None,
+    ) -> None:
+        """Sends the chat's pending bubbles in order, and returns when none is left. Those that are too old are dropped.
 
         Args:
             chat: the chat whose outbox is sent.
+            bubbles: all of its pending bubbles.
             cancel: stops a reply between two bubbles; posts are always finished.
             since: when generation of the first bubble began, by the monotonic clock; that time counts as typing time.
 
@@ -111,7 +123,9 @@ class Delivery:
         """
         connection = self._connections[chat.platform]
         timer = RetryTimer(self._random, LONGEST_SEND_WAIT)
-        while (bubble := await self._store.run(outbox.next_pending, chat.id)) is not None:
+        unsent = deque(bubbles)
+        while unsent:
+            bubble = unsent.popleft()
             stop = cancel if bubble.kind == "reply" else None
             if since is None:
                 since = self._clock.monotonic()
@@ -119,14 +133,17 @@ class Delivery:
             if stop is not None and stop.is_set():
                 raise CancelledByEvent
             since = None
-            if await self._drop_stale(chat, bubble):
-                continue
-            task = asyncio.create_task(self._send(connection.platform, chat, bubble, timer))
-            self._sends.add(task)
-            task.add_done_callback(self._sends.discard)
-            # Shielded: a send in progress completes even when the daemon stops; see `finish`.
-            if await asyncio.shield(task) and bubble.position == 0:
-                self.sent[bubble.kind] += 1
+            is_sent = False
+            if not await self._drop_stale(chat, bubble):
+                task = asyncio.create_task(self._send(connection.platform, chat, bubble, timer))
+                self._sends.add(task)
+                task.add_done_callback(self._sends.discard)
+                # Shielded: a send in progress completes even when the daemon stops; see `finish`.
+                is_sent = await asyncio.shield(task)
+            if is_sent:
+                self.sent[bubble.kind] += bubble.position == 0
+            else:  # it is to be sent again, or others were dropped with it
+                unsent = deque(await self._store.run(outbox.pending_bubbles, chat.id))
 
     async def finish(self, seconds: float) -> None:
         """Waits up to `seconds` for sends in progress."""
@@ -145,11 +162,12 @@ class Delivery:
             wait = min(bubble.not_before - self._clock.now(), bubble.not_before - bubble.changed_at)
             await self._clock.sleep(wait.total_seconds())
         if bubble.attempts == 0:
-            elapsed = self._clock.monotonic() - since
-            async with self.typing(chat):
-                await self._clock.sleep(self._habits().typing_seconds(bubble.text) - elapsed)
-        if isinstance(connection.platform, RateLimited):
-            await connection.platform.wait_for_rate_limit(chat.chat)
+            seconds = self._habits().typing_seconds(bubble.text) - (self._clock.monotonic() - since)
+            if seconds > 0:
+                async with self.typing(chat):
+                    await self._clock.sleep(seconds)
+        if connection.rate_limited is not None:
+            await connection.rate_limited.wait_for_rate_limit(chat.chat)
 
     async def _drop_stale(self, chat: Chat, bubble: OutboxMessage) -> bool:
         """Drops the bubbles of the chat that are too old to send, if this one is; returns whether it is."""
@@ -176,7 +194,8 @@ class Delivery:
         reply_to = None
         if chat.kind == "group" and bubble.position == 0 and bubble.inbox_id is not None:
             reply_to = await self._store.run(outbox.answered_message_id, bubble)
-        await self._leases.run_for_chat(chat.id, outbox.mark_sending, bubble, self._clock.now())
+        if not await self._leases.run_for_chat(chat.id, outbox.mark_sending, bubble, self._clock.now()):
+            return False
         outgoing = Outgoing(id=bubble.id, chat=chat.chat, text=bubble.text, reply_to=reply_to)
         try:
             message_id = await platform.send(outgoing)

@@ -1,6 +1,7 @@
 """`doppel run`: runs the daemon in the foreground until a signal stops it."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -110,7 +111,10 @@ def open_engine(config: "Config", report: Callable[[str], None] = print_status) 
     """The configured engine for the configured model; `report` is told of slow steps. Blocks; raises DoppelError."""
     from doppel.engine.registry import open_engine as open_configured
 
-    return open_configured(config, report)
+    gc.unfreeze()  # what an engine that has failed left behind is collected after all
+    engine = open_configured(config, report)
+    gc.freeze()  # libraries and model stay: to search them for garbage again and again delays replies
+    return engine
 
 
 def _log_error(error: DoppelError) -> None:

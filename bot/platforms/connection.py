@@ -8,7 +8,7 @@ from random import Random
 
 from bot.cancellation import CancelledByEvent, cancel_on_event
 from bot.clock import Clock
-from bot.platforms import Newest, Platform, Receive, SingleReceiver
+from bot.platforms import Newest, Platform, RateLimited, Receive, SingleReceiver
 from doppel.errors import DoppelError
 from doppel.i18n import tr
 from doppel.system.backoff import Backoff
@@ -37,6 +37,8 @@ class PlatformConnection:
     def __init__(self, platform: Platform, clock: Clock, random: Random, receiving: Receiving | None = None) -> None:
         self.platform = platform
         self._receiving = receiving
+        self.rate_limited = platform if isinstance(platform, RateLimited) else None
+        """The platform if it must be asked before each send."""
         self.connected = asyncio.Event()
         self._clock = clock
         self._backoff = Backoff(random, first=2.0, longest=LONGEST_WAIT)

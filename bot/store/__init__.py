@@ -6,7 +6,6 @@ One thread does all reads and writes, so the event loop never waits for the disk
 runs it as one transaction.
 """
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,9 +70,7 @@ class Store:
         Cancelling the caller does not undo work that has started. Raises DoppelError when the database fails.
         """
         try:
-            result = await asyncio.wrap_future(
-                self._commits.submit(lambda connection: work(connection, *args, **kwargs))
-            )
+            result = await self._commits.submit(lambda connection: work(connection, *args, **kwargs))
         except DBAPIError as error:
             self.failure = tr("{path}: database error: {error}", path=self._path, error=_one_line(error))
             raise DoppelError(self.failure) from error
@@ -88,7 +85,7 @@ class Store:
         if self.is_shared:
             return
         try:
-            is_complete = await asyncio.wrap_future(self._commits.submit_alone(_compact))
+            is_complete = await self._commits.submit_alone(_compact)
         except (DBAPIError, sqlite3.Error) as error:
             raise DoppelError(tr("{path}: database error: {error}", path=self._path, error=error)) from error
         if not is_complete:

@@ -1,8 +1,10 @@
 """Runs transactions on one thread, and commits those that wait together: one sync to disk serves all of them."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import groupby
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
@@ -23,9 +25,17 @@ R = TypeVar("R")
 Work = Callable[[Connection], R]
 
 
+class _Outcome(NamedTuple):
+    """What a call returned, or the error that it or its commit raised."""
+
+    future: asyncio.Future[Any]
+    result: Any
+    error: Exception | None = None
+
+
 class _Call(NamedTuple):
     work: Work[Any]
-    future: Future[Any]
+    future: asyncio.Future[Any]
     is_alone: bool = False
     """Outside of any transaction."""
 
@@ -51,22 +61,27 @@ class GroupCommit:
         self._thread.start()
         opened.result()
 
-    def submit(self, work: Work[R]) -> "Future[R]":
-        """Runs `work(connection)`. The future has its result once it is on disk, or what it or the commit raised."""
-        future: Future[R] = Future()
-        self._queue.put(_Call(work, future))
-        return future
+    def submit(self, work: Work[R]) -> asyncio.Future[R]:
+        """Runs `work(connection)`. The future has its result once it is on disk, or what it or the commit raised.
 
-    def submit_alone(self, work: Work[R]) -> "Future[R]":
+        Must be called on the thread of a running event loop. Work whose future is cancelled before it starts is left
+        out.
+        """
+        return self._submit(work, is_alone=False)
+
+    def submit_alone(self, work: Work[R]) -> asyncio.Future[R]:
         """Runs `work(connection)` by itself and outside of a transaction, after what was submitted before."""
-        future: Future[R] = Future()
-        self._queue.put(_Call(work, future, is_alone=True))
-        return future
+        return self._submit(work, is_alone=True)
 
     def close(self) -> None:
         """Finishes what was submitted and closes the connection."""
         self._queue.put(None)
         self._thread.join()
+
+    def _submit(self, work: Work[R], *, is_alone: bool) -> asyncio.Future[R]:
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Call(work, future, is_alone))
+        return future
 
     def _run(self, open_connection: Callable[[], Connection], opened: "Future[None]") -> None:
         try:
@@ -78,9 +93,9 @@ class GroupCommit:
         with connection:
             while (first := self._queue.get()) is not None:
                 calls, is_last = self._waiting(first)
-                running = [call for call in calls if call.future.set_running_or_notify_cancel()]
+                running = [call for call in calls if not call.future.cancelled()]
                 for is_alone, group in groupby(running, key=lambda call: call.is_alone):
-                    (_run_outside if is_alone else _run_together)(connection, list(group))
+                    _deliver((_run_outside if is_alone else _run_together)(connection, list(group)))
                 if is_last:
                     break
 
@@ -98,25 +113,19 @@ class GroupCommit:
         return calls, False
 
 
-def _run_together(connection: Connection, calls: Sequence[_Call]) -> None:
+def _run_together(connection: Connection, calls: Sequence[_Call]) -> list[_Outcome]:
     """Runs calls as one transaction; by themselves if one of them or the commit fails."""
-    if not calls:
-        return
-    for attempt in range(1, MAX_ATTEMPTS + 1):
+    attempt = 1
+    while True:
         try:
             with connection.begin():
-                results = [call.work(connection) for call in calls]
-            break
+                return [_Outcome(call.future, call.work(connection)) for call in calls]
         except Exception as error:  # noqa: BLE001 - passed on to the caller
             if len(calls) > 1:
-                for call in calls:
-                    _run_together(connection, [call])
-                return
+                return [outcome for call in calls for outcome in _run_together(connection, [call])]
             if attempt == MAX_ATTEMPTS or not _may_succeed_again(error):
-                calls[0].future.set_exception(error)
-                return
-    for call, result in zip(calls, results, strict=True):
-        call.future.set_result(result)
+                return [_Outcome(calls[0].future, None, error)]
+            attempt += 1
 
 
 def _may_succeed_again(error: Exception) -> bool:
@@ -126,12 +135,30 @@ def _may_succeed_again(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _CONFLICTS
 
 
-def _run_outside(connection: Connection, calls: Sequence[_Call]) -> None:
+def _run_outside(connection: Connection, calls: Sequence[_Call]) -> list[_Outcome]:
     """Runs calls one after another without a transaction."""
+    outcomes = []
     for call in calls:
         try:
-            result = call.work(connection)
+            outcomes.append(_Outcome(call.future, call.work(connection)))
         except Exception as error:  # noqa: BLE001 - passed on to the caller
-            call.future.set_exception(error)
+            outcomes.append(_Outcome(call.future, None, error))
+    return outcomes
+
+
+def _deliver(outcomes: Sequence[_Outcome]) -> None:
+    """Gives the callers their results: an event loop is woken once for all of its calls, which is not cheap."""
+    for loop, group in groupby(outcomes, key=lambda outcome: outcome.future.get_loop()):
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            loop.call_soon_threadsafe(_resolve, list(group))
+
+
+def _resolve(outcomes: Sequence[_Outcome]) -> None:
+    """Runs on the event loop of the callers."""
+    for future, result, error in outcomes:
+        if future.done():  # its caller was cancelled meanwhile
+            continue
+        if error is None:
+            future.set_result(result)
         else:
-            call.future.set_result(result)
+            future.set_exception(error)

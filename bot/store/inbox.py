@@ -5,10 +5,9 @@ Every function here runs in its caller's transaction.
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
 
 import msgspec
-from sqlalchemy import BindParameter, Connection, Select, bindparam, insert, select, union_all, update
+from sqlalchemy import BindParameter, Connection, bindparam, cast, insert, null, or_, select, union_all, update
 
 from bot.store.schema import (
     Chat,
@@ -49,29 +48,53 @@ _NEXT_POSITION = (
     .values(last_position=chats.c.last_position + 1)
     .returning(chats.c.last_position)
 )
-_PENDING = select(inbox).where(*_IS_PENDING).order_by(inbox.c.id.desc()).limit(bindparam("max_rows"))
+_PENDING = (
+    select(*(inbox.c[name] for name in InboxMessage.__struct_fields__), chats.c.last_position)
+    .join(chats, inbox.c.chat_id == chats.c.id)
+    .where(*_IS_PENDING)
+    .order_by(inbox.c.id.desc())
+    .limit(bindparam("max_rows"))
+)
 _RESOLVE = (
     update(inbox)
     .where(*_IS_PENDING, inbox.c.id <= _LAST)
     .values(state=bindparam("new_state"), reason=bindparam("new_reason"), turn=bindparam("new_turn"))
 )
-_LAST_POSITION = select(chats.c.last_position).where(chats.c.id == _CHAT)
 _AFTER: BindParameter[int] = bindparam("after")
 _LIMIT: BindParameter[int] = bindparam("max_rows")
 _RECEIVED = (
-    select(inbox)
+    select(inbox.c.chat_position, inbox.c.sender, inbox.c.text, inbox.c.received_at)
     .where(inbox.c.chat_id == _CHAT, inbox.c.chat_position > _AFTER)
     .order_by(inbox.c.chat_position.desc())
     .limit(_LIMIT)
 )
-# What failed is left out: if it was the message that made the engine fail, so would every later prompt.
-_RECEIVED_FOR_PROMPT = _RECEIVED.where(inbox.c.state.not_in((InboxState.NEW, InboxState.FAILED)))
 _SENT = (
-    select(outbox)
-    .where(outbox.c.chat_id == _CHAT, outbox.c.chat_position > _AFTER, outbox.c.state.in_(VISIBLE))
+    select(outbox.c.chat_position, outbox.c.text, outbox.c.changed_at, outbox.c.kind, outbox.c.turn, outbox.c.adapter)
+    # Not `in_`, which is written out anew for each execution.
+    .where(
+        outbox.c.chat_id == _CHAT, outbox.c.chat_position > _AFTER, or_(*(outbox.c.state == state for state in VISIBLE))
+    )
     .order_by(outbox.c.chat_position.desc())
     .limit(_LIMIT)
 )
+# What failed is left out: if it was the message that made the engine fail, so would every later prompt.
+_RECEIVED_FOR_PROMPT = (
+    _RECEIVED.with_only_columns(inbox.c.chat_position, inbox.c.sender, inbox.c.text)
+    .where(inbox.c.state != InboxState.NEW, inbox.c.state != InboxState.FAILED)
+    .subquery()
+)
+_SENT_FOR_PROMPT = _SENT.with_only_columns(
+    outbox.c.chat_position, cast(null(), inbox.c.sender.type).label("sender"), outbox.c.text
+).subquery()
+# Each half has its own limit: the newest rows of a mere union would be found by reading the whole chat.
+_FOR_PROMPT = union_all(select(_RECEIVED_FOR_PROMPT), select(_SENT_FOR_PROMPT)).order_by("chat_position")
+
+
+class PromptMessage(msgspec.Struct, frozen=True):
+    """One message of a prompt; `sender` is None for the persona."""
+
+    sender: str | None
+    text: str
 
 
 _UNFINISHED = union_all(
@@ -217,20 +240,22 @@ def record_failure(connection: Connection, chat_id: int, last_id: int, error: st
     return left - connection.execute(given_up, values).rowcount
 
 
-def prompt_context(connection: Connection, chat_id: int, limit: int) -> tuple[list[HistoryMessage], list[InboxMessage]]:
-    """The chat's history and its pending messages, at most `limit` together.
+def prompt_context(connection: Connection, chat_id: int, limit: int) -> tuple[list[PromptMessage], list[InboxMessage]]:
+    """The chat's history and its pending messages, at most `limit` together; no history if nothing is pending.
 
     A longer chat loses its oldest messages `limit // 4` at a time, so that successive prompts begin with the same
     messages and the engine can reuse its cache of them. Reads by index, however long the chat is.
     """
-    pending = pending_messages(connection, chat_id, limit)
+    newest_first = connection.execute(_PENDING, {"chat_row": chat_id, "max_rows": limit}).all()
+    pending = [to_struct(row, InboxMessage) for row in reversed(newest_first)]
     room = limit - len(pending)
-    if room <= 0:
+    if not pending or room <= 0:
         return [], pending
-    last = connection.execute(_LAST_POSITION, {"chat_row": chat_id}).scalar_one()
     step = max(1, limit // 4)
-    dropped = -(-max(0, last - limit) // step) * step
-    return _seen(connection, chat_id, room, received=_RECEIVED_FOR_PROMPT, after=dropped), pending
+    dropped = -(-max(0, newest_first[0].last_position - limit) // step) * step
+    values = {"chat_row": chat_id, "after": dropped, "max_rows": room}
+    rows = connection.execute(_FOR_PROMPT, values).all()
+    return [PromptMessage(sender, text) for _, sender, text in rows[-room:]], pending
 
 
 def visible_messages(
@@ -257,20 +282,12 @@ def newest_message_ids(connection: Connection, persona: str, platform: str) -> d
     return {row.chat: row.received or row.sent for row in rows if row.received or row.sent}
 
 
-def _seen(
-    connection: Connection,
-    chat_id: int,
-    limit: int,
-    *,
-    received: Select[*tuple[Any, ...]] = _RECEIVED,
-    after: int = 0,
-) -> list[HistoryMessage]:
-    """The last `limit` messages that were seen in a chat after position `after`, oldest first."""
-    values = {"chat_row": chat_id, "after": after, "max_rows": limit}
-    # One query a table: the newest rows of a union would be found by reading the whole chat.
+def _seen(connection: Connection, chat_id: int, limit: int) -> list[HistoryMessage]:
+    """The last `limit` messages that were seen in a chat, oldest first."""
+    values = {"chat_row": chat_id, "after": 0, "max_rows": limit}
     positioned = [
         (row.chat_position, HistoryMessage(sender=row.sender, text=row.text, at=row.received_at))
-        for row in connection.execute(received, values)
+        for row in connection.execute(_RECEIVED, values)
     ]
     positioned += [
         (

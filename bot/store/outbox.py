@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, insert, or_, select, update
 
 from bot.store.inbox import MAX_ATTEMPTS, next_position, resolve
 from bot.store.schema import (
@@ -37,16 +37,15 @@ _NOT_COUNTED = (OutboxError.SUPERSEDED, OutboxError.STALE, OutboxError.INCOMPLET
 # Built once, as in `bot.store.inbox`.
 _LAST_TURN = select(func.coalesce(func.max(outbox.c.turn), 0))
 _INSERT_BUBBLES = insert(outbox)
-_NEXT_PENDING = (
-    select(outbox)
+_PENDING = (
+    select(*(outbox.c[name] for name in OutboxMessage.__struct_fields__))
     .where(outbox.c.chat_id == bindparam("chat_row"), outbox.c.state == OutboxState.PENDING)
     .order_by(outbox.c.turn, outbox.c.position)
-    .limit(1)
 )
 _BUBBLE = outbox.c.id == bindparam("bubble_id")
 _MARK_SENDING = (
     update(outbox)
-    .where(_BUBBLE)
+    .where(_BUBBLE, outbox.c.state == OutboxState.PENDING)
     .values(
         state=OutboxState.SENDING,
         attempts=outbox.c.attempts + 1,
@@ -60,10 +59,13 @@ _MARK_SENT = (
     .values(state=OutboxState.SENT, message_id=bindparam("new_message_id"), error=None, changed_at=bindparam("now"))
 )
 _TURN_STATES = select(outbox.c.state, outbox.c.error).where(outbox.c.turn == bindparam("turn_number"))
-_MARK_ANSWERED = (
+_ANSWERS = (inbox.c.turn == bindparam("turn_number"), inbox.c.state == InboxState.REPLYING)
+_MARK_ANSWERED = update(inbox).where(*_ANSWERS).values(state=InboxState.ANSWERED, reason=bindparam("new_reason"))
+_IS_UNSENT = or_(outbox.c.state == OutboxState.PENDING, outbox.c.state == OutboxState.SENDING)
+_MARK_ANSWERED_IF_SENT = (
     update(inbox)
-    .where(inbox.c.turn == bindparam("turn_number"), inbox.c.state == InboxState.REPLYING)
-    .values(state=InboxState.ANSWERED, reason=bindparam("new_reason"))
+    .where(*_ANSWERS, ~exists().where(outbox.c.turn == bindparam("turn_number"), _IS_UNSENT))
+    .values(state=InboxState.ANSWERED, reason=None)
 )
 
 
@@ -124,10 +126,9 @@ def _next_turn(connection: Connection) -> int:
     return int(connection.execute(_LAST_TURN).scalar_one()) + 1
 
 
-def next_pending(connection: Connection, chat_id: int) -> OutboxMessage | None:
-    """The bubble of a chat to send next."""
-    row = connection.execute(_NEXT_PENDING, {"chat_row": chat_id}).one_or_none()
-    return None if row is None else to_struct(row, OutboxMessage)
+def pending_bubbles(connection: Connection, chat_id: int) -> list[OutboxMessage]:
+    """The bubbles of a chat that are to be sent, in their order."""
+    return [to_struct(row, OutboxMessage) for row in connection.execute(_PENDING, {"chat_row": chat_id})]
 
 
 def answered_message_id(connection: Connection, bubble: OutboxMessage) -> str | None:
@@ -135,16 +136,20 @@ def answered_message_id(connection: Connection, bubble: OutboxMessage) -> str | 
     return connection.execute(select(inbox.c.message_id).where(inbox.c.id == bubble.inbox_id)).scalar_one_or_none()
 
 
-def mark_sending(connection: Connection, bubble: OutboxMessage, now: datetime) -> None:
-    """The platform is about to be called. From here on the bubble has its place among what was seen in the chat."""
+def mark_sending(connection: Connection, bubble: OutboxMessage, now: datetime) -> bool:
+    """The platform is about to be called. From here on the bubble has its place among what was seen in the chat.
+
+    False: it is no longer to be sent.
+    """
     position = next_position(connection, bubble.chat_id)
-    connection.execute(_MARK_SENDING, {"bubble_id": bubble.id, "new_position": position, "now": now})
+    values = {"bubble_id": bubble.id, "new_position": position, "now": now}
+    return connection.execute(_MARK_SENDING, values).rowcount == 1
 
 
 def mark_sent(connection: Connection, bubble: OutboxMessage, message_id: str, now: datetime) -> None:
     """The platform has accepted the bubble under this id."""
     connection.execute(_MARK_SENT, {"bubble_id": bubble.id, "new_message_id": message_id, "now": now})
-    _close_turn(connection, bubble.turn)
+    connection.execute(_MARK_ANSWERED_IF_SENT, {"turn_number": bubble.turn})
 
 
 def mark_failed(connection: Connection, bubble: OutboxMessage, error: str, now: datetime) -> None:

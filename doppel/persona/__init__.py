@@ -241,9 +241,10 @@ def fit_prompt(transcript: Transcript, header: Header, turns: Sequence[Turn], ma
 
     If the last turn alone is too long, its beginning is cut off, so that the persona sees the end of what it answers.
     """
+    prompt = transcript.prompt(header, turns)
+    if not turns or len(prompt) <= max_tokens:
+        return prompt
     empty = transcript.prompt(header, [])
-    if not turns:
-        return empty
     whole = transcript.encode(header, turns)
     ends = whole.turn_ends
     starts = [whole.opening, *ends[:-1]]

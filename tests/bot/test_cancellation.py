@@ -33,6 +33,20 @@ async def test_event_cancels_the_work_and_waits_for_its_end() -> None:
     assert ended == [True]
 
 
+async def test_work_that_fails_while_it_is_cancelled_counts_as_cancelled() -> None:
+    event = asyncio.Event()
+
+    async def fails_at_its_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise KeyError("x")
+
+    asyncio.get_running_loop().call_later(0, event.set)
+    with pytest.raises(CancelledByEvent):
+        await cancel_on_event(fails_at_its_end(), event)
+
+
 async def test_failure_comes_through() -> None:
     async def broken() -> None:
         raise KeyError("x")

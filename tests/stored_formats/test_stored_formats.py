@@ -416,8 +416,7 @@ async def test_bubbles_in_every_state(store: Store) -> None:
     rows = EXPECTED["database"]["outbox"]
     holds(found, [{**row, **{name: row[name] and at(row[name]) for name in times}} for row in rows])
     assert {row["state"] for row in found} == {"pending", "sending", "sent", "failed", "unknown"}
-    group = await store.run(outbox.next_pending, 2)
-    assert group is not None
+    group = (await store.run(outbox.pending_bubbles, 2))[0]
     assert (group.text, group.attempts, group.not_before) == ("or without", 1, datetime(2026, 3, 1, 13, 30, tzinfo=UTC))
     assert await store.run(outbox.answered_message_id, group) == "m11"
 

@@ -69,7 +69,7 @@ class Filled:
         await self.store.run(
             outbox.add_turn, chat_id, "reply", texts, adapter="0001", now=START, answers_up_to=pending[-1].id
         )
-        while sent and (bubble := await self.store.run(outbox.next_pending, chat_id)) is not None:
+        for bubble in await self.store.run(outbox.pending_bubbles, chat_id) if sent else ():
             await self.store.run(outbox.mark_sending, bubble, START)
             await self.store.run(outbox.mark_sent, bubble, f"p{bubble.id}", START)
 

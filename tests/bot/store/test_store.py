@@ -68,9 +68,7 @@ async def chat_with(store: Store, *texts: str) -> Chat:
 
 
 async def next_bubble(store: Store, chat: Chat) -> OutboxMessage:
-    bubble = await store.run(outbox.next_pending, chat.id)
-    assert bubble is not None
-    return bubble
+    return (await store.run(outbox.pending_bubbles, chat.id))[0]
 
 
 async def states(store: Store) -> list[str]:
@@ -186,9 +184,11 @@ async def test_unaddressed_message_is_context_only(store: Store) -> None:
     chat = await store.run(inbox.receive, PERSONA, message(1, mentions_bot=False), START)
     assert chat is not None
     assert await store.run(inbox.pending_messages, chat.id, 10) == []
-    history, _ = await store.run(inbox.prompt_context, chat.id, 10)
-    assert [line.text for line in history] == ["hello"]
+    assert await store.run(inbox.prompt_context, chat.id, 10) == ([], [])
     assert await store.run(inbox.unfinished_chats, PERSONA) == []
+    await store.run(inbox.receive, PERSONA, message(2, "and you?"), START)
+    history, pending = await store.run(inbox.prompt_context, chat.id, 10)
+    assert ([line.text for line in history], [line.text for line in pending]) == (["hello"], ["and you?"])
 
 
 async def test_times_come_back_in_utc(store: Store) -> None:
@@ -221,7 +221,7 @@ async def test_bubbles_come_in_order_and_carry_their_adapter(store: Store) -> No
     await store.run(outbox.add_turn, chat.id, "reply", ["a", "b"], adapter="0001", now=START, answers_up_to=asked.id)
     await store.run(outbox.add_turn, chat.id, "post", ["c"], adapter="0002", now=START)
     seen = []
-    while (bubble := await store.run(outbox.next_pending, chat.id)) is not None:
+    for bubble in await store.run(outbox.pending_bubbles, chat.id):
         await store.run(outbox.mark_sending, bubble, START)
         await store.run(outbox.mark_sent, bubble, f"p{bubble.id}", START)
         seen.append((bubble.text, bubble.turn, bubble.position, bubble.adapter))
@@ -243,8 +243,7 @@ async def test_newest_message_of_each_chat_of_a_platform(store: Store) -> None:
         )
         await store.run(outbox.add_turn, target.id, "post", ["a"], adapter=None, now=START)
         if sent is not None:
-            bubble = await store.run(outbox.next_pending, target.id)
-            assert bubble is not None
+            (bubble,) = await store.run(outbox.pending_bubbles, target.id)
             await store.run(outbox.mark_sending, bubble, START)
             await store.run(outbox.mark_sent, bubble, sent, START)
     assert await store.run(inbox.newest_message_ids, PERSONA, "discord") == {"1": "m2", "3": "m3", "4": "p2"}
