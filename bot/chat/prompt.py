@@ -11,14 +11,14 @@ def to_turns(platform: str, messages: Iterable[tuple[str | None, str]]) -> list[
     Consecutive messages of one sender become one turn. Texts that are empty after normalization are left out.
     """
     turns: list[Turn] = []
-    speakers: dict[str | None, str] = {None: ME}
+    pseudonyms: dict[str, str] = {}
     for sender, text in messages:
         bubble = normalize(text)
         if not bubble:
             continue
-        if sender not in speakers:
-            speakers[sender] = pseudonym(platform, sender)
-        speaker = speakers[sender]
+        if sender is not None and sender not in pseudonyms:
+            pseudonyms[sender] = pseudonym(platform, sender)
+        speaker = ME if sender is None else pseudonyms[sender]
         if turns and turns[-1].speaker == speaker:
             turns[-1] = Turn(speaker, (*turns[-1].bubbles, bubble))
         else:
