@@ -134,7 +134,7 @@ async def running(folder: Path) -> AsyncGenerator[tuple[InstantPlatform, Instant
     config = config_in(
         folder,
         telegram={"allow": list(range(1, 1001))},
-        reply={"debounce_seconds": 0, "history": 40, "guard": False},
+        reply={"debounce_seconds": 0, "history": 40, "guard": False, "max_per_hour": 0},
         web={"port": 0},
     )
     publish(config, habits=Habits(seconds_per_character=0.0))
