@@ -41,7 +41,11 @@ from doppel.system.backoff import Backoff
 
 POLL_SECONDS = 25
 LONGEST_RETRY_WAIT = 5.0
-"""Seconds between attempts while Telegram is away: messages are taken in this soon after its return."""
+"""Seconds between attempts while Telegram or the store is away: messages are taken in this soon after its return."""
+SEND_TIMEOUT = 60.0
+"""Seconds that Telegram has to confirm a bubble. One that is confirmed later is in doubt, so this is more than it takes
+on bad days.
+"""
 _MAX_GROUPS = 1000
 UPDATES = ("message",)
 
@@ -98,8 +102,9 @@ class TelegramPlatform:
 
         Raises:
             DoppelError: Telegram refuses the token.
-            Exception: whatever `receive` raised; the message comes again when `run` is called again. If that is no
-                DoppelError, and so probably a bug, the message is skipped the third time.
+            Exception: what `receive` raised if that is no DoppelError, and so probably a bug; the message comes again
+                when `run` is called again, and is skipped the third time. While the store fails, which is a DoppelError,
+                the message is tried again.
         """
         self._receive = receive
         application = self._application
@@ -116,7 +121,7 @@ class TelegramPlatform:
                 connected()
                 wait = POLL_SECONDS
             for update in updates:
-                await self._process(update)
+                await self._process_until_stored(update)
                 offset = update.update_id + 1
 
     async def wait_for_rate_limit(self, chat: str) -> None:
@@ -134,6 +139,7 @@ class TelegramPlatform:
                 message_thread_id=topic,
                 reply_parameters=ReplyParameters(int(quoted), allow_sending_without_reply=True) if quoted else None,
                 link_preview_options=LinkPreviewOptions(is_disabled=True),
+                read_timeout=SEND_TIMEOUT,
             )
         except TelegramError as error:
             # From None: the cause may print the URL with the token.
@@ -178,6 +184,17 @@ class TelegramPlatform:
                     "/setprivacy to @BotFather, choose Disable, and add the bot to the group again"
                 )
             )
+
+    async def _process_until_stored(self, update: Update) -> None:
+        """Processes an update, and again while the store fails: a new connection would help nothing and take longer."""
+        backoff, logged = Backoff(self._random, longest=LONGEST_RETRY_WAIT), ""
+        while True:
+            try:
+                return await self._process(update)
+            except DoppelError as error:
+                if logged != (logged := str(error)):
+                    log.warning(tr("Telegram: a message cannot be stored and is kept until it can: {error}", error=error))
+            await self._sleep(backoff.next())
 
     async def _process(self, update: Update) -> None:
         # Application.process_update swallows exceptions of handlers; `_on_error` keeps them for here.

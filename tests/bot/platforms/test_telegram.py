@@ -522,16 +522,48 @@ async def test_an_update_that_always_fails_is_skipped_after_three_deliveries(
     await daemon.platform.close()
 
 
-async def test_an_update_is_never_skipped_because_the_store_fails(server: TelegramServer) -> None:
+async def test_an_update_is_tried_again_while_the_store_fails(
+    server: TelegramServer, caplog: pytest.LogCaptureFixture
+) -> None:
     daemon = Daemon(server.url)
+    failures = [DoppelError("doppel.db: database or disk is full")] * 20
 
-    async def full_disk(_: Incoming) -> None:
-        raise DoppelError("doppel.db: database or disk is full")
+    async def receive(incoming: Incoming) -> None:
+        if failures:
+            assert server.pending  # not acknowledged
+            raise failures.pop()
+        await daemon.received.put(incoming)
 
     server.user_says("keep this")
-    for _ in range(5):
-        with pytest.raises(DoppelError, match="disk is full"):
-            await daemon.platform.run(full_disk, daemon.connected.set, no_known_messages)
+    server.user_says("and this")
+    task = asyncio.create_task(daemon.platform.run(receive, daemon.connected.set, no_known_messages))
+    assert [(await daemon.next()).text for _ in range(2)] == ["keep this", "and this"]
+    assert len(daemon.waits) == 20
+    assert max(daemon.waits) <= telegram.LONGEST_RETRY_WAIT
+    assert caplog.text.count("disk is full") == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     await daemon.platform.close()
-    async with running(server) as again:
-        assert (await again.next()).text == "keep this"
+
+
+async def test_a_bubble_that_is_confirmed_too_late_is_in_doubt(
+    server: TelegramServer, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirm = asyncio.Event()
+    accept = server._sendmessage
+
+    async def slowly(call: Any) -> types.Message:
+        message = await accept(call)
+        await confirm.wait()
+        return message
+
+    server.user_says("hello")
+    await daemon.next()
+    monkeypatch.setattr(server, "_sendmessage", slowly)
+    monkeypatch.setattr(telegram, "SEND_TIMEOUT", 0.01)
+    with pytest.raises(SendFailed) as failed:
+        await daemon.platform.send(Outgoing(id=1, chat=str(ANNA.id), text="ok", reply_to=None))
+    assert failed.value.unknown
+    monkeypatch.setattr(telegram, "SEND_TIMEOUT", 60.0)
+    asyncio.get_running_loop().call_later(0.05, confirm.set)
+    assert await daemon.platform.send(Outgoing(id=2, chat=str(ANNA.id), text="ok", reply_to=None))
