@@ -193,7 +193,8 @@ class TelegramPlatform:
                 return await self._process(update)
             except DoppelError as error:
                 if logged != (logged := str(error)):
-                    log.warning(tr("Telegram: a message cannot be stored and is kept until it can: {error}", error=error))
+                    text = tr("Telegram: a message cannot be stored and is kept until it can: {error}", error=error)
+                    log.warning(text)
             await self._sleep(backoff.next())
 
     async def _process(self, update: Update) -> None:
