@@ -103,8 +103,8 @@ class TelegramPlatform:
         Raises:
             DoppelError: Telegram refuses the token.
             Exception: what `receive` raised if that is no DoppelError, and so probably a bug; the message comes again
-                when `run` is called again, and is skipped the third time. While the store fails, which is a DoppelError,
-                the message is tried again.
+                when `run` is called again, and is skipped the third time. While the store fails (a DoppelError) the
+                message is tried again.
         """
         self._receive = receive
         application = self._application
