@@ -73,6 +73,8 @@ class ChatRouter:
     async def sweep(self) -> None:
         """Wakes every chat with unfinished work that nobody works on: after a failure of the disk, or a bug."""
         store = self._services.store
+        if store.failure is not None:
+            await store.check_writable()
         for chat in await store.run(inbox.unfinished_chats, store.persona):
             if chat.id not in self._conversations or self._conversations[chat.id].idle:
                 self.wake(chat)

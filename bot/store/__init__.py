@@ -46,7 +46,7 @@ class Store:
     def __init__(self, url: str, persona: str) -> None:
         self.persona = persona
         self.failure: str | None = None
-        """Why the last transaction failed, as when the disk is full; None after one that succeeded."""
+        """Why a transaction failed, as when the disk is full; None again after one that has written something."""
         self._engine = open_engine(url)
         self.is_shared = self._engine.dialect.name != "sqlite"
         """Whether other daemons may use the database at the same time."""
@@ -70,12 +70,20 @@ class Store:
         Cancelling the caller does not undo work that has started. Raises DoppelError when the database fails.
         """
         try:
-            result = await self._commits.submit(lambda connection: work(connection, *args, **kwargs))
+            result, has_written = await self._commits.submit(
+                lambda connection: _noting_writes(connection, work, *args, **kwargs)
+            )
         except DBAPIError as error:
             self.failure = tr("{path}: database error: {error}", path=self._path, error=_one_line(error))
             raise DoppelError(self.failure) from error
-        self.failure = None
+        if has_written:  # a full disk can still be read
+            self.failure = None
         return result
+
+    async def check_writable(self) -> None:
+        """Writes something that changes nothing, so that `failure` is None again if that works. Raises DoppelError."""
+        await self.run(_rewrite_version)
+        self.failure = None
 
     async def compact(self) -> None:
         """Writes the file anew without the space of deleted rows, and empties the write-ahead log. SQLite only.
@@ -151,6 +159,24 @@ def _without_foreign_keys(connection: Connection) -> Iterator[None]:
     sqlite_connection(connection).execute("PRAGMA foreign_keys=OFF")
     yield
     sqlite_connection(connection).execute("PRAGMA foreign_keys=ON")
+
+
+def _noting_writes(
+    connection: Connection, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
+) -> tuple[R, bool]:
+    """What `work` returns, and whether it has changed rows; True where the database does not count them."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):
+        return work(connection, *args, **kwargs), True
+    before = driver.total_changes
+    return work(connection, *args, **kwargs), driver.total_changes != before
+
+
+def _rewrite_version(connection: Connection) -> None:
+    """Writes a field that doppel does not use, with the value it has: SQLite writes its page all the same."""
+    if connection.dialect.name == "sqlite":
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA user_version={version}")
 
 
 def _compact(connection: Connection) -> bool:

@@ -30,6 +30,7 @@ from telegram.error import (
 from telegram.ext import Application, ApplicationBuilder, ContextTypes, MessageHandler, filters
 from telegram.request import HTTPXRequest
 
+from bot.cancellation import cancel_tasks
 from bot.platforms import Newest, Outgoing, Receive, SendFailed
 from bot.platforms.repeated_failures import RepeatedFailures
 from bot.platforms.telegram.messages import to_incoming, utf16_length
@@ -46,6 +47,9 @@ SEND_TIMEOUT = 60.0
 """Seconds that Telegram has to confirm a bubble. One that is confirmed later is in doubt, so this is more than it takes
 on bad days.
 """
+MAX_CONNECTIONS = 16
+MAX_TYPING = 8
+"""Connections that showing "typing" may use at a time: messages need the others."""
 _MAX_GROUPS = 1000
 UPDATES = ("message",)
 
@@ -88,6 +92,7 @@ class TelegramPlatform:
             logging.getLogger(name).addFilter(self._redactor)
         self._application = self._build()
         self._rate_limits = _RateLimits()
+        self._typing: set[asyncio.Task[None]] = set()
 
     def length(self, text: str) -> int:
         """UTF-16 code units, as Telegram counts."""
@@ -103,8 +108,8 @@ class TelegramPlatform:
         Raises:
             DoppelError: Telegram refuses the token.
             Exception: what `receive` raised if that is no DoppelError, and so probably a bug; the message comes again
-                when `run` is called again, and is skipped the third time. While the store fails (a DoppelError) the
-                message is tried again.
+                when `run` is called again, and is skipped the third time. After a DoppelError, so while the store
+                fails, the message is tried again here.
         """
         self._receive = receive
         application = self._application
@@ -147,7 +152,16 @@ class TelegramPlatform:
         return str(message.message_id)
 
     async def typing(self, chat: str) -> None:
-        """Shows "typing" for about 5 s. Never raises."""
+        """Shows "typing" for about 5 s; does nothing while many such requests are unanswered. Never raises."""
+        if len(self._typing) >= MAX_TYPING:
+            return
+        request = asyncio.create_task(self._show_typing(chat))
+        self._typing.add(request)
+        request.add_done_callback(self._typing.discard)
+        # Shielded: a request that is cancelled may leave its connection occupied, and the client has only some of them.
+        await asyncio.shield(request)
+
+    async def _show_typing(self, chat: str) -> None:
         try:
             number, topic = _parse_chat(chat)
             await self._application.bot.send_chat_action(number, ChatAction.TYPING, message_thread_id=topic)
@@ -156,6 +170,7 @@ class TelegramPlatform:
 
     async def close(self) -> None:
         """Closes the connections."""
+        await cancel_tasks(*self._typing)
         await self._application.shutdown()
         # Application.shutdown leaves them open if initialize has failed.
         await self._application.bot.shutdown()
@@ -168,7 +183,11 @@ class TelegramPlatform:
             .token(self._token)
             .base_url(self._settings.api.rstrip("/") + "/bot")
             .updater(None)
-            .request(_ClassifyingRequest(connection_pool_size=16, connect_timeout=10, read_timeout=20, pool_timeout=10))
+            .request(
+                _ClassifyingRequest(
+                    connection_pool_size=MAX_CONNECTIONS, connect_timeout=10, read_timeout=20, pool_timeout=10
+                )
+            )
             .get_updates_request(_PollRequest(connection_pool_size=1, connect_timeout=10, read_timeout=10))
             .build()
         )
@@ -193,8 +212,9 @@ class TelegramPlatform:
                 return await self._process(update)
             except DoppelError as error:
                 if logged != (logged := str(error)):
-                    text = tr("Telegram: a message cannot be stored and is kept until it can: {error}", error=error)
-                    log.warning(text)
+                    log.warning(
+                        tr("Telegram: a message cannot be stored and is kept until it can: {error}", error=error)
+                    )
             await self._sleep(backoff.next())
 
     async def _process(self, update: Update) -> None:

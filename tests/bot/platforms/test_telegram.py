@@ -408,6 +408,40 @@ async def test_typing_is_shown_and_its_failures_are_not(server: TelegramServer, 
         await daemon.platform.typing(target)
 
 
+async def test_typing_that_is_no_longer_wanted_leaves_no_connection_occupied(
+    server: TelegramServer, daemon: Daemon
+) -> None:
+    server.user_says("hello")
+    await daemon.next()
+    loop, tick = asyncio.get_running_loop(), 0.0005
+    for number in range(400):
+        typing = asyncio.create_task(daemon.platform.typing(str(ANNA.id)))
+        loop.call_later(number % 20 * tick, typing.cancel)  # while it connects, asks, or waits for the answer
+        await asyncio.wait((typing,))
+    await daemon.platform.send(Outgoing(id=1, chat=str(ANNA.id), text="ok", reply_to=None))
+    connections = daemon.platform._application.bot.request._client._transport._pool.connections  # type: ignore[attr-defined]
+    assert all(connection.is_idle() for connection in connections)
+
+
+async def test_typing_leaves_connections_for_messages_when_telegram_is_slow(
+    server: TelegramServer, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = asyncio.Event()
+
+    async def slowly(_: object) -> bool:
+        await answer.wait()
+        return True
+
+    server.user_says("hello")
+    await daemon.next()
+    monkeypatch.setattr(server, "_sendchataction", slowly)
+    typing = [asyncio.create_task(daemon.platform.typing(str(ANNA.id))) for _ in range(40)]
+    await server.asked("sendChatAction")
+    assert await daemon.platform.send(Outgoing(id=1, chat=str(ANNA.id), text="ok", reply_to=None))
+    answer.set()
+    await asyncio.gather(*typing)
+
+
 async def test_typing_does_not_use_up_a_groups_messages(server: TelegramServer, daemon: Daemon) -> None:
     server.group_says("Mina?")
     chat = (await daemon.next()).chat
