@@ -6,7 +6,7 @@ Two databases (SQLite, as the daemon opens them) with 100 other chats each and o
 received, half are sent bubbles, and at its end some wait for a reply and a bubble waits to be sent. Each read is made
 in turns on both, and its medians are compared: a read that finds its rows by index takes the same time on both.
 
-- `prompt_context`, `pending_messages`, `next_pending`: what each reply reads.
+- `prompt_context`, `pending_messages`, `pending_bubbles`: what each reply reads.
 - `newest_message_ids`: what Discord asks after a reconnect.
 - `unfinished_chats`: what is looked for every 30 s.
 - `prompt_ms`: the read for a prompt as a conversation waits for it, with the way to the store's thread and back.
@@ -58,7 +58,7 @@ Read = Callable[[Connection, int], Any]
 READS: dict[str, Read] = {
     "prompt_context": lambda connection, chat: inbox.prompt_context(connection, chat, HISTORY),
     "pending_messages": lambda connection, chat: inbox.pending_messages(connection, chat, HISTORY),
-    "next_pending": outbox.next_pending,
+    "pending_bubbles": outbox.pending_bubbles,
     "newest_message_ids": lambda connection, _: inbox.newest_message_ids(connection, PERSONA, "telegram"),
     "unfinished_chats": lambda connection, _: inbox.unfinished_chats(connection, PERSONA),
 }

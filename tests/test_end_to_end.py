@@ -200,7 +200,7 @@ async def serving(config: Config, world: DiscordWorld) -> AsyncIterator[Daemon]:
 
 
 def rows(config: Config, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(config.root / config.store)) as database:
+    with closing(sqlite3.connect(config.root / config.store.url)) as database:
         return database.execute(query).fetchall()
 
 

@@ -140,7 +140,7 @@ def test_nothing_of_the_owners_is_in_the_repository() -> None:
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("doppel", "training", "bot"), ("track", "tune", "names", "llamacpp")),
+        (("doppel", "training", "bot"), ("track", "tune", "names", "llamacpp", "postgres")),
         (("tests", "benchmarks"), ("dev", "bench")),
     ],
 )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Connection, event
 
@@ -100,6 +101,7 @@ async def test_a_store_that_fails_is_seen_and_hides_nothing_else(harness: Harnes
     await harness.store.run(lambda connection: connection.exec_driver_sql("alter table gone rename to outbox"))
 
 
+@pytest.mark.parametrize("new_store_url", ["sqlite"], indirect=True)
 async def test_counting_reads_only_an_index(harness: Harness) -> None:
     def plans(connection: Connection) -> str:
         queries: list[tuple[str, Any]] = []

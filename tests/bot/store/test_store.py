@@ -423,20 +423,20 @@ async def test_disk_failure_is_a_doppel_error(store: Store) -> None:
     assert await store.run(inbox.unfinished_chats, PERSONA) == []
 
 
-async def test_it_counts_as_failed_until_something_was_written(store: Store, path: Path) -> None:
+async def test_it_counts_as_failed_until_something_was_written(sqlite_store: Store, path: Path) -> None:
     def fail(connection: object) -> None:
         connection.exec_driver_sql("insert into inbox (id) values (1)")  # type: ignore[attr-defined]
 
-    for repair in (store.check_writable, lambda: chat_with(store, "one")):
+    for repair in (sqlite_store.check_writable, lambda: chat_with(sqlite_store, "one")):
         with pytest.raises(DoppelError):
-            await store.run(fail)
-        await store.run(inbox.unfinished_chats, PERSONA)
-        assert store.failure is not None
+            await sqlite_store.run(fail)
+        await sqlite_store.run(inbox.unfinished_chats, PERSONA)
+        assert sqlite_store.failure is not None
         await repair()
-        assert store.failure is None
+        assert sqlite_store.failure is None
     log = path.with_name(f"{path.name}-wal")
     size = log.stat().st_size
-    await store.check_writable()
+    await sqlite_store.check_writable()
     assert log.stat().st_size > size  # a full disk would be noticed
 
 
