@@ -24,6 +24,8 @@ MAX_TEXT = 20_000
 MAX_ANSWERED_TEXT = 4096
 """Characters that are kept of what a message answers: as many as a message has in Telegram and Discord."""
 
+_STORED_FIELDS = frozenset(NewMessage.__struct_fields__) & frozenset(Incoming.__struct_fields__)
+
 log = logging.getLogger(__name__)
 
 
@@ -129,7 +131,7 @@ class ChatRouter:
 
 
 def _new_message(incoming: Incoming, answers: Answered | None) -> NewMessage:
-    fields = {name: getattr(incoming, name) for name in NewMessage.__struct_fields__ if hasattr(incoming, name)}
+    fields = {name: getattr(incoming, name) for name in _STORED_FIELDS}
     if answers is None:
         return NewMessage(**fields)
     return NewMessage(

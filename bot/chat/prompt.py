@@ -26,9 +26,9 @@ def to_turns(platform: str, messages: Sequence[PromptMessage | InboxMessage]) ->
 
     Consecutive messages of one sender become one turn. Texts that are empty after normalization are left out.
 
-    What a message to the persona answers is repeated before it, unless it is there already: in the turn that the message
-    belongs to, or in the one before. What other messages answer is added only if the prompt does not have it at all:
-    they are context, and people may answer each other all the time.
+    What a message to the persona answers is repeated before it, unless it is there already: in the turn that the
+    message belongs to, or in the one before. What other messages answer is added only if the prompt does not have it at
+    all: they are context, and people may answer each other all the time.
     """
     bubbles: list[_Bubble] = []
     for message in messages:

@@ -11,7 +11,6 @@ import msgspec
 
 from doppel.errors import DoppelError
 
-
 UNNAMED = ""
 """`Answered.sender` of somebody whom the service does not tell."""
 
@@ -21,7 +20,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         sender: the account id of who wrote it; None: the persona; `UNNAMED`: the service does not tell.
-        text: its text, mentions of the persona taken out as in `Incoming.text`; only the quoted part if a part is quoted.
+        text: its text, mentions of the persona taken out as in `Incoming.text`; of a quote only the quoted part.
         message_id: the platform's id of it; None if it is in another chat.
     """
 
@@ -48,8 +47,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
         mentions_bot: the persona is meant: private chat, mention, name, or a reply to it.
         allow_ids: ids an allow-list entry may name, most specific first: the account in private chats; in groups the
             chat and its server, never the account, so that allowing a friend does not open every group they are in.
-        answers: the message that it answers (a reply, a quote), whoever wrote that and wherever; None if it answers none,
-            or one without words.
+        answers: the message that it answers (a reply, a quote), whoever wrote that and wherever; None if it answers
+            none, or one without words.
     """
 
     platform: str
