@@ -145,7 +145,9 @@ async def test_what_a_message_answers_comes_with_it(daemon_and_env: tuple[Daemon
     picture = await server.bob.send(server.channel, "", attachments=[("photo.png", b"not really")])
     forwarded = await server.bob.forward(from_robot, server.channel)
     joined = server.guild.create_system_message(server.channel, MessageType.NEW_MEMBER, author=server.bob)
-    sticker = send_sticker(env, server, "wave hello")
+    send_sticker(env, server, "wave hello")
+    sticker = server.channel.last_message
+    assert sticker is not None
     for answered in (own, from_bob, from_robot, picture, forwarded, joined, sticker):
         await server.anna.send(server.channel, "why?", reply_to=answered)
     got = [await daemon.next() for _ in range(9)]
