@@ -42,6 +42,10 @@ class AccessList:
             log.info(self._hint(incoming, allowed))
         return False
 
+    def blocks(self, platform: str, account: str) -> bool:
+        """Whether nothing of this account is to be stored, not even as a quote in somebody else's message."""
+        return account in self._blocked.get(platform, _NOBODY)
+
     def stranger_reply(self, incoming: Incoming) -> str | None:
         """What to send to somebody whose message is not allowed, if they may get it: not in groups, not if blocked."""
         text = self._stranger_replies.get(incoming.platform, "")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 
+import msgspec
 from sqlalchemy import Connection
 
 from bot.cancellation import CancelledByEvent, cancel_on_event
@@ -204,14 +205,15 @@ class ChatConversation:
         # Pending messages come last even if a bubble was sent after they arrived: the prompt must end with them.
         messages: list[PromptMessage | InboxMessage] = [*history, *pending]
         if pending[0].attempts == inbox.MAX_ATTEMPTS - 1:
-            messages = [pending[-1]]  # the last attempt, without whatever else made the others fail
+            # The last attempt, without whatever else made the others fail.
+            messages = [msgspec.structs.replace(pending[-1], answers_text=None)]
         contact = pseudonym(chat.platform, pending[-1].sender) if chat.kind == "dm" else None
         async with self._services.delivery.typing(chat):
             return await self._services.responder.respond(
                 kind=chat.kind,
                 platform=chat.platform,
                 contact=contact,
-                turns=to_turns(chat.platform, [(message.sender, message.text) for message in messages]),
+                turns=to_turns(chat.platform, messages),
             )
 
     async def _store_reply(self, reply: Reply, answered: InboxMessage) -> Sequence[OutboxMessage]:

@@ -9,7 +9,7 @@ import msgspec
 from bot.chat.conversation import ChatConversation, Services
 from bot.chat.rate_window import RateWindow
 from bot.chat.strangers import StrangerReplies
-from bot.platforms import Incoming
+from bot.platforms import Answered, Incoming
 from bot.platforms.connection import PlatformConnection
 from bot.store import inbox
 from bot.store.schema import Chat, NewMessage
@@ -20,6 +20,11 @@ SWEEP_SECONDS = 30.0
 
 MAX_TEXT = 20_000
 """Characters of a message that are kept: several times what Telegram and Discord allow."""
+
+MAX_ANSWERED_TEXT = 4096
+"""Characters that are kept of what a message answers: as many as a message has in Telegram and Discord."""
+
+_STORED_FIELDS = frozenset(NewMessage.__struct_fields__) & frozenset(Incoming.__struct_fields__)
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +53,19 @@ class ChatRouter:
         if not text.strip():
             return
         incoming = self._within_rates(msgspec.structs.replace(incoming, text=text))
-        message = NewMessage(**{name: getattr(incoming, name) for name in NewMessage.__struct_fields__})
+        message = _new_message(incoming, self._quotable(incoming))
         store, now = self._services.store, self._services.clock.now()
         chat = await store.run(inbox.receive, store.persona, message, now)
         if chat is not None and incoming.mentions_bot and not self._closed:
             self._conversation(chat).on_message(chat)
+
+    def _quotable(self, incoming: Incoming) -> Answered | None:
+        """What the message answers, as it may be stored: words, and not of somebody who is blocked."""
+        answers = incoming.answers
+        if answers is None or (answers.sender and self._services.access.blocks(incoming.platform, answers.sender)):
+            return None
+        text = _storable(answers.text[:MAX_ANSWERED_TEXT])
+        return msgspec.structs.replace(answers, text=text) if text.strip() else None
 
     def _within_rates(self, incoming: Incoming) -> Incoming:
         """The message, as mere context if its sender or chat has had enough replies."""
@@ -117,6 +130,18 @@ class ChatRouter:
             }
             self._conversations[chat.id] = ChatConversation(chat, self._services)
         return self._conversations[chat.id]
+
+
+def _new_message(incoming: Incoming, answers: Answered | None) -> NewMessage:
+    fields = {name: getattr(incoming, name) for name in _STORED_FIELDS}
+    if answers is None:
+        return NewMessage(**fields)
+    return NewMessage(
+        **fields,
+        answers_sender=answers.sender,
+        answers_text=answers.text,
+        answers_message_id=answers.message_id,
+    )
 
 
 def _storable(text: str) -> str:

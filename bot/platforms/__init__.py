@@ -11,6 +11,23 @@ import msgspec
 
 from doppel.errors import DoppelError
 
+UNNAMED = ""
+"""`Answered.sender` of somebody whom the service does not tell."""
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """What a message answers, as the service shows it beside the message.
+
+    Attributes:
+        sender: the account id of who wrote it; None: the persona; `UNNAMED`: the service does not tell.
+        text: its text, mentions of the persona taken out as in `Incoming.text`; of a quote only the quoted part.
+        message_id: the platform's id of it; None if it is in another chat.
+    """
+
+    sender: str | None
+    text: str
+    message_id: str | None = None
+
 
 class Incoming(msgspec.Struct, frozen=True, kw_only=True):
     """Something somebody wrote to the persona, whatever the service.
@@ -30,6 +47,8 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
         mentions_bot: the persona is meant: private chat, mention, name, or a reply to it.
         allow_ids: ids an allow-list entry may name, most specific first: the account in private chats; in groups the
             chat and its server, never the account, so that allowing a friend does not open every group they are in.
+        answers: the message that it answers (a reply, a quote), whoever wrote that and wherever; None if it answers
+            none, or one without words.
     """
 
     platform: str
@@ -43,6 +62,7 @@ class Incoming(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str
     mentions_bot: bool
     allow_ids: tuple[str, ...]
+    answers: Answered | None = None
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,15 +1,16 @@
 """Erases a person from the database, and exports what it holds of them.
 
 A direct chat is the person's as a whole. In groups, their messages and the persona's replies to them are; what others
-wrote, and posts, stay. Every function here runs in its caller's transaction. Chats of all personas count.
+wrote, and posts, stay, but without what it shows of an erased message because it answers that. Every function here runs
+in its caller's transaction. Chats of all personas count.
 """
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, delete, false, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, false, not_, or_, select, update
 
 from bot.store.inbox import VISIBLE
 from bot.store.schema import InboxState, OutboxState, chats, inbox, outbox
@@ -20,7 +21,7 @@ ERASED_TURN = 0
 
 HANDLED_TABLES = {
     "chats": "erased: the row of a direct chat with the person; those of groups hold no id of a person",
-    "inbox": "erased: the person's messages, and all messages of a direct chat with them",
+    "inbox": "erased: the person's messages, all of a direct chat with them, and what others' messages quote of these",
     "outbox": "erased: all of a direct chat with the person; in groups the replies to their messages, and unsent ones",
     "slots": "nothing personal: when a schedule posted",
     "cursors": "erased: that the person was sent `stranger_reply` (bot.store.strangers); triggers of schedules stay",
@@ -37,12 +38,14 @@ T = TypeVar("T")
 class ErasedMessages(msgspec.Struct, frozen=True):
     """How many messages of the person and bubbles of the persona were removed, and from how many chats.
 
-    `stranger_replies` counts what was remembered of sending them `stranger_reply`.
+    `quotes` counts messages of others that no longer show what they answer. `stranger_replies` counts what was
+    remembered of sending them `stranger_reply`.
     """
 
     messages: int = 0
     bubbles: int = 0
     chats: int = 0
+    quotes: int = 0
     stranger_replies: int = 0
 
     def __add__(self, other: "ErasedMessages") -> "ErasedMessages":
@@ -50,40 +53,51 @@ class ErasedMessages(msgspec.Struct, frozen=True):
             self.messages + other.messages,
             self.bubbles + other.bubbles,
             self.chats + other.chats,
+            self.quotes + other.quotes,
             self.stranger_replies + other.stranger_replies,
         )
 
 
 def stored_accounts(connection: Connection) -> list[Account]:
-    """Everybody who has written, and the direct chats in which only the persona has."""
+    """Everybody who has written or was quoted, and the direct chats in which only the persona has written."""
     senders = connection.execute(select(inbox.c.platform, inbox.c.sender).distinct()).all()
+    quoted = connection.execute(
+        select(inbox.c.platform, inbox.c.answers_sender).where(inbox.c.answers_sender != "").distinct()
+    ).all()
     unanswered = select(chats.c.platform, chats.c.chat).where(
         chats.c.kind == "dm", chats.c.id.not_in(select(inbox.c.chat_id))
     )
-    return sorted({Account(platform, name) for platform, name in [*senders, *connection.execute(unanswered)]})
+    return sorted({Account(platform, name) for platform, name in [*senders, *quoted, *connection.execute(unanswered)]})
 
 
 def chats_of(connection: Connection, accounts: Collection[Account]) -> list[int]:
     """Rows of the chats with something to erase."""
-    wrote = chats.c.id.in_(select(inbox.c.chat_id).where(_by(accounts)))
+    wrote = chats.c.id.in_(select(inbox.c.chat_id).where(or_(_by(accounts), _quotes(accounts))))
     query = select(chats.c.id).where(or_(wrote, _is_direct_chat_with(accounts)))
     return list(connection.execute(query.order_by(chats.c.id)).scalars())
 
 
 def erase_chat(connection: Connection, chat_id: int, accounts: Collection[Account]) -> ErasedMessages:
-    """Erases the person from one chat."""
-    if connection.execute(select(chats.c.kind).where(chats.c.id == chat_id)).scalar_one_or_none() == "dm":
+    """Erases the person from one chat, and from other chats what is quoted there of this one."""
+    chat = connection.execute(select(chats).where(chats.c.id == chat_id)).one_or_none()
+    if chat is None:
+        return ErasedMessages()
+    quotes = [row.id for row in _quotes_of_erased(connection, chat, accounts)]
+    for some in _chunks(quotes):
+        unquoted = dict.fromkeys(("answers_sender", "answers_text", "answers_message_id"))
+        connection.execute(update(inbox).where(inbox.c.id.in_(some)).values(unquoted))
+    if _is_theirs(connection, chat, accounts):
         bubbles = connection.execute(delete(outbox).where(outbox.c.chat_id == chat_id)).rowcount
         messages = connection.execute(delete(inbox).where(inbox.c.chat_id == chat_id)).rowcount
         connection.execute(delete(chats).where(chats.c.id == chat_id))
-        return ErasedMessages(messages, bubbles, 1)
+        return ErasedMessages(messages, bubbles, 1, len(quotes))
     turns = _turns_answering(connection, chat_id, accounts)
     messages = connection.execute(delete(inbox).where(inbox.c.chat_id == chat_id, _by(accounts))).rowcount
     bubbles = 0
     for some in _chunks(sorted(turns)):
         _release_others(connection, some)
         bubbles += connection.execute(delete(outbox).where(outbox.c.turn.in_(some))).rowcount
-    return ErasedMessages(messages, bubbles, 1)
+    return ErasedMessages(messages, bubbles, 1, len(quotes))
 
 
 def export_chat(connection: Connection, chat_id: int, accounts: Collection[Account]) -> list[Record]:
@@ -91,10 +105,11 @@ def export_chat(connection: Connection, chat_id: int, accounts: Collection[Accou
     chat = connection.execute(select(chats).where(chats.c.id == chat_id)).one()
     received = select(inbox).where(inbox.c.chat_id == chat_id)
     sent = select(outbox).where(outbox.c.chat_id == chat_id)
-    if chat.kind != "dm":
+    is_theirs = _is_theirs(connection, chat, accounts)
+    if not is_theirs:
         received = received.where(_by(accounts))
     bubbles = connection.execute(sent.order_by(outbox.c.turn, outbox.c.position)).all()
-    if chat.kind != "dm":
+    if not is_theirs:
         turns = _turns_answering(connection, chat_id, accounts)
         bubbles = [row for row in bubbles if row.turn in turns]
     where = {"platform": chat.platform, "chat": chat.chat, "kind": chat.kind, "persona": chat.persona}
@@ -112,7 +127,70 @@ def export_chat(connection: Connection, chat_id: int, accounts: Collection[Accou
         )
         for row in bubbles
     ]
+    positioned += [
+        (
+            row.chat_position,
+            # Not who quoted it, nor what they wrote about it: that is theirs.
+            {
+                **where,
+                "by": "persona" if row.answers_sender is None else row.answers_sender,
+                "text": row.answers_text,
+                "at": _iso(row.sent_at),
+                "state": "quoted",
+            },
+        )
+        for row in _quotes_of_erased(connection, chat, accounts)
+    ]
     return [record for _, record in sorted(positioned, key=lambda pair: pair[0])]
+
+
+def _is_theirs(connection: Connection, chat: Row[Any], accounts: Collection[Account]) -> bool:
+    """Whether a chat is a direct chat with the person, and not one in which somebody else quotes them."""
+    if chat.kind != "dm":
+        return False
+    if Account(chat.platform, chat.chat) in accounts:
+        return True
+    return connection.execute(select(inbox.c.id).where(inbox.c.chat_id == chat.id, _by(accounts))).first() is not None
+
+
+def _quotes_of_erased(connection: Connection, chat: Row[Any], accounts: Collection[Account]) -> list[Row[Any]]:
+    """Messages of others that show something of the person's in a chat as what they answer.
+
+    That is what the person wrote, and what the persona replied to them. In other chats, services do not tell which
+    message it was, or even whose: there it is found by its text.
+    """
+    bubbles = connection.execute(select(outbox).where(outbox.c.chat_id == chat.id)).all()
+    messages = select(inbox.c.text).where(inbox.c.chat_id == chat.id)
+    erased = bubbles
+    if not _is_theirs(connection, chat, accounts):
+        messages = messages.where(_by(accounts))
+        turns = _turns_answering(connection, chat.id, accounts)
+        erased = [row for row in bubbles if row.turn in turns]
+    texts = {*(row.text for row in erased), *connection.execute(messages).scalars()}
+    erased_ids = {row.message_id for row in erased}
+    other_ids = {row.message_id for row in bubbles} - erased_ids
+    here = inbox.c.chat_id == chat.id
+    by_persona = and_(inbox.c.answers_text.is_not(None), inbox.c.answers_sender.is_(None))
+    candidates = select(inbox).where(
+        inbox.c.platform == chat.platform,
+        not_(_by(accounts)),
+        or_(
+            and_(here, _quotes(accounts)),
+            and_(here, by_persona),
+            and_(by_persona, inbox.c.answers_message_id.is_(None)),
+            inbox.c.answers_sender == "",
+        ),
+    )
+
+    def is_erased(row: Row[Any]) -> bool:
+        if row.answers_sender or (row.answers_message_id is not None and row.answers_message_id in erased_ids):
+            return True
+        if row.answers_message_id is not None and row.answers_message_id in other_ids:
+            return False
+        # Its id is not known: it is in another chat, or it was sent without the service's confirmation.
+        return any(row.answers_text in text for text in texts)
+
+    return [row for row in connection.execute(candidates.order_by(inbox.c.id)) if is_erased(row)]
 
 
 def _turns_answering(connection: Connection, chat_id: int, accounts: Collection[Account]) -> set[int]:
@@ -154,6 +232,13 @@ def _release_others(connection: Connection, turns: Collection[int]) -> None:
 def _by(accounts: Collection[Account]) -> ColumnElement[bool]:
     return or_(
         false(), *(and_(inbox.c.platform == account.platform, inbox.c.sender == account.id) for account in accounts)
+    )
+
+
+def _quotes(accounts: Collection[Account]) -> ColumnElement[bool]:
+    return or_(
+        false(),
+        *(and_(inbox.c.platform == account.platform, inbox.c.answers_sender == account.id) for account in accounts),
     )
 
 

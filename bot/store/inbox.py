@@ -31,6 +31,23 @@ VISIBLE = (OutboxState.SENDING, OutboxState.SENT, OutboxState.UNKNOWN)
 """States of bubbles that the other person may have seen."""
 
 
+class PromptMessage(msgspec.Struct, frozen=True):
+    """One message of a prompt's history; `sender` is None for the persona. See `bot.store.schema.inbox`.
+
+    `message_id` is None for a bubble that the service has not confirmed.
+    """
+
+    sender: str | None
+    text: str
+    message_id: str | None = None
+    addressed: bool | None = None
+    answers_sender: str | None = None
+    answers_text: str | None = None
+    answers_message_id: str | None = None
+
+
+_PROMPT_COLUMNS = PromptMessage.__struct_fields__
+
 # Statements of the way of every message, built once: building them takes longer than SQLite takes to run them.
 _CHAT: BindParameter[int] = bindparam("chat_row")
 _LAST: BindParameter[int] = bindparam("last_id")
@@ -79,22 +96,19 @@ _SENT = (
 )
 # What failed is left out: if it was the message that made the engine fail, so would every later prompt.
 _RECEIVED_FOR_PROMPT = (
-    _RECEIVED.with_only_columns(inbox.c.chat_position, inbox.c.sender, inbox.c.text)
+    _RECEIVED.with_only_columns(inbox.c.chat_position, *(inbox.c[name] for name in _PROMPT_COLUMNS))
     .where(inbox.c.state != InboxState.NEW, inbox.c.state != InboxState.FAILED)
     .subquery()
 )
 _SENT_FOR_PROMPT = _SENT.with_only_columns(
-    outbox.c.chat_position, cast(null(), inbox.c.sender.type).label("sender"), outbox.c.text
+    outbox.c.chat_position,
+    *(
+        outbox.c[name] if name in ("text", "message_id") else cast(null(), inbox.c[name].type).label(name)
+        for name in _PROMPT_COLUMNS
+    ),
 ).subquery()
 # Each half has its own limit: the newest rows of a mere union would be found by reading the whole chat.
 _FOR_PROMPT = union_all(select(_RECEIVED_FOR_PROMPT), select(_SENT_FOR_PROMPT)).order_by("chat_position")
-
-
-class PromptMessage(msgspec.Struct, frozen=True):
-    """One message of a prompt; `sender` is None for the persona."""
-
-    sender: str | None
-    text: str
 
 
 _UNFINISHED = union_all(
@@ -175,6 +189,9 @@ def receive(connection: Connection, persona: str, message: NewMessage, now: date
             "reason": None if message.mentions_bot else IgnoreReason.NOT_ADDRESSED,
             "attempts": 0,
             "chat_position": next_position(connection, chat.id),
+            "answers_sender": message.answers_sender,
+            "answers_text": message.answers_text,
+            "answers_message_id": message.answers_message_id,
         },
     )
     return chat
@@ -255,7 +272,7 @@ def prompt_context(connection: Connection, chat_id: int, limit: int) -> tuple[li
     dropped = -(-max(0, newest_first[0].last_position - limit) // step) * step
     values = {"chat_row": chat_id, "after": dropped, "max_rows": room}
     rows = connection.execute(_FOR_PROMPT, values).all()
-    return [PromptMessage(sender, text) for _, sender, text in rows[-room:]], pending
+    return [PromptMessage(*values) for _, *values in rows[-room:]], pending
 
 
 def visible_messages(

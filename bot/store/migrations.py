@@ -267,5 +267,22 @@ def references_by_index(connection: Connection, _persona: str) -> None:
     connection.execute(text("create index outbox_by_slot on outbox (slot_id)"))
 
 
-STEPS: tuple[Step, ...] = (inbox_and_outbox, personas_and_positions, shared_databases, references_by_index)
+def answered_messages(connection: Connection, _persona: str) -> None:
+    """Step 5: a message has what it answers."""
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    alter = Operations(MigrationContext.configure(connection))
+    alter.add_column("inbox", Column("answers_sender", String(255)))
+    alter.add_column("inbox", Column("answers_text", Text))
+    alter.add_column("inbox", Column("answers_message_id", String(255)))
+
+
+STEPS: tuple[Step, ...] = (
+    inbox_and_outbox,
+    personas_and_positions,
+    shared_databases,
+    references_by_index,
+    answered_messages,
+)
 """All steps in order. Never edit or remove one; append."""

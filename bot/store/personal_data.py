@@ -124,6 +124,14 @@ def _erased(person: Person, answer: Answer) -> Erased:
             chats=f"{erased.chats:,}",
         )
     ]
+    if erased.quotes:
+        lines.append(
+            tr(
+                "{name}: removed what {count} messages of others showed of theirs",
+                name=person.name,
+                count=f"{erased.quotes:,}",
+            )
+        )
     if erased.stranger_replies:
         lines.append(tr("{name}: removed the note that they were sent `stranger_reply`", name=person.name))
     if not answer.is_cache_cleared:
@@ -144,7 +152,9 @@ def _erased(person: Person, answer: Answer) -> Erased:
         )
     )
     details = {"messages": erased.messages, "bubbles": erased.bubbles, "chats": erased.chats}
+    if erased.quotes:
+        details["quotes"] = erased.quotes
     if erased.stranger_replies:
         details["stranger_replies"] = erased.stranger_replies
-    records = erased.messages + erased.bubbles + erased.stranger_replies
+    records = erased.messages + erased.bubbles + erased.quotes + erased.stranger_replies
     return Erased(records=records, lines=tuple(lines), details=details)

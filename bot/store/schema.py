@@ -140,11 +140,17 @@ inbox = Table(
     Column("attempts", Integer, nullable=False),
     Column("chat_position", Integer, nullable=False, server_default="0"),
     Column("turn", Integer),
+    Column("answers_sender", String(255)),
+    Column("answers_text", Text),
+    Column("answers_message_id", String(255)),
     UniqueConstraint("chat_id", "event_id", name="one_row_an_event"),
     Index("inbox_by_position", "chat_id", "chat_position"),
     Index("inbox_by_state", "state", "chat_id"),
     Index("inbox_by_turn", "turn"),
 )
+"""`answers_text` is what the message answers, as the service showed it; NULL if it answers nothing that has words. Its
+`answers_sender` is NULL for the persona, and empty if the service does not tell.
+"""
 
 slots = Table(
     "slots",
@@ -223,7 +229,7 @@ class Chat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message to add to the inbox; its fields are those of `bot.platforms.Incoming`."""
+    """A message to add to the inbox; its fields are those of `bot.platforms.Incoming`, and of its `answers`."""
 
     platform: str
     event_id: str
@@ -235,6 +241,9 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
     mentions_bot: bool
     sent_at: datetime
     allow_ids: tuple[str, ...] = ()
+    answers_sender: str | None = None
+    answers_text: str | None = None
+    answers_message_id: str | None = None
 
 
 class InboxMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,6 +258,10 @@ class InboxMessage(msgspec.Struct, frozen=True, kw_only=True):
     received_at: datetime
     state: InboxState
     attempts: int
+    addressed: bool
+    answers_sender: str | None = None
+    answers_text: str | None = None
+    answers_message_id: str | None = None
 
 
 class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):

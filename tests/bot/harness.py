@@ -17,7 +17,7 @@ from bot.chat.conversation import Services
 from bot.chat.delivery import Delivery
 from bot.chat.inbound import ChatRouter
 from bot.chat.responder import LoadedAdapter, Responder
-from bot.platforms import Incoming, Newest, Outgoing, Receive, SendFailed
+from bot.platforms import Answered, Incoming, Newest, Outgoing, Receive, SendFailed
 from bot.platforms.connection import PlatformConnection
 from bot.posts.scheduler import PostScheduler
 from bot.store import Store
@@ -217,6 +217,7 @@ def incoming(
     sender: str = "7",
     mentions_bot: bool = True,
     allow_ids: tuple[str, ...] | None = None,
+    answers: Answered | None = None,
 ) -> Incoming:
     return Incoming(
         platform=platform,
@@ -230,6 +231,7 @@ def incoming(
         message_id=f"m{event}",
         mentions_bot=mentions_bot,
         allow_ids=allow_ids or ((sender,) if kind == "dm" else (chat,)),
+        answers=answers,
     )
 
 

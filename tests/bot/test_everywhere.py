@@ -18,7 +18,7 @@ from bot.platforms import discord, telegram
 from bot.platforms.discord.platform import DiscordPlatform
 from bot.platforms.telegram.platform import TelegramPlatform
 from doppel.config import Config
-from doppel.transcript import Transcript
+from doppel.transcript import Transcript, pseudonym
 from tests.bot.fakes.discord_world import TOKEN as DISCORD_TOKEN
 from tests.bot.fakes.discord_world import DiscordWorld
 from tests.bot.fakes.telegram_server import ANNA, BOT, Fault, TelegramServer
@@ -218,3 +218,43 @@ async def test_a_refused_token_leaves_the_other_service_running(
         await until(lambda: "Telegram refuses the token" in caplog.text)
     assert withdrawn not in caplog.text
     assert "Traceback" not in caplog.text
+
+
+async def test_the_model_sees_what_a_message_answers(services: Services) -> None:
+    services.engine.always = ["ok"]
+    bob = types.User(id=7002, is_bot=False, first_name="Bob")
+    group = types.Chat(id=-200, type="supergroup", title="Friends")
+    older = types.Message(message_id=50, date=0, chat=group, from_user=bob, text="the boat leaves at 9")
+    quote = types.TextQuote(text="at 9", position=16)
+    elsewhere = types.ExternalReplyInfo(origin=types.MessageOriginHiddenUser(date=0, sender_user_name="Eve"))
+    anna, other, unnamed = (pseudonym("telegram", sender) for sender in (str(ANNA.id), str(bob.id), ""))
+    prompts = services.engine.prompts
+    async with services.daemon() as env:
+
+        async def ask(text: str, **fields: object) -> str:
+            """The end of the prompt, after the persona's last turn before the question."""
+            services.telegram.group_says(f"/ask@{BOT.username} {text}", **fields)
+            await services.telegram.next_sent()
+            return prompts[-1].removesuffix("\n\nme:").rpartition("me: ok\n\n")[2]
+
+        assert (await ask("1", reply_to_message=older)).endswith(f"]\n\n{other}: the boat leaves at 9\n\n{anna}: 1")
+        first = services.telegram.sent[-1]
+        assert await ask("2", reply_to_message=older, quote=quote) == f"{other}: at 9\n\n{anna}: 2"
+        assert await ask("3", external_reply=elsewhere, quote=quote) == f"{unnamed}: at 9\n\n{anna}: 3"
+        # The persona's last turn is what is answered: nothing is added.
+        assert await ask("4", reply_to_message=services.telegram.sent[-1]) == f"{anna}: 4"
+        services.telegram.group_says("5", user=bob)
+        services.telegram.group_says("6", user=bob)
+        assert await ask("7", reply_to_message=first) == f"{anna}: 7"
+        assert prompts[-1].endswith(f"{other}: 5\n 6\n\nme: ok\n\n{anna}: 7\n\nme:")
+
+        server = Server(env)
+        from_bob = await server.guild.add_member(env.create_user("bob")).send(server.channel, "the boat leaves at 9")
+        await server.mention("8")
+        await until(lambda: len(server.said()) == 1)
+        assert env.bot.user is not None
+        await server.anna.send(server.channel, f"{env.bot.user.mention} 9", reply_to=from_bob)
+        await until(lambda: len(server.said()) == 2)
+    anna, other = (pseudonym("discord", str(account)) for account in (server.anna.id, from_bob.author.id))
+    boat = f"{other}: the boat leaves at 9"
+    assert prompts[-1].endswith(f"]\n\n{boat}\n\n{anna}: 8\n\nme: ok\n\n{boat}\n\n{anna}: 9\n\nme:")

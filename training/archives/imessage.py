@@ -14,9 +14,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
+from doppel.transcript.stickers import is_emoji
 from training.archives.formats.archive_records import RECORD_ERRORS
 from training.archives.formats.chat_text import MessageIds, title_of
-from training.archives.formats.reactions import Reaction, is_emoji, reactions_to
+from training.archives.formats.reactions import Reaction, reactions_to
 from training.archives.formats.text_lines import first_lines, multiline_records
 from training.archives.formats.timestamps import MONTHS, hour_24, month_number
 from training.archives.message import Kind, Mark, Message

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
+from doppel.transcript.stickers import is_emoji
 from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
 from training.archives.formats.json_stream import JsonStream
-from training.archives.formats.reactions import is_emoji
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from bot.platforms import SendFailed
+from bot.platforms import Answered, SendFailed
 from doppel.engine import EngineError
 from doppel.transcript import pseudonym
 from tests.bot.conftest import MakeHarness
@@ -297,3 +297,66 @@ async def test_of_several_candidates_the_one_not_said_before_is_sent(make_harnes
     await harness.clock.advance(60)
     assert harness.platform.texts == ["hi!", "you again"]
     assert len(harness.engine.prompts) == 4
+
+
+async def test_what_a_message_answers_is_in_the_prompt_now_and_later(harness: Harness) -> None:
+    harness.engine.turns = [["go"], ["sure"]]
+    group = {"chat": "-100", "kind": "group"}
+    answered = Answered(sender="8", text="we leave at 9", message_id="x")
+    await harness.on_message(incoming(1, "what do you think?", sender="9", answers=answered, **group))
+    await harness.clock.advance(60)
+    bob, eve = pseudonym("telegram", "8"), pseudonym("telegram", "9")
+    seen = f"{bob}: we leave at 9\n\n{eve}: what do you think?\n\nme:"
+    assert harness.engine.prompts[0].endswith(f"\n\n{seen}")
+    await harness.on_message(incoming(2, "sure?", sender="9", answers=Answered(sender=None, text="go"), **group))
+    await harness.clock.advance(60)
+    assert harness.engine.prompts[1].endswith(f"\n\n{seen} go\n\n{eve}: sure?\n\nme:")
+
+
+async def test_an_older_bubble_that_is_answered_is_the_persona_s_turn(harness: Harness) -> None:
+    harness.engine.turns = [["at 9"], ["yes"], ["really"]]
+    for event, text in enumerate(("when?", "ok?"), start=1):
+        await harness.on_message(incoming(event, text))
+        await harness.clock.advance(60)
+    first = (await harness.outbox_rows())[0]
+    answered = Answered(sender=None, text="at 9", message_id=first.message_id)
+    await harness.on_message(incoming(3, "are you sure?", answers=answered))
+    await harness.clock.advance(60)
+    assert harness.engine.prompts[2].endswith(
+        f"{ANN}: when?\n\nme: at 9\n\n{ANN}: ok?\n\nme: yes\n at 9\n\n{ANN}: are you sure?\n\nme:"
+    )
+
+
+async def test_nothing_is_stored_of_a_blocked_person_who_is_quoted(make_harness: MakeHarness) -> None:
+    harness = await make_harness(telegram={"allow": ["-100"], "block": [8]})
+    harness.engine.always = ["ok"]
+    group = {"chat": "-100", "kind": "group", "sender": "9"}
+    for event, sender in enumerate(("8", "11", ""), start=1):
+        answers = Answered(sender=sender, text="secret plan")
+        await harness.on_message(incoming(event, f"look {event}", answers=answers, **group))
+    assert [(row.answers_sender, row.answers_text) for row in await harness.inbox_rows()] == [
+        (None, None),
+        ("11", "secret plan"),
+        ("", "secret plan"),
+    ]
+
+
+async def test_what_is_answered_is_shortened_and_stored_only_with_words(harness: Harness) -> None:
+    for event, text in enumerate(("x" * 5000, " \n", "a\0b\ud800"), start=1):
+        await harness.on_message(incoming(event, answers=Answered(sender="8", text=text)))
+    assert [row.answers_text for row in await harness.inbox_rows()] == ["x" * 4096, None, "ab?"]
+
+
+async def test_a_stranger_gets_nothing_stored_by_quoting(harness: Harness) -> None:
+    answers = Answered(sender="7", text="of somebody who is allowed")
+    await harness.on_message(incoming(1, sender="8", chat="8", answers=answers))
+    assert await harness.inbox_rows() == []
+
+
+async def test_the_last_attempt_is_without_what_is_answered(harness: Harness) -> None:
+    harness.engine.fault = lambda prompt: EngineError("cannot") if "poison" in prompt else None
+    harness.engine.turns = [["ok"]]
+    await harness.on_message(incoming(1, "hello", answers=Answered(sender="8", text="poison")))
+    await harness.clock.advance(300)
+    assert harness.platform.texts == ["ok"]
+    assert harness.engine.prompts[-1].endswith(f"]\n\n{ANN}: hello\n\nme:")

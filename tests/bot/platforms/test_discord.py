@@ -9,15 +9,17 @@ import aiohttp
 import discord
 import pytest
 import simcord
+from simcord.backend.models.message import Message, MessageSticker
 from simcord.enums import MessageType
 
-from bot.platforms import Incoming, Outgoing, SendFailed
+from bot.platforms import UNNAMED, Answered, Incoming, Outgoing, SendFailed
 from bot.platforms.discord import PLUGIN
 from bot.platforms.discord.platform import DiscordPlatform
 from bot.platforms.discord.settings import DiscordSettings
 from doppel.errors import DoppelError
 from tests.bot.fakes.discord_stage import Daemon, Server, running
 from tests.bot.fakes.discord_world import TOKEN, DiscordWorld
+from training.archives.discord.chat_exporter import _sticker
 
 
 @pytest.fixture
@@ -121,6 +123,64 @@ async def test_a_reply_to_the_persona_addresses_and_others_do_not(daemon_and_env
     await server.anna.send(server.channel, "why?", reply_to=from_bob)
     got = [await daemon.next() for _ in range(3)]
     assert [(message.text, message.mentions_bot) for message in got] == [("hm", False), ("why?", True), ("why?", False)]
+
+
+def send_sticker(env: simcord.Env, server: Server, *names: str) -> Message:
+    """Anna sends stickers, which simcord's people cannot."""
+    stickers = [server.guild.create_sticker(name) for name in names]
+    items = [MessageSticker(one.id, one.name, one.format_type, server.guild.id) for one in stickers]
+    return env.backend.create_message(server.channel.id, server.anna.id, "", stickers=items)
+
+
+async def test_what_a_message_answers_comes_with_it(daemon_and_env: tuple[Daemon, simcord.Env]) -> None:
+    daemon, env = daemon_and_env
+    server = Server(env)
+    own_id = await daemon.platform.send(Outgoing(id=1, chat=str(server.channel.id), text="good morning"))
+    own = server.channel.last_message
+    assert own is not None
+    content = f"{server.me.mention} ask {server.anna.mention} <:wave:123456789012345678>"
+    from_bob = await server.bob.send(server.channel, content)
+    robot = server.guild.add_member(env.create_user("robot", bot=True))
+    from_robot = await robot.send(server.channel, "at 9")
+    picture = await server.bob.send(server.channel, "", attachments=[("photo.png", b"not really")])
+    forwarded = await server.bob.forward(from_robot, server.channel)
+    joined = server.guild.create_system_message(server.channel, MessageType.NEW_MEMBER, author=server.bob)
+    send_sticker(env, server, "wave hello")
+    sticker = server.channel.last_message
+    assert sticker is not None
+    for answered in (own, from_bob, from_robot, picture, forwarded, joined, sticker):
+        await server.anna.send(server.channel, "why?", reply_to=answered)
+    got = [await daemon.next() for _ in range(9)]
+    assert [message.answers for message in got if message.text != "why?"] == [None, None]
+    assert [message.answers for message in got if message.text == "why?"] == [
+        Answered(sender=None, text="good morning", message_id=own_id),
+        Answered(sender=str(server.bob.id), text="ask @Anna :wave:", message_id=str(from_bob.id)),
+        Answered(sender=str(robot.id), text="at 9", message_id=str(from_robot.id)),
+        None,
+        Answered(sender=UNNAMED, text="at 9", message_id=str(forwarded.id)),
+        None,
+        Answered(sender=str(server.anna.id), text=":wave_hello:", message_id=str(sticker.id)),
+    ]
+
+
+async def test_a_deleted_message_is_not_shown(daemon_and_env: tuple[Daemon, simcord.Env]) -> None:
+    daemon, env = daemon_and_env
+    server = Server(env)
+    from_bob = await server.bob.send(server.channel, "hm")
+    await server.bob.delete(from_bob)
+    reference = {"channel_id": str(server.channel.id), "message_id": str(from_bob.id)}
+    env.backend.create_message(server.channel.id, server.anna.id, "why?", reference=reference)
+    got = [await daemon.next() for _ in range(2)]
+    assert [(message.text, message.answers) for message in got] == [("hm", None), ("why?", None)]
+
+
+async def test_stickers_are_read_as_in_an_archive(daemon_and_env: tuple[Daemon, simcord.Env]) -> None:
+    daemon, env = daemon_and_env
+    names = ("wave hello", "🎈", "ok")
+    send_sticker(env, Server(env), *names)
+    text = (await daemon.next()).text
+    assert text == ":wave_hello: 🎈 :ok:"
+    assert text == _sticker({"stickers": [{"name": name} for name in names]})
 
 
 async def test_bots_webhooks_forwards_and_empty_messages_are_left_out(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiogram import types
 
-from bot.platforms import Incoming, Outgoing, SendFailed
+from bot.platforms import UNNAMED, Answered, Incoming, Outgoing, SendFailed
 from bot.platforms.telegram import PLUGIN
 from bot.platforms.telegram import platform as telegram
 from bot.platforms.telegram.messages import to_incoming
@@ -170,6 +170,104 @@ async def test_a_reply_to_the_persona_addresses_and_others_do_not(server: Telegr
     server.group_says("why?", reply_to_message=other)
     server.group_says("why?", reply_to_message=opening, message_thread_id=7, is_topic_message=True)
     assert [(await daemon.next()).mentions_bot for _ in range(3)] == [True, False, False]
+
+
+GROUP = types.Chat(id=-200, type="supergroup", title="Friends")
+BOB = types.User(id=7002, is_bot=False, first_name="Bob")
+NEWS = types.Chat(id=-300, type="channel", title="News")
+BALLOON = types.Sticker(
+    file_id="a", file_unique_id="b", type="regular", width=1, height=1, is_animated=False, is_video=False, emoji="🎈"
+)
+
+
+def written(text: str | None = None, user: types.User = BOB, **fields: Any) -> types.Message:
+    """Message 6 of the group, as it is shown in a reply to it."""
+    return types.Message(message_id=6, date=0, chat=GROUP, from_user=user, text=text, **fields)
+
+
+def elsewhere(kind: str, part: str | None, **fields: Any) -> dict[str, Any]:
+    """A reply to a message in another chat, with the quoted part of it."""
+    external = types.ExternalReplyInfo.model_validate({"origin": {"type": kind, "date": 0, **fields}})
+    return {"external_reply": external, "quote": part and types.TextQuote(text=part, position=0)}
+
+
+def answered(sender: str | None, text: str, message_id: str | None = "6") -> Answered:
+    return Answered(sender=sender, text=text, message_id=message_id)
+
+
+ANSWERED: list[tuple[dict[str, Any], Answered | None]] = [
+    ({"reply_to_message": written("at 9 🎈")}, answered("7002", "at 9 🎈")),
+    ({"reply_to_message": written("hm", BOT)}, answered(None, "hm")),
+    (
+        {"reply_to_message": written("we leave at 9"), "quote": types.TextQuote(text="at 9", position=9)},
+        answered("7002", "at 9"),
+    ),
+    (
+        {
+            "reply_to_message": written("@MinaPersonaBot when?"),
+            "quote": types.TextQuote(text="@MinaPersonaBot when", position=0),
+        },
+        answered("7002", "when"),
+    ),
+    (
+        {
+            "reply_to_message": written(
+                "@MinaPersonaBot hi", entities=[entity("mention", "@MinaPersonaBot", "@MinaPersonaBot")]
+            )
+        },
+        answered("7002", "hi"),
+    ),
+    ({"reply_to_message": written("/ask@MinaPersonaBot when?")}, answered("7002", "when?")),
+    ({"reply_to_message": written(sticker=BALLOON)}, answered("7002", "🎈")),
+    ({"reply_to_message": written(caption="the sea", photo=[])}, answered("7002", "the sea")),
+    ({"reply_to_message": written(photo=[])}, None),
+    ({"reply_to_message": written("we are open", sender_chat=NEWS)}, answered("-300", "we are open")),
+    (
+        {
+            "reply_to_message": written(
+                "forwarded", forward_origin=types.MessageOriginHiddenUser(date=0, sender_user_name="Somebody")
+            )
+        },
+        answered(UNNAMED, "forwarded"),
+    ),
+    (elsewhere("user", "at 9", sender_user=BOB), answered("7002", "at 9", None)),
+    (elsewhere("user", "hm", sender_user=BOT), answered(None, "hm", None)),
+    (elsewhere("hidden_user", "at 9", sender_user_name="Somebody"), answered(UNNAMED, "at 9", None)),
+    (elsewhere("channel", "we are open", chat=NEWS, message_id=6), answered("-300", "we are open", None)),
+    (elsewhere("chat", "hi all", sender_chat=GROUP), answered("-200", "hi all", None)),
+    (elsewhere("user", None, sender_user=BOB), None),
+]
+
+
+async def test_what_a_message_answers_comes_with_it(server: TelegramServer, daemon: Daemon) -> None:
+    for fields, _ in ANSWERED:
+        server.group_says("Mina?", **fields)
+    assert [(await daemon.next()).answers for _ in ANSWERED] == [answers for _, answers in ANSWERED]
+
+
+@pytest.mark.parametrize("has_entity", [True, False])
+async def test_a_command_to_the_bot_addresses_it(server: TelegramServer, daemon: Daemon, has_entity: bool) -> None:
+    def say(text: str, part: str, **fields: Any) -> None:
+        server.group_says(text, entities=[entity("bot_command", text, part)] if has_entity else None, **fields)
+
+    say("/ask@MinaPersonaBot what now?", "/ask@MinaPersonaBot")
+    say("/ask@minapersonabot\nwhat now?", "/ask@minapersonabot")
+    say("/ask@MinaPersonaBot", "/ask@MinaPersonaBot", reply_to_message=written("at 9"))
+    say("/ask@OtherBot is Mina here?", "/ask@OtherBot")
+    say("/ask@OtherBot and?", "/ask@OtherBot", reply_to_message=written("hm", BOT))
+    say("/ask@MinaPersonaBotToo what now?", "/ask@MinaPersonaBotToo")
+    say("/ask what now?", "/ask")
+    got = [await daemon.next() for _ in range(7)]
+    assert [(message.mentions_bot, message.text) for message in got] == [
+        (True, "what now?"),
+        (True, "what now?"),
+        (True, "Mina"),
+        (False, "/ask@OtherBot is Mina here?"),
+        (False, "/ask@OtherBot and?"),
+        (False, "/ask@MinaPersonaBotToo what now?"),
+        (False, "/ask what now?"),
+    ]
+    assert got[2].answers == answered("7002", "at 9")
 
 
 async def test_a_topic_is_a_chat_of_its_own(server: TelegramServer, daemon: Daemon) -> None:

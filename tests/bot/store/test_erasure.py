@@ -44,8 +44,8 @@ class Filled:
         self.store = Store(config.store_url, config.persona.name)
         self._events = 0
 
-    async def receive(self, sender: str, text: str, *, group: bool = False) -> int:
-        """A message; returns the row of its chat."""
+    async def receive(self, sender: str, text: str, *, group: bool = False, **answers: str | None) -> int:
+        """A message, and what it answers (see `quote`); returns the row of its chat."""
         self._events += 1
         now = START + timedelta(seconds=self._events)
         message = NewMessage(
@@ -58,6 +58,7 @@ class Filled:
             message_id=f"m{self._events}",
             mentions_bot=True,
             sent_at=now,
+            **answers,
         )
         chat = await self.store.run(inbox.receive, self.store.persona, message, now)
         assert chat is not None
@@ -228,6 +229,77 @@ async def test_a_post_to_somebody_who_never_wrote(config: Config) -> None:
         await store.run(outbox.add_turn, chat.id, "post", ["hello"], adapter=None, now=START)
         await erase(store, ANA)
         assert await store.run(lambda connection: connection.execute(select(chats)).all()) == []
+
+
+async def quoted(store: Store) -> list[str | None]:
+    query = select(inbox_table.c.answers_text).order_by(inbox_table.c.id)
+    return await store.run(lambda connection: list(connection.execute(query).scalars()))
+
+
+async def fill_with_quotes(filled: Filled) -> None:
+    """A group in which Ana wrote and Tom quotes, and Tom's direct chat with quotes from elsewhere."""
+    group = await filled.receive("7", "ana asks zebra", group=True)
+    await filled.reply(group, "zebra for ana")
+    await filled.receive("8", "1", group=True, **quote("7", "ana asks zebra", "m1"))
+    await filled.receive("8", "2", group=True, **quote(None, "zebra for", "p1"))
+    await filled.receive("8", "3", group=True, **quote("9", "eve said zebra", "m0"))
+    await filled.reply(group, "zebra for tom")
+    await filled.receive("8", "4", group=True, **quote(None, "zebra for tom", "p2"))
+    await filled.receive("8", "5", **quote("7", "ana elsewhere zebra", None))
+    await filled.receive("8", "6", **quote(None, "zebra for ana", None))
+    await filled.receive("8", "7", **quote("", "asks zebra", None))
+    await filled.receive("8", "8", **quote("", "of somebody zebra", None))
+
+
+def quote(sender: str | None, text: str, message_id: str | None) -> dict[str, str | None]:
+    return {"answers_sender": sender, "answers_text": text, "answers_message_id": message_id}
+
+
+async def test_what_others_quote_of_them_goes_and_the_messages_stay(config: Config) -> None:
+    filled = Filled(config)
+    with closing(filled.store) as store:
+        await fill_with_quotes(filled)
+        await erase(store, ANA)
+        assert [text for text, _ in await states(store)] == list("12345678")
+        assert await quoted(store) == [
+            None,
+            None,
+            "eve said zebra",
+            "zebra for tom",
+            None,
+            None,
+            None,
+            "of somebody zebra",
+        ]
+    assert left_in_files(config, "ana") == []
+
+
+def test_quotes_are_exported_and_counted_as_what_is_erased(config: Config) -> None:
+    async def fill() -> None:
+        filled = Filled(config)
+        with closing(filled.store):
+            await fill_with_quotes(filled)
+
+    asyncio.run(fill())
+    live = LiveMessages(config)
+    eve = Account("telegram", "9")
+    assert [known.account for known in live.accounts()] == [ANA, TOM, eve]
+    records = live.export(person(ANA))
+    assert sorted((record["by"], record["text"]) for record in records if record["state"] == "quoted") == [
+        ("", "asks zebra"),
+        ("7", "ana asks zebra"),
+        ("7", "ana elsewhere zebra"),
+        ("persona", "zebra for"),
+        ("persona", "zebra for ana"),
+    ]
+    erased = live.erase(person(ANA))
+    assert erased.details == {"messages": 1, "bubbles": 1, "chats": 2, "quotes": 5}
+    assert erased.records == len(records)
+    assert any("5 messages of others" in line for line in erased.lines)
+    erased = live.erase(person(eve, name="9"))
+    assert erased.details == {"messages": 0, "bubbles": 0, "chats": 1, "quotes": 1}
+    assert left_in_files(config, "eve said") == []
+    assert live.export(person(eve, name="9")) == []
 
 
 # While the daemon is running -----------------------------------------------------------------------------------------

@@ -117,6 +117,7 @@ async def test_opening_again_changes_nothing(store: Store, store_url: str) -> No
         (2, "personas_and_positions"),
         (3, "shared_databases"),
         (4, "references_by_index"),
+        (5, "answered_messages"),
     ]
 
 

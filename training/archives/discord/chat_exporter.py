@@ -13,10 +13,11 @@ from pathlib import PurePosixPath
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from doppel.transcript.stickers import sticker_text
 from training.archives.discord.data_package import resolve_markup
 from training.archives.formats.archive_records import array_records, as_object, csv_rows, messages_of, open_json
 from training.archives.formats.json_stream import JsonStream
-from training.archives.formats.reactions import Reaction, is_emoji, reactions_to
+from training.archives.formats.reactions import Reaction, reactions_to
 from training.archives.formats.text_lines import decode_head
 from training.archives.formats.timestamps import month_number, to_utc
 from training.archives.message import Kind, Mark, Message
@@ -133,9 +134,7 @@ def _display_name(person: Mapping[str, Any]) -> str:
 
 
 def _sticker(record: Mapping[str, Any]) -> str:
-    """The names of stickers: emoji as they are, other names written like custom emoji."""
-    names = [str(as_object(sticker).get("name") or "").strip() for sticker in record.get("stickers") or ()]
-    return " ".join(name if is_emoji(name) else f":{'_'.join(name.split())}:" for name in names if name)
+    return sticker_text(str(as_object(sticker).get("name") or "") for sticker in record.get("stickers") or ())
 
 
 def _mark(record: dict[str, Any], author: dict[str, Any], text: str) -> Mark:

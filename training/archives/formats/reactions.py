@@ -12,8 +12,6 @@ from training.archives.message import Mark, Message
 Reaction = tuple[str, str, str]
 """Account and name of the person who reacted, and the emoji."""
 
-_MAX_EMOJI_LENGTH = 16
-
 
 def reactions_to(
     message: Message, reactions: Iterable[Reaction], is_owner: Callable[[str], bool | None] = lambda account: None
@@ -45,13 +43,3 @@ def reactions_to(
             reply_to=message.id,
             mark=Mark.REACTION,
         )
-
-
-def is_emoji(text: object) -> bool:
-    """Whether the description of a sticker or reaction is an emoji and not words."""
-    return (
-        isinstance(text, str)
-        and 0 < len(text.strip()) <= _MAX_EMOJI_LENGTH
-        and not any(map(str.isalnum, text))
-        and not text.isascii()
-    )

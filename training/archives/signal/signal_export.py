@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from doppel.i18n import tr
+from doppel.transcript.stickers import is_emoji
 from training.archives.formats.archive_records import RECORD_ERRORS, as_object, json_lines
 from training.archives.formats.chat_text import MessageIds
-from training.archives.formats.reactions import Reaction, is_emoji, reactions_to
+from training.archives.formats.reactions import Reaction, reactions_to
 from training.archives.formats.text_lines import decode_head, first_lines, multiline_records
 from training.archives.formats.timestamps import to_utc
 from training.archives.message import Kind, Mark, Message

@@ -15,9 +15,10 @@ import msgspec
 
 from doppel.i18n import tr
 from doppel.transcript import pseudonym
+from doppel.transcript.stickers import is_emoji
 from training.archives.formats.archive_records import RECORD_ERRORS, array_records, open_json
 from training.archives.formats.json_stream import JsonStream
-from training.archives.formats.reactions import Reaction, is_emoji, reactions_to
+from training.archives.formats.reactions import Reaction, reactions_to
 from training.archives.message import Mark, Message
 from training.archives.source_tree import SourceTree
 from training.archives.twitter.tweets import LongTweets, Tweet, direct_text, parse_tweet
