@@ -89,6 +89,8 @@ class SourceTree:
         self.bad_count = 0
         self.opened: set[str] = set()
         """Names of files here that were read, or that are archives of their own."""
+        self.outlines: dict[str, Any] = {}
+        """What `json_outline` found while readers were asked about this place."""
         self.on_open: Callable[[int], None] = lambda size: None
         self.on_read: Callable[[int], None] = lambda size: None
         self._container = container
