@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
+from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.json_stream import JsonStream
 from training.archives.formats.reactions import is_emoji
 from training.archives.message import Kind, Mark, Message
@@ -32,7 +33,12 @@ class MatrixReader:
 
     def sniff(self, tree: SourceTree) -> bool:
         """Whether the file begins like Element's export."""
-        return tree.is_file and bool(_HEAD.match(tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf")))
+        if not tree.is_file:
+            return False
+        head = tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf").lstrip()
+        if _HEAD.match(head):
+            return True
+        return head.startswith(b"{") and _is_room(as_object(outline(tree, tree.files()[0])))
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every event of the room; an edited message has its last text."""
@@ -47,6 +53,16 @@ class MatrixReader:
                     room[key] = str(stream.value())
                 else:
                     stream.skip()
+
+
+def _is_room(content: Mapping[str, Any]) -> bool:
+    """Whether an outline is that of an export: by its keys, or by its events if these come first."""
+    if "room_name" in content and isinstance(content.get("messages"), list):
+        return True
+    return any(
+        {"type", "sender", "event_id", "origin_server_ts"} <= event.keys()
+        for event in sampled_objects(content.get("messages"))
+    )
 
 
 class _Survey(msgspec.Struct):

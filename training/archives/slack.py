@@ -13,6 +13,7 @@ import msgspec
 
 from training.archives.formats.archive_records import json_array, load_json, messages_of
 from training.archives.formats.emoji_names import emoji_named, replace_emoji_names
+from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.reactions import reactions_to
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
@@ -48,7 +49,7 @@ class SlackReader:
         return (
             _USERS in files
             and any(name in files for name in _CONVERSATION_LISTS)
-            and bool(_USER.match(tree.head(_USERS)))
+            and (bool(_USER.match(tree.head(_USERS))) or any(map(_is_user, sampled_objects(outline(tree, _USERS)))))
         )
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
@@ -63,6 +64,10 @@ class SlackReader:
                 if _DAY.search(file):
                     converter = _Converter(chat, about, names, users)
                     yield from messages_of(tree, file, json_array(tree, file), converter, converter.reactions)
+
+
+def _is_user(record: Mapping[str, Any]) -> bool:
+    return "id" in record and not record.keys().isdisjoint(("team_id", "profile", "name", "deleted"))
 
 
 class _Conversation(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec

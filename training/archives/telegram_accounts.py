@@ -6,6 +6,7 @@ any private chat by the one who is not its other side.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -61,11 +62,9 @@ def survey_export(tree: SourceTree, file: str, *, stop_at_owner: bool = False) -
         stop_at_owner: whether to end as soon as the owner is found; `headers` are incomplete then.
     """
     survey = Survey()
-    with tree.for_survey().open(file) as opened:
-        try:
-            _Pass(JsonStream(RepairedEscapes(opened)), survey, stop_at_owner=stop_at_owner).read()
-        except (DamagedJSON, _OwnerFound):
-            pass  # damage is reported by the pass that reads the messages
+    # Damage is reported by the pass that reads the messages.
+    with tree.for_survey().open(file) as opened, suppress(DamagedJSON, _OwnerFound):
+        _Pass(JsonStream(RepairedEscapes(opened)), survey, stop_at_owner=stop_at_owner).read()
     return survey
 
 

@@ -4,6 +4,8 @@ What the first kilobytes show depends on chance: a list of contacts before the c
 another order. The outline has the keys and the first items of everything in the first megabytes.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from training.archives.formats.json_stream import DamagedJSON, JsonStream, Readable
@@ -40,15 +42,13 @@ def _read(tree: SourceTree, file: str) -> Any:
     holder: list[Any] = []
     survey = tree.for_survey()
     survey.opened = set()  # looking at a file is not reading it
-    with survey.open(file) as opened:
-        try:
-            _sample(JsonStream(_Beginning(opened)), holder.append, 0)
-        except DamagedJSON:
-            pass  # the end of what is looked at, or damage that the reader reports
+    # Damage is the end of what is looked at, or the reader will report it.
+    with survey.open(file) as opened, suppress(DamagedJSON):
+        _sample(JsonStream(_Beginning(opened)), holder.append, 0)
     return holder[0] if holder else None
 
 
-def _sample(stream: JsonStream, put: Any, depth: int) -> None:
+def _sample(stream: JsonStream, put: Callable[[Any], None], depth: int) -> None:
     """Passes the next value to `put`; containers before they are filled, so that an early end loses nothing."""
     mark = stream.peek()
     if mark == "{" and depth < _MAX_DEPTH:
