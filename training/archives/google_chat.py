@@ -82,7 +82,7 @@ def _is_group(tree: SourceTree, file: str, *, is_in_groups: bool = False) -> boo
     """Whether a file is one group's. Its first message may be a deleted one, which has only ids and a date."""
     if _CHAT_HEAD.match(tree.head(file).removeprefix(b"\xef\xbb\xbf")):
         return True
-    messages = as_object(outline(tree, file)).get("messages")
+    messages = _outline(tree, file).get("messages")
     if messages == []:
         return is_in_groups
     return any(
@@ -91,11 +91,16 @@ def _is_group(tree: SourceTree, file: str, *, is_in_groups: bool = False) -> boo
     )
 
 
+def _outline(tree: SourceTree, file: str) -> Mapping[str, Any]:
+    is_object = tree.head(file, 64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    return as_object(outline(tree, file)) if is_object else {}
+
+
 def _is_hangouts(tree: SourceTree, file: str) -> bool:
     """Whether a file is Hangouts'."""
     if _HANGOUTS_HEAD.match(tree.head(file).removeprefix(b"\xef\xbb\xbf")):
         return True
-    content = as_object(outline(tree, file))
+    content = _outline(tree, file)
     records = sampled_objects(content.get("conversations")) + sampled_objects(content.get("conversation_state"))
     return any(
         isinstance(outer.get("events", outer.get("event")), list)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from doppel.errors import UserError
 from training.archives.formats.json_stream import DamagedJSON, JsonStream, Readable
 from training.archives.source_tree import SourceTree
 
@@ -42,8 +43,8 @@ def _read(tree: SourceTree, file: str) -> Any:
     holder: list[Any] = []
     survey = tree.for_survey()
     survey.opened = set()  # looking at a file is not reading it
-    # Damage is the end of what is looked at, or the reader will report it.
-    with survey.open(file) as opened, suppress(DamagedJSON):
+    # Damage, also to a zip, is the end of what is looked at; whoever reads the file reports it.
+    with suppress(DamagedJSON, UserError), survey.open(file) as opened:
         _sample(JsonStream(_Beginning(opened)), holder.append, 0)
     return holder[0] if holder else None
 
