@@ -44,13 +44,11 @@ class MatrixReader:
         """Every event of the room; an edited message has its last text."""
         file = tree.files()[0]
         survey = _survey(tree, file)
-        room: dict[str, str] = {}
+        room = survey.room
         with open_json(tree, file) as stream:
             for key in stream.members():
                 if key == "messages" and stream.peek() == "[":
                     yield from _messages(tree, file, stream, room, survey)
-                elif key in ("room_name", "exported_by"):
-                    room[key] = str(stream.value())
                 else:
                     stream.skip()
 
@@ -66,8 +64,9 @@ def _is_room(content: Mapping[str, Any]) -> bool:
 
 
 class _Survey(msgspec.Struct):
-    """What the first pass found: the last text of every edited event, names by account, writers and members."""
+    """What the first pass found: the room, the last text of every edited event, names, writers and members."""
 
+    room: dict[str, str] = msgspec.field(default_factory=dict)
     edits: dict[str, str] = msgspec.field(default_factory=dict)
     names: dict[str, str] = msgspec.field(default_factory=dict)
     speakers: set[str] = msgspec.field(default_factory=set)
@@ -88,6 +87,8 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
             if key == "messages" and stream.peek() == "[":
                 for _, event in array_records(tree, file, stream):
                     _learn(as_object(event), survey)
+            elif key in ("room_name", "exported_by"):
+                survey.room[key] = str(stream.value())
             else:
                 stream.skip()
     return survey
