@@ -152,6 +152,7 @@ def _group(tree: SourceTree, folder: str, file: str, owner: str | None) -> Itera
             reply_to=None if replied_to is None else str(replied_to),
             chat_name=str(about.get("name") or chat),
             mark=_chat_mark(record, creator),
+            is_one_sided=count == 1 and kind == "dm",
             origin=origin,
         )
 

@@ -75,6 +75,7 @@ class _Conversation(msgspec.Struct, frozen=True):
 
     kind: Kind
     title: str
+    is_with_oneself: bool = False
 
 
 class _Converter:
@@ -102,6 +103,7 @@ class _Converter:
             reply_to=None if thread is None or str(thread) == sent else str(thread),
             chat_name=self._about.title,
             mark=self._mark(record, sender),
+            is_one_sided=self._about.is_with_oneself,
             origin=origin,
         )
 
@@ -196,5 +198,7 @@ def _conversations(tree: SourceTree, names: Mapping[str, str]) -> dict[str, _Con
             members = record.get("members")
             people = [names.get(str(member), str(member)) for member in members] if isinstance(members, list) else []
             title = str(record.get("name") or ", ".join(people[:4]) or record.get("id"))
-            conversations |= {str(record[key]): _Conversation(kind, title) for key in ("id", "name") if key in record}
+            is_with_oneself = kind == "dm" and isinstance(members, list) and len(set(map(str, members))) == 1
+            about = _Conversation(kind, title, is_with_oneself)
+            conversations |= {str(record[key]): about for key in ("id", "name") if key in record}
     return conversations

@@ -6,6 +6,7 @@ another order. The outline has the keys and the first items of everything in the
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from doppel.errors import UserError
@@ -57,7 +58,7 @@ def _sample(stream: JsonStream, put: Callable[[Any], None], depth: int) -> None:
         put(members)
         for key in stream.members():
             members[key] = None
-            _sample(stream, lambda value, key=key: members.__setitem__(key, value), depth + 1)
+            _sample(stream, partial(members.__setitem__, key), depth + 1)
     elif mark == "[" and depth < _MAX_DEPTH:
         items: list[Any] = []
         put(items)
