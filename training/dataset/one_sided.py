@@ -13,7 +13,7 @@ from training.archives.message import Mark, Message
 from training.dataset.message_store import StoredChat
 from training.dataset.sessions import SessionMessage
 
-MIN_MONOLOGUE = 20
+MIN_MONOLOGUE = 50
 """So many messages to somebody who never wrote are no attempts to begin a conversation, but notes to oneself."""
 
 _MAX_WRITERS = 8

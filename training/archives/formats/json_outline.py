@@ -9,22 +9,27 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from doppel.errors import UserError
 from training.archives.formats.json_stream import DamagedJSON, JsonStream, Readable
 from training.archives.source_tree import SourceTree
 
-SNIFFED_BYTES = 1 << 23
+SNIFFED_BYTES = 1 << 22
 """How much of a file is looked at. Items beyond the sampled ones are skipped by the C scanner, so this is fast."""
 
-SAMPLED_ITEMS = 50
+SAMPLED_ITEMS = 20
 """How many items of each array are in the outline."""
+
+_SMALL = 1 << 15
+"""A file of at most so many bytes is parsed whole: exports may have tens of thousands of small ones."""
 
 _MAX_DEPTH = 8
 _SPACE = b"\xef\xbb\xbf \t\r\n"
 
 
 def outline(tree: SourceTree, file: str) -> Any:
-    """The JSON value of a file with arrays cut to their first items; what lies beyond `SNIFFED_BYTES` is missing.
+    """The JSON value of a file, without what lies beyond `SNIFFED_BYTES`, and of a larger one only the first items.
 
     None if the file is not a JSON object or array. Cached in the tree, as several readers ask about each file.
     """
@@ -39,8 +44,12 @@ def sampled_objects(value: Any) -> list[dict[str, Any]]:
 
 
 def _read(tree: SourceTree, file: str) -> Any:
-    if not tree.head(file).lstrip(_SPACE).startswith((b"{", b"[")):
+    head = tree.head(file, _SMALL + 1).removeprefix(b"\xef\xbb\xbf")
+    if not head.lstrip(_SPACE).startswith((b"{", b"[")):
         return None
+    if len(head) <= _SMALL:
+        with suppress(ValueError, RecursionError):
+            return msgspec.json.decode(head)
     holder: list[Any] = []
     survey = tree.for_survey()
     survey.opened = set()  # looking at a file is not reading it

@@ -24,7 +24,7 @@ def outline_of(path: Path) -> Any:
 
 
 def test_arrays_are_cut_and_everything_behind_them_is_seen(tmp_path: Path) -> None:
-    content = {"list": [{"n": number} for number in range(1000)], "behind": {"a": [1, [2]]}}
+    content = {"list": [{"n": number} for number in range(9000)], "behind": {"a": [1, [2]]}}
     assert outline_of(write_json(tmp_path / "x.json", content)) == {
         "list": content["list"][:SAMPLED_ITEMS],
         "behind": {"a": [1, [2]]},
@@ -41,7 +41,7 @@ def test_damage_and_the_limit_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "x").write_text('\ufeff{"a": [{"b": 1}, {"b": tru')
     assert outline_of(tmp_path / "x") == {"a": [{"b": 1}, {"b": None}]}
     monkeypatch.setattr(json_outline, "SNIFFED_BYTES", 100)
-    path = write_json(tmp_path / "y", {"a": 1, "b": ["x" * 200], "c": 2})
+    path = write_json(tmp_path / "y", {"a": 1, "b": ["x" * 40_000], "c": 2})
     assert outline_of(path) == {"a": 1, "b": []}
 
 
