@@ -41,6 +41,8 @@ class Reader(Protocol):
     one file (`tree.is_file`; its name is `tree.files()[0]`). A reader only judges the place it is given: discovery
     itself descends into subfolders. `tree.head(name)` returns the first bytes of a file, `tree.open(name)` the whole
     file as a binary stream, and `tree.zone` is the owner's time zone, for times that an export writes without one.
+    What comes first in a file is chance (a deleted message, keys in another order): for JSON, `json_outline.outline`
+    shows its keys and first items.
 
     What `read` must do:
     - Yield one `Message` for every record, in the order of the file, and decide nothing: a forward, a notice or a
@@ -66,7 +68,7 @@ class Reader(Protocol):
     accepts: str
 
     def sniff(self, tree: SourceTree) -> bool:
-        """Whether this place is an archive of the format. Looks at the first bytes only; must be fast and strict."""
+        """Whether this place is an archive of the format. Must be fast and strict."""
         ...
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
@@ -266,6 +268,7 @@ class _Search:
     def _recognize(self, tree: SourceTree, readers: Sequence[Reader]) -> list[Reader]:
         """The readers that recognize this place, which becomes a source for each."""
         recognized = [reader for reader in readers if reader.sniff(tree)]
+        tree.outlines.clear()
         self.sources += [Source(reader, tree) for reader in recognized]
         return recognized
 

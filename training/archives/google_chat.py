@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from training.archives.formats.archive_records import array_records, as_object, load_json, messages_of, open_json
+from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.json_stream import JsonStream
 from training.archives.formats.reactions import reactions_to
 from training.archives.message import Kind, Mark, Message
@@ -56,8 +57,7 @@ class GoogleChatReader:
         """Whether this folder has groups with messages, or this is one group's file or Hangouts'."""
         if not tree.is_file:
             return _GROUPS_FOLDER in tree.folders() and any(True for _ in _group_files(tree))
-        head = tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf")
-        return bool(_CHAT_HEAD.match(head) or _HANGOUTS_HEAD.match(head))
+        return _is_group(tree, tree.files()[0]) or _is_hangouts(tree, tree.files()[0])
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every message of every group, or of every conversation."""
@@ -65,7 +65,7 @@ class GoogleChatReader:
             owner = _owner(tree)
             for folder, file in _group_files(tree):
                 yield from _group(tree, folder, file, owner)
-        elif _CHAT_HEAD.match(tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf")):
+        elif _is_group(tree, tree.files()[0]):
             yield from _group(tree, "", tree.files()[0], None)
         else:
             yield from _hangouts(tree, tree.files()[0])
@@ -74,8 +74,40 @@ class GoogleChatReader:
 def _group_files(tree: SourceTree) -> Iterator[tuple[str, str]]:
     for folder in tree.folders(_GROUPS_FOLDER):
         file = f"{folder}messages.json"
-        if file in tree.files(folder) and _CHAT_HEAD.match(tree.head(file)):
+        if file in tree.files(folder) and _is_group(tree, file, is_in_groups=True):
             yield folder, file
+
+
+def _is_group(tree: SourceTree, file: str, *, is_in_groups: bool = False) -> bool:
+    """Whether a file is one group's. Its first message may be a deleted one, which has only ids and a date."""
+    if _CHAT_HEAD.match(tree.head(file).removeprefix(b"\xef\xbb\xbf")):
+        return True
+    messages = _outline(tree, file).get("messages")
+    if messages == []:
+        return is_in_groups
+    return any(
+        {"topic_id", "message_id"} <= record.keys() or {"creator", "created_date"} <= record.keys()
+        for record in sampled_objects(messages)
+    )
+
+
+def _outline(tree: SourceTree, file: str) -> Mapping[str, Any]:
+    is_object = tree.head(file, 64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    return as_object(outline(tree, file)) if is_object else {}
+
+
+def _is_hangouts(tree: SourceTree, file: str) -> bool:
+    """Whether a file is Hangouts'."""
+    if _HANGOUTS_HEAD.match(tree.head(file).removeprefix(b"\xef\xbb\xbf")):
+        return True
+    content = _outline(tree, file)
+    records = sampled_objects(content.get("conversations")) + sampled_objects(content.get("conversation_state"))
+    return any(
+        isinstance(outer.get("events", outer.get("event")), list)
+        for record in records
+        for outer in (record, as_object(record.get("conversation_state")))
+        if outer
+    )
 
 
 def _owner(tree: SourceTree) -> str | None:
@@ -99,24 +131,28 @@ def _group(tree: SourceTree, folder: str, file: str, owner: str | None) -> Itera
     kind: Kind = "dm" if count == 2 or chat.startswith("DM ") else "group"
 
     def convert(record: Mapping[str, Any], origin: str) -> Message:
-        creator = as_object(record["creator"])
-        sender = str(creator.get("email") or creator["name"])
+        # What is left of a deleted message may have no writer, text or time of writing.
+        is_deleted = str(record.get("message_state")) == "DELETED"
+        creator = as_object(record.get("creator") if is_deleted else record["creator"])
+        sender = str(creator.get("email") or (creator.get("name", "") if is_deleted else creator["name"]))
+        created = str(record.get("created_date") or (record["deleted_date"] if is_deleted else record["created_date"]))
         name = str(creator.get("name") or sender)
         quoted = as_object(record.get("quoted_message_metadata"))
         replied_to = as_object(quoted.get("quoted_message_id") or quoted).get("message_id")
         return Message(
-            id=str(record.get("message_id") or record["created_date"] + sender),
+            id=str(record.get("message_id") or created + sender),
             platform="google-chat",
             chat=chat,
             kind=kind,
             sender=sender,
             sender_name=name,
-            sent_at=parse_time(str(record["created_date"])),
+            sent_at=parse_time(created),
             text=str(record.get("text") or ""),
-            is_owner=None if owner is None else sender == owner,
+            is_owner=None if owner is None and sender else sender == owner,
             reply_to=None if replied_to is None else str(replied_to),
             chat_name=str(about.get("name") or chat),
             mark=_chat_mark(record, creator),
+            is_one_sided=count == 1 and kind == "dm",
             origin=origin,
         )
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
 from training.archives.formats.html_text import html_text
+from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.timestamps import to_utc
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
@@ -39,7 +40,9 @@ class MastodonReader:
         if not tree.is_file:
             return False
         head = tree.head(tree.files()[0])
-        return bool(_CONTEXT.match(head) and _HEAD.search(head) and b"ordereditems" in head.lower())
+        if _CONTEXT.match(head) and _HEAD.search(head) and b"ordereditems" in head.lower():
+            return True
+        return b"{" in head[:16] and _is_outbox(as_object(outline(tree, tree.files()[0])))
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every activity of the outbox."""
@@ -50,6 +53,14 @@ class MastodonReader:
                     yield from messages_of(tree, file, array_records(tree, file, stream), _message)
                 else:
                     stream.skip()
+
+
+def _is_outbox(content: Mapping[str, Any]) -> bool:
+    """Whether an outline is that of a collection of activities, in any order of keys."""
+    items = content.get("orderedItems")
+    if content.get("type") == "OrderedCollection" and isinstance(items, list):
+        return not items or any({"type", "actor"} <= item.keys() for item in sampled_objects(items))
+    return any({"type", "actor", "object", "published"} <= item.keys() for item in sampled_objects(items))
 
 
 def _message(activity: Mapping[str, Any], origin: str) -> Message:
@@ -77,6 +88,7 @@ def _message(activity: Mapping[str, Any], origin: str) -> Message:
         reply_to=replied_to if isinstance(replied_to, str) else quoted,
         chat_name=name,
         mark=_mark(activity, note),
+        is_one_sided=kind in ("dm", "group"),
         origin=origin,
     )
 

@@ -12,6 +12,7 @@ import msgspec
 
 from doppel.transcript.stickers import is_emoji
 from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
+from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.json_stream import JsonStream
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
@@ -32,26 +33,40 @@ class MatrixReader:
 
     def sniff(self, tree: SourceTree) -> bool:
         """Whether the file begins like Element's export."""
-        return tree.is_file and bool(_HEAD.match(tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf")))
+        if not tree.is_file:
+            return False
+        head = tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf").lstrip()
+        if _HEAD.match(head):
+            return True
+        return head.startswith(b"{") and _is_room(as_object(outline(tree, tree.files()[0])))
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every event of the room; an edited message has its last text."""
         file = tree.files()[0]
         survey = _survey(tree, file)
-        room: dict[str, str] = {}
+        room = survey.room
         with open_json(tree, file) as stream:
             for key in stream.members():
                 if key == "messages" and stream.peek() == "[":
                     yield from _messages(tree, file, stream, room, survey)
-                elif key in ("room_name", "exported_by"):
-                    room[key] = str(stream.value())
                 else:
                     stream.skip()
 
 
-class _Survey(msgspec.Struct):
-    """What the first pass found: the last text of every edited event, names by account, writers and members."""
+def _is_room(content: Mapping[str, Any]) -> bool:
+    """Whether an outline is that of an export: by its keys, or by its events if these come first."""
+    if "room_name" in content and isinstance(content.get("messages"), list):
+        return True
+    return any(
+        {"type", "sender", "event_id", "origin_server_ts"} <= event.keys()
+        for event in sampled_objects(content.get("messages"))
+    )
 
+
+class _Survey(msgspec.Struct):
+    """What the first pass found: the room, the last text of every edited event, names, writers and members."""
+
+    room: dict[str, str] = msgspec.field(default_factory=dict)
     edits: dict[str, str] = msgspec.field(default_factory=dict)
     names: dict[str, str] = msgspec.field(default_factory=dict)
     speakers: set[str] = msgspec.field(default_factory=set)
@@ -72,6 +87,8 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
             if key == "messages" and stream.peek() == "[":
                 for _, event in array_records(tree, file, stream):
                     _learn(as_object(event), survey)
+            elif key in ("room_name", "exported_by"):
+                survey.room[key] = str(stream.value())
             else:
                 stream.skip()
     return survey

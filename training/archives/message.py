@@ -40,6 +40,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         reply_to: id of the message it replies to, in the same chat.
         chat_name: display name of the conversation, for reports on this machine.
         mark: what the export says about the record besides its text.
+        is_one_sided: whether the export lacks what other people wrote in the conversation, by its nature.
         origin: `file:position`, for error messages.
     """
 
@@ -55,6 +56,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reply_to: str | None = None
     chat_name: str = ""
     mark: Mark = Mark.NONE
+    is_one_sided: bool = False
     origin: str = ""
 
 

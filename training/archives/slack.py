@@ -13,6 +13,7 @@ import msgspec
 
 from training.archives.formats.archive_records import json_array, load_json, messages_of
 from training.archives.formats.emoji_names import emoji_named, replace_emoji_names
+from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.reactions import reactions_to
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
@@ -48,7 +49,7 @@ class SlackReader:
         return (
             _USERS in files
             and any(name in files for name in _CONVERSATION_LISTS)
-            and bool(_USER.match(tree.head(_USERS)))
+            and (bool(_USER.match(tree.head(_USERS))) or any(map(_is_user, sampled_objects(outline(tree, _USERS)))))
         )
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
@@ -65,11 +66,16 @@ class SlackReader:
                     yield from messages_of(tree, file, json_array(tree, file), converter, converter.reactions)
 
 
+def _is_user(record: Mapping[str, Any]) -> bool:
+    return "id" in record and not record.keys().isdisjoint(("team_id", "profile", "name", "deleted"))
+
+
 class _Conversation(msgspec.Struct, frozen=True):
     """A conversation in the lists."""
 
     kind: Kind
     title: str
+    is_with_oneself: bool = False
 
 
 class _Converter:
@@ -97,6 +103,7 @@ class _Converter:
             reply_to=None if thread is None or str(thread) == sent else str(thread),
             chat_name=self._about.title,
             mark=self._mark(record, sender),
+            is_one_sided=self._about.is_with_oneself,
             origin=origin,
         )
 
@@ -191,5 +198,7 @@ def _conversations(tree: SourceTree, names: Mapping[str, str]) -> dict[str, _Con
             members = record.get("members")
             people = [names.get(str(member), str(member)) for member in members] if isinstance(members, list) else []
             title = str(record.get("name") or ", ".join(people[:4]) or record.get("id"))
-            conversations |= {str(record[key]): _Conversation(kind, title) for key in ("id", "name") if key in record}
+            is_with_oneself = kind == "dm" and isinstance(members, list) and len(set(map(str, members))) == 1
+            about = _Conversation(kind, title, is_with_oneself)
+            conversations |= {str(record[key]): about for key in ("id", "name") if key in record}
     return conversations

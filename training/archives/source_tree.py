@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -89,6 +89,8 @@ class SourceTree:
         self.bad_count = 0
         self.opened: set[str] = set()
         """Names of files here that were read, or that are archives of their own."""
+        self.outlines: dict[str, Any] = {}
+        """What `json_outline` found while readers were asked about this place."""
         self.on_open: Callable[[int], None] = lambda size: None
         self.on_read: Callable[[int], None] = lambda size: None
         self._container = container

@@ -4,7 +4,7 @@ Holds one message in memory at a time and, for groups with topics, the topic of 
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,11 +12,13 @@ import msgspec
 from msgspec import UNSET
 
 from doppel.i18n import tr
-from training.archives.formats.archive_records import RECORD_ERRORS
+from training.archives.formats.archive_records import RECORD_ERRORS, as_object
+from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.json_stream import DamagedJSON, JsonStream, RepairedEscapes
 from training.archives.formats.reactions import Reaction, reactions_to
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
+from training.archives.telegram_accounts import Survey, has_old_accounts, plain_account, plain_peer, survey_export
 
 _TYPES: dict[str, tuple[str, Kind]] = {
     "personal_chat": ("user", "dm"),
@@ -73,6 +75,9 @@ class _Record(msgspec.Struct, gc=False):
     giveaway_information: Any = UNSET
 
 
+_RECORD_TYPES = frozenset(("message", "service", "unsupported"))
+_RECORD_KEYS = frozenset(("from_id", "actor_id", "date_unixtime", "text_entities"))
+
 _FIELDS = tuple(zip(_Record.__struct_fields__, _Record.__struct_encode_fields__, strict=True))
 
 
@@ -87,8 +92,10 @@ class TelegramReader:
         if not tree.is_file:
             return False
         head = tree.head(tree.files()[0]).removeprefix(b"\xef\xbb\xbf").lstrip()
+        if not head.startswith(b"{"):
+            return False
         one_chat = _CHAT_TYPE.search(head) and _MESSAGES.search(head)
-        return head.startswith(b"{") and bool(one_chat or _ACCOUNT.search(head))
+        return bool(one_chat or _ACCOUNT.search(head)) or _is_export(as_object(outline(tree, tree.files()[0])))
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every record of every chat, service records included."""
@@ -102,14 +109,30 @@ class TelegramReader:
                     tree.report_bad(name, tr("end of file"), str(damage))
 
 
+def _is_export(content: Mapping[str, Any]) -> bool:
+    """Whether an outline is that of an account or of a chat."""
+    if any(isinstance(as_object(content.get(key)).get("list"), list) for key in ("chats", "left_chats")):
+        return True
+    records = sampled_objects(content.get("messages"))
+    if content.get("type") in _TYPES:
+        return isinstance(content.get("messages"), list)
+    return any(
+        record.get("type") in _RECORD_TYPES and {"id", "date"} <= record.keys() and record.keys() & _RECORD_KEYS
+        for record in records
+    )
+
+
 class _Export:
-    """One file, and the owner's id once it was read."""
+    """One file, and what was read of it: whose it is, and how it writes accounts."""
 
     def __init__(self, tree: SourceTree, file: str, stream: JsonStream) -> None:
         self.tree = tree
         self.file = file
         self.stream = stream
         self.own_id: str | None = None
+        self.has_old_accounts = False
+        self.survey: Survey | None = None
+        self.chats_begun = 0
 
     def read(self, header: dict[str, Any]) -> Iterator[Message]:
         """Reads an object that is a chat or an account, which its keys tell."""
@@ -118,15 +141,26 @@ class _Export:
             if key in ("name", "type", "id"):
                 header[key] = stream.value()
             elif key == "messages" and stream.peek() == "[":
+                if not header.keys() >= {"type", "id"}:
+                    header = self._header() or header
+                self.chats_begun += 1
                 yield from _Chat(self, header).read()
             elif key in ("chats", "left_chats") and stream.peek() == "{":
+                if self.own_id is None:
+                    self.own_id = survey_export(self.tree, self.file, stop_at_owner=True).own_id
                 yield from self._chats()
             elif key == "personal_information":
-                personal = stream.value()
-                own_id = personal.get("user_id") if isinstance(personal, dict) else None
-                self.own_id = str(own_id) if own_id else None
+                own_id = as_object(stream.value()).get("user_id")
+                self.own_id = str(own_id) if own_id else self.own_id
             else:
                 stream.skip()
+
+    def _header(self) -> dict[str, Any] | None:
+        """What the file says about the chat whose messages come next, if it says so only behind them."""
+        if self.survey is None:
+            self.survey = survey_export(self.tree, self.file)
+        headers = self.survey.headers
+        return headers[self.chats_begun] if self.chats_begun < len(headers) else None
 
     def _chats(self) -> Iterator[Message]:
         for key in self.stream.members():
@@ -144,8 +178,11 @@ class _Chat:
         self.export = export
         self.type = str(header.get("type") or "")
         family, self.kind = _TYPES.get(self.type, ("chat", "group"))
+        self.family = family
         self.peer = str(header.get("id", ""))
         self.id = f"{family}{self.peer}"
+        self.own_id = export.own_id
+        self.is_version_known = False
         self.name = str(header.get("name") or self.type.replace("_", " "))
         self.last_time = datetime.fromtimestamp(0, UTC)
         self.topics: dict[str, str] = {}
@@ -161,6 +198,8 @@ class _Chat:
         for number, value in self.export.stream.records(report_bad, stop_at='"messages"', shape=_Record):
             try:
                 record = value if type(value) is _Record else _as_record(value)
+                if not self.is_version_known:
+                    self._adopt_version(record)
                 message = self._message(record, f"{file}:{number}")
             except RECORD_ERRORS as error:
                 report_bad(number, error)
@@ -174,6 +213,17 @@ class _Chat:
                 report_bad(number, error)
             else:
                 yield from reactions
+
+    def _adopt_version(self, first: _Record) -> None:
+        """Writes the ids of the chat and of the owner as newer exports do, if this one is older."""
+        self.is_version_known = True
+        account = first.actor_id if first.from_id is UNSET else first.from_id
+        if has_old_accounts(account, first.date_unixtime):
+            self.export.has_old_accounts = True
+        if self.export.has_old_accounts:
+            self.peer = plain_peer(self.peer)
+            self.id = f"{self.family}{self.peer}"
+            self.own_id = plain_peer(self.own_id) if self.own_id else None
 
     def _message(self, record: _Record, origin: str) -> Message:
         if record.id is UNSET:
@@ -208,6 +258,7 @@ class _Chat:
             reply_to=reply_to,
             chat_name=self.name,
             mark=self._mark(record),
+            is_one_sided=self.type == "saved_messages",
             origin=origin,
         )
 
@@ -215,7 +266,12 @@ class _Chat:
         """Account, name, and whether it is the owner. Cached, so that all messages of a writer share the strings."""
         account, name = record.from_id, record.from_
         if type(account) is not str or type(name) is not str:
-            sender, sender_name = _sender(account, name, record.actor_id, record.actor)
+            actor_id = record.actor_id
+            if has_old_accounts(account, record.date_unixtime):
+                account = plain_account(account)
+            elif has_old_accounts(actor_id, record.date_unixtime):
+                actor_id = plain_account(actor_id)
+            sender, sender_name = _sender(account, name, actor_id, record.actor)
             return sender, sender_name, self._is_owner(sender)
         if (writer := self.writers.get((account, name))) is None:
             sender, sender_name = _sender(account, name, record.actor_id, record.actor)
@@ -235,11 +291,11 @@ class _Chat:
 
     def _is_owner(self, sender: str) -> bool | None:
         """Known in the export of a whole account; in a private chat, the other person is known by the chat's id."""
-        if sender == self.export.own_id or (self.type == "saved_messages" and sender == self.peer):
+        if sender == self.own_id or (self.type == "saved_messages" and sender == self.peer):
             return True
         if sender.startswith("channel"):  # may be the owner's channel
             return None
-        if self.export.own_id is not None or (self.kind == "dm" and sender == self.peer):
+        if self.own_id is not None or (self.kind == "dm" and sender == self.peer):
             return False
         return None
 

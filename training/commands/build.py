@@ -30,7 +30,7 @@ from training.dataset.files import SESSIONS_FILE, Session, check_archives, read_
 from training.dataset.parent_fetcher import fetch_parents as fetch_missing_parents
 from training.dataset.report.build_report import LengthReport, Report
 from training.dataset.report.page import length_settings, write_report_page
-from training.dataset.report.tables import chats_table, sessions_table
+from training.dataset.report.tables import chats_table, one_sided_note, sessions_table
 from training.lora.settings import planned_length
 from training.people.owner import OwnerCandidate, UnknownOwner
 
@@ -222,6 +222,8 @@ def _print_report(report: Report, folder: Path) -> None:
             last=f"{owner.last:%Y-%m-%d}" if owner.last else "?",
         )
     )
+    if note := one_sided_note(report):
+        print_status(note)
     for session in _examples(folder):
         console.print()
         console.rule(tr("An example, as the model sees it"), align="left", style="dim")

@@ -19,6 +19,7 @@ class ChatCounts(msgspec.Struct):
         read: messages read.
         kept: messages in the data set, the owner's and others'.
         dropped: messages left out, by reason.
+        one_sided: of the kept ones, those whose other side no archive has.
     """
 
     source: int
@@ -27,6 +28,7 @@ class ChatCounts(msgspec.Struct):
     read: int = 0
     kept: int = 0
     dropped: Counter[str] = msgspec.field(default_factory=Counter)
+    one_sided: int = 0
 
 
 class Ledger:
@@ -45,10 +47,11 @@ class Ledger:
             self.rows.append(ChatCounts(source, message.chat, message.chat_name))
         return number
 
-    def keep(self, counts: dict[int, int]) -> None:
+    def keep(self, counts: dict[int, int], *, is_one_sided: bool = False) -> None:
         """Counts messages as kept; `counts` maps row numbers to numbers of messages."""
         for number, count in counts.items():
             self.rows[number].kept += count
+            self.rows[number].one_sided += count * is_one_sided
 
     def drop(self, counts: dict[int, int], reason: DropReason) -> None:
         """Counts messages as dropped; `counts` maps row numbers to numbers of messages."""
@@ -63,4 +66,5 @@ def sum_counts(rows: Iterable[ChatCounts]) -> ChatCounts:
         total.read += row.read
         total.kept += row.kept
         total.dropped.update(row.dropped)
+        total.one_sided += row.one_sided
     return total

@@ -26,6 +26,7 @@ from training.dataset.files import SESSIONS_FILE, Session, write_sessions
 from training.dataset.habits import HabitsCollector
 from training.dataset.intake import BuildProgress, MessageIntake
 from training.dataset.message_store import MessageStore, RecordFile, StoredChat
+from training.dataset.one_sided import lacks_context
 from training.dataset.parallel_reader import open_reader
 from training.dataset.parent_fetcher import parents_source
 from training.dataset.report.build_report import REPORT_FILE, OwnerReport, Report, source_reports
@@ -55,6 +56,7 @@ class _Draft(msgspec.Struct, array_like=True):
 
     session: Session
     counts: dict[int, int]
+    is_one_sided: bool = False
 
 
 def build_dataset(config: Config, progress: BuildProgress, readers: Sequence[Reader] | None = None) -> Report:
@@ -119,6 +121,7 @@ class _DatasetBuilder:
         try:
             self._read_archives(store, uses_installed_readers=uses_installed_readers)
             self.repeats.resolve(self.owner.is_mine)
+            self.intake.writers.resolve(self.owner.is_mine)
             self.progress.stage(tr("Splitting chats into sessions"))
             summaries = [summary for chat in store.chats() for summary in self._sessions(chat, drafts)]
             store.close()
@@ -155,12 +158,13 @@ class _DatasetBuilder:
             gap = estimate_gap(chat.times())
             self.gaps[f"{chat.platform}:{chat.chat}"] = round(gap, 1)
             sessions = split_at_silences(messages, gap)
+            sessions = self.intake.writers.posts_instead(sessions, chat, self.owner.is_mine)
         for session in sessions:
             kept, needless = separate_reactions(session)
             if needless:
                 self._drop(needless, DropReason.REACTION)
             for part in self._trimmed_parts(kept):
-                if not chat.is_public:
+                if part[0].message.kind in ("dm", "group"):
                     self.habits.add(part)
                 yield self._draft(part, contact, drafts)
 
@@ -252,18 +256,22 @@ class _DatasetBuilder:
         first, last = lead_message(messages).message, messages[-1].message
         identifier = session_id(first)
         header = build_header(messages, self.config.zone, contact, self.accounts.pseudonym)
+        is_one_sided = lacks_context(messages)
         others = [item.message for item in messages if not item.is_mine]
         for account in dict.fromkeys((other.platform, other.sender, other.sender_name) for other in others):
             self.contacts.add(*account)
         if contact is not None and header.contact is not None:
             self.contacts.add(first.platform, contact, "", first.chat)
             self.contact_of_session[identifier] = header.contact
+        shown_header = drop_header_fields(header, identifier)
+        if is_one_sided:  # without the kind, words that lack their context would look like an opening
+            shown_header = msgspec.structs.replace(shown_header, kind=header.kind)
         session = Session(
             id=identifier,
             split="train",
             chat=_chat_pseudonym(first.platform, first.chat),
             started_at=first.sent_at,
-            header=drop_header_fields(header, identifier),
+            header=shown_header,
             turns=build_turns(messages, self.accounts.pseudonym),
             kind=header.kind,
         )
@@ -274,7 +282,7 @@ class _DatasetBuilder:
             own_messages=sum(item.is_mine for item in messages),
             content_digest=content_digest(session.turns),
             position=position,
-            length=drafts.add(_Draft(session, self._counts(messages))),
+            length=drafts.add(_Draft(session, self._counts(messages), is_one_sided)),
         )
 
     def _write(self, path: Path, summaries: list[SessionSummary], drafts: RecordFile) -> dict[str, int]:
@@ -299,7 +307,7 @@ class _DatasetBuilder:
                 if summary.id in leaking:
                     self.ledger.drop(draft.counts, DropReason.IN_TEST)
                     continue
-                self.ledger.keep(draft.counts)
+                self.ledger.keep(draft.counts, is_one_sided=draft.is_one_sided)
                 sessions[split] += 1
                 self.own_kept += summary.own_messages
                 self._extend_time_span(draft.session.started_at, summary.ended_at)
@@ -322,6 +330,7 @@ class _DatasetBuilder:
             read=total.read,
             kept=total.kept,
             dropped=dict(total.dropped),
+            one_sided=total.one_sided,
             bad=sum(source.tree.bad_count for source in self.archives.sources),
             sources=source_reports(self.archives.sources, self.ledger.rows),
             unknown_files=unread.files,

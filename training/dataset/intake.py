@@ -15,6 +15,7 @@ from training.cleaning.repeats import RepeatDetector
 from training.cleaning.rules import DropReason, drop_reason
 from training.dataset.accounting import ChatCounts, Ledger, sum_counts
 from training.dataset.message_store import MessageStore, StoredChat
+from training.dataset.one_sided import ChatWriters
 from training.dataset.parallel_reader import CleanedMessage, MessageReader
 from training.people.contacts import LinkedAccounts
 from training.people.other_owners import OtherOwners
@@ -69,6 +70,7 @@ class MessageIntake:
     def __init__(self, config: Config, accounts: LinkedAccounts, scrubber: Scrubber | None) -> None:
         self.ledger = Ledger()
         self.owner = OwnerAccounts(config.persona.me)
+        self.writers = ChatWriters()
         self.repeats = RepeatDetector(config.cleaning)
         self._accounts = accounts
         self._has_linked_accounts = bool(config.people)
@@ -108,6 +110,7 @@ class MessageIntake:
                 if len(chat_authors) >= _MAX_CHAT_AUTHORS:
                     chat_authors.clear()
                 counts = self.ledger.rows[self.ledger.row_number(source, message)]
+                self.writers.add(source, message)
                 chat_author = chat_authors[key] = _ChatAuthor(counts, self.owner.author_of(source, message))
             chat_author.counts.read += 1
             chat_author.author.messages += 1

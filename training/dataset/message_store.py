@@ -95,6 +95,8 @@ class StoredChat:
         self._sources = array("H")
         self._changed_times: dict[int, datetime] = {}
         """New times of moved messages, by position."""
+        self.has_one_sided = False
+        """Whether an export said of a message that it lacks the other side."""
         self.answered: set[str] = set()
         """In public chats: ids of messages that others reply to or quote; may contain some more."""
 
@@ -106,8 +108,17 @@ class StoredChat:
         self._sources.append(source)
         if len(self.accounts) < 3:
             self.accounts.add(message.sender)
+        if message.is_one_sided:
+            self.has_one_sided = True
         if self.is_public and message.reply_to is not None:
             self.answered.add(message.reply_to)
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def source_numbers(self) -> set[int]:
+        """The archives of its messages."""
+        return set(self._sources)
 
     def times(self) -> list[float]:
         """When the messages were sent, seconds since 1970, in order."""

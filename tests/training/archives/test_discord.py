@@ -165,3 +165,11 @@ def test_times_commands_and_stickers_read_as_people_see_them(tmp_path: Path) -> 
         ("media", "words"),
         ("sticker", ""),
     ]
+
+
+def test_a_package_is_one_sided_and_needs_no_account(tmp_path: Path) -> None:
+    files = {name: text for name, text in package().items() if "account" not in name.lower()}
+    messages, bad = read_all(write_folder(tmp_path / "package", files), [DiscordReader()])
+    assert bad == []
+    assert messages
+    assert {(message.is_owner, message.is_one_sided) for message in messages} == {(True, True)}

@@ -166,3 +166,38 @@ def test_reactions_say_who_reacted(tmp_path: Path) -> None:
 def test_instruction_data_that_begins_alike_is_left_to_others(tmp_path: Path) -> None:
     path = write_json(tmp_path / "data.jsonl", {"conversations": [{"from": "human", "value": "q"}]})
     assert not GoogleChatReader().sniff(SourceTree(open_folder(path), path.name, path.name, ZONE))
+
+
+def test_a_first_message_that_was_deleted(tmp_path: Path) -> None:
+    deleted = {
+        "message_state": "DELETED",
+        "deleted_date": "Tuesday, March 3, 2020 at 3:44:40 PM UTC",
+        "topic_id": "t9",
+        "deletion_metadata": {"deletion_type": "CREATOR"},
+        "message_id": "m0",
+    }
+    path = write_folder(tmp_path / "t", takeout(deleted, message_record(1, MARA, "hi")))
+    messages, bad = read_all(path, [GoogleChatReader()])
+    assert bad == []
+    assert [(message.id, message.mark, message.is_owner) for message in messages] == [
+        ("m0", "deleted", False),
+        ("m1", "", True),
+    ]
+    assert messages[0].sent_at == datetime(2020, 3, 3, 15, 44, 40, tzinfo=UTC)
+    alone = write_json(tmp_path / "messages.json", {"messages": [deleted, message_record(1, MARA, "hi")]})
+    assert [message.id for message in read_all(alone, [GoogleChatReader()])[0]] == ["m0", "m1"]
+
+
+def test_hangouts_with_an_empty_first_conversation(tmp_path: Path) -> None:
+    identity = {"gaia_id": "1", "chat_id": "1"}
+    event = {
+        "conversation_id": {"id": "c"},
+        "sender_id": identity,
+        "timestamp": "1600000000000000",
+        "event_id": "e",
+        "chat_message": {"message_content": {"segment": [{"type": "TEXT", "text": "hi"}]}},
+    }
+    content = {"conversations": [{"events": [], "conversation": {}}, {"events": [event], "conversation": {}}]}
+    messages, bad = read_all(write_json(tmp_path / "Hangouts.json", content), [GoogleChatReader()])
+    assert [message.text for message in messages] == ["hi"]
+    assert bad == []

@@ -129,3 +129,18 @@ def test_what_people_typed_is_no_reference_and_names_of_emoji_are_emoji(tmp_path
         ("", "/me waves"),
     ]
     assert {message.chat_name for message in messages if message.chat == "D1"} == {"Mara, Tom Berg"}
+
+
+def test_a_chat_with_oneself_is_one_sided(tmp_path: Path) -> None:
+    files = workspace() | {
+        "dms.json": json.dumps([{"id": "D1", "members": ["U1", "U2"]}, {"id": "D2", "members": ["U1", "U1"]}]),
+        "D2/2020-09-13.json": json.dumps([message_record(60, "U1", "milk")]),
+    }
+    messages, _ = read_all(write_folder(tmp_path / "export", files), [SlackReader()])
+    assert {message.chat: message.is_one_sided for message in messages} == {"D1": False, "D2": True}
+
+
+def test_users_with_other_fields_first(tmp_path: Path) -> None:
+    users = [{"id": "U0", "enterprise_user": {"id": "E"}, "updated": 0, "profile": {}}, *USERS]
+    files = workspace(message_record(1, "U1", "hi")) | {"users.json": json.dumps(users)}
+    assert len(read_all(write_folder(tmp_path / "export", files), [SlackReader()])[0]) == 2

@@ -233,3 +233,83 @@ def test_reactions_follow_what_they_are_put_to(tmp_path: Path) -> None:
     assert ([m.text for m in messages], len(bad)) == (["look"], 1)
     forwarded = telegram_message(1, 2002, "look", reactions=reactions, forwarded_from="Ana")
     assert [m.mark for m in read(tmp_path, telegram_account(telegram_chat([forwarded])))] == ["forward"]
+
+
+OLD = 1 << 32
+"""What older versions add to the id of a person."""
+
+
+def old_message(number: int, sender: int, text: str) -> dict[str, Any]:
+    """As Telegram Desktop wrote it until 2021: local time only, and an account as one number."""
+    return {
+        "id": number,
+        "type": "message",
+        "date": f"2020-03-04T12:{number:02}:00",
+        "from": "Ann" if sender == ME else "Tom",
+        "from_id": OLD + sender,
+        "text": text,
+    }
+
+
+@pytest.mark.parametrize("peer", [OTHER, OLD + OTHER])
+@pytest.mark.parametrize("owner", [ME, OLD + ME])
+def test_accounts_of_older_versions(tmp_path: Path, peer: int, owner: int) -> None:
+    chat = telegram_chat([old_message(1, ME, "hi"), old_message(2, OTHER, "yes")], id=peer)
+    account = telegram_account(chat)
+    account["personal_information"]["user_id"] = owner
+    messages = read(tmp_path, account)
+    assert [(message.sender, message.is_owner) for message in messages] == [("1001", True), ("2002", False)]
+    assert {message.chat for message in messages} == {"user2002"}
+
+
+def test_an_older_group(tmp_path: Path) -> None:
+    notice = {"id": 1, "type": "service", "date": "2020-03-04T11:00:00", "actor": "Tom", "actor_id": OLD + OTHER}
+    records = [{**notice, "text": ""}, old_message(2, ME, "hi"), {**old_message(3, ME, "x"), "from_id": 2 * OLD + 5}]
+    messages = read(tmp_path, telegram_chat(records, id=5, type="private_group"))
+    assert [message.sender for message in messages] == ["2002", "1001", "channel5"]
+    assert {message.chat for message in messages} == {"chat5"}
+
+
+def test_newer_ids_beyond_the_old_limit_stay_as_they_are(tmp_path: Path) -> None:
+    large = OLD + OTHER
+    messages = read(tmp_path, telegram_chat([telegram_message(1, large, "hi"), telegram_message(2, ME, "a")], id=large))
+    assert [(message.sender, message.chat) for message in messages] == [
+        (str(large), f"user{large}"),
+        (str(ME), f"user{large}"),
+    ]
+
+
+@pytest.mark.parametrize("records", [[telegram_message(1, OTHER, "hi"), telegram_message(2, ME, "a")]])
+def test_the_owner_without_a_profile(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    group = telegram_chat([telegram_message(1, ME, "oh"), telegram_message(2, 3003, "ah")], id=5, type="private_group")
+    account = telegram_account(group, telegram_chat(records))
+    del account["personal_information"]
+    assert [message.is_owner for message in read(tmp_path, account)] == [True, False, False, True]
+
+
+def test_saved_messages_show_the_owner(tmp_path: Path) -> None:
+    group = telegram_chat([telegram_message(1, ME, "oh"), telegram_message(2, 3003, "ah")], id=5, type="private_group")
+    saved = telegram_chat([telegram_message(1, ME, "milk")], id=ME, type="saved_messages")
+    account = telegram_account(group, saved)
+    del account["personal_information"]
+    messages = read(tmp_path, account)
+    assert [message.is_owner for message in messages] == [True, False, True]
+    assert [message.is_one_sided for message in messages] == [False, False, True]
+
+
+def test_contacts_before_the_chats(tmp_path: Path) -> None:
+    account = telegram_account(telegram_chat([telegram_message(1, ME, "hi")]))
+    contacts = [{"first_name": f"Contact {number}", "date": "2020-01-01T00:00:00"} for number in range(2000)]
+    account = {"about": "x", "contacts": {"about": "y" * 9000, "list": contacts}, **account}
+    del account["personal_information"]
+    assert [message.is_owner for message in read(tmp_path, account)] == [True]
+
+
+def test_keys_in_another_order(tmp_path: Path) -> None:
+    chat = telegram_chat([telegram_message(number, ME, "hi " * 50) for number in range(1, 100)])
+    chat = {"messages": chat["messages"], **{key: value for key, value in chat.items() if key != "messages"}}
+    assert {(message.chat, message.kind) for message in read(tmp_path, chat)} == {("user2002", "dm")}
+    account = telegram_account(telegram_chat([], id=7), chat)
+    account = {"chats": account["chats"], "personal_information": account["personal_information"]}
+    messages = read(tmp_path, account)
+    assert {(message.chat, message.is_owner) for message in messages} == {("user2002", True)}

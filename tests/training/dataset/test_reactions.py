@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doppel.adapters.habits import read_habits
+from doppel.transcript.stickers import is_emoji
 from tests.training.dataset.test_build import assert_accounted, build, build_messages, sessions_of
 from tests.training.exports import telegram_account, telegram_chat, telegram_message, write_json
 from tests.training.messages import line, message
-from training.archives.formats.reactions import is_emoji, reactions_to
+from training.archives.formats.reactions import reactions_to
 from training.archives.message import Message
 from training.dataset.trimming import separate_reactions
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from doppel.transcript.stickers import sticker_text
 from training.archives.discord.data_package import resolve_markup
 from training.archives.formats.archive_records import array_records, as_object, csv_rows, messages_of, open_json
+from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.json_stream import JsonStream
 from training.archives.formats.reactions import Reaction, reactions_to
 from training.archives.formats.text_lines import decode_head
@@ -57,7 +58,9 @@ class DiscordExporterReader:
             return False
         head = tree.head(tree.files()[0])
         plain = head.removeprefix(b"\xef\xbb\xbf")
-        return bool(_JSON_HEAD.match(plain) and _CHANNEL.search(plain)) or _is_csv(head)
+        if bool(_JSON_HEAD.match(plain) and _CHANNEL.search(plain)) or _is_csv(head):
+            return True
+        return plain.lstrip()[:1] == b"{" and _is_channel(as_object(outline(tree, tree.files()[0])))
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every record of the file."""
@@ -70,12 +73,35 @@ class DiscordExporterReader:
         with open_json(tree, name) as stream:
             for key in stream.members():
                 if key == "messages" and stream.peek() == "[":
+                    if not channel:
+                        guild, channel = _survey_channel(tree.for_survey(), name)
                     yield from _messages(tree, name, stream, guild, channel)
                 elif key in ("guild", "channel") and stream.peek() == "{":
                     value = stream.value()
                     guild, channel = (value, channel) if key == "guild" else (guild, value)
                 else:
                     stream.skip()
+
+
+def _is_channel(content: Mapping[str, Any]) -> bool:
+    """Whether an outline is that of an export: by its channel, or by its messages if these come first."""
+    records = sampled_objects(content.get("messages"))
+    is_typical = any({"id", "timestamp", "content", "author"} <= record.keys() for record in records)
+    if isinstance(content.get("channel"), dict) and isinstance(content.get("guild"), dict):
+        return is_typical or "messages" in content
+    return is_typical and any("isBot" in as_object(record.get("author")) for record in records)
+
+
+def _survey_channel(tree: SourceTree, file: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The guild and channel of a file that has them behind its messages."""
+    found: dict[str, dict[str, Any]] = {"guild": {}, "channel": {}}
+    with open_json(tree, file) as stream:
+        for key in stream.members():
+            if key in found and stream.peek() == "{":
+                found[key] = stream.value()
+            else:
+                stream.skip()
+    return found["guild"], found["channel"]
 
 
 def _messages(

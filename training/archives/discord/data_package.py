@@ -1,6 +1,6 @@
 """Reads Discord's own data package: `messages/c<ID>/messages.json` or `.csv`, beside `messages/index.json`.
 
-It has only the owner's messages, so its sessions have one speaker; other people's messages come from other exports.
+It has only the owner's messages, so that these are one-sided; other people's come from other exports of the channel.
 """
 
 import re
@@ -29,7 +29,8 @@ _ZONE = ZoneInfo("UTC")
 _GROUP_TYPES = frozenset(
     ("GUILD_TEXT", "GUILD_VOICE", "GROUP_DM", "PUBLIC_THREAD", "PRIVATE_THREAD", "GUILD_ANNOUNCEMENT")
 )
-_SNIFFED_CHANNELS = 8
+_SNIFFED_CHANNELS = 256
+"""The first channels may be empty, or without a file."""
 
 # A folder with other subfolders may contain other archives too, and is not read as one package.
 _PACKAGE_FOLDERS = frozenset(
@@ -97,6 +98,7 @@ class _Converter:
             is_owner=True,
             chat_name=self._title,
             mark=Mark.MEDIA if fields.get("attachments") else Mark.NONE,
+            is_one_sided=True,
             origin=origin,
         )
 

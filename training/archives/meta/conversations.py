@@ -6,13 +6,14 @@ file in memory at a time: Meta puts at most 10,000 messages into a file.
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
+from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.reactions import reactions_to
 from training.archives.message import Kind, Mark, Message
 from training.archives.meta.system_messages import SystemMessages
@@ -35,9 +36,12 @@ class MetaReader:
         """Whether this folder is a conversation, or this file is one in the encrypted form."""
         if tree.is_file:
             name = tree.files()[0]
-            return not _FILE.search(name) and bool(_ENCRYPTED_HEAD.match(tree.head(name)))
-        files = _files(tree)
-        return bool(files) and bool(_HEAD.match(tree.head(files[0])))
+            return not _FILE.search(name) and (
+                bool(_ENCRYPTED_HEAD.match(tree.head(name))) or _is_encrypted(as_object(outline(tree, name)))
+            )
+        return any(
+            _HEAD.match(tree.head(name)) or _is_conversation(as_object(outline(tree, name))) for name in _files(tree)
+        )
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every message, oldest first."""
@@ -52,6 +56,24 @@ class MetaReader:
                 return _message(record, conversation, seen, origin)
 
             yield from messages_of(tree, name, iter(records), convert, _reactions)
+
+
+def _is_conversation(content: Mapping[str, Any]) -> bool:
+    """Whether an outline is that of a conversation, in any order of keys."""
+    records = sampled_objects(content.get("messages"))
+    if any({"sender_name", "timestamp_ms"} <= record.keys() for record in records):
+        return True
+    return isinstance(content.get("participants"), list) and isinstance(content.get("messages"), list)
+
+
+def _is_encrypted(content: Mapping[str, Any]) -> bool:
+    """Whether an outline is that of the encrypted form, which names participants as texts."""
+    records = sampled_objects(content.get("messages"))
+    people = content.get("participants")
+    if any({"senderName", "timestamp"} <= record.keys() for record in records):
+        return people is None or isinstance(people, list)
+    has_names = isinstance(people, list) and bool(people) and all(isinstance(person, str) for person in people)
+    return has_names and isinstance(content.get("messages"), list)
 
 
 class _Conversation(msgspec.Struct):

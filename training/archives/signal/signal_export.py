@@ -4,6 +4,7 @@ Both files have the same messages, so only one is read. "Me" is the owner. A rep
 it replies to the last message with that text.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -40,6 +41,7 @@ _QUOTE = re.compile(r"\A\s*(?:^>.*$\n?)+\n*", re.MULTILINE)
 _REACTIONS = re.compile(r"^\(- (.+) -\) *$\n?", re.MULTILINE)
 _STICKER = re.compile(r"^\(\( (.+) \)\) *$\n?|\[[^\]\n]*\]\(\.\./exported_stickers/[^)\n]*\) *", re.MULTILINE)
 _ATTACHMENT = re.compile(r"!?\[[^\]\n]*\]\(\.?/?media/[^)\n]*\) *")
+_RECORD_KEYS = frozenset(("date", "sender", "body", "reactions", "attachments"))
 _DELETED = "(This message was deleted)"
 _CALL = re.compile(r"(?:Incoming|Outgoing|Missed) (?:(?:voice|video|group) )?call(?: \([^()]*\))?\Z", re.IGNORECASE)
 
@@ -126,7 +128,20 @@ def _head(tree: SourceTree, file: str) -> str:
 
 
 def _begins_json(tree: SourceTree, file: str) -> bool:
-    return _JSON.match(_head(tree, file)) is not None
+    head = _head(tree, file)
+    return _JSON.match(head) is not None or (head.lstrip().startswith("{") and _has_json_record(head))
+
+
+def _has_json_record(head: str) -> bool:
+    """Whether one of the first lines, after damaged ones or with keys in another order, is a message."""
+    for line in head.splitlines():
+        try:
+            record = json.loads(line, strict=False)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict) and record.keys() >= _RECORD_KEYS:
+            return True
+    return False
 
 
 def is_chat_text(head: str) -> bool:

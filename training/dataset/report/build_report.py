@@ -28,6 +28,7 @@ class ChatReport(msgspec.Struct, frozen=True, kw_only=True):
     read: int
     kept: int
     dropped: dict[str, int]
+    one_sided: int = 0
 
 
 class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +41,7 @@ class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
     bad: int
     bad_records: list[BadRecord]
     chats: list[ChatReport]
+    one_sided: int = 0
 
 
 class OwnerReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +81,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         read, kept, dropped, bad: the sums over `sources`.
+        one_sided: messages of the owner's, among the kept, whose other side no archive has.
         sources: by format; numbered if there are several of one format.
         unknown_files: files of unknown format; may list only the first of them.
         unknown_count: number of files of unknown format.
@@ -97,6 +100,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     read: int
     kept: int
     dropped: dict[str, int]
+    one_sided: int = 0
     bad: int
     sources: dict[str, SourceReport]
     unknown_files: list[str] = msgspec.field(name="unknown")
@@ -151,10 +155,18 @@ def source_reports(sources: Sequence[Source], rows: Sequence[ChatCounts]) -> dic
             read=total.read,
             kept=total.kept,
             dropped=dict(total.dropped),
+            one_sided=total.one_sided,
             bad=source.tree.bad_count,
             bad_records=source.tree.bad_records,
             chats=[
-                ChatReport(chat=chat.chat, name=chat.name, read=chat.read, kept=chat.kept, dropped=dict(chat.dropped))
+                ChatReport(
+                    chat=chat.chat,
+                    name=chat.name,
+                    read=chat.read,
+                    kept=chat.kept,
+                    dropped=dict(chat.dropped),
+                    one_sided=chat.one_sided,
+                )
                 for chat in sorted(chats, key=lambda chat: (-chat.read, chat.chat))
             ],
         )

@@ -30,7 +30,7 @@ from training.dataset.report.statistics import (
     collect_statistics,
     estimate_tokens,
 )
-from training.dataset.report.tables import group_by_format, reason_name
+from training.dataset.report.tables import group_by_format, one_sided_note, reason_name
 
 MAX_CONTACTS = 12
 MAX_LANGUAGES = 8
@@ -125,7 +125,7 @@ def build_page(persona: str, report: Report, statistics: DatasetStatistics, sett
     time_span = f"{owner.first:%Y-%m-%d} – {owner.last:%Y-%m-%d}" if owner.first and owner.last else ""
     sections = [
         Section(tr("Overview"), _overview(report, statistics)),
-        Section(tr("Messages read and kept"), _kept_and_dropped(report) + _sources(report) + _unread_files(report)),
+        Section(tr("Messages read and kept"), _kept_and_dropped(report) + _sources(report) + _notes(report)),
         Section(tr("When you write"), _when(statistics)),
         Section(tr("How you write"), _how(statistics)),
         Section(tr("Who you write with"), _contacts(statistics)),
@@ -188,9 +188,9 @@ def _sources(report: Report) -> str:
     return table((tr("archive"), tr("read"), tr("kept"), tr("unreadable records")), rows)
 
 
-def _unread_files(report: Report) -> str:
-    """Counts of unread files by extension; file names are left out, as they often contain people's names."""
-    notes = []
+def _notes(report: Report) -> str:
+    """One-sided messages, and unread files by extension: file names often contain people's names."""
+    notes = [note] if (note := one_sided_note(report)) else []
     if report.unknown_count:
         extensions = Counter(Path(name).suffix.lower() or tr("no extension") for name in report.unknown_files)
         kinds = ", ".join(f"{extension} {count:,}" for extension, count in extensions.most_common(MAX_EXTENSIONS))

@@ -66,11 +66,23 @@ def group_by_format(sources: dict[str, SourceReport]) -> dict[str, SourceReport]
             dropped=dict(dropped),
             bad=sum(report.bad for report in reports),
             bad_records=[],
+            one_sided=sum(report.one_sided for report in reports),
             chats=sorted(
                 (chat for report in reports for chat in report.chats), key=lambda chat: (-chat.read, chat.chat)
             ),
         )
     return grouped
+
+
+def one_sided_note(report: Report) -> str:
+    """How many messages are one-sided, and what they are used for; empty if none are."""
+    if not report.one_sided:
+        return ""
+    return tr(
+        "Messages of yours without what others wrote: {count}. They teach your style and how you post, not how you "
+        "begin a conversation.",
+        count=f"{report.one_sided:,}",
+    )
 
 
 def format_reasons(dropped: dict[str, int]) -> str:

@@ -333,6 +333,13 @@ def test_files_left_unread_are_counted_by_kind_and_not_named() -> None:
     assert "not read" not in build_page("me", report(statistics), statistics, SETTINGS)
 
 
+def test_one_sided_messages_are_counted() -> None:
+    statistics = collect_statistics([session(1, ("me", "x"))], BERLIN, estimate_tokens)
+    text = build_page("me", report(statistics, one_sided=1234), statistics, SETTINGS)
+    assert "Messages of yours without what others wrote: 1,234." in text
+    assert "without what others wrote" not in build_page("me", report(statistics), statistics, SETTINGS)
+
+
 def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse_config({"timezone": "Europe/Berlin", "language": "zh"}, tmp_path / "config.yaml")
     config.data_dir.mkdir(parents=True)
