@@ -146,6 +146,7 @@ class TerminalChat:
                     else:
                         partial = event.text
                         self._screen.write(partial)
+                    await asyncio.sleep(0)  # Ctrl-C is noticed here, also when all events are waiting already
             if objection is None and not bubbles:
                 print_status(tr("({persona} says nothing this time)", persona=self.persona.manifest.persona))
         finally:
