@@ -6,8 +6,6 @@ import asyncio
 import json
 import logging
 import sqlite3
-import sys
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
@@ -34,6 +32,7 @@ from tests.bot.fakes.discord_world import TOKEN as DISCORD_TOKEN
 from tests.bot.fakes.discord_world import DiscordWorld
 from tests.bot.fakes.telegram_server import ANNA, TelegramServer
 from tests.bot.fakes.telegram_server import TOKEN as TELEGRAM_TOKEN
+from tests.scripts import run_python
 from tests.training.exports import telegram_account, telegram_chat, telegram_message, write_json
 
 SERVER = 800000000000000000
@@ -85,16 +84,7 @@ def write_config(folder: Path, telegram_api: str, seed: int) -> Path:
 
 async def doppel(command: str, config: Path) -> dict[str, Any]:
     """Runs a command as its user does, in a process of its own; returns what `--json` prints."""
-    arguments = ["-m", "doppel", command, "--config", str(config), "--json"]
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=PIPE, stderr=PIPE)
-    try:
-        printed, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, errors.decode()
-    result: dict[str, Any] = json.loads(printed)
+    result: dict[str, Any] = json.loads(await run_python("-m", "doppel", command, "--config", str(config), "--json"))
     return result
 
 

@@ -14,7 +14,7 @@ from bot.cancellation import cancel_tasks
 from bot.chat.access import AccessList
 from bot.chat.rate_window import WINDOW_SECONDS
 from bot.clock import Clock
-from bot.platforms import Incoming, Outgoing, RateLimited
+from bot.platforms import Incoming, Outgoing
 from bot.platforms.connection import PlatformConnection
 from bot.store import Store
 from bot.store.strangers import is_remembered, remember
@@ -99,10 +99,10 @@ class StrangerReplies:
         self._sent_at.append(self._clock.monotonic())
         await self._store.run(remember, self._store.persona, account, self._clock.now())
         self._mark_done(account)
-        platform = self._connections[account.platform].platform
-        if isinstance(platform, RateLimited):
-            await platform.wait_for_rate_limit(chat)
-        await platform.send(Outgoing(id=_id_outside_the_outbox(account), chat=chat, text=text))
+        connection = self._connections[account.platform]
+        if connection.rate_limited is not None:
+            await connection.rate_limited.wait_for_rate_limit(chat)
+        await connection.platform.send(Outgoing(id=_id_outside_the_outbox(account), chat=chat, text=text))
 
     def _mark_done(self, account: Account) -> None:
         if len(self._done) >= _MAX_DONE:

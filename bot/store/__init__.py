@@ -15,7 +15,7 @@ from typing import BinaryIO, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from bot.store.connect import open_engine, sqlite_connection
+from bot.store.connect import display_name, open_engine, sqlite_connection
 from bot.store.group_commit import GroupCommit
 from bot.store.migrations import migrate
 from doppel.errors import DoppelError, TryAgainLater, UserError
@@ -50,7 +50,7 @@ class Store:
         self._engine = open_engine(url)
         self.is_shared = self._engine.dialect.name != "sqlite"
         """Whether other daemons may use the database at the same time."""
-        self._path = _display_name(self._engine)
+        self._path = display_name(self._engine)
         self._lock = _lock(self._engine)
         try:
             self._commits = GroupCommit(self._open)
@@ -120,13 +120,6 @@ class Store:
             is_passing = self.is_shared and isinstance(error, OperationalError)
             raise (TryAgainLater if is_passing else UserError)(text) from None
         return connection
-
-
-def _display_name(engine: Engine) -> str:
-    """What messages call the database: the file, or the URL without a password."""
-    if engine.dialect.name == "sqlite":
-        return engine.url.database or ":memory:"
-    return engine.url.set(drivername=engine.url.get_backend_name(), query={}).render_as_string(hide_password=True)
 
 
 def _one_line(error: DBAPIError) -> str:

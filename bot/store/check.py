@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, Table, create_engine, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from bot.store.connect import open_engine
+from bot.store.connect import display_name, open_engine
 from bot.store.integrity import connect_read_only, find_problems, sqlite_file
 from bot.store.migrations import STEPS, applied_version
 from bot.store.schema import InboxState, OutboxState, chats, inbox, outbox, slots
@@ -82,7 +82,7 @@ def check_store(url: str) -> StoreReport:
             return _examine(connection, file)
     except (DBAPIError, sqlite3.Error) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error
-        name = file or engine.url.render_as_string(hide_password=True)
+        name = file or display_name(engine)
         raise DoppelError(tr("{path}: database error: {error}", path=name, error=reason)) from error
     finally:
         engine.dispose()

@@ -45,6 +45,13 @@ def open_engine(url: str, environ: Mapping[str, str] = os.environ) -> Engine:
     raise UserError(tr("config.yaml: `store`: {backend} is not supported; use SQLite or PostgreSQL", backend=backend))
 
 
+def display_name(engine: Engine) -> str:
+    """What messages call the database: the file, or the URL without a password."""
+    if engine.dialect.name == "sqlite":
+        return engine.url.database or ":memory:"
+    return engine.url.set(drivername=engine.url.get_backend_name(), query={}).render_as_string(hide_password=True)
+
+
 def sqlite_connection(connection: Connection) -> sqlite3.Connection:
     """The driver's connection."""
     driver_connection = connection.connection.driver_connection
