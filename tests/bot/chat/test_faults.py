@@ -160,7 +160,6 @@ class TestDelivery:
         assert [row.state for row in await harness.outbox_rows()] == ["unknown", "failed", "failed"]
         assert await harness.inbox_states() == [("answered", "it is not certain that the reply was delivered")]
 
-    @pytest.mark.parametrize("new_store_url", ["sqlite"], indirect=True)  # of thirty chats at once
     async def test_killed_while_it_waits_for_the_rate_limit_nothing_is_in_doubt(
         self, make_harness: MakeHarness
     ) -> None:
