@@ -108,7 +108,7 @@ class _DatasetBuilder:
         self.scrubber: Scrubber | None = None
         if config.privacy.scrub:
             names = NameFinder(presidio_recognizer()) if config.privacy.names else None
-            self.scrubber = Scrubber(staging, config.data_dir, config.privacy.kinds, names)
+            self.scrubber = Scrubber(staging, config.data_dir, config.privacy.kinds, names, config.zone)
         self.intake = MessageIntake(config, self.accounts, self.scrubber)
         self.ledger, self.owner, self.repeats = self.intake.ledger, self.intake.owner, self.intake.repeats
         self.own_kept = 0
