@@ -7,8 +7,8 @@
   recipes, books and bus lines; none of them has a secret.
 - `again`: scrubbed texts that a second scrubber with the same folder changes once more.
 - `regions`: example numbers of every country and type from `phonenumbers` that stay, or change twice.
-- `regions`: example numbers of every country and type of `phonenumbers` that stay, or change twice.
-  a single regular expression for digits and signs, in turns.
+- `seconds`: of processor time for a million ordinary messages, 3 % of them with a number, beside one pass over them
+  with a single regular expression for digits and signs, in turns.
 - `--quick`: fewer secrets and lines, one round.
 
 Goals: at least 99 % of the secrets found, at most 0.2 % of ordinary lines changed, nothing changed twice, the numbers

@@ -8,7 +8,7 @@ from training.privacy.secret_span import SecretSpan
 _WECHAT_ID = re.compile(r"(?<![0-9A-Za-z_])wxid_[0-9A-Za-z_-]{6,40}")
 _WECHAT_SAID = re.compile(
     r"(?P<clear>(?:微信|薇信|威信|[Vv][信Xx]|[Ww][Xx]|[Ww]e[Cc]hat)\s?(?:号码?|[Ii][Dd]|账号|帐号)"
-    r"|加(?:我|一下我?|下我?)的?\s?(?:微信|薇信|威信|[Vv][信Xx]|[Ww][Xx]|[Vv](?![A-Za-z]))"
+    r"|加(?:我|一下我?|下我?)?的?\s?(?:微信|薇信|威信|[Vv][信Xx]|[Ww][Xx]|[Vv](?![A-Za-z]))"
     r"|我的?\s?(?:微信|[Vv][信Xx]|[Ww][Xx])(?=\s?(?:就?是|[:=])))"
     r"|(?<![A-Za-z])(?:微信|薇信|威信|[Vv][信Xx]|[Ww][Xx]|(?i:wechat|weixin))"
 )

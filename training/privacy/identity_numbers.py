@@ -12,6 +12,7 @@ from importlib import import_module
 from stdnum import iban, luhn
 from stdnum.iso7064 import mod_11_2
 
+from training.privacy.phones import is_counted
 from training.privacy.secret_span import SecretForm, SecretSpan
 
 _LEFT, _RIGHT = "(?<![0-9A-Za-z])", "(?![0-9A-Za-z])"
@@ -47,8 +48,8 @@ def _any(_number: str) -> bool:
     return True
 
 
-def _not_years(number: str) -> bool:
-    return _YEARS.fullmatch(number) is None
+def _is_years(number: str) -> bool:
+    return _YEARS.fullmatch(number) is not None
 
 
 @lru_cache(maxsize=64)
@@ -91,9 +92,10 @@ _BY_FORM: tuple[tuple[str, str, SecretForm, Callable[[str], bool] | None], ...] 
     ("hk", r"[A-Z]{1,2}[0-9]{6}\([0-9A]\)", "word", _any),
 )
 """A module of `stdnum`, or a name, the form, that of the stand-in, and the check if it is not that of the module."""
+_WEAK = frozenset(("in_.aadhaar",))
+"""Plain groups of digits, every tenth of which pass the check: not if a word says that something is counted."""
 _BY_FORM_PATTERNS = tuple(
-    (module, re.compile(_LEFT + pattern + (_RIGHT if pattern[-1] != ")" else "")), form, check)
-    for module, pattern, form, check in _BY_FORM
+    (module, re.compile(_LEFT + pattern + _RIGHT), form, check) for module, pattern, form, check in _BY_FORM
 )
 _ANY_FORM = re.compile(rf"{_LEFT}(?=[0-9A-Za-z])(?:{chr(124).join(pattern for _, pattern, _, _ in _BY_FORM)})")
 
@@ -176,6 +178,8 @@ _ANNOUNCED: tuple[tuple[tuple[str, ...], str, str], ...] = (
         r"(?=[A-Z]*[0-9])[A-Z]{0,3}[0-9]{6,9}[A-Z]{0,2}",
         "",
     ),
+    (("passport",), r"[A-Z]{0,2}[0-9]{8,9}", ""),
+    (("护照", "護照"), r"[A-Z]{0,2}[0-9]{8,9}", ""),
     (("パスポート", "여권"), r"[A-Z]{1,2}[0-9]{7,8}", ""),
     (("身份证", "身份證"), r"[1-9][0-9]{14}(?:[0-9]{2}[0-9Xx])?", ""),
     (("ssn", "social security"), r"[0-9]{3} ?[0-9]{2} ?[0-9]{4}", ""),
@@ -234,7 +238,9 @@ def find_identity_numbers(text: str) -> Iterator[SecretSpan]:
     for hit in _ANY_FORM.finditer(text):
         for module, pattern, form, check in _BY_FORM_PATTERNS:
             found = pattern.match(text, hit.start())
-            if found and _not_years(found[0]) and (check or _checker(module))(found[0]):
+            if not found or (module in _WEAK and (_is_years(found[0]) or is_counted(text, *found.span()))):
+                continue
+            if (check or _checker(module))(found[0]):
                 yield SecretSpan(found.start(), found.end(), "id", form)
     for match in _PASSPORT_ANNOUNCED.finditer(text):
         yield SecretSpan(match.start(1), match.end(1), "id", "number")

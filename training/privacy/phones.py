@@ -86,10 +86,12 @@ _FORMS = (
 """Minimum and maximum digits, and the form: with + or 00, Chinese mobile and landline, leading 0, North American,
 Russian with the 8 that is dialled first, Brazilian with the area in parentheses."""
 _LOCAL = re.compile(r"(?<![0-9])\(?[1-9][0-9]{0,3}\)?[0-9 .-]{4,14}[0-9](?![0-9A-Za-z])")
+_FRENCH = re.compile(r"(?<![0-9A-Za-z.+-])0[1-9]([.-])[0-9]{2}(?:\1[0-9]{2}){3}(?![0-9A-Za-z]|[.-][0-9])")
+"""Its beginning looks like a date."""
 _ANNOUNCED = re.compile(
     r"(?:(?<![A-Za-z])(?:phone|tel|telephone|mobile|cell|whatsapp|(?:call|text|ring|reach) me(?: at| on)?"
-    r"|my number|tel[eé]fono|m[oó]vil|celular|telefone|telem[oó]vel|portable|handy|handynummer|telefonnummer|cep"
-    r"|telefon(?:um)?|numaram|zap)(?![A-Za-z])"
+    r"|my number|tel[eé]fono|m[oó]vil|celular|telefone|telem[oó]vel|portable|handy|handynummer|telefonnummer"
+    r"|telefon(?:um)?|numaram|cebim|zap)(?![A-Za-z])"
     r"|手机|电话|座机|联系方式|телефон\w*|мобильн\w*|позвони\w*|звони(?:те)?|номер(?: телефона)?|फोन|फ़ोन|मोबाइल|नंबर"
     r"|電話番号|電話|携帯|전화번호|전화|핸드폰|휴대폰|연락처)(?:\s|number|no\.|is|es|é|est|ist|[:=#]|号码?|是|为|打|は|는|은){0,5}$",
     re.IGNORECASE,
@@ -125,7 +127,7 @@ _ORDERED = re.compile(
 """What stands before the number of a thing."""
 _COUNTED_BEFORE = re.compile(
     r"(?:(?<![^\W\d_])(?:ref(?:erence)?|case|serial|model|version|pages?|code|id|no|nr|item|article|account|build|nota"
-    r"|c[oó]digo|r[eé]f|код|билет|версия|sets?|mix|ts|time|rs|r\$|usd|eur|gbp|inr|nt|hk|us)(?![^\W\d_])|编号|番号|№|#)"
+    r"|c[oó]digo|r[eé]f|код|билет|версия|sets?|mix|ports?|iso|rfc|din|cep|plz|zip|ts|time|rs|r\$|usd|eur|gbp|inr|nt|hk|us)(?![^\W\d_])|编号|番号|邮编|№|#)"
     r"[ .:#№]{0,3}$"
     rf"|[{re.escape(_MONEY)}] ?$",
     re.IGNORECASE,
@@ -144,6 +146,9 @@ _YEARS = re.compile(r"(?:(?:1[5-9]|20)[0-9]{2}[ ./-]*)+")
 _THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:([ .])[0-9]{3})(?:\1[0-9]{3})*")
 _CLOCK = re.compile(r"1[0-9]{9}(?:[0-9]{3})?")
 """Seconds or milliseconds since 1970."""
+_PAIRS = re.compile(r"[0-9]{2}(?: [0-9]{2}){5,}")
+"""Drawn numbers; a French phone number has five pairs."""
+_DECIMALS = re.compile(r"[0-9]{1,2}\.[0-9]{3}[0-9. ]*")
 _BOOK = re.compile(r"97[89][ -]?[0-9][0-9 -]+")
 _GAP = re.compile(r"[ ()./-]+")
 
@@ -155,7 +160,8 @@ def find_phones(text: str, get_regions: Callable[[], Sequence[str]]) -> Iterator
         text: with at least seven digits.
         get_regions: the countries whose numbers it may contain; asked only if something looks like one.
     """
-    found = [*_by_form(text)]
+    found = [SecretSpan(*match.span(), "phone", "phone") for match in _FRENCH.finditer(text)]
+    found += _by_form(text)
     for match in _LOCAL.finditer(text):
         if _is_new(found, match) and _ANNOUNCED.search(text[max(0, match.start() - _REACH) : match.start()]):
             found += _plausible(match.start(), match[0], 7, 12)
@@ -194,14 +200,19 @@ def _plausible(start: int, text: str, min_digits: int, max_digits: int) -> Itera
     digits = len(plain)
     if _is_hotline(plain):
         return
-    if min_digits <= digits <= max_digits and not DATE.search(text) and not (text[0] == "+" and text.endswith("00000")):
+    if (
+        min_digits <= digits <= max_digits
+        and not DATE.search(text)
+        and not _PAIRS.fullmatch(text)
+        and not (text[0] == "+" and text.endswith("00000"))
+    ):
         yield SecretSpan(start, start + len(text), "phone", "phone")
 
 
 def _may_be_phone(text: str, start: int, end: int) -> bool:
     """Whether digits with gaps are not a date, years, an amount, a decimal, a book's number or said to be counted."""
     number = text[start:end]
-    if DATE.search(number) or any(form.fullmatch(number) for form in (_YEARS, _CLOCK, _BOOK)):
+    if DATE.search(number) or any(form.fullmatch(number) for form in (_YEARS, _CLOCK, _BOOK, _PAIRS, _DECIMALS)):
         return False
     gaps = set(_GAP.findall(number))
     if gaps == {"/"} or (gaps == {"."} and number.count(".") == 1):
@@ -209,8 +220,13 @@ def _may_be_phone(text: str, start: int, end: int) -> bool:
     is_amount = _THOUSANDS.fullmatch(number) is not None
     if (is_amount and "." in number) or len(number) - sum(map(len, _GAP.findall(number))) < 7:
         return False
+    return not is_counted(text, start, end)
+
+
+def is_counted(text: str, start: int, end: int) -> bool:
+    """Whether the words around a number say that it counts something, or is the number of a thing."""
     before = text[max(0, start - _REACH) : start]
-    return not (_ORDERED.search(before) or _COUNTED_BEFORE.search(before) or _COUNTED_AFTER.match(text, end))
+    return bool(_ORDERED.search(before) or _COUNTED_BEFORE.search(before) or _COUNTED_AFTER.match(text, end))
 
 
 def _numbers_of(candidate: str, region: str) -> Iterator[tuple[int, int]]:

@@ -426,6 +426,57 @@ a pin of {n2} cm|pan {n3} degrees {n2} minutes|the nhs has {n3} {n3} beds|perso 
 """  # noqa: E501
 
 
+WRITTEN = """
+8 (926) 123-45-67|8-926-123-45-67|8 926 123 45 67 звони|89261234567|+7 926 123-45-67|мой тел 9261234567
+тел. 8(495)123-45-67|мой CPF: 529.982.247-25|cpf 52998224725|DNI 12345678Z|12345678Z|mi dni: 12345678-Z
+nie X1234567L|X1234567L|aadhaar 2341 2341 2346|2341 2341 2346|aadhaar: 234123412346|СНИЛС 112-233-445 95
+снилс 11223344595|112-233-445 95|wxid_abc123def456gh|微信号 abc_123|加我微信 abc_123|wechat: abc_123
+my wechat is john_doe88|加我微信：zhangsan2020|QQ 12345678|加我QQ 123456789|扣扣 87654321|我的qq是 1234567890|QQ:12345678
+qq号：987654321|企鹅号 123456789|微信：lisi-1990|加v abc12345|vx: hello_123|V信 abcde123|+90 555 123 45 67|+86 555 2345678
+ann@myexample.com|bob@example.com.cn|x@notexample.org|0532 123 45 67|0 532 123 45 67 numaram bu|(11) 91234-5678
+11 91234-5678 me liga que eu não posso|+55 11 91234-5678|मेरा नंबर 98765 43210 है|मेरा नंबर ९८७६५४३२१० है
+090-1234-5678|010-1234-5678 이야|03-1234-5678です|06 12 34 56 78|06.12.34.56.78|612345678 llámame que no puedo
+0171 1234567|0171/1234567|0171-1234567|(030) 1234567|415-555-2671|my passport is 123456789|паспорт 45 06 123456
+RSSMRA85T10A562S|900101-1234567|85.07.30-033.28|TC 10000000146|pesel 44051401359|850709-9805
+Steuer-ID 36 574 261 809|NHS 943 476 5919|my sin 046 454 286|bsn 111222333|ssn: 123-45-6789|tel 020 7946 0958
+07700 900123|call 020 7946 0958|IBAN GB82 WEST 1234 5698 7654 32|FR14 2004 1010 0505 0001 3M02 606
+rekening NL91ABNA0417164300|4111 1111 1111 1111|5500-0000-0000-0004|378282246310005|wechat id: coolguy99
+telegram bot 123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw|رقمي ٠١٠١٢٣٤٥٦٧٨|۰۹۱۲۳۴۵۶۷۸۹|0912 345 6789
+021-12345678|021 1234 5678
+"""  # noqa: E501
+"""Single secrets as people write them."""
+
+PLAIN = """
+I bought 3 for 1200 2400 3600|tomorrow 10:30 - 11:45|score was 21-19 21-17 11-9|ISBN 0-306-40615-2
+ISBN 978-0-306-40615-7|flight LH 1234 at 12:50|LH 454 seat 23A|bus 142, 245 or 366|chapter 12 verse 15-18
+100 200 300 400 500 600|1,234,567.89|1.234.567,89 €|12 345 678 €|1 000 000 000|10 000 000 рублей|123 456 789 руб
+3.14159265358979|2.718281828459|52.5200, 13.4050|-33.8688, 151.2093|N 52° 31' 12.025
+192.168 resolution 1920x1080|1920x1080x60|v1.2.3.4567|python3.11.7|2024-01-15 14:30:22|20240115|20240115143022
+15.01.2024 14:30|01/15/2024|1/15/24 2:30pm|2019/2020 2021/2022|1990 2000 2010|1914-1918 and 1939-1945
+order 123-4567890-1234567|amazon order 305-1234567-7654321|UPS 1Z999AA10123456784|tracking no. RR123456789CN
+DHL 00340434161094042557|LOT 12345678|lot number 987654321|invoice #00012345|RE-2024-001234
+Kundennummer 12345678|Vertragsnummer 123456789|Zählerstand 0123456|Az. 12 C 345/23|HRB 123456|USt-ID DE123456789
+model 6ES7 214-1AG40|GTX 1080 Ti 11264 MB|8 GB 16 GB 32 GB 64 GB|sets: 12 10 8 6, 60 kg|5x5 100 kg 3x8 80 kg
+200g Mehl, 100g Zucker, 2 Eier|350 g flour 180°C 25 min|PIN the post|steps today 12345|12 345 steps|10,000 steps
+my iq is 999999999|99999999999 times|100000000|1234567|12345678|123456789 lol|9876543210 countdown|00000000
+11111111|1 2 3 4 5 6 7 8 9|1-2-3-4-5-6-7|qq me|QQ so sad 11111|wechat group 500 people|微信收款 1234567元
+微信余额12345678|qq空间访问12345次|QQ音乐 2020版|加我微信看看|微信号没了|扣扣搜搜|v me 50|vx me|the pan is 12 inch 3456
+sin(30) = 0.5 and 1234567|run 10 km 5 km 12345678 m|ni hao 12 34 56 c|fin 1234567|nie wieder 12345678
+rut 1234567 road|dni 14 16 18 20|за 3 дня 1200300 просмотров|2500000 рублей|маршрут 8 926|дом 8 кв 926 этаж 12
+8 из 10, 9 из 10|8 800 2000 500|цена 8 999 999|в 2019 2020 2021 годах|serie A 2019-2020 2020-2021
+temporada 2019/20 2020/21|gana 6-4 7-5 6-3|resultado 6-4, 7-6, 6-3|5000 6000 7000 pesos|R$ 1.500.000,00
+1.500.000 de pessoas|CEP 01310-100|CEP: 04538-132|75001 Paris 75002|10115 Berlin 10117|〒100-0001|郵便番号 150-0002
+06236 서울|邮编 100000|邮编：200030|第12345期|中奖号码 08 12 15 22 28 31 05|双色球 01 05 09 12 20 33|车次 G1234 12:30|航班 CA1234
+京A12345|沪B88888|尾号1234|尾号 8888 的卡|股票600519|代码 000001|基金 110022|涨到3456.78点|0.618 1.618 2.618|2^31 = 2147483648
+4294967296|1e10 10000000000|0xdeadbeef|#FF5733 #C70039|rgb(255, 255, 255)|port 8080 8081 8443|127.0.0.1:8080
+err 0x80070057|HTTP 404 500 502|RFC 5737|ISO 8601 9001 27001|case 12-cv-34567|section 12.34.56.78
+12:34:56:78:9a:bc|AA:BB:CC:DD:EE:FF|00:1A:2B:3C:4D:5E|uuid 550e8400-e29b|commit 3f2a9bc|e4 e5 Nf3 Nc6 Bb5 a6
+1. e4 e5 2. Nf3 Nc6|GPA 3.85 3.92 4.00|90 95 98 100 88 76 54|bpm 120 128 140 174|ISO 100 f/2.8 1/250
+35mm 50mm 85mm|1080p 1440p 2160p|EU 42 US 9 UK 8.5|90-60-90|36-24-36 34-25-35|+1 +1 +1|+1000000|+5000 points
++100000000 aura|-1000000|+- 1234567|++1234567
+"""  # noqa: E501
+
+
 def ordinary() -> list[str]:
     """Chat lines with numbers and signs in them, and none that is anybody's secret."""
     dice = random.Random(11)
@@ -444,4 +495,5 @@ def ordinary() -> list[str]:
         }
         return re.sub(r"\{(\w+)\}", lambda match: values[match[1]](), frame)
 
-    return [fill(frame) for frame in FRAMES.strip().replace("\n", "|").split("|") for _ in range(4)]
+    filled_lines = [fill(frame) for frame in FRAMES.strip().replace("\n", "|").split("|") for _ in range(4)]
+    return [*filled_lines, *PLAIN.strip().replace("\n", "|").split("|")]

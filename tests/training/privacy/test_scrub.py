@@ -18,7 +18,7 @@ from stdnum import luhn
 
 from doppel.config import ExcludeSettings, PrivateKind
 from tests.training.messages import message
-from tests.training.privacy.lines import CONTEXTUAL, core, ordinary, planted
+from tests.training.privacy.lines import CONTEXTUAL, WRITTEN, core, ordinary, planted
 from training.privacy.exclusion import ExclusionFilter
 from training.privacy.scrub import KEY_FILE, SCRUBBED_FILE, Scrubber
 from training.privacy.secrets import find_secrets
@@ -43,13 +43,20 @@ def scrubbed(folder: Path, *texts: str, kinds: tuple[PrivateKind, ...] = KINDS) 
 
 def test_planted_secrets_are_caught(tmp_path: Path) -> None:
     rows = planted()
-    assert len(rows) >= 300
+    assert len(rows) >= 1000
     after = scrubbed(tmp_path, *(text for _, _, text in rows))
     missed = [(kind, text) for (kind, secret, text), now in zip(rows, after, strict=True) if core(secret) in now]
     checkable = [row for row in rows if row[0] not in CONTEXTUAL]
     missed_checkable = [text for text in missed if text[0] not in CONTEXTUAL]
-    assert len(missed_checkable) <= 0.02 * len(checkable), missed_checkable
-    assert len(missed) <= 0.02 * len(rows), missed
+    assert len(missed_checkable) <= 0.01 * len(checkable), missed_checkable
+    assert len(missed) <= 0.01 * len(rows), missed
+
+
+def test_secrets_as_people_write_them_are_caught(tmp_path: Path) -> None:
+    lines = WRITTEN.strip().replace("\n", "|").split("|")
+    once = scrubbed(tmp_path, *lines)
+    assert [line for line, now in zip(lines, once, strict=True) if line == now] == []
+    assert scrubbed(tmp_path, *once) == once
 
 
 def test_found_secrets_are_of_the_planted_kind(tmp_path: Path) -> None:
@@ -65,9 +72,9 @@ def test_found_secrets_are_of_the_planted_kind(tmp_path: Path) -> None:
 
 def test_ordinary_lines_stay_as_they_are(tmp_path: Path) -> None:
     lines = ordinary()
-    assert len(lines) >= 200
+    assert len(lines) >= 1000
     changed = [(line, now) for line, now in zip(lines, scrubbed(tmp_path, *lines), strict=True) if line != now]
-    assert len(changed) <= 0.005 * len(lines), changed
+    assert len(changed) <= 0.002 * len(lines), changed
 
 
 def test_scrubbing_twice_is_scrubbing_once(tmp_path: Path) -> None:
