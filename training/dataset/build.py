@@ -123,7 +123,10 @@ class _DatasetBuilder:
             self.repeats.resolve(self.owner.is_mine)
             self.intake.writers.resolve(self.owner.is_mine)
             self.progress.stage(tr("Splitting chats into sessions"))
-            summaries = [summary for chat in store.chats() for summary in self._sessions(chat, drafts)]
+            chats = store.chats()
+            if self.owner.foreign:
+                chats = [part for chat in chats for part in chat.split(self.owner.foreign, self.owner.adopted)]
+            summaries = [summary for chat in chats for summary in self._sessions(chat, drafts)]
             store.close()
             sessions_by_split = self._write(staging / SESSIONS_FILE, summaries, drafts)
         finally:
@@ -230,7 +233,8 @@ class _DatasetBuilder:
         return map(itemgetter(1), self._numbered_messages(chat))
 
     def _session_message(self, source: int, message: Message) -> SessionMessage:
-        return SessionMessage(source, message, self.owner.is_mine(message.platform, message.sender, message.is_owner))
+        is_mine = self.owner.is_mine(message.platform, message.sender, message.is_owner, source)
+        return SessionMessage(source, message, is_mine)
 
     def _numbered_messages(self, chat: StoredChat) -> Iterator[tuple[int, SessionMessage]]:
         """The messages of a chat with their numbers; drops duplicates and reactions of others."""
@@ -249,7 +253,8 @@ class _DatasetBuilder:
         """The other account of a chat between two."""
         if chat.is_public:
             return None
-        others = [account for account in chat.accounts if (chat.platform, account) not in self.owner.accounts]
+        sources = chat.source_numbers()
+        others = [account for account in chat.accounts if not self.owner.is_in_chat(sources, chat.platform, account)]
         return others[0] if len(others) == 1 else None
 
     def _draft(self, messages: list[SessionMessage], contact: str | None, drafts: RecordFile) -> SessionSummary:
@@ -346,5 +351,6 @@ class _DatasetBuilder:
                 kept=self.own_kept,
                 first=self.first,
                 last=self.last,
+                notes=self.owner.notes,
             ),
         )
