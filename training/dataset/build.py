@@ -72,7 +72,8 @@ def build_dataset(config: Config, progress: BuildProgress, readers: Sequence[Rea
         DoppelError: the data folder cannot be written.
     """
     started = time.monotonic()
-    archives = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
+    known_readers = installed_readers() if readers is None else readers
+    archives = discover(config.archives, config.root, config.zone, known_readers, config.persona.me)
     with closing(archives), atomic_folder(config.data_dir, SESSIONS_FILE) as staging:
         archives.sources.extend(parents_source(config.data_dir, config.zone))
         report = _DatasetBuilder(config, archives, progress, staging).run(uses_installed_readers=readers is None)
@@ -142,7 +143,12 @@ class _DatasetBuilder:
         config, sources = self.config, self.archives.sources
         kinds = frozenset(config.privacy.kinds) if self.scrubber is not None else frozenset[PrivateKind]()
         reader = open_reader(
-            config.archives, config.root, config.zone, kinds, uses_installed_readers=uses_installed_readers
+            config.archives,
+            config.root,
+            config.zone,
+            kinds,
+            config.persona.me,
+            uses_installed_readers=uses_installed_readers,
         )
         with closing(reader):
             self.intake.read(sources, reader, store, self.progress)
