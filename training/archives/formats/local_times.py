@@ -76,6 +76,11 @@ def dates_do_not_fit(count: int) -> str:
     )
 
 
+def as_written(stamp: datetime, zone: ZoneInfo) -> datetime:
+    """A time in UTC by its stamp alone: of an hour that comes twice the first."""
+    return (stamp if stamp.tzinfo else stamp.replace(tzinfo=zone, fold=0)).astimezone(UTC)
+
+
 class Direction(msgspec.Struct):
     """Counts in which direction the times of a file run."""
 
