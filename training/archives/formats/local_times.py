@@ -24,7 +24,8 @@ MONTH_FIRST: DatePlaces = (2, 0, 1)
 YEAR_FIRST: DatePlaces = (0, 1, 2)
 ALL_PLACES = (DAY_FIRST, MONTH_FIRST, YEAR_FIRST)
 
-MAX_STEP_BACK = timedelta(hours=6).total_seconds()
+_NEARBY = timedelta(hours=6)
+MAX_STEP_BACK = _NEARBY.total_seconds()
 """Seconds that clocks may disagree; a longer step back begins another part of the file."""
 _MAX_RAISED = 200
 """So many messages in a row with a stamp before the last one's are another part of the file, too."""
@@ -182,17 +183,22 @@ def in_file_order(
         zone: the zone of local times.
         is_newest_first: whether the file is in reverse order.
     """
-    clock = _Clock(zone, is_newest_first=is_newest_first)
+    clock = LocalClock(zone, is_newest_first=is_newest_first)
     timed = ((record, *clock.read(stamp_of(record))) for record in records)
     if is_newest_first:
         return _reversed_moments(_without_steps_back(timed, -1))
     return _without_steps_back(timed, 1)
 
 
-class _Clock:
-    """A clock on the wall, read in the order of a file."""
+class LocalClock:
+    """A clock on the wall, read in the order of a file.
 
-    def __init__(self, zone: ZoneInfo, *, is_newest_first: bool) -> None:
+    Args:
+        zone: where it hangs.
+        is_newest_first: whether the file is in reverse order.
+    """
+
+    def __init__(self, zone: ZoneInfo, *, is_newest_first: bool = False) -> None:
         self._zone = zone
         self._is_newest_first = is_newest_first
         self._start = self._end = _NEVER
@@ -220,7 +226,7 @@ class _Clock:
         """Whether a time that comes twice is the second one, by the message before it."""
         if self._is_newest_first:
             return self._last is None or second <= self._last + _TOLERANCE
-        return self._last is not None and first < self._last - _TOLERANCE
+        return self._last is not None and first + _TOLERANCE < self._last < second + _NEARBY
 
     def _find_interval(self, stamp: datetime) -> None:
         """Finds the day of a stamp, if its clock is not changed then or on the days around it."""
