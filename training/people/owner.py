@@ -185,7 +185,8 @@ class OwnerAccounts:
             for name in (author.name, *author.names)
         )
         named: list[Author] = []
-        for source, authors in sorted(by_source.items()):
+        all_matches: list[Author] = []
+        for _, authors in sorted(by_source.items()):
             matches = [
                 (author, match)
                 for author in authors
@@ -202,18 +203,19 @@ class OwnerAccounts:
             others = [author for author in rivals if any(_precedes(rival, author) for rival in rivals)]
             found = [author for author in found if author not in others]
             named += found
-            self._note_namesakes(sources[source], [author for author, _ in matches], found)
+            all_matches += [author for author, _ in matches]
+        self._note_namesakes(all_matches, {author.key for author in named}, sources)
         return named
 
-    def _note_namesakes(self, source: str, matches: list[Author], found: list[Author]) -> None:
+    def _note_namesakes(self, matches: list[Author], found: set[Account], sources: list[str]) -> None:
         """Notes that several accounts have the owner's name."""
         by_name: dict[tuple[str, str], list[Author]] = {}
         for author in matches:
             by_name.setdefault((author.platform, author.name), []).append(author)
         for (_, name), authors in by_name.items():
-            mine = sorted({":".join(author.key) for author in authors if author in found})
+            mine = sorted({":".join(author.key) for author in authors if author.key in found})
             others = sorted({":".join(author.key) for author in authors} - set(mine))
-            shown = " ".join(name.split())
+            source, shown = sources[authors[0].source], " ".join(name.split())
             if others:
                 self.notes.append(
                     tr(
