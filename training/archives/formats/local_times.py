@@ -46,15 +46,16 @@ _NEVER = datetime.combine(date.min, time.min)
 
 def gregorian_year(year: int) -> int:
     """The year of a date as written: with two digits, or by the calendar of Thailand or Taiwan. Raises ValueError."""
-    if year < 100:
-        year += 2000 if year <= _MAX_SHORT_YEAR else 2500 - _BUDDHIST
-    elif year < 200:
-        year += _MINGUO
-    elif year - _BUDDHIST >= _FIRST_YEAR and year > _LAST_YEAR:
-        year -= _BUDDHIST
-    if not _FIRST_YEAR <= year <= _LAST_YEAR:
+    full_year = year
+    if 0 <= year < 100:
+        full_year = year + (2000 if year <= _MAX_SHORT_YEAR else 2500 - _BUDDHIST)
+    elif 100 <= year < 200:
+        full_year = year + _MINGUO
+    elif year > _LAST_YEAR:
+        full_year = year - _BUDDHIST
+    if not _FIRST_YEAR <= full_year <= _LAST_YEAR:
         raise ValueError(f"{year}")
-    return year
+    return full_year
 
 
 def local_date(numbers: tuple[int, int, int], places: DatePlaces) -> date:
@@ -204,6 +205,7 @@ class LocalClock:
         self._start = self._end = _NEVER
         self._offset = timedelta(0)
         self._last: datetime | None = None
+        self._is_past_change = False
 
     def read(self, stamp: datetime) -> tuple[datetime, datetime]:
         """The time in UTC as written, and as meant in this file."""
@@ -217,16 +219,22 @@ class LocalClock:
             return moment, moment
         first = stamp.replace(tzinfo=self._zone, fold=0).astimezone(UTC)
         second = stamp.replace(tzinfo=self._zone, fold=1).astimezone(UTC)
-        # If the second is earlier, this hour never was: the phone's clock was not put forward yet.
-        is_second = second < first or (second > first and self._is_second_time(first, second))
+        if second > first:
+            self._is_past_change = self._is_past_change or self._is_changed(first, second)
+            is_second = self._is_past_change != self._is_newest_first
+        else:  # if the second is earlier, this hour never was: the phone's clock was not put forward yet
+            self._is_past_change = False
+            is_second = second < first
         self._last = second if is_second else first
         return first, self._last
 
-    def _is_second_time(self, first: datetime, second: datetime) -> bool:
-        """Whether a time that comes twice is the second one, by the message before it."""
+    def _is_changed(self, first: datetime, second: datetime) -> bool:
+        """Whether the clock was changed between the message before and this one, in an hour that comes twice."""
+        if self._last is None:
+            return False
         if self._is_newest_first:
-            return self._last is None or second <= self._last + _TOLERANCE
-        return self._last is not None and first + _TOLERANCE < self._last < second + _NEARBY
+            return first - _NEARBY < self._last < second - _TOLERANCE
+        return first + _TOLERANCE < self._last < second + _NEARBY
 
     def _find_interval(self, stamp: datetime) -> None:
         """Finds the day of a stamp, if its clock is not changed then or on the days around it."""
@@ -236,6 +244,7 @@ class LocalClock:
         offset = offsets[0]
         if offset is not None and all(other == offset for other in offsets):
             self._start, self._end, self._offset = day, day + _DAY, offset
+            self._is_past_change = False
         else:
             self._start = self._end = _NEVER
 
