@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import date, datetime, time
+from functools import partial
 from itertools import islice
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from doppel.i18n import tr
 from training.archives.formats.chat_text import TextChat, TextRecord
 from training.archives.formats.local_times import ALL_PLACES, DatePlaces, DateSurvey, dates_do_not_fit, local_date
+from training.archives.formats.sender_names import file_name_key
 from training.archives.formats.text_lines import MAX_RECORD_LENGTH, decode_head, text_lines
 from training.archives.formats.timestamps import AM_PM_EAST_ASIA, hour_24
 from training.archives.message import Kind, Mark, Message
@@ -114,15 +116,13 @@ class LineReader:
         file = tree.files()[0]
         title, kind = _title(tree)
         pattern = _pattern(tree)
-        names = _tabbed_names if pattern is _TABBED else _spaced_names
+        names = _tabbed_names if pattern is _TABBED else partial(_spaced_names, title="" if kind == "group" else title)
         dates = DateSurvey()
         speakers = names(entry.text for entry in _entries(tree.for_survey(), file, pattern, dates=dates))
         places = dates.places()
         if misfits := dates.misfits(places):
             tree.report_bad(file, tr("dates"), dates_do_not_fit(misfits))
             return
-        if pattern is _SPACED and title and kind != "group":
-            speakers.add(title)
         chat = TextChat("line", title, speakers, kind)
         split = _split_tabbed if pattern is _TABBED else _SpacedSplitter(speakers).split
         entries, is_spaced = _entries(tree, file, pattern, places), pattern is _SPACED
@@ -275,8 +275,13 @@ def _tabbed_names(texts: Iterable[str]) -> set[str]:
     return {name for name, _ in map(_split_tabbed, texts) if name}
 
 
-def _spaced_names(texts: Iterable[str]) -> set[str]:
-    """The names in a desktop export: first words, with the words that nearly always follow them."""
+def _spaced_names(texts: Iterable[str], title: str) -> set[str]:
+    """The names in a desktop export: first words, with the words that nearly always follow them.
+
+    Args:
+        texts: the records.
+        title: the name of the other person, as far as a file's name can have it; empty if it is not known.
+    """
     starts: Counter[str] = Counter()
     for text in islice(texts, _MAX_SURVEYED_RECORDS):
         if _SYSTEM.fullmatch(text.partition(" ")[2]):
@@ -296,6 +301,16 @@ def _spaced_names(texts: Iterable[str]) -> set[str]:
             while name in followers:
                 name = followers[name]
             names.add(name)
+    key = file_name_key(title)
+    if titled := [start for start in starts if title and file_name_key(start) == key]:
+        first = min(titled, key=len)
+        partner = title if title in starts else max((one for one in titled if starts[one] == starts[first]), key=len)
+        word = partner.partition(" ")[0]
+        # Of people whose names begin alike, those stay who wrote something else.
+        names -= {one for one in names if one.partition(" ")[0] == word and starts[one] == starts[partner]}
+        names.add(partner)
+    elif title:
+        names.add(title)
     return names
 
 

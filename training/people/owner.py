@@ -249,14 +249,7 @@ class OwnerAccounts:
                 continue
             if any(author.is_owner is False for author in known):
                 self.foreign.add(source)
-                self.notes.append(
-                    tr(
-                        "{source}: exported by {name}, who is not you according to `persona.me`. Only what you wrote "
-                        "in it is learned. If {name} is you, add that name",
-                        source=sources[source],
-                        name=" ".join((exporters[0].name or exporters[0].account).split()),
-                    )
-                )
+                self.notes.append(_foreign_note(sources[source], exporters[0]))
 
     def _guess_by_contacts(self, platforms: set[str], sources: list[str]) -> None:
         """Takes the other side of direct chats with known contacts for the owner.
@@ -361,4 +354,20 @@ def _precedes(rival: Author, author: Author) -> bool:
         and rival.platform == author.platform
         and not rival.chats.isdisjoint(author.chats)
         and len(rival.chats) >= len(author.chats)
+    )
+
+
+def _foreign_note(source: str, exporter: Author) -> str:
+    """Tells the user that an archive is somebody else's."""
+    if _is_anonymous(exporter):
+        return tr(
+            "{source}: exported by somebody else, as `persona.me` names another person in it. Only what you wrote in "
+            "it is learned. If that is wrong, correct `persona.me`",
+            source=source,
+        )
+    return tr(
+        "{source}: exported by {name}, who is not you according to `persona.me`. Only what you wrote in it is learned. "
+        "If {name} is you, add that name",
+        source=source,
+        name=" ".join((exporter.name or exporter.account).split()),
     )
