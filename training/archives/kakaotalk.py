@@ -5,7 +5,7 @@ Two passes: the first collects the names, the second yields messages. A message 
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, time
 
 import msgspec
@@ -112,15 +112,15 @@ class KakaoTalkReader:
         file = tree.files()[0]
         title, kind = _title(tree)
         direction = Direction()
-        senders, names = _survey(tree.for_survey(), file, direction, (title, *tree.me))
+        senders, names = _survey(tree.for_survey(), file, direction, title)
         chat = TextChat("kakaotalk", title, names, kind, owner=_ME)
         records = map(_text_record, _entries(tree, file, senders))
         yield from chat.messages(tree, file, records, is_newest_first=direction.is_newest_first)
 
 
-def _survey(tree: SourceTree, file: str, direction: Direction, known: Iterable[str]) -> tuple[SenderNames, set[str]]:
+def _survey(tree: SourceTree, file: str, direction: Direction, title: str) -> tuple[SenderNames, set[str]]:
     """The first pass: what stands before the messages in the export of a phone, and everybody who writes."""
-    survey, names = NameSurvey(_SEPARATOR, (_ME, *known)), set[str]()
+    survey, names = NameSurvey(_SEPARATOR, (_ME, title), tree.me), set[str]()
     for entry in _entries(tree, file, None):
         direction.add(entry.sent_at.date())
         if entry.sender:

@@ -216,7 +216,7 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
     """The first pass: names, the order of day and month, and placeholders."""
     head = decode_head(tree.head(file, _SNIFFED)).translate(_BLANKS)
     form = _form(head.splitlines()[0]) or "android"
-    dates, names = DateSurvey(), NameSurvey(known=(_title(tree.label), *tree.me))
+    dates, names = DateSurvey(), NameSurvey(known=[_title(tree.label)], me=tree.me)
     angled: Counter[str] = Counter()
     notices: Counter[str] = Counter()
     has_am_pm = False

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-MAX_NAME_LENGTH = 200
+MAX_NAME_LENGTH = 100
 _MAX_CONTINUATIONS = 64
 """More different continuations of one beginning are texts, not names."""
 _MAX_DEPTH = 4
@@ -38,12 +38,14 @@ class NameSurvey:
 
     Args:
         separator: between a name and the text.
-        known: names that occur elsewhere: in the title of the chat, or in `persona.me`.
+        known: names that occur elsewhere, as in the title of the chat.
+        me: `persona.me`, where `platform:` may stand before a name.
     """
 
-    def __init__(self, separator: str = ":", known: Iterable[str] = ()) -> None:
+    def __init__(self, separator: str = ":", known: Iterable[str] = (), me: Iterable[str] = ()) -> None:
         self._separator = separator
-        self._known = {file_name_key(name) for name in known} - {""}
+        names = [*known, *(name for entry in me for name in (entry, entry.partition(":")[2]))]
+        self._known = {file_name_key(name) for name in names if name.strip()}
         self._root: dict[str, _Beginning] = {}
         self._pattern = separator_pattern(separator)
 

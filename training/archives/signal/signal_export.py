@@ -76,7 +76,7 @@ class SignalReader:
             name for name in tree.files() if name in (*_FILE_NAMES, "index.html")
         )  # they repeat the messages
         chat = _chat(tree)
-        direction, names = Direction(), NameSurvey(known=(_OWNER, _NO_SENDER, chat, *tree.me))
+        direction, names = Direction(), NameSurvey(known=(_OWNER, _NO_SENDER, chat), me=tree.me)
         people = set[str]()
         for record in _records(tree.for_survey(), file, None):
             direction.add(record.sent_at)

@@ -47,6 +47,13 @@ def test_a_few_messages_that_begin_alike_are_no_name_unless_the_file_says_so() -
     assert split(["Tom: :)", "Tom :): :)", "no name"]) == [("Tom", ":)"), ("Tom :)", ":)"), None]
 
 
+def test_the_owners_name_is_known_with_its_platform() -> None:
+    survey = NameSurvey(me=["whatsapp:Ann: Home", "Tom"])
+    survey.add("Ann: Home: hi")
+    survey.add("Tom: note: hi")
+    assert survey.names() == {"Ann: Home": 1, "Tom": 1}
+
+
 def test_many_different_beginnings_cost_no_memory() -> None:
     survey = NameSurvey()
     for number in range(10_000):
