@@ -39,8 +39,7 @@ class OwnerAccounts:
         """(platform, account) of the owner; filled by `resolve`."""
         self.absent: dict[str, list[str]] = {}
         """Archives without any message of the owner's, and the names of the people in them; filled by `resolve`."""
-        self._source_count = 0
-        self._apart: dict[tuple[int, str, str], bool] = {}
+        self._ambiguous_chats: set[tuple[str, str]] = set()
         self.foreign: set[int] = set()
         """Archives that somebody else exported; filled by `resolve`."""
         self.notes: list[str] = []
@@ -83,7 +82,6 @@ class OwnerAccounts:
         Raises:
             UnknownOwner: the owner of an archive is unknown; the message names the first such archive.
         """
-        self._source_count = len(sources)
         self.foreign.update(foreign)
         by_source: dict[int, list[Author]] = {}
         for author in self._authors.values():
@@ -92,6 +90,8 @@ class OwnerAccounts:
         platforms = {author.platform for author in named}
         self.accounts = {author.key for author in named}
         self._find_foreign(by_source, named, sources)
+        if self.foreign:
+            self._find_ambiguous_chats()
         self.accounts |= {
             author.key
             for author in self._authors.values()
@@ -136,7 +136,7 @@ class OwnerAccounts:
         if source not in self.foreign:
             return message
         sender, chat = self._known_as(source, message.sender), message.chat
-        if self._is_apart(source, message.platform, chat):
+        if (message.platform, chat) in self._ambiguous_chats:
             chat = f"{chat} (archive {source + 1})"
         return msgspec.structs.replace(message, sender=sender, chat=chat)
 
@@ -144,18 +144,13 @@ class OwnerAccounts:
         is_other = source in self.foreign and account in EXPORTER_NAMES
         return f"{account} (archive {source + 1})" if is_other else account
 
-    def _is_apart(self, source: int, platform: str, chat: str) -> bool:
-        """Whether a direct chat of somebody else's archive has other people than the chat of this id in another one."""
-        key = (source, platform, chat)
-        if (is_apart := self._apart.get(key)) is None:
-            people = self._people(*key)
-            others = [self._people(other, platform, chat) for other in range(self._source_count) if other != source]
-            is_apart = self._apart[key] = bool(people) and any(other and other != people for other in others)
-        return is_apart
-
-    def _people(self, source: int, platform: str, chat: str) -> set[str]:
-        """The accounts in a direct chat of an archive."""
-        return {self._known_as(source, account) for account, _ in self._direct_chats.get((source, platform, chat), ())}
+    def _find_ambiguous_chats(self) -> None:
+        """Finds ids of direct chats between different people."""
+        people_of: dict[tuple[str, str], set[str]] = {}
+        for (source, platform, chat), people in self._direct_chats.items():
+            accounts = {self._known_as(source, account) for account, _ in people}
+            if people_of.setdefault((platform, chat), accounts) != accounts:
+                self._ambiguous_chats.add((platform, chat))
 
     @property
     def messages(self) -> int:

@@ -110,7 +110,7 @@ class DateSurvey:
     """Finds the order of the numbers of a file's dates, from all of them.
 
     Args:
-        first_year: dates before it cannot be meant.
+        first_year: dates before it are hardly meant.
     """
 
     def __init__(self, first_year: int = 2009) -> None:
@@ -119,6 +119,7 @@ class DateSurvey:
         self._weekday = ""
         self._total = 0
         self._misfits = dict.fromkeys(ALL_PLACES, 0)
+        self._improbable = dict.fromkeys(ALL_PLACES, 0)
         self._directions = {places: Direction() for places in ALL_PLACES}
         self._weekdays: dict[DatePlaces, dict[str, int]] = {places: dict(_WEEKDAYS) for places in ALL_PLACES}
 
@@ -142,10 +143,11 @@ class DateSurvey:
                 continue
             # A word for a weekday stands for one weekday only.
             is_other_day = bool(word) and self._weekdays[places].setdefault(word, day.weekday()) != day.weekday()
-            if day.year < self._first_year or is_other_day:
+            if is_other_day:
                 self._misfits[places] += 1
-            else:
-                self._directions[places].add(day)
+                continue
+            self._improbable[places] += day.year < self._first_year
+            self._directions[places].add(day)
 
     def places(self, preferred: DatePlaces = DAY_FIRST) -> DatePlaces:
         """The order in which most dates are possible, then the one that runs in one direction, then the preferred."""
@@ -153,7 +155,8 @@ class DateSurvey:
         def cost(places: DatePlaces) -> tuple[int, int, bool, int]:
             direction = self._directions[places]
             disorder = min(direction.forward, direction.backward)
-            return self._misfits[places], disorder, places != preferred, ALL_PLACES.index(places)
+            unfit = self._misfits[places] + self._improbable[places]
+            return unfit, disorder, places != preferred, ALL_PLACES.index(places)
 
         return min(ALL_PLACES, key=cost)
 

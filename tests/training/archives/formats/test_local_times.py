@@ -136,6 +136,9 @@ def survey(*dates: str, weekdays: tuple[str, ...] = ()) -> DateSurvey:
         (["1/2/21", "2/2/21", "1/3/21"], DAY_FIRST),
         (["23/3/5", "23/3/30", "24/1/2", "24/2/1"], YEAR_FIRST),
         (["9/3/2566", "13/3/2566"], DAY_FIRST),
+        (["23/3/5", "23/3/6"], YEAR_FIRST),  # no chat app is from 2005
+        (["1/2/03", "2/2/03"], DAY_FIRST),
+        (["13/3/1999"], DAY_FIRST),
     ],
 )
 def test_the_order_of_a_date_is_that_of_the_whole_file(dates: list[str], places: DatePlaces) -> None:
