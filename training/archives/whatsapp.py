@@ -124,6 +124,7 @@ _ANGLED = re.compile(r"<[^<>\n]{3,60}>")
 _NOTHING = "null"
 """What Android writes for a view-once picture; people may write it too."""
 _MIN_PLACEHOLDER_COUNT = 3
+_MIN_SENTENCE_WORDS = 5
 _MAX_ANGLED = 1000
 _SNIFFED = 4096
 
@@ -233,7 +234,7 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
         if (_ANGLED.fullmatch(body) or body == _NOTHING) and (body in angled or len(angled) < _MAX_ANGLED):
             angled[body] += 1
     counts = names.names()
-    senders = SenderNames([name for name in counts if not _is_quoting(name, names, counts)])
+    senders = SenderNames([name for name in counts if not _begins_notice(name, names, counts)])
     places = dates.places(MONTH_FIRST if has_am_pm and "/" in head[:40] else DAY_FIRST)
     return _Survey(
         form,
@@ -246,17 +247,19 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
     )
 
 
-def _is_quoting(name: str, names: NameSurvey, counts: dict[str, int]) -> bool:
+def _begins_notice(name: str, names: NameSurvey, counts: dict[str, int]) -> bool:
     """Whether what stands before a colon is the beginning of a notice such as `Tom changed the subject to "a: b"`.
 
-    A text with an open quotation mark is a name only if it recurs, or occurs elsewhere.
+    A text with an open quotation mark is a name only if it recurs, or occurs elsewhere; so is a sentence that begins
+    with the name of somebody who writes.
     """
-    has_open_quote = any(sum(map(name.count, pair)) % 2 for pair in _QUOTES)
-    if not has_open_quote or names.is_known(name):
+    if names.is_known(name):
         return False
-    return counts[name] < _MIN_PLACEHOLDER_COUNT or any(
-        name.startswith(f"{other} ") for other in counts if len(other) < len(name)
-    )
+    words = name.split(" ")
+    is_about_writer = any(counts.get(" ".join(words[:end]), 0) > 1 for end in range(1, len(words)))
+    if any(sum(map(name.count, pair)) % 2 for pair in _QUOTES):
+        return counts[name] < _MIN_PLACEHOLDER_COUNT or is_about_writer
+    return counts[name] == 1 and is_about_writer and len(words) >= _MIN_SENTENCE_WORDS
 
 
 def _time(match: re.Match[str], places: DatePlaces) -> datetime:
