@@ -9,6 +9,10 @@ import msgspec
 Kind = Literal["dm", "group", "post", "reply", "quote"]
 
 
+EXPORTER_NAMES = frozenset(("Me", "我", "회원님"))
+"""What exports of Signal, iMessage, WeChat and KakaoTalk write in place of the name of whoever exported them."""
+
+
 class Mark(StrEnum):
     """What an export says a record is, if it is not simply a text. Cleaning decides what to do with it."""
 

@@ -74,7 +74,8 @@ def build_dataset(config: Config, progress: BuildProgress, readers: Sequence[Rea
         DoppelError: the data folder cannot be written.
     """
     started = time.monotonic()
-    archives = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
+    known_readers = installed_readers() if readers is None else readers
+    archives = discover(config.archives, config.root, config.zone, known_readers, config.persona.me)
     with closing(archives), atomic_folder(config.data_dir, SESSIONS_FILE) as staging:
         archives.sources.extend(parents_source(config.data_dir, config.zone))
         report = _DatasetBuilder(config, archives, progress, staging).run(uses_installed_readers=readers is None)
@@ -125,7 +126,10 @@ class _DatasetBuilder:
             self.repeats.resolve(self.owner.is_mine)
             self.intake.writers.resolve(self.owner.is_mine)
             self.progress.stage(tr("Splitting chats into sessions"))
-            summaries = [summary for chat in store.chats() for summary in self._sessions(chat, drafts)]
+            chats = store.chats()
+            if self.owner.foreign:
+                chats = [part for chat in chats for part in chat.split(self.owner.foreign, self.owner.adopted)]
+            summaries = [summary for chat in chats for summary in self._sessions(chat, drafts)]
             store.close()
             sessions_by_split = self._write(staging / SESSIONS_FILE, summaries, drafts)
         finally:
@@ -141,7 +145,12 @@ class _DatasetBuilder:
         config, sources = self.config, self.archives.sources
         kinds = frozenset(config.privacy.kinds) if self.scrubber is not None else frozenset[PrivateKind]()
         reader = open_reader(
-            config.archives, config.root, config.zone, kinds, uses_installed_readers=uses_installed_readers
+            config.archives,
+            config.root,
+            config.zone,
+            kinds,
+            config.persona.me,
+            uses_installed_readers=uses_installed_readers,
         )
         with closing(reader):
             self.intake.read(sources, reader, store, self.progress)
@@ -244,7 +253,8 @@ class _DatasetBuilder:
         return self._session_message(chat.source(number), chat.message(number))
 
     def _session_message(self, source: int, message: Message) -> SessionMessage:
-        return SessionMessage(source, message, self.owner.is_mine(message.platform, message.sender, message.is_owner))
+        is_mine = self.owner.is_mine(message.platform, message.sender, message.is_owner, source)
+        return SessionMessage(source, message, is_mine)
 
     def _numbered_messages(self, chat: StoredChat) -> Iterator[tuple[int, SessionMessage]]:
         """The messages of a chat with their numbers; drops duplicates and reactions of others."""
@@ -263,7 +273,8 @@ class _DatasetBuilder:
         """The other account of a chat between two."""
         if chat.is_public:
             return None
-        others = [account for account in chat.accounts if (chat.platform, account) not in self.owner.accounts]
+        sources = chat.source_numbers()
+        others = [account for account in chat.accounts if not self.owner.is_in_chat(sources, chat.platform, account)]
         return others[0] if len(others) == 1 else None
 
     def _draft(self, messages: list[SessionMessage], contact: str | None, drafts: RecordFile) -> SessionSummary:
@@ -360,5 +371,6 @@ class _DatasetBuilder:
                 kept=self.own_kept,
                 first=self.first,
                 last=self.last,
+                notes=self.owner.notes,
             ),
         )

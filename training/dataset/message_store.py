@@ -5,7 +5,7 @@ Only the time and the file position of each message are in memory, 20 bytes a me
 
 import mmap
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -74,6 +74,10 @@ class RecordFile:
         self._path.unlink(missing_ok=True)
 
 
+Adopt = Callable[[int, Message], Message]
+"""Returns a message of somebody else's archive, by its number, with the sender and chat that it has in this build."""
+
+
 class StoredChat:
     """The messages of one chat; public and private messages of an account are separate chats.
 
@@ -101,6 +105,7 @@ class StoredChat:
         """In conversations: ids of the first messages of threads."""
         self.answered: set[str] = set()
         """In public chats: ids of messages that others reply to or quote; may contain some more."""
+        self._adopted: Adopt | None = None
 
     def add(self, source: int, message: Message) -> None:
         """Stores a message of archive number `source`."""
@@ -149,7 +154,7 @@ class StoredChat:
         message: Message = _decode(self._records.read(position, self._lengths[number]))
         if self._changed_times and position in self._changed_times:
             message = msgspec.structs.replace(message, sent_at=self._changed_times[position])
-        return message
+        return message if self._adopted is None else self._adopted(self._sources[number], message)
 
     def take_parents(self, parents: "StoredChat", available: dict[str, tuple[int, Message]]) -> set[int]:
         """Takes from `parents` the messages that messages here reply to, and their own parents in turn.
@@ -198,6 +203,31 @@ class StoredChat:
         self._sources.append(other._sources[number])
         if new_time is not None:
             self._changed_times[other._positions[number]] = new_time
+
+    def split(self, foreign: Collection[int], adopted: Adopt) -> "list[StoredChat]":
+        """Separates the messages of other people's archives whose chat is another one, although it has the same id.
+
+        Args:
+            foreign: the archives that the owner did not export.
+            adopted: gives their messages the sender and chat that they have in this build.
+
+        Returns:
+            This chat, if anything is left in it, and the others.
+        """
+        if self.is_public or not self.source_numbers() & set(foreign):
+            return [self]
+        parts: dict[str, StoredChat] = {}
+        for number, source in enumerate(self._sources):
+            message = adopted(source, self.message(number))
+            part = parts.get(message.chat)
+            if part is None:
+                part = parts[message.chat] = StoredChat(self._records, message, is_public=False)
+                part.has_one_sided = self.has_one_sided
+                part._adopted = adopted
+            part._take(self, number, None)
+            if len(part.accounts) < 3:
+                part.accounts.add(message.sender)
+        return list(parts.values())
 
     def remove(self, numbers: set[int]) -> None:
         """Removes messages by their numbers; the others are renumbered."""

@@ -21,8 +21,8 @@ _MAX_WRITERS = 8
 
 _PUBLIC = ("post", "reply", "quote")
 
-IsMine = Callable[[str, str, bool | None], bool]
-"""Whether a writer is the owner, given platform, account and what the export says."""
+IsMine = Callable[[str, str, bool | None, int], bool]
+"""Whether a writer is the owner, given platform, account, what the export says, and the number of the archive."""
 
 
 class ChatWriters:
@@ -47,7 +47,7 @@ class ChatWriters:
         two_sided_sources = set[int]()
         for (source, platform, chat), writers in self._writers.items():
             chats_of_source[source] = chats_of_source.get(source, 0) + 1
-            if not all(is_mine(platform, account, is_owner) for account, is_owner in writers):
+            if not all(is_mine(platform, account, is_owner, source) for account, is_owner in writers):
                 two_sided_chats.add((platform, chat))
                 two_sided_sources.add(source)
         self._monologues = {(platform, chat) for _, platform, chat in self._writers} - two_sided_chats
@@ -76,7 +76,8 @@ class ChatWriters:
             return
         first_complete = last_complete = None
         for source, message in chat.messages():
-            if not (is_partial(source, message) and is_mine(message.platform, message.sender, message.is_owner)):
+            is_own = is_mine(message.platform, message.sender, message.is_owner, source)
+            if not (is_own and is_partial(source, message)):
                 first_complete, last_complete = first_complete or message.sent_at, message.sent_at
         for session in sessions:
             start, end = session[0].message.sent_at, session[-1].message.sent_at

@@ -86,6 +86,7 @@ def open_reader(
     root: Path,
     zone: ZoneInfo,
     kinds: frozenset[PrivateKind],
+    me: Sequence[str] = (),
     *,
     uses_installed_readers: bool,
 ) -> MessageReader:
@@ -96,11 +97,12 @@ def open_reader(
         root: folder that they are relative to.
         zone: the owner's time zone.
         kinds: secrets to find.
+        me: `persona.me`.
         uses_installed_readers: only the installed archive readers are available in a subprocess.
     """
     if uses_installed_readers and _core_count() > 1 and _is_large(archives, root):
         with suppress(OSError):  # no process can be started
-            return _SubprocessReader(archives, root, zone, kinds)
+            return _SubprocessReader(archives, root, zone, kinds, me)
     return _InProcessReader(kinds, zone)
 
 
@@ -127,6 +129,7 @@ class _Request(msgspec.Struct):
     zone: str
     kinds: frozenset[PrivateKind]
     language: str
+    me: list[str] = []
 
 
 class _Batch(msgspec.Struct, array_like=True):
@@ -158,7 +161,14 @@ class _Batch(msgspec.Struct, array_like=True):
 class _SubprocessReader:
     """Starts the subprocess and receives its batches."""
 
-    def __init__(self, archives: Sequence[str], root: Path, zone: ZoneInfo, kinds: frozenset[PrivateKind]) -> None:
+    def __init__(
+        self,
+        archives: Sequence[str],
+        root: Path,
+        zone: ZoneInfo,
+        kinds: frozenset[PrivateKind],
+        me: Sequence[str],
+    ) -> None:
         self._kinds = kinds
         self._regions = Regions(zone)
         self._decode = msgspec.msgpack.Decoder(_Batch).decode
@@ -169,7 +179,7 @@ class _SubprocessReader:
             stderr=subprocess.DEVNULL,  # errors show again when this process reads on
             bufsize=-1,
         )
-        request = _Request(list(archives), str(root), zone.key, kinds, language())
+        request = _Request(list(archives), str(root), zone.key, kinds, language(), list(me))
         with suppress(BrokenPipeError), self._pipe(self._process.stdin) as stdin:
             stdin.write(msgspec.msgpack.encode(request))
 
@@ -282,7 +292,7 @@ def main() -> None:
     stdout, sys.stdout = sys.stdout.buffer, sys.stderr
     request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Request)
     set_language(request.language)
-    discovery = discover(request.archives, Path(request.root), ZoneInfo(request.zone), installed_readers())
+    discovery = discover(request.archives, Path(request.root), ZoneInfo(request.zone), installed_readers(), request.me)
     sender, regions = _BatchSender(stdout), Regions(ZoneInfo(request.zone))
     with closing(discovery):
         for source in discovery.sources:
