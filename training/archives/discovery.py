@@ -269,6 +269,7 @@ class _Search:
         """The readers that recognize this place, which becomes a source for each."""
         recognized = [reader for reader in readers if reader.sniff(tree)]
         tree.outlines.clear()
+        tree.heads.clear()
         self.sources += [Source(reader, tree) for reader in recognized]
         return recognized
 

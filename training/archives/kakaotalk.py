@@ -11,8 +11,8 @@ from datetime import date, datetime
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.archive_records import csv_rows
 from training.archives.formats.chat_text import TextChat, TextRecord
+from training.archives.formats.csv_files import csv_rows
 from training.archives.formats.text_lines import MAX_RECORD_LENGTH, decode_head, text_lines
 from training.archives.formats.timestamps import AM_PM_EAST_ASIA, hour_24, month_number
 from training.archives.message import Kind, Mark, Message

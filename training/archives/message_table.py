@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from training.archives.formats.archive_records import csv_columns, csv_rows, messages_of
+from training.archives.formats.archive_records import messages_of
 from training.archives.formats.chat_text import MessageIds, title_of
+from training.archives.formats.csv_files import csv_columns, csv_rows
 from training.archives.formats.timestamps import from_epoch, to_utc
 from training.archives.message import Kind, Message
 from training.archives.source_tree import SourceTree

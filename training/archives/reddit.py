@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.archive_records import RECORD_ERRORS, csv_columns, csv_rows, messages_of
+from training.archives.formats.archive_records import RECORD_ERRORS, messages_of
+from training.archives.formats.csv_files import csv_columns, csv_rows
 from training.archives.formats.timestamps import to_utc
 from training.archives.formats.zstd import ZSTD_MAGIC, byte_lines, decompressed_head
 from training.archives.message import Kind, Mark, Message

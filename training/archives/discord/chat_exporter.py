@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 
 from doppel.transcript.stickers import sticker_text
 from training.archives.discord.data_package import resolve_markup
-from training.archives.formats.archive_records import array_records, as_object, csv_rows, messages_of, open_json
+from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
+from training.archives.formats.csv_files import csv_rows
 from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.json_stream import JsonStream
 from training.archives.formats.reactions import Reaction, reactions_to

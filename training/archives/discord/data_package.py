@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from training.archives.formats.archive_records import as_object, csv_rows, json_array, load_json, messages_of
+from training.archives.formats.archive_records import as_object, json_array, load_json, messages_of
+from training.archives.formats.csv_files import csv_rows
 from training.archives.formats.text_lines import decode_head
 from training.archives.formats.timestamps import to_utc
 from training.archives.message import Kind, Mark, Message
