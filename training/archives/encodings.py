@@ -23,6 +23,10 @@ _FIRST_BYTES = 16
 _ZEROS_ONE_IN = 5
 """A text is UTF-16 without a mark if a fifth of its characters are ASCII, one of them at its beginning."""
 
+_CONTROLS_ONE_IN = 20
+_NO_TEXT = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd]")
+"""What binary files are full of; logs have some of it for colours."""
+
 _MAX_EVIDENCE = 1 << 16
 """Bytes of a file's lines that are not UTF-8 from which its encoding is judged; more would change nothing."""
 
@@ -66,7 +70,9 @@ def wide_encoding(head: bytes) -> str | None:
     for name, zeros, others in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
         first = zeros[: _FIRST_BYTES // 2]
         if zeros.count(0) * _ZEROS_ONE_IN >= len(zeros) > 1 and 0 in first and others.count(0) * 4 <= zeros.count(0):
-            return name
+            text = codecs.getincrementaldecoder(name)("replace").decode(head)
+            if len(_NO_TEXT.findall(text)) * _CONTROLS_ONE_IN <= len(text):
+                return name
     return None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from doppel.i18n import tr
 from training.archives.formats.archive_records import json_array, json_lines
-from training.archives.formats.csv_files import csv_rows
+from training.archives.formats.csv_files import csv_columns, csv_rows
 from training.archives.formats.instructions import DialogueTurn, UnusableRecord, read_record
 from training.archives.formats.json_stream import DamagedJSON, JsonStream
 from training.archives.formats.text_lines import decode_head
@@ -54,7 +54,7 @@ class InstructionDataReader:
             return bool(_KEYS.search(head)) and any(
                 _is_dialogue(record) for record in _first_records(_text(tree, file, _LONG_HEAD))
             )
-        names = [name.strip().strip('"') for name in head.replace("\r", "\n").partition("\n")[0].split(",")]
+        names = csv_columns(tree, file)
         return len(names) > 1 and _is_dialogue(dict.fromkeys(names, "x"))
 
     def read(self, tree: SourceTree) -> Iterator[Message]:

@@ -12,8 +12,9 @@ import msgspec
 
 from doppel.i18n import tr
 from training.archives.formats.chat_text import TextChat, TextRecord
-from training.archives.formats.csv_files import csv_rows
+from training.archives.formats.csv_files import csv_columns, csv_rows
 from training.archives.formats.text_lines import MAX_RECORD_LENGTH, decode_head, text_lines
+from training.archives.formats.time_columns import TimeColumn
 from training.archives.formats.timestamps import AM_PM_EAST_ASIA, hour_24, month_number
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
@@ -27,7 +28,9 @@ _TITLES = (
 )
 _SAVED = re.compile(r"(?:저장한 날짜|Date Saved|Saved Date|Saved on)\s*:.*", re.IGNORECASE)
 _FILE_NAME = re.compile(r"KakaoTalk_Chat_(?P<name>.+?)_\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d\.csv$", re.IGNORECASE)
-_TABLE = re.compile(r'"?Date"?,"?User"?,"?Message"?\r?\n"?\d{4}-\d\d-\d\d \d\d:\d\d', re.IGNORECASE)
+_COLUMNS = ("date", "user", "message")
+_FIRST_ROW = re.compile(r'[^\n]*\n"*(?:\d{4}-\d\d-\d\d|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}) \d{1,2}:\d\d')
+"""A table with the time in its first row: as the app writes it, or a spreadsheet that saved it again."""
 
 _DATE = (
     r"(?:(?P<year>\d{4})(?:년|[.\-/])\s?(?P<month>\d{1,2})(?:월|[.\-/])\s?(?P<day>\d{1,2})[일.]?"
@@ -93,7 +96,7 @@ class KakaoTalkReader:
         if not tree.is_file:
             return False
         head = _head(tree)
-        if _TABLE.match(head):
+        if _is_table(tree):
             return True
         lines = [line.strip() for line in head.splitlines() if line.strip()][:_HEADER_LINES]
         titles = any(_title_of(line)[0] for line in lines[:2])
@@ -106,11 +109,15 @@ class KakaoTalkReader:
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every message and notice of the chat."""
         file = tree.files()[0]
-        entries = _table_entries if _TABLE.match(_head(tree)) else _text_entries
+        entries = _table_entries if _is_table(tree) else _text_entries
         title, kind = _title(tree)
         names = {entry.sender for entry in entries(tree.for_survey(), file)} - {""}
         chat = TextChat("kakaotalk", title, names, kind, owner=_ME)
         yield from chat.messages(tree, file, map(_text_record, entries(tree, file)))
+
+
+def _is_table(tree: SourceTree) -> bool:
+    return tuple(csv_columns(tree, tree.files()[0])) == _COLUMNS and _FIRST_ROW.match(_head(tree)) is not None
 
 
 def _head(tree: SourceTree) -> str:
@@ -151,16 +158,18 @@ def _datetime(day: date, match: re.Match[str], tree: SourceTree) -> datetime:
 
 
 def _table_entries(tree: SourceTree, file: str) -> Iterator[_Entry]:
+    times = TimeColumn(
+        tree.zone, lambda: (row.get("date", "") for _, row in csv_rows(tree.for_survey(), file)), tree.note
+    )
     for number, row in csv_rows(tree, file):
         try:
-            sent_at = datetime.fromisoformat(row["date"].strip())
+            sent_at = times.parse(row["date"])
             user, text = row["user"], row["message"]
         except (KeyError, ValueError) as error:
             tree.report_bad(file, tr("line {number}", number=number), error)
             continue
         if row.get(""):
             text = f"{text},{row['']}"
-        sent_at = sent_at if sent_at.tzinfo else sent_at.replace(tzinfo=tree.zone)
         yield _Entry(number, sent_at, "" if _SYSTEM.fullmatch(text) else user.strip(), text)
 
 

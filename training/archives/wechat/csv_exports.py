@@ -7,6 +7,7 @@ chatlog's files do not say who the owner is. Replies are only recognizable by th
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -15,6 +16,7 @@ import msgspec
 from training.archives.formats.archive_records import RECORD_ERRORS, messages_of
 from training.archives.formats.chat_text import MessageIds, title_of
 from training.archives.formats.csv_files import csv_columns, csv_rows
+from training.archives.formats.time_columns import TimeColumn
 from training.archives.formats.timestamps import from_epoch, to_utc
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
@@ -138,6 +140,7 @@ class _Converter:
         self._ids = MessageIds()
         self._quotes = QuoteResolver(tree.zone)
         self._chats: dict[str, _Chat] = {}
+        self._times = TimeColumn(tree.zone, lambda: _times(tree.for_survey(), file, parse_row), tree.note)
         for _, record in csv_rows(tree.for_survey(), file):
             try:
                 self._learn(parse_row(record))
@@ -147,7 +150,7 @@ class _Converter:
     def __call__(self, record: Mapping[str, str], origin: str) -> Message:
         row = self._parse_row(record)
         chat = self._chats[row.chat]
-        sent_at = parse_time(row.time, self._zone)
+        sent_at = self._time(row.time)
         kind = _kind(row.chat, chat)
         alone = next(iter(chat.others)) if kind == "dm" and len(chat.others) == 1 else ""
         name = row.chat or alone or self._title
@@ -169,6 +172,13 @@ class _Converter:
         self._quotes.add(message)
         return message
 
+    def _time(self, text: str) -> datetime:
+        """A time as the exporters write it, or a spreadsheet that saved the file."""
+        try:
+            return parse_time(text, self._zone)
+        except ValueError:
+            return self._times.parse(text)
+
     def _learn(self, row: _Row) -> None:
         chat = self._chats.setdefault(row.chat, _Chat())
         if row.mark in (Mark.SERVICE, Mark.DELETED) or not row.sender:
@@ -187,6 +197,12 @@ class _Converter:
         if self._title not in chat.people:
             return None
         return row.sender != self._title
+
+
+def _times(tree: SourceTree, file: str, parse_row: Callable[[Mapping[str, str]], _Row]) -> Iterator[str]:
+    for _, record in csv_rows(tree, file):
+        with suppress(*RECORD_ERRORS):
+            yield parse_row(record).time
 
 
 def _kind(name: str, chat: _Chat) -> Kind:
