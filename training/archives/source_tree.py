@@ -147,6 +147,13 @@ class SourceTree:
             text = _explain(reason) if isinstance(reason, Exception) else reason
             self.bad_records.append(BadRecord(name, position, text))
 
+    def take_reports(self, other: "SourceTree") -> None:
+        """Adds the bad records and notes of another place."""
+        self.bad_count += other.bad_count
+        self.bad_records += other.bad_records[: MAX_LISTED_BAD_RECORDS - len(self.bad_records)]
+        for text in other.notes:
+            self.note(text)
+
     def note(self, text: str) -> None:
         """Records what the user should know about this place: one line, for people. Repeated ones are recorded once."""
         if text not in self.notes and len(self.notes) < MAX_LISTED_BAD_RECORDS:
@@ -242,8 +249,15 @@ class _FolderContainer:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        # Every reader asks about a folder, which may hold tens of thousands of files.
+        self._last: tuple[str, tuple[list[str], list[str]]] | None = None
 
     def listing(self, prefix: str) -> tuple[list[str], list[str]]:
+        if self._last is None or self._last[0] != prefix:
+            self._last = prefix, self._list(prefix)
+        return self._last[1]
+
+    def _list(self, prefix: str) -> tuple[list[str], list[str]]:
         files, folders = [], []
         try:
             with os.scandir(self._root / prefix) as entries:

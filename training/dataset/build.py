@@ -72,7 +72,9 @@ def build_dataset(config: Config, progress: BuildProgress, readers: Sequence[Rea
         DoppelError: the data folder cannot be written.
     """
     started = time.monotonic()
-    archives = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
+    archives = discover(
+        config.archives, config.root, config.zone, installed_readers() if readers is None else readers, config.tables
+    )
     with closing(archives), atomic_folder(config.data_dir, SESSIONS_FILE) as staging:
         archives.sources.extend(parents_source(config.data_dir, config.zone))
         report = _DatasetBuilder(config, archives, progress, staging).run(uses_installed_readers=readers is None)
@@ -139,7 +141,12 @@ class _DatasetBuilder:
         config, sources = self.config, self.archives.sources
         kinds = frozenset(config.privacy.kinds) if self.scrubber is not None else frozenset[PrivateKind]()
         reader = open_reader(
-            config.archives, config.root, config.zone, kinds, uses_installed_readers=uses_installed_readers
+            config.archives,
+            config.root,
+            config.zone,
+            kinds,
+            tables=config.tables,
+            uses_installed_readers=uses_installed_readers,
         )
         with closing(reader):
             self.intake.read(sources, reader, store, self.progress)
@@ -336,6 +343,8 @@ class _DatasetBuilder:
             unknown_files=unread.files,
             unknown_count=unread.count,
             attachment_count=unread.attachments,
+            unknown_hints=unread.hints,
+            notes=[note for source in self.archives.sources for note in source.tree.notes],
             archives_without_owner=self.owner.absent,
             sessions=sessions_by_split,
             gaps=self.gaps,

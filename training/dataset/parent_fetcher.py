@@ -150,7 +150,7 @@ def missing_parents(config: Config, readers: Sequence[Reader] | None = None) -> 
 
 def _survey(config: Config, readers: Sequence[Reader]) -> tuple[list[str], set[str]]:
     """Reads all archives; returns the ids of the missing parents and the owner's accounts."""
-    archives = discover(config.archives, config.root, config.zone, readers)
+    archives = discover(config.archives, config.root, config.zone, readers, config.tables)
     exclusion = ExclusionFilter(config.exclude, config.zone)
     owner = OwnerAccounts(config.persona.me)
     accounts = LinkedAccounts(config.people)

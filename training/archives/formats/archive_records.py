@@ -4,7 +4,7 @@ A record that cannot be read is reported with its file and position, and reading
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -84,7 +84,7 @@ def json_array(tree: SourceTree, file: str) -> Iterator[tuple[int, Any]]:
         yield from array_records(tree, file, stream)
 
 
-def json_lines(tree: SourceTree, file: str) -> Iterator[tuple[int, Any]]:
+def json_lines(tree: SourceTree, file: str) -> Generator[tuple[int, Any], None, None]:
     """The values of a JSON Lines file."""
     with tree.open(file) as opened:
         for number, line in text_lines(opened, tree.head(file)):

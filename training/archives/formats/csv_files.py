@@ -6,7 +6,7 @@ A quotation mark that was not doubled costs at most its own row: reading goes on
 import csv
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -51,7 +51,7 @@ def csv_columns(tree: SourceTree, file: str) -> Sequence[str]:
     return _form(tree, file).columns
 
 
-def csv_rows(tree: SourceTree, file: str) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_rows(tree: SourceTree, file: str) -> Generator[tuple[int, dict[str, str]], None, None]:
     """The last line number and the cells of every row of a CSV file with a header, by lower-case column name.
 
     Cells beyond the columns are under `""`, joined by commas.
@@ -229,8 +229,11 @@ class _Rows:
 
 
 def _shape(cell: str) -> str:
-    """A short cell with `9` in place of numbers; empty without numbers, which says nothing."""
-    return _DIGITS.sub("9", cell.strip()) if len(cell) <= _LONGEST_SHAPE and _DIGITS.search(cell) else ""
+    """A short cell of mostly digits with `9` in place of numbers; empty for any other, which says nothing."""
+    if not cell or len(cell) > _LONGEST_SHAPE:
+        return ""
+    digits = sum(map(str.isdecimal, cell))
+    return _DIGITS.sub("9", cell.strip()) if digits * 5 >= 2 * (len(cell) - cell.count(" ")) else ""
 
 
 def _forgiving(text: str, delimiter: str) -> list[str]:
