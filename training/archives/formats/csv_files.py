@@ -5,7 +5,7 @@ A quotation mark that was not doubled costs at most its own row: reading goes on
 
 import csv
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 
@@ -103,13 +103,11 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _names(cells: Sequence[str]) -> tuple[str, ...]:
-    names: dict[str, None] = {}
+    names, counts = list[str](), Counter[str]()
     for cell in cells:
         name = cell.strip().strip('"').strip().lower()
-        number = 1
-        while (key := name if number == 1 else f"{name} {number}") in names:
-            number += 1
-        names[key] = None
+        counts[name] += 1
+        names.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
     return tuple(names)
 
 
