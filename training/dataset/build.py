@@ -1,5 +1,6 @@
 """Builds the data set in data/<persona>/: one pass over the archives, then one over the stored messages."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ from training.dataset.report.build_report import REPORT_FILE, OwnerReport, Repor
 from training.dataset.report.tables import format_reasons
 from training.dataset.sessions import (
     SessionMessage,
+    ThreadSplitter,
     build_header,
     build_turns,
     drop_header_fields,
@@ -108,7 +110,7 @@ class _DatasetBuilder:
         self.scrubber: Scrubber | None = None
         if config.privacy.scrub:
             names = NameFinder(presidio_recognizer()) if config.privacy.names else None
-            self.scrubber = Scrubber(staging, config.data_dir, config.privacy.kinds, names)
+            self.scrubber = Scrubber(staging, config.data_dir, config.privacy.kinds, names, config.zone)
         self.intake = MessageIntake(config, self.accounts, self.scrubber)
         self.ledger, self.owner, self.repeats = self.intake.ledger, self.intake.owner, self.intake.repeats
         self.own_kept = 0
@@ -164,7 +166,7 @@ class _DatasetBuilder:
         else:
             gap = estimate_gap(chat.times())
             self.gaps[f"{chat.platform}:{chat.chat}"] = round(gap, 1)
-            sessions = split_at_silences(messages, gap)
+            sessions = self._conversations(chat, gap)
             sessions = self.intake.writers.posts_instead(sessions, chat, self.owner.is_mine)
         for session in sessions:
             kept, needless = separate_reactions(session)
@@ -229,12 +231,24 @@ class _DatasetBuilder:
             counts[number] = counts.get(number, 0) + 1
         return counts
 
+    def _conversations(self, chat: StoredChat, gap: float) -> Iterator[list[SessionMessage]]:
+        if not chat.threads:
+            yield from split_at_silences(self._messages(chat), gap)
+            return
+        threads = ThreadSplitter(chat.threads)
+        yield from split_at_silences(threads.without_threads(self._numbered_messages(chat)), gap)
+        for numbers in threads.numbers():  # what comes days later still belongs to its thread
+            yield from split_at_silences((self._numbered_message(chat, number) for number in numbers), math.inf)
+
     def _threads(self, chat: StoredChat) -> Iterator[list[SessionMessage]]:
         for thread in join_threads(self._numbered_messages(chat), chat.answered):
-            yield [self._session_message(chat.source(number), chat.message(number)) for number in thread]
+            yield [self._numbered_message(chat, number) for number in thread]
 
     def _messages(self, chat: StoredChat) -> Iterator[SessionMessage]:
         return map(itemgetter(1), self._numbered_messages(chat))
+
+    def _numbered_message(self, chat: StoredChat, number: int) -> SessionMessage:
+        return self._session_message(chat.source(number), chat.message(number))
 
     def _session_message(self, source: int, message: Message) -> SessionMessage:
         return SessionMessage(source, message, self.owner.is_mine(message.platform, message.sender, message.is_owner))

@@ -97,6 +97,8 @@ class StoredChat:
         """New times of moved messages, by position."""
         self.has_one_sided = False
         """Whether an export said of a message that it lacks the other side."""
+        self.threads: set[str] = set()
+        """In conversations: ids of the first messages of threads."""
         self.answered: set[str] = set()
         """In public chats: ids of messages that others reply to or quote; may contain some more."""
 
@@ -110,6 +112,8 @@ class StoredChat:
             self.accounts.add(message.sender)
         if message.is_one_sided:
             self.has_one_sided = True
+        if message.thread is not None:
+            self.threads.add(message.thread)
         if self.is_public and message.reply_to is not None:
             self.answered.add(message.reply_to)
 

@@ -26,7 +26,8 @@ from training.archives.message import Message, without_surrogates
 from training.archives.source_tree import BadRecord
 from training.cleaning.rules import clean_text
 from training.dataset.message_store import StoredMessage
-from training.privacy.personal_data import SecretSpan
+from training.privacy.regions import Regions
+from training.privacy.secret_span import SecretSpan
 from training.privacy.secrets import find_secrets
 
 LARGE_ARCHIVES = 64 << 20
@@ -34,6 +35,12 @@ LARGE_ARCHIVES = 64 << 20
 
 _BATCH_SIZE = 400
 """Messages sent at a time: about as many as a pipe holds, so that neither side waits for long."""
+
+_MIN_TELLING = 20
+"""Characters of a text that tell its language."""
+
+_MAX_CHATS = 1 << 12
+"""Chats whose latest text is remembered; an archive may have as many chats as messages."""
 
 _LENGTH_BYTES = 4
 """Size of the length prefix of a batch."""
@@ -54,11 +61,25 @@ class MessageReader(Protocol):
         ...
 
 
-def clean_messages(messages: Iterable[Message], kinds: frozenset[PrivateKind]) -> Iterator[CleanedMessage]:
-    """Cleans messages and finds the secrets of these kinds in them."""
+def clean_messages(
+    messages: Iterable[Message], kinds: frozenset[PrivateKind], regions: Regions
+) -> Iterator[CleanedMessage]:
+    """Cleans messages and finds the secrets of these kinds in them.
+
+    Args:
+        messages: of one archive.
+        kinds: secrets to find; with none, messages are only cleaned.
+        regions: guesses whose phone numbers they contain.
+    """
+    earlier: dict[str, str] = {}
+    """The latest text of each chat that is long enough to tell its language."""
     for message in map(without_surrogates, messages):
         text = clean_text(message.text)
-        yield message, text, find_secrets(text, kinds)
+        yield message, text, find_secrets(text, kinds, regions, earlier.get(message.chat, ""))
+        if len(text) >= _MIN_TELLING:
+            if len(earlier) >= _MAX_CHATS:
+                earlier.clear()
+            earlier[message.chat] = text
 
 
 def open_reader(
@@ -83,18 +104,19 @@ def open_reader(
     if uses_installed_readers and _core_count() > 1 and _is_large(archives, root):
         with suppress(OSError):  # no process can be started
             return _SubprocessReader(archives, root, zone, kinds, tables)
-    return _InProcessReader(kinds)
+    return _InProcessReader(kinds, zone)
 
 
 class _InProcessReader:
     """Reads in this process."""
 
-    def __init__(self, kinds: frozenset[PrivateKind]) -> None:
+    def __init__(self, kinds: frozenset[PrivateKind], zone: ZoneInfo) -> None:
         self._kinds = kinds
+        self._regions = Regions(zone)
 
     def messages(self, source: Source) -> Iterator[CleanedMessage]:
         """The cleaned messages of an archive."""
-        return clean_messages(source.reader.read(source.tree), self._kinds)
+        return clean_messages(source.reader.read(source.tree), self._kinds, self._regions)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -152,6 +174,7 @@ class _SubprocessReader:
         tables: Mapping[str, ArchiveSettings],
     ) -> None:
         self._kinds = kinds
+        self._regions = Regions(zone)
         self._decode = msgspec.msgpack.Decoder(_Batch).decode
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "training.dataset.parallel_reader"],
@@ -184,7 +207,7 @@ class _SubprocessReader:
         self.close()
         if received:  # do not report the same progress twice
             tree.on_open = tree.on_read = lambda size: None
-        yield from islice(clean_messages(source.reader.read(tree), self._kinds), received, None)
+        yield from islice(clean_messages(source.reader.read(tree), self._kinds, self._regions), received, None)
 
     def close(self) -> None:
         """Ends the subprocess."""
@@ -236,7 +259,7 @@ class _BatchSender:
         self._stdout = stdout
         self._encode = msgspec.msgpack.Encoder().encode
 
-    def send(self, source: Source, kinds: frozenset[PrivateKind]) -> None:
+    def send(self, source: Source, kinds: frozenset[PrivateKind], regions: Regions) -> None:
         """Reads an archive and sends all of its messages."""
         tree = source.tree
         batch = _Batch(tree.label)
@@ -249,7 +272,7 @@ class _BatchSender:
 
         tree.on_open, tree.on_read = on_open, on_read
         messages: list[tuple[object, ...]] = []
-        for message, text, secrets in clean_messages(source.reader.read(tree), kinds):
+        for message, text, secrets in clean_messages(source.reader.read(tree), kinds, regions):
             if text != message.text:
                 batch.texts[len(messages)] = text
             if secrets:
@@ -277,10 +300,10 @@ def main() -> None:
     set_language(request.language)
     tables = {path: ArchiveSettings.model_validate_json(text) for path, text in request.tables.items()}
     discovery = discover(request.archives, Path(request.root), ZoneInfo(request.zone), installed_readers(), tables)
-    sender = _BatchSender(stdout)
+    sender, regions = _BatchSender(stdout), Regions(ZoneInfo(request.zone))
     with closing(discovery):
         for source in discovery.sources:
-            sender.send(source, request.kinds)
+            sender.send(source, request.kinds, regions)
 
 
 if __name__ == "__main__":

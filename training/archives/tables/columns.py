@@ -138,10 +138,10 @@ def guessed_columns(names: Sequence[str]) -> TableColumns | None:
         return None
     if _SCRAPED_TWEETS.issubset(names):
         replaced = {"text": "tweet", "sender": "username", "id": "id", "chat": "", "reply_to": "", "platform": ""}
-        return TableColumns(**{**found, **replaced, "thread": "conversation_id"}, clock=_clock(found["time"], plain))
-    is_plain = all(name in known for name in plain for known in [_EVERY_NAME])
-    clock = _clock(found["time"], plain)
-    return TableColumns(**found, clock=clock, is_plain=is_plain and bool(found["sender"]))
+        fields = {**found, **replaced, "thread": "conversation_id", "clock": _clock(found["time"], plain)}
+        return msgspec.convert(fields, TableColumns)
+    is_plain = _EVERY_NAME.issuperset(plain) and bool(found["sender"])
+    return msgspec.convert({**found, "clock": _clock(found["time"], plain), "is_plain": is_plain}, TableColumns)
 
 
 def named_columns(path: str, named: dict[str, str], names: Sequence[str]) -> TableColumns:
@@ -186,7 +186,7 @@ def named_columns(path: str, named: dict[str, str], names: Sequence[str]) -> Tab
                 )
             )
     clock = "" if named.get("time") else _clock(columns["time"], {_plain(name): name for name in rest})
-    return TableColumns(**columns, clock=clock)
+    return msgspec.convert({**columns, "clock": clock}, TableColumns)
 
 
 def list_names(names: Sequence[str]) -> str:
