@@ -11,11 +11,12 @@ from datetime import date, datetime, time
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.archive_records import csv_rows
 from training.archives.formats.chat_text import TextChat, TextRecord
-from training.archives.formats.local_times import Direction, gregorian_year, local_time
+from training.archives.formats.csv_files import csv_columns, csv_rows
+from training.archives.formats.local_times import Direction, gregorian_year
 from training.archives.formats.sender_names import NameSurvey, SenderNames
 from training.archives.formats.text_lines import MAX_RECORD_LENGTH, decode_head, text_lines
+from training.archives.formats.time_columns import TimeColumn
 from training.archives.formats.timestamps import AM_PM_EAST_ASIA, hour_24, month_number
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
@@ -29,7 +30,9 @@ _TITLES = (
 )
 _SAVED = re.compile(r"(?:저장한 날짜|Date Saved|Saved Date|Saved on)\s*:.*", re.IGNORECASE)
 _FILE_NAME = re.compile(r"KakaoTalk_Chat_(?P<name>.+?)_\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d\.csv$", re.IGNORECASE)
-_TABLE = re.compile(r'"?Date"?,"?User"?,"?Message"?\r?\n"?\d{4}-\d\d-\d\d \d\d:\d\d', re.IGNORECASE)
+_COLUMNS = ("date", "user", "message")
+_FIRST_ROW = re.compile(r'[^\n]*\n"*(?:\d{4}-\d\d-\d\d|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}) \d{1,2}:\d\d')
+"""A table with the time in its first row: as the app writes it, or a spreadsheet that saved it again."""
 
 _DATE = (
     r"(?:(?P<year>\d{4})(?:년|[.\-/])\s?(?P<month>\d{1,2})(?:월|[.\-/])\s?(?P<day>\d{1,2})[일.]?"
@@ -97,7 +100,7 @@ class KakaoTalkReader:
         if not tree.is_file:
             return False
         head = _head(tree)
-        if _TABLE.match(head):
+        if _is_table(tree):
             return True
         lines = [line.strip() for line in head.splitlines() if line.strip()][:_HEADER_LINES]
         titles = any(_title_of(line)[0] for line in lines[:2])
@@ -133,7 +136,11 @@ def _survey(tree: SourceTree, file: str, direction: Direction, title: str) -> tu
 
 def _entries(tree: SourceTree, file: str, senders: SenderNames | None) -> Iterator[_Entry]:
     """Every record; while `senders` are unknown, the name before a message of a phone's is part of its text."""
-    return _table_entries(tree, file) if _TABLE.match(_head(tree)) else _text_entries(tree, file, senders)
+    return _table_entries(tree, file) if _is_table(tree) else _text_entries(tree, file, senders)
+
+
+def _is_table(tree: SourceTree) -> bool:
+    return tuple(csv_columns(tree, tree.files()[0])) == _COLUMNS and _FIRST_ROW.match(_head(tree)) is not None
 
 
 def _head(tree: SourceTree) -> str:
@@ -173,9 +180,12 @@ def _datetime(day: date, match: re.Match[str]) -> datetime:
 
 
 def _table_entries(tree: SourceTree, file: str) -> Iterator[_Entry]:
+    times = TimeColumn(
+        tree.zone, lambda: (row.get("date", "") for _, row in csv_rows(tree.for_survey(), file)), tree.note
+    )
     for number, row in csv_rows(tree, file):
         try:
-            sent_at = local_time(row["date"].strip())
+            sent_at = times.read(row["date"])
             user, text = row["user"], row["message"]
         except (KeyError, ValueError) as error:
             tree.report_bad(file, tr("line {number}", number=number), error)

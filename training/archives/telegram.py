@@ -17,6 +17,7 @@ from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.json_stream import DamagedJSON, JsonStream, RepairedEscapes
 from training.archives.formats.local_times import LocalClock
 from training.archives.formats.reactions import Reaction, reactions_to
+from training.archives.formats.text_lines import utf8
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 from training.archives.telegram_accounts import Survey, has_old_accounts, plain_account, plain_peer, survey_export
@@ -102,7 +103,7 @@ class TelegramReader:
         """Every record of every chat, service records included."""
         name = tree.files()[0]
         with tree.open(name) as file:
-            stream = JsonStream(RepairedEscapes(file))
+            stream = JsonStream(RepairedEscapes(utf8(file)))
             try:
                 yield from _Export(tree, name, stream).read({})
             except DamagedJSON as damage:

@@ -11,15 +11,9 @@ from typing import Any
 
 import msgspec
 
-from training.archives.formats.archive_records import (
-    array_records,
-    as_object,
-    csv_columns,
-    csv_rows,
-    messages_of,
-    open_json,
-)
+from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
 from training.archives.formats.chat_text import title_of
+from training.archives.formats.csv_files import csv_columns, csv_rows
 from training.archives.formats.mentions import begins_with_mention
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree

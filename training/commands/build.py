@@ -283,6 +283,10 @@ def _print_unread(report: Report) -> None:
                 files=files,
             )
         )
+    for path, hint in list(report.unknown_hints.items())[:MAX_FILES]:
+        print_status(f"{path}: {hint}")
+    for note in report.notes[:MAX_FILES]:
+        print_status(note)
     if report.attachment_count:
         print_status(
             tr("Pictures, videos and other attachments, not read: {count}", count=f"{report.attachment_count:,}")

@@ -18,8 +18,9 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.system.atomic_folder import atomic_folder
 from doppel.transcript import pseudonym
-from training.archives.discovery import Discovery, Reader, discover, installed_readers
+from training.archives.discovery import Discovery, discover, installed_readers
 from training.archives.message import Mark, Message
+from training.archives.reader import Reader
 from training.cleaning.rules import DropReason
 from training.dataset.accounting import sum_counts
 from training.dataset.contact_cap import sessions_over_cap
@@ -75,7 +76,9 @@ def build_dataset(config: Config, progress: BuildProgress, readers: Sequence[Rea
     """
     started = time.monotonic()
     known_readers = installed_readers() if readers is None else readers
-    archives = discover(config.archives, config.root, config.zone, known_readers, config.persona.me)
+    archives = discover(
+        config.archives, config.root, config.zone, known_readers, me=config.persona.me, tables=config.tables
+    )
     with closing(archives), atomic_folder(config.data_dir, SESSIONS_FILE) as staging:
         archives.sources.extend(parents_source(config.data_dir, config.zone))
         report = _DatasetBuilder(config, archives, progress, staging).run(uses_installed_readers=readers is None)
@@ -149,7 +152,8 @@ class _DatasetBuilder:
             config.root,
             config.zone,
             kinds,
-            config.persona.me,
+            me=config.persona.me,
+            tables=config.tables,
             uses_installed_readers=uses_installed_readers,
         )
         with closing(reader):
@@ -361,6 +365,8 @@ class _DatasetBuilder:
             unknown_files=unread.files,
             unknown_count=unread.count,
             attachment_count=unread.attachments,
+            unknown_hints=unread.hints,
+            notes=[note for source in self.archives.sources for note in source.tree.notes],
             archives_without_owner=self.owner.absent,
             sessions=sessions_by_split,
             gaps=self.gaps,

@@ -27,6 +27,9 @@ from training.privacy.scrub import Scrubber
 PROGRESS_INTERVAL = 2000
 """Messages between two progress reports."""
 
+_MAX_LABELS = 5
+"""Archives named in an error."""
+
 _MAX_CHAT_AUTHORS = 1 << 16
 """Size of the cache of `_ChatAuthor`: an archive may have as many chats as messages."""
 
@@ -151,10 +154,15 @@ class MessageIntake:
                         reason=bad_record.reason,
                     )
                 )
-            raise UserError(tr("{path}: contains no messages", path=", ".join(labels)))
+            raise UserError(tr("{path}: contains no messages", path=_few(labels)))
         self.owner.resolve(labels, self._other_owners.sources)
         if not self.owner.messages:
-            raise UserError(tr("{path}: contains no messages of yours", path=", ".join(labels)))
+            raise UserError(tr("{path}: contains no messages of yours", path=_few(labels)))
+
+
+def _few(labels: Sequence[str]) -> str:
+    """The first of many archives."""
+    return ", ".join(labels[:_MAX_LABELS]) + (" …" if len(labels) > _MAX_LABELS else "")
 
 
 def _with_progress(messages: Iterator[CleanedMessage], progress: BuildProgress) -> Iterator[CleanedMessage]:

@@ -1,6 +1,6 @@
 """Sorts messages by chat in a temporary file, so that an archive may be larger than memory.
 
-Only the time and the file position of each message are in memory, 20 bytes a message.
+Only the time and the file position of each message are in memory, 24 bytes a message.
 """
 
 import mmap
@@ -96,7 +96,7 @@ class StoredChat:
         self._times = array("d")
         self._positions = array("Q")
         self._lengths = array("I")
-        self._sources = array("H")
+        self._sources = array("I")
         self._changed_times: dict[int, datetime] = {}
         """New times of moved messages, by position."""
         self.has_one_sided = False
@@ -235,7 +235,7 @@ class StoredChat:
         self._times = array("d", (self._times[number] for number in kept))
         self._positions = array("Q", (self._positions[number] for number in kept))
         self._lengths = array("I", (self._lengths[number] for number in kept))
-        self._sources = array("H", (self._sources[number] for number in kept))
+        self._sources = array("I", (self._sources[number] for number in kept))
 
 
 class MessageStore:

@@ -9,16 +9,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from doppel.config import PrivateKind
+from doppel.config import ArchiveSettings, PrivateKind
 from doppel.i18n import language, set_language
 from training.archives.discovery import SAMPLE, Source, discover, installed_readers
 from training.archives.message import Message, without_surrogates
@@ -86,8 +87,9 @@ def open_reader(
     root: Path,
     zone: ZoneInfo,
     kinds: frozenset[PrivateKind],
-    me: Sequence[str] = (),
     *,
+    me: Sequence[str] = (),
+    tables: Mapping[str, ArchiveSettings] = MappingProxyType({}),
     uses_installed_readers: bool,
 ) -> MessageReader:
     """A reader in a subprocess for large archives on machines with several cores, else in this process.
@@ -98,11 +100,12 @@ def open_reader(
         zone: the owner's time zone.
         kinds: secrets to find.
         me: `persona.me`.
+        tables: those of the archives that are tables, whose columns the owner names.
         uses_installed_readers: only the installed archive readers are available in a subprocess.
     """
     if uses_installed_readers and _core_count() > 1 and _is_large(archives, root):
         with suppress(OSError):  # no process can be started
-            return _SubprocessReader(archives, root, zone, kinds, me)
+            return _SubprocessReader(archives, root, zone, kinds, me=me, tables=tables)
     return _InProcessReader(kinds, zone)
 
 
@@ -130,6 +133,8 @@ class _Request(msgspec.Struct):
     kinds: frozenset[PrivateKind]
     language: str
     me: list[str] = []
+    tables: dict[str, str] = {}
+    """Settings of tables in JSON, by path."""
 
 
 class _Batch(msgspec.Struct, array_like=True):
@@ -144,6 +149,7 @@ class _Batch(msgspec.Struct, array_like=True):
         is_last: whether the archive ends here; only then the fields below are set.
         bad_count, bad_records: unreadable records.
         opened: files that were opened.
+        notes: what the user should know.
     """
 
     label: str
@@ -156,6 +162,7 @@ class _Batch(msgspec.Struct, array_like=True):
     bad_count: int = 0
     bad_records: list[BadRecord] = []
     opened: list[str] = []
+    notes: list[str] = []
 
 
 class _SubprocessReader:
@@ -167,7 +174,9 @@ class _SubprocessReader:
         root: Path,
         zone: ZoneInfo,
         kinds: frozenset[PrivateKind],
+        *,
         me: Sequence[str],
+        tables: Mapping[str, ArchiveSettings],
     ) -> None:
         self._kinds = kinds
         self._regions = Regions(zone)
@@ -179,7 +188,8 @@ class _SubprocessReader:
             stderr=subprocess.DEVNULL,  # errors show again when this process reads on
             bufsize=-1,
         )
-        request = _Request(list(archives), str(root), zone.key, kinds, language(), list(me))
+        settings = {path: table.model_dump_json() for path, table in tables.items()}
+        request = _Request(list(archives), str(root), zone.key, kinds, language(), list(me), settings)
         with suppress(BrokenPipeError), self._pipe(self._process.stdin) as stdin:
             stdin.write(msgspec.msgpack.encode(request))
 
@@ -197,6 +207,7 @@ class _SubprocessReader:
             if batch.is_last:
                 tree.bad_count, tree.bad_records = batch.bad_count, batch.bad_records
                 tree.opened.update(batch.opened)
+                tree.notes = batch.notes
                 return
         self.close()
         if received:  # do not report the same progress twice
@@ -276,7 +287,7 @@ class _BatchSender:
                 self._write(batch, messages)
                 batch.texts, batch.secrets, batch.opened_bytes, batch.read_bytes, messages = {}, {}, 0, 0, []
         batch.is_last, batch.bad_count, batch.bad_records = True, tree.bad_count, tree.bad_records
-        batch.opened = sorted(tree.opened)
+        batch.opened, batch.notes = sorted(tree.opened), tree.notes
         self._write(batch, messages)
 
     def _write(self, batch: _Batch, messages: list[tuple[object, ...]]) -> None:
@@ -292,7 +303,15 @@ def main() -> None:
     stdout, sys.stdout = sys.stdout.buffer, sys.stderr
     request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Request)
     set_language(request.language)
-    discovery = discover(request.archives, Path(request.root), ZoneInfo(request.zone), installed_readers(), request.me)
+    tables = {path: ArchiveSettings.model_validate_json(text) for path, text in request.tables.items()}
+    discovery = discover(
+        request.archives,
+        Path(request.root),
+        ZoneInfo(request.zone),
+        installed_readers(),
+        me=request.me,
+        tables=tables,
+    )
     sender, regions = _BatchSender(stdout), Regions(ZoneInfo(request.zone))
     with closing(discovery):
         for source in discovery.sources:

@@ -23,9 +23,10 @@ from doppel.secrets import X_TOKEN, read_secret
 from doppel.system.atomic_file import open_atomically
 from doppel.system.private_folder import make_private_folder
 from doppel.system.write_errors import translate_write_errors
-from training.archives.discovery import Reader, Source, discover, installed_readers
+from training.archives.discovery import Source, discover, installed_readers
 from training.archives.message import Message
 from training.archives.parents import TWITTER, ParentsReader
+from training.archives.reader import Reader
 from training.archives.source_tree import SourceTree, open_folder
 from training.cleaning.rules import clean_text, drop_reason
 from training.people.contacts import LinkedAccounts
@@ -150,7 +151,7 @@ def missing_parents(config: Config, readers: Sequence[Reader] | None = None) -> 
 
 def _survey(config: Config, readers: Sequence[Reader]) -> tuple[list[str], set[str]]:
     """Reads all archives; returns the ids of the missing parents and the owner's accounts."""
-    archives = discover(config.archives, config.root, config.zone, readers, config.persona.me)
+    archives = discover(config.archives, config.root, config.zone, readers, me=config.persona.me, tables=config.tables)
     exclusion = ExclusionFilter(config.exclude, config.zone)
     owner = OwnerAccounts(config.persona.me)
     accounts = LinkedAccounts(config.people)

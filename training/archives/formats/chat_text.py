@@ -124,4 +124,8 @@ def title_of(label: str) -> str:
     """The name of the file or folder that a label ends in, without the suffix of a text file."""
     name = label.replace("\\", "/").rstrip("/").rpartition("/")[2]
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and suffix.lower() in ("txt", "csv", "log", "md", "json", "zip", "weechatlog") else name
+    return (
+        stem
+        if dot and suffix.lower() in ("txt", "csv", "log", "md", "json", "jsonl", "ndjson", "tsv", "zip", "weechatlog")
+        else name
+    )

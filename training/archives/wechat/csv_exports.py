@@ -14,8 +14,9 @@ from operator import attrgetter
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.archive_records import RECORD_ERRORS, csv_columns, csv_rows, messages_of
+from training.archives.formats.archive_records import RECORD_ERRORS, messages_of
 from training.archives.formats.chat_text import MessageIds, title_of
+from training.archives.formats.csv_files import csv_columns, csv_rows
 from training.archives.formats.local_times import (
     YEAR_FIRST,
     DatePlaces,

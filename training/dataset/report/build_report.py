@@ -89,6 +89,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         sources: by format; numbered if there are several of one format.
         unknown_files: files of unknown format; may list only the first of them.
         unknown_count: number of files of unknown format.
+        unknown_hints: what some of these files are, and what to do about them.
+        notes: what the user should know about single archives.
         attachment_count: pictures, pages and other attachments, which are not read.
         archives_without_owner: archives without messages of the owner's, and the people in them.
         sessions: number of sessions by split.
@@ -109,6 +111,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, SourceReport]
     unknown_files: list[str] = msgspec.field(name="unknown")
     unknown_count: int = 0
+    unknown_hints: dict[str, str] = {}
+    notes: list[str] = []
     attachment_count: int = msgspec.field(name="beside", default=0)
     archives_without_owner: dict[str, list[str]] = msgspec.field(name="absent", default_factory=dict)
     sessions: dict[str, int]
