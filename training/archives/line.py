@@ -6,7 +6,7 @@ and the text after it; names of several words are recognized by how often those 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import date, datetime, time
 from functools import partial
@@ -83,6 +83,8 @@ _MAX_SURVEYED_RECORDS = 20_000
 _MAX_NAME_WORDS = 4
 _MIN_TOGETHER = 0.9
 _MIN_NAME_COUNT = 5
+_MIN_SHARE = 0.1
+"""Of two people whose names begin with the same word, each writes so much of what begins with it."""
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -116,7 +118,11 @@ class LineReader:
         file = tree.files()[0]
         title, kind = _title(tree)
         pattern = _pattern(tree)
-        names = _tabbed_names if pattern is _TABBED else partial(_spaced_names, title="" if kind == "group" else title)
+        names = (
+            _tabbed_names
+            if pattern is _TABBED
+            else partial(_spaced_names, title="" if kind == "group" else title, me=tree.me)
+        )
         dates = DateSurvey()
         speakers = names(entry.text for entry in _entries(tree.for_survey(), file, pattern, dates=dates))
         places = dates.places()
@@ -275,32 +281,52 @@ def _tabbed_names(texts: Iterable[str]) -> set[str]:
     return {name for name, _ in map(_split_tabbed, texts) if name}
 
 
-def _spaced_names(texts: Iterable[str], title: str) -> set[str]:
+def _spaced_names(texts: Iterable[str], title: str, me: Collection[str] = ()) -> set[str]:
     """The names in a desktop export: first words, with the words that nearly always follow them.
 
     Args:
         texts: the records.
         title: the name of the other person, as far as a file's name can have it; empty if it is not known.
+        me: `persona.me`.
     """
     starts: Counter[str] = Counter()
+    whole_texts, speakers_of = set[str](), dict[str, set[str]]()
     for text in islice(texts, _MAX_SURVEYED_RECORDS):
         if _SYSTEM.fullmatch(text.partition(" ")[2]):
             continue
         words = text.partition("\n")[0].split(" ")
         for count in range(1, min(len(words), _MAX_NAME_WORDS + 1)):
             starts[" ".join(words[:count])] += 1
+        if len(words) > 1:
+            speakers_of.setdefault(words[1], set()).add(words[0])
+        if len(words) == 2:
+            whole_texts.add(" ".join(words))
     followers: dict[str, str] = {}
+    namesakes: dict[str, list[str]] = {}
     for start, count in starts.items():
-        shorter = start.rpartition(" ")[0]
+        shorter, _, word = start.rpartition(" ")
         if shorter and count >= _MIN_NAME_COUNT and count >= _MIN_TOGETHER * starts[shorter]:
             followers[shorter] = start
-    names = set()
+        elif (
+            shorter
+            and " " not in shorter
+            and count >= max(_MIN_NAME_COUNT, _MIN_SHARE * starts[shorter])
+            and len(word) > 1
+            and not word[0].islower()
+            and start not in whole_texts
+            and len(speakers_of[word]) == 1
+        ):
+            namesakes.setdefault(shorter, []).append(start)
+    names = {name for entry in me for name in (entry, entry.partition(":")[2]) if " " in name and name in starts}
     for start in starts:
         if " " not in start and start:
-            name = start
-            while name in followers:
-                name = followers[name]
-            names.add(name)
+            longer = [] if start in followers else namesakes.get(start, [])
+            if sum(starts[name] for name in longer) < starts[start]:
+                longer = [start, *longer]
+            for name in longer:
+                while name in followers:
+                    name = followers[name]
+                names.add(name)
     key = file_name_key(title)
     if titled := [start for start in starts if title and file_name_key(start) == key]:
         first = min(titled, key=len)
