@@ -182,3 +182,19 @@ def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory
 def test_a_sticker_without_a_name_of_its_own_says_nothing(tmp_path: Path) -> None:
     messages, _ = read(tmp_path / "x.json", exported(message_record(1, DEER, ("market_face", {"name": "[商城表情]"}))))
     assert [(message.mark, message.text) for message in messages] == [("sticker", "")]
+
+
+def test_messages_may_come_before_the_chat(tmp_path: Path) -> None:
+    message = {
+        "id": "1",
+        "timestamp": 1700000000000,
+        "sender": {"uid": "u_ann", "uin": "111", "name": "Ann"},
+        "type": "type_1",
+        "content": {"text": "hi", "elements": []},
+    }
+    chat = {"name": "Tom", "type": "private", "selfUid": "u_ann", "selfUin": "111"}
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps({"messages": [message], "metadata": {"name": "x"}, "chatInfo": chat}))
+    assert QQExporterReader().sniff(SourceTree(open_folder(path), path.name, path.name, ZONE))
+    (read,), bad = read_all(path)
+    assert (read.platform, read.chat, read.kind, read.is_owner, bad) == ("qq", "Tom", "dm", True, [])

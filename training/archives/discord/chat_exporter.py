@@ -151,7 +151,7 @@ def _message(
         chat=chat,
         kind=kind,
         sender=str(author["id"]),
-        sender_name=names.choose(*_names(author)),
+        sender_name=names.choose(*_names(author)) or str(author["id"]),
         sent_at=to_utc(record["timestamp"], _ZONE),
         text=text or sticker,
         reply_to=None if replied_to is None else str(replied_to),
@@ -165,11 +165,11 @@ def _display_name(person: Mapping[str, Any]) -> str:
     return next(filter(None, _names(person)), str(person.get("id")))
 
 
-def _names(person: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """The display name, the name, the name with the number of older accounts, and the id."""
+def _names(person: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The display name, the name, and the name with the number of older accounts."""
     name = str(person.get("name") or "")
     numbered = f"{name}#{person.get('discriminator')}"
-    return str(person.get("nickname") or ""), name, numbered if name else "", str(person.get("id") or "")
+    return str(person.get("nickname") or ""), name, numbered if name else ""
 
 
 def _sticker(record: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from training.archives.formats.archive_records import (
     open_json,
 )
 from training.archives.formats.chat_text import MessageIds, title_of
+from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.json_stream import JsonStream
 from training.archives.formats.local_times import LocalClock, local_time
 from training.archives.formats.timestamps import from_epoch
@@ -59,7 +60,9 @@ class QQExporterReader:
     def sniff(self, tree: SourceTree) -> bool:
         """Whether the file begins like the exporter's, or the folder has its manifest and chunks."""
         if tree.is_file:
-            return _is_export(tree.head(tree.files()[0], _SNIFFED))
+            head = tree.head(tree.files()[0], _SNIFFED)
+            is_object = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+            return _is_export(head) or (is_object and _is_outline(as_object(outline(tree, tree.files()[0]))))
         return _MANIFEST in tree.files() and bool(_chunks(tree)) and _is_export(tree.head(_MANIFEST, _SNIFFED))
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
@@ -71,6 +74,7 @@ class QQExporterReader:
                 if key == "chatInfo" and stream.peek() == "{":
                     chat = stream.value()
                 elif key == "messages" and stream.peek() == "[":
+                    chat = chat or _survey_chat(tree.for_survey(), file)
                     yield from _messages(tree, file, stream, _Converter(chat, tree))
                 else:
                     stream.skip()
@@ -83,6 +87,23 @@ class QQExporterReader:
 def _is_export(head: bytes) -> bool:
     head = head.removeprefix(b"\xef\xbb\xbf")
     return bool(_HEAD.match(head) and _CHAT.search(head) and _QQ_KEYS.search(head))
+
+
+def _is_outline(content: Mapping[str, Any]) -> bool:
+    """Whether an outline is that of an export whose messages may come before the chat."""
+    senders = [as_object(record.get("sender")) for record in sampled_objects(content.get("messages"))]
+    return isinstance(content.get("chatInfo"), dict) and any("uin" in one or "uid" in one for one in senders)
+
+
+def _survey_chat(tree: SourceTree, file: str) -> Mapping[str, Any]:
+    """The chat of a file that has it behind its messages."""
+    with open_json(tree, file) as stream:
+        for key in stream.members():
+            if key == "chatInfo" and stream.peek() == "{":
+                chat: Mapping[str, Any] = stream.value()
+                return chat
+            stream.skip()
+    return {}
 
 
 def _chunks(tree: SourceTree) -> list[str]:
@@ -113,7 +134,7 @@ class _Converter:
         sender = as_object(record.get("sender"))
         accounts = [account for account in (as_id(sender.get("uin")), as_id(sender.get("uid"))) if account]
         names = [str(sender.get(key) or "") for key in ("groupCard", "nickname", "name", "remark")]
-        name = self._names.choose(*names, *accounts)
+        name = self._names.choose(*names, *accounts[1:])
         account = accounts[0] if accounts else name
         sent_at = _time(record, self._clock)
         mark, text, reply_to = _content(record)
