@@ -68,6 +68,11 @@ _SYSTEM = re.compile(
     r".{1,200} (?:has )?(?:joined|left)(?: this| the)? (?:chat ?room|chat|group)\.?|"
     r".{1,200} invited .{1,1000}(?: to this chat ?room)?\."
 )
+_INVITED = re.compile(
+    r".{1,200}님(?:이|을) (?:.{1,1000}님(?:을|과) )?(?:초대했습니다|초대하였습니다|내보냈습니다)\.?"
+    r"|.{1,200} invited .{1,1000}\."
+)
+"""Nobody is invited to, or removed from, a private chat."""
 _ME = "회원님"
 _SNIFFED = 4096
 _HEADER_LINES = 5
@@ -108,7 +113,12 @@ class KakaoTalkReader:
         file = tree.files()[0]
         entries = _table_entries if _TABLE.match(_head(tree)) else _text_entries
         title, kind = _title(tree)
-        names = {entry.sender for entry in entries(tree.for_survey(), file)} - {""}
+        names = set[str]()
+        for entry in entries(tree.for_survey(), file):
+            if entry.sender:
+                names.add(entry.sender)
+            elif kind is None and _INVITED.fullmatch(entry.text):
+                kind = "group"
         chat = TextChat("kakaotalk", title, names, kind, owner=_ME)
         yield from chat.messages(tree, file, map(_text_record, entries(tree, file)))
 

@@ -14,9 +14,10 @@ import msgspec
 
 from doppel.i18n import tr
 from training.archives.formats.chat_text import TextChat, TextRecord
+from training.archives.formats.group_notices import is_group_notice, is_named_after
 from training.archives.formats.text_lines import decode_head, multiline_records
 from training.archives.formats.timestamps import AM_PM, hour_24
-from training.archives.message import Mark, Message
+from training.archives.message import Kind, Mark, Message
 from training.archives.signal.signal_export import is_chat_text
 from training.archives.source_tree import SourceTree
 
@@ -127,12 +128,14 @@ class _Survey(msgspec.Struct):
         order: positions of year, month and day among the three numbers of a date.
         names: everybody who writes.
         placeholders: texts in place of files, in a language that the patterns need not cover.
+        is_group: whether a notice speaks of a group.
     """
 
     form: str
     order: tuple[int, int, int]
     names: frozenset[str]
     placeholders: frozenset[str]
+    is_group: bool
 
 
 class WhatsAppReader:
@@ -156,7 +159,8 @@ class WhatsAppReader:
         """Every message and system line of the chat."""
         file = tree.files()[0]
         survey = _survey(tree, file)
-        chat = TextChat("whatsapp", _title(tree.label), survey.names)
+        title = _title(tree.label)
+        chat = TextChat("whatsapp", title, survey.names, _kind(title, survey))
         for number, match, text in _records(tree, file, survey.form):
             sender, body = _split(text)
             mark, body = _mark(sender, body, survey.placeholders)
@@ -198,7 +202,7 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
     largest = [0, 0, 0]
     backward = dict.fromkeys(_ORDERS, 0)
     last: dict[tuple[int, int, int], tuple[int, ...]] = {}
-    has_am_pm = False
+    has_am_pm = is_group = False
     for _, match, text in _records(tree.for_survey(), file, form):
         numbers = tuple(int(match[name]) for name in "abc")
         largest = [max(pair) for pair in zip(largest, numbers, strict=True)]
@@ -211,11 +215,20 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
         # The app writes notices in the name of a group or its members too; those alone make nobody a speaker.
         if sender and not _is_notice(body):
             names.add(sender)
+        elif not is_group:
+            is_group = is_group_notice(body.translate(_CLEAN))
         if (_ANGLED.fullmatch(body) or body == _NOTHING) and (body in angled or len(angled) < _MAX_ANGLED):
             angled[body] += 1
     placeholders = frozenset(text for text, count in angled.items() if count >= _MIN_PLACEHOLDER_COUNT)
     is_american = has_am_pm and "/" in head[:40]
-    return _Survey(form, _order(largest, backward, is_american=is_american), frozenset(names), placeholders)
+    return _Survey(form, _order(largest, backward, is_american=is_american), frozenset(names), placeholders, is_group)
+
+
+def _kind(title: str, survey: _Survey) -> Kind | None:
+    """A group, if a notice says so or two people write in a chat named after neither; None if only names can tell."""
+    if survey.is_group or (len(survey.names) == 2 and not is_named_after(title, survey.names)):
+        return "group"
+    return None
 
 
 _DAY_FIRST, _MONTH_FIRST, _YEAR_FIRST = (2, 1, 0), (2, 0, 1), (0, 1, 2)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -138,6 +138,42 @@ class OwnerAccounts:
         likely = [candidate for candidate in candidates if (candidate.platform, candidate.account) in in_first]
         raise UnknownOwner(self._question(source, likely), candidates)
 
+    def is_named(self, platform: str, account: str, names: Iterable[str]) -> bool:
+        """Whether `persona.me` names an account, by its id or one of its names."""
+        return any(not self._me.isdisjoint(names_of_account(platform, account, name)) for name in names)
+
+    def rename(
+        self,
+        main_account: Callable[[int, tuple[str, str]], tuple[str, str]],
+        owner_flag: Callable[[int, tuple[str, str], bool | None], bool | None],
+    ) -> None:
+        """Applies what was learned from copies of chats; to be called before `resolve`.
+
+        Args:
+            main_account: the account by which a person is known, given an archive and the account in it.
+            owner_flag: whether that is the owner's, given also what the archive says.
+        """
+        authors, self._authors = self._authors, {}
+        for author in authors.values():
+            account = author.platform, author.account
+            main = main_account(author.source, account)
+            if main[0] != author.platform:  # other chats there keep the platform, and with it the account
+                self._authors[author.source, *account, author.is_owner] = msgspec.structs.replace(author, messages=0)
+            is_owner = owner_flag(author.source, account, author.is_owner)
+            renamed = msgspec.structs.replace(
+                author, platform=main[0], account=main[1], is_owner=is_owner, names={*author.names, author.account}
+            )
+            known = self._authors.setdefault((author.source, *main, is_owner), renamed)
+            if known is not renamed:
+                known.messages += renamed.messages
+                known.names |= {renamed.name, *renamed.names}
+                known.chats |= renamed.chats
+        for (source, platform, chat), people in self._direct_chats.items():
+            self._direct_chats[source, platform, chat] = {
+                (main_account(source, (platform, account))[1], owner_flag(source, (platform, account), is_owner))
+                for account, is_owner in people
+            }
+
     def is_author(self, author: Author) -> bool:
         """Whether this author is the owner."""
         return self.is_mine(author.platform, author.account, author.is_owner)
@@ -161,10 +197,7 @@ class OwnerAccounts:
         return [name for name, _ in counts.most_common()]
 
     def _is_me(self, author: Author) -> bool:
-        return any(
-            not self._me.isdisjoint(names_of_account(author.platform, author.account, name))
-            for name in (author.name, *author.names)
-        )
+        return self.is_named(author.platform, author.account, (author.name, *author.names))
 
     def _other_side_of_contacts(self) -> Iterable[tuple[str, str]]:
         """Accounts in a direct chat with a known contact: they must be the owner's."""
