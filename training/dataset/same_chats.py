@@ -37,6 +37,8 @@ _NAMED = frozenset(
     ("whatsapp", "line", "kakaotalk", "imessage", "signal", "qq", "wechat", "discord", "matrix", "slack", "messenger")
 ) | frozenset(("instagram", "google-chat", "table"))
 """Platforms where a chat may be called by a name only, which another chat may have, too."""
+_NAMED_BY_CLIENTS = frozenset(("irc",))
+"""Platforms where every program calls a chat differently, but each program always the same."""
 _THREAD = re.compile(r".*_(\d{5,})/?")
 """Meta's ids of conversations end in a number, behind a title that changes."""
 _SERVICE_ACCOUNTS = {
@@ -212,6 +214,8 @@ class _Family:
         if first.chat is second.chat or not self._sources[a].isdisjoint(self._sources[b]):
             return False
         platform, chats = first.chat.platform, (first.chat.chat, second.chat.chat)
+        if platform in _NAMED_BY_CLIENTS:
+            return True
         if platform != second.chat.platform or not all(is_service_chat(platform, chat) for chat in chats):
             return True
         # Both parties of a private chat of Telegram's name it after the other one; a group becomes a supergroup.
@@ -323,7 +327,9 @@ def _chained(copies: list[ChatCopy], *, is_reliable: bool) -> Iterator[ChatCopy]
     for copy in sorted(copies, key=lambda copy: copy.start):
         accounts = set(copy.timeline.accounts)
         for chain, known in zip(chains, people, strict=True):
-            if chain[-1].end < copy.start and (is_reliable or _share_people(known, accounts)):
+            if chain[-1].end < copy.start and (
+                is_reliable or (_share_people(known, accounts) and not _may_be_shifted(chain[-1], copy))
+            ):
                 chain.append(copy)
                 known.update(accounts)
                 break
@@ -331,6 +337,14 @@ def _chained(copies: list[ChatCopy], *, is_reliable: bool) -> Iterator[ChatCopy]
             chains.append([copy])
             people.append(accounts)
     yield from map(concatenated, chains)
+
+
+def _may_be_shifted(first: ChatCopy, second: ChatCopy) -> bool:
+    """Whether a copy that begins soon after another one's end may be the same one in another time zone."""
+    if second.start - first.end > MAX_SHIFT:
+        return False
+    told = [copy.timeline.texts[copy.timeline.bits >= _MIN_CANDIDATE_BITS] for copy in (first, second)]
+    return len(np.intersect1d(*told)) >= _MIN_SHARED_TEXTS
 
 
 def _share_people(first: set[Account], second: set[Account]) -> bool:

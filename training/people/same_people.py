@@ -52,8 +52,9 @@ class SamePeople:
         for other in others:
             if self._people[first].places.isdisjoint(self._people[other].places):
                 self._people[first].places |= self._people[other].places
-                self._same[other] = first
                 self._accounts[first] = [*self.all_of(first), *self.all_of(other)]
+                self._same[other] = first
+                self._accounts.pop(other, None)
 
     def all_of(self, account: Account) -> list[Account]:
         """All accounts of the person whose account this is."""

@@ -48,8 +48,10 @@ class TextChat:
     ) -> None:
         self.platform = platform
         self.kind: Kind = kind or ("dm" if len(names) <= 2 else "group")
-        speakers = " & ".join(sorted(names))[:_MAX_CHAT_ID_LENGTH]
-        # The title of a private chat is no lasting id: the other person's phone has another one.
+        # The title of a private chat is no lasting id: the other person's phone has another one. But it names somebody
+        # who did not write.
+        people = {*names, title} - {""} if self.kind == "dm" and len(names) == 1 else names
+        speakers = " & ".join(sorted(people))[:_MAX_CHAT_ID_LENGTH]
         self.chat = (speakers or title) if self.kind == "dm" else (title or speakers)
         self.title = title or self.chat
         self._partner = title if self.kind == "dm" and title in names and len(names) <= 2 else None
