@@ -41,6 +41,7 @@ class Fit(msgspec.Struct):
     Attributes:
         shifts: seconds to subtract from each time of the second copy.
         shift: the most frequent of them.
+        other_shifts: for each time of the second copy the shift of the other half of the year, if there is one.
         tolerance: seconds by which copies of a message may then differ.
         is_by_minute: whether to compare minutes.
         sides: the account in the first copy of each account in the second, as positions; -1 if it is not there.
@@ -50,15 +51,18 @@ class Fit(msgspec.Struct):
 
     shifts: NDArray[np.float64]
     shift: float
+    other_shifts: NDArray[np.float64] | None
     tolerance: float
     is_by_minute: bool
     sides: NDArray[np.int32]
     votes: int
     contradictions: int
 
-    def compared_times(self, first: Timeline, second: Timeline) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The times of both copies as they are compared."""
-        times = second.times - self.shifts
+    def compared_times(
+        self, first: Timeline, second: Timeline, shifts: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The times of both copies as they are compared, with other shifts if these are given."""
+        times = second.times - (self.shifts if shifts is None else shifts)
         return (first.times // 60 * 60, times // 60 * 60) if self.is_by_minute else (first.times, times)
 
 
@@ -76,9 +80,11 @@ def fit(first: Timeline, second: Timeline) -> Fit:
     is_chosen = np.isin(steps, chosen)
     in_first, in_second, steps, rest = in_first[is_chosen], in_second[is_chosen], steps[is_chosen], rest[is_chosen]
     sides, contradictions = _sides(first, second, in_first, in_second)
+    shifts = _shifts(second, in_second, steps, main) * _SHIFT_STEP
     return Fit(
-        shifts=_shifts(second, in_second, steps, main) * _SHIFT_STEP,
+        shifts=shifts,
         shift=main * _SHIFT_STEP,
+        other_shifts=sum(chosen) * _SHIFT_STEP - shifts if len(chosen) > 1 else None,
         tolerance=next((size for size in _TOLERANCES if np.mean(rest <= size) >= _MIN_EXPLAINED), _TOLERANCES[-1])
         if len(rest)
         else _TOLERANCES[0],
@@ -166,9 +172,13 @@ def same_messages(first: Timeline, second: Timeline, how: Fit) -> tuple[Places, 
     if len(left) and len(other_left):
         pairs = _in_order(codes[left], times[left], other_codes[other_left], other_times[other_left], how.tolerance)
         partner[other_left[pairs[1]]], is_taken[left[pairs[0]]] = left[pairs[0]], True
-        left, other_left = np.flatnonzero(~is_taken), np.flatnonzero(partner == _ABSENT)
-        pairs = _out_of_order(codes[left], times[left], other_codes[other_left], other_times[other_left], how.tolerance)
-        partner[other_left[pairs[1]]] = left[pairs[0]]
+        for moved in (None, how.other_shifts) if how.other_shifts is not None else (None,):
+            other_times = how.compared_times(first, second, moved)[1]
+            left, other_left = np.flatnonzero(~is_taken), np.flatnonzero(partner == _ABSENT)
+            pairs = _out_of_order(
+                codes[left], times[left], other_codes[other_left], other_times[other_left], how.tolerance
+            )
+            partner[other_left[pairs[1]]], is_taken[left[pairs[0]]] = left[pairs[0]], True
     found = np.flatnonzero(partner != _ABSENT)
     return partner[found], found
 
