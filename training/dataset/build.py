@@ -156,6 +156,7 @@ class _DatasetBuilder:
         for account, main in self.joined.renamed.items():
             self.accounts.link(account, main)
         self.contacts.use_other_accounts(self.joined.other_accounts)
+        self.intake.exclude_joined(store, self.joined)
 
     def _sessions(self, chat: StoredChat, drafts: RecordFile) -> Iterator[SessionSummary]:
         """Writes the sessions of a chat that contain messages of the owner's to `drafts`."""

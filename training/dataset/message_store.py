@@ -270,6 +270,9 @@ class StoredChat:
     def remove(self, numbers: set[int]) -> None:
         """Removes messages by their numbers; the others are renumbered."""
         kept = [number for number in range(len(self._times)) if number not in numbers]
+        if self._new_ids:
+            new_ids = self._new_ids
+            self._new_ids = {place: new_ids[number] for place, number in enumerate(kept) if number in new_ids}
         self._times = array("d", (self._times[number] for number in kept))
         self._positions = array("Q", (self._positions[number] for number in kept))
         self._lengths = array("I", (self._lengths[number] for number in kept))

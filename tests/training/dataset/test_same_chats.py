@@ -1,18 +1,25 @@
 """Which chats are joined, and which never are: by what the build yields."""
 
+import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from doppel.config import parse_config
+from doppel.errors import UserError
+from doppel.personal_data import find_person, person_pseudonym
 from tests.training import conversations as talks
 from tests.training.conversations import FIRST, SECOND, TALK, Line
 from tests.training.dataset.test_build import sessions_of
-from tests.training.dataset.test_joined_formats import WHOLE, built, contacts, said
+from tests.training.dataset.test_joined_formats import ANN, WHOLE, built, contacts, said
 from training.dataset.report.build_report import Report
+from training.personal_data import DataSet
 
 SMALL_TALK = ("good morning", "hi, how are you", "fine, and you", "see you later", "ok", "haha", "happy new year!")
 WORDS = ("boat", "garden", "ladder", "lamp", "letter", "market", "paint", "plumber", "rain", "soup", "train", "window")
@@ -286,3 +293,92 @@ def test_two_overlapping_exports_of_a_chat_are_the_chat(
         assert said(root) == [(line.writer == "ann", line.text) for line in lines]
         assert report.dropped == {"duplicate": len(first) + len(second) - len(lines)}
         assert len(contacts(root)) == 1
+
+
+# What follows from it
+
+
+@pytest.mark.parametrize("exclude", [{"people": ["Tom Berg"]}, {"people": ["Tommy"]}])
+def test_an_excluded_person_is_left_out_under_every_name(tmp_path: Path, exclude: dict[str, list[str]]) -> None:
+    report = built(
+        tmp_path,
+        lambda to: talks.whatsapp(to, FIRST),
+        lambda to: talks.whatsapp(to, SECOND, "Tommy"),
+        exclude=exclude,
+    )
+    assert {text for _, text in said(tmp_path)} == {line.text for line in TALK if line.writer == "ann"}
+    assert report.dropped["excluded"] == sum(line.writer == "tom" for line in TALK)
+    assert contacts(tmp_path) == []
+
+
+def test_an_excluded_chat_is_left_out_under_every_name(tmp_path: Path) -> None:
+    other = [Line("ann", "who feeds the cat", 5.0), Line("tom", "the neighbours do", 99.0)]
+    report = built(
+        tmp_path,
+        lambda to: talks.whatsapp(to, FIRST),
+        lambda to: talks.whatsapp(to, SECOND, "Tommy"),
+        lambda to: talks.whatsapp(to, other, "Max"),
+        exclude={"chats": ["Tom Berg"]},
+    )
+    assert said(tmp_path) == [(True, "who feeds the cat"), (False, "the neighbours do")]
+    assert report.dropped == {"duplicate": 4, "excluded": 8}
+
+
+@pytest.mark.parametrize("name", ["Tom Berg", "Tommy"])
+def test_forgetting_one_name_forgets_the_person(tmp_path: Path, name: str) -> None:
+    other = [Line("ann", "who feeds the cat", 5.0), Line("tom", "the neighbours do", 99.0)]
+    exports = (
+        lambda to: talks.whatsapp(to, FIRST),
+        lambda to: talks.whatsapp(to, SECOND, "Tommy"),
+        lambda to: talks.whatsapp(to, other, "Max"),
+    )
+    built(tmp_path, *exports)
+    config = parse_config({"archive": ["export 0"], "persona": ANN}, tmp_path / "config.yaml")
+    store = DataSet(config)
+    store.erase(find_person(config, [store], name))
+    remaining = [(True, "who feeds the cat"), (False, "the neighbours do")]
+    assert said(tmp_path) == remaining
+    for folder in tmp_path.glob("export *"):
+        shutil.rmtree(folder)
+    built(tmp_path, *exports)
+    assert said(tmp_path) == remaining
+    for folder in tmp_path.glob("export *"):
+        shutil.rmtree(folder)
+    with pytest.raises(UserError):  # also if only the export with the other name is left
+        built(tmp_path, exports[1 if name == "Tom Berg" else 0])
+
+
+def test_a_person_in_the_configuration_has_all_names(tmp_path: Path) -> None:
+    built(
+        tmp_path,
+        lambda to: talks.whatsapp(to, FIRST),
+        lambda to: talks.whatsapp(to, SECOND, "Tommy"),
+        people=[{"name": "Thomas", "accounts": ["whatsapp:Tommy", "telegram:2002"]}],
+    )
+    assert {contact.pseudonym for contact in contacts(tmp_path)} == {person_pseudonym("Thomas")}
+    speakers = {turn.speaker for session in sessions_of(tmp_path) for turn in session.turns}
+    assert speakers == {"me", person_pseudonym("Thomas")}
+
+
+def test_a_package_and_an_export_of_part_of_it_are_two_sided_only_there(tmp_path: Path) -> None:
+    later = [Line("ann", f"and another thing about lamp number {number}", 1e6 + number * 1e5) for number in range(3)]
+    built(
+        tmp_path,
+        lambda to: talks.discord_package(to, [*TALK, *later]),
+        lambda to: talks.discord_json(to, TALK),
+    )
+    kinds = {session.kind for session in sessions_of(tmp_path)}
+    assert kinds == {"dm", "post"}
+    assert sum(session.kind == "post" for session in sessions_of(tmp_path)) == 3
+
+
+def test_replies_to_a_copy_are_replies_to_the_message_that_is_kept(tmp_path: Path) -> None:
+    def exporter(to: Path) -> None:
+        path = talks.discord_json(to, [*TALK, Line("tom", "i meant the other ficus", 90_000.0)])
+        content = json.loads(path.read_text())
+        content["messages"][-1] |= {"type": "Reply", "reference": {"messageId": content["messages"][4]["id"]}}
+        path.write_text(json.dumps(content))
+
+    built(tmp_path, lambda to: talks.discord_csv(to, TALK), exporter)
+    (session,) = sessions_of(tmp_path)  # a late reply joins the session of what it replies to
+    assert len([bubble for turn in session.turns for bubble in turn.bubbles]) == 9
