@@ -5,6 +5,7 @@ a text tells is estimated in bits: everybody says "ok", hardly anybody the same 
 """
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -25,12 +26,15 @@ _CHARACTERS_PER_WORD = 2
 _DERIVED_ID = re.compile(r"-?\d+-[0-9a-f]{16}-\d+(?:-answer)?|.*/[0-9a-f]{8}/\d+")
 """Ids that readers derive from time, sender and text, because the export has none."""
 _GLOBAL_ID = re.compile(
-    r"\d{15,20}|\d{10}\.\d{6}|\$[\w+/=-]{20,}(?::\S+)?|(?![^/]+/reaction/)[\w-]{6,}/[\w-]{6,}(?:/\S+)?|(?!\d{13}-)[\w-]{24,}"
+    r"\d{10}\.\d{6}|\$[\w+/=-]{20,}(?::\S+)?|(?![^/]+/reaction/)[\w-]{6,}/[\w-]{6,}(?:/\S+)?|(?!\d{13}-)[\w-]{24,}"
 )
 """Ids that a service gives to one message in the world: snowflakes, Slack's times, Matrix's and Google's ids."""
+_SNOWFLAKE_LENGTHS = range(15, 21)
 _DENSE = re.compile("[\u0e00-\u0e7f\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
 """Thai, Burmese, Khmer, Japanese and Chinese: no spaces between words."""
 _UNWRITTEN = dict.fromkeys(map(ord, "\ufe0e\ufe0f\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"))
+_MAX_NAMES = 8
+_REACTION = Mark.REACTION  # enum members are looked up slowly in Python 3.11
 
 Account = tuple[str, str]
 """Platform and id."""
@@ -163,69 +167,76 @@ def concatenated(copies: Sequence[ChatCopy]) -> ChatCopy:
     )
 
 
-def text_hash(text: str) -> int:
-    """A hash of what a text says, however an exporter writes it."""
-    if not text.isascii():
-        text = text.translate(_UNWRITTEN)
-    return hash("".join(text.casefold().split()))
-
-
-def text_bits(text: str) -> int:
-    """How much a text tells, in bits: a few for each different word from the second on."""
-    words = set(text.casefold().split())
-    count = len(words)
-    if not text.isascii() and (dense := sum(map(len, _DENSE.findall(text)))):
-        count = max(count, count - 1 + dense // _CHARACTERS_PER_WORD)
-    return min(_MAX_BITS, _BITS_PER_WORD * count) if count > 1 else 0
+def text_values(text: str) -> tuple[int, int]:
+    """A hash of what a text says, however an exporter writes it, and how much it tells: some bits for each of its
+    different words if there are several.
+    """
+    if text.isascii():
+        words = text.casefold().split()
+        count = len(set(words))
+    else:
+        words = text.translate(_UNWRITTEN).casefold().split()
+        count = len(set(words))
+        if dense := sum(map(len, _DENSE.findall(text))):
+            count = max(count, count - 1 + dense // _CHARACTERS_PER_WORD)
+    return hash("".join(words)), min(_MAX_BITS, _BITS_PER_WORD * count) if count > 1 else 0
 
 
 def _read(chat: StoredChat, source: int, numbers: NDArray[np.int64]) -> ChatCopy:
-    size = len(numbers)
-    texts, ids, replies = (np.empty(size, dtype=np.int64) for _ in range(3))
-    senders, bits = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.uint8)
-    is_global = np.zeros(size, dtype=np.bool_)
-    accounts: dict[tuple[str, str], int] = {}
+    texts, ids, replies, senders, bits, is_global = (
+        array("q"),
+        array("q"),
+        array("q"),
+        array("i"),
+        array("B"),
+        array("B"),
+    )
+    writers: dict[tuple[str, str, str, bool | None], int] = {}
+    accounts: dict[Account, int] = {}
     owners: dict[Account, set[bool | None]] = {}
     names: dict[Account, dict[str, None]] = {}
     derived = partial = 0
     has_group = False
-    for place, message in enumerate(_messages(chat, numbers)):
-        text, identifier = message.text, message.id
-        texts[place] = text_hash(text)
-        ids[place] = hash(identifier)
-        replies[place] = 0 if message.reply_to is None else hash(message.reply_to)
-        bits[place] = 0 if message.mark == Mark.REACTION else text_bits(text)
-        account = (message.platform, message.sender)
-        if (sender := accounts.get(account)) is None:
-            sender = accounts[account] = len(accounts)
-            owners[account], names[account] = set(), {}
-        senders[place] = sender
-        owners[account].add(message.is_owner)
-        if len(names[account]) < 8:
-            names[account][message.sender_name] = None
-        if _DERIVED_ID.fullmatch(identifier):
-            derived += 1
-        elif _GLOBAL_ID.fullmatch(identifier):
-            is_global[place] = True
+    for message in _messages(chat, numbers):
+        identifier, reply_to = message.id, message.reply_to
+        text_hash, told = text_values(message.text)
+        texts.append(text_hash)
+        ids.append(hash(identifier))
+        replies.append(0 if reply_to is None else hash(reply_to))
+        bits.append(0 if message.mark == _REACTION else told)
+        writer = (message.platform, message.sender, message.sender_name, message.is_owner)
+        if (sender := writers.get(writer)) is None:
+            account = writer[:2]
+            sender = writers[writer] = accounts.setdefault(account, len(accounts))
+            owners.setdefault(account, set()).add(message.is_owner)
+            if len(known := names.setdefault(account, {})) < _MAX_NAMES:
+                known[message.sender_name] = None
+        senders.append(sender)
+        if identifier.isdecimal():
+            is_global.append(len(identifier) in _SNOWFLAKE_LENGTHS)
+        else:
+            is_derived = _DERIVED_ID.fullmatch(identifier) is not None
+            derived += is_derived
+            is_global.append(not is_derived and _GLOBAL_ID.fullmatch(identifier) is not None)
         partial += message.is_one_sided
         has_group = has_group or message.kind == "group"
     return ChatCopy(
         chat=chat,
         sources=(source,),
         numbers=numbers,
-        replies=replies,
+        replies=np.asarray(replies, dtype=np.int64),
         timeline=Timeline(
             times=chat.times_of(numbers),
-            texts=texts,
-            ids=ids,
-            senders=senders,
+            texts=np.asarray(texts, dtype=np.int64),
+            ids=np.asarray(ids, dtype=np.int64),
+            senders=np.asarray(senders, dtype=np.int32),
             accounts=list(accounts),
-            bits=bits,
-            is_global=is_global,
+            bits=np.asarray(bits, dtype=np.uint8),
+            is_global=np.asarray(is_global, dtype=np.bool_),
         ),
         owners=owners,
         names=names,
-        derived_ids=2 * derived > size,
+        derived_ids=2 * derived > len(numbers),
         has_group=has_group,
         partial=partial,
     )
