@@ -16,6 +16,7 @@ import msgspec
 
 from doppel.i18n import tr
 from training.archives.formats.chat_text import TextChat, TextRecord
+from training.archives.formats.group_notices import is_named_after
 from training.archives.formats.text_lines import MAX_RECORD_LENGTH, decode_head, text_lines
 from training.archives.formats.timestamps import AM_PM_EAST_ASIA, hour_24
 from training.archives.message import Kind, Mark, Message
@@ -132,7 +133,8 @@ class LineReader:
                 yield entry.text
 
         speakers = names(texts())
-        kind = "group" if is_group or len(speakers) > 2 else kind
+        if is_group or len(speakers) > 2 or (len(speakers) == 2 and not is_named_after(title, speakers)):
+            kind = "group"
         if pattern is _SPACED and title and kind != "group":
             speakers.add(title)
         chat = TextChat("line", title, speakers, kind)

@@ -14,10 +14,10 @@ import msgspec
 
 from doppel.i18n import tr
 from training.archives.formats.chat_text import TextChat, TextRecord
-from training.archives.formats.group_notices import is_group_notice, is_named_after
+from training.archives.formats.group_notices import is_group_notice
 from training.archives.formats.text_lines import decode_head, multiline_records
 from training.archives.formats.timestamps import AM_PM, hour_24
-from training.archives.message import Kind, Mark, Message
+from training.archives.message import Mark, Message
 from training.archives.signal.signal_export import is_chat_text
 from training.archives.source_tree import SourceTree
 
@@ -159,8 +159,7 @@ class WhatsAppReader:
         """Every message and system line of the chat."""
         file = tree.files()[0]
         survey = _survey(tree, file)
-        title = _title(tree.label)
-        chat = TextChat("whatsapp", title, survey.names, _kind(title, survey))
+        chat = TextChat("whatsapp", _title(tree.label), survey.names, "group" if survey.is_group else None)
         for number, match, text in _records(tree, file, survey.form):
             sender, body = _split(text)
             mark, body = _mark(sender, body, survey.placeholders)
@@ -222,13 +221,6 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
     placeholders = frozenset(text for text, count in angled.items() if count >= _MIN_PLACEHOLDER_COUNT)
     is_american = has_am_pm and "/" in head[:40]
     return _Survey(form, _order(largest, backward, is_american=is_american), frozenset(names), placeholders, is_group)
-
-
-def _kind(title: str, survey: _Survey) -> Kind | None:
-    """A group, if a notice says so or two people write in a chat named after neither; None if only names can tell."""
-    if survey.is_group or (len(survey.names) == 2 and not is_named_after(title, survey.names)):
-        return "group"
-    return None
 
 
 _DAY_FIRST, _MONTH_FIRST, _YEAR_FIRST = (2, 1, 0), (2, 0, 1), (0, 1, 2)

@@ -186,11 +186,16 @@ def same_messages(first: Timeline, second: Timeline, how: Fit) -> tuple[Places, 
 def _same_ids(
     first: Timeline, second: Timeline, times: NDArray[np.float64], other_times: NDArray[np.float64]
 ) -> tuple[Places, Places]:
-    """Messages of one id, which occurs once in each copy: the service's id, or any id at the same time."""
+    """Messages of one id, which occurs once in each copy: the service's id, or any id with the same time or text."""
     once, other_once = _once(first.ids), _once(second.ids)
     _, a, b = np.intersect1d(first.ids[once], second.ids[other_once], True, True)
     a, b = once[a], other_once[b]
-    is_same = (first.is_global[a] & second.is_global[b]) | (np.abs(times[a] - other_times[b]) <= _ONE_SECOND)
+    distances = np.abs(times[a] - other_times[b])
+    is_same = (
+        (first.is_global[a] & second.is_global[b])
+        | (distances <= _ONE_SECOND)
+        | ((first.texts[a] == second.texts[b]) & (distances <= MAX_SHIFT))
+    )
     return a[is_same], b[is_same]
 
 

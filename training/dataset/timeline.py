@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from training.archives.message import Mark, Message
 from training.dataset.message_store import StoredChat
+from training.dataset.small_talk import is_small_talk
 
 MIN_DISTINCTIVE_BITS = 12
 """A text of at least three words is unlikely to be said by chance at the same time elsewhere."""
 
 _BITS_PER_WORD = 4
 _MAX_BITS = 32
-_CHARACTERS_PER_WORD = 2
+_WORDS_PER_CHARACTER = 2 / 3
 """In scripts without spaces between words."""
-
 _DERIVED_ID = re.compile(r"-?\d+-[0-9a-f]{16}-\d+(?:-answer)?|.*/[0-9a-f]{8}/\d+")
 """Ids that readers derive from time, sender and text, because the export has none."""
 _GLOBAL_ID = re.compile(
@@ -178,7 +178,9 @@ def text_values(text: str) -> tuple[int, int]:
         words = text.translate(_UNWRITTEN).casefold().split()
         count = len(set(words))
         if dense := sum(map(len, _DENSE.findall(text))):
-            count = max(count, count - 1 + dense // _CHARACTERS_PER_WORD)
+            count = max(count, count - 1 + int(dense * _WORDS_PER_CHARACTER))
+    if count > 1 and is_small_talk(words):
+        count = 0
     return hash("".join(words)), min(_MAX_BITS, _BITS_PER_WORD * count) if count > 1 else 0
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 import msgspec
 
 from doppel.i18n import tr
+from training.archives.formats.group_notices import is_named_after
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 
@@ -39,7 +40,8 @@ class TextChat:
         platform: where it was written.
         title: the other person or the group; may be empty.
         names: everybody who writes in it.
-        kind: dm or group where the export says; otherwise a chat of up to two people is a dm.
+        kind: dm or group where the export says; otherwise a chat of more than two people is a group, and one of two
+            that is named after neither.
         owner: the name that the export uses for the owner, if it has one.
     """
 
@@ -47,7 +49,8 @@ class TextChat:
         self, platform: str, title: str, names: Collection[str], kind: Kind | None = None, owner: str = ""
     ) -> None:
         self.platform = platform
-        self.kind: Kind = kind or ("dm" if len(names) <= 2 else "group")
+        is_group = len(names) > 2 or (len(names) == 2 and bool(title) and not is_named_after(title, names))
+        self.kind: Kind = kind or ("group" if is_group else "dm")
         # The title of a private chat is no lasting id: the other person's phone has another one. But it names somebody
         # who did not write.
         people = {*names, title} - {""} if self.kind == "dm" and len(names) == 1 else names

@@ -41,7 +41,7 @@ def is_group_notice(text: str) -> bool:
 def is_named_after(title: str, names: Collection[str]) -> bool:
     """Whether a chat's title is one of the people in it. File names lack some characters, and may be cut."""
     wanted = _plain(title)
-    if not wanted or _NUMBER.fullmatch(title):
+    if not wanted or "@" in title or _NUMBER.fullmatch(title):
         return True
     return any(name.startswith(wanted) or wanted.startswith(name) for name in map(_plain, names) if name)
 
