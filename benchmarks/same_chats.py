@@ -48,6 +48,7 @@ _OWNER = 1001
 _MISSING = 0.02
 _ZONE, _OTHER_ZONE = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Kolkata")
 _START = datetime(2019, 3, 4, 8, tzinfo=ZoneInfo("UTC"))
+_ONE_HOUR = timedelta(hours=1)
 _MEGABYTE = 1 << 20
 
 
@@ -163,6 +164,9 @@ def _talk(rng: random.Random, chat: int, size: int) -> list[_Line]:
         at += timedelta(
             seconds=rng.choices((rng.uniform(1, 20), rng.uniform(20, 600), rng.uniform(2e4, 3e5)), (60, 36, 4))[0]
         )
+        # Local stamps of the hour that comes twice cannot be told apart.
+        while (at - _ONE_HOUR).astimezone(_ZONE).utcoffset() != (at + _ONE_HOUR).astimezone(_ZONE).utcoffset():
+            at += 2 * _ONE_HOUR
         text = " ".join(rng.choices(_WORDS, k=min(60, 1 + int(rng.expovariate(0.16)))))
         lines.append(_Line(number, at.replace(microsecond=0), rng.random() < 0.5, text))
     return lines

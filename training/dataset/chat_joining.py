@@ -235,7 +235,9 @@ class _Joining:
         changes = {account: main for account in accounts if (main := renamed.get(account)) and main[0] == account[0]}
         owners = {source: self._joined.owners_in(source, accounts) for source in copy.sources}
         if changes or any(owners.values()):
-            corrections = {source: ChatCorrection(None, None, changes, owners[source]) for source in copy.sources}
+            corrections: dict[int, Correction] = {
+                source: ChatCorrection(None, None, changes, owners[source]) for source in copy.sources
+            }
             copy.chat.correct(corrections, {changes.get(account, account)[1] for account in accounts})
 
 

@@ -173,7 +173,7 @@ class _Family:
 
     def same_chats(self) -> list[SameChat]:
         """All conversations."""
-        named_alike = []
+        named_alike: list[tuple[int, int]] = []
         for places in self._of_chat.values():
             first = self._copies[places[0]].chat
             if is_service_chat(first.platform, first.chat):
@@ -343,8 +343,8 @@ def _may_be_shifted(first: ChatCopy, second: ChatCopy) -> bool:
     """Whether a copy that begins soon after another one's end may be the same one in another time zone."""
     if second.start - first.end > MAX_SHIFT:
         return False
-    told = [copy.timeline.texts[copy.timeline.bits >= _MIN_CANDIDATE_BITS] for copy in (first, second)]
-    return len(np.intersect1d(*told)) >= _MIN_SHARED_TEXTS
+    told, other_told = (copy.timeline.texts[copy.timeline.bits >= _MIN_CANDIDATE_BITS] for copy in (first, second))
+    return len(np.intersect1d(told, other_told)) >= _MIN_SHARED_TEXTS
 
 
 def _share_people(first: set[Account], second: set[Account]) -> bool:

@@ -135,7 +135,8 @@ def _shifts(second: Timeline, places: Places, steps: NDArray[np.int64], main: in
     before = (after - 1).clip(0)
     times = second.times
     is_before = np.abs(times - times[known[before]]) < np.abs(times[known[after]] - times)
-    return np.where(is_before, steps[before], steps[after]).astype(np.float64)
+    nearest: NDArray[np.float64] = np.where(is_before, steps[before], steps[after]).astype(np.float64)
+    return nearest
 
 
 def _sides(first: Timeline, second: Timeline, a: Places, b: Places) -> tuple[NDArray[np.int32], int]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 _QUOTED = re.compile('["“”„«»「『][^"“”„«»「」『』\n]*["“”«»」』]')
 
 _GROUP = re.compile(
-    r"\b(?:groups?|gruppe|grupo|groupe|gruppo|groep|grupp(?:en)?|gruppen|ryhmä\w*|grup\w*|skupin\w*|csoport\w*|nhóm)\b"
+    r"\b(?:groups?|gruppe|grupo|groupe|gruppo|groep|grupp(?:en)?|gruppen|ryhmä\w*|gru[pb]\w*|skupin\w*|csoport\w*|nhóm)\b"
     r"|групп|ομάδα|مجموعة|المجموعة|קבוצה|הקבוצה|समूह|ग्रुप|กลุ่ม|群(?:組|组|聊)?|グループ|그룹"
     r"|\bcommunity\b",
     re.IGNORECASE,
@@ -18,11 +18,12 @@ _PEOPLE = re.compile(
     r"|\b(?:ha aggiunto|ti ha aggiunto|ha rimosso|ha abbandonato|è uscit[oa])\b"
     r"|\b(?:heeft .{1,80} (?:toegevoegd|verwijderd)|is toegevoegd|heeft .{0,20}verlaten)\b"
     r"|добавил|добавлен|удалил|покинул|вышел|вышла|\b(?:dodał|dodała|usunął|usunęła|opuścił|opuściła|wyszedł)\b"
-    r"|\b(?:ekledi|eklendi|çıkardı|ayrıldı|katıldı)\b|\b(?:menambahkan|ditambahkan|mengeluarkan)\b|\bkeluar$"
+    r"|\b(?:ekledi|eklendi|çıkardı|ayrıldı|katıldı)\b|\b(?:menambahkan|ditambahkan|mengeluarkan)\b"
+    r"|(?<!panggilan )\bkeluar$"
     r"|\b(?:lade till|tog bort|lämnade|tilføjede|fjernede|forlod|la til|fjernet|forlot|lisäsi|poisti|lähti)\b"
     r"|添加了|将.{1,80}(?:加入|移除)|已?退出|已?离开|加入了|新增了|移除了|邀请|邀請"
     r"|(?:を追加|を削除|が退出|が参加|を招待)しました|(?:추가|내보냈|나갔|초대|참여|들어왔)"
-    r"|أضاف|أزال|غادر|انضم|הוסיף|הוסיפה|הסיר|יצא|יצאה|הצטרף|जोड़ा|छोड़|निकाला|đã thêm|đã rời|เพิ่ม|ออกจาก",
+    r"|أضاف|أزال|غادر|انضم|הוסיף|הוסיפה|הוספת|הסיר|יצא|יצאה|הצטרף|जोड़ा|छोड़|निकाला|đã thêm|đã rời|เพิ่ม|ออกจาก",
     re.IGNORECASE,
 )
 _LETTERS = re.compile(r"[\W_]+")
