@@ -1,6 +1,7 @@
 """Merges the copies of one chat: every message once, in the order in which it was said."""
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 
 import msgspec
 import numpy as np
@@ -9,6 +10,10 @@ from numpy.typing import NDArray
 from training.archives.message import Message
 from training.dataset.same_messages import Fit, Places, fit, same_messages
 from training.dataset.timeline import Account, ChatCopy, Timeline
+
+_MIN_ALIKE = 0.6
+_MAX_COMPARED = 400
+"""Characters of a text."""
 
 
 class MergedChat(msgspec.Struct):
@@ -51,11 +56,48 @@ def merge(copies: Sequence[ChatCopy]) -> MergedChat:
     for number, copy in enumerate(copies[1:], 1):
         how = fit(merged.timeline, copy.timeline)
         in_merged, in_copy = same_messages(merged.timeline, copy.timeline, how)
+        in_merged, in_copy = _with_edited(merged, number, how, in_merged, in_copy)
         merged.dropped.append(in_copy)
         merged.kept_instead.append(np.stack([merged.copy_of[in_merged], merged.place_of[in_merged]], axis=1))
         merged.shifts.append(how.shift)
         _insert(merged, number, how, in_merged, in_copy)
     return merged
+
+
+def _with_edited(
+    merged: MergedChat, number: int, how: Fit, in_merged: Places, in_copy: Places
+) -> tuple[Places, Places]:
+    """Adds messages that were edited between two exports, or that exporters write differently.
+
+    Such a message is the only one without a counterpart between the same two messages in both copies, of the same
+    writer and time, and says nearly the same.
+    """
+    copy = merged.copies[number]
+    before, after = in_copy[:-1], in_copy[1:]
+    is_gap = (after - before == 2) & (in_merged[1:] - in_merged[:-1] == 2)
+    places, other_places = in_merged[:-1][is_gap] + 1, before[is_gap] + 1
+    times, other_times = how.compared_times(merged.timeline, copy.timeline)
+    is_alike = (how.sides[copy.timeline.senders[other_places]] == merged.timeline.senders[places]) & (
+        np.abs(times[places] - other_times[other_places]) <= how.tolerance
+    )
+    pairs = [
+        (place, other)
+        for place, other in zip(places[is_alike].tolist(), other_places[is_alike].tolist(), strict=True)
+        if _says_nearly_the_same(
+            _message(merged, int(merged.copy_of[place]), int(merged.place_of[place])), _message(merged, number, other)
+        )
+    ]
+    if not pairs:
+        return in_merged, in_copy
+    in_merged = np.concatenate((in_merged, np.array([place for place, _ in pairs])))
+    in_copy = np.concatenate((in_copy, np.array([other for _, other in pairs])))
+    order = np.argsort(in_copy)
+    return in_merged[order], in_copy[order]
+
+
+def _says_nearly_the_same(one: Message, other: Message) -> bool:
+    texts = one.text[:_MAX_COMPARED], other.text[:_MAX_COMPARED]
+    return SequenceMatcher(None, *texts, autojunk=False).ratio() >= _MIN_ALIKE
 
 
 def _insert(merged: MergedChat, number: int, how: Fit, in_merged: Places, in_copy: Places) -> None:

@@ -382,3 +382,36 @@ def test_replies_to_a_copy_are_replies_to_the_message_that_is_kept(tmp_path: Pat
     built(tmp_path, lambda to: talks.discord_csv(to, TALK), exporter)
     (session,) = sessions_of(tmp_path)  # a late reply joins the session of what it replies to
     assert len([bubble for turn in session.turns for bubble in turn.bubbles]) == 9
+
+
+def test_an_edited_message_is_one(tmp_path: Path) -> None:
+    edited = [
+        line._replace(text="the ficus sends all its love") if number == 4 else line for number, line in enumerate(TALK)
+    ]
+    report = built(
+        tmp_path,
+        lambda to: talks.whatsapp(to, TALK),
+        lambda to: talks.whatsapp(to, edited, "Tommy"),
+    )
+    assert (report.kept, report.dropped) == (8, {"duplicate": 8})
+
+
+def test_two_messages_that_only_stand_in_the_same_place_are_two(tmp_path: Path) -> None:
+    other = [line._replace(text="who took my umbrella") if number == 4 else line for number, line in enumerate(TALK)]
+    report = built(
+        tmp_path,
+        lambda to: talks.whatsapp(to, TALK),
+        lambda to: talks.whatsapp(to, other, "Tommy"),
+    )
+    assert (report.kept, report.dropped) == (9, {"duplicate": 7})
+
+
+def test_a_friends_file_beside_the_own_one(tmp_path: Path) -> None:
+    report = built(
+        tmp_path,
+        lambda to: talks.whatsapp(to, FIRST),
+        lambda to: talks.whatsapp(to, SECOND, "Ann Reed", tom="Thomas B."),
+        persona={"name": "sample", "me": ["Ann Reed"]},
+    )
+    assert said(tmp_path) == WHOLE
+    assert report.dropped == {"duplicate": 4}
