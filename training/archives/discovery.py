@@ -132,7 +132,9 @@ def supported_formats(readers: Sequence[Reader]) -> list[Format]:
     return [Format(reader.name, tr(reader.accepts)) for reader in readers if reader.accepts]
 
 
-def discover(archives: Sequence[str], root: Path, zone: ZoneInfo, readers: Sequence[Reader]) -> Discovery:
+def discover(
+    archives: Sequence[str], root: Path, zone: ZoneInfo, readers: Sequence[Reader], me: Sequence[str] = ()
+) -> Discovery:
     """Finds the archives that the configuration names.
 
     Args:
@@ -140,11 +142,12 @@ def discover(archives: Sequence[str], root: Path, zone: ZoneInfo, readers: Seque
         root: folder of config.yaml.
         zone: the owner's time zone, for exports with local times.
         readers: the readers to ask.
+        me: `persona.me`, for readers that must know names.
 
     Raises:
         UserError: a path is missing, empty or a damaged zip, or nothing in it is recognized.
     """
-    search = _Search(readers, zone)
+    search = _Search(readers, zone, me)
     try:
         for archive in archives:
             search.add_path(sample_path() if archive == SAMPLE else root / Path(archive).expanduser())
@@ -167,9 +170,10 @@ def sample_path() -> Path:
 class _Search:
     """Walks over paths and asks every reader at every place."""
 
-    def __init__(self, readers: Sequence[Reader], zone: ZoneInfo) -> None:
+    def __init__(self, readers: Sequence[Reader], zone: ZoneInfo, me: Sequence[str]) -> None:
         self.readers = readers
         self.zone = zone
+        self.me = tuple(me)
         self.sources: list[Source] = []
         self.unknown: list[str] = []
         self.containers: list[Container] = []
@@ -189,10 +193,13 @@ class _Search:
             self._search_folder(open_folder(path), "", str(path))
         elif path.suffix.lower() == ".zip":
             self._search_zip(path, str(path), depth=1)
-        elif not self._recognize(SourceTree(open_folder(path), path.name, str(path), self.zone), self.readers):
+        elif not self._recognize(self._tree(open_folder(path), path.name, str(path)), self.readers):
             self.unknown.append(str(path))
         if len(self.sources) == sources_before:
             raise self._nothing_found(path)
+
+    def _tree(self, container: Container, place: str, label: str) -> SourceTree:
+        return SourceTree(container, place, label, self.zone, self.me)
 
     def _search_folder(
         self, container: Container, prefix: str, label: str, *, depth: int = 0, in_attachments: bool = False
@@ -206,7 +213,7 @@ class _Search:
             depth: number of zips around it.
             in_attachments: whether it holds the attachments of an archive recognized above it.
         """
-        tree = SourceTree(container, prefix, label, self.zone)
+        tree = self._tree(container, prefix, label)
         whole = self._recognize(tree, self.readers)
         # A reader that reads the whole folder reads its files too; others may still know single files in it.
         others = [reader for reader in self.readers if reader not in whole]
@@ -222,7 +229,7 @@ class _Search:
             elif name.lower().endswith(".zip"):
                 tree.opened.add(name)
                 self._search_inner_zip(container, prefix + name, place, depth=depth, in_attachments=in_attachments)
-            elif self._recognize(SourceTree(container, prefix + name, place, self.zone), others):
+            elif self._recognize(self._tree(container, prefix + name, place), others):
                 tree.opened.add(name)
             elif not whole:
                 self._add_unread(place, is_attachment=in_attachments or is_attachment(name))

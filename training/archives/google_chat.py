@@ -151,6 +151,7 @@ def _group(tree: SourceTree, folder: str, file: str, owner: str | None) -> Itera
             text=str(record.get("text") or ""),
             is_owner=None if owner is None and sender else sender == owner,
             reply_to=None if replied_to is None else str(replied_to),
+            thread=_thread(str(record.get("message_id") or "")),
             chat_name=str(about.get("name") or chat),
             mark=_chat_mark(record, creator),
             is_one_sided=count == 1 and kind == "dm",
@@ -171,6 +172,16 @@ def _group(tree: SourceTree, folder: str, file: str, owner: str | None) -> Itera
                 yield from messages_of(tree, file, array_records(tree, file, stream), convert, reactions)
             else:
                 stream.skip()
+
+
+def _thread(message_id: str) -> str | None:
+    """The id of the first message of a thread, from the id of a reply in it: `space/topic/message`.
+
+    Every message has a topic. That of a message which is no reply is named after the message.
+    """
+    space, _, rest = message_id.partition("/")
+    topic, _, message = rest.partition("/")
+    return f"{space}/{topic}/{topic}" if message and message != topic else None
 
 
 def _chat_mark(record: Mapping[str, Any], creator: Mapping[str, Any]) -> Mark:

@@ -166,6 +166,7 @@ class _Converter:
             text=html.unescape(row["message"]),
             is_owner=self._is_owner(sender),
             reply_to=replied_to if replied_to not in ("", "0") else None,
+            thread=replied_to if replied_to not in ("", "0") else None,
             chat_name=row.get("channel_name", "").strip() or row["channel_url"],
             mark=_mark(row["message"], sender),
             origin=origin,

@@ -79,12 +79,14 @@ class SourceTree:
         place: the prefix of the folder, or the name of the file.
         label: the place as shown to the user.
         zone: time zone of times that an export writes without one.
+        me: names and ids of the owner's, from config.yaml.
     """
 
-    def __init__(self, container: Container, place: str, label: str, zone: ZoneInfo) -> None:
+    def __init__(self, container: Container, place: str, label: str, zone: ZoneInfo, me: tuple[str, ...] = ()) -> None:
         self.is_file = bool(place) and not place.endswith("/")
         self.label = label
         self.zone = zone
+        self.me = me
         self.bad_records: list[BadRecord] = []
         self.bad_count = 0
         self.opened: set[str] = set()
@@ -136,7 +138,7 @@ class SourceTree:
 
     def for_survey(self) -> "SourceTree":
         """The same place for a first pass: its bytes and bad records are not reported, as the second pass does that."""
-        tree = SourceTree(self._container, self._place, self.label, self.zone)
+        tree = SourceTree(self._container, self._place, self.label, self.zone, self.me)
         tree.opened = self.opened
         return tree
 

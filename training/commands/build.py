@@ -32,10 +32,11 @@ from training.dataset.report.build_report import LengthReport, Report
 from training.dataset.report.page import length_settings, write_report_page
 from training.dataset.report.tables import chats_table, joined_note, joined_table, one_sided_note, sessions_table
 from training.lora.settings import planned_length
-from training.people.owner import OwnerCandidate, UnknownOwner
+from training.people.owner_question import OwnerCandidate, UnknownOwner
 
 MAX_CANDIDATES = 12
 MAX_PEOPLE = 5
+MAX_NOTES = 5
 MAX_FILES = 3
 EXAMPLE_COUNT = 2
 EXAMPLE_POOL = 5000
@@ -249,7 +250,9 @@ def _format_lengths(lengths: LengthReport) -> str:
 
 
 def _print_unread(report: Report) -> None:
-    """Prints what was not read, and where it is listed."""
+    """Prints what was not read, and where it is listed; before that, what is not certain about the owner."""
+    for note in report.owner.notes[:MAX_NOTES]:
+        print_status(note)
     if report.bad:
         first = next(bad for source in report.sources.values() for bad in source.bad_records)
         print_status(

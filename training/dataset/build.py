@@ -1,5 +1,6 @@
 """Builds the data set in data/<persona>/: one pass over the archives, then one over the stored messages."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +36,7 @@ from training.dataset.report.build_report import REPORT_FILE, OwnerReport, Repor
 from training.dataset.report.tables import format_reasons
 from training.dataset.sessions import (
     SessionMessage,
+    ThreadSplitter,
     build_header,
     build_turns,
     drop_header_fields,
@@ -74,7 +76,8 @@ def build_dataset(config: Config, progress: BuildProgress, readers: Sequence[Rea
         DoppelError: the data folder cannot be written.
     """
     started = time.monotonic()
-    archives = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
+    known_readers = installed_readers() if readers is None else readers
+    archives = discover(config.archives, config.root, config.zone, known_readers, config.persona.me)
     with closing(archives), atomic_folder(config.data_dir, SESSIONS_FILE) as staging:
         archives.sources.extend(parents_source(config.data_dir, config.zone))
         report = _DatasetBuilder(config, archives, progress, staging).run(uses_installed_readers=readers is None)
@@ -108,7 +111,7 @@ class _DatasetBuilder:
         self.scrubber: Scrubber | None = None
         if config.privacy.scrub:
             names = NameFinder(presidio_recognizer()) if config.privacy.names else None
-            self.scrubber = Scrubber(staging, config.data_dir, config.privacy.kinds, names)
+            self.scrubber = Scrubber(staging, config.data_dir, config.privacy.kinds, names, config.zone)
         self.intake = MessageIntake(config, self.accounts, self.scrubber)
         self.ledger, self.owner, self.repeats = self.intake.ledger, self.intake.owner, self.intake.repeats
         self.joined = JoinedChats()
@@ -126,7 +129,10 @@ class _DatasetBuilder:
             self.repeats.resolve(self.joined.stored_is_mine(self.owner.is_mine), self.joined.left_out)
             self.intake.writers.resolve(self.owner.is_mine, self.joined)
             self.progress.stage(tr("Splitting chats into sessions"))
-            summaries = [summary for chat in store.chats() for summary in self._sessions(chat, drafts)]
+            chats = store.chats()
+            if self.owner.foreign:
+                chats = [part for chat in chats for part in chat.split(self.owner.foreign, self.owner.adopted)]
+            summaries = [summary for chat in chats for summary in self._sessions(chat, drafts)]
             store.close()
             sessions_by_split = self._write(staging / SESSIONS_FILE, summaries, drafts)
         finally:
@@ -142,7 +148,12 @@ class _DatasetBuilder:
         config, sources = self.config, self.archives.sources
         kinds = frozenset(config.privacy.kinds) if self.scrubber is not None else frozenset[PrivateKind]()
         reader = open_reader(
-            config.archives, config.root, config.zone, kinds, uses_installed_readers=uses_installed_readers
+            config.archives,
+            config.root,
+            config.zone,
+            kinds,
+            config.persona.me,
+            uses_installed_readers=uses_installed_readers,
         )
         with closing(reader):
             self.intake.read(sources, reader, store, self.progress)
@@ -170,7 +181,7 @@ class _DatasetBuilder:
         else:
             gap = estimate_gap(chat.times())
             self.gaps[f"{chat.platform}:{chat.chat}"] = round(gap, 1)
-            sessions = split_at_silences(messages, gap)
+            sessions = self._conversations(chat, gap)
             sessions = self.intake.writers.posts_instead(sessions, chat, self.owner.is_mine)
         for session in sessions:
             kept, needless = separate_reactions(session)
@@ -195,9 +206,8 @@ class _DatasetBuilder:
                 self._drop(part, DropReason.NO_OWN_MESSAGE)
 
     def _repeat_reason(self, item: SessionMessage) -> DropReason | None:
-        message = item.message
-        stored_chat = self.joined.stored_chat(item.source, message.platform, message.chat)
-        return self.repeats.reason_for(message, stored_chat)
+        stored_chat = self.joined.stored_chat(item.source, item.message.platform, item.message.chat)
+        return self.repeats.reason_for(item.message, stored_chat)
 
     def _stretches(self, session: list[SessionMessage]) -> Iterator[list[SessionMessage]]:
         """The session, or the stretches between messages of forgotten people."""
@@ -233,9 +243,8 @@ class _DatasetBuilder:
 
     def _is_forgotten(self, platform: str, account: str) -> bool:
         """Whether a person is on the list under any account that archives call them by."""
-        return self.blocklist.contains(platform, account) or any(
-            self.blocklist.contains(*other) for other in self.joined.other_accounts((platform, account))
-        )
+        accounts = [(platform, account), *self.joined.other_accounts((platform, account))]
+        return any(self.blocklist.contains(*one) for one in accounts)
 
     def _drop(self, messages: Iterable[SessionMessage], reason: DropReason) -> None:
         self.ledger.drop(self._counts(messages), reason)
@@ -247,15 +256,28 @@ class _DatasetBuilder:
             counts[number] = counts.get(number, 0) + 1
         return counts
 
+    def _conversations(self, chat: StoredChat, gap: float) -> Iterator[list[SessionMessage]]:
+        if not chat.threads:
+            yield from split_at_silences(self._messages(chat), gap)
+            return
+        threads = ThreadSplitter(chat.threads)
+        yield from split_at_silences(threads.without_threads(self._numbered_messages(chat)), gap)
+        for numbers in threads.numbers():  # what comes days later still belongs to its thread
+            yield from split_at_silences((self._numbered_message(chat, number) for number in numbers), math.inf)
+
     def _threads(self, chat: StoredChat) -> Iterator[list[SessionMessage]]:
         for thread in join_threads(self._numbered_messages(chat), chat.answered):
-            yield [self._session_message(chat.source(number), chat.message(number)) for number in thread]
+            yield [self._numbered_message(chat, number) for number in thread]
 
     def _messages(self, chat: StoredChat) -> Iterator[SessionMessage]:
         return map(itemgetter(1), self._numbered_messages(chat))
 
+    def _numbered_message(self, chat: StoredChat, number: int) -> SessionMessage:
+        return self._session_message(chat.source(number), chat.message(number))
+
     def _session_message(self, source: int, message: Message) -> SessionMessage:
-        return SessionMessage(source, message, self.owner.is_mine(message.platform, message.sender, message.is_owner))
+        is_mine = self.owner.is_mine(message.platform, message.sender, message.is_owner, source)
+        return SessionMessage(source, message, is_mine)
 
     def _numbered_messages(self, chat: StoredChat) -> Iterator[tuple[int, SessionMessage]]:
         """The messages of a chat with their numbers; drops duplicates and reactions of others."""
@@ -274,7 +296,8 @@ class _DatasetBuilder:
         """The other account of a chat between two."""
         if chat.is_public:
             return None
-        others = [account for account in chat.accounts if (chat.platform, account) not in self.owner.accounts]
+        sources = chat.source_numbers()
+        others = [account for account in chat.accounts if not self.owner.is_in_chat(sources, chat.platform, account)]
         return others[0] if len(others) == 1 else None
 
     def _draft(self, messages: list[SessionMessage], contact: str | None, drafts: RecordFile) -> SessionSummary:
@@ -372,5 +395,6 @@ class _DatasetBuilder:
                 kept=self.own_kept,
                 first=self.first,
                 last=self.last,
+                notes=self.owner.notes,
             ),
         )

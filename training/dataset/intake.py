@@ -19,9 +19,10 @@ from training.dataset.late_exclusion import LateExclusion
 from training.dataset.message_store import MessageStore, StoredChat
 from training.dataset.one_sided import ChatWriters
 from training.dataset.parallel_reader import CleanedMessage, MessageReader
+from training.people.authors import Author
 from training.people.contacts import LinkedAccounts
 from training.people.other_owners import OtherOwners
-from training.people.owner import Author, OwnerAccounts
+from training.people.owner import OwnerAccounts
 from training.privacy.exclusion import ExclusionFilter
 from training.privacy.scrub import Scrubber
 
@@ -174,7 +175,7 @@ class MessageIntake:
                     )
                 )
             raise UserError(tr("{path}: contains no messages", path=", ".join(labels)))
-        self.owner.resolve(labels)
+        self.owner.resolve(labels, self._other_owners.sources)
         if not self.owner.messages:
             raise UserError(tr("{path}: contains no messages of yours", path=", ".join(labels)))
 

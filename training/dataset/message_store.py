@@ -5,7 +5,7 @@ Only the time and the file position of each message are in memory, 20 bytes a me
 
 import mmap
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -79,6 +79,10 @@ class RecordFile:
         self._path.unlink(missing_ok=True)
 
 
+Adopt = Callable[[int, Message], Message]
+"""Returns a message of somebody else's archive, by its number, with the sender and chat that it has in this build."""
+
+
 class StoredChat:
     """The messages of one chat; public and private messages of an account are separate chats.
 
@@ -102,6 +106,8 @@ class StoredChat:
         """New times of moved messages, by position."""
         self.has_one_sided = False
         """Whether an export said of a message that it lacks the other side."""
+        self.threads: set[str] = set()
+        """In conversations: ids of the first messages of threads."""
         self.answered: set[str] = set()
         """In public chats: ids of messages that others reply to or quote; may contain some more."""
         self._corrections: dict[int, Correction] = {}
@@ -110,6 +116,7 @@ class StoredChat:
         """New ids of messages and of what they reply to, by number."""
         self._has_own_times = False
         """Whether the times differ from those that were stored."""
+        self._adopted: Adopt | None = None
 
     def add(self, source: int, message: Message) -> None:
         """Stores a message of archive number `source`."""
@@ -121,6 +128,8 @@ class StoredChat:
             self.accounts.add(message.sender)
         if message.is_one_sided:
             self.has_one_sided = True
+        if message.thread is not None:
+            self.threads.add(message.thread)
         if self.is_public and message.reply_to is not None:
             self.answered.add(message.reply_to)
 
@@ -156,7 +165,9 @@ class StoredChat:
         message: Message = _decode(self._records.read(position, self._lengths[number]))
         if self._changed_times and position in self._changed_times:
             message = msgspec.structs.replace(message, sent_at=self._changed_times[position])
-        return self._corrected(number, message) if self._corrections or self._has_own_times else message
+        if self._corrections or self._has_own_times:
+            message = self._corrected(number, message)
+        return message if self._adopted is None else self._adopted(self._sources[number], message)
 
     def _corrected(self, number: int, message: Message) -> Message:
         if (correct := self._corrections.get(self._sources[number])) is not None:
@@ -213,6 +224,7 @@ class StoredChat:
         chat._times = array("d", np.asarray(times, dtype=np.float64).tobytes())
         chat._has_own_times, chat._new_ids = True, new_ids
         chat.has_one_sided = any(part.has_one_sided for part, _ in parts)
+        chat.threads = set().union(*(part.threads for part, _ in parts))
         return chat
 
     def rename(self, platform: str, chat: str, *, is_direct: bool) -> None:
@@ -266,6 +278,34 @@ class StoredChat:
         self._sources.append(other._sources[number])
         if new_time is not None:
             self._changed_times[other._positions[number]] = new_time
+
+    def split(self, foreign: Collection[int], adopted: Adopt) -> "list[StoredChat]":
+        """Separates the messages of other people's archives whose chat is another one, although it has the same id.
+
+        Args:
+            foreign: the archives that the owner did not export.
+            adopted: gives their messages the sender and chat that they have in this build.
+
+        Returns:
+            This chat, if anything is left in it, and the others.
+        """
+        if self.is_public or not self.source_numbers() & set(foreign):
+            return [self]
+        parts: dict[str, StoredChat] = {}
+        for number, source in enumerate(self._sources):
+            message = adopted(source, self.message(number))
+            part = parts.get(message.chat)
+            if part is None:
+                part = parts[message.chat] = StoredChat(self._records, message, is_public=False)
+                part.has_one_sided, part.threads = self.has_one_sided, self.threads
+                part._adopted, part._corrections = adopted, self._corrections
+                part._has_own_times = self._has_own_times
+            if number in self._new_ids:
+                part._new_ids[len(part)] = self._new_ids[number]
+            part._take(self, number, None)
+            if len(part.accounts) < 3:
+                part.accounts.add(message.sender)
+        return list(parts.values())
 
     def remove(self, numbers: set[int]) -> None:
         """Removes messages by their numbers; the others are renumbered."""

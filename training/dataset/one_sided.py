@@ -5,12 +5,12 @@ nobody answers. They would teach how to open a conversation, and turns of a hund
 posts of one message each: they teach style and posts, and nothing about conversations.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
 from training.archives.message import Mark, Message
-from training.dataset.joined_chats import IsMine, JoinedChats
+from training.dataset.joined_chats import JoinedChats
 from training.dataset.message_store import StoredChat
 from training.dataset.sessions import SessionMessage
 
@@ -21,6 +21,9 @@ _MAX_WRITERS = 8
 """Writers remembered of each chat; with more of them it has another side."""
 
 _PUBLIC = ("post", "reply", "quote")
+
+IsMine = Callable[[str, str, bool | None, int], bool]
+"""Whether a writer is the owner, given platform, account, what the export says, and the number of the archive."""
 
 _NOTHING_JOINED = JoinedChats()
 
@@ -53,7 +56,7 @@ class ChatWriters:
         for (source, platform, chat), writers in self._writers.items():
             chats_of_source[source] = chats_of_source.get(source, 0) + 1
             if not all(
-                is_mine(*joined.account(source, account), joined.owner_flag(source, account, is_owner))
+                is_mine(*joined.account(source, account), joined.owner_flag(source, account, is_owner), source)
                 for account, is_owner in (((platform, name), flag) for name, flag in writers)
             ):
                 two_sided_chats.add(joined.chat(source, platform, chat))
@@ -84,7 +87,8 @@ class ChatWriters:
             return
         first_complete = last_complete = None
         for source, message in chat.messages():
-            if not (is_partial(source, message) and is_mine(message.platform, message.sender, message.is_owner)):
+            is_own = is_mine(message.platform, message.sender, message.is_owner, source)
+            if not (is_own and is_partial(source, message)):
                 first_complete, last_complete = first_complete or message.sent_at, message.sent_at
         for session in sessions:
             start, end = session[0].message.sent_at, session[-1].message.sent_at

@@ -25,7 +25,8 @@ from training.archives.message import Message, without_surrogates
 from training.archives.source_tree import BadRecord
 from training.cleaning.rules import clean_text
 from training.dataset.message_store import StoredMessage
-from training.privacy.personal_data import SecretSpan
+from training.privacy.regions import Regions
+from training.privacy.secret_span import SecretSpan
 from training.privacy.secrets import find_secrets
 
 LARGE_ARCHIVES = 64 << 20
@@ -33,6 +34,12 @@ LARGE_ARCHIVES = 64 << 20
 
 _BATCH_SIZE = 400
 """Messages sent at a time: about as many as a pipe holds, so that neither side waits for long."""
+
+_MIN_TELLING = 20
+"""Characters of a text that tell its language."""
+
+_MAX_CHATS = 1 << 12
+"""Chats whose latest text is remembered; an archive may have as many chats as messages."""
 
 _LENGTH_BYTES = 4
 """Size of the length prefix of a batch."""
@@ -53,11 +60,25 @@ class MessageReader(Protocol):
         ...
 
 
-def clean_messages(messages: Iterable[Message], kinds: frozenset[PrivateKind]) -> Iterator[CleanedMessage]:
-    """Cleans messages and finds the secrets of these kinds in them."""
+def clean_messages(
+    messages: Iterable[Message], kinds: frozenset[PrivateKind], regions: Regions
+) -> Iterator[CleanedMessage]:
+    """Cleans messages and finds the secrets of these kinds in them.
+
+    Args:
+        messages: of one archive.
+        kinds: secrets to find; with none, messages are only cleaned.
+        regions: guesses whose phone numbers they contain.
+    """
+    earlier: dict[str, str] = {}
+    """The latest text of each chat that is long enough to tell its language."""
     for message in map(without_surrogates, messages):
         text = clean_text(message.text)
-        yield message, text, find_secrets(text, kinds)
+        yield message, text, find_secrets(text, kinds, regions, earlier.get(message.chat, ""))
+        if len(text) >= _MIN_TELLING:
+            if len(earlier) >= _MAX_CHATS:
+                earlier.clear()
+            earlier[message.chat] = text
 
 
 def open_reader(
@@ -65,6 +86,7 @@ def open_reader(
     root: Path,
     zone: ZoneInfo,
     kinds: frozenset[PrivateKind],
+    me: Sequence[str] = (),
     *,
     uses_installed_readers: bool,
 ) -> MessageReader:
@@ -75,23 +97,25 @@ def open_reader(
         root: folder that they are relative to.
         zone: the owner's time zone.
         kinds: secrets to find.
+        me: `persona.me`.
         uses_installed_readers: only the installed archive readers are available in a subprocess.
     """
     if uses_installed_readers and _core_count() > 1 and _is_large(archives, root):
         with suppress(OSError):  # no process can be started
-            return _SubprocessReader(archives, root, zone, kinds)
-    return _InProcessReader(kinds)
+            return _SubprocessReader(archives, root, zone, kinds, me)
+    return _InProcessReader(kinds, zone)
 
 
 class _InProcessReader:
     """Reads in this process."""
 
-    def __init__(self, kinds: frozenset[PrivateKind]) -> None:
+    def __init__(self, kinds: frozenset[PrivateKind], zone: ZoneInfo) -> None:
         self._kinds = kinds
+        self._regions = Regions(zone)
 
     def messages(self, source: Source) -> Iterator[CleanedMessage]:
         """The cleaned messages of an archive."""
-        return clean_messages(source.reader.read(source.tree), self._kinds)
+        return clean_messages(source.reader.read(source.tree), self._kinds, self._regions)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -105,6 +129,7 @@ class _Request(msgspec.Struct):
     zone: str
     kinds: frozenset[PrivateKind]
     language: str
+    me: list[str] = []
 
 
 class _Batch(msgspec.Struct, array_like=True):
@@ -136,8 +161,16 @@ class _Batch(msgspec.Struct, array_like=True):
 class _SubprocessReader:
     """Starts the subprocess and receives its batches."""
 
-    def __init__(self, archives: Sequence[str], root: Path, zone: ZoneInfo, kinds: frozenset[PrivateKind]) -> None:
+    def __init__(
+        self,
+        archives: Sequence[str],
+        root: Path,
+        zone: ZoneInfo,
+        kinds: frozenset[PrivateKind],
+        me: Sequence[str],
+    ) -> None:
         self._kinds = kinds
+        self._regions = Regions(zone)
         self._decode = msgspec.msgpack.Decoder(_Batch).decode
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "training.dataset.parallel_reader"],
@@ -146,7 +179,7 @@ class _SubprocessReader:
             stderr=subprocess.DEVNULL,  # errors show again when this process reads on
             bufsize=-1,
         )
-        request = _Request(list(archives), str(root), zone.key, kinds, language())
+        request = _Request(list(archives), str(root), zone.key, kinds, language(), list(me))
         with suppress(BrokenPipeError), self._pipe(self._process.stdin) as stdin:
             stdin.write(msgspec.msgpack.encode(request))
 
@@ -168,7 +201,7 @@ class _SubprocessReader:
         self.close()
         if received:  # do not report the same progress twice
             tree.on_open = tree.on_read = lambda size: None
-        yield from islice(clean_messages(source.reader.read(tree), self._kinds), received, None)
+        yield from islice(clean_messages(source.reader.read(tree), self._kinds, self._regions), received, None)
 
     def close(self) -> None:
         """Ends the subprocess."""
@@ -220,7 +253,7 @@ class _BatchSender:
         self._stdout = stdout
         self._encode = msgspec.msgpack.Encoder().encode
 
-    def send(self, source: Source, kinds: frozenset[PrivateKind]) -> None:
+    def send(self, source: Source, kinds: frozenset[PrivateKind], regions: Regions) -> None:
         """Reads an archive and sends all of its messages."""
         tree = source.tree
         batch = _Batch(tree.label)
@@ -233,7 +266,7 @@ class _BatchSender:
 
         tree.on_open, tree.on_read = on_open, on_read
         messages: list[tuple[object, ...]] = []
-        for message, text, secrets in clean_messages(source.reader.read(tree), kinds):
+        for message, text, secrets in clean_messages(source.reader.read(tree), kinds, regions):
             if text != message.text:
                 batch.texts[len(messages)] = text
             if secrets:
@@ -259,11 +292,11 @@ def main() -> None:
     stdout, sys.stdout = sys.stdout.buffer, sys.stderr
     request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Request)
     set_language(request.language)
-    discovery = discover(request.archives, Path(request.root), ZoneInfo(request.zone), installed_readers())
-    sender = _BatchSender(stdout)
+    discovery = discover(request.archives, Path(request.root), ZoneInfo(request.zone), installed_readers(), request.me)
+    sender, regions = _BatchSender(stdout), Regions(ZoneInfo(request.zone))
     with closing(discovery):
         for source in discovery.sources:
-            sender.send(source, request.kinds)
+            sender.send(source, request.kinds, regions)
 
 
 if __name__ == "__main__":

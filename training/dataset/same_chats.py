@@ -178,7 +178,8 @@ class _Family:
             first = self._copies[places[0]].chat
             if is_service_chat(first.platform, first.chat):
                 for place in places[1:]:
-                    self._join(places[0], place)
+                    if not self._have_other_people(places[0], place):
+                        self._join(places[0], place)
             else:
                 named_alike += combinations(places, 2)
         evidence = []
@@ -208,6 +209,13 @@ class _Family:
         if a != b and self._sources[a].isdisjoint(self._sources[b]):
             self._group[b] = a
             self._sources[a] |= self._sources[b]
+
+    def _have_other_people(self, a: int, b: int) -> bool:
+        """Whether two private chats with one person, in the archives of two people, only have the same id."""
+        first, second = self._copies[a], self._copies[b]
+        if first.chat.platform != "telegram" or first.has_group or second.has_group:
+            return False
+        return len({*first.timeline.accounts, *second.timeline.accounts}) > 2
 
     def _may_be_same(self, a: int, b: int) -> bool:
         first, second = self._copies[a], self._copies[b]

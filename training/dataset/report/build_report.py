@@ -48,13 +48,17 @@ class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OwnerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The owner: accounts, messages read and kept, and the time span of the kept sessions in UTC."""
+    """The owner: accounts, messages read and kept, and the time span of the kept sessions in UTC.
+
+    `notes` are what the user should know about how the owner was found.
+    """
 
     accounts: list[str]
     read: int
     kept: int
     first: datetime | None
     last: datetime | None
+    notes: list[str] = []
 
 
 class LengthReport(msgspec.Struct, frozen=True, kw_only=True):
