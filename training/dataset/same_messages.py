@@ -22,6 +22,7 @@ _ONE_HOUR = 4
 """In steps: summer time."""
 _MIN_SHIFTED = 3
 """So many different texts must agree on a shift."""
+_MANY_SHIFTED = 10
 _TOLERANCES = (1.5, 61.5, 121.5)
 """Seconds by which copies of a message may differ; the smallest is used that explains nearly all of them."""
 _MIN_EXPLAINED = 0.9
@@ -117,7 +118,9 @@ def _shift_steps(steps: NDArray[np.int64]) -> tuple[int, list[int]]:
     main = max(counts, key=lambda step: (counts[step] + (step == 0), -abs(step)))
     if main and counts[main] < _MIN_SHIFTED:
         return 0, [0]
-    beside = [step for step in (main - _ONE_HOUR, main + _ONE_HOUR) if counts[step] >= _MIN_SHIFTED]
+    # An export may end soon after the clocks are changed, so that few messages show it.
+    needed = 1 if main and counts[main] >= _MANY_SHIFTED else _MIN_SHIFTED
+    beside = [step for step in (main - _ONE_HOUR, main + _ONE_HOUR) if counts[step] >= needed]
     if len(beside) == 2:
         beside = [max(beside, key=counts.__getitem__)]
     chosen = [main, *beside]
