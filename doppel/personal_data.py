@@ -4,6 +4,7 @@ A store is installed by an entry point in the group `doppel.personal_data` that 
 configuration. So `doppel forget` and `doppel mydata` reach the stores of training, the bot and plug-ins alike.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
@@ -21,6 +22,7 @@ GROUP = "doppel.personal_data"
 _PERSON_PLATFORM = "person"
 """Takes the place of the platform in the pseudonym of a person with several accounts."""
 
+_PHONE, _NOT_IN_NUMBERS = re.compile(r"\+[\d ()./-]{6,}"), re.compile(r"[ ()./-]")
 _INVISIBLE = dict.fromkeys((*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFE0F, 0xFEFF))
 """Direction marks and other characters without width."""
 
@@ -187,10 +189,11 @@ def normalized_name(name: str) -> str:
     """A name, with or without `platform:` before it, in the form in which names are compared.
 
     It is in lower case and Unicode's form NFKC, with single spaces, without direction marks, and without the `@` or `~`
-    that apps put before names.
+    that apps put before names. A phone number with its country has no separators.
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name.translate(_INVISIBLE)).casefold())
-    return ":".join(" ".join(part.strip().lstrip("@~").split()) for part in text.split(":"))
+    parts = (" ".join(part.strip().lstrip("@~").split()) for part in text.split(":"))
+    return ":".join(_NOT_IN_NUMBERS.sub("", part) if _PHONE.fullmatch(part) else part for part in parts)
 
 
 def _merged(people: Sequence[PersonSettings], accounts: Iterable[KnownAccount]) -> list[KnownAccount]:

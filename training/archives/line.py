@@ -5,8 +5,7 @@ and the text after it; names of several words are recognized by how often those 
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import date, datetime, time
 from functools import partial
@@ -18,7 +17,7 @@ from doppel.i18n import tr
 from training.archives.formats.chat_text import TextChat, TextRecord
 from training.archives.formats.group_notices import is_named_after
 from training.archives.formats.local_times import ALL_PLACES, DatePlaces, DateSurvey, dates_do_not_fit, local_date
-from training.archives.formats.sender_names import file_name_key
+from training.archives.formats.spaced_names import SpacedNames
 from training.archives.formats.text_lines import MAX_RECORD_LENGTH, decode_head, text_lines
 from training.archives.formats.timestamps import AM_PM_EAST_ASIA, hour_24
 from training.archives.message import Kind, Mark, Message
@@ -88,9 +87,6 @@ _GROUP_NOTICE = re.compile(
 )
 _SNIFFED = 4096
 _MAX_SURVEYED_RECORDS = 20_000
-_MAX_NAME_WORDS = 4
-_MIN_TOGETHER = 0.9
-_MIN_NAME_COUNT = 5
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -124,7 +120,11 @@ class LineReader:
         file = tree.files()[0]
         title, kind = _title(tree)
         pattern = _pattern(tree)
-        names = _tabbed_names if pattern is _TABBED else partial(_spaced_names, title="" if kind == "group" else title)
+        names = (
+            _tabbed_names
+            if pattern is _TABBED
+            else partial(_spaced_names, title="" if kind == "group" else title, me=tree.me)
+        )
         dates = DateSurvey()
         is_group = False
 
@@ -293,43 +293,10 @@ def _tabbed_names(texts: Iterable[str]) -> set[str]:
     return {name for name, _ in map(_split_tabbed, texts) if name}
 
 
-def _spaced_names(texts: Iterable[str], title: str) -> set[str]:
-    """The names in a desktop export: first words, with the words that nearly always follow them.
-
-    Args:
-        texts: the records.
-        title: the name of the other person, as far as a file's name can have it; empty if it is not known.
-    """
-    starts: Counter[str] = Counter()
-    for text in islice(texts, _MAX_SURVEYED_RECORDS):
-        if _SYSTEM.fullmatch(text.partition(" ")[2]):
-            continue
-        words = text.partition("\n")[0].split(" ")
-        for count in range(1, min(len(words), _MAX_NAME_WORDS + 1)):
-            starts[" ".join(words[:count])] += 1
-    followers: dict[str, str] = {}
-    for start, count in starts.items():
-        shorter = start.rpartition(" ")[0]
-        if shorter and count >= _MIN_NAME_COUNT and count >= _MIN_TOGETHER * starts[shorter]:
-            followers[shorter] = start
-    names = set()
-    for start in starts:
-        if " " not in start and start:
-            name = start
-            while name in followers:
-                name = followers[name]
-            names.add(name)
-    key = file_name_key(title)
-    if titled := [start for start in starts if title and file_name_key(start) == key]:
-        first = min(titled, key=len)
-        partner = title if title in starts else max((one for one in titled if starts[one] == starts[first]), key=len)
-        word = partner.partition(" ")[0]
-        # Of people whose names begin alike, those stay who wrote something else.
-        names -= {one for one in names if one.partition(" ")[0] == word and starts[one] == starts[partner]}
-        names.add(partner)
-    elif title:
-        names.add(title)
-    return names
+def _spaced_names(texts: Iterable[str], title: str, me: Collection[str]) -> set[str]:
+    """The names in a desktop export; for the arguments see `SpacedNames`."""
+    surveyed = islice(texts, _MAX_SURVEYED_RECORDS)
+    return SpacedNames(text for text in surveyed if not _SYSTEM.fullmatch(text.partition(" ")[2])).names(title, me)
 
 
 class _SpacedSplitter:

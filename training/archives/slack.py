@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from training.archives.formats.archive_records import json_array, load_json, messages_of
+from training.archives.formats.account_names import AccountNames
+from training.archives.formats.archive_records import as_object, json_array, load_json, messages_of
 from training.archives.formats.emoji_names import emoji_named, replace_emoji_names
 from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.reactions import reactions_to
@@ -55,7 +56,8 @@ class SlackReader:
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every record of every conversation, day by day."""
         users = {str(user.get("id")): user for user in _objects(tree, _USERS)}
-        names = {account: _name(user) for account, user in users.items()}
+        chosen = AccountNames("slack", tree.me)
+        names = {account: chosen.choose(*_names(user)) for account, user in users.items()}
         conversations = _conversations(tree, names)
         for folder in tree.folders():
             chat = folder.removesuffix("/")
@@ -160,7 +162,7 @@ class _Converter:
 def _guest_name(record: Mapping[str, Any]) -> str:
     """The name of somebody from another workspace, who is not in the list of users."""
     profile = record.get("user_profile")
-    return _name({"profile": profile}) if isinstance(profile, dict) else ""
+    return next(iter(_names({"profile": profile})), "") if isinstance(profile, dict) else ""
 
 
 def _blocks_text(block: Any, depth: int = 0) -> str:
@@ -183,12 +185,11 @@ def _objects(tree: SourceTree, file: str) -> list[Mapping[str, Any]]:
     return [record for record in content if isinstance(record, dict)] if isinstance(content, list) else []
 
 
-def _name(user: Mapping[str, Any]) -> str:
-    profile = user.get("profile") if isinstance(user.get("profile"), dict) else {}
-    assert isinstance(profile, dict)
-    return str(
-        profile.get("display_name") or user.get("real_name") or profile.get("real_name") or user.get("name") or ""
-    )
+def _names(user: Mapping[str, Any]) -> list[str]:
+    """What the user may be called, the display name first."""
+    profile = as_object(user.get("profile"))
+    shown, real = profile.get("display_name"), user.get("real_name") or profile.get("real_name")
+    return [str(name) for name in (shown, real, user.get("name"), profile.get("email")) if name]
 
 
 def _conversations(tree: SourceTree, names: Mapping[str, str]) -> dict[str, _Conversation]:

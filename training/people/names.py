@@ -1,5 +1,6 @@
 """Compares `persona.me` with the names and ids of accounts: exactly first, then without accents."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Literal
@@ -8,6 +9,9 @@ from doppel.personal_data import names_of_account, normalized_name
 
 Match = Literal["account", "name"]
 """Whether an account's id is in `persona.me`, or only its name."""
+
+_TELEGRAM_USER = re.compile(r"\A(?:telegram:)?user(?=\d+\Z)")
+"""Telegram's export writes `user1001`; ids are numbers here, as in its Bot API."""
 
 _FIRST_ACCENT, _LAST_ACCENT = "\u0300", "\u036f"
 
@@ -21,7 +25,7 @@ class OwnerNames:
 
     def __init__(self, me: Iterable[str]) -> None:
         self.as_written = [name for name in me if name.strip()]
-        self._names = {normalized_name(name) for name in self.as_written} - {""}
+        self._names = {_TELEGRAM_USER.sub("telegram:", normalized_name(name)) for name in self.as_written} - {""}
         self._plain_names: set[str] = set()
 
     def __bool__(self) -> bool:

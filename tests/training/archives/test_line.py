@@ -201,3 +201,12 @@ def test_a_name_is_known_from_a_files_name_that_cannot_have_all_of_it(tmp_path: 
         ("Tom :)", "at ten", "dm"),
         ("Tom :)", "he rings: twice", "dm"),
     ]
+
+
+def test_people_of_one_first_name_are_told_apart(tmp_path: Path) -> None:
+    openings = {"Tom": "Well", "Tom Berg": "a{}", "Tom Hall": "c{}", "Ann": "d{}", "Kim": "Nice"}
+    said = [(name, f"{first.format(n)} b{n} c") for n in range(6) for name, first in openings.items()]
+    said += [("Kim", "Nice"), ("Ann", "Well then")]
+    rows = "".join(f"21:{place:02} {name} {text}\n" for place, (name, text) in enumerate(said))
+    messages, _ = read(written(tmp_path, f"2021.03.13 Saturday\n{rows}", "[LINE]Hiking.txt"))
+    assert [(message.sender, message.text) for message in messages] == said

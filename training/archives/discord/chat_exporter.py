@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from doppel.transcript.stickers import sticker_text
 from training.archives.discord.data_package import resolve_markup
+from training.archives.formats.account_names import AccountNames
 from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
 from training.archives.formats.csv_files import csv_columns, csv_rows, is_rounded
 from training.archives.formats.json_outline import outline, sampled_objects
@@ -114,8 +115,10 @@ def _messages(
     kind: Kind = "dm" if str(channel.get("type")) in _PRIVATE_TYPES else "group"
     chat_name = title if kind == "dm" or not guild.get("name") else f"{guild['name']} #{title}"
 
+    names = AccountNames("discord", tree.me)
+
     def convert(record: dict[str, Any], origin: str) -> Message:
-        return _message(record, chat, chat_name, kind, origin)
+        return _message(record, chat, chat_name, kind, origin, names=names)
 
     records = array_records(tree, file, stream, stop_at='"messageCount"')
     yield from messages_of(tree, file, records, convert, lambda record, to: reactions_to(to, _reactions(record)))
@@ -131,7 +134,9 @@ def _reactions(record: Mapping[str, Any]) -> Iterator[Reaction]:
                 yield str(user["id"]), _display_name(user), f":{name}:" if emoji.get("id") and name else name
 
 
-def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, origin: str) -> Message:
+def _message(
+    record: dict[str, Any], chat: str, chat_name: str, kind: Kind, origin: str, *, names: AccountNames
+) -> Message:
     author = record["author"]
     reference = record.get("reference") or {}
     # A reference to another channel is a forward or crosspost; its id is not one of this channel.
@@ -147,7 +152,7 @@ def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, orig
         chat=chat,
         kind=kind,
         sender=str(author["id"]),
-        sender_name=_display_name(author),
+        sender_name=names.choose(*_names(author)),
         sent_at=to_utc(record["timestamp"], _ZONE),
         text=text or sticker,
         reply_to=None if replied_to is None else str(replied_to),
@@ -158,7 +163,14 @@ def _message(record: dict[str, Any], chat: str, chat_name: str, kind: Kind, orig
 
 
 def _display_name(person: Mapping[str, Any]) -> str:
-    return str(person.get("nickname") or person.get("name") or person.get("id"))
+    return next(filter(None, _names(person)), str(person.get("id")))
+
+
+def _names(person: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """The display name, the name, the name with the number of older accounts, and the id."""
+    name = str(person.get("name") or "")
+    numbered = f"{name}#{person.get('discriminator')}"
+    return str(person.get("nickname") or ""), name, numbered if name else "", str(person.get("id") or "")
 
 
 def _sticker(record: Mapping[str, Any]) -> str:

@@ -150,13 +150,14 @@ class DateSurvey:
             self._directions[places].add(day)
 
     def places(self, preferred: DatePlaces = DAY_FIRST) -> DatePlaces:
-        """The order in which most dates are possible, then the one that runs in one direction, then the preferred."""
+        """The order in which most dates are possible, then that which runs in one direction, best forwards, then `preferred`."""
 
-        def cost(places: DatePlaces) -> tuple[int, int, bool, int]:
+        def cost(places: DatePlaces) -> tuple[int, int, bool, bool, int]:
             direction = self._directions[places]
             disorder = min(direction.forward, direction.backward)
             unfit = self._misfits[places] + self._improbable[places]
-            return unfit, disorder, places != preferred, ALL_PLACES.index(places)
+            is_backward = direction.backward > direction.forward
+            return unfit, disorder, is_backward, places != preferred, ALL_PLACES.index(places)
 
         return min(ALL_PLACES, key=cost)
 

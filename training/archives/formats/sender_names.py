@@ -46,6 +46,8 @@ class NameSurvey:
         self._separator = separator
         names = [*known, *(name for entry in me for name in (entry, entry.partition(":")[2]))]
         self._known = {file_name_key(name) for name in names if name.strip()}
+        self._known_with_separator: dict[str, int] = {}
+        """Known names with the separator in them, by how they are written, and how many messages begin with each."""
         self._root: dict[str, _Beginning] = {}
         self._pattern = separator_pattern(separator)
 
@@ -54,14 +56,33 @@ class NameSurvey:
         match = self._pattern.search(text, 0, MAX_NAME_LENGTH)
         if match is None:
             return
-        start = match.start()
-        key = text[:start]
+        if self._is_begun_by_longer(text, match.end()):
+            return
+        key = text[: match.start()]
         beginning = self._root.get(key)
         if beginning is None:
             beginning = self._root[key] = _Beginning()
         beginning.count += 1
         if beginning.further is not None:
             self._add_further(beginning, text, match.end(), _MAX_DEPTH)
+
+    def _is_begun_by_longer(self, text: str, start: int) -> bool:
+        """Counts the message for a known name that goes on behind its first separator, if it begins with one."""
+        if not self._known:
+            return False
+        match = self._pattern.search(text, start, MAX_NAME_LENGTH)
+        while match is not None:
+            name = text[: match.start()]
+            if name in self._known_with_separator or self._is_known_as_whole(name):
+                self._known_with_separator[name] = self._known_with_separator.get(name, 0) + 1
+                return True
+            match = self._pattern.search(text, match.end(), MAX_NAME_LENGTH)
+        return False
+
+    def _is_known_as_whole(self, name: str) -> bool:
+        """Whether a text with the separator is a known name, not only one of its parts beside mere signs."""
+        key = file_name_key(name)
+        return key in self._known and key not in map(file_name_key, name.split(self._separator))
 
     def _add_further(self, beginning: _Beginning, text: str, start: int, depth: int) -> None:
         further = beginning.further
@@ -82,7 +103,7 @@ class NameSurvey:
 
     def names(self) -> dict[str, int]:
         """The names of the file, and how many messages begin with each."""
-        names: dict[str, int] = {}
+        names = dict(self._known_with_separator)
         for text, beginning in self._root.items():
             self._collect(text, beginning, names)
         return names
@@ -95,21 +116,11 @@ class NameSurvey:
         """Adds the name that these messages begin with, or those that they go on with."""
         further = beginning.further or {}
         joint = f"{self._separator} " if self._separator == ":" else self._separator
-        longer_names = {key: f"{text}{joint}{key}" for key in further}
-        is_known = any(self._has_known(name, further[key], joint) for key, name in longer_names.items())
-        # A name that is known goes on only if what goes on is known, too.
-        is_whole = file_name_key(text) in self._known
-        if not further or (not is_known and (is_whole or not _recur(further))):
+        if not further or self.is_known(text) or not _recur(further):
             names[text] = beginning.count
             return
-        for key, name in longer_names.items():
-            self._collect(name, further[key], names)
-
-    def _has_known(self, name: str, beginning: _Beginning, joint: str) -> bool:
-        if file_name_key(name) in self._known:
-            return True
-        further = beginning.further or {}
-        return any(self._has_known(f"{name}{joint}{key}", longer, joint) for key, longer in further.items())
+        for key, longer in further.items():
+            self._collect(f"{text}{joint}{key}", longer, names)
 
 
 class SenderNames:
@@ -118,15 +129,19 @@ class SenderNames:
     def __init__(self, names: Collection[str], separator: str = ":") -> None:
         self.names = frozenset(names)
         self._pattern = separator_pattern(separator)
+        self._has_separators = any(map(self._pattern.search, self.names))
 
     def split(self, text: str) -> tuple[str, str] | None:
-        """Name and text of a line; None if it begins with no name."""
+        """Name and text of a line, by the longest name that it begins with; None if it begins with none."""
+        longest = None
         match = self._pattern.search(text, 0, MAX_NAME_LENGTH)
         while match is not None:
             if (name := text[: match.start()]) in self.names:
-                return name, text[match.end() :]
+                longest = name, text[match.end() :]
+                if not self._has_separators:
+                    break
             match = self._pattern.search(text, match.end(), MAX_NAME_LENGTH)
-        return None
+        return longest
 
 
 def separator_pattern(separator: str) -> re.Pattern[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from training.archives.formats.account_names import AccountNames
 from training.archives.formats.archive_records import (
     array_records,
     as_id,
@@ -106,11 +107,13 @@ class _Converter:
         self._kind: Kind = "dm" if str(chat.get("type")).lower() in _PRIVATE_TYPES else "group"
         self._clock = LocalClock(tree.zone)
         self._ids = MessageIds()
+        self._names = AccountNames("qq", tree.me)
 
     def __call__(self, record: Mapping[str, Any], origin: str) -> Message:
         sender = as_object(record.get("sender"))
         accounts = [account for account in (as_id(sender.get("uin")), as_id(sender.get("uid"))) if account]
-        name = next((str(sender[key]) for key in ("groupCard", "nickname", "name", "remark") if sender.get(key)), "")
+        names = [str(sender.get(key) or "") for key in ("groupCard", "nickname", "name", "remark")]
+        name = self._names.choose(*names, *accounts)
         account = accounts[0] if accounts else name
         sent_at = _time(record, self._clock)
         mark, text, reply_to = _content(record)

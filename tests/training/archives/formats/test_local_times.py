@@ -178,3 +178,15 @@ def test_dates_come_back(day: date, places: DatePlaces) -> None:
     for place, number in zip(places, (day.year, day.month, day.day), strict=True):
         numbers[place] = number
     assert local_date((numbers[0], numbers[1], numbers[2]), places) == day
+
+
+def test_of_two_possible_orders_the_one_that_runs_forwards_is_meant() -> None:
+    for dates, places in (
+        (((1, 5, 23), (2, 3, 23), (3, 1, 23)), MONTH_FIRST),
+        (((5, 1, 23), (3, 2, 23), (1, 3, 23)), DAY_FIRST),
+    ):
+        survey = DateSurvey()
+        for numbers in dates:
+            survey.add(numbers)
+        assert survey.places() == places
+        assert not survey.is_newest_first(places)

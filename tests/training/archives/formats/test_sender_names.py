@@ -47,6 +47,16 @@ def test_a_few_messages_that_begin_alike_are_no_name_unless_the_file_says_so() -
     assert split(["Tom: :)", "Tom :): :)", "no name"]) == [("Tom", ":)"), ("Tom :)", ":)"), None]
 
 
+def test_a_known_name_that_begins_with_another_name_keeps_its_lines() -> None:
+    lines = ["Tom: hi", "Tom: work: hello", "Tom: note: milk", "Tom: work: x: y"]
+    assert split(lines, "Tom_ work") == [
+        ("Tom", "hi"),
+        ("Tom: work", "hello"),
+        ("Tom", "note: milk"),
+        ("Tom: work", "x: y"),
+    ]
+
+
 def test_the_owners_name_is_known_with_its_platform() -> None:
     survey = NameSurvey(me=["whatsapp:Ann: Home", "Tom"])
     survey.add("Ann: Home: hi")
