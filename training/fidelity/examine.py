@@ -21,25 +21,24 @@ from training.fidelity.generate import EvaluationReply, actual_replies, generate
 from training.fidelity.measures.authorship import authorship_metrics
 from training.fidelity.measures.choice import choice_metrics
 from training.fidelity.measures.habits import habit_metrics
-from training.fidelity.measures.likelihood import likelihood_metrics
+from training.fidelity.measures.likelihood import PROMPT_TOKENS, likelihood_metrics
 from training.fidelity.measures.memorisation import memorisation_metrics
 from training.fidelity.measures.relevance import relevance_metrics
 from training.fidelity.measures.two_sample import best_of_metric, two_sample_metrics
+from training.fidelity.served import Exchange, Serving
 from training.fidelity.stages import StageProgress
 from training.fidelity.texts import (
     EvaluationData,
-    Exchange,
     few_shot_prompt,
     other_person_exchanges,
-    owner_examples,
     owner_exchanges,
+    owner_pieces,
     owner_texts,
-    sample_evenly,
     select_evaluation_data,
 )
+from training.lora.examples import sample_evenly
 from training.lora.threads import choose_threads, use_threads
 
-_PROMPT_TOKENS = 256
 _THREAD_TRIAL_TOKENS = 192
 _MAX_EXCHANGES_PER_SESSION = 6
 
@@ -48,7 +47,7 @@ class ExaminationSize(msgspec.Struct, frozen=True):
     """How much an examination reads and generates.
 
     Attributes:
-        tokens: of test text to read.
+        tokens: of the owner's unseen replies to read.
         questions: multiple-choice questions.
         replies: to generate, by the adapter and again by the base with a prompt.
         judged_replies: how many of them are judged for relevance.
@@ -62,8 +61,8 @@ class ExaminationSize(msgspec.Struct, frozen=True):
     best_of: bool = False
 
 
-FULL = ExaminationSize(tokens=3_000, questions=504, replies=168, judged_replies=36, best_of=True)
-QUICK = ExaminationSize(tokens=1_300, questions=24, replies=28, judged_replies=20)
+FULL = ExaminationSize(tokens=12_000, questions=504, replies=168, judged_replies=36, best_of=True)
+QUICK = ExaminationSize(tokens=2_000, questions=24, replies=28, judged_replies=20)
 
 
 class ExaminationResult(msgspec.Struct, frozen=True):
@@ -89,8 +88,10 @@ class ExaminationResult(msgspec.Struct, frozen=True):
 def examine(
     adapted: AdaptedModel,
     sessions: list[Session],
+    serving: Serving,
     sampling: Sampling,
     size: ExaminationSize,
+    *,
     now: Callable[[], float] = time.monotonic,
 ) -> ExaminationResult:
     """Measures an adapter.
@@ -98,6 +99,7 @@ def examine(
     Args:
         adapted: the adapter on its base.
         sessions: the data set it was trained on; its test split is what the adapter has not seen.
+        serving: how the daemon would write prompts.
         sampling: the sampling settings the daemon would use.
         size: how much to read and generate.
         now: returns the time in seconds.
@@ -105,7 +107,7 @@ def examine(
     Raises:
         UserError: the test split has too few replies of the owner.
     """
-    data = select_evaluation_data(sessions, adapted.transcript)
+    data = select_evaluation_data(sessions, adapted.transcript, serving)
     with _fastest_threads(adapted, data):
         return _examine(adapted, data, sampling, size, StageProgress(now))
 
@@ -115,7 +117,8 @@ def _fastest_threads(adapted: AdaptedModel, data: EvaluationData) -> Iterator[No
     """A context that computes with the number of threads that is fastest now."""
     threads_before = torch.get_num_threads()
     if adapted.model.device.type == "cpu":
-        trial = owner_examples(data.test, adapted.transcript, _THREAD_TRIAL_TOKENS, _THREAD_TRIAL_TOKENS)
+        pieces = owner_pieces(data.test, adapted.transcript, _THREAD_TRIAL_TOKENS, _THREAD_TRIAL_TOKENS)
+        trial = [piece for _, piece in pieces]
         choose_threads(lambda: adapted.example_losses(trial))
     try:
         yield
@@ -136,12 +139,12 @@ def _examine(
         on_progress = start(2 * len(exchanges))
         completions = generate(adapted, exchanges, sampling, on_progress)
         with adapted.adapter_disabled():
-            prompt = few_shot_prompt(data.train, adapted.transcript, _PROMPT_TOKENS)
+            prompt = few_shot_prompt(data.train, adapted.transcript, PROMPT_TOKENS)
             prompted = generate_replies(adapted, exchanges, sampling, on_progress, prompt=prompt)
     adapter = [completion.reply for completion in completions]
     actual = actual_replies(exchanges)
-    earlier = actual_replies(_earlier_exchanges(data, adapted, len(exchanges)))
-    other = actual_replies(other_person_exchanges(data, adapted.transcript, len(exchanges)))
+    earlier = actual_replies(_earlier_exchanges(data, len(exchanges)))
+    other = actual_replies(other_person_exchanges(data, len(exchanges)))
     judged_adapter, judged_prompted, judged_actual, judged_earlier = (
         sample_evenly(replies, size.judged_replies) for replies in (adapter, prompted, actual, earlier)
     )
@@ -160,14 +163,14 @@ def _examine(
     return ExaminationResult(metrics, adapter, prompted, actual, other, stages.seconds)
 
 
-def _earlier_exchanges(data: EvaluationData, adapted: AdaptedModel, count: int) -> list[Exchange]:
+def _earlier_exchanges(data: EvaluationData, count: int) -> list[Exchange]:
     """As many exchanges of the training split, from many conversations, as those of the test split are."""
     rng = random.Random(0)
     sessions = list(data.train)
     rng.shuffle(sessions)
     earlier: list[Exchange] = []
     for session in sessions:
-        exchanges = owner_exchanges(session, adapted.transcript)
+        exchanges = owner_exchanges(session)
         earlier += rng.sample(exchanges, min(len(exchanges), _MAX_EXCHANGES_PER_SESSION))
         if len(earlier) >= count:
             break

@@ -28,8 +28,7 @@ def mean(values: Sequence[float], groups: Sequence[Hashable] | None = None, seed
     """Mean of values, resampled by group; without groups, each value is its own group."""
     if groups is None:
         return ratio(values, [1.0] * len(values), seed)
-    sums, counts = _sum_by_group(values, groups)
-    return ratio(sums, counts, seed)
+    return ratio(sums_by_group(values, groups), sums_by_group([1.0] * len(values), groups), seed)
 
 
 def relative_change(after: Sequence[float], before: Sequence[float], seed: int = 0) -> Interval:
@@ -88,13 +87,12 @@ def jackknife(groups: Sequence[Hashable], statistic: Callable[[RowIndices], floa
     return Interval(value, value - margin, value + margin)
 
 
-def _sum_by_group(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[list[float], list[float]]:
-    totals: dict[Hashable, list[float]] = {}
+def sums_by_group(values: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
+    """The sum of each group's values, in order of first appearance."""
+    totals: dict[Hashable, float] = {}
     for value, group in zip(values, groups, strict=True):
-        total = totals.setdefault(group, [0.0, 0.0])
-        total[0] += value
-        total[1] += 1
-    return [total for total, _ in totals.values()], [count for _, count in totals.values()]
+        totals[group] = totals.get(group, 0.0) + value
+    return list(totals.values())
 
 
 def _bootstrap_sums(rows: Array, statistic: Callable[[Array], Array], seed: int) -> Interval:

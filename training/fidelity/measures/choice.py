@@ -15,10 +15,12 @@ from scipy.optimize import minimize
 
 from doppel.reports.metrics import Interval, Metric
 from doppel.transcript import ME, Header, Transcript, Turn
-from training.fidelity.adapted_model import AdaptedModel, Continuations
+from training.fidelity.adapted_model import AdaptedModel, Continuations, reply_ids
+from training.fidelity.served import Exchange, served_windows
 from training.fidelity.stages import StartProgress, no_progress
 from training.fidelity.statistics import mean
-from training.fidelity.texts import EvaluationData, Exchange, other_texts, sample_evenly
+from training.fidelity.texts import EvaluationData, other_texts
+from training.lora.examples import sample_evenly
 
 OTHER_DISTRACTORS = 2
 _MIN_LENGTH, _MAX_LENGTH = 12, 68
@@ -168,20 +170,20 @@ def _fit(features: Array) -> Array:
 
 def _score(adapted: AdaptedModel, questions: Sequence[ChoiceQuestion], start: StartProgress) -> _Scores:
     transcript = adapted.transcript
-    in_context = [
-        _continuations(transcript, question.exchange.header, question.exchange.context, question.options)
-        for question in questions
-    ]
+    in_context = _questions_by_window(questions, transcript)
     distinct = {turn.bubbles: turn for question in questions for turn in question.options}
     turns = list(distinct.values())
     alone = [
-        _continuations(transcript, Header(), (), turns[index : index + _OPTIONS_PER_REQUEST])
+        Continuations(
+            transcript.prompt(Header(), ()),
+            [reply_ids(transcript, turn) for turn in turns[index : index + _OPTIONS_PER_REQUEST]],
+        )
         for index in range(0, len(turns), _OPTIONS_PER_REQUEST)
     ]
     on_progress = start(2 * sum(request.token_count for request in [*in_context, *alone]))
 
     def read() -> tuple[Array, Array]:
-        with_context = np.array(adapted.log_probabilities(in_context, on_progress))
+        with_context = np.concatenate(adapted.log_probabilities(in_context, on_progress)).reshape(len(questions), -1)
         scores = np.concatenate(adapted.log_probabilities(alone, on_progress)).tolist()
         score_of = dict(zip(distinct, scores, strict=True))
         without = np.array([[score_of[turn.bubbles] for turn in question.options] for question in questions])
@@ -196,11 +198,18 @@ def _score(adapted: AdaptedModel, questions: Sequence[ChoiceQuestion], start: St
     return _Scores(*adapter, *base, np.array(sizes, dtype=np.float64))
 
 
-def _continuations(
-    transcript: Transcript, header: Header, context: Sequence[Turn], options: Sequence[Turn]
-) -> Continuations:
-    prompt = transcript.prompt(header, context)
-    return Continuations(prompt, [transcript.encode(header, (*context, turn)).ids[len(prompt) :] for turn in options])
+def _questions_by_window(questions: Sequence[ChoiceQuestion], transcript: Transcript) -> list[Continuations]:
+    """One request for all questions whose prompts begin alike, with the options of each in order."""
+    rest = iter(questions)
+    requests = []
+    for window in served_windows([question.exchange for question in questions], transcript):
+        options, lengths = [], []
+        for length in window.prompt_lengths:
+            question = next(rest)
+            options += [reply_ids(transcript, turn) for turn in question.options]
+            lengths += [length] * len(question.options)
+        requests.append(Continuations(window.example.ids[: window.prompt_lengths[-1]], options, lengths))
+    return requests
 
 
 Pool = list[tuple[int, str, str, Turn]]

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from doppel.reports.metrics import Interval, Metric
 from doppel.transcript import ME, Transcript, Turn
-from training.fidelity.adapted_model import AdaptedModel, Continuations
+from training.fidelity.adapted_model import AdaptedModel, Continuations, reply_ids
 from training.fidelity.generate import EvaluationReply
+from training.fidelity.served import Exchange
 from training.fidelity.stages import StartProgress, no_progress
 from training.fidelity.statistics import mean
-from training.fidelity.texts import Exchange
 
 _OUT_OF_CHARACTER = re.compile(
     r"\bas an? (?:ai|artificial|language model|assistant)"
@@ -93,11 +93,9 @@ def relevance(
 
 
 def _continuations(transcript: Transcript, exchange: Exchange, replies: Sequence[EvaluationReply]) -> Continuations:
-    prompt = transcript.prompt(exchange.header, exchange.context)
-    turns = [Turn(ME, reply.bubbles) for reply in replies]
     return Continuations(
-        prompt,
-        [transcript.encode(exchange.header, (*exchange.context, turn)).ids[len(prompt) :] for turn in turns],
+        transcript.prompt(exchange.header, exchange.context),
+        [reply_ids(transcript, Turn(ME, reply.bubbles)) for reply in replies],
     )
 
 
