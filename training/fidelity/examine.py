@@ -24,13 +24,19 @@ from training.fidelity.measures.habits import habit_metrics
 from training.fidelity.measures.likelihood import PROMPT_TOKENS, likelihood_metrics
 from training.fidelity.measures.memorisation import memorisation_metrics
 from training.fidelity.measures.relevance import relevance_metrics
-from training.fidelity.measures.two_sample import best_of_metric, two_sample_metrics
+from training.fidelity.measures.two_sample import (
+    best_of_metric,
+    curve_metrics,
+    informed_metric,
+    two_sample_metrics,
+)
 from training.fidelity.served import Exchange, Serving
 from training.fidelity.stages import StageProgress
 from training.fidelity.texts import (
     EvaluationData,
     few_shot_prompt,
     other_person_exchanges,
+    other_texts,
     owner_exchanges,
     owner_pieces,
     owner_texts,
@@ -51,6 +57,7 @@ class ExaminationSize(msgspec.Struct, frozen=True):
         questions: multiple-choice questions.
         replies: to generate, by the adapter and again by the base with a prompt.
         judged_replies: how many of them are judged for relevance.
+        detected_replies: how many of them the stronger detector sees.
         best_of: whether to also choose the best of several replies for the judged ones.
     """
 
@@ -58,10 +65,11 @@ class ExaminationSize(msgspec.Struct, frozen=True):
     questions: int
     replies: int
     judged_replies: int = 24
+    detected_replies: int = 28
     best_of: bool = False
 
 
-FULL = ExaminationSize(tokens=12_000, questions=504, replies=168, judged_replies=36, best_of=True)
+FULL = ExaminationSize(tokens=12_000, questions=504, replies=168, judged_replies=48, detected_replies=96, best_of=True)
 QUICK = ExaminationSize(tokens=2_000, questions=24, replies=28, judged_replies=20)
 
 
@@ -153,14 +161,25 @@ def _examine(
         with stages("candidates", tr("Choosing the best of several replies"), "") as start:
             best = choose_best_replies(adapted, sample_evenly(completions, size.judged_replies), sampling, start)
     with stages("compare", tr("Comparing replies"), tr("tokens")) as start:
-        metrics += relevance_metrics(adapted, judged_adapter, judged_prompted, judged_actual, best, start=start)
+        metrics += relevance_metrics(
+            adapted, data, judged_adapter, judged_prompted, judged_actual, best=best, start=start
+        )
         metrics += two_sample_metrics(adapter, prompted, actual, earlier, other)
+        metrics += curve_metrics(adapter, actual, earlier)
         if best:
             metrics.append(best_of_metric(best, judged_adapter, judged_actual, judged_earlier))
         metrics += habit_metrics(adapter, prompted, actual, earlier, other)
         metrics += authorship_metrics(adapter, prompted, data)
-        metrics += memorisation_metrics(adapter, actual, owner_texts(data.train))
+        metrics += memorisation_metrics(adapter, actual, owner_texts(data.train), other_texts(data.train))
+    with stages("detect", tr("Testing with a stronger detector"), tr("tokens")) as start:
+        scored = (sample_evenly(replies, size.detected_replies) for replies in (adapter, actual, _trained(data)))
+        metrics.append(informed_metric(adapted, *scored, start=start))
     return ExaminationResult(metrics, adapter, prompted, actual, other, stages.seconds)
+
+
+def _trained(data: EvaluationData) -> list[EvaluationReply]:
+    """The owner's replies of the training split with the daemon's prompts."""
+    return actual_replies(data.trained_exchanges)
 
 
 def _earlier_exchanges(data: EvaluationData, count: int) -> list[Exchange]:

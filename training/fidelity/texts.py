@@ -20,6 +20,7 @@ Item = TypeVar("Item")
 _MAX_SESSIONS = 2_000
 """Of the test split are examined: more would take memory and change no figure."""
 _TRAINED_SESSIONS = 200
+_FEW_TURNS = 4
 _FULL_PROMPT = 0.1  # of a few-shot prompt may stay free
 
 
@@ -83,9 +84,9 @@ def _most_talkative(session: Session) -> str | None:
 
 
 def owner_exchanges(session: Session) -> list[Exchange]:
-    """Every turn of the owner that follows another person's, for its words alone: with that person's turn only."""
+    """Every turn of the owner that follows another person's, with the turns shortly before it."""
     return [
-        Exchange(session.id, session.header, session.turns[index - 1 : index], session.turns[index])
+        Exchange(session.id, session.header, session.turns[max(0, index - _FEW_TURNS) : index], session.turns[index])
         for index in range(1, len(session.turns))
         if session.turns[index].is_mine and not session.turns[index - 1].is_mine
     ]

@@ -41,7 +41,7 @@ def session(number: int, split: str) -> Session:
 
 @pytest.fixture
 def config(tmp_path: Path, tiny_base: Path) -> Config:
-    config = small_config(tmp_path, tiny_base, reply={"history": 6})
+    config = small_config(tmp_path, tiny_base, history=6)
     config.data_dir.mkdir(parents=True)
     splits = ["train"] * 40 + ["validation"] * 5 + ["test"] * 30
     write_sessions(config.data_dir / SESSIONS_FILE, [session(number, split) for number, split in enumerate(splits)])

@@ -18,7 +18,7 @@ from doppel.transcript import ME, Header, Transcript, Turn
 from training.fidelity.adapted_model import AdaptedModel, Continuations, reply_ids
 from training.fidelity.served import Exchange, served_windows
 from training.fidelity.stages import StartProgress, no_progress
-from training.fidelity.statistics import mean
+from training.fidelity.statistics import share
 from training.fidelity.texts import EvaluationData, other_texts
 from training.lora.examples import sample_evenly
 
@@ -243,4 +243,4 @@ def _accuracy(scores: Array, groups: Sequence[str]) -> Interval:
     highest = scores.max(1, keepdims=True)
     tied = (scores == highest).sum(1)
     correct = np.where(scores[:, 0] == highest[:, 0], 1 / tied, 0.0)
-    return mean(correct.tolist(), groups)
+    return share(correct.tolist(), groups)

@@ -1,7 +1,8 @@
-"""Memorisation: does the adapter recite the owner's training messages, more than the owner repeats themselves?
+"""Memorisation: does the adapter recite training messages, more than the owner repeats themselves and others?
 
-For each reply, the longest run of words that also occurs in the training messages; the owner's own later replies are
-the baseline. Runs are looked up by rolling hashes instead of comparing text.
+For each reply, the longest run of words that also occurs in the training messages, the owner's and apart from them
+other people's; the owner's own later replies are the baseline. Runs are looked up by rolling hashes instead of
+comparing text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from doppel.reports.metrics import Interval, Metric
 from training.fidelity.generate import EvaluationReply
 from training.fidelity.measures.habits import words
-from training.fidelity.statistics import bootstrap, mean
+from training.fidelity.statistics import bootstrap, mean, share
 
 MAX_RUN = 64
 """Words up to which a run is measured; anything longer is a recitation."""
@@ -67,7 +68,10 @@ class WordRuns:
 
 
 def memorisation_metrics(
-    adapter: Sequence[EvaluationReply], actual: Sequence[EvaluationReply], training_texts: Iterable[str]
+    adapter: Sequence[EvaluationReply],
+    actual: Sequence[EvaluationReply],
+    training_texts: Iterable[str],
+    contact_texts: Iterable[str],
 ) -> list[Metric]:
     """Metric 7 of a report: mean and 99th percentile of the longest run, and the share of long ones.
 
@@ -75,8 +79,9 @@ def memorisation_metrics(
         adapter: the adapter's replies.
         actual: the owner's to the same exchanges, the baseline.
         training_texts: what the owner wrote in the training split.
+        contact_texts: what other people wrote there, which nobody expects to be told again.
     """
-    runs = WordRuns(training_texts)
+    runs, contact_runs = WordRuns(training_texts), WordRuns(contact_texts)
     lengths, actual_lengths = (_run_lengths(runs, replies) for replies in (adapter, actual))
     groups, actual_groups = (
         [reply.exchange.session_id for reply in replies if reply.bubbles] for replies in (adapter, actual)
@@ -103,6 +108,13 @@ def memorisation_metrics(
             lower_is_better=True,
             unit="share",
         ),
+        Metric(
+            name="recited_from_contacts",
+            estimate=_long_share(_run_lengths(contact_runs, adapter), groups),
+            ceiling=_long_share(_run_lengths(contact_runs, actual), actual_groups),
+            lower_is_better=True,
+            unit="share",
+        ),
     ]
 
 
@@ -111,9 +123,7 @@ def _run_lengths(runs: WordRuns, replies: Sequence[EvaluationReply]) -> list[flo
 
 
 def _long_share(lengths: Sequence[float], groups: Sequence[str]) -> Interval:
-    """With none among n, the interval ends at 3 / n (Hanley and Lippman-Hand, If nothing goes wrong, 1983)."""
-    share = mean([float(length >= LONG_RUN) for length in lengths], groups)
-    return Interval(0.0, 0.0, min(1.0, 3 / len(lengths))) if share.value == 0 else share
+    return share([length >= LONG_RUN for length in lengths], groups)
 
 
 def _percentile_99(lengths: Sequence[float], groups: Sequence[str]) -> Interval:
