@@ -170,7 +170,8 @@ def _examine(
             metrics.append(best_of_metric(best, judged_adapter, judged_actual, judged_earlier))
         metrics += habit_metrics(adapter, prompted, actual, earlier, other)
         metrics += authorship_metrics(adapter, prompted, data)
-        metrics += memorisation_metrics(adapter, actual, owner_texts(data.train), other_texts(data.train))
+        all_actual = actual_replies(data.exchanges)
+        metrics += memorisation_metrics(adapter, all_actual, owner_texts(data.train), other_texts(data.train))
     with stages("detect", tr("Testing with a stronger detector"), tr("tokens")) as start:
         scored = (sample_evenly(replies, size.detected_replies) for replies in (adapter, actual, _trained(data)))
         metrics.append(informed_metric(adapted, *scored, start=start))
