@@ -36,15 +36,15 @@ def likelihood_metrics(
     Args:
         adapted: the adapter.
         data: what to read.
-        tokens: of the owner's and of others' replies in the test split, about; fewer with a prompt, of the training
-            split, and in short pieces.
+        tokens: of the owner's unseen replies, about; of others', with a prompt, and of the training split less than
+            half as many.
         start: shows the progress, in tokens.
     """
     transcript = adapted.transcript
     owner = served_windows(data.exchanges, transcript, tokens)
-    others = served_windows(data.other_exchanges, transcript, tokens)
-    trained_on = served_windows(data.trained_exchanges, transcript, tokens // 4)
-    numbers = sample_by_size(range(len(owner)), tokens // 4, lambda number: owner[number].example.supervised)
+    others = served_windows(data.other_exchanges, transcript, tokens // 3)
+    trained_on = served_windows(data.trained_exchanges, transcript, tokens // 6)
+    numbers = sample_by_size(range(len(owner)), tokens // 5, lambda number: owner[number].example.supervised)
     for_prompt = [owner[number] for number in numbers]
     prompt = few_shot_prompt(data.train, transcript, PROMPT_TOKENS)
     pieces = owner_pieces(data.test, transcript, _SHORT_LENGTH, tokens)
