@@ -4,6 +4,7 @@ A store is installed by an entry point in the group `doppel.personal_data` that 
 configuration. So `doppel forget` and `doppel mydata` reach the stores of training, the bot and plug-ins alike.
 """
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
@@ -19,6 +20,9 @@ GROUP = "doppel.personal_data"
 
 _PERSON_PLATFORM = "person"
 """Takes the place of the platform in the pseudonym of a person with several accounts."""
+
+_INVISIBLE = dict.fromkeys((*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFE0F, 0xFEFF))
+"""Direction marks and other characters without width."""
 
 _MAX_NAMED = 5
 """Accounts listed when a name is ambiguous."""
@@ -180,8 +184,13 @@ def names_of_account(platform: str, account: str, name: str) -> set[str]:
 
 
 def normalized_name(name: str) -> str:
-    """A name, with or without `platform:` before it, in lower case and without a leading `@`."""
-    return ":".join(part.strip().removeprefix("@") for part in name.casefold().split(":"))
+    """A name, with or without `platform:` before it, in the form in which names are compared.
+
+    It is in lower case and Unicode's form NFKC, with single spaces, without direction marks, and without the `@` or `~`
+    that apps put before names.
+    """
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name.translate(_INVISIBLE)).casefold())
+    return ":".join(" ".join(part.strip().lstrip("@~").split()) for part in text.split(":"))
 
 
 def _merged(people: Sequence[PersonSettings], accounts: Iterable[KnownAccount]) -> list[KnownAccount]:

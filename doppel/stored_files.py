@@ -91,6 +91,12 @@ STORED_FILES = (
         ("data/*/scrub.key",), ("training.privacy.scrub",), Handling.NOTHING_PERSONAL, "random bytes for the stand-ins"
     ),
     StoredFiles(
+        ("data/*/scrub.stand-ins",),
+        ("training.privacy.known_stand_ins",),
+        Handling.NOTHING_PERSONAL,
+        "keyed hashes of made-up values",
+    ),
+    StoredFiles(
         ("data/*.parents.jsonl",),
         ("training.dataset.parent_fetcher",),
         Handling.ERASED,

@@ -4,6 +4,7 @@ from doppel.config.load import load_config, parse_config
 from doppel.config.paths import cache_dir
 from doppel.config.root import Config
 from doppel.config.sections import (
+    ArchiveSettings,
     BiasSettings,
     CleaningSettings,
     EngineSettings,
@@ -23,6 +24,7 @@ from doppel.config.sections import (
 from doppel.plugins import PlatformSettings, Section
 
 __all__ = [
+    "ArchiveSettings",
     "BiasSettings",
     "CleaningSettings",
     "Config",

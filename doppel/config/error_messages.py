@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from doppel.config.root import Config
+from doppel.config.sections import ArchiveSettings, ColumnSettings
 from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.plugins import installed_platforms
@@ -58,6 +59,8 @@ def _known_keys(location: Sequence[str | int]) -> list[str]:
         return [*(set(Config.model_fields) - {"root", "platforms"}), *plugins]
     if str(location[0]) in plugins:
         return list(plugins[str(location[0])].settings.model_fields)
+    if location[0] == "archive":
+        return list((ColumnSettings if "columns" in location else ArchiveSettings).model_fields)
     field = Config.model_fields.get(str(location[0]))
     kind = field.annotation if field is not None else None
     candidates = (kind, *getattr(kind, "__args__", ()))

@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from doppel.config.sections import (
+    Archives,
+    ArchiveSettings,
     CleaningSettings,
     EngineSettings,
     ExcludeSettings,
@@ -34,7 +36,7 @@ class Config(Section):
     language: Literal["auto", "en", "zh"] = "auto"
     timezone: str = "auto"
     persona: PersonaSettings = PersonaSettings()
-    archive: str | tuple[str, ...] = "sample"
+    archive: Archives = "sample"
     privacy: PrivacySettings = PrivacySettings()
     exclude: ExcludeSettings = ExcludeSettings()
     cleaning: CleaningSettings = CleaningSettings()
@@ -68,7 +70,7 @@ class Config(Section):
 
     @field_validator("archive")
     @classmethod
-    def _some_archive(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _some_archive(cls, value: Archives) -> Archives:
         if not value or (isinstance(value, tuple) and not all(value)):
             raise ValueError(tr("name at least one path, or sample"))
         return value
@@ -121,12 +123,26 @@ class Config(Section):
         """Digest of what a data set is made from, as written here: archives, the owner's accounts, what is left out."""
         parts: tuple[Section, ...] = (self.privacy, self.exclude, self.cleaning, *self.people)
         rules = [part.model_dump_json(by_alias=True) for part in parts]
-        return hashlib.sha256("\n".join([*self.archives, "", *self.persona.me, *rules]).encode()).hexdigest()[:16]
+        tables = [table.model_dump_json(exclude_none=True) for table in self.tables.values()]
+        lines = [*self.archives, *tables, "", *self.persona.me, *rules]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     @property
     def archives(self) -> tuple[str, ...]:
         """The archives as written: `sample` or paths."""
-        return (self.archive,) if isinstance(self.archive, str) else self.archive
+        return tuple(archive if isinstance(archive, str) else archive.path for archive in self._each_archive())
+
+    @property
+    def tables(self) -> dict[str, ArchiveSettings]:
+        """The archives that are tables of the owner's own, by their paths as in `archives`."""
+        return {
+            archive.path: archive
+            for archive in self._each_archive()
+            if isinstance(archive, ArchiveSettings) and archive.is_table
+        }
+
+    def _each_archive(self) -> tuple[str | ArchiveSettings, ...]:
+        return self.archive if isinstance(self.archive, tuple) else (self.archive,)
 
 
 def _located_in(section: str, error: ValidationError) -> ValidationError:

@@ -5,11 +5,12 @@ the environment.
 """
 
 import re
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from doppel.i18n import tr
 from doppel.plugins import Account, Section
@@ -28,6 +29,55 @@ class PersonaSettings(Section):
 
     name: Name = "sample"
     me: tuple[Account, ...] = ()
+
+
+class ColumnSettings(Section):
+    """The columns of a table by what they hold; an empty name: there is none, None: guessed."""
+
+    text: str | None = None
+    time: str | None = None
+    id: str | None = None
+    sender: str | None = None
+    chat: str | None = None
+    reply_to: str | None = None
+    owner: str | None = None
+
+
+class ArchiveSettings(Section):
+    """One archive; `columns`, `platform` and `kind` are for a table of one's own: CSV, JSON or JSON Lines."""
+
+    path: str = Field(min_length=1)
+    columns: ColumnSettings | None = None
+    platform: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_\-]{0,31}$")
+    kind: Literal["post", "dm", "group"] | None = None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether more than the path is given."""
+        return not (self.columns is None and self.platform is None and self.kind is None)
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """The names of the columns that have one, by what they hold."""
+        return self.columns.model_dump(exclude_none=True) if self.columns is not None else {}
+
+
+def _form_of_archive(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "[list]"
+    return "[section]" if isinstance(value, Mapping | ArchiveSettings) else "[path]"
+
+
+OneArchive = Annotated[
+    Annotated[str, Tag("[path]")] | Annotated[ArchiveSettings, Tag("[section]")], Discriminator(_form_of_archive)
+]
+Archives = Annotated[
+    Annotated[str, Tag("[path]")]
+    | Annotated[ArchiveSettings, Tag("[section]")]
+    | Annotated[tuple[OneArchive, ...], Tag("[list]")],
+    Discriminator(_form_of_archive),
+]
+"""`archive` in config.yaml. The names of the forms are left out of error messages because of their brackets."""
 
 
 class PrivacySettings(Section):

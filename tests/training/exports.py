@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from training.archives.discovery import Reader, discover, installed_readers
+from training.archives.discovery import discover, installed_readers
 from training.archives.message import Message
+from training.archives.reader import Reader
 from training.archives.source_tree import BadRecord
 
 ZONE = ZoneInfo("Europe/Berlin")

@@ -15,6 +15,7 @@ import msgspec
 from doppel.i18n import tr
 from training.archives.formats.archive_records import as_object, messages_of
 from training.archives.formats.car import CID, DamagedCAR, decode, looks_like_car, matches_digest, read_blocks
+from training.archives.formats.mentions import begins_with_mention
 from training.archives.formats.timestamps import to_utc
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
@@ -157,7 +158,9 @@ class _Converter:
         replied_to = as_object(as_object(post.get("reply")).get("parent")).get("uri")
         is_repost = record.path.startswith(_REPOST)
         quoted = _quoted(embed)
-        kind: Kind = "reply" if replied_to else "quote" if quoted else "post"
+        text = "" if is_repost else _text(post)
+        is_addressed = not quoted and begins_with_mention(text)
+        kind: Kind = "reply" if replied_to or is_addressed else "quote" if quoted else "post"
         mark: Mark = Mark.RETWEET if is_repost else Mark.MEDIA if embed.get("$type") in _MEDIA else Mark.NONE
         return Message(
             id=f"at://{self._account}/{record.path}",
@@ -167,7 +170,7 @@ class _Converter:
             sender=self._account,
             sender_name=self._name,
             sent_at=to_utc(post["createdAt"], _ZONE),
-            text="" if is_repost else _text(post),
+            text=text,
             is_owner=True,
             reply_to=str(replied_to) if replied_to else quoted,
             chat_name=self._name,

@@ -7,8 +7,8 @@ learns from the indented ones what each replies to; the second yields every mess
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime, time
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -17,6 +17,7 @@ from doppel.i18n import tr
 from doppel.transcript.stickers import is_emoji
 from training.archives.formats.archive_records import RECORD_ERRORS
 from training.archives.formats.chat_text import MessageIds, title_of
+from training.archives.formats.local_times import Direction, as_written, gregorian_year, in_file_order
 from training.archives.formats.reactions import Reaction, reactions_to
 from training.archives.formats.text_lines import first_lines, multiline_records
 from training.archives.formats.timestamps import MONTHS, hour_24, month_number
@@ -44,6 +45,9 @@ _TAPBACK_EMOJI = {
     "Questioned": "❓",
 }
 """The emoji that the phone shows for the six named tapbacks."""
+_GROUP_NOTICE = re.compile(
+    r"(?:added|removed) .+ (?:to|from) the conversation|left the conversation|(?:changed|removed) the group photo"
+)
 _EDITED = re.compile(r"Edited .{1,60} later: ?")
 _UNSENT = re.compile(r".{1,60} unsent this message part.*!$|.{1,60} unsent a message!$")
 _EXPRESSIVE = re.compile(
@@ -92,21 +96,25 @@ class _Record(msgspec.Struct, frozen=True):
     def key(self) -> bytes:
         """The same for a reply at its own time and below what it replies to, where lines are indented."""
         words = "\0".join((self.sender, *self.text.split()))
-        return hashlib.sha256(f"{int(self.sent_at.timestamp())}\0{words}".encode("utf-8", "replace")).digest()[:12]
+        return hashlib.sha256(f"{self.sent_at}\0{words}".encode("utf-8", "replace")).digest()[:12]
 
 
 class _Survey(msgspec.Struct):
     """What the first pass found.
 
     Attributes:
+        direction: of the times.
         senders: messages of each sender.
         replied_to: id of the message that each indented reply replies to, by its key.
         replies: keys of the replies at their own time.
+        is_group: whether a notice speaks of a group.
     """
 
+    direction: Direction = msgspec.field(default_factory=Direction)
     senders: Counter[str] = msgspec.field(default_factory=Counter)
     replied_to: dict[bytes, str] = msgspec.field(default_factory=dict)
     replies: set[bytes] = msgspec.field(default_factory=set)
+    is_group: bool = False
 
 
 class IMessageReader:
@@ -128,15 +136,22 @@ class IMessageReader:
         file = tree.files()[0]
         survey = _survey(tree, file)
         others = survey.senders.keys() - {_OWNER}
-        kind: Kind = "dm" if len(others) <= 1 else "group"
+        kind: Kind = "dm" if len(others) <= 1 and not survey.is_group else "group"
         chat = title_of(tree.label)
         ids, indented_ids = MessageIds(), MessageIds()
-        for record in _records(tree, file):
+        in_order = in_file_order(
+            _with_replies(_records(tree, file)),
+            lambda group: group[0].sent_at,
+            tree.zone,
+            is_newest_first=survey.direction.is_newest_first,
+        )
+        timed = (item for group in in_order for item in _times_of(*group, tree.zone))
+        for record, written_at, sent_at in timed:
             key = record.key() if record.is_indented or record.is_reply else b""
             if record.is_indented and key in survey.replies:
                 continue  # occurs again at its own time
             author = record.sender or chat
-            number = (indented_ids if record.is_indented else ids).next_id(record.sent_at, record.sender, record.text)
+            number = (indented_ids if record.is_indented else ids).next_id(written_at, record.sender, record.text)
             message = Message(
                 id=f"{number}-answer" if record.is_indented else number,
                 platform="imessage",
@@ -144,7 +159,7 @@ class IMessageReader:
                 kind=kind,
                 sender=author,
                 sender_name=author,
-                sent_at=record.sent_at,
+                sent_at=sent_at,
                 text=record.text,
                 is_owner=record.sender == _OWNER if record.sender and _OWNER in survey.senders else None,
                 reply_to=survey.replied_to.get(key),
@@ -156,6 +171,29 @@ class IMessageReader:
             yield from reactions_to(message, record.reactions, lambda account: account == _OWNER)
 
 
+def _with_replies(records: Iterable[_Record]) -> Iterator[list[_Record]]:
+    """Every message with the replies that are indented below it, which have later times of their own."""
+    group: list[_Record] = []
+    for record in records:
+        if group and not record.is_indented:
+            yield group
+            group = []
+        group.append(record)
+    if group:
+        yield group
+
+
+def _times_of(
+    group: list[_Record], written_at: datetime, sent_at: datetime, zone: ZoneInfo
+) -> Iterator[tuple[_Record, datetime, datetime]]:
+    """The records of a group with their times as written and in order."""
+    first, *replies = group
+    yield first, written_at, sent_at
+    for reply in replies:
+        moment = as_written(reply.sent_at, zone)
+        yield reply, moment, moment
+
+
 def _survey(tree: SourceTree, file: str) -> _Survey:
     """The first pass. An indented reply belongs to the last message that is not indented."""
     survey = _Survey()
@@ -163,10 +201,12 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
     parent = ""
     for record in _records(tree.for_survey(), file):
         survey.senders.update([record.sender] if record.sender else [])
+        survey.is_group = survey.is_group or (not record.sender and _GROUP_NOTICE.search(record.text) is not None)
         if record.is_indented:
             survey.replied_to.setdefault(record.key(), parent)
             continue
-        parent = ids.next_id(record.sent_at, record.sender, record.text)
+        survey.direction.add(record.sent_at)
+        parent = ids.next_id(as_written(record.sent_at, tree.zone), record.sender, record.text)
         if record.is_reply:
             survey.replies.add(record.key())
     return survey
@@ -177,7 +217,7 @@ def _records(tree: SourceTree, file: str) -> Iterator[_Record]:
     parse_head: Callable[[str], _Head | None] = _HeadParser()
     for number, head, lines in multiline_records(tree, file, parse_head):
         try:
-            sent_at = _time(head.match, tree.zone)
+            sent_at = _time(head.match)
             if head.notice:
                 yield _Record(number, sent_at, "", "\n".join([head.notice, *lines]).strip(), Mark.SERVICE)
                 continue
@@ -208,13 +248,11 @@ class _HeadParser:
         return _Head(match, notice=match["text"]) if match else None
 
 
-def _time(match: re.Match[str], zone: ZoneInfo) -> datetime:
-    """The time of a date line. Raises ValueError for an impossible date."""
-    hour = hour_24(int(match["hour"]), match["half"])
-    clock = (hour, int(match["minute"]), int(match["second"]))
-    return datetime(
-        int(match["year"]), month_number(match["month"]), int(match["day"]), *clock, tzinfo=zone
-    ).astimezone(UTC)
+def _time(match: re.Match[str]) -> datetime:
+    """The local time of a date line. Raises ValueError for an impossible date."""
+    day = date(gregorian_year(int(match["year"])), month_number(match["month"]), int(match["day"]))
+    clock = time(hour_24(int(match["hour"]), match["half"]), int(match["minute"]), int(match["second"]))
+    return datetime.combine(day, clock)
 
 
 def _parse_body(lines: list[str]) -> tuple[Mark, str]:

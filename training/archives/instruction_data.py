@@ -4,7 +4,6 @@ The assistant is the owner, the user a contact. The data has no times, so every 
 the order.
 """
 
-import codecs
 import hashlib
 import json
 import re
@@ -14,10 +13,11 @@ from io import BytesIO
 from typing import Any
 
 from doppel.i18n import tr
-from training.archives.formats.archive_records import array_records, csv_rows, json_lines
+from training.archives.formats.archive_records import json_array, json_lines
+from training.archives.formats.csv_files import csv_columns, csv_rows
 from training.archives.formats.instructions import DialogueTurn, UnusableRecord, read_record
-from training.archives.formats.json_stream import DamagedJSON, JsonStream, Readable
-from training.archives.formats.text_lines import decode_head, detect_encoding
+from training.archives.formats.json_stream import DamagedJSON, JsonStream
+from training.archives.formats.text_lines import decode_head
 from training.archives.message import Mark, Message
 from training.archives.source_tree import SourceTree
 
@@ -54,7 +54,7 @@ class InstructionDataReader:
             return bool(_KEYS.search(head)) and any(
                 _is_dialogue(record) for record in _first_records(_text(tree, file, _LONG_HEAD))
             )
-        names = [name.strip().strip('"') for name in head.replace("\r", "\n").partition("\n")[0].split(",")]
+        names = csv_columns(tree, file)
         return len(names) > 1 and _is_dialogue(dict.fromkeys(names, "x"))
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
@@ -93,33 +93,11 @@ def _dialogue(turns: tuple[DialogueTurn, ...], at: datetime, origin: str) -> Ite
 def _records(tree: SourceTree, file: str) -> Iterator[tuple[int, Any]]:
     head = _text(tree, file, _HEAD)
     if head.startswith("["):
-        with tree.open(file) as opened:
-            stream = JsonStream(_Utf8Stream(opened, detect_encoding(tree.head(file))))
-            try:
-                yield from array_records(tree, file, stream)
-            except DamagedJSON as damage:
-                if not stream.gave_up:
-                    tree.report_bad(file, tr("end of file"), str(damage))
+        yield from json_array(tree, file)
     elif head.startswith("{"):
         yield from json_lines(tree, file)
     else:
         yield from csv_rows(tree, file)
-
-
-class _Utf8Stream:
-    """Re-encodes a text in any encoding as UTF-8, which JsonStream needs."""
-
-    def __init__(self, file: Readable, encoding: str) -> None:
-        self._file = file
-        self._decoder = codecs.getincrementaldecoder(encoding)("replace")
-
-    def read(self, size: int = -1) -> bytes:
-        """About `size` bytes; empty only at the end."""
-        while True:
-            data = self._file.read(size)
-            text = self._decoder.decode(data, final=not data)
-            if text or not data:
-                return text.encode("utf-8", "replace")
 
 
 def _text(tree: SourceTree, file: str, size: int) -> str:

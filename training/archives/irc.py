@@ -7,14 +7,16 @@ of its own. The logs do not say who the owner is. Times are local unless the log
 import re
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
+from operator import itemgetter
 
 import msgspec
 
 from doppel.i18n import tr
 from training.archives.formats.archive_records import RECORD_ERRORS
 from training.archives.formats.chat_text import MessageIds, title_of
+from training.archives.formats.local_times import Direction, in_file_order, local_time
 from training.archives.formats.text_lines import first_lines, multiline_records
-from training.archives.formats.timestamps import MONTHS, month_number, to_utc
+from training.archives.formats.timestamps import MONTHS, month_number
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 
@@ -98,14 +100,16 @@ class IRCReader:
         """Every line; lines of the server and the client as service messages."""
         file = tree.files()[0]
         chat, is_channel = _chat(tree.label)
-        kind: Kind = "group" if is_channel or len(_people(tree, file)) > 2 else "dm"
+        people, is_newest_first = _survey(tree, file)
+        kind: Kind = "group" if is_channel or len(people) > 2 else "dm"
         nicks, ids = _Nicks(), MessageIds()
         last: _LastMessage | None = None
-        for number, sent_at, head in _lines(tree, file):
+        lines = in_file_order(_lines(tree, file), itemgetter(1), tree.zone, is_newest_first=is_newest_first)
+        for (number, _, head), written_at, sent_at in lines:
             if not head.nick:
                 nicks.learn(head.text)
             sender = nicks.person(head.nick) if head.nick else chat
-            message_id = ids.next_id(sent_at, head.nick, head.text)
+            message_id = ids.next_id(written_at, head.nick, head.text)
             reply_to = None
             if head.nick and not head.mark:
                 reply_to = _reply_target(head.text, sender, sent_at, last, nicks)
@@ -149,19 +153,20 @@ class _Nicks:
             self._first.pop(match["nick"].lower(), None)
 
 
-def _people(tree: SourceTree, file: str) -> set[str]:
-    """Everybody who writes in the log."""
-    nicks, people = _Nicks(), set[str]()
-    for _, _, head in _lines(tree.for_survey(), file):
+def _survey(tree: SourceTree, file: str) -> tuple[set[str], bool]:
+    """Everybody who writes in the log, and whether the newest line comes first."""
+    nicks, people, direction = _Nicks(), set[str](), Direction()
+    for _, sent_at, head in _lines(tree.for_survey(), file):
+        direction.add(sent_at.date())
         if head.nick:
             people.add(nicks.person(head.nick))
         else:
             nicks.learn(head.text)
-    return people
+    return people, direction.is_newest_first
 
 
 def _lines(tree: SourceTree, file: str) -> Iterator[tuple[int, datetime, _Head]]:
-    """Yields number, time and content of every line."""
+    """Yields number, time and content of every line; a time without a zone is local."""
     named = _named_day(tree.label)
     day: date | None = None
     parse_head: Callable[[str], _Head | None] = _parse_head
@@ -176,7 +181,7 @@ def _lines(tree: SourceTree, file: str) -> Iterator[tuple[int, datetime, _Head]]
                 named = day = None
                 raise ValueError(tr("date in an unsupported language"))
             else:
-                yield number, _time(head, day, tree), head
+                yield number, _time(head, day), head
         except RECORD_ERRORS as error:
             tree.report_bad(file, tr("line {number}", number=number), error)
         for offset, line in enumerate(other_lines, 1):
@@ -189,13 +194,13 @@ def _named_day(label: str) -> re.Match[str] | None:
     return _LOG_DATE.search(label.replace("\\", "/").rpartition("/")[2])
 
 
-def _time(head: _Head, day: date | None, tree: SourceTree) -> datetime:
+def _time(head: _Head, day: date | None) -> datetime:
     """The time of a line. Raises ValueError for an impossible time, or if no date is known."""
     if head.stamp:
-        return to_utc(head.stamp.replace(",", "."), tree.zone)
+        return local_time(head.stamp.replace(",", "."))
     if day is None:
         raise ValueError(tr("no date before it"))
-    return to_utc(f"{day.isoformat()}T{head.clock}", tree.zone)
+    return local_time(f"{day.isoformat()}T{head.clock}")
 
 
 def _parse_head(line: str) -> _Head | None:
@@ -218,7 +223,8 @@ def _weechat(prefix: str, text: str) -> _Head:
     if prefix == "*":
         nick, _, action = text.partition(" ")
         return _Head(nick=nick.lstrip(_MODES), text=f"/me {action}".strip())
-    if prefix in ("", "--", "-->", "<--", "=!=") or not re.match(rf"[{re.escape(_MODES)}]?{_NICK}$", prefix):
+    # Arrows and dashes mark notices; any other word is a nick, as networks allow letters of any script.
+    if any(map(str.isspace, prefix)) or not any(map(str.isalnum, prefix.lstrip(_MODES) or prefix)):
         return _Head(text=text, mark=Mark.SERVICE)
     return _Head(nick=prefix.lstrip(_MODES), text=text)
 

@@ -6,14 +6,17 @@ Two passes: the first collects the names, the second yields messages. A message 
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import date, datetime
+from datetime import date, datetime, time
 
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.archive_records import csv_rows
 from training.archives.formats.chat_text import TextChat, TextRecord
+from training.archives.formats.csv_files import csv_columns, csv_rows
+from training.archives.formats.local_times import Direction, gregorian_year
+from training.archives.formats.sender_names import NameSurvey, SenderNames
 from training.archives.formats.text_lines import MAX_RECORD_LENGTH, decode_head, text_lines
+from training.archives.formats.time_columns import TimeColumn
 from training.archives.formats.timestamps import AM_PM_EAST_ASIA, hour_24, month_number
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
@@ -27,7 +30,9 @@ _TITLES = (
 )
 _SAVED = re.compile(r"(?:저장한 날짜|Date Saved|Saved Date|Saved on)\s*:.*", re.IGNORECASE)
 _FILE_NAME = re.compile(r"KakaoTalk_Chat_(?P<name>.+?)_\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d\.csv$", re.IGNORECASE)
-_TABLE = re.compile(r'"?Date"?,"?User"?,"?Message"?\r?\n"?\d{4}-\d\d-\d\d \d\d:\d\d', re.IGNORECASE)
+_COLUMNS = ("date", "user", "message")
+_FIRST_ROW = re.compile(r'[^\n]*\n"*(?:\d{4}-\d\d-\d\d|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}) \d{1,2}:\d\d')
+"""A table with the time in its first row: as the app writes it, or a spreadsheet that saved it again."""
 
 _DATE = (
     r"(?:(?P<year>\d{4})(?:년|[.\-/])\s?(?P<month>\d{1,2})(?:월|[.\-/])\s?(?P<day>\d{1,2})[일.]?"
@@ -68,7 +73,14 @@ _SYSTEM = re.compile(
     r".{1,200} (?:has )?(?:joined|left)(?: this| the)? (?:chat ?room|chat|group)\.?|"
     r".{1,200} invited .{1,1000}(?: to this chat ?room)?\."
 )
+_INVITED = re.compile(
+    r".{1,200}님(?:이|을) (?:.{1,1000}님(?:을|과) )?(?:초대했습니다|초대하였습니다|내보냈습니다)\.?"
+    r"|.{1,200} invited .{1,1000}\."
+)
+"""Nobody is invited to, or removed from, a private chat."""
 _ME = "회원님"
+_SEPARATOR = " : "
+"""Between a name and a message in the export of a phone."""
 _SNIFFED = 4096
 _HEADER_LINES = 5
 
@@ -93,7 +105,7 @@ class KakaoTalkReader:
         if not tree.is_file:
             return False
         head = _head(tree)
-        if _TABLE.match(head):
+        if _is_table(tree):
             return True
         lines = [line.strip() for line in head.splitlines() if line.strip()][:_HEADER_LINES]
         titles = any(_title_of(line)[0] for line in lines[:2])
@@ -106,11 +118,39 @@ class KakaoTalkReader:
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every message and notice of the chat."""
         file = tree.files()[0]
-        entries = _table_entries if _TABLE.match(_head(tree)) else _text_entries
         title, kind = _title(tree)
-        names = {entry.sender for entry in entries(tree.for_survey(), file)} - {""}
+        direction = Direction()
+        senders, names, is_group = _survey(tree.for_survey(), file, direction, title)
+        kind = "group" if is_group else kind
         chat = TextChat("kakaotalk", title, names, kind, owner=_ME)
-        yield from chat.messages(tree, file, map(_text_record, entries(tree, file)))
+        records = map(_text_record, _entries(tree, file, senders))
+        yield from chat.messages(tree, file, records, is_newest_first=direction.is_newest_first)
+
+
+def _survey(tree: SourceTree, file: str, direction: Direction, title: str) -> tuple[SenderNames, set[str], bool]:
+    """The first pass: what stands before the messages in the export of a phone, everybody who writes, and whether a
+    notice shows that it is a group.
+    """
+    survey, names, is_group = NameSurvey(_SEPARATOR, (_ME, title), tree.me), set[str](), False
+    for entry in _entries(tree, file, None):
+        direction.add(entry.sent_at.date())
+        if entry.sender:
+            names.add(entry.sender)
+        else:
+            survey.add(entry.text.partition("\n")[0])
+            is_notice = _SEPARATOR not in entry.text and _INVITED.fullmatch(entry.text) is not None
+            is_group = is_group or is_notice
+    senders = SenderNames(survey.names(), _SEPARATOR)
+    return senders, names or {name.strip() for name in senders.names}, is_group
+
+
+def _entries(tree: SourceTree, file: str, senders: SenderNames | None) -> Iterator[_Entry]:
+    """Every record; while `senders` are unknown, the name before a message of a phone's is part of its text."""
+    return _table_entries(tree, file) if _is_table(tree) else _text_entries(tree, file, senders)
+
+
+def _is_table(tree: SourceTree) -> bool:
+    return tuple(csv_columns(tree, tree.files()[0])) == _COLUMNS and _FIRST_ROW.match(_head(tree)) is not None
 
 
 def _head(tree: SourceTree) -> str:
@@ -138,38 +178,40 @@ def _title(tree: SourceTree) -> tuple[str, Kind | None]:
 def _day(match: re.Match[str]) -> date:
     """The date of a match of `_DATE`. Raises ValueError."""
     if match["year"]:
-        return date(int(match["year"]), int(match["month"]), int(match["day"]))
+        return date(gregorian_year(int(match["year"])), int(match["month"]), int(match["day"]))
     month = month_number(match["name1"] or match["name2"])
-    return date(int(match["year1"] or match["year2"]), month, int(match["day1"] or match["day2"]))
+    return date(gregorian_year(int(match["year1"] or match["year2"])), month, int(match["day1"] or match["day2"]))
 
 
-def _datetime(day: date, match: re.Match[str], tree: SourceTree) -> datetime:
+def _datetime(day: date, match: re.Match[str]) -> datetime:
     """The time of a match of `_CLOCK` on a date. Raises ValueError."""
     hour = hour_24(int(match["hour"]), match["before"] or match["after"])
-    minute, second = int(match["minute"]), int(match["second"] or 0)
-    return datetime(day.year, day.month, day.day, hour, minute, second, tzinfo=tree.zone)
+    return datetime.combine(day, time(hour, int(match["minute"]), int(match["second"] or 0)))
 
 
 def _table_entries(tree: SourceTree, file: str) -> Iterator[_Entry]:
+    times = TimeColumn(
+        tree.zone, lambda: (row.get("date", "") for _, row in csv_rows(tree.for_survey(), file)), tree.note
+    )
     for number, row in csv_rows(tree, file):
         try:
-            sent_at = datetime.fromisoformat(row["date"].strip())
+            sent_at = times.read(row["date"])
             user, text = row["user"], row["message"]
         except (KeyError, ValueError) as error:
             tree.report_bad(file, tr("line {number}", number=number), error)
             continue
         if row.get(""):
             text = f"{text},{row['']}"
-        sent_at = sent_at if sent_at.tzinfo else sent_at.replace(tzinfo=tree.zone)
         yield _Entry(number, sent_at, "" if _SYSTEM.fullmatch(text) else user.strip(), text)
 
 
 class _TextParser:
     """Parses a text line by line. Keeps its form, once the first record has shown it, the date, and the open record."""
 
-    def __init__(self, tree: SourceTree, file: str) -> None:
+    def __init__(self, tree: SourceTree, file: str, senders: SenderNames | None) -> None:
         self.tree = tree
         self.file = file
+        self.senders = senders
         self.parse_head: Callable[[int, str], _Entry | None] | None = None
         self.day: date | None = None
         self.entry: _Entry | None = None
@@ -222,23 +264,23 @@ class _TextParser:
         if match is not None:
             if self.day is None:
                 raise ValueError(tr("time without a date"))
-            return _Entry(number, _datetime(self.day, match, self.tree), match["sender"].strip(), match["text"] or "")
+            return _Entry(number, _datetime(self.day, match), match["sender"].strip(), match["text"] or "")
         if self.day is not None and _SYSTEM.fullmatch(line):
             sent_at = self.entry.sent_at if self.entry else datetime.combine(self.day, datetime.min.time())
-            return _Entry(number, sent_at.replace(tzinfo=self.tree.zone), "", line)
+            return _Entry(number, sent_at, "", line)
         return None
 
     def _mobile(self, number: int, line: str) -> _Entry | None:
         match = _MOBILE.fullmatch(line)
         if match is None or match["rest"] is None:
             return None
-        sent_at = _datetime(_day(match), match, self.tree)
-        sender, colon, text = match["rest"].partition(" : ")
-        if not colon and match["rest"].endswith(" :"):
-            sender, colon = match["rest"].removesuffix(" :"), ":"
-        if not colon:
-            return _Entry(number, sent_at, "", match["rest"])
-        return _Entry(number, sent_at, sender.strip(), text)
+        sent_at = _datetime(_day(match), match)
+        # The name ends with the separator, after which a message may be empty.
+        text = f"{match['rest']} " if match["rest"].endswith(_SEPARATOR.rstrip()) else match["rest"]
+        parts = None if self.senders is None else self.senders.split(text)
+        if parts is None:
+            return _Entry(number, sent_at, "", text if self.senders is None else match["rest"])
+        return _Entry(number, sent_at, parts[0].strip(), parts[1])
 
     def _continue(self, number: int, raw: str) -> None:
         position = tr("line {number}", number=number)
@@ -253,8 +295,8 @@ class _TextParser:
             self.size += len(raw) + 1
 
 
-def _text_entries(tree: SourceTree, file: str) -> Iterator[_Entry]:
-    text = _TextParser(tree, file)
+def _text_entries(tree: SourceTree, file: str, senders: SenderNames | None) -> Iterator[_Entry]:
+    text = _TextParser(tree, file, senders)
     with tree.open(file) as stream:
         for number, line in text_lines(stream, tree.head(file, _SNIFFED)):
             if (entry := text.feed(number, line)) is not None:

@@ -9,13 +9,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import date, datetime, time
+from functools import partial
 from itertools import islice
-from zoneinfo import ZoneInfo
 
 import msgspec
 
 from doppel.i18n import tr
 from training.archives.formats.chat_text import TextChat, TextRecord
+from training.archives.formats.group_notices import is_named_after
+from training.archives.formats.local_times import ALL_PLACES, DatePlaces, DateSurvey, dates_do_not_fit, local_date
+from training.archives.formats.sender_names import file_name_key
 from training.archives.formats.text_lines import MAX_RECORD_LENGTH, decode_head, text_lines
 from training.archives.formats.timestamps import AM_PM_EAST_ASIA, hour_24
 from training.archives.message import Kind, Mark, Message
@@ -42,7 +45,6 @@ _YEAR_LAST = re.compile(
     r"(?P<week>[^\d\s,]{1,20}),?\s(?P<a>\d{1,2})[/.](?P<b>\d{1,2})[/.](?P<year>\d{4})|"
     r"(?P<c>\d{1,2})[/.](?P<d>\d{1,2})[/.](?P<last>\d{4})\s?[(（]?(?P<weekday>[^\d\s()（）]{1,20})[)）]?"
 )
-_WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK = rf"(?P<before>{AM_PM_EAST_ASIA})?\s?(?P<hour>\d{{1,2}}):(?P<minute>\d\d)\s?(?P<after>{AM_PM_EAST_ASIA})?"
 _TABBED = re.compile(rf"{_CLOCK}\t(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 _SPACED = re.compile(rf"{_CLOCK} (?P<rest>.*)", re.IGNORECASE | re.DOTALL)
@@ -76,6 +78,13 @@ _SYSTEM = re.compile(
     r"added .+ to the group|changed the group(?:'s)? (?:name|photo).*|"
     r".*(?:が(?:グループに)?参加しました|が(?:グループを)?退会しました|をグループに招待しました|已加入群組|已退出群組|"
     r"加入聊天|退出了群組|离开了群组|加入了群组))[.。]?"
+)
+_GROUP_NOTICE = re.compile(
+    r"[^\t\n]{1,200}(?:joined the group|left the group|invited [^\n]+ to the group|added [^\n]+ to the group|"
+    r"changed the group(?:'s)? (?:name|photo)[^\n]*|がグループに参加しました|がグループを退会しました|"
+    r"をグループに招待しました|"
+    r"(?:已)?加入(?:了)?(?:群組|群组)|(?:已)?退出(?:了)?(?:群組|群组)|离开了群组|邀請[^\n]+加入(?:群組)?|邀请[^\n]+加入(?:群组)?|"
+    r"님이 그룹에 참여했습니다|님을 그룹에 초대했습니다|님이 그룹을 나갔습니다)[.。]?"
 )
 _SNIFFED = 4096
 _MAX_SURVEYED_RECORDS = 20_000
@@ -115,15 +124,28 @@ class LineReader:
         file = tree.files()[0]
         title, kind = _title(tree)
         pattern = _pattern(tree)
-        names = _tabbed_names if pattern is _TABBED else _spaced_names
-        speakers = names(entry.text for entry in _entries(tree.for_survey(), file, pattern))
-        if pattern is _SPACED and title and kind != "group":
-            speakers.add(title)
+        names = _tabbed_names if pattern is _TABBED else partial(_spaced_names, title="" if kind == "group" else title)
+        dates = DateSurvey()
+        is_group = False
+
+        def texts() -> Iterator[str]:
+            nonlocal is_group
+            for entry in _entries(tree.for_survey(), file, pattern, dates=dates):
+                is_group = is_group or _GROUP_NOTICE.fullmatch(entry.text) is not None
+                yield entry.text
+
+        speakers = names(texts())
+        if is_group or len(speakers) > 2 or (len(speakers) == 2 and not is_named_after(title, speakers)):
+            kind = "group"
+        places = dates.places()
+        if misfits := dates.misfits(places):
+            tree.report_bad(file, tr("dates"), dates_do_not_fit(misfits))
+            return
         chat = TextChat("line", title, speakers, kind)
         split = _split_tabbed if pattern is _TABBED else _SpacedSplitter(speakers).split
-        entries, is_spaced = _entries(tree, file, pattern), pattern is _SPACED
-        records = (_text_record(entry, split, tree.zone, is_spaced=is_spaced) for entry in entries)
-        yield from chat.messages(tree, file, records)
+        entries, is_spaced = _entries(tree, file, pattern, places), pattern is _SPACED
+        records = (_text_record(entry, split, is_spaced=is_spaced) for entry in entries)
+        yield from chat.messages(tree, file, records, is_newest_first=dates.is_newest_first(places))
 
 
 def _head(tree: SourceTree) -> list[str]:
@@ -160,30 +182,34 @@ def _pattern(tree: SourceTree) -> re.Pattern[str]:
     return _TABBED
 
 
-def _day(line: str) -> date | None:
-    """The date of a date line, which has a weekday; None for any other line."""
+def _numbers(line: str) -> tuple[tuple[int, int, int], str] | None:
+    """The numbers and the weekday of a date line; None for any other line."""
     text = line.strip()
-    try:
-        if match := _YEAR_FIRST.fullmatch(text):
-            return date(int(match["year"]), int(match["month"]), int(match["day"]))
-        if match := _YEAR_LAST.fullmatch(text):
-            first, second = int(match["a"] or match["c"]), int(match["b"] or match["d"])
-            year, week = int(match["year"] or match["last"]), (match["week"] or match["weekday"])[:3].lower()
-            return _date_of_weekday(year, first, second, week)
-    except ValueError:
-        return None
+    if match := _YEAR_FIRST.fullmatch(text):
+        return (int(match["year"]), int(match["month"]), int(match["day"])), ""
+    if match := _YEAR_LAST.fullmatch(text):
+        first, second = int(match["a"] or match["c"]), int(match["b"] or match["d"])
+        return (first, second, int(match["year"] or match["last"])), match["week"] or match["weekday"]
     return None
 
 
-def _date_of_weekday(year: int, first: int, second: int, week: str) -> date | None:
-    """The date that matches the weekday; with a weekday in an unknown language, the day comes before the month."""
-    days = []
-    for month, day in ((second, first), (first, second)):
+def _day(line: str, places: DatePlaces | None = None) -> date | None:
+    """The date of a date line; None for any other line.
+
+    Args:
+        line: any line.
+        places: the order of the numbers in this file; None for any that is possible.
+    """
+    dated = _numbers(line)
+    for order in ALL_PLACES if places is None else (places,):
         with suppress(ValueError):
-            days.append(date(year, month, day))
-    if week in _WEEK:
-        days.sort(key=lambda day: day.weekday() != _WEEK.index(week))
-    return days[0] if days else None
+            return local_date(dated[0], order) if dated else None
+    return None
+
+
+def _survey_date(line: str, dates: DateSurvey | None) -> None:
+    if dates is not None and (dated := _numbers(line)):
+        dates.add(*dated)
 
 
 def _lines(tree: SourceTree, file: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, str, re.Match[str] | None]]:
@@ -206,8 +232,22 @@ def _lines(tree: SourceTree, file: str, pattern: re.Pattern[str]) -> Iterator[tu
         yield *pending, None
 
 
-def _entries(tree: SourceTree, file: str, pattern: re.Pattern[str]) -> Iterator[_Entry]:
-    """Yields every record; reports lines that belong to none."""
+def _entries(
+    tree: SourceTree,
+    file: str,
+    pattern: re.Pattern[str],
+    places: DatePlaces | None = None,
+    dates: DateSurvey | None = None,
+) -> Iterator[_Entry]:
+    """Yields every record; reports lines that belong to none.
+
+    Args:
+        tree: the archive.
+        file: its file.
+        pattern: the form of its lines.
+        places: the order of the numbers of a date; None if it is not known yet.
+        dates: receives all dates.
+    """
     day: date | None = None
     entry: _Entry | None = None
     lines: list[str] = []
@@ -226,7 +266,8 @@ def _entries(tree: SourceTree, file: str, pattern: re.Pattern[str]) -> Iterator[
                 yield msgspec.structs.replace(entry, text="\n".join(lines).rstrip("\n"))
                 entry = None
             if match.re is _DAY:
-                day = _day(line)
+                day = _day(line, places)
+                _survey_date(line, dates)
             elif (clock := _clock(match)) is None:
                 tree.report_bad(file, tr("line {number}", number=number), ValueError(line[:20]))
             elif day is None:
@@ -252,8 +293,13 @@ def _tabbed_names(texts: Iterable[str]) -> set[str]:
     return {name for name, _ in map(_split_tabbed, texts) if name}
 
 
-def _spaced_names(texts: Iterable[str]) -> set[str]:
-    """The names in a desktop export: first words, with the words that nearly always follow them."""
+def _spaced_names(texts: Iterable[str], title: str) -> set[str]:
+    """The names in a desktop export: first words, with the words that nearly always follow them.
+
+    Args:
+        texts: the records.
+        title: the name of the other person, as far as a file's name can have it; empty if it is not known.
+    """
     starts: Counter[str] = Counter()
     for text in islice(texts, _MAX_SURVEYED_RECORDS):
         if _SYSTEM.fullmatch(text.partition(" ")[2]):
@@ -273,6 +319,16 @@ def _spaced_names(texts: Iterable[str]) -> set[str]:
             while name in followers:
                 name = followers[name]
             names.add(name)
+    key = file_name_key(title)
+    if titled := [start for start in starts if title and file_name_key(start) == key]:
+        first = min(titled, key=len)
+        partner = title if title in starts else max((one for one in titled if starts[one] == starts[first]), key=len)
+        word = partner.partition(" ")[0]
+        # Of people whose names begin alike, those stay who wrote something else.
+        names -= {one for one in names if one.partition(" ")[0] == word and starts[one] == starts[partner]}
+        names.add(partner)
+    elif title:
+        names.add(title)
     return names
 
 
@@ -303,14 +359,12 @@ def _unquoted(body: str) -> str:
     return body
 
 
-def _text_record(
-    entry: _Entry, split: Callable[[str], tuple[str, str]], zone: ZoneInfo, *, is_spaced: bool
-) -> TextRecord:
+def _text_record(entry: _Entry, split: Callable[[str], tuple[str, str]], *, is_spaced: bool) -> TextRecord:
     sender, body = split(entry.text)
     mark, text = _mark(sender, _unquoted(body))
     if is_spaced and sender and text in _BARE:
         mark, text = _BARE[text], ""
-    return TextRecord(entry.number, datetime.combine(entry.day, entry.clock, zone), sender, text, mark)
+    return TextRecord(entry.number, datetime.combine(entry.day, entry.clock), sender, text, mark)
 
 
 def _mark(sender: str, text: str) -> tuple[Mark, str]:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
 from training.archives.formats.html_text import html_text
 from training.archives.formats.json_outline import outline, sampled_objects
+from training.archives.formats.mentions import begins_with_mention
 from training.archives.formats.timestamps import to_utc
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
@@ -73,13 +74,14 @@ def _message(activity: Mapping[str, Any], origin: str) -> Message:
     text = html_text(_QUOTE_LINK.sub("", content) if quoted else content)
     if replied_to or kind == "dm":
         text = _MENTIONS.sub("", text)
+    is_addressed = kind == "post" and begins_with_mention(text)
     if summary := str(note.get("summary") or "").strip():
         text = f"{summary}\n{text}"
     return Message(
         id=str(note.get("id") or activity["id"]),
         platform="mastodon",
         chat=chat,
-        kind=kind,
+        kind="reply" if is_addressed else kind,
         sender=actor,
         sender_name=name,
         sent_at=to_utc(str(note.get("published") or activity["published"]), _ZONE),

@@ -116,10 +116,11 @@ def _messages(
 
     def convert(event: Mapping[str, Any], origin: str) -> Message:
         content = as_object(event.get("content"))
-        replied_to = as_object(as_object(content.get("m.relates_to")).get("m.in_reply_to")).get("event_id")
+        relation = as_object(content.get("m.relates_to"))
+        replied_to = as_object(relation.get("m.in_reply_to")).get("event_id")
+        thread = relation.get("event_id") if relation.get("rel_type") == "m.thread" else None
         body = survey.edits.get(str(event["event_id"])) or _body(event, content)
         if event.get("type") == _REACTION:
-            relation = as_object(content.get("m.relates_to"))
             replied_to, body = relation.get("event_id"), str(relation.get("key") or "")
         sender = str(event["sender"])
         return Message(
@@ -133,6 +134,7 @@ def _messages(
             text=_REPLY_FALLBACK.sub("", body) if replied_to else body,
             is_owner=None if owner is None else sender == owner[0],
             reply_to=None if replied_to is None else str(replied_to),
+            thread=None if thread is None else str(thread),
             chat_name=title,
             mark=_mark(event, content),
             origin=origin,

@@ -9,6 +9,10 @@ import msgspec
 Kind = Literal["dm", "group", "post", "reply", "quote"]
 
 
+EXPORTER_NAMES = frozenset(("Me", "我", "회원님"))
+"""What exports of Signal, iMessage, WeChat and KakaoTalk write in place of the name of whoever exported them."""
+
+
 class Mark(StrEnum):
     """What an export says a record is, if it is not simply a text. Cleaning decides what to do with it."""
 
@@ -38,6 +42,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         text: plain text with entities resolved; may be empty for media.
         is_owner: whether the owner wrote it; None when the export does not say.
         reply_to: id of the message it replies to, in the same chat.
+        thread: id of the message that begins the thread it belongs to, where a thread is a conversation beside that of
+            the chat; the first message need not say so itself. Threads that are chats of their own are not meant.
         chat_name: display name of the conversation, for reports on this machine.
         mark: what the export says about the record besides its text.
         is_one_sided: whether the export lacks what other people wrote in the conversation, by its nature.
@@ -54,6 +60,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     text: str
     is_owner: bool | None = None
     reply_to: str | None = None
+    thread: str | None = None
     chat_name: str = ""
     mark: Mark = Mark.NONE
     is_one_sided: bool = False
@@ -66,7 +73,7 @@ def without_surrogates(message: Message) -> Message:
     """
     names = (message.id, message.chat, message.sender, message.sender_name, message.reply_to or "", message.chat_name)
     try:
-        "".join((*names, message.text, message.origin)).encode()
+        "".join((*names, message.thread or "", message.text, message.origin)).encode()
     except UnicodeEncodeError:
         fields = msgspec.structs.asdict(message)
         replaced = {

@@ -1,136 +1,214 @@
-"""Reads CSV files of messages with at least a sender, a text and a time, for formats that have no reader.
+"""Reads tables of posts or messages that no other reader knows: CSV, JSON or JSON Lines with a text and a time.
 
-Files with unknown columns are not accepted, so that another program's CSV is not mistaken for one. Only a column can
-say who the owner is.
+The owner may name the columns in config.yaml; otherwise they are guessed where their names are plain. Without a column
+for the sender all of it is the owner's; with a chat or a second sender the records are messages, otherwise posts.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
+from typing import Any, ClassVar
 
-import msgspec
-
-from training.archives.formats.archive_records import csv_columns, csv_rows, messages_of
+from doppel.errors import UserError
+from doppel.i18n import tr
+from training.archives.formats.archive_records import RECORD_ERRORS, messages_of
 from training.archives.formats.chat_text import MessageIds, title_of
-from training.archives.formats.timestamps import from_epoch, to_utc
+from training.archives.formats.csv_files import is_rounded
+from training.archives.formats.time_columns import TimeColumn
 from training.archives.message import Kind, Message
 from training.archives.source_tree import SourceTree
+from training.archives.tables.columns import TableColumns, guessed_columns, list_names, named_columns
+from training.archives.tables.records import cell, sample_records, table_names, table_records
 
 PLATFORM = "table"
 
-_SENDER = ("username", "sender", "user", "author", "from", "speaker", "name")
-_TEXT = ("text", "message", "content", "body")
-_TIME = ("timestamp", "time", "datetime", "date", "created_at", "sent_at")
-_CHAT = ("chat", "channel", "conversation", "room", "thread", "chat_id", "channel_id", "conversation_id", "thread_id")
-_ID = ("id", "message_id")
-_REPLY_TO = ("reply_to", "reply_to_id", "in_reply_to")
-_OWNER = ("is_owner", "is_me", "is_mine")
-_PLATFORM = ("platform", "source")
 _KAKAOTALK_COLUMNS = frozenset(("date", "user", "message"))
-_YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_YEAR_FIRST = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(?:[ T](\d{1,2}):(\d\d)(?::(\d\d)(?:\.\d+)?)?)?")
-
-
-class _Columns(msgspec.Struct, frozen=True):
-    """The column of each field; empty where there is none."""
-
-    sender: str
-    text: str
-    time: str
-    chat: str
-    id: str
-    reply_to: str
-    owner: str
-    platform: str
+_YES, _NO = ("1", "true", "yes", "是"), ("0", "false", "no", "否")
+_PLATFORM_NAME = re.compile(r"[a-z][a-z0-9_-]{1,31}")
+_OWNER = "owner"
+_EARLIEST, _LATEST = datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+_MANY = 3
+"""People in a chat from which on they are no longer counted: it is a group."""
 
 
 class MessageTableReader:
-    """Reads one CSV file."""
+    """Reads one file whose columns are guessed."""
 
     name = "table"
-    accepts = "CSV of messages with the columns username, text and timestamp"
+    accepts = "A table of your own: CSV, JSON or JSON Lines with a text and a time (see `columns` in config.yaml)"
+    is_last_resort: ClassVar[bool] = True
 
     def sniff(self, tree: SourceTree) -> bool:
-        """Whether all columns are known_names and the three required ones are among them."""
-        return tree.is_file and _columns(tree, tree.files()[0]) is not None
+        """Whether it is plain which columns hold a text and a time."""
+        return tree.is_file and _guess(tree, tree.files()[0]) is not None
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
-        """Every row."""
+        """Every record."""
         file = tree.files()[0]
-        columns = _columns(tree, file)
+        columns = _guess(tree, file)
         if columns is not None:
-            yield from messages_of(tree, file, csv_rows(tree, file), _Converter(tree, file, columns))
+            yield from _messages(tree, file, columns)
+
+    def hint(self, tree: SourceTree) -> str:
+        """What to do about a table whose columns cannot be guessed; empty for any other file."""
+        file = tree.files()[0]
+        names = table_names(tree, file)
+        if len(names) < 2 or not any(len(record) > 1 for record in sample_records(tree, file)):
+            return ""
+        return tr(
+            "a table with the columns {names}; name those with the text and the time under `columns` in config.yaml",
+            names=list_names(names),
+        )
+
+
+class NamedTableReader:
+    """Reads one file whose columns the owner named.
+
+    Args:
+        path: the table as named in config.yaml, for errors.
+        columns: column names by field.
+        platform: where it was written; empty if the table says it, or nobody.
+        kind: posts, or messages of private chats or groups; None to tell by the table.
+    """
+
+    name = "table"
+    accepts = ""
+
+    def __init__(self, path: str, columns: dict[str, str], platform: str = "", kind: Kind | None = None) -> None:
+        self._path = path
+        self._columns = columns
+        self._platform = platform
+        self._kind = kind
+
+    def sniff(self, tree: SourceTree) -> bool:
+        """Always: the owner says so. Raises UserError if the columns are not there."""
+        if not tree.is_file:
+            return False
+        file = tree.files()[0]
+        names = table_names(tree, file)
+        if not names:
+            raise UserError(
+                tr("{path}: not a table: neither CSV with column names, JSON nor JSON Lines", path=tree.label)
+            )
+        named_columns(self._path, self._columns, names)
+        return True
+
+    def read(self, tree: SourceTree) -> Iterator[Message]:
+        """Every record."""
+        file = tree.files()[0]
+        columns = named_columns(self._path, self._columns, table_names(tree, file))
+        yield from _messages(tree, file, columns, self._platform, self._kind)
+
+
+def _guess(tree: SourceTree, file: str) -> TableColumns | None:
+    """The columns of a file; None if they are not plain, or hold no times."""
+    names = table_names(tree, file)
+    columns = guessed_columns(names)
+    if columns is None or set(names) == _KAKAOTALK_COLUMNS:
+        return None
+    if columns.is_plain:
+        return columns
+    records = sample_records(tree, file)
+    times = TimeColumn(tree.zone, lambda: (_time_text(record, columns) for record in records), lambda text: None)
+    for record in records:
+        try:
+            sent_at = times.parse(_time_text(record, columns))
+        except RECORD_ERRORS:
+            continue
+        if _EARLIEST < sent_at < _LATEST and cell(record, columns.text).strip():
+            return columns
+    return None
+
+
+def _messages(
+    tree: SourceTree, file: str, columns: TableColumns, platform: str = "", kind: Kind | None = None
+) -> Iterator[Message]:
+    converter = _Converter(tree, file, columns, platform, kind)
+    return messages_of(tree, file, table_records(tree, file), converter)
+
+
+def _time_text(record: Mapping[str, Any], columns: TableColumns) -> str:
+    return " ".join(part for part in (cell(record, columns.time), cell(record, columns.clock)) if part.strip())
 
 
 class _Converter:
-    """Turns rows into messages."""
+    """Turns records into messages, after a first pass over who writes where."""
 
-    def __init__(self, tree: SourceTree, file: str, columns: _Columns) -> None:
-        self._zone = tree.zone
-        self._title = title_of(tree.label)
+    def __init__(self, tree: SourceTree, file: str, columns: TableColumns, platform: str, kind: Kind | None) -> None:
         self._columns = columns
+        self._title = title_of(tree.label)
+        self._platform = platform
+        self._kind = kind
         self._ids = MessageIds()
+        self._times = TimeColumn(tree.zone, lambda: self._time_texts(tree.for_survey(), file), tree.note)
         self._people: dict[str, set[str]] = {}
-        for _, row in csv_rows(tree.for_survey(), file):
-            people = self._people.setdefault(self._chat(row), set())
-            if len(people) < 3:
-                people.add(_cell(row, columns.sender))
+        everybody: set[str] = set()
+        if columns.sender and not columns.thread:
+            for _, record in table_records(tree.for_survey(), file):
+                people, sender = (
+                    self._people.setdefault(self._chat(record), set()),
+                    cell(record, columns.sender).strip(),
+                )
+                if sender and len(people) < _MANY:
+                    people.add(sender)
+                if sender and len(everybody) < _MANY:
+                    everybody.add(sender)
+        self._is_chat = bool(columns.chat) or len(everybody) > 1
 
-    def __call__(self, row: Mapping[str, str], origin: str) -> Message:
+    def __call__(self, record: Mapping[str, Any], origin: str) -> Message:
         columns = self._columns
-        sender, text = row[columns.sender].strip(), row[columns.text]
-        sent_at = _time(row[columns.time].strip(), self._zone)
-        chat = self._chat(row)
-        kind: Kind = "dm" if len(self._people.get(chat, ())) <= 2 else "group"
+        if not record:
+            raise ValueError(tr("not a JSON object"))
+        for column in (columns.text, columns.time):
+            if column not in record and "." not in column:
+                raise KeyError(column)
+        text = cell(record, columns.text)
+        sent_at = self._times.parse(_time_text(record, columns))
+        sender = cell(record, columns.sender).strip() or (_OWNER if not columns.sender else "?")
+        identity = cell(record, columns.id).strip()
+        if not identity or is_rounded(identity):
+            identity = self._ids.next_id(sent_at, sender, text)
+        reply_to = cell(record, columns.reply_to).strip()
+        thread = cell(record, columns.thread).strip()
+        if thread and thread != identity:
+            reply_to = thread
+        kind, chat = self._place(record, is_reply=bool(reply_to))
         return Message(
-            id=_cell(row, columns.id) or self._ids.next_id(sent_at, sender, text),
-            platform=_cell(row, columns.platform).lower() or PLATFORM,
+            id=identity,
+            platform=self._platform
+            or _platform(cell(record, columns.platform))
+            or ("twitter" if columns.thread else PLATFORM),
             chat=chat,
             kind=kind,
             sender=sender,
             sender_name=sender,
             sent_at=sent_at,
             text=text,
-            is_owner=_flag(_cell(row, columns.owner).lower()),
-            reply_to=_cell(row, columns.reply_to) or None,
+            is_owner=_flag(cell(record, columns.owner).strip().lower()) if columns.sender else True,
+            reply_to=reply_to or None,
             chat_name=chat,
             origin=origin,
         )
 
-    def _chat(self, row: Mapping[str, str]) -> str:
-        return _cell(row, self._columns.chat) or self._title
+    def _place(self, record: Mapping[str, Any], *, is_reply: bool) -> tuple[Kind, str]:
+        """The kind and the chat of a record."""
+        chat = self._chat(record)
+        if self._kind in ("dm", "group"):
+            return self._kind, chat
+        if self._kind == "post" or not self._is_chat:
+            return "reply" if is_reply else "post", chat
+        return "dm" if len(self._people.get(chat, ())) < _MANY else "group", chat
+
+    def _chat(self, record: Mapping[str, Any]) -> str:
+        return cell(record, self._columns.chat).strip() or self._title
+
+    def _time_texts(self, tree: SourceTree, file: str) -> Iterator[str]:
+        return (_time_text(record, self._columns) for _, record in table_records(tree, file))
 
 
-def _columns(tree: SourceTree, file: str) -> _Columns | None:
-    """The columns of a file; None if it is not a CSV file of messages."""
-    names = csv_columns(tree, file)
-    fields = (_SENDER, _TEXT, _TIME, _CHAT, _ID, _REPLY_TO, _OWNER, _PLATFORM)
-    columns = _Columns(*(next((name for name in field if name in names), "") for field in fields))
-    known_names = {name for field in fields for name in field}
-    if (
-        not (columns.sender and columns.text and columns.time)
-        or not known_names.issuperset(names)
-        or set(names) == _KAKAOTALK_COLUMNS
-    ):
-        return None
-    return columns
-
-
-def _cell(row: Mapping[str, str], column: str) -> str:
-    """The cell in a column; empty if there is no such column."""
-    return row.get(column, "").strip() if column else ""
-
-
-def _time(text: str, zone: ZoneInfo) -> datetime:
-    """Seconds or milliseconds since 1970, ISO 8601, or a date that begins with its year. Raises ValueError."""
-    if _NUMBER.fullmatch(text):
-        return from_epoch(float(text))
-    if match := _YEAR_FIRST.fullmatch(text):
-        year, month, day, hour, minute, second = (int(part or 0) for part in match.groups())
-        return datetime(year, month, day, hour, minute, second, tzinfo=zone).astimezone(UTC)
-    return to_utc(text.removesuffix("UTC").strip() + "Z" if text.endswith("UTC") else text, zone)
+def _platform(text: str) -> str:
+    name = text.strip().lower()
+    return name if _PLATFORM_NAME.fullmatch(name) else ""
 
 
 def _flag(text: str) -> bool | None:

@@ -15,8 +15,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from doppel.i18n import tr
-from training.archives.formats.archive_records import RECORD_ERRORS, csv_columns, csv_rows, messages_of
-from training.archives.formats.timestamps import to_utc
+from training.archives.formats.archive_records import RECORD_ERRORS, messages_of
+from training.archives.formats.csv_files import csv_columns, csv_rows, is_rounded
+from training.archives.formats.time_columns import TimeColumn
 from training.archives.formats.zstd import ZSTD_MAGIC, byte_lines, decompressed_head
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
@@ -70,16 +71,23 @@ class RedditReader:
             return
         tables = [(file, kind) for file in _csv_files(tree) if (kind := _table_kind(tree, file))]
         account = next((name for file, kind in tables if kind == _ABOUT and (name := _account(tree, file))), "")
-        converter = _Converter(account)
-        converters: dict[str, Callable[[Mapping[str, str], str], Message]] = {
-            "comments": converter.comment,
-            "posts": converter.post,
-            "messages": converter.private,
-            "chat": converter.chat,
-        }
         for file, kind in tables:
             if kind != _ABOUT:
-                yield from messages_of(tree, file, csv_rows(tree, file), converters[kind])
+                yield from messages_of(tree, file, csv_rows(tree, file), _converter(tree, file, kind, account))
+
+
+def _converter(tree: SourceTree, file: str, kind: str, account: str) -> Callable[[Mapping[str, str], str], Message]:
+    column = "created_at" if kind == "chat" else "date"
+    # A spreadsheet that saved the file again may have written its own dates.
+    times = TimeColumn(_ZONE, lambda: (row.get(column, "") for _, row in csv_rows(tree.for_survey(), file)), tree.note)
+    converter = _Converter(account, times)
+    converters: dict[str, Callable[[Mapping[str, str], str], Message]] = {
+        "comments": converter.comment,
+        "posts": converter.post,
+        "messages": converter.private,
+        "chat": converter.chat,
+    }
+    return converters[kind]
 
 
 def _csv_files(tree: SourceTree) -> list[str]:
@@ -105,16 +113,18 @@ class _Converter:
 
     Args:
         account: the owner's name; empty when that file is missing. Comments and posts are the owner's anyway.
+        times: reads the column of times.
     """
 
-    def __init__(self, account: str) -> None:
+    def __init__(self, account: str, times: TimeColumn) -> None:
         self._account = account
+        self._times = times
 
     def comment(self, row: Mapping[str, str], origin: str) -> Message:
         return self._public(
             row,
             origin,
-            identity=f"t1_{_bare_id(row['id'])}",
+            identity=f"t1_{_row_id(row)}",
             kind="reply",
             text=row["body"],
             reply_to=_parent_id(row.get("parent", ""), row.get("link", "")),
@@ -125,7 +135,7 @@ class _Converter:
         return self._public(
             row,
             origin,
-            identity=f"t3_{_bare_id(row['id'])}",
+            identity=f"t3_{_row_id(row)}",
             kind="post",
             text=_join(row["title"], row.get("body", "")),
             reply_to=None,
@@ -143,7 +153,7 @@ class _Converter:
             kind="dm",
             sender=sender,
             sender_name=sender,
-            sent_at=_time(row["date"]),
+            sent_at=self._times.parse(row["date"]),
             text=html.unescape(_join("" if subject.lower().startswith("re:") else subject, row["body"])),
             is_owner=self._is_owner(sender),
             chat_name=(receiver if sender == self._account else sender) if self._account else chat,
@@ -162,10 +172,11 @@ class _Converter:
             kind=kind,
             sender=sender,
             sender_name=sender,
-            sent_at=_time(row["created_at"]),
+            sent_at=self._times.parse(row["created_at"]),
             text=html.unescape(row["message"]),
             is_owner=self._is_owner(sender),
             reply_to=replied_to if replied_to not in ("", "0") else None,
+            thread=replied_to if replied_to not in ("", "0") else None,
             chat_name=row.get("channel_name", "").strip() or row["channel_url"],
             mark=_mark(row["message"], sender),
             origin=origin,
@@ -189,7 +200,7 @@ class _Converter:
             kind=kind,
             sender=self._account or _OWNER,
             sender_name=self._account or _OWNER,
-            sent_at=_time(row["date"]),
+            sent_at=self._times.parse(row["date"]),
             text=html.unescape(text),
             is_owner=True,
             reply_to=reply_to,
@@ -265,6 +276,15 @@ def _parent_id(parent: str, link: str) -> str | None:
     return f"t3_{match[1]}" if match else None
 
 
+def _row_id(row: Mapping[str, str]) -> str:
+    """The id of a comment or post; from its address if a spreadsheet has made a number of `12e4`."""
+    identity = row["id"]
+    if is_rounded(identity):
+        match = _COMMENT_IN_LINK.search(row["permalink"]) or _POST_IN_LINK.search(row["permalink"])
+        identity = match[1] if match else row["permalink"]
+    return _bare_id(identity)
+
+
 def _bare_id(identity: str) -> str:
     return identity.strip().removeprefix("t1_").removeprefix("t3_")
 
@@ -283,11 +303,6 @@ def _mark(text: str, author: str) -> Mark:
     if author.lower() in ("reddit", "/r/reddit"):
         return Mark.SERVICE
     return Mark.BOT if author in _BOTS else Mark.NONE
-
-
-def _time(text: str) -> datetime:
-    """`2023-01-15 12:34:56 UTC`, or ISO 8601."""
-    return to_utc(text.strip().removesuffix("UTC").strip(), _ZONE)
 
 
 def _is_dump(tree: SourceTree, file: str) -> bool:

@@ -101,6 +101,7 @@ class _Converter:
             sent_at=datetime.fromtimestamp(float(sent), UTC),
             text=self._text(record),
             reply_to=None if thread is None or str(thread) == sent else str(thread),
+            thread=None if thread is None else str(thread),
             chat_name=self._about.title,
             mark=self._mark(record, sender),
             is_one_sided=self._about.is_with_oneself,

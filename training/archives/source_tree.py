@@ -3,6 +3,7 @@
 Zips that are damaged, password-protected or bombs raise a UserError of one line.
 """
 
+import codecs
 import errno
 import os
 import tempfile
@@ -18,6 +19,7 @@ import msgspec
 
 from doppel.errors import UserError
 from doppel.i18n import tr
+from training.archives.encodings import ByteStream, wide_encoding
 from training.archives.unread import is_hidden
 
 MAX_LISTED_BAD_RECORDS = 1000
@@ -26,6 +28,9 @@ MAX_LISTED_BAD_RECORDS = 1000
 BOMB_RATIO = 200
 BOMB_BYTES = 256 << 20
 """A zip member that unpacks to more than this, at a ratio over BOMB_RATIO, is refused. Exports reach about 30."""
+
+_HEAD = 4096
+"""Bytes that are read at least when readers ask for the beginning of a file."""
 
 MAX_INNER_ZIP_BYTES = 32 << 30
 """Size of a zip within a zip: it is copied to a temporary file to be read."""
@@ -37,14 +42,6 @@ class BadRecord(msgspec.Struct, frozen=True):
     file: str
     position: str
     reason: str
-
-
-class ByteStream(Protocol):
-    """A binary file that can be read and closed."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
-
-    def close(self) -> None: ...
 
 
 class Container(Protocol):
@@ -79,18 +76,24 @@ class SourceTree:
         place: the prefix of the folder, or the name of the file.
         label: the place as shown to the user.
         zone: time zone of times that an export writes without one.
+        me: names and ids of the owner's, from config.yaml.
     """
 
-    def __init__(self, container: Container, place: str, label: str, zone: ZoneInfo) -> None:
+    def __init__(self, container: Container, place: str, label: str, zone: ZoneInfo, me: tuple[str, ...] = ()) -> None:
         self.is_file = bool(place) and not place.endswith("/")
         self.label = label
         self.zone = zone
+        self.me = me
         self.bad_records: list[BadRecord] = []
         self.bad_count = 0
+        self.notes: list[str] = []
+        """What the user should know about this place besides its bad records."""
         self.opened: set[str] = set()
         """Names of files here that were read, or that are archives of their own."""
         self.outlines: dict[str, Any] = {}
         """What `json_outline` found while readers were asked about this place."""
+        self.heads: dict[str, tuple[bytes, str | None, int]] = {}
+        """Of the file that was asked about last: its beginning, its encoding if that is wide, how much was read."""
         self.on_open: Callable[[int], None] = lambda size: None
         self.on_read: Callable[[int], None] = lambda size: None
         self._container = container
@@ -109,16 +112,28 @@ class SourceTree:
         return [f"{folder}{name}/" for name in self._container.listing(self._place + folder)[1]]
 
     def open(self, name: str) -> "CountingFile":
-        """A file as a stream that counts the bytes read. Raises UserError for a damaged zip."""
+        """A file as a stream that counts the bytes read; UTF-16 as UTF-8. Raises UserError for a damaged zip."""
         full = self._full(name)
         self.opened.add(name)
         self.on_open(self._container.size(full))
-        return CountingFile(self._container.open(full), self.on_read)
+        wide = self._beginning(name)[1]
+        return CountingFile(lambda: self._container.open(full), self.on_read, wide)
 
     def head(self, name: str, size: int = 4096) -> bytes:
-        """The first bytes of a file, for sniffing. Raises UserError for a damaged or locked zip."""
-        with closing(self._container.open(self._full(name))) as file:
-            return file.read(size)
+        """The first bytes of a file, for sniffing; UTF-16 as UTF-8. Raises UserError for a damaged or locked zip."""
+        return self._beginning(name, size)[0][:size]
+
+    def _beginning(self, name: str, size: int = 0) -> tuple[bytes, str | None]:
+        """The first bytes of a file, as UTF-8, and the encoding that it has if it is a wide one."""
+        if name not in self.heads or len(self.heads[name][0]) == self.heads[name][2] < size:
+            wanted = max(size, _HEAD)
+            with closing(self._container.open(self._full(name))) as file:
+                data = file.read(wanted)
+                if (wide := wide_encoding(data)) is not None:
+                    text = codecs.getincrementaldecoder(wide)("replace").decode(data + file.read(wanted))
+                    data = text.removeprefix("\ufeff").encode("utf-8", "replace")[:wanted]
+            self.heads = {name: (data, wide, wanted)}  # readers ask about one file after the other
+        return self.heads[name][:2]
 
     def report_bad(self, file: str, position: str, reason: str | Exception) -> None:
         """Records that part of a file could not be read.
@@ -134,9 +149,21 @@ class SourceTree:
             text = _explain(reason) if isinstance(reason, Exception) else reason
             self.bad_records.append(BadRecord(name, position, text))
 
+    def take_reports(self, other: "SourceTree") -> None:
+        """Adds the bad records and notes of another place."""
+        self.bad_count += other.bad_count
+        self.bad_records += other.bad_records[: MAX_LISTED_BAD_RECORDS - len(self.bad_records)]
+        for text in other.notes:
+            self.note(text)
+
+    def note(self, text: str) -> None:
+        """Records what the user should know about this place: one line, for people. Repeated ones are recorded once."""
+        if text not in self.notes and len(self.notes) < MAX_LISTED_BAD_RECORDS:
+            self.notes.append(text)
+
     def for_survey(self) -> "SourceTree":
         """The same place for a first pass: its bytes and bad records are not reported, as the second pass does that."""
-        tree = SourceTree(self._container, self._place, self.label, self.zone)
+        tree = SourceTree(self._container, self._place, self.label, self.zone, self.me)
         tree.opened = self.opened
         return tree
 
@@ -156,22 +183,48 @@ class SourceTree:
 
 
 class CountingFile:
-    """A binary file that reports how many bytes were read."""
+    """A binary file that reports how many bytes were read.
 
-    def __init__(self, file: ByteStream, on_read: Callable[[int], None]) -> None:
-        self._file = file
+    Args:
+        reopen: opens the file, now and for whoever needs to look at all of it before reading it.
+        on_read: is told the number of bytes.
+        encoding: of a text in UTF-16 or UTF-32, which is read as UTF-8; None for any other file.
+    """
+
+    def __init__(
+        self, reopen: Callable[[], ByteStream], on_read: Callable[[int], None], encoding: str | None = None
+    ) -> None:
+        self._reopen = reopen
+        self._file = reopen()
         self._on_read = on_read
+        self._encoding = encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding is not None else None
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._on_read(len(data))
-        return data
+    def read(self, size: int = -1, /) -> bytes:
+        if self._decoder is None:
+            data = self._file.read(size)
+            self._on_read(len(data))
+            return data
+        while True:
+            data = self._file.read(size)
+            self._on_read(len(data))
+            text = self._decoder.decode(data, final=not data).removeprefix("\ufeff")
+            if text or not data:
+                return text.encode("utf-8", "replace")
+
+    def again(self) -> "CountingFile":
+        """The same file from its beginning, without reports."""
+        return CountingFile(self._reopen, lambda size: None, self._encoding)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
 
     def __enter__(self) -> "CountingFile":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        self.close()
 
 
 def open_folder(path: Path) -> Container:
@@ -198,8 +251,15 @@ class _FolderContainer:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        # Every reader asks about a folder, which may hold tens of thousands of files.
+        self._last: tuple[str, tuple[list[str], list[str]]] | None = None
 
     def listing(self, prefix: str) -> tuple[list[str], list[str]]:
+        if self._last is None or self._last[0] != prefix:
+            self._last = prefix, self._list(prefix)
+        return self._last[1]
+
+    def _list(self, prefix: str) -> tuple[list[str], list[str]]:
         files, folders = [], []
         try:
             with os.scandir(self._root / prefix) as entries:

@@ -15,7 +15,9 @@ from doppel.i18n import tr
 from training.archives.formats.archive_records import RECORD_ERRORS, as_object
 from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.json_stream import DamagedJSON, JsonStream, RepairedEscapes
+from training.archives.formats.local_times import LocalClock
 from training.archives.formats.reactions import Reaction, reactions_to
+from training.archives.formats.text_lines import utf8
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 from training.archives.telegram_accounts import Survey, has_old_accounts, plain_account, plain_peer, survey_export
@@ -101,7 +103,7 @@ class TelegramReader:
         """Every record of every chat, service records included."""
         name = tree.files()[0]
         with tree.open(name) as file:
-            stream = JsonStream(RepairedEscapes(file))
+            stream = JsonStream(RepairedEscapes(utf8(file)))
             try:
                 yield from _Export(tree, name, stream).read({})
             except DamagedJSON as damage:
@@ -185,6 +187,7 @@ class _Chat:
         self.is_version_known = False
         self.name = str(header.get("name") or self.type.replace("_", " "))
         self.last_time = datetime.fromtimestamp(0, UTC)
+        self.clock = LocalClock(export.tree.zone)
         self.topics: dict[str, str] = {}
         self.writers: dict[tuple[str, str], tuple[str, str, bool | None]] = {}
 
@@ -286,8 +289,7 @@ class _Chat:
         if record.date is UNSET:
             raise KeyError("date")
         # Exports before 2022 have only the local time.
-        local = datetime.fromisoformat(record.date)
-        return (local if local.tzinfo else local.replace(tzinfo=self.export.tree.zone)).astimezone(UTC)
+        return self.clock.read(datetime.fromisoformat(record.date))[1]
 
     def _is_owner(self, sender: str) -> bool | None:
         """Known in the export of a whole account; in a private chat, the other person is known by the chat's id."""

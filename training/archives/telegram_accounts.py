@@ -13,6 +13,7 @@ import msgspec
 
 from training.archives.formats.archive_records import as_object
 from training.archives.formats.json_stream import DamagedJSON, JsonStream, RepairedEscapes
+from training.archives.formats.text_lines import utf8
 from training.archives.source_tree import SourceTree
 
 _KIND_SHIFT = 1 << 32
@@ -64,7 +65,7 @@ def survey_export(tree: SourceTree, file: str, *, stop_at_owner: bool = False) -
     survey = Survey()
     # Damage is reported by the pass that reads the messages.
     with tree.for_survey().open(file) as opened, suppress(DamagedJSON, _OwnerFound):
-        _Pass(JsonStream(RepairedEscapes(opened)), survey, stop_at_owner=stop_at_owner).read()
+        _Pass(JsonStream(RepairedEscapes(utf8(opened))), survey, stop_at_owner=stop_at_owner).read()
     return survey
 
 

@@ -6,6 +6,8 @@ in an unsupported format, so the user is told about it.
 
 import msgspec
 
+from doppel.i18n import tr
+
 MAX_LISTED = 1000
 """Files listed by name; more are only counted."""
 
@@ -17,6 +19,8 @@ _MEDIA = (
     *(".css", ".woff", ".woff2", ".ttf", ".otf", ".eot", ".map", ".apk", ".exe", ".dmg", ".iso"),
     *(".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".vcf"),
 )
+_WEB_PAGES = (".html", ".htm")
+_COMPRESSED = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 _SCRIPTS = (".js", ".mjs")
 """Scripts of an export's pages. They are sniffed all the same, because Twitter's messages are in `.js` files."""
 
@@ -45,11 +49,40 @@ class Unread(msgspec.Struct, frozen=True):
         files: files in no known format, at most MAX_LISTED of them.
         count: number of such files.
         attachments: number of pictures, videos, pages and attachments.
+        hints: what some of the files are, and what to do about them.
     """
 
     files: list[str]
     count: int
     attachments: int
+    hints: dict[str, str] = {}
+
+
+def misnamed(head: bytes, name: str) -> str:
+    """What a file is that is named as a text but is none, and what to do; empty for any other file."""
+    if name.lower().endswith((".zip", *_WEB_PAGES, *_COMPRESSED)):
+        return ""
+    if head.startswith(b"PK\x03\x04") and not (b"[Content_Types].xml" in head or b"xl/" in head):
+        return tr("a zip; name it .zip")
+    if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html", b"<table", b"<meta")):
+        return tr("a web page; export again as CSV or JSON")
+    hint = next((hint for start, hint in _BINARY.items() if head.startswith(start)), "")
+    return tr(hint) if hint else ""
+
+
+_WORKBOOK = "an Excel workbook; save it as CSV UTF-8"
+_PACKED = "a compressed file; unpack it first"
+_BINARY = {
+    b"PK\x03\x04": _WORKBOOK,
+    b"\xd0\xcf\x11\xe0": _WORKBOOK,
+    b"\x1f\x8b": _PACKED,
+    b"Rar!": _PACKED,
+    b"7z\xbc\xaf": _PACKED,
+    b"BZh": _PACKED,
+    b"%PDF": "a PDF; export again as text, CSV or JSON",
+    b"SQLite format 3": "an SQLite database; export its messages as CSV or JSON",
+}
+"""What files are by their first bytes, for `tr`."""
 
 
 def is_hidden(name: str) -> bool:

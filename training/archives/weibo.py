@@ -11,15 +11,10 @@ from typing import Any
 
 import msgspec
 
-from training.archives.formats.archive_records import (
-    array_records,
-    as_object,
-    csv_columns,
-    csv_rows,
-    messages_of,
-    open_json,
-)
+from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
 from training.archives.formats.chat_text import title_of
+from training.archives.formats.csv_files import csv_columns, csv_rows
+from training.archives.formats.mentions import begins_with_mention
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 
@@ -101,11 +96,12 @@ class _Posts:
         if is_repost:
             words = _REPLY_PREFIX.sub("", _REPOST_CHAIN.sub("", text)).strip()
             text = "" if words.lower() in _NO_COMMENT else words
+        kind: Kind = "quote" if is_repost else "reply" if begins_with_mention(text) else "post"
         return Message(
             id=_post_id(post["id"]),
             platform=PLATFORM,
             chat=POSTS,
-            kind="quote" if is_repost else "post",
+            kind=kind,
             sender=self._account.id,
             sender_name=self._account.name,
             sent_at=_time(post),

@@ -7,13 +7,22 @@ yields messages. The export does not say which name is the owner's, only whom a 
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from datetime import datetime, time
 
 import msgspec
 
 from doppel.i18n import tr
 from training.archives.formats.chat_text import TextChat, TextRecord
+from training.archives.formats.group_notices import is_group_notice
+from training.archives.formats.local_times import (
+    DAY_FIRST,
+    MONTH_FIRST,
+    DatePlaces,
+    DateSurvey,
+    dates_do_not_fit,
+    local_date,
+)
+from training.archives.formats.sender_names import MAX_NAME_LENGTH, NameSurvey, SenderNames
 from training.archives.formats.text_lines import decode_head, multiline_records
 from training.archives.formats.timestamps import AM_PM, hour_24
 from training.archives.message import Mark, Message
@@ -35,7 +44,7 @@ _HEADS = {
     "ios": re.compile(rf"[\u200e\u200f]*\[{_STAMP}\]\s", re.IGNORECASE),
     "android": re.compile(rf"[\u200e\u200f]*{_STAMP}\s[-\u2013]\s", re.IGNORECASE),
 }
-_SENDER = re.compile(r"(?P<name>[^:\n]{1,80}?):(?: |$)")
+_SENDER = re.compile(rf"[^\n]{{1,{MAX_NAME_LENGTH}}}?:(?: |$)", re.MULTILINE)
 _END = r"(?: ?\(\d+\))?(?:\.txt|\.zip)?$"
 _WITH = r"with|mit|con|avec|com|met|med|z|s|dengan|kanssa|с контактом|с|-"
 _TITLES = (
@@ -110,11 +119,13 @@ _ENCRYPTED = re.compile(
 )
 _CLEAN = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202b\u202c\u2066\u2067\u2068\u2069\ufeff"))
 _BLANKS = {0x202F: " ", 0xA0: " "}
+_DIRECTION_MARKS = "\u200e\u200f"
 _QUOTES = ('"“”„', "«»", "「」")
 _ANGLED = re.compile(r"<[^<>\n]{3,60}>")
 _NOTHING = "null"
 """What Android writes for a view-once picture; people may write it too."""
 _MIN_PLACEHOLDER_COUNT = 3
+_MIN_SENTENCE_WORDS = 5
 _MAX_ANGLED = 1000
 _SNIFFED = 4096
 
@@ -124,15 +135,23 @@ class _Survey(msgspec.Struct):
 
     Attributes:
         form: `ios` or `android`.
-        order: positions of year, month and day among the three numbers of a date.
+        places: positions of year, month and day among the three numbers of a date.
+        misfits: number of dates that are impossible in this order, if it is no accident.
+        is_newest_first: whether the dates run backwards.
+        senders: what stands before a message, as written.
         names: everybody who writes.
         placeholders: texts in place of files, in a language that the patterns need not cover.
+        is_group: whether a notice speaks of a group.
     """
 
     form: str
-    order: tuple[int, int, int]
+    places: DatePlaces
+    misfits: int
+    is_newest_first: bool
+    senders: SenderNames
     names: frozenset[str]
     placeholders: frozenset[str]
+    is_group: bool
 
 
 class WhatsAppReader:
@@ -150,23 +169,31 @@ class WhatsAppReader:
         if not lines or (form := _form(lines[0])) is None or is_chat_text(head):
             return False
         texts = [line[match.end() :] for line in lines if (match := _HEADS[form].match(line))]
-        return any(_split(text)[0] or _ENCRYPTED.search(text) for text in texts)
+        return any(_SENDER.match(text) or _ENCRYPTED.search(text) for text in texts)
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every message and system line of the chat."""
         file = tree.files()[0]
         survey = _survey(tree, file)
-        chat = TextChat("whatsapp", _title(tree.label), survey.names)
-        for number, match, text in _records(tree, file, survey.form):
-            sender, body = _split(text)
-            mark, body = _mark(sender, body, survey.placeholders)
-            try:
-                sent_at = _time(match, survey.order, tree.zone)
-                message = chat.message(TextRecord(number, sent_at, sender, body, mark), f"{file}:{number}")
-            except (ValueError, OverflowError) as error:
-                tree.report_bad(file, tr("line {number}", number=number), error)
-                continue
-            yield message
+        if survey.misfits:
+            tree.report_bad(file, tr("dates"), dates_do_not_fit(survey.misfits))
+            return
+        chat = TextChat("whatsapp", _title(tree.label), survey.names, "group" if survey.is_group else None)
+        records = _text_records(tree, file, survey)
+        yield from chat.messages(tree, file, records, is_newest_first=survey.is_newest_first)
+
+
+def _text_records(tree: SourceTree, file: str, survey: _Survey) -> Iterator[TextRecord]:
+    """The second pass."""
+    for number, match, text in _records(tree, file, survey.form):
+        sender, body = _split(text, survey.senders)
+        mark, body = _mark(sender, body, survey.placeholders)
+        try:
+            sent_at = _time(match, survey.places)
+        except ValueError as error:
+            tree.report_bad(file, tr("line {number}", number=number), error)
+            continue
+        yield TextRecord(number, sent_at, sender, body, mark)
 
 
 def _form(line: str) -> str | None:
@@ -193,65 +220,70 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
     """The first pass: names, the order of day and month, and placeholders."""
     head = decode_head(tree.head(file, _SNIFFED)).translate(_BLANKS)
     form = _form(head.splitlines()[0]) or "android"
-    names: set[str] = set()
+    dates, names = DateSurvey(), NameSurvey(known=[_title(tree.label)], me=tree.me)
     angled: Counter[str] = Counter()
-    largest = [0, 0, 0]
-    backward = dict.fromkeys(_ORDERS, 0)
-    last: dict[tuple[int, int, int], tuple[int, ...]] = {}
-    has_am_pm = False
+    notices: Counter[str] = Counter()
+    has_am_pm = is_group = False
     for _, match, text in _records(tree.for_survey(), file, form):
-        numbers = tuple(int(match[name]) for name in "abc")
-        largest = [max(pair) for pair in zip(largest, numbers, strict=True)]
+        dates.add((int(match["a"]), int(match["b"]), int(match["c"])))
         has_am_pm = has_am_pm or match["after"] in ("AM", "PM")
-        for order in _ORDERS:
-            date = tuple(numbers[place] for place in order)
-            backward[order] += date < last.get(order, date)
-            last[order] = date
-        sender, body = _split(text)
+        stripped = text.lstrip(_DIRECTION_MARKS)
+        names.add(stripped)
+        sender = _SENDER.match(stripped)
+        body = text if sender is None else stripped[sender.end() :]
         # The app writes notices in the name of a group or its members too; those alone make nobody a speaker.
-        if sender and not _is_notice(body):
-            names.add(sender)
+        if sender is not None and _is_notice(body):
+            notices[stripped[: sender.end()].rstrip(": ")] += 1
+            is_group = is_group or is_group_notice(body.translate(_CLEAN))
+        elif sender is None:
+            is_group = is_group or is_group_notice(body.translate(_CLEAN))
         if (_ANGLED.fullmatch(body) or body == _NOTHING) and (body in angled or len(angled) < _MAX_ANGLED):
             angled[body] += 1
-    placeholders = frozenset(text for text, count in angled.items() if count >= _MIN_PLACEHOLDER_COUNT)
-    is_american = has_am_pm and "/" in head[:40]
-    return _Survey(form, _order(largest, backward, is_american=is_american), frozenset(names), placeholders)
+    counts = names.names()
+    senders = SenderNames([name for name in counts if not _begins_notice(name, names, counts)])
+    places = dates.places(MONTH_FIRST if has_am_pm and "/" in head[:40] else DAY_FIRST)
+    return _Survey(
+        form,
+        places,
+        dates.misfits(places),
+        dates.is_newest_first(places),
+        senders,
+        frozenset(_clean_name(name) for name in senders.names if counts[name] > notices[name]) - {""},
+        frozenset(text for text, count in angled.items() if count >= _MIN_PLACEHOLDER_COUNT),
+        is_group,
+    )
 
 
-_DAY_FIRST, _MONTH_FIRST, _YEAR_FIRST = (2, 1, 0), (2, 0, 1), (0, 1, 2)
-_ORDERS = (_DAY_FIRST, _MONTH_FIRST, _YEAR_FIRST)
+def _begins_notice(name: str, names: NameSurvey, counts: dict[str, int]) -> bool:
+    """Whether what stands before a colon is the beginning of a notice such as `Tom changed the subject to "a: b"`.
+
+    A text with an open quotation mark is a name only if it recurs, or occurs elsewhere; so is a sentence that begins
+    with the name of somebody who writes.
+    """
+    if names.is_known(name):
+        return False
+    words = name.split(" ")
+    is_about_writer = any(counts.get(" ".join(words[:end]), 0) > 1 for end in range(1, len(words)))
+    if any(sum(map(name.count, pair)) % 2 for pair in _QUOTES):
+        return counts[name] < _MIN_PLACEHOLDER_COUNT or is_about_writer
+    return counts[name] == 1 and is_about_writer and len(words) >= _MIN_SENTENCE_WORDS
 
 
-def _order(largest: list[int], backward: dict[tuple[int, int, int], int], *, is_american: bool) -> tuple[int, int, int]:
-    """Positions of (year, month, day): as the numbers allow, else what runs forward in time, else the custom."""
-    if largest[0] > 31:
-        return _YEAR_FIRST
-    if largest[0] > 12 and largest[1] <= 12:
-        return _DAY_FIRST
-    if largest[1] > 12 >= largest[0]:
-        return _MONTH_FIRST
-    if backward[_DAY_FIRST] != backward[_MONTH_FIRST]:
-        return min(_DAY_FIRST, _MONTH_FIRST, key=backward.__getitem__)
-    return _MONTH_FIRST if is_american else _DAY_FIRST
-
-
-def _time(match: re.Match[str], order: tuple[int, int, int], zone: ZoneInfo) -> datetime:
-    """The time of a stamp. Raises ValueError for an impossible date."""
-    numbers = [int(match[name]) for name in "abc"]
-    year, month, day = (numbers[place] for place in order)
-    minute, second = int(match["minute"]), int(match["second"] or 0)
+def _time(match: re.Match[str], places: DatePlaces) -> datetime:
+    """The local time of a stamp. Raises ValueError for an impossible one."""
+    day = local_date((int(match["a"]), int(match["b"]), int(match["c"])), places)
     hour = hour_24(int(match["hour"]), match["after"] or match["before"])
-    return datetime(year if year > 99 else 2000 + year, month, day, hour, minute, second, tzinfo=zone)
+    return datetime.combine(day, time(hour, int(match["minute"]), int(match["second"] or 0)))
 
 
-def _split(text: str) -> tuple[str, str]:
+def _split(text: str, senders: SenderNames) -> tuple[str, str]:
     """Sender and body; a system line has no sender."""
-    stripped = text.lstrip("\u200e\u200f")
-    match = _SENDER.match(stripped)
-    # `Tom changed the subject to "a: b"`: a text with an open quotation mark is no name.
-    if match is None or any(sum(map(match["name"].count, pair)) % 2 for pair in _QUOTES):
-        return "", text
-    return match["name"].translate(_CLEAN).strip().removeprefix("~").strip(), stripped[match.end() :]
+    parts = senders.split(text.lstrip(_DIRECTION_MARKS))
+    return ("", text) if parts is None else (_clean_name(parts[0]), parts[1])
+
+
+def _clean_name(name: str) -> str:
+    return name.translate(_CLEAN).strip().removeprefix("~").strip()
 
 
 def _is_notice(body: str) -> bool:

@@ -30,12 +30,13 @@ from training.dataset.files import SESSIONS_FILE, Session, check_archives, read_
 from training.dataset.parent_fetcher import fetch_parents as fetch_missing_parents
 from training.dataset.report.build_report import LengthReport, Report
 from training.dataset.report.page import length_settings, write_report_page
-from training.dataset.report.tables import chats_table, one_sided_note, sessions_table
+from training.dataset.report.tables import chats_table, joined_note, joined_table, one_sided_note, sessions_table
 from training.lora.settings import planned_length
-from training.people.owner import OwnerCandidate, UnknownOwner
+from training.people.owner_question import OwnerCandidate, UnknownOwner
 
 MAX_CANDIDATES = 12
 MAX_PEOPLE = 5
+MAX_NOTES = 5
 MAX_FILES = 3
 EXAMPLE_COUNT = 2
 EXAMPLE_POOL = 5000
@@ -224,6 +225,10 @@ def _print_report(report: Report, folder: Path) -> None:
     )
     if note := one_sided_note(report):
         print_status(note)
+    if report.joined:
+        console.print()
+        console.print(joined_table(report))
+        print_status(joined_note(report))
     for session in _examples(folder):
         console.print()
         console.rule(tr("An example, as the model sees it"), align="left", style="dim")
@@ -245,7 +250,9 @@ def _format_lengths(lengths: LengthReport) -> str:
 
 
 def _print_unread(report: Report) -> None:
-    """Prints what was not read, and where it is listed."""
+    """Prints what was not read, and where it is listed; before that, what is not certain about the owner."""
+    for note in report.owner.notes[:MAX_NOTES]:
+        print_status(note)
     if report.bad:
         first = next(bad for source in report.sources.values() for bad in source.bad_records)
         print_status(
@@ -280,6 +287,10 @@ def _print_unread(report: Report) -> None:
                 files=files,
             )
         )
+    for path, hint in list(report.unknown_hints.items())[:MAX_FILES]:
+        print_status(f"{path}: {hint}")
+    for note in report.notes[:MAX_FILES]:
+        print_status(note)
     if report.attachment_count:
         print_status(
             tr("Pictures, videos and other attachments, not read: {count}", count=f"{report.attachment_count:,}")

@@ -1,5 +1,6 @@
 """Builds the data set in data/<persona>/: one pass over the archives, then one over the stored messages."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,14 +18,16 @@ from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.system.atomic_folder import atomic_folder
 from doppel.transcript import pseudonym
-from training.archives.discovery import Discovery, Reader, discover, installed_readers
+from training.archives.discovery import Discovery, discover, installed_readers
 from training.archives.message import Mark, Message
+from training.archives.reader import Reader
 from training.cleaning.rules import DropReason
 from training.dataset.accounting import sum_counts
 from training.dataset.contact_cap import sessions_over_cap
 from training.dataset.files import SESSIONS_FILE, Session, write_sessions
 from training.dataset.habits import HabitsCollector
 from training.dataset.intake import BuildProgress, MessageIntake
+from training.dataset.joined_chats import JoinedChats
 from training.dataset.message_store import MessageStore, RecordFile, StoredChat
 from training.dataset.one_sided import lacks_context
 from training.dataset.parallel_reader import open_reader
@@ -33,6 +36,7 @@ from training.dataset.report.build_report import REPORT_FILE, OwnerReport, Repor
 from training.dataset.report.tables import format_reasons
 from training.dataset.sessions import (
     SessionMessage,
+    ThreadSplitter,
     build_header,
     build_turns,
     drop_header_fields,
@@ -72,7 +76,10 @@ def build_dataset(config: Config, progress: BuildProgress, readers: Sequence[Rea
         DoppelError: the data folder cannot be written.
     """
     started = time.monotonic()
-    archives = discover(config.archives, config.root, config.zone, installed_readers() if readers is None else readers)
+    known_readers = installed_readers() if readers is None else readers
+    archives = discover(
+        config.archives, config.root, config.zone, known_readers, me=config.persona.me, tables=config.tables
+    )
     with closing(archives), atomic_folder(config.data_dir, SESSIONS_FILE) as staging:
         archives.sources.extend(parents_source(config.data_dir, config.zone))
         report = _DatasetBuilder(config, archives, progress, staging).run(uses_installed_readers=readers is None)
@@ -106,9 +113,10 @@ class _DatasetBuilder:
         self.scrubber: Scrubber | None = None
         if config.privacy.scrub:
             names = NameFinder(presidio_recognizer()) if config.privacy.names else None
-            self.scrubber = Scrubber(staging, config.data_dir, config.privacy.kinds, names)
+            self.scrubber = Scrubber(staging, config.data_dir, config.privacy.kinds, names, config.zone)
         self.intake = MessageIntake(config, self.accounts, self.scrubber)
         self.ledger, self.owner, self.repeats = self.intake.ledger, self.intake.owner, self.intake.repeats
+        self.joined = JoinedChats()
         self.own_kept = 0
         self.first: datetime | None = None
         self.last: datetime | None = None
@@ -120,10 +128,13 @@ class _DatasetBuilder:
         drafts = RecordFile(staging / "sessions.tmp")
         try:
             self._read_archives(store, uses_installed_readers=uses_installed_readers)
-            self.repeats.resolve(self.owner.is_mine)
-            self.intake.writers.resolve(self.owner.is_mine)
+            self.repeats.resolve(self.joined.stored_is_mine(self.owner.is_mine), self.joined.left_out)
+            self.intake.writers.resolve(self.owner.is_mine, self.joined)
             self.progress.stage(tr("Splitting chats into sessions"))
-            summaries = [summary for chat in store.chats() for summary in self._sessions(chat, drafts)]
+            chats = store.chats()
+            if self.owner.foreign:
+                chats = [part for chat in chats for part in chat.split(self.owner.foreign, self.owner.adopted)]
+            summaries = [summary for chat in chats for summary in self._sessions(chat, drafts)]
             store.close()
             sessions_by_split = self._write(staging / SESSIONS_FILE, summaries, drafts)
         finally:
@@ -139,10 +150,18 @@ class _DatasetBuilder:
         config, sources = self.config, self.archives.sources
         kinds = frozenset(config.privacy.kinds) if self.scrubber is not None else frozenset[PrivateKind]()
         reader = open_reader(
-            config.archives, config.root, config.zone, kinds, uses_installed_readers=uses_installed_readers
+            config.archives,
+            config.root,
+            config.zone,
+            kinds,
+            me=config.persona.me,
+            tables=config.tables,
+            uses_installed_readers=uses_installed_readers,
         )
         with closing(reader):
             self.intake.read(sources, reader, store, self.progress)
+        self.joined = self.intake.join_chats(sources, store)
+        self.contacts.use_other_accounts(self.joined.other_accounts)
         self.intake.require_owner(sources)
 
     def _sessions(self, chat: StoredChat, drafts: RecordFile) -> Iterator[SessionSummary]:
@@ -157,7 +176,7 @@ class _DatasetBuilder:
         else:
             gap = estimate_gap(chat.times())
             self.gaps[f"{chat.platform}:{chat.chat}"] = round(gap, 1)
-            sessions = split_at_silences(messages, gap)
+            sessions = self._conversations(chat, gap)
             sessions = self.intake.writers.posts_instead(sessions, chat, self.owner.is_mine)
         for session in sessions:
             kept, needless = separate_reactions(session)
@@ -173,13 +192,17 @@ class _DatasetBuilder:
         for stretch in self._stretches(session):
             part = stretch
             if self.repeats.has_repeats:
-                part, dropped = trim_repeats(stretch, lambda item: self.repeats.reason_for(item.message))
+                part, dropped = trim_repeats(stretch, self._repeat_reason)
                 for item, reason in dropped:
                     self._drop([item], reason)
             if any(item.is_mine for item in part):
                 yield part
             else:
                 self._drop(part, DropReason.NO_OWN_MESSAGE)
+
+    def _repeat_reason(self, item: SessionMessage) -> DropReason | None:
+        stored_chat = self.joined.stored_chat(item.source, item.message.platform, item.message.chat)
+        return self.repeats.reason_for(item.message, stored_chat)
 
     def _stretches(self, session: list[SessionMessage]) -> Iterator[list[SessionMessage]]:
         """The session, or the stretches between messages of forgotten people."""
@@ -203,14 +226,20 @@ class _DatasetBuilder:
         """Whether this is a direct chat with a forgotten person, who may never have written in it."""
         if not chat.is_direct:
             return False
-        if self.blocklist.contains(chat.platform, chat.chat, "chat"):
+        names = [chat.chat, *self.joined.other_chats(chat.platform, chat.chat)]
+        if any(self.blocklist.contains(chat.platform, name, "chat") for name in names):
             return True
         if contact is not None:
-            return self.blocklist.contains(chat.platform, contact)
-        return len(chat.accounts) < 2 and self.blocklist.contains(chat.platform, chat.chat)
+            return self._is_forgotten(chat.platform, contact)
+        return len(chat.accounts) < 2 and self._is_forgotten(chat.platform, chat.chat)
 
     def _is_forgotten_sender(self, item: SessionMessage) -> bool:
-        return not item.is_mine and self.blocklist.contains(item.message.platform, item.message.sender)
+        return not item.is_mine and self._is_forgotten(item.message.platform, item.message.sender)
+
+    def _is_forgotten(self, platform: str, account: str) -> bool:
+        """Whether a person is on the list under any account that archives call them by."""
+        accounts = [(platform, account), *self.joined.other_accounts((platform, account))]
+        return any(self.blocklist.contains(*one) for one in accounts)
 
     def _drop(self, messages: Iterable[SessionMessage], reason: DropReason) -> None:
         self.ledger.drop(self._counts(messages), reason)
@@ -222,15 +251,28 @@ class _DatasetBuilder:
             counts[number] = counts.get(number, 0) + 1
         return counts
 
+    def _conversations(self, chat: StoredChat, gap: float) -> Iterator[list[SessionMessage]]:
+        if not chat.threads:
+            yield from split_at_silences(self._messages(chat), gap)
+            return
+        threads = ThreadSplitter(chat.threads)
+        yield from split_at_silences(threads.without_threads(self._numbered_messages(chat)), gap)
+        for numbers in threads.numbers():  # what comes days later still belongs to its thread
+            yield from split_at_silences((self._numbered_message(chat, number) for number in numbers), math.inf)
+
     def _threads(self, chat: StoredChat) -> Iterator[list[SessionMessage]]:
         for thread in join_threads(self._numbered_messages(chat), chat.answered):
-            yield [self._session_message(chat.source(number), chat.message(number)) for number in thread]
+            yield [self._numbered_message(chat, number) for number in thread]
 
     def _messages(self, chat: StoredChat) -> Iterator[SessionMessage]:
         return map(itemgetter(1), self._numbered_messages(chat))
 
+    def _numbered_message(self, chat: StoredChat, number: int) -> SessionMessage:
+        return self._session_message(chat.source(number), chat.message(number))
+
     def _session_message(self, source: int, message: Message) -> SessionMessage:
-        return SessionMessage(source, message, self.owner.is_mine(message.platform, message.sender, message.is_owner))
+        is_mine = self.owner.is_mine(message.platform, message.sender, message.is_owner, source)
+        return SessionMessage(source, message, is_mine)
 
     def _numbered_messages(self, chat: StoredChat) -> Iterator[tuple[int, SessionMessage]]:
         """The messages of a chat with their numbers; drops duplicates and reactions of others."""
@@ -249,7 +291,8 @@ class _DatasetBuilder:
         """The other account of a chat between two."""
         if chat.is_public:
             return None
-        others = [account for account in chat.accounts if (chat.platform, account) not in self.owner.accounts]
+        sources = chat.source_numbers()
+        others = [account for account in chat.accounts if not self.owner.is_in_chat(sources, chat.platform, account)]
         return others[0] if len(others) == 1 else None
 
     def _draft(self, messages: list[SessionMessage], contact: str | None, drafts: RecordFile) -> SessionSummary:
@@ -336,9 +379,12 @@ class _DatasetBuilder:
             unknown_files=unread.files,
             unknown_count=unread.count,
             attachment_count=unread.attachments,
+            unknown_hints=unread.hints,
+            notes=[note for source in self.archives.sources for note in source.tree.notes],
             archives_without_owner=self.owner.absent,
             sessions=sessions_by_split,
             gaps=self.gaps,
+            joined=self.joined.chats,
             scrubbed=dict(self.scrubber.counts) if self.scrubber is not None else {},
             owner=OwnerReport(
                 accounts=self.owner.names,
@@ -346,5 +392,6 @@ class _DatasetBuilder:
                 kept=self.own_kept,
                 first=self.first,
                 last=self.last,
+                notes=self.owner.notes,
             ),
         )

@@ -9,23 +9,25 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from doppel.config import PrivateKind
+from doppel.config import ArchiveSettings, PrivateKind
 from doppel.i18n import language, set_language
 from training.archives.discovery import SAMPLE, Source, discover, installed_readers
 from training.archives.message import Message, without_surrogates
 from training.archives.source_tree import BadRecord
 from training.cleaning.rules import clean_text
 from training.dataset.message_store import StoredMessage
-from training.privacy.personal_data import SecretSpan
+from training.privacy.regions import Regions
+from training.privacy.secret_span import SecretSpan
 from training.privacy.secrets import find_secrets
 
 LARGE_ARCHIVES = 64 << 20
@@ -33,6 +35,12 @@ LARGE_ARCHIVES = 64 << 20
 
 _BATCH_SIZE = 400
 """Messages sent at a time: about as many as a pipe holds, so that neither side waits for long."""
+
+_MIN_TELLING = 20
+"""Characters of a text that tell its language."""
+
+_MAX_CHATS = 1 << 12
+"""Chats whose latest text is remembered; an archive may have as many chats as messages."""
 
 _LENGTH_BYTES = 4
 """Size of the length prefix of a batch."""
@@ -53,11 +61,25 @@ class MessageReader(Protocol):
         ...
 
 
-def clean_messages(messages: Iterable[Message], kinds: frozenset[PrivateKind]) -> Iterator[CleanedMessage]:
-    """Cleans messages and finds the secrets of these kinds in them."""
+def clean_messages(
+    messages: Iterable[Message], kinds: frozenset[PrivateKind], regions: Regions
+) -> Iterator[CleanedMessage]:
+    """Cleans messages and finds the secrets of these kinds in them.
+
+    Args:
+        messages: of one archive.
+        kinds: secrets to find; with none, messages are only cleaned.
+        regions: guesses whose phone numbers they contain.
+    """
+    earlier: dict[str, str] = {}
+    """The latest text of each chat that is long enough to tell its language."""
     for message in map(without_surrogates, messages):
         text = clean_text(message.text)
-        yield message, text, find_secrets(text, kinds)
+        yield message, text, find_secrets(text, kinds, regions, earlier.get(message.chat, ""))
+        if len(text) >= _MIN_TELLING:
+            if len(earlier) >= _MAX_CHATS:
+                earlier.clear()
+            earlier[message.chat] = text
 
 
 def open_reader(
@@ -66,6 +88,8 @@ def open_reader(
     zone: ZoneInfo,
     kinds: frozenset[PrivateKind],
     *,
+    me: Sequence[str] = (),
+    tables: Mapping[str, ArchiveSettings] = MappingProxyType({}),
     uses_installed_readers: bool,
 ) -> MessageReader:
     """A reader in a subprocess for large archives on machines with several cores, else in this process.
@@ -75,23 +99,26 @@ def open_reader(
         root: folder that they are relative to.
         zone: the owner's time zone.
         kinds: secrets to find.
+        me: `persona.me`.
+        tables: those of the archives that are tables, whose columns the owner names.
         uses_installed_readers: only the installed archive readers are available in a subprocess.
     """
     if uses_installed_readers and _core_count() > 1 and _is_large(archives, root):
         with suppress(OSError):  # no process can be started
-            return _SubprocessReader(archives, root, zone, kinds)
-    return _InProcessReader(kinds)
+            return _SubprocessReader(archives, root, zone, kinds, me=me, tables=tables)
+    return _InProcessReader(kinds, zone)
 
 
 class _InProcessReader:
     """Reads in this process."""
 
-    def __init__(self, kinds: frozenset[PrivateKind]) -> None:
+    def __init__(self, kinds: frozenset[PrivateKind], zone: ZoneInfo) -> None:
         self._kinds = kinds
+        self._regions = Regions(zone)
 
     def messages(self, source: Source) -> Iterator[CleanedMessage]:
         """The cleaned messages of an archive."""
-        return clean_messages(source.reader.read(source.tree), self._kinds)
+        return clean_messages(source.reader.read(source.tree), self._kinds, self._regions)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -105,6 +132,9 @@ class _Request(msgspec.Struct):
     zone: str
     kinds: frozenset[PrivateKind]
     language: str
+    me: list[str] = []
+    tables: dict[str, str] = {}
+    """Settings of tables in JSON, by path."""
 
 
 class _Batch(msgspec.Struct, array_like=True):
@@ -119,6 +149,7 @@ class _Batch(msgspec.Struct, array_like=True):
         is_last: whether the archive ends here; only then the fields below are set.
         bad_count, bad_records: unreadable records.
         opened: files that were opened.
+        notes: what the user should know.
     """
 
     label: str
@@ -131,13 +162,24 @@ class _Batch(msgspec.Struct, array_like=True):
     bad_count: int = 0
     bad_records: list[BadRecord] = []
     opened: list[str] = []
+    notes: list[str] = []
 
 
 class _SubprocessReader:
     """Starts the subprocess and receives its batches."""
 
-    def __init__(self, archives: Sequence[str], root: Path, zone: ZoneInfo, kinds: frozenset[PrivateKind]) -> None:
+    def __init__(
+        self,
+        archives: Sequence[str],
+        root: Path,
+        zone: ZoneInfo,
+        kinds: frozenset[PrivateKind],
+        *,
+        me: Sequence[str],
+        tables: Mapping[str, ArchiveSettings],
+    ) -> None:
         self._kinds = kinds
+        self._regions = Regions(zone)
         self._decode = msgspec.msgpack.Decoder(_Batch).decode
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "training.dataset.parallel_reader"],
@@ -146,7 +188,8 @@ class _SubprocessReader:
             stderr=subprocess.DEVNULL,  # errors show again when this process reads on
             bufsize=-1,
         )
-        request = _Request(list(archives), str(root), zone.key, kinds, language())
+        settings = {path: table.model_dump_json() for path, table in tables.items()}
+        request = _Request(list(archives), str(root), zone.key, kinds, language(), list(me), settings)
         with suppress(BrokenPipeError), self._pipe(self._process.stdin) as stdin:
             stdin.write(msgspec.msgpack.encode(request))
 
@@ -164,11 +207,12 @@ class _SubprocessReader:
             if batch.is_last:
                 tree.bad_count, tree.bad_records = batch.bad_count, batch.bad_records
                 tree.opened.update(batch.opened)
+                tree.notes = batch.notes
                 return
         self.close()
         if received:  # do not report the same progress twice
             tree.on_open = tree.on_read = lambda size: None
-        yield from islice(clean_messages(source.reader.read(tree), self._kinds), received, None)
+        yield from islice(clean_messages(source.reader.read(tree), self._kinds, self._regions), received, None)
 
     def close(self) -> None:
         """Ends the subprocess."""
@@ -220,7 +264,7 @@ class _BatchSender:
         self._stdout = stdout
         self._encode = msgspec.msgpack.Encoder().encode
 
-    def send(self, source: Source, kinds: frozenset[PrivateKind]) -> None:
+    def send(self, source: Source, kinds: frozenset[PrivateKind], regions: Regions) -> None:
         """Reads an archive and sends all of its messages."""
         tree = source.tree
         batch = _Batch(tree.label)
@@ -233,7 +277,7 @@ class _BatchSender:
 
         tree.on_open, tree.on_read = on_open, on_read
         messages: list[tuple[object, ...]] = []
-        for message, text, secrets in clean_messages(source.reader.read(tree), kinds):
+        for message, text, secrets in clean_messages(source.reader.read(tree), kinds, regions):
             if text != message.text:
                 batch.texts[len(messages)] = text
             if secrets:
@@ -243,7 +287,7 @@ class _BatchSender:
                 self._write(batch, messages)
                 batch.texts, batch.secrets, batch.opened_bytes, batch.read_bytes, messages = {}, {}, 0, 0, []
         batch.is_last, batch.bad_count, batch.bad_records = True, tree.bad_count, tree.bad_records
-        batch.opened = sorted(tree.opened)
+        batch.opened, batch.notes = sorted(tree.opened), tree.notes
         self._write(batch, messages)
 
     def _write(self, batch: _Batch, messages: list[tuple[object, ...]]) -> None:
@@ -259,11 +303,19 @@ def main() -> None:
     stdout, sys.stdout = sys.stdout.buffer, sys.stderr
     request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Request)
     set_language(request.language)
-    discovery = discover(request.archives, Path(request.root), ZoneInfo(request.zone), installed_readers())
-    sender = _BatchSender(stdout)
+    tables = {path: ArchiveSettings.model_validate_json(text) for path, text in request.tables.items()}
+    discovery = discover(
+        request.archives,
+        Path(request.root),
+        ZoneInfo(request.zone),
+        installed_readers(),
+        me=request.me,
+        tables=tables,
+    )
+    sender, regions = _BatchSender(stdout), Regions(ZoneInfo(request.zone))
     with closing(discovery):
         for source in discovery.sources:
-            sender.send(source, request.kinds)
+            sender.send(source, request.kinds, regions)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from doppel.secrets import X_TOKEN, read_secret
 from doppel.system.atomic_file import open_atomically
 from doppel.system.private_folder import make_private_folder
 from doppel.system.write_errors import translate_write_errors
-from training.archives.discovery import Reader, Source, discover, installed_readers
+from training.archives.discovery import Source, discover, installed_readers
 from training.archives.message import Message
 from training.archives.parents import TWITTER, ParentsReader
+from training.archives.reader import Reader
 from training.archives.source_tree import SourceTree, open_folder
 from training.cleaning.rules import clean_text, drop_reason
 from training.people.contacts import LinkedAccounts
@@ -150,7 +151,7 @@ def missing_parents(config: Config, readers: Sequence[Reader] | None = None) -> 
 
 def _survey(config: Config, readers: Sequence[Reader]) -> tuple[list[str], set[str]]:
     """Reads all archives; returns the ids of the missing parents and the owner's accounts."""
-    archives = discover(config.archives, config.root, config.zone, readers)
+    archives = discover(config.archives, config.root, config.zone, readers, me=config.persona.me, tables=config.tables)
     exclusion = ExclusionFilter(config.exclude, config.zone)
     owner = OwnerAccounts(config.persona.me)
     accounts = LinkedAccounts(config.people)
@@ -170,7 +171,8 @@ def _survey(config: Config, readers: Sequence[Reader]) -> tuple[list[str], set[s
                 if _needs_parent(message, exclusion):
                     key = (message.sender, message.is_owner)
                     parents.setdefault(key, set()).add(int(message.reply_to or 0))
-        owner.resolve([*(source.tree.label for source in archives.sources), str(parents_file(config.data_dir))])
+        labels = [*(source.tree.label for source in archives.sources), str(parents_file(config.data_dir))]
+        owner.resolve(labels, other_owners.sources)
     own = [ids for (account, is_owner), ids in parents.items() if owner.is_mine(TWITTER, account, is_owner)]
     # X rejects a whole batch for one impossible id.
     missing = [str(post_id) for post_id in sorted(set().union(*own) - present, reverse=True) if 0 < post_id < 1 << 63]

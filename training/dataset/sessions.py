@@ -4,7 +4,7 @@ import hashlib
 import math
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Set
 from datetime import datetime
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from doppel.transcript import ME, Header, Turn, hour_bucket, pseudonym, weekday_name
-from training.archives.message import Message
+from training.archives.message import Mark, Message
 from training.cleaning.language import language_of
 
 DEFAULT_GAP = 3600.0
@@ -90,6 +90,42 @@ def split_at_silences(messages: Iterable[SessionMessage], gap: float) -> Iterato
         current.append(item)
         session_of[message.id] = current
     yield from recent
+
+
+class ThreadSplitter:
+    """Takes the threads out of a chat, each a conversation of its own beside the one that it interrupts.
+
+    Only message numbers, and the ids of the messages in threads, are in memory.
+
+    Args:
+        first_ids: ids of the messages that begin a thread.
+    """
+
+    def __init__(self, first_ids: Set[str]) -> None:
+        self._thread_of = {first: first for first in first_ids}  # by message id
+        self._numbers: dict[str, array[int]] = {}
+
+    def without_threads(self, messages: Iterable[tuple[int, SessionMessage]]) -> Iterator[SessionMessage]:
+        """The messages that are in no thread; a reaction belongs where the message is that it is to.
+
+        Args:
+            messages: with their numbers, in order of time.
+        """
+        thread_of = self._thread_of
+        for number, item in messages:
+            message = item.message
+            thread = message.thread or thread_of.get(message.id)
+            if thread is None and message.mark == Mark.REACTION:
+                thread = thread_of.get(message.reply_to or "")
+            if thread is None:
+                yield item
+            else:
+                thread_of[message.id] = thread
+                self._numbers.setdefault(thread, array("I")).append(number)
+
+    def numbers(self) -> Iterable["array[int]"]:
+        """The message numbers of each thread, in order of time. Known once all messages have been split."""
+        yield from self._numbers.values()
 
 
 def join_threads(messages: Iterable[tuple[int, SessionMessage]], answered: Container[str]) -> Iterator["array[int]"]:

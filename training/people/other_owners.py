@@ -1,7 +1,7 @@
 """Archives that belong to other people. Their messages give context to the owner's replies and are never trained on.
 
 Some exports mark messages as their owner's. If `people` in config.yaml names that account, the archive is somebody
-else's, and its private chats are kept apart from the owner's own.
+else's.
 """
 
 import msgspec
@@ -20,17 +20,15 @@ class OtherOwners:
 
     def __init__(self, accounts: LinkedAccounts) -> None:
         self._accounts = accounts
-        self._sources: set[int] = set()
+        self.sources: set[int] = set()
         """Archives that belong to somebody else."""
         self._is_linked: dict[tuple[str, str], bool] = {}
 
     def corrected(self, source: int, message: Message) -> Message:
         """The message as the owner's build sees it; `source` is the number of its archive."""
         if message.is_owner and self._belongs_to_contact(message):
-            self._sources.add(source)
-            message = msgspec.structs.replace(message, is_owner=False)
-        if source in self._sources and message.kind in ("dm", "group"):
-            message = msgspec.structs.replace(message, chat=f"{message.chat} (archive {source + 1})")
+            self.sources.add(source)
+            return msgspec.structs.replace(message, is_owner=False)
         return message
 
     def _belongs_to_contact(self, message: Message) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from doppel.errors import UserError
 from doppel.i18n import tr
-from training.privacy.personal_data import SecretSpan
+from training.privacy.secret_span import SecretSpan
 
 RecognizeNames = Callable[[str, str], list[tuple[int, int]]]
 """Given a text and its language, returns the (start, end) of each name of a person."""

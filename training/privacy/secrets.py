@@ -7,65 +7,57 @@ because prices, dates and scores are far more frequent than secrets.
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from doppel.config import PrivateKind
-from training.privacy.personal_data import SecretForm, SecretSpan, find_ibans, find_numbers, find_streets
+from training.privacy.accounts import find_accounts
+from training.privacy.identity_numbers import find_cards, find_ibans, find_identity_numbers
+from training.privacy.phones import find_phones
+from training.privacy.regions import Regions
+from training.privacy.secret_span import SecretForm, SecretSpan
+from training.privacy.streets import find_streets
+from training.privacy.tokens import LONG_NAMED, find_random, find_scrambled, find_tokens
 
 # Most messages contain none of these characters; nearly every secret contains one. `_has_secret_word` finds the rest.
-_HINT = re.compile("[0-9０-９@＠/／:：=＝码碼令号號钥鑰]")
+_HINT = re.compile("[0-9０-９٠-٩۰-۹०-९๐-๙@＠/／:：=＝码碼令号號钥鑰]")
 _ASCII_HINT = re.compile("[0-9@/:=]")  # the ASCII part of `_HINT`, twice as fast
 
 _FOLDED = str.maketrans(
-    "０１２３４５６７８９＠／：＝＋（）－．，＃＆？＿　\u00a0\u202f\u2009\u2010\u2011\u2012\u2013\u2212",
-    "0123456789@/:=+()-.,#&?_    -----",
+    "０１２３４５６７８９＠／：＝＋（）－．，＃＆？＿　\u00a0\u202f\u2009\u2010\u2011\u2012\u2013\u2212"
+    "٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹०१२३४५६७८९๐๑๒๓๔๕๖๗๘๙",
+    "0123456789@/:=+()-.,#&?_    -----" + 4 * "0123456789",
 )
-TOKEN_PREFIX = re.compile(
-    r"sk-(?:ant-|proj-|or-)?|(?:sk|pk|rk)_(?:live|test)_|gh[pousr]_|github_pat_|glpat-|(?:AKIA|ASIA)|xox[a-z]-|xapp-|AIza"
-    r"|ya29\.|hf_|npm_|pypi-|SG\.|gsk_|r8_|shp(?:at|ss|ca)_|dop_v1_|eyJ|whsec_|tvly-|nvapi-|pplx-"
-)
-"""Prefixes of the tokens of well-known services."""
+_NUMBER = re.compile(r"[0-9](?:[ ()./\-]{0,3}[0-9]){6}|\+[1-9](?: ?[0-9]){5}")
+_LETTERED_NUMBER = re.compile(r"[A-Za-z]{2}[0-9]{2}|[A-Z]{2} [0-9]{2} ?[0-9]{2}")
+"""What every number of a person has: seven digits, six after a plus, or letters before digits."""
+_SHORTEST_TOKEN = 20
+_LONG_RUN = re.compile(f"[A-Za-z_-]{{{_SHORTEST_TOKEN}}}")
+"""A token without digits; after a prefix, which looking for first takes less time."""
+_ANYWHERE = Regions()
 
-_PREFIXED = re.compile(
-    r"(?<![A-Za-z0-9])(?:sk-[\w-]{16,}|(?:sk|pk|rk)_(?:live|test)_\w{10,}|gh[pousr]_\w{20,}|github_pat_\w{20,}"
-    r"|glpat-[\w-]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])|xox[a-z]-[\w-]{10,}|xapp-[\w-]{10,}|AIza[\w-]{30,}"
-    r"|ya29\.[\w.-]{20,}|hf_[A-Za-z0-9]{20,}|npm_[A-Za-z0-9]{20,}|pypi-[\w-]{20,}|SG\.[\w-]{10,}\.[\w-]{10,}"
-    r"|gsk_\w{20,}|r8_\w{20,}|shp(?:at|ss|ca)_\w{20,}|dop_v1_\w{20,}|whsec_[\w+/=]{20,}|tvly-[\w-]{16,}"
-    r"|nvapi-[\w-]{20,}|pplx-\w{20,}|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?)",
-    re.ASCII,
-)
-_BOT = re.compile(
-    r"(?<![A-Za-z0-9])[0-9]{8,10}:([\w-]{33,37})(?![\w-])"  # Telegram
-    r"|(?<![\w.-])[MNO][\w-]{22,27}\.[\w-]{6}\.[\w-]{27,45}(?![\w-])",  # Discord
-    re.ASCII,
-)
-_BLOCK = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(.*?)(?:-----END|\Z)", re.DOTALL)
-_ASSIGNED = re.compile(
-    r"(?:(?<![A-Za-z])(?:api|access|auth|bearer|refresh|bot|session|client|secret|private|app|license|recovery"
-    r"|account|shared|storage|signing|encryption|master|deploy|webhook)?[_ -]?"
-    r"(?:token|secret|key)s?|令牌|密钥|秘钥)[\"']?\s*(?::|=|is\b|->|是|为)\s*[\"'`]?(?:Bearer )?([\w\-./+=]{8,256})"
-    r"|(?<![A-Za-z])Bearer\s+([\w\-./+=]{16,1024})",
-    re.ASCII | re.IGNORECASE,
-)
-_LONG_NAMED = 24
-_SCRAMBLED = re.compile(
-    r"(?:token|secret|key|密钥|秘钥|私钥|金鑰|令牌)[\"']?\s*(?:(?::|=|is\b|->|是|为|：)\s*)?[\"'`]?([A-Za-z_-]{20,256})(?![A-Za-z_-])",
-    re.ASCII | re.IGNORECASE,
-)
-_RUN = re.compile(r"[\w+-]{24,}", re.ASCII)
-_KEY = re.compile(r"(?<![A-Za-z0-9/+.:_=~-])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=_-])")
-"""Secret keys of AWS, which may contain slashes; file paths have fewer capitals."""
-_PIECES = re.compile(r"[A-Z]+|[a-z]+|[0-9]+")
+_Detector = Callable[[str], Iterator[SecretSpan]]
+_Detectors = tuple[tuple[frozenset[PrivateKind], _Detector], ...]
 
 
-def find_secrets(text: str, kinds: frozenset[PrivateKind]) -> list[SecretSpan]:
-    """The secrets of these kinds, in order, not overlapping. Of nested ones the outer one is returned."""
+def find_secrets(
+    text: str, kinds: frozenset[PrivateKind], regions: Regions = _ANYWHERE, earlier: str = ""
+) -> list[SecretSpan]:
+    """The secrets of these kinds, in order, not overlapping. Of nested ones the outer one is returned.
+
+    Args:
+        text: cleaned text of a message.
+        kinds: what to find.
+        regions: guesses whose phone numbers it may contain.
+        earlier: another text of the same chat, whose language may differ from that of this one.
+    """
     hint = _ASCII_HINT if text.isascii() else _HINT
     if not hint.search(text) and not _has_secret_word(text):
         return []
     if not text.isascii():
         text = text.translate(_FOLDED)  # maps single characters, so positions stay valid
     spans: list[SecretSpan] = []
-    for detected_kinds, detect in _DETECTORS:
+    numbers: _Detector = partial(_numbers, regions=regions, earlier=earlier)
+    for detected_kinds, detect in (*_BEFORE_NUMBERS, (_NUMBER_KINDS, numbers), *_AFTER_NUMBERS):
         if kinds.isdisjoint(detected_kinds):
             continue
         for span in detect(text):
@@ -79,7 +71,12 @@ def _has_secret_word(text: str) -> bool:
     """Whether a text without hint characters has a word that may announce a secret, or an obfuscated `@`."""
     if "assw" in text or "ASSW" in text or "assphrase" in text:
         return True
-    if len(text) >= _LONG_NAMED and ("oken" in text or "ecret" in text or "key" in text.lower()):
+    if len(text) >= LONG_NAMED and ("oken" in text or "ecret" in text or "key" in text.lower()):
+        return True
+    may_have_token = len(text) >= _SHORTEST_TOKEN and ("-" in text or "_" in text or "IA" in text or "ACCA" in text)
+    if may_have_token and _LONG_RUN.search(text):
+        return True
+    if "微信" in text:
         return True
     return "at]" in text or "at)" in text or "AT]" in text or "AT)" in text or "#" in text
 
@@ -195,62 +192,7 @@ def _networks(text: str) -> Iterator[SecretSpan]:
                 yield SecretSpan(match.start(), match.end(), "ip", "ipv6")
 
 
-# Tokens and passwords ------------------------------------------------------------------------------------------------
-
-
-def _tokens(text: str) -> Iterator[SecretSpan]:
-    if len(text) < 12:
-        return
-    for match in _BLOCK.finditer(text):
-        yield SecretSpan(match.start(1), match.end(1), "token", "block")
-    for match in _PREFIXED.finditer(text):
-        yield SecretSpan(match.start(), match.end(), "token", "token")
-    for match in _BOT.finditer(text):
-        start = max(match.start(), match.start(1))  # the bot's id is not secret
-        yield SecretSpan(start, match.end(), "token", "word")
-    for match in _ASSIGNED.finditer(text):
-        group = 1 if match[1] else 2
-        value = match[group].rstrip(".")
-        if (
-            any(map(str.isdigit, value))
-            and any(map(str.isalpha, value))
-            and "://" not in text[match.start(group) :][:12]
-        ):
-            yield SecretSpan(match.start(group), match.start(group) + len(value), "token", "token")
-
-
-def _scrambled(text: str) -> Iterator[SecretSpan]:
-    """Letters after a word for a key, with as many capitals as in random text; identifiers in programs have fewer."""
-    if len(text) < _LONG_NAMED:
-        return
-    for match in _SCRAMBLED.finditer(text):
-        letters = [character for character in match[1] if character.isalpha()]
-        capitals = sum(map(str.isupper, letters))
-        share = min(capitals, len(letters) - capitals) / max(1, len(letters))
-        in_row = sum(len(piece) - 1 for piece in _PIECES.findall(match[1]) if piece.isupper())
-        if share >= 0.4 or (share >= 0.25 and in_row >= 2):
-            yield SecretSpan(match.start(1), match.end(1), "token", "word")
-
-
-def _random(text: str) -> Iterator[SecretSpan]:
-    """Long random strings: many changes between capitals, lower case letters and digits."""
-    if len(text) < 24:
-        return
-    for match in _RUN.finditer(text):
-        run = match[0]
-        pieces = _PIECES.findall(run)
-        digits = sum(map(str.isdigit, run))
-        capitals = sum(map(str.isupper, run))
-        lower = sum(map(str.islower, run))
-        mixed = capitals >= 2 and lower >= 2 and digits >= 2 and len(pieces) * 3.5 >= len(run)
-        one_case = digits >= 6 and capitals + lower >= 6 and len(pieces) * 4.5 >= len(run) and min(capitals, lower) == 0
-        if mixed or one_case:
-            yield SecretSpan(match.start(), match.end(), "token", "word")
-    for match in _KEY.finditer(text) if len(text) >= 40 else ():
-        counts = [sum(map(test, match[0])) for test in (str.isdigit, str.isupper, str.islower)]
-        if counts[0] >= 1 and counts[1] >= 6 and counts[2] >= 6:
-            yield SecretSpan(match.start(), match.end(), "token", "word")
-
+# Passwords -----------------------------------------------------------------------------------------------------------
 
 _PASSWORD = re.compile(
     r"(?<![A-Za-z])(?:pass(?:word|wort|wd|code|phrase|key)|kennwort|contrase[nñ]a|mot de passe|senha|pwd|pw"
@@ -329,16 +271,30 @@ def _is_password(value: str, link: str, after: str, *, quoted: bool) -> bool:
     return is_mixed_case or (is_stated and not is_followed and not value.lower().endswith(_WORD_ENDINGS))
 
 
-_DETECTORS: tuple[tuple[frozenset[PrivateKind], Callable[[str], Iterator[SecretSpan]]], ...] = (
+def _numbers(text: str, regions: Regions, earlier: str) -> Iterator[SecretSpan]:
+    """Numbers of people, the most reliable first."""
+    if not _NUMBER.search(text):
+        if _LETTERED_NUMBER.search(text):
+            yield from find_identity_numbers(text)
+        return
+    yield from find_identity_numbers(text)
+    yield from find_cards(text)
+    yield from find_phones(text, lambda: regions.of(text, earlier))
+
+
+_BEFORE_NUMBERS: _Detectors = (
     (frozenset(("url",)), _links),
     (frozenset(("email",)), _emails),
-    (frozenset(("token",)), _tokens),
+    (frozenset(("token",)), find_tokens),
     (frozenset(("iban",)), find_ibans),
-    (frozenset(("id", "card", "phone")), find_numbers),
+)
+_NUMBER_KINDS: frozenset[PrivateKind] = frozenset(("id", "card", "phone"))
+_AFTER_NUMBERS: _Detectors = (
+    (frozenset(("id",)), find_accounts),
     (frozenset(("ip",)), _networks),
     (frozenset(("password",)), _passwords),
     (frozenset(("address",)), find_streets),
-    (frozenset(("token",)), _random),
-    (frozenset(("token",)), _scrambled),
+    (frozenset(("token",)), find_random),
+    (frozenset(("token",)), find_scrambled),
 )
 """The most reliable first: of two equal spans the earlier one counts."""

@@ -48,8 +48,9 @@ from tests.training.exports import (
     tweet,
     twitter_files,
 )
-from training.archives.discovery import Reader, discover, installed_readers
+from training.archives.discovery import discover, installed_readers
 from training.archives.message import Message
+from training.archives.reader import Reader
 from training.archives.sample import SPEAKER
 
 Files = dict[str, bytes]

@@ -282,3 +282,9 @@ def test_no_damage_raises_or_takes_a_post_silently(data: st.DataObject) -> None:
         tree = SourceTree(open_folder(Path(folder)), "repo.car", "repo.car", ZONE)
         messages = list(READER.read(tree))
     assert len(messages) == 4 or tree.bad_count
+
+
+def test_a_post_that_speaks_to_somebody_opens_nothing(tmp_path: Path) -> None:
+    posts = {f"{POST}/3a": post(1, "@tom.example good morning"), f"{POST}/3b": post(2, "tea with @tom.example")}
+    messages, _ = read(tmp_path, repository(posts))
+    assert [(message.kind, message.reply_to) for message in messages] == [("reply", None), ("post", None)]

@@ -185,3 +185,16 @@ def test_no_bytes_stop_it(tmp_path_factory: pytest.TempPathFactory, data: bytes)
         path.write_bytes(text.encode() + data)
         messages, _ = read(path)
         assert len(messages) >= 7
+
+
+def test_nicks_of_any_script(tmp_path: Path) -> None:
+    lines = ("mara\thi", "@женя\tпривет", "1337\tyo", "[b]o_\tx: y", "-->\tkim (k@x) has joined", "⇶\tnotice")
+    text = "".join(f"2023-03-05 14:05:0{number}\t{line}\n" for number, line in enumerate(lines))
+    messages, bad = read(written(tmp_path, text, "irc.libera.#tea.weechatlog"))
+    assert bad == []
+    assert [(message.sender_name, message.text) for message in messages if not message.mark] == [
+        ("mara", "hi"),
+        ("женя", "привет"),
+        ("1337", "yo"),
+        ("[b]o_", "x: y"),
+    ]

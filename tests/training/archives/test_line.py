@@ -188,3 +188,16 @@ def test_every_line_is_in_a_message_or_counted(tmp_path_factory: pytest.TempPath
     kept = "\n".join(message.text for message in messages)
     noted = len(bad)
     assert kept.count("plain") + noted >= lines.count("plain")
+
+
+@pytest.mark.parametrize("name", ["[LINE] Tom _).txt", "[LINE] Tom :).txt"])
+def test_a_name_is_known_from_a_files_name_that_cannot_have_all_of_it(tmp_path: Path, name: str) -> None:
+    text = "2023.03.05 日曜日\n14:05 Ann is the plumber coming\n14:06 Tom :) at ten\n14:08 Tom :) he rings: twice\n"
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    messages, bad = read_all(tmp_path / name, [LineReader()])
+    assert bad == []
+    assert [(message.sender, message.text, message.kind) for message in messages] == [
+        ("Ann", "is the plumber coming", "dm"),
+        ("Tom :)", "at ten", "dm"),
+        ("Tom :)", "he rings: twice", "dm"),
+    ]

@@ -98,3 +98,13 @@ def test_a_quote_names_the_post_and_does_not_repeat_its_address(tmp_path: Path) 
         ("quote", "so true", "https://o.example/1"),
         ("post", "RE: hi", None),
     ]
+
+
+def test_a_post_that_speaks_to_somebody_opens_nothing(tmp_path: Path) -> None:
+    mention = '<p><span class="h-card"><a href="x" class="u-url mention">@<span>tom</span></a></span> good morning</p>'
+    path = write_json(tmp_path / "outbox.json", outbox(created(1, mention), created(2, "<p>tea with @tom</p>")))
+    messages, _ = read_all(path, [MastodonReader()])
+    assert [(message.kind, message.reply_to, message.text) for message in messages] == [
+        ("reply", None, "@tom good morning"),
+        ("post", None, "tea with @tom"),
+    ]

@@ -38,7 +38,7 @@ def test_the_three_columns(tmp_path: Path, encoding: str) -> None:
         ["小林", "好", "2023/1/15 12:36"],
         ["小林", "好", "2023-01-15T11:37:00Z"],
         ["小林", "好", "2023-01-15T11:38:00Z", "one value too many"],
-        ["小林", "?", "15/01/2023"],
+        ["小林", "?", "one day"],
         ["Tom"],
     )
     (tmp_path / "tea.csv").write_bytes(rows.encode(encoding))

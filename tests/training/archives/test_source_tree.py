@@ -83,6 +83,7 @@ class Endless:
     """A store with one chat of as many messages as asked for, made while they are read."""
 
     def __init__(self, count: int) -> None:
+        self.count = count
         self.chunks = iter(self._chunks(count))
 
     def _chunks(self, count: int) -> Iterator[bytes]:
@@ -99,7 +100,7 @@ class Endless:
         return 3 << 30
 
     def open(self, _: str) -> "Endless":
-        return self
+        return Endless(self.count)
 
     def close(self) -> None: ...
     def listing(self, _: str) -> tuple[list[str], list[str]]:

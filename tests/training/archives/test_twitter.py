@@ -136,7 +136,24 @@ def test_replies_lose_the_mentions_in_front(tmp_path: Path) -> None:
 
 def test_a_user_without_a_tweet_is_a_mention(tmp_path: Path) -> None:
     message = read_message(tmp_path, "@tom hello", in_reply_to_user_id_str="5", in_reply_to_screen_name="tom")
-    assert (message.kind, message.reply_to, message.text) == ("post", None, "@tom hello")
+    assert (message.kind, message.reply_to, message.text) == ("reply", None, "@tom hello")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("@tom look at this", "reply"),
+        (".@tom says it best", "reply"),
+        ("@tom @ana both of you", "reply"),
+        ("hello @tom", "post"),
+        ("@5pm at the lake", "post"),
+        ("@ home", "post"),
+        ("tea.", "post"),
+    ],
+)
+def test_a_tweet_that_speaks_to_somebody_opens_nothing(tmp_path: Path, text: str, kind: str) -> None:
+    message = read_message(tmp_path, text)
+    assert (message.kind, message.reply_to, message.text) == (kind, None, text)
 
 
 @pytest.mark.parametrize("site", ["https://twitter.com", "https://x.com", "https://mobile.twitter.com"])

@@ -185,3 +185,11 @@ def test_damage_anywhere_stops_no_build(tmp_path_factory: pytest.TempPathFactory
 def test_what_the_site_writes_to_pictures_is_nobodys(tmp_path: Path) -> None:
     messages, _ = read(tmp_path, post(1, "分享图片", pics="https://a.example/1.jpg"), post(2, "分享图片", pics=""))
     assert [(message.mark, message.text) for message in messages] == [("media", ""), ("", "分享图片")]
+
+
+def test_a_post_that_speaks_to_somebody_opens_nothing(tmp_path: Path) -> None:
+    messages, _ = read(tmp_path, post(1, "@小鹿 生日快乐"), post(2, "今天和@小鹿 喝茶"))
+    assert [(message.kind, message.reply_to, message.text) for message in messages] == [
+        ("reply", None, "@小鹿 生日快乐"),
+        ("post", None, "今天和@小鹿 喝茶"),
+    ]

@@ -262,7 +262,7 @@ def test_a_damaged_byte_does_not_change_the_encoding(tmp_path: Path) -> None:
     path = tmp_path / "chat.txt"
     path.write_bytes("13/03/2021, 21:05 - Кира: привет как дела\n".encode() + b"13/03/2021, 21:06 - Tom: \x80\n")
     messages, _ = read(path)
-    assert [message.text for message in messages] == ["привет как дела", "\ufffd"]
+    assert [message.text for message in messages] == ["привет как дела", "€"]
 
 
 @pytest.mark.parametrize(
@@ -304,3 +304,18 @@ def test_arabic_dates_have_signs_of_direction_in_them(tmp_path: Path) -> None:
 def test_a_file_that_is_missing_in_finnish(tmp_path: Path) -> None:
     messages, _ = read(written(tmp_path, "13.3.2021 klo 21.05 - Tom: <Media jätettiin pois>\n"))
     assert [(message.mark, message.text) for message in messages] == [("media", "")]
+
+
+def test_notices_with_a_colon_are_nobodys_messages(tmp_path: Path) -> None:
+    said = ["Tom: hi", "Ann: hi: you", "Tom: note: milk", 'Rob "Bo" Lee: yes', 'Rob "Bo" Lee: no', "Tom Berg: me too"]
+    notices = [
+        'Tom changed the subject to "a: b"',
+        'Tom changed the subject from "x: c" to "y: d"',
+        "Tom changed the group description to: be kind",
+        'You changed the subject to "plan: eat"',
+    ]
+    text = "".join(f"05.03.23, 14:{number:02} - {line}\n" for number, line in enumerate(said + notices))
+    messages, bad = read(written(tmp_path, text))
+    assert bad == []
+    assert [f"{message.sender}: {message.text}" for message in messages if not message.mark] == said
+    assert [message.text for message in messages if message.mark == "service"] == notices

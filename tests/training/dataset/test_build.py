@@ -28,8 +28,8 @@ from tests.training.exports import (
     write_zip,
 )
 from tests.training.messages import FixedReader, message
-from training.archives.discovery import Reader
 from training.archives.message import Message
+from training.archives.reader import Reader
 from training.dataset import sessions
 from training.dataset.build import build_dataset
 from training.dataset.files import Session, read_sessions

@@ -7,7 +7,7 @@ from typing import Any
 from doppel.config import Config
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
 from tests.training.messages import message
-from tests.training.privacy.test_scrub import core, planted
+from tests.training.privacy.lines import core, planted
 from training.archives.message import Message
 from training.privacy.scrub import KEY_FILE, SCRUBBED_FILE
 

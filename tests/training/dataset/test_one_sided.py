@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from tests.training.dataset.test_build import assert_accounted, build, build_messages, sessions_of
-from tests.training.exports import telegram_account, telegram_chat, telegram_message, write_json
+from tests.training.exports import (
+    telegram_account,
+    telegram_chat,
+    telegram_message,
+    tweet,
+    twitter_files,
+    write_folder,
+    write_json,
+)
 from tests.training.messages import message
 from training.archives.message import Message
 from training.dataset.one_sided import MIN_MONOLOGUE
@@ -109,3 +117,12 @@ def test_saved_messages(tmp_path: Path) -> None:
     report = build(tmp_path, "result.json")
     assert report.one_sided == 2
     assert sorted(map(str, kinds(tmp_path))) == ["dm", "post", "post"]
+
+
+def test_a_tweet_to_somebody_is_no_opening(tmp_path: Path) -> None:
+    tweets = [tweet(1, "@tom good morning"), tweet(2, ".@ana says it best"), tweet(3, "tea. tea with @tom")]
+    write_folder(tmp_path / "archive", twitter_files(tweets=tweets))
+    build(tmp_path, "archive")
+    openings = {session.turns[0].bubbles[0]: session.header.kind for session in sessions_of(tmp_path)}
+    assert openings.pop("tea. tea with @tom") in ("post", None)
+    assert openings == {"@tom good morning": "reply", ".@ana says it best": "reply"}

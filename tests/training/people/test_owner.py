@@ -7,7 +7,8 @@ import pytest
 from doppel.errors import UserError
 from tests.training.messages import message
 from training.archives.message import Message
-from training.people.owner import OwnerAccounts, UnknownOwner
+from training.people.owner import OwnerAccounts
+from training.people.owner_question import UnknownOwner
 
 
 def resolved(messages: Iterable[tuple[int, Message]], me: Iterable[str] = (), sources: int = 1) -> OwnerAccounts:
@@ -44,9 +45,15 @@ def test_persona_me_may_be_an_id() -> None:
     assert resolved([(0, message(1, sender="1001", sender_name="", is_owner=None))], ["1001"]).messages == 1
 
 
-def test_what_the_export_says_wins() -> None:
+def test_persona_me_wins_over_what_the_export_says() -> None:
     owner = resolved([(0, message(1)), (0, message(2, sender="ana", sender_name="Ana"))], ["Ana"])
-    assert not owner.is_mine("test", "ana", False)
+    assert owner.is_mine("test", "ana", False)
+    assert not owner.is_mine("test", "me", True)
+    assert owner.accounts == {("test", "ana")}
+    assert owner.notes == [
+        "archive 0: exported by Me, who is not you according to `persona.me`. Only what you wrote in it is learned. If "
+        "Me is you, add that name"
+    ]
 
 
 def test_in_a_chat_of_two_the_one_who_is_not_the_contact_is_the_owner() -> None:
@@ -70,7 +77,7 @@ def test_nobody_known_asks_with_the_candidates() -> None:
 
 
 def test_a_name_that_nobody_has_is_named() -> None:
-    with pytest.raises(UserError, match=r"^archive 0: has no messages from tim\. .* Tom \(tom, 2 messages\)"):
+    with pytest.raises(UserError, match=r"^archive 0: has no messages from Tim\. .* Tom \(tom, 2 messages\)"):
         resolved(GROUP, ["Tim"])
 
 
@@ -85,7 +92,7 @@ def test_where_the_one_named_only_reads_nobody_is_asked() -> None:
     assert owner.messages == 1
     assert owner.absent == {"archive 1": ["Spam"], "archive 2": ["Kim", "Tom"]}
     other = message(1, sender="x", is_owner=None, platform="other")
-    with pytest.raises(UnknownOwner, match=r"^archive 3: has no messages from mara"):
+    with pytest.raises(UnknownOwner, match=r"^archive 3: has no messages from Mara"):
         resolved([*rows, (3, other)], ["Mara"], sources=4)
 
 

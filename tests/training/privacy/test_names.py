@@ -15,8 +15,8 @@ from doppel.errors import UserError
 from tests.training.dataset.test_build import assert_accounted, build_messages, sessions_of
 from tests.training.messages import message
 from training.privacy.names import NameFinder, presidio_recognizer
-from training.privacy.personal_data import SecretSpan
 from training.privacy.scrub import SCRUBBED_FILE, Scrubber
+from training.privacy.secret_span import SecretSpan
 
 NAMES = re.compile("Tom Berg|Tom|tom|ANA|王小明|李雷")
 

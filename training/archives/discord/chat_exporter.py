@@ -8,37 +8,39 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from doppel.transcript.stickers import sticker_text
 from training.archives.discord.data_package import resolve_markup
-from training.archives.formats.archive_records import array_records, as_object, csv_rows, messages_of, open_json
+from training.archives.formats.archive_records import array_records, as_object, messages_of, open_json
+from training.archives.formats.csv_files import csv_columns, csv_rows, is_rounded
 from training.archives.formats.json_outline import outline, sampled_objects
 from training.archives.formats.json_stream import JsonStream
 from training.archives.formats.reactions import Reaction, reactions_to
-from training.archives.formats.text_lines import decode_head
-from training.archives.formats.timestamps import month_number, to_utc
+from training.archives.formats.time_columns import TimeColumn
+from training.archives.formats.timestamps import to_utc
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 
 _JSON_HEAD = re.compile(rb'^\s*\{\s*"guild"\s*:\s*\{')
 _CHANNEL = re.compile(rb'"channel"\s*:\s*\{')
-_CSV_HEAD = re.compile(r'\ufeff?"?AuthorID"?,"?Author"?,"?Date"?,"?Content"?,', re.IGNORECASE)
+_CSV_COLUMNS = frozenset(("author", "date", "content", "attachments"))
+_MORE_CSV_COLUMNS = frozenset(("authorid", "reactions"))
+"""Of which files of old versions have none."""
+
 _ZONE = ZoneInfo("UTC")
 _MESSAGE_TYPES = frozenset(("Default", "Reply", "0", "19"))
 _PRIVATE_TYPES = frozenset(("DirectTextChat", "1"))
 _DIRECT = "Direct Messages"
+_DIRECT_GROUP = "Direct Messages - Group"
 
 # The exporter names files `Guild - Category - channel [id] (after 2020-01-01) [part 2].csv`.
 _FILE_NAME = re.compile(r"(?P<title>.*?)\s*\[(?P<id>\d{15,20})\]")
 _FILE_NAME_SUFFIX = re.compile(r"\s*(?:\[part \d+\]|\((?:after|before|\d{4}-)[^()]*\))", re.IGNORECASE)
-_DATE = re.compile(
-    r"(\d{1,4})[-./]\s?(\d{1,2}|[a-z]{3})[-./]\s?(\d{1,4})\.?,?\s+(\d{1,2})[:.](\d\d)(?:[:.](\d\d))?\s*([ap]\.?\s?m)?",
-    re.IGNORECASE,
-)
+_DISCRIMINATOR = re.compile(r"#\d{4}$")
 _NOTICE = re.compile(
     r"Pinned a message\.|Joined the server\.|Left the group\.|Started a thread\.|Changed the channel icon\."
     r"|Started a call(?: that lasted [\d.,]+ minutes)?\.|(?:Added|Removed) .{1,40} (?:to|from) the group\."
@@ -58,14 +60,14 @@ class DiscordExporterReader:
             return False
         head = tree.head(tree.files()[0])
         plain = head.removeprefix(b"\xef\xbb\xbf")
-        if bool(_JSON_HEAD.match(plain) and _CHANNEL.search(plain)) or _is_csv(head):
+        if bool(_JSON_HEAD.match(plain) and _CHANNEL.search(plain)) or _is_csv(tree):
             return True
         return plain.lstrip()[:1] == b"{" and _is_channel(as_object(outline(tree, tree.files()[0])))
 
     def read(self, tree: SourceTree) -> Iterator[Message]:
         """Every record of the file."""
         name = tree.files()[0]
-        if _is_csv(tree.head(name)):
+        if _is_csv(tree):
             yield from messages_of(tree, name, csv_rows(tree, name), _CSVConverter(tree, name))
             return
         guild: dict[str, Any] = {}
@@ -176,8 +178,9 @@ def _mark(record: dict[str, Any], author: dict[str, Any], text: str) -> Mark:
     return Mark.MEDIA if record.get("attachments") else Mark.NONE
 
 
-def _is_csv(head: bytes) -> bool:
-    return bool(_CSV_HEAD.match(decode_head(head)))
+def _is_csv(tree: SourceTree) -> bool:
+    columns = frozenset(csv_columns(tree, tree.files()[0]))
+    return columns >= _CSV_COLUMNS and columns - _CSV_COLUMNS <= _MORE_CSV_COLUMNS
 
 
 class _CSVConverter:
@@ -188,15 +191,18 @@ class _CSVConverter:
         named = _FILE_NAME.search(stem)
         self._title = named["title"] if named else stem
         self._chat = named["id"] if named else stem
-        self._zone = tree.zone
-        authors, self._day_first = _survey(tree.for_survey(), file)
-        self._kind: Kind = "dm" if self._title.startswith(_DIRECT) and authors <= 2 else "group"
+        authors = _survey(tree.for_survey(), file)
+        is_direct = self._title.startswith(_DIRECT) and not self._title.startswith(_DIRECT_GROUP)
+        self._kind: Kind = "dm" if is_direct and authors <= 2 else "group"
+        self._times = TimeColumn(
+            tree.zone, lambda: (row.get("date", "") for _, row in csv_rows(tree.for_survey(), file)), tree.note
+        )
         self._last_time: datetime | None = None
         self._repeats: Counter[int] = Counter()
 
     def __call__(self, row: Mapping[str, str], origin: str) -> Message:
-        sender, text = row["authorid"], resolve_markup(row["content"], {})
-        sent_at = self._time(row["date"])
+        sender, text = _account(row), resolve_markup(row["content"], {})
+        sent_at = self._times.parse(row["date"])
         if sent_at != self._last_time:
             self._last_time, self._repeats = sent_at, Counter()
         # Rows have no id, and parts of an export may share a minute, so the id includes the text.
@@ -208,8 +214,8 @@ class _CSVConverter:
             platform="discord",
             chat=self._chat,
             kind=self._kind,
-            sender=sender or row["author"],
-            sender_name=row["author"] or sender,
+            sender=sender,
+            sender_name=(row["author"] if "authorid" in row else _DISCRIMINATOR.sub("", row["author"])) or sender,
             sent_at=sent_at,
             text=text,
             chat_name=self._title or self._chat,
@@ -217,42 +223,18 @@ class _CSVConverter:
             origin=origin,
         )
 
-    def _time(self, text: str) -> datetime:
-        text = _with_spaces(text)
-        if text.isdecimal():  # seconds, or milliseconds, since 1970
-            return datetime.fromtimestamp(int(text) / (1000 if len(text) > 11 else 1), UTC)
-        match = _DATE.match(text)
-        if match is None:
-            return to_utc(text, self._zone)
-        first, second, third, hour, minute, seconds, half = match.groups()
-        if len(first) > 2:
-            year, month, day = int(first), int(second), int(third)
-        elif not second.isdecimal():
-            year, month, day = int(third), month_number(second), int(first)
-        else:
-            day, month = (int(first), int(second)) if self._day_first else (int(second), int(first))
-            year = int(third)
-        hours = int(hour) % 12 + 12 * (half[0] in "pP") if half else int(hour)
-        year = year if year > 99 else 2000 + year
-        return datetime(year, month, day, hours, int(minute), int(seconds or 0), tzinfo=self._zone).astimezone(UTC)
+
+def _account(row: Mapping[str, str]) -> str:
+    """The id of the writer, or the name with its number, `Mara#1234`, if there is no id or a rounded one."""
+    account = row.get("authorid", "").strip()
+    return row["author"] if not account or is_rounded(account) else account
 
 
-def _survey(tree: SourceTree, file: str) -> tuple[int, bool]:
-    """The number of writers, at most 3, and whether days come before months in the dates."""
+def _survey(tree: SourceTree, file: str) -> int:
+    """The number of writers, at most 3."""
     authors: set[str] = set()
-    day_first: bool | None = None
-    slashes = False
     for _, row in csv_rows(tree, file):
-        if len(authors) < 3:
-            authors.add(row.get("authorid", ""))
-        match = _DATE.match(_with_spaces(row.get("date", "")))
-        if day_first is None and match and match[2].isdecimal() and len(match[1]) <= 2:
-            # Where no date is conclusive, the exporter's own form, `03/14/2021 9:00 AM`, is more likely.
-            slashes = slashes or ("/" in match[0] and match[7] is not None)
-            if int(match[1]) > 12 or int(match[2]) > 12:
-                day_first = int(match[1]) > 12
-    return len(authors), not slashes if day_first is None else day_first
-
-
-def _with_spaces(text: str) -> str:
-    return text.replace("\u202f", " ").replace("\xa0", " ").strip()
+        authors.add(row.get("authorid", "") or row.get("author", ""))
+        if len(authors) == 3:
+            break
+    return len(authors)

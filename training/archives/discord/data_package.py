@@ -6,19 +6,22 @@ It has only the owner's messages, so that these are one-sided; other people's co
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from training.archives.formats.archive_records import as_object, csv_rows, json_array, load_json, messages_of
+from training.archives.formats.archive_records import as_object, json_array, load_json, messages_of
+from training.archives.formats.chat_text import MessageIds
+from training.archives.formats.csv_files import csv_columns, csv_rows, is_rounded
 from training.archives.formats.text_lines import decode_head
-from training.archives.formats.timestamps import to_utc
+from training.archives.formats.time_columns import TimeColumn
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 
 _CHANNEL = re.compile(r"(?:^|/)c?(\d{15,20})/$")
-_TABLE = re.compile(r'\ufeff?"?ID"?,"?Timestamp"?,"?Contents"?', re.IGNORECASE)
+_COLUMNS = frozenset(("id", "timestamp", "contents"))
 _ARRAY = re.compile(r'\ufeff?\s*\[\s*(?:\]|\{\s*"(?:ID|Timestamp|Contents|Attachments)"\s*:|$)', re.IGNORECASE)
 _MARKUP = re.compile(
     r"<(?P<kind>@!?|@&|#)(?P<id>\d{15,20})>|<a?(?P<emoji>:\w+:)\d{15,20}>|<t:(?P<time>\d{1,11})(?::[tTdDfFR])?>"
@@ -72,28 +75,35 @@ class DiscordReader:
             chat = match[1]
             title = str(titles.get(chat) or channel.get("name") or chat)
             records = json_array(tree, file) if file.lower().endswith(".json") else csv_rows(tree, file)
-            yield from messages_of(tree, file, records, _Converter(account, chat, title, _kind(channel, title)))
+            times = TimeColumn(_ZONE, partial(_times, tree, file), tree.note)
+            converter = _Converter(account, chat, title, _kind(channel, title), times)
+            yield from messages_of(tree, file, records, converter)
 
 
 class _Converter:
     """Turns the records of one channel into messages."""
 
-    def __init__(self, account: _Account, chat: str, title: str, kind: Kind) -> None:
+    def __init__(self, account: _Account, chat: str, title: str, kind: Kind, times: TimeColumn) -> None:
         self._account = account
         self._chat = chat
         self._title = title
         self._kind = kind
+        self._times = times
+        self._ids = MessageIds()
 
     def __call__(self, record: Mapping[str, Any], origin: str) -> Message:
         fields = {key.lower(): value for key, value in record.items()}
+        identity, sent_at = str(fields["id"]).strip(), self._times.parse(str(fields["timestamp"]))
+        if is_rounded(identity):
+            identity = self._ids.next_id(sent_at, "", str(fields.get("contents")))
         return Message(
-            id=str(fields["id"]),
+            id=identity,
             platform="discord",
             chat=self._chat,
             kind=self._kind,
             sender=self._account.sender,
             sender_name=self._account.name,
-            sent_at=to_utc(fields["timestamp"], _ZONE),
+            sent_at=sent_at,
             text=resolve_markup(str(fields.get("contents") or ""), self._account.names),
             is_owner=True,
             chat_name=self._title,
@@ -101,6 +111,12 @@ class _Converter:
             is_one_sided=True,
             origin=origin,
         )
+
+
+def _times(tree: SourceTree, file: str) -> Iterator[str]:
+    """The times of a CSV file; those of a JSON file need no comparison."""
+    if not file.lower().endswith(".json"):
+        yield from (row.get("timestamp", "") for _, row in csv_rows(tree.for_survey(), file))
 
 
 def resolve_markup(text: str, names: Mapping[str, str]) -> str:
@@ -149,8 +165,10 @@ def _messages_file(tree: SourceTree, folder: str) -> str | None:
     for name in tree.files(folder):
         low = name.lower()
         if low.endswith(("messages.json", "messages.csv")):
-            form = _ARRAY if low.endswith(".json") else _TABLE
-            if form.match(decode_head(tree.head(name, 64))):
+            if low.endswith(".csv"):
+                if _COLUMNS.issubset(csv_columns(tree, name)):
+                    return name
+            elif _ARRAY.match(decode_head(tree.head(name, 64))):
                 return name
     return None
 

@@ -3,15 +3,14 @@
 A record that cannot be read is reported with its file and position, and reading continues.
 """
 
-import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from doppel.i18n import tr
-from training.archives.formats.json_stream import DamagedJSON, JsonStream
-from training.archives.formats.text_lines import decode_head, text_lines
+from training.archives.formats.json_stream import CHUNK, DamagedJSON, JsonStream
+from training.archives.formats.text_lines import text_lines, utf8
 from training.archives.message import Message
 from training.archives.source_tree import SourceTree
 
@@ -57,7 +56,7 @@ def messages_of(
 def open_json(tree: SourceTree, file: str) -> Iterator[JsonStream]:
     """Opens a JSON file as a stream; ends the block with a bad record where the file stops being JSON."""
     with tree.open(file) as opened:
-        stream = JsonStream(opened)
+        stream = JsonStream(utf8(opened))
         try:
             yield stream
         except DamagedJSON as damage:
@@ -85,7 +84,7 @@ def json_array(tree: SourceTree, file: str) -> Iterator[tuple[int, Any]]:
         yield from array_records(tree, file, stream)
 
 
-def json_lines(tree: SourceTree, file: str) -> Iterator[tuple[int, Any]]:
+def json_lines(tree: SourceTree, file: str) -> Generator[tuple[int, Any], None, None]:
     """The values of a JSON Lines file."""
     with tree.open(file) as opened:
         for number, line in text_lines(opened, tree.head(file)):
@@ -99,42 +98,16 @@ def json_lines(tree: SourceTree, file: str) -> Iterator[tuple[int, Any]]:
             yield number, record
 
 
-def csv_columns(tree: SourceTree, file: str) -> list[str]:
-    """The column names of a CSV file, in lower case, for sniffing."""
-    header = decode_head(tree.head(file)).lstrip("\ufeff").replace("\r", "\n").partition("\n")[0]
-    return [name.strip().strip('"').strip().lower() for name in header.split(",")]
-
-
-def csv_rows(tree: SourceTree, file: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """The last line number and the cells of every row of a CSV file with a header, by lower-case column name.
-
-    Cells beyond the columns are under `""`, joined by commas.
-    """
-    with tree.open(file) as opened:
-        rows = csv.reader(line + "\n" for _, line in text_lines(opened, tree.head(file)))
-        names: list[str] | None = None
-        while True:
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                tree.report_bad(file, tr("record {number}", number=rows.line_num), error)
-                continue
-            if names is None:
-                names = [name.strip().lower() for name in row]
-            elif row:
-                record = dict(zip(names, row, strict=False))
-                if len(row) > len(names):
-                    record[""] = ",".join(row[len(names) :])
-                yield rows.line_num, record
-
-
 def load_json(tree: SourceTree, file: str) -> Any:
     """The whole content of a small file; None, and a bad record, if it is not JSON."""
     with tree.open(file) as opened:
         try:
-            return json.loads(opened.read(_MAX_WHOLE_FILE))
+            text = utf8(opened)
+            parts, size = list[bytes](), 0
+            while size < _MAX_WHOLE_FILE and (data := text.read(CHUNK)):
+                parts.append(data)
+                size += len(data)
+            return json.loads(b"".join(parts))
         except (ValueError, RecursionError) as error:
             tree.report_bad(file, tr("end of file"), error)
             return None

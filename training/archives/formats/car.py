@@ -12,7 +12,8 @@ from typing import Any
 import cbor2
 
 from doppel.i18n import tr
-from training.archives.formats.json_stream import CHUNK, Readable
+from training.archives.encodings import Readable
+from training.archives.formats.json_stream import CHUNK
 
 LARGEST_BLOCK = 1 << 21
 """Bytes of a block; servers refuse records larger than half of it."""

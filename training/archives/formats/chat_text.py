@@ -3,11 +3,13 @@
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 import msgspec
 
-from doppel.i18n import tr
+from training.archives.formats.group_notices import is_named_after
+from training.archives.formats.local_times import in_file_order
+from training.archives.formats.sender_names import file_name_key
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 
@@ -19,7 +21,7 @@ class TextRecord(msgspec.Struct, frozen=True):
 
     Attributes:
         number: the line that it begins in.
-        sent_at: aware, in any zone.
+        sent_at: local, or in any zone.
         sender: the writer's name; empty for what the app wrote itself.
         text: what it says.
         mark: what sort of record it is.
@@ -39,7 +41,8 @@ class TextChat:
         platform: where it was written.
         title: the other person or the group; may be empty.
         names: everybody who writes in it.
-        kind: dm or group where the export says; otherwise a chat of up to two people is a dm.
+        kind: dm or group where the export says; otherwise a chat of more than two people is a group, and one of two
+            that is named after neither.
         owner: the name that the export uses for the owner, if it has one.
     """
 
@@ -47,31 +50,31 @@ class TextChat:
         self, platform: str, title: str, names: Collection[str], kind: Kind | None = None, owner: str = ""
     ) -> None:
         self.platform = platform
-        self.kind: Kind = kind or ("dm" if len(names) <= 2 else "group")
-        speakers = " & ".join(sorted(names))[:_MAX_CHAT_ID_LENGTH]
-        # The title of a private chat is no lasting id: the other person's phone has another one.
+        is_group = len(names) > 2 or (len(names) == 2 and bool(title) and not is_named_after(title, names))
+        self.kind: Kind = kind or ("group" if is_group else "dm")
+        # The title of a private chat is no lasting id: the other person's phone has another one. But it names somebody
+        # who did not write.
+        people = {*names, title} - {""} if self.kind == "dm" and len(names) == 1 else names
+        speakers = " & ".join(sorted(people))[:_MAX_CHAT_ID_LENGTH]
         self.chat = (speakers or title) if self.kind == "dm" else (title or speakers)
         self.title = title or self.chat
-        self._partner = title if self.kind == "dm" and title in names and len(names) <= 2 else None
+        self._partner = _partner(title, names) if self.kind == "dm" and len(names) <= 2 else None
         self._owner = owner if owner in names else None
         self._ids = MessageIds()
 
-    def messages(self, tree: SourceTree, file: str, records: Iterable[TextRecord]) -> Iterator[Message]:
-        """The records of a file as messages; reports those with a time that UTC cannot express."""
-        for record in records:
-            try:
-                message = self.message(record, f"{file}:{record.number}")
-            except OverflowError as error:  # year 1, east of Greenwich
-                tree.report_bad(file, tr("line {number}", number=record.number), error)
-                continue
-            yield message
+    def messages(
+        self, tree: SourceTree, file: str, records: Iterable[TextRecord], *, is_newest_first: bool = False
+    ) -> Iterator[Message]:
+        """The records of a file as messages, with times in its order; `is_newest_first` says which that is."""
+        ordered = in_file_order(records, _stamp, tree.zone, is_newest_first=is_newest_first)
+        for record, written_at, sent_at in ordered:
+            yield self._message(record, written_at, sent_at, f"{file}:{record.number}")
 
-    def message(self, record: TextRecord, origin: str) -> Message:
-        """A record as a message; one without a sender is the app's own. Raises OverflowError."""
-        sent_at = record.sent_at.astimezone(UTC)
+    def _message(self, record: TextRecord, written_at: datetime, sent_at: datetime, origin: str) -> Message:
+        """A record as a message; one without a sender is the app's own."""
         author = record.sender or self.title
         return Message(
-            id=self._ids.next_id(sent_at, record.sender, record.text),
+            id=self._ids.next_id(written_at, record.sender, record.text),
             platform=self.platform,
             chat=self.chat,
             kind=self.kind,
@@ -89,6 +92,19 @@ class TextChat:
         if self._owner is not None:
             return author == self._owner
         return False if author == self._partner else None
+
+
+def _stamp(record: TextRecord) -> datetime:
+    return record.sent_at
+
+
+def _partner(title: str, names: Collection[str]) -> str | None:
+    """The one of two people whose name the title has, as far as a file's name can have it."""
+    if title in names:
+        return title
+    key = file_name_key(title)
+    matches = [name for name in names if key and file_name_key(name) == key]
+    return matches[0] if len(matches) == 1 else None
 
 
 class MessageIds:
@@ -113,4 +129,8 @@ def title_of(label: str) -> str:
     """The name of the file or folder that a label ends in, without the suffix of a text file."""
     name = label.replace("\\", "/").rstrip("/").rpartition("/")[2]
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and suffix.lower() in ("txt", "csv", "log", "md", "json", "zip", "weechatlog") else name
+    return (
+        stem
+        if dot and suffix.lower() in ("txt", "csv", "log", "md", "json", "jsonl", "ndjson", "tsv", "zip", "weechatlog")
+        else name
+    )

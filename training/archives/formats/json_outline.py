@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from doppel.errors import UserError
-from training.archives.formats.json_stream import DamagedJSON, JsonStream, Readable
-from training.archives.source_tree import SourceTree
+from training.archives.encodings import ByteStream, Utf8Stream, decoded
+from training.archives.formats.json_stream import DamagedJSON, JsonStream
+from training.archives.source_tree import CountingFile, SourceTree
 
 SNIFFED_BYTES = 1 << 22
 """How much of a file is looked at. Items beyond the sampled ones are skipped by the C scanner, so this is fast."""
@@ -49,13 +50,13 @@ def _read(tree: SourceTree, file: str) -> Any:
         return None
     if len(head) <= _SMALL:
         with suppress(ValueError, RecursionError):
-            return msgspec.json.decode(head)
+            return msgspec.json.decode(decoded(head))
     holder: list[Any] = []
     survey = tree.for_survey()
     survey.opened = set()  # looking at a file is not reading it
     # Damage, also to a zip, is the end of what is looked at; whoever reads the file reports it.
     with suppress(DamagedJSON, UserError), survey.open(file) as opened:
-        _sample(JsonStream(_Beginning(opened)), holder.append, 0)
+        _sample(JsonStream(_beginning(opened)), holder.append, 0)
     return holder[0] if holder else None
 
 
@@ -80,10 +81,14 @@ def _sample(stream: JsonStream, put: Callable[[Any], None], depth: int) -> None:
         put(stream.value())
 
 
+def _beginning(file: CountingFile) -> Utf8Stream:
+    return Utf8Stream(_Beginning(file), lambda: _Beginning(file.again()))
+
+
 class _Beginning:
     """The first `SNIFFED_BYTES` of a file."""
 
-    def __init__(self, file: Readable) -> None:
+    def __init__(self, file: ByteStream) -> None:
         self._file = file
         self._left = SNIFFED_BYTES
 
@@ -91,3 +96,7 @@ class _Beginning:
         data = self._file.read(self._left if size < 0 else min(size, self._left))
         self._left -= len(data)
         return data
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()

@@ -8,11 +8,12 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from doppel.i18n import tr
+from training.archives.encodings import Readable
 
 CHUNK = 1 << 18
 LARGEST_RECORD = 1 << 26
@@ -24,12 +25,6 @@ _FIRST_KEY = re.compile(r'\{\s*("[^"\\]*"\s*:)')
 _NUMBER_END = re.compile(r"[-+.eE0-9]*")
 _KEY_REACH = 200
 _BAD_ESCAPE = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|.)", re.DOTALL)
-
-
-class Readable(Protocol):
-    """Anything with the `read` of a binary file."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
 
 
 class DamagedJSON(ValueError):

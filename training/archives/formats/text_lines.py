@@ -6,19 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from doppel.i18n import tr
+from training.archives.encodings import Utf8Stream, decoded
 from training.archives.source_tree import CountingFile, SourceTree
 
 _CHUNK = 1 << 16
 _SNIFFED = 4096
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_DAMAGED_ONE_IN = 5
-"""A text is not UTF-8 if at least a fifth of its non-ASCII characters is damaged."""
 
 MAX_LINE_LENGTH = 1 << 26
 """Characters (64 Mi); a longer line is cut into several."""
@@ -29,39 +21,30 @@ MAX_RECORD_LENGTH = 1 << 20
 Head = TypeVar("Head")
 
 
-def detect_encoding(head: bytes) -> str:
-    """The encoding of a text that begins with these bytes: by its byte order mark, else UTF-8 or GB18030.
-
-    A few damaged bytes are still UTF-8.
-    """
-    for mark, name in _BYTE_ORDER_MARKS:
-        if head.startswith(mark):
-            return name
-    text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)  # the head may end within a character
-    damaged = text.count("\ufffd")
-    not_ascii = sum(not char.isascii() for char in text)
-    return "gb18030" if damaged and damaged * _DAMAGED_ONE_IN >= not_ascii else "utf-8"
-
-
 def decode_head(head: bytes) -> str:
     """The first characters of a text, for sniffing."""
-    return codecs.getincrementaldecoder(detect_encoding(head))("replace").decode(head)
+    return decoded(head)
 
 
-def text_lines(file: CountingFile, head: bytes) -> Iterator[tuple[int, str]]:
+def utf8(file: CountingFile) -> Utf8Stream:
+    """A text in any encoding as UTF-8, whose encoding is judged by the whole file."""
+    return Utf8Stream(file, file.again)
+
+
+def text_lines(file: CountingFile, head: bytes = b"") -> Iterator[tuple[int, str]]:
     """Yields the number (from 1) and text of every line, without its line end; undecodable bytes become U+FFFD.
 
     Only `\\n`, `\\r\\n` and `\\r` end a line: Unicode's other line separators occur within messages.
 
     Args:
         file: the file, at its beginning.
-        head: its first bytes, from which the encoding is detected.
+        head: not used; its encoding was once judged by it.
     """
-    decoder = codecs.getincrementaldecoder(detect_encoding(head))("replace")
-    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    text = utf8(file)
+    newlines = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
     number, pending, size = 0, list[str](), 0
     while True:
-        data = file.read(_CHUNK)
+        data = text.read(_CHUNK)
         first, *rest = newlines.decode(data, final=not data).split("\n")
         pending.append(first)
         size += len(first)

@@ -35,8 +35,14 @@ def to_utc(text: str, zone: ZoneInfo) -> datetime:
 
 
 def from_epoch(number: float) -> datetime:
-    """A time in seconds or milliseconds since 1970. Raises ValueError, OverflowError or OSError."""
-    return datetime.fromtimestamp(number / 1000 if number > _MILLISECONDS_FROM else number, UTC)
+    """A time in seconds since 1970, or in thousandths, millionths or billionths of seconds.
+
+    Raises ValueError, OverflowError or OSError.
+    """
+    for _ in range(3):
+        if number > _MILLISECONDS_FROM:
+            number /= 1000
+    return datetime.fromtimestamp(number, UTC)
 
 
 def hour_24(hour: int, am_pm: str | None) -> int:

@@ -10,7 +10,8 @@ import zstandard
 
 from doppel.i18n import tr
 from training.archives import source_tree
-from training.archives.formats.json_stream import CHUNK, LARGEST_RECORD, Readable
+from training.archives.encodings import Readable
+from training.archives.formats.json_stream import CHUNK, LARGEST_RECORD
 from training.archives.source_tree import CountingFile, SourceTree
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

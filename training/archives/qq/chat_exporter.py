@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from training.archives.formats.archive_records import (
     array_records,
@@ -19,7 +18,8 @@ from training.archives.formats.archive_records import (
 )
 from training.archives.formats.chat_text import MessageIds, title_of
 from training.archives.formats.json_stream import JsonStream
-from training.archives.formats.timestamps import from_epoch, to_utc
+from training.archives.formats.local_times import LocalClock, local_time
+from training.archives.formats.timestamps import from_epoch
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 
@@ -104,7 +104,7 @@ class _Converter:
         peers = (chat.get("peerUin"), chat.get("peerUid"), named and named["peer"], self._name)
         self._chat = next(filter(None, map(as_id, peers)), title)
         self._kind: Kind = "dm" if str(chat.get("type")).lower() in _PRIVATE_TYPES else "group"
-        self._zone = tree.zone
+        self._clock = LocalClock(tree.zone)
         self._ids = MessageIds()
 
     def __call__(self, record: Mapping[str, Any], origin: str) -> Message:
@@ -112,7 +112,7 @@ class _Converter:
         accounts = [account for account in (as_id(sender.get("uin")), as_id(sender.get("uid"))) if account]
         name = next((str(sender[key]) for key in ("groupCard", "nickname", "name", "remark") if sender.get(key)), "")
         account = accounts[0] if accounts else name
-        sent_at = _time(record, self._zone)
+        sent_at = _time(record, self._clock)
         mark, text, reply_to = _content(record)
         number = as_id(record.get("id")) or as_id(record.get("messageId"))
         return Message(
@@ -132,11 +132,11 @@ class _Converter:
         )
 
 
-def _time(record: Mapping[str, Any], zone: ZoneInfo) -> datetime:
+def _time(record: Mapping[str, Any], clock: LocalClock) -> datetime:
     """The time, which older exports write as text. Raises any of RECORD_ERRORS."""
     value = record.get("timestamp") or record["time"]
     if isinstance(value, str) and not value.isdecimal():
-        return to_utc(value, zone)
+        return clock.read(local_time(value))[1]
     return from_epoch(float(value))
 
 

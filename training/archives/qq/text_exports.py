@@ -7,13 +7,23 @@ local, without a zone. Only the colours of an `.mht` show which messages are the
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, time
+from itertools import groupby
+from operator import attrgetter
 
 import msgspec
 
 from doppel.i18n import tr
 from training.archives.formats.archive_records import RECORD_ERRORS
 from training.archives.formats.chat_text import MessageIds, title_of
+from training.archives.formats.local_times import (
+    MONTH_FIRST,
+    DatePlaces,
+    DateSurvey,
+    dates_do_not_fit,
+    in_file_order,
+    local_date,
+)
 from training.archives.formats.text_lines import decode_head, multiline_records
 from training.archives.message import Kind, Mark, Message
 from training.archives.qq import headings
@@ -89,7 +99,8 @@ class _Survey(msgspec.Struct):
     form: Form | None
     chats: list[_Chat]
     is_spaced: bool = True
-    is_day_first: bool = False
+    dates: DateSurvey = msgspec.field(default_factory=lambda: DateSurvey(1999))
+    places: DatePlaces = MONTH_FIRST
 
 
 class QQReader:
@@ -109,24 +120,50 @@ class QQReader:
         """Every message and notice."""
         file = tree.files()[0]
         survey = _survey(tree, file)
+        if misfits := survey.dates.misfits(survey.places):
+            tree.report_bad(file, tr("dates"), dates_do_not_fit(misfits))
+            return
         converter = _Converter(survey, title_of(tree.label))
-        place, day = 0, None
-        for number, head, lines in _records(tree, file, survey):
-            if isinstance(head, Title):
-                place, day = place + (head.what == "peer"), None
-            if isinstance(head, DateLine):
-                day = head
-            if not isinstance(head, Heading):
-                if any(map(str.strip, lines)):
-                    tree.report_bad(file, tr("line {number}", number=number), tr("text before the first message"))
-                continue
-            try:
-                sent_at = _time(head, head.day or day, survey, tree)
-            except RECORD_ERRORS as error:
-                tree.report_bad(file, tr("line {number}", number=number), error)
-                continue
-            for part in _parts(head, lines):
-                yield converter.message(place, head, sent_at, part, f"{file}:{number}")
+        for place, records in groupby(_timed_records(tree, file, survey), key=attrgetter("place")):
+            in_order = in_file_order(
+                records,
+                attrgetter("sent_at"),
+                tree.zone,
+                is_newest_first=survey.dates.is_newest_first(survey.places),
+            )
+            for record, written_at, sent_at in in_order:
+                for part in _parts(record.head, record.lines):
+                    yield converter.message(place, record, written_at, sent_at, part)
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """A message: the number of its chat in the file, its local time, and where and what it is."""
+
+    place: int
+    sent_at: datetime
+    head: Heading
+    lines: list[str]
+    origin: str
+
+
+def _timed_records(tree: SourceTree, file: str, survey: _Survey) -> Iterator[_Record]:
+    """The second pass: every message with its time."""
+    place, day = 0, None
+    for number, head, lines in _records(tree, file, survey):
+        if isinstance(head, Title):
+            place, day = place + (head.what == "peer"), None
+        if isinstance(head, DateLine):
+            day = head
+        if not isinstance(head, Heading):
+            if any(map(str.strip, lines)):
+                tree.report_bad(file, tr("line {number}", number=number), tr("text before the first message"))
+            continue
+        try:
+            sent_at = _time(head, head.day or day, survey.places)
+        except RECORD_ERRORS as error:
+            tree.report_bad(file, tr("line {number}", number=number), error)
+            continue
+        yield _Record(place, sent_at, head, lines, f"{file}:{number}")
 
 
 class _Converter:
@@ -137,13 +174,16 @@ class _Converter:
         self._file_name = file_name
         self._ids = MessageIds()
 
-    def message(self, place: int, head: Heading, sent_at: datetime, part: tuple[Mark, str], origin: str) -> Message:
+    def message(
+        self, place: int, record: _Record, written_at: datetime, sent_at: datetime, part: tuple[Mark, str]
+    ) -> Message:
         """One message; `part` is its mark and text."""
+        head = record.head
         chat = self._chats[min(place, len(self._chats) - 1)]
         mark, text = part
         speakers = " & ".join(sorted(chat.names))[:200]
         return Message(
-            id=self._ids.next_id(sent_at, head.account, text or mark),
+            id=self._ids.next_id(written_at, head.account, text or mark),
             platform="qq",
             chat=chat.peer or speakers or self._file_name,
             kind=chat.kind,
@@ -154,7 +194,7 @@ class _Converter:
             is_owner=False if head.account in _SYSTEM_ACCOUNTS else chat.owner(head.account),
             chat_name=chat.peer or self._file_name,
             mark=mark,
-            origin=origin,
+            origin=record.origin,
         )
 
 
@@ -195,7 +235,6 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
     text = decode_head(tree.head(file, _FORM_SAMPLE))
     form = None if is_mht(text) else headings.detect_form(_lines(text[:_SNIFFED])) or "export"
     survey = _Survey(form, [_Chat()], is_spaced=form is not None and headings.is_spaced(_lines(text), form))
-    day_first = 0
     group = ""
     for _, head, _ in _records(tree.for_survey(), file, survey, is_first_pass=True):
         chat = survey.chats[-1]
@@ -204,10 +243,11 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
                 group = head.text
             else:
                 survey.chats.append(_Chat(group=group, peer=head.text))
+        elif isinstance(head, DateLine):
+            survey.dates.add(head.parts)
         elif isinstance(head, Heading):
             if head.day is not None:
-                first, second = head.day.parts[:2]
-                day_first += (12 < first <= 31) - (second > 12)
+                survey.dates.add(head.day.parts)
             if head.account in _SYSTEM_ACCOUNTS:
                 chat.with_account += 1
                 continue
@@ -217,7 +257,7 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
             if head.is_own is not None:
                 chat.is_coloured = True
                 chat.own[head.account] += 1 if head.is_own else -1
-    survey.is_day_first = day_first > 0
+    survey.places = survey.dates.places(MONTH_FIRST)
     return survey
 
 
@@ -279,11 +319,8 @@ def _lines(text: str) -> list[str]:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def _time(head: Heading, day: DateLine | None, survey: _Survey, tree: SourceTree) -> datetime:
-    """The time of a message. Raises ValueError for an impossible date, or if none is known."""
+def _time(head: Heading, day: DateLine | None, places: DatePlaces) -> datetime:
+    """The local time of a message. Raises ValueError for an impossible date, or if none is known."""
     if day is None:
         raise ValueError(tr("no date before it"))
-    a, b, c = day.parts
-    year, month, date = (a, b, c) if a > 31 else (c, b, a) if survey.is_day_first else (c, a, b)
-    local = datetime(year, month, date, *head.clock, tzinfo=tree.zone)
-    return local.astimezone(UTC)
+    return datetime.combine(local_date(day.parts, places), time(*head.clock))

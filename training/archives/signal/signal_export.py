@@ -16,9 +16,10 @@ from doppel.i18n import tr
 from doppel.transcript.stickers import is_emoji
 from training.archives.formats.archive_records import RECORD_ERRORS, as_object, json_lines
 from training.archives.formats.chat_text import MessageIds
+from training.archives.formats.local_times import Direction, in_file_order, local_time
 from training.archives.formats.reactions import Reaction, reactions_to
+from training.archives.formats.sender_names import NameSurvey, SenderNames
 from training.archives.formats.text_lines import decode_head, first_lines, multiline_records
-from training.archives.formats.timestamps import to_utc
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 
@@ -34,9 +35,7 @@ _MAX_QUOTABLE = 1 << 13
 _JSON = re.compile(
     r'\s*\{\s*"date":\s*"(?P<date>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)[^"]*",\s*"sender":\s*"(?:[^"\\]|\\.)*",\s*"body":'
 )
-_HEAD = re.compile(
-    r"\[(?P<date>\d{4}-\d\d-\d\d),? (?P<time>\d\d:\d\d(?::\d\d)?)\] (?P<name>[^:\n]{1,200}):(?: (?P<text>.*))?$"
-)
+_HEAD = re.compile(r"\[(?P<date>\d{4}-\d\d-\d\d),? (?P<time>\d\d:\d\d(?::\d\d)?)\] (?P<rest>[^\n]{1,200}?:(?: .*)?)$")
 _QUOTE = re.compile(r"\A\s*(?:^>.*$\n?)+\n*", re.MULTILINE)
 _REACTIONS = re.compile(r"^\(- (.+) -\) *$\n?", re.MULTILINE)
 _STICKER = re.compile(r"^\(\( (.+) \)\) *$\n?|\[[^\]\n]*\]\(\.\./exported_stickers/[^)\n]*\) *", re.MULTILINE)
@@ -47,7 +46,7 @@ _CALL = re.compile(r"(?:Incoming|Outgoing|Missed) (?:(?:voice|video|group) )?cal
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """One message of either form."""
+    """One message of either form. While the names in a text are unknown, its sender and text are not separated."""
 
     number: int
     sent_at: datetime
@@ -76,21 +75,32 @@ class SignalReader:
         tree.opened.update(
             name for name in tree.files() if name in (*_FILE_NAMES, "index.html")
         )  # they repeat the messages
-        records = _from_json if _begins_json(tree, file) else _from_markdown
-        senders = {record.sender for record in records(tree.for_survey(), file)}
-        kind: Kind = "dm" if len(senders - {_OWNER, _NO_SENDER}) <= 1 else "group"
         chat = _chat(tree)
+        direction, names = Direction(), NameSurvey(known=(_OWNER, _NO_SENDER, chat), me=tree.me)
+        people = set[str]()
+        for record in _records(tree.for_survey(), file, None):
+            direction.add(record.sent_at)
+            if record.sender:
+                people.add(record.sender)
+            else:
+                names.add(record.text)
+        senders = SenderNames(names.names())
+        people |= senders.names
+        kind: Kind = "dm" if len(people - {_OWNER, _NO_SENDER}) <= 1 else "group"
         ids, id_by_text = MessageIds(), dict[str, str]()
-        for record in records(tree, file):
+        records = in_file_order(
+            _records(tree, file, senders), _stamp, tree.zone, is_newest_first=direction.is_newest_first
+        )
+        for record, written_at, sent_at in records:
             reply_to = id_by_text.get(record.quoted)
             message = Message(
-                id=ids.next_id(record.sent_at, record.sender, record.text),
+                id=ids.next_id(written_at, record.sender, record.text),
                 platform="signal",
                 chat=chat,
                 kind=kind,
                 sender=record.sender,
                 sender_name=record.sender,
-                sent_at=record.sent_at,
+                sent_at=sent_at,
                 text=record.text,
                 is_owner=record.sender == _OWNER,
                 reply_to=reply_to,
@@ -167,15 +177,24 @@ def _chat(tree: SourceTree) -> str:
     return parts[-1] if parts else "signal"
 
 
+def _stamp(record: _Record) -> datetime:
+    return record.sent_at
+
+
+def _records(tree: SourceTree, file: str, senders: SenderNames | None) -> Iterator[_Record]:
+    """The messages of a file; `senders` are the names in a text."""
+    return _from_json(tree, file) if _begins_json(tree, file) else _from_markdown(tree, file, senders)
+
+
 def _from_json(tree: SourceTree, file: str) -> Iterator[_Record]:
     for number, record in json_lines(tree, file):
         try:
-            yield _json_record(number, record, tree)
+            yield _json_record(number, record)
         except RECORD_ERRORS as error:
             tree.report_bad(file, tr("record {number}", number=number), error)
 
 
-def _json_record(number: int, record: Mapping[str, Any], tree: SourceTree) -> _Record:
+def _json_record(number: int, record: Mapping[str, Any]) -> _Record:
     sender, body = str(record["sender"] or _NO_SENDER), str(record["body"] or "").strip()
     sticker = record.get("sticker")
     emoji = as_object(sticker).get("emoji") if isinstance(sticker, dict) else sticker  # older ones: the emoji alone
@@ -188,7 +207,7 @@ def _json_record(number: int, record: Mapping[str, Any], tree: SourceTree) -> _R
         mark = Mark.SERVICE
     reactions = [_json_reaction(reaction) for reaction in record.get("reactions") or ()]
     quoted = _unquote(str(record.get("quote") or ""))
-    return _Record(number, to_utc(str(record["date"]), tree.zone), sender, body, mark, reactions, quoted)
+    return _Record(number, local_time(str(record["date"])), sender, body, mark, reactions, quoted)
 
 
 def _json_reaction(reaction: Any) -> Reaction:
@@ -197,16 +216,20 @@ def _json_reaction(reaction: Any) -> Reaction:
     return str(name), str(name), str(emoji)
 
 
-def _from_markdown(tree: SourceTree, file: str) -> Iterator[_Record]:
+def _from_markdown(tree: SourceTree, file: str, senders: SenderNames | None) -> Iterator[_Record]:
     parse_head: Callable[[str], re.Match[str] | None] = _parse_head
     for number, head, lines in multiline_records(tree, file, parse_head):
         try:
-            sent_at = to_utc(f"{head['date']}T{head['time']}", tree.zone)
+            sent_at = local_time(f"{head['date']}T{head['time']}")
         except RECORD_ERRORS as error:
             tree.report_bad(file, tr("line {number}", number=number), error)
             continue
-        text, quoted = "\n".join([head["text"] or "", *lines]), ""
-        if not (head["text"] or "").strip() and (quote := _QUOTE.match(text)):
+        if senders is None:
+            yield _Record(number, sent_at, "", head["rest"], Mark.NONE)
+            continue
+        sender, first = senders.split(head["rest"]) or (_NO_SENDER, head["rest"])
+        text, quoted = "\n".join([first, *lines]), ""
+        if not first.strip() and (quote := _QUOTE.match(text)):
             text, quoted = text[quote.end() :], _unquote(quote[0])
         reactions = [_reaction(part) for match in _REACTIONS.finditer(text) for part in match[1].split(", ")]
         text = _REACTIONS.sub("", text)
@@ -214,8 +237,8 @@ def _from_markdown(tree: SourceTree, file: str) -> Iterator[_Record]:
         sticker_emoji = [match[1] for match in _STICKER.finditer(text) if is_emoji(match[1])]
         text, stickers = _STICKER.subn("", text)
         text = text.strip() or "".join(sticker_emoji)
-        mark = _mark(head["name"], text, has_file=files > 0, has_sticker=stickers > 0)
-        yield _Record(number, sent_at, head["name"], text, mark, reactions, quoted)
+        mark = _mark(sender, text, has_file=files > 0, has_sticker=stickers > 0)
+        yield _Record(number, sent_at, sender, text, mark, reactions, quoted)
 
 
 def _unquote(quote: str) -> str:

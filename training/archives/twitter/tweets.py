@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from training.archives.formats.mentions import begins_with_mention
 from training.archives.message import Kind
 
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
@@ -30,7 +31,7 @@ class Tweet(msgspec.Struct, frozen=True, kw_only=True):
         id: its id.
         sent_at: UTC.
         text: links expanded, media links and the quoted tweet's link gone, no leading mentions in replies.
-        kind: `post`, `reply` or `quote`.
+        kind: `post`, `reply` or `quote`; a tweet that begins with a mention is a reply, also without a parent.
         reply_to: id of the tweet that is replied to or quoted, by any author.
         is_retweet: the text is somebody else's.
         is_superseded: a later edit of it exists.
@@ -53,7 +54,7 @@ def parse_tweet(record: dict[str, Any]) -> Tweet:
     raw = record["full_text"] if "full_text" in record else record["text"]
     entities = record.get("entities") or {}
     media = [*(entities.get("media") or ()), *((record.get("extended_entities") or {}).get("media") or ())]
-    # A user id without a tweet id is a mention, not a reply.
+    # A user id without a tweet id is a mention: there is no parent.
     reply_to = record.get("in_reply_to_status_id_str") or record.get("in_reply_to_status_id")
     urls = entities.get("urls") or ()
     statuses = [(url, _STATUS.match(str(url.get("expanded_url") or ""))) for url in urls]
@@ -71,12 +72,18 @@ def parse_tweet(record: dict[str, Any]) -> Tweet:
         id=tweet_id,
         sent_at=parse_time(record["created_at"]),
         text=text,
-        kind="reply" if reply_to else "quote" if quoted_id else "post",
+        kind=_kind(raw, is_reply=bool(reply_to), is_quote=bool(quoted_id)),
         reply_to=str(reply_to or quoted_id) if reply_to or quoted_id else None,
         is_retweet=is_retweet,
         is_superseded=_last_edit(record) not in (None, tweet_id),
         has_media=bool(media),
     )
+
+
+def _kind(raw: str, *, is_reply: bool, is_quote: bool) -> Kind:
+    if is_reply or (begins_with_mention(raw) and not is_quote):
+        return "reply"
+    return "quote" if is_quote else "post"
 
 
 def parse_time(text: str) -> datetime:
@@ -134,7 +141,7 @@ class LongTweets:
         if abs((nearest.written_at - tweet.sent_at).total_seconds()) > 60:
             return None
         candidates.remove(nearest)
-        mentions = _leading_mentions(nearest.text) if tweet.kind == "reply" else 0
+        mentions = _leading_mentions(nearest.text) if tweet.kind == "reply" and tweet.reply_to else 0
         return nearest.text[mentions:]
 
     def unused(self) -> list[tuple[str, int]]:

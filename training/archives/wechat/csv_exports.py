@@ -7,14 +7,27 @@ chatlog's files do not say who the owner is. Replies are only recognizable by th
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
+from datetime import datetime, time
+from itertools import groupby
+from operator import attrgetter
 
 import msgspec
 
-from training.archives.formats.archive_records import RECORD_ERRORS, csv_columns, csv_rows, messages_of
+from doppel.i18n import tr
+from training.archives.formats.archive_records import RECORD_ERRORS, messages_of
 from training.archives.formats.chat_text import MessageIds, title_of
-from training.archives.formats.timestamps import from_epoch, to_utc
+from training.archives.formats.csv_files import csv_columns, csv_rows
+from training.archives.formats.local_times import (
+    YEAR_FIRST,
+    DatePlaces,
+    DateSurvey,
+    as_written,
+    dates_do_not_fit,
+    in_file_order,
+    local_date,
+    local_time,
+)
+from training.archives.formats.timestamps import from_epoch, hour_24
 from training.archives.message import Kind, Mark, Message
 from training.archives.source_tree import SourceTree
 from training.archives.wechat.message_text import Quote, QuoteResolver, is_voice, split_quote, transcript
@@ -73,7 +86,12 @@ _PLACEHOLDER_MARKS: dict[str, Mark] = {
 _RECALLED_ALONE = re.compile(
     r"(?:你|\"[^\"\n]{1,40}\"|“[^”\n]{1,40}”|「[^」\n]{1,40}」) ?撤回了一条消息(?: ?重新编辑)?"
 )
-_TIME = re.compile(r"(\d{4})[-/年.](\d{1,2})[-/月.](\d{1,2})日?[ T]+(\d{1,2}):(\d\d)(?::(\d\d))?(?:\.\d+)?")
+_TIME = re.compile(
+    r"(\d{1,4})[-/年.](\d{1,2})[-/月.](\d{1,4})日?[ T]+(\d{1,2}):(\d\d)(?::(\d\d))?(?:\.\d+)?(?: ?([AP]M))?",
+    re.IGNORECASE,
+)
+"""Spreadsheets save such a time again in the order of their owner's country."""
+_FIRST_YEAR = 2011
 _PAGE_SUFFIX = re.compile(r"(?:_\d+_\d+|\s*\(\d+\))$")
 _SERVER_ID = re.compile(r"\d{10,20}")
 
@@ -116,7 +134,17 @@ class WeChatCSVReader:
         file = tree.files()[0]
         parse_row = _row_parser(tree, file)
         if parse_row is not None:
-            yield from messages_of(tree, file, csv_rows(tree, file), _Converter(tree, file, parse_row))
+            converter = _Converter(tree, file, parse_row)
+            if misfits := converter.dates.misfits(converter.places):
+                tree.report_bad(file, tr("dates"), dates_do_not_fit(misfits))
+                return
+            messages = messages_of(tree, file, csv_rows(tree, file), converter)
+            for _, chat in groupby(messages, key=attrgetter("chat")):
+                in_order = in_file_order(
+                    chat, attrgetter("sent_at"), tree.zone, is_newest_first=converter.is_newest_first
+                )
+                for message, _, sent_at in in_order:
+                    yield msgspec.structs.replace(message, sent_at=sent_at)
 
 
 class _Chat(msgspec.Struct):
@@ -137,16 +165,21 @@ class _Converter:
         self._ids = MessageIds()
         self._quotes = QuoteResolver(tree.zone)
         self._chats: dict[str, _Chat] = {}
+        self.dates = DateSurvey(_FIRST_YEAR)
         for _, record in csv_rows(tree.for_survey(), file):
             try:
                 self._learn(parse_row(record))
             except RECORD_ERRORS:
                 continue
+        self.places = self.dates.places(YEAR_FIRST)
+        self.is_newest_first = self.dates.is_newest_first(self.places)
 
     def __call__(self, record: Mapping[str, str], origin: str) -> Message:
+        """A row as a message, with the time as it is written, which may be local."""
         row = self._parse_row(record)
         chat = self._chats[row.chat]
-        sent_at = parse_time(row.time, self._zone)
+        stamp = parse_time(row.time, self.places)
+        sent_at = as_written(stamp, self._zone)
         kind = _kind(row.chat, chat)
         alone = next(iter(chat.others)) if kind == "dm" and len(chat.others) == 1 else ""
         name = row.chat or alone or self._title
@@ -166,9 +199,11 @@ class _Converter:
             origin=origin,
         )
         self._quotes.add(message)
-        return message
+        return msgspec.structs.replace(message, sent_at=stamp)
 
     def _learn(self, row: _Row) -> None:
+        if match := _TIME.fullmatch(row.time.strip()):
+            self.dates.add((int(match[1]), int(match[2]), int(match[3])))
         chat = self._chats.setdefault(row.chat, _Chat())
         if row.mark in (Mark.SERVICE, Mark.DELETED) or not row.sender:
             return
@@ -230,15 +265,19 @@ def mark_and_text(mark: Mark, text: str, *, is_voice_message: bool = False) -> t
     return mark, text if mark == Mark.SERVICE else ""
 
 
-def parse_time(text: str, zone: ZoneInfo) -> datetime:
-    """Seconds or milliseconds since 1970, a date that begins with its year, or ISO 8601. Raises ValueError."""
+def parse_time(text: str, places: DatePlaces) -> datetime:
+    """Seconds or milliseconds since 1970, a date with its numbers in this order, or ISO 8601. Raises ValueError.
+
+    A time without a zone is local.
+    """
     text = text.strip()
     if text.isdecimal():
         return from_epoch(int(text))
     if match := _TIME.fullmatch(text):
-        year, month, day, hour, minute, second = (int(part or 0) for part in match.groups())
-        return datetime(year, month, day, hour, minute, second, tzinfo=zone).astimezone(UTC)
-    return to_utc(text, zone)
+        day = local_date((int(match[1]), int(match[2]), int(match[3])), places)
+        clock = time(hour_24(int(match[4]), match[7]), int(match[5]), int(match[6] or 0))
+        return datetime.combine(day, clock)
+    return local_time(text)
 
 
 def _pywxdump_row(row: Mapping[str, str]) -> _Row:

@@ -13,11 +13,14 @@ from doppel.i18n import tr
 from training.archives.discovery import Source
 from training.archives.source_tree import BadRecord
 from training.dataset.accounting import ChatCounts, sum_counts
+from training.dataset.joined_chats import JoinedChat
 
 REPORT_FILE = "report.json"
 
 MAX_UNKNOWN_FILES = 20
 """Unknown files listed in the `--json` output."""
+MAX_JOINED_CHATS = 100
+"""Joined chats listed in the `--json` output."""
 
 
 class ChatReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,13 +48,17 @@ class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OwnerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The owner: accounts, messages read and kept, and the time span of the kept sessions in UTC."""
+    """The owner: accounts, messages read and kept, and the time span of the kept sessions in UTC.
+
+    `notes` are what the user should know about how the owner was found.
+    """
 
     accounts: list[str]
     read: int
     kept: int
     first: datetime | None
     last: datetime | None
+    notes: list[str] = []
 
 
 class LengthReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,12 +92,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         sources: by format; numbered if there are several of one format.
         unknown_files: files of unknown format; may list only the first of them.
         unknown_count: number of files of unknown format.
+        unknown_hints: what some of these files are, and what to do about them.
+        notes: what the user should know about single archives.
         attachment_count: pictures, pages and other attachments, which are not read.
         archives_without_owner: archives without messages of the owner's, and the people in them.
         sessions: number of sessions by split.
         owner: the owner's messages.
         scrubbed: replaced secrets by kind.
         gaps: seconds of silence that end a session, by `platform:chat`.
+        joined: conversations that several archives have.
         lengths: None until they were measured.
         archive_digest: digest of the archives in the configuration.
         data: the data folder.
@@ -105,12 +115,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, SourceReport]
     unknown_files: list[str] = msgspec.field(name="unknown")
     unknown_count: int = 0
+    unknown_hints: dict[str, str] = {}
+    notes: list[str] = []
     attachment_count: int = msgspec.field(name="beside", default=0)
     archives_without_owner: dict[str, list[str]] = msgspec.field(name="absent", default_factory=dict)
     sessions: dict[str, int]
     owner: OwnerReport
     scrubbed: dict[str, int] = {}
     gaps: dict[str, float] = {}
+    joined: list[JoinedChat] = []
     lengths: LengthReport | None = None
     archive_digest: str = ""
     data: str = ""
@@ -121,6 +134,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         summary: dict[str, Any] = msgspec.to_builtins(self)
         del summary["gaps"]
         del summary["unknown"][MAX_UNKNOWN_FILES:]
+        del summary["joined"][MAX_JOINED_CHATS:]
         summary["absent"] = len(self.archives_without_owner)
         for source in summary["sources"].values():
             source["chats"] = len(source["chats"])

@@ -1,0 +1,1 @@
+"""Tables of messages and posts that no service exports: what people's own scripts and scrapers write."""
