@@ -173,8 +173,10 @@ def _examine(
         all_actual = actual_replies(data.exchanges)
         metrics += memorisation_metrics(adapter, all_actual, owner_texts(data.train), other_texts(data.train))
     with stages("detect", tr("Testing with a stronger detector"), tr("tokens")) as start:
-        scored = (sample_evenly(replies, size.detected_replies) for replies in (adapter, actual, _trained(data)))
-        metrics.append(informed_metric(adapted, *scored, start=start))
+        detected, real, trained = (
+            sample_evenly(replies, size.detected_replies) for replies in (adapter, actual, _trained(data))
+        )
+        metrics.append(informed_metric(adapted, detected, real, trained, start))
     return ExaminationResult(metrics, adapter, prompted, actual, other, stages.seconds)
 
 

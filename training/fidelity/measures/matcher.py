@@ -60,8 +60,7 @@ class ReplyMatcher:
     def scores(self, contexts: Sequence[str], replies: Sequence[str]) -> Array:
         """(N,) log-odds that each reply is to its context."""
         features = self._compare(self._encode(contexts), self._encode(replies))
-        scores: Array = self._weights.decision_function(features)
-        return scores
+        return np.asarray(self._weights.decision_function(features), dtype=np.float64)
 
     def _encode(self, texts: Sequence[str]) -> tuple[csr_matrix, Array]:
         """n-grams, and the same reduced to vectors of length 1."""
@@ -94,5 +93,4 @@ def _rows(encoded: tuple[csr_matrix, Array], rows: NDArray[np.intp]) -> tuple[cs
 def _ridge(inputs: Array, targets: Array) -> Array:
     """(D, D) the linear map from inputs to targets with the least squares and an L2 penalty."""
     gram = inputs.T @ inputs + _RIDGE * np.eye(inputs.shape[1])
-    solution: Array = np.linalg.solve(gram, inputs.T @ targets)
-    return solution
+    return np.asarray(np.linalg.solve(gram, inputs.T @ targets), dtype=np.float64)
