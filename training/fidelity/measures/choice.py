@@ -5,8 +5,10 @@ context matter. The adapter judges by its likelihood, by the gain over the base,
 context, and by a combination of these that is fitted on other conversations than the ones it is tested on.
 """
 
+import math
 import random
 from collections.abc import Sequence
+from itertools import groupby
 
 import msgspec
 import numpy as np
@@ -105,7 +107,7 @@ def make_questions(data: EvaluationData, count: int, seed: int = 0) -> list[Choi
     """Questions with distractors of about the reply's length, all different from it and from each other."""
     rng = random.Random(seed)
     usable = [exchange for exchange in data.exchanges if _MIN_LENGTH <= len(exchange.text) <= _MAX_LENGTH]
-    exchanges = sample_evenly(usable, count)
+    exchanges = _sample_together(usable, count)
     own = _by_length([(exchange.text, exchange.session_id, exchange.reply) for exchange in exchanges])
     others = _by_length(
         [
@@ -127,6 +129,16 @@ def make_questions(data: EvaluationData, count: int, seed: int = 0) -> list[Choi
             options = [exchange.reply, *(turn for turn in distractors if turn is not None)]
             questions.append(ChoiceQuestion(exchange, options))
     return questions
+
+
+def _sample_together(exchanges: Sequence[Exchange], count: int) -> list[Exchange]:
+    """At most `count` exchanges, evenly spaced; those whose prompts begin alike together, which costs little more."""
+    together = [
+        list(group) for _, group in groupby(exchanges, lambda exchange: (exchange.session_id, exchange.left_out))
+    ]
+    share = min(1.0, count / max(1, len(exchanges)))
+    chosen = sample_evenly(together, math.ceil(share * len(together)))
+    return [exchange for group in chosen for exchange in group][:count]
 
 
 def combine(features: Array, groups: Sequence[str]) -> Array:
