@@ -31,11 +31,12 @@ class DataSet:
         authors = {author for author, _ in fetched_posts(self._config.data_dir)}
         contacts = [
             KnownAccount(
-                account=Account(contact.platform, contact.account),
-                name=contact.name,
-                person=contact.pseudonym if contact.is_linked else None,
+                account=Account(contact.platform, account),
+                name=contact.name if account == contact.account else "",
+                person=contact.pseudonym if contact.is_linked or contact.other_accounts else None,
             )
             for contact in read_contacts(self._config.data_dir)
+            for account in (contact.account, *contact.other_accounts)
         ]
         known = {contact.account for contact in contacts}
         return [*contacts, *(KnownAccount(account=author) for author in sorted(authors - known))]

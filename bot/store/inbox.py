@@ -23,6 +23,7 @@ from bot.store.schema import (
     outbox,
     to_struct,
 )
+from doppel.transcript import messages_left_out
 
 MAX_ATTEMPTS = 3
 """Failed attempts to answer a message, in writing or in delivering the reply, before it is given up."""
@@ -260,17 +261,16 @@ def record_failure(connection: Connection, chat_id: int, last_id: int, error: st
 def prompt_context(connection: Connection, chat_id: int, limit: int) -> tuple[list[PromptMessage], list[InboxMessage]]:
     """The chat's history and its pending messages, at most `limit` together; no history if nothing is pending.
 
-    A longer chat loses its oldest messages `limit // 4` at a time, so that successive prompts begin with the same
-    messages and the engine can reuse its cache of them. Reads by index, however long the chat is.
+    Of a longer chat the oldest messages are left out as `messages_left_out` says. Reads by index, however long the
+    chat is.
     """
     newest_first = connection.execute(_PENDING, {"chat_row": chat_id, "max_rows": limit}).all()
     pending = [to_struct(row, InboxMessage) for row in reversed(newest_first)]
     room = limit - len(pending)
     if not pending or room <= 0:
         return [], pending
-    step = max(1, limit // 4)
-    dropped = -(-max(0, newest_first[0].last_position - limit) // step) * step
-    values = {"chat_row": chat_id, "after": dropped, "max_rows": room}
+    left_out = messages_left_out(newest_first[0].last_position, limit)
+    values = {"chat_row": chat_id, "after": left_out, "max_rows": room}
     rows = connection.execute(_FOR_PROMPT, values).all()
     return [PromptMessage(*values) for _, *values in rows[-room:]], pending
 

@@ -29,7 +29,7 @@ from doppel.config import ReplySettings
 from doppel.engine import Engine, Request, Sampling
 from doppel.i18n import tr
 from doppel.persona.candidates import best_reply
-from doppel.transcript import Header, Transcript, Turn, TurnDecoder, hour_bucket, normalize, weekday_name
+from doppel.transcript import Header, Transcript, Turn, TurnDecoder, messages_left_out, normalize, serving_header
 
 _LONG_HISTORY = 20_000
 """Characters that a tokenizer encodes in some milliseconds."""
@@ -67,30 +67,16 @@ class Persona(msgspec.Struct, frozen=True):
         contact: str | None = None,
         language: str | None = None,
     ) -> Header:
-        """The header for a turn generated now. Values that the training did not see are left out.
-
-        Args:
-            kind: `dm`, `group` or `post`.
-            now: the time, with a time zone.
-            zone: the owner's time zone (`config.zone`).
-            platform: for example `telegram`.
-            contact: pseudonym of the other person (`transcript.pseudonym`), in a conversation of two.
-            language: ISO 639-1; None: the persona's language, if it has only one.
-        """
-        vocabulary = self.manifest.header_vocabulary
-        local = now.astimezone(zone)
-        years = vocabulary.get("year", [])
-        languages = vocabulary.get("language", [])
-        fields = {
-            "year": max(years, default=None),  # the owner's latest register
-            "weekday": weekday_name(local.weekday()),
-            "hour": hour_bucket(local.hour),
-            "platform": platform,
-            "kind": kind,
-            "language": languages[0] if language is None and len(languages) == 1 else language,
-            "contact": contact,
-        }
-        return Header(**{field: value for field, value in fields.items() if value in vocabulary.get(field, ())})
+        """The header for a turn generated now, as `serving_header` describes."""
+        return serving_header(
+            self.manifest.header_vocabulary,
+            kind=kind,
+            now=now,
+            zone=zone,
+            platform=platform,
+            contact=contact,
+            language=language,
+        )
 
     def sampling(self, reply: ReplySettings, transcript: Transcript | None = None) -> Sampling:
         """The sampling settings: from config.yaml, else tuned for this adapter, else the defaults.
@@ -218,13 +204,8 @@ async def speak(
 
 
 def recent_turns(turns: Sequence[Turn], limit: int) -> Sequence[Turn]:
-    """The last turns, at most `limit`. The oldest are dropped a quarter of the limit at a time.
-
-    Between drops the prompt keeps its prefix, so that an engine can reuse its KV cache.
-    """
-    step = max(1, limit // 4)
-    excess = len(turns) - limit
-    return turns[min(-(-excess // step) * step, len(turns) - 1) :] if excess > 0 else turns
+    """The last turns, at most `limit`; see `messages_left_out`."""
+    return turns[min(messages_left_out(len(turns), limit), max(0, len(turns) - 1)) :]
 
 
 async def _fit_prompt_async(

@@ -24,6 +24,7 @@ from doppel.transcript.base import (
     weekday_name,
 )
 from doppel.transcript.chat import ChatTranscript
+from doppel.transcript.serving import messages_left_out, serving_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,10 +45,12 @@ __all__ = [
     "TurnDecoder",
     "escape_newlines",
     "hour_bucket",
+    "messages_left_out",
     "normalize",
     "open_transcript",
     "pseudonym",
     "render",
+    "serving_header",
     "unescape_newlines",
     "weekday_name",
 ]

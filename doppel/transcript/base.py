@@ -212,6 +212,11 @@ class Transcript:
         """Tokens after which the persona's next turn is generated; no turns: it speaks of its own accord."""
         return self.encode(header, turns).ids + self._me
 
+    @property
+    def start(self) -> Sequence[int]:
+        """The tokens that only a sequence begins with: nothing, or one that marks the beginning of a text."""
+        return self._start
+
     def decode(self, ids: Iterable[int]) -> tuple[str, list[Turn]]:
         """Reads back the header line and the turns of `encode`d ids. Bubbles come out normalized."""
         text = self.safe_tokenizer.decode(ids if not self._start else islice(ids, 1, None))

@@ -24,9 +24,10 @@ def small_run(root: Path, base: Path, **training: Any) -> Config:
     return config
 
 
-def small_config(root: Path, base: Path, **training: Any) -> Config:
-    """The configuration of `small_run`, for the same folder."""
-    content = {"model": {"base": str(base), "dtype": "float32"}, "training": {**FAST, **training}}
+def small_config(root: Path, base: Path, *, history: int = 40, **training: Any) -> Config:
+    """The configuration of `small_run`, for the same folder; `history` is that of a prompt."""
+    model, reply = {"base": str(base), "dtype": "float32"}, {"history": history}
+    content = {"model": model, "reply": reply, "training": {**FAST, **training}}
     return parse_config(content, root / "config.yaml")
 
 

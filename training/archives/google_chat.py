@@ -128,7 +128,8 @@ def _group(tree: SourceTree, folder: str, file: str, owner: str | None) -> Itera
     members = about.get("members")
     count = len(members) if isinstance(members, list) else 0
     chat = folder.removeprefix(_GROUPS_FOLDER).removesuffix("/") or tree.label
-    kind: Kind = "dm" if count == 2 or chat.startswith("DM ") else "group"
+    is_space = chat.startswith("Space ")  # where two may be alone, too
+    kind: Kind = "dm" if (count == 2 and not is_space) or chat.startswith("DM ") else "group"
 
     def convert(record: Mapping[str, Any], origin: str) -> Message:
         # What is left of a deleted message may have no writer, text or time of writing.
@@ -254,7 +255,8 @@ class _HangoutConversation:
         identity = as_object(outer.get("conversation_id")) or as_object(about.get("id"))
         inner = as_object(as_object(outer.get("conversation")).get("conversation_id"))
         self._chat = str(identity.get("id") or inner.get("id") or label)
-        self._kind: Kind = "dm" if about.get("type") == "STICKY_ONE_TO_ONE" or len(people) == 2 else "group"
+        is_direct = about.get("type") == "STICKY_ONE_TO_ONE" or (len(people) == 2 and about.get("type") != "GROUP")
+        self._kind: Kind = "dm" if is_direct else "group"
         others = [name for account, name in self._names.items() if account != self._owner]
         self._title = str(about.get("name") or ", ".join(others[:4]) or self._chat)
 

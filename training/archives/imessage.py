@@ -45,6 +45,9 @@ _TAPBACK_EMOJI = {
     "Questioned": "❓",
 }
 """The emoji that the phone shows for the six named tapbacks."""
+_GROUP_NOTICE = re.compile(
+    r"(?:added|removed) .+ (?:to|from) the conversation|left the conversation|(?:changed|removed) the group photo"
+)
 _EDITED = re.compile(r"Edited .{1,60} later: ?")
 _UNSENT = re.compile(r".{1,60} unsent this message part.*!$|.{1,60} unsent a message!$")
 _EXPRESSIVE = re.compile(
@@ -104,12 +107,14 @@ class _Survey(msgspec.Struct):
         senders: messages of each sender.
         replied_to: id of the message that each indented reply replies to, by its key.
         replies: keys of the replies at their own time.
+        is_group: whether a notice speaks of a group.
     """
 
     direction: Direction = msgspec.field(default_factory=Direction)
     senders: Counter[str] = msgspec.field(default_factory=Counter)
     replied_to: dict[bytes, str] = msgspec.field(default_factory=dict)
     replies: set[bytes] = msgspec.field(default_factory=set)
+    is_group: bool = False
 
 
 class IMessageReader:
@@ -131,7 +136,7 @@ class IMessageReader:
         file = tree.files()[0]
         survey = _survey(tree, file)
         others = survey.senders.keys() - {_OWNER}
-        kind: Kind = "dm" if len(others) <= 1 else "group"
+        kind: Kind = "dm" if len(others) <= 1 and not survey.is_group else "group"
         chat = title_of(tree.label)
         ids, indented_ids = MessageIds(), MessageIds()
         in_order = in_file_order(
@@ -196,6 +201,7 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
     parent = ""
     for record in _records(tree.for_survey(), file):
         survey.senders.update([record.sender] if record.sender else [])
+        survey.is_group = survey.is_group or (not record.sender and _GROUP_NOTICE.search(record.text) is not None)
         if record.is_indented:
             survey.replied_to.setdefault(record.key(), parent)
             continue

@@ -73,6 +73,11 @@ _SYSTEM = re.compile(
     r".{1,200} (?:has )?(?:joined|left)(?: this| the)? (?:chat ?room|chat|group)\.?|"
     r".{1,200} invited .{1,1000}(?: to this chat ?room)?\."
 )
+_INVITED = re.compile(
+    r".{1,200}님(?:이|을) (?:.{1,1000}님(?:을|과) )?(?:초대했습니다|초대하였습니다|내보냈습니다)\.?"
+    r"|.{1,200} invited .{1,1000}\."
+)
+"""Nobody is invited to, or removed from, a private chat."""
 _ME = "회원님"
 _SEPARATOR = " : "
 """Between a name and a message in the export of a phone."""
@@ -115,23 +120,28 @@ class KakaoTalkReader:
         file = tree.files()[0]
         title, kind = _title(tree)
         direction = Direction()
-        senders, names = _survey(tree.for_survey(), file, direction, title)
+        senders, names, is_group = _survey(tree.for_survey(), file, direction, title)
+        kind = "group" if is_group else kind
         chat = TextChat("kakaotalk", title, names, kind, owner=_ME)
         records = map(_text_record, _entries(tree, file, senders))
         yield from chat.messages(tree, file, records, is_newest_first=direction.is_newest_first)
 
 
-def _survey(tree: SourceTree, file: str, direction: Direction, title: str) -> tuple[SenderNames, set[str]]:
-    """The first pass: what stands before the messages in the export of a phone, and everybody who writes."""
-    survey, names = NameSurvey(_SEPARATOR, (_ME, title), tree.me), set[str]()
+def _survey(tree: SourceTree, file: str, direction: Direction, title: str) -> tuple[SenderNames, set[str], bool]:
+    """The first pass: what stands before the messages in the export of a phone, everybody who writes, and whether a
+    notice shows that it is a group.
+    """
+    survey, names, is_group = NameSurvey(_SEPARATOR, (_ME, title), tree.me), set[str](), False
     for entry in _entries(tree, file, None):
         direction.add(entry.sent_at.date())
         if entry.sender:
             names.add(entry.sender)
         else:
             survey.add(entry.text.partition("\n")[0])
+            is_notice = _SEPARATOR not in entry.text and _INVITED.fullmatch(entry.text) is not None
+            is_group = is_group or is_notice
     senders = SenderNames(survey.names(), _SEPARATOR)
-    return senders, names or {name.strip() for name in senders.names}
+    return senders, names or {name.strip() for name in senders.names}, is_group
 
 
 def _entries(tree: SourceTree, file: str, senders: SenderNames | None) -> Iterator[_Entry]:

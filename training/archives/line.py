@@ -15,6 +15,7 @@ import msgspec
 
 from doppel.i18n import tr
 from training.archives.formats.chat_text import TextChat, TextRecord
+from training.archives.formats.group_notices import is_named_after
 from training.archives.formats.local_times import ALL_PLACES, DatePlaces, DateSurvey, dates_do_not_fit, local_date
 from training.archives.formats.spaced_names import SpacedNames
 from training.archives.formats.text_lines import MAX_RECORD_LENGTH, decode_head, text_lines
@@ -77,6 +78,13 @@ _SYSTEM = re.compile(
     r".*(?:が(?:グループに)?参加しました|が(?:グループを)?退会しました|をグループに招待しました|已加入群組|已退出群組|"
     r"加入聊天|退出了群組|离开了群组|加入了群组))[.。]?"
 )
+_GROUP_NOTICE = re.compile(
+    r"[^\t\n]{1,200}(?:joined the group|left the group|invited [^\n]+ to the group|added [^\n]+ to the group|"
+    r"changed the group(?:'s)? (?:name|photo)[^\n]*|がグループに参加しました|がグループを退会しました|"
+    r"をグループに招待しました|"
+    r"(?:已)?加入(?:了)?(?:群組|群组)|(?:已)?退出(?:了)?(?:群組|群组)|离开了群组|邀請[^\n]+加入(?:群組)?|邀请[^\n]+加入(?:群组)?|"
+    r"님이 그룹에 참여했습니다|님을 그룹에 초대했습니다|님이 그룹을 나갔습니다)[.。]?"
+)
 _SNIFFED = 4096
 _MAX_SURVEYED_RECORDS = 20_000
 
@@ -118,7 +126,17 @@ class LineReader:
             else partial(_spaced_names, title="" if kind == "group" else title, me=tree.me)
         )
         dates = DateSurvey()
-        speakers = names(entry.text for entry in _entries(tree.for_survey(), file, pattern, dates=dates))
+        is_group = False
+
+        def texts() -> Iterator[str]:
+            nonlocal is_group
+            for entry in _entries(tree.for_survey(), file, pattern, dates=dates):
+                is_group = is_group or _GROUP_NOTICE.fullmatch(entry.text) is not None
+                yield entry.text
+
+        speakers = names(texts())
+        if is_group or len(speakers) > 2 or (len(speakers) == 2 and not is_named_after(title, speakers)):
+            kind = "group"
         places = dates.places()
         if misfits := dates.misfits(places):
             tree.report_bad(file, tr("dates"), dates_do_not_fit(misfits))

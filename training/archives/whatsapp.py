@@ -13,6 +13,7 @@ import msgspec
 
 from doppel.i18n import tr
 from training.archives.formats.chat_text import TextChat, TextRecord
+from training.archives.formats.group_notices import is_group_notice
 from training.archives.formats.local_times import (
     DAY_FIRST,
     MONTH_FIRST,
@@ -140,6 +141,7 @@ class _Survey(msgspec.Struct):
         senders: what stands before a message, as written.
         names: everybody who writes.
         placeholders: texts in place of files, in a language that the patterns need not cover.
+        is_group: whether a notice speaks of a group.
     """
 
     form: str
@@ -149,6 +151,7 @@ class _Survey(msgspec.Struct):
     senders: SenderNames
     names: frozenset[str]
     placeholders: frozenset[str]
+    is_group: bool
 
 
 class WhatsAppReader:
@@ -175,7 +178,7 @@ class WhatsAppReader:
         if survey.misfits:
             tree.report_bad(file, tr("dates"), dates_do_not_fit(survey.misfits))
             return
-        chat = TextChat("whatsapp", _title(tree.label), survey.names)
+        chat = TextChat("whatsapp", _title(tree.label), survey.names, "group" if survey.is_group else None)
         records = _text_records(tree, file, survey)
         yield from chat.messages(tree, file, records, is_newest_first=survey.is_newest_first)
 
@@ -220,7 +223,7 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
     dates, names = DateSurvey(), NameSurvey(known=[_title(tree.label)], me=tree.me)
     angled: Counter[str] = Counter()
     notices: Counter[str] = Counter()
-    has_am_pm = False
+    has_am_pm = is_group = False
     for _, match, text in _records(tree.for_survey(), file, form):
         dates.add((int(match["a"]), int(match["b"]), int(match["c"])))
         has_am_pm = has_am_pm or match["after"] in ("AM", "PM")
@@ -231,6 +234,9 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
         # The app writes notices in the name of a group or its members too; those alone make nobody a speaker.
         if sender is not None and _is_notice(body):
             notices[stripped[: sender.end()].rstrip(": ")] += 1
+            is_group = is_group or is_group_notice(body.translate(_CLEAN))
+        elif sender is None:
+            is_group = is_group or is_group_notice(body.translate(_CLEAN))
         if (_ANGLED.fullmatch(body) or body == _NOTHING) and (body in angled or len(angled) < _MAX_ANGLED):
             angled[body] += 1
     counts = names.names()
@@ -244,6 +250,7 @@ def _survey(tree: SourceTree, file: str) -> _Survey:
         senders,
         frozenset(_clean_name(name) for name in senders.names if counts[name] > notices[name]) - {""},
         frozenset(text for text, count in angled.items() if count >= _MIN_PLACEHOLDER_COUNT),
+        is_group,
     )
 
 

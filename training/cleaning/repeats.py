@@ -23,6 +23,8 @@ MIN_REPEAT_CAP = 50
 _BLOCK = 1 << 14
 """Texts whose words are gathered at a time."""
 
+_NOTHING: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
 
 class _Texts(msgspec.Struct):
     """The texts of one account: 24 bytes a message, plus 4 a word for texts long enough to be compared."""
@@ -56,14 +58,19 @@ class RepeatDetector:
             texts = self._texts[key] = _Texts()
         words = word_hashes(message.text)
         texts.times.append(message.sent_at.timestamp())
-        texts.message_hashes.append(_message_hash(message))
+        texts.message_hashes.append(message_hash(message.platform, message.chat, hash(message.id)))
         texts.text_hashes.append(hash(message.text.casefold()))
         texts.lengths.append(0 if words is None else len(words))
         if words is not None:
             texts.words.extend(words)
 
-    def resolve(self, is_mine: Callable[[str, str, bool | None], bool]) -> None:
-        """Finds the repeats, once the owner's accounts are known; no message can be added afterwards."""
+    def resolve(self, is_mine: Callable[[str, str, bool | None], bool], left_out: NDArray[np.int64] = _NOTHING) -> None:
+        """Finds the repeats, once the owner's accounts are known; no message can be added afterwards.
+
+        Args:
+            is_mine: whether an account, given with what the export says about it, is the owner's.
+            left_out: hashes of messages that repeat nothing, as they are only copies.
+        """
         mine = [texts for key, texts in self._texts.items() if is_mine(*key)]
         self._texts = {}
         if not mine:
@@ -77,6 +84,8 @@ class RepeatDetector:
         starts = np.cumsum(lengths) - lengths
         _, first = np.unique(messages, return_index=True)  # overlapping exports contain messages twice
         first.sort()
+        if len(left_out):
+            first = first[~np.isin(messages[first], left_out)]
         order = first[np.argsort(times[first], kind="stable")]
         is_long = lengths[order] > 0
         cap = max(MIN_REPEAT_CAP, int(self._settings.max_repeat_share * len(order)))
@@ -89,9 +98,17 @@ class RepeatDetector:
         """Whether any repeat was found."""
         return bool(self._reasons)
 
-    def reason_for(self, message: Message) -> DropReason | None:
-        """Why this message of the owner's is a repeat; None if it is not."""
-        return self._reasons.get(_message_hash(message)) if self._reasons else None
+    def reason_for(self, message: Message, stored_chat: tuple[str, str] | None = None) -> DropReason | None:
+        """Why this message of the owner's is a repeat; None if it is not.
+
+        Args:
+            message: as it was added.
+            stored_chat: platform and chat with which it was added, if these have changed.
+        """
+        if not self._reasons:
+            return None
+        platform, chat = stored_chat or (message.platform, message.chat)
+        return self._reasons.get(message_hash(platform, chat, hash(message.id)))
 
     def _cap_short_texts(
         self, messages: NDArray[np.int64], contents: NDArray[np.int64], order: NDArray[np.int64], cap: int
@@ -138,6 +155,8 @@ def _occurrence(digests: NDArray[np.int64]) -> NDArray[np.int64]:
     return before
 
 
-def _message_hash(message: Message) -> int:
-    """Identifies a message in 64 bits; a collision among a million messages has a chance of 1 in 10 million."""
-    return hash((message.platform, message.chat, message.id))
+def message_hash(platform: str, chat: str, id_hash: int) -> int:
+    """Identifies a message in 64 bits, given the hash of its id; a collision among a million messages has a chance of
+    1 in 10 million.
+    """
+    return hash((platform, chat, id_hash))

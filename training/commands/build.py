@@ -30,7 +30,7 @@ from training.dataset.files import SESSIONS_FILE, Session, check_archives, read_
 from training.dataset.parent_fetcher import fetch_parents as fetch_missing_parents
 from training.dataset.report.build_report import LengthReport, Report
 from training.dataset.report.page import length_settings, write_report_page
-from training.dataset.report.tables import chats_table, one_sided_note, sessions_table
+from training.dataset.report.tables import chats_table, joined_note, joined_table, one_sided_note, sessions_table
 from training.lora.settings import planned_length
 from training.people.owner_question import OwnerCandidate, UnknownOwner
 
@@ -225,6 +225,10 @@ def _print_report(report: Report, folder: Path) -> None:
     )
     if note := one_sided_note(report):
         print_status(note)
+    if report.joined:
+        console.print()
+        console.print(joined_table(report))
+        print_status(joined_note(report))
     for session in _examples(folder):
         console.print()
         console.rule(tr("An example, as the model sees it"), align="left", style="dim")

@@ -47,6 +47,15 @@ class Ledger:
             self.rows.append(ChatCounts(source, message.chat, message.chat_name))
         return number
 
+    def row_of(self, source: int, platform: str, chat: str) -> int:
+        """The row of a chat in archive `source`, of which messages were read."""
+        return self._row_numbers[source, platform, chat]
+
+    def rename(self, source: int, stored: tuple[str, str], chat: tuple[str, str]) -> None:
+        """From now on a chat, given by platform and id, of archive `source` is called differently."""
+        number = self._row_numbers[source, *chat] = self._row_numbers[source, *stored]
+        self.rows[number].chat = chat[1]
+
     def keep(self, counts: dict[int, int], *, is_one_sided: bool = False) -> None:
         """Counts messages as kept; `counts` maps row numbers to numbers of messages."""
         for number, count in counts.items():

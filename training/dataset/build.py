@@ -27,6 +27,7 @@ from training.dataset.contact_cap import sessions_over_cap
 from training.dataset.files import SESSIONS_FILE, Session, write_sessions
 from training.dataset.habits import HabitsCollector
 from training.dataset.intake import BuildProgress, MessageIntake
+from training.dataset.joined_chats import JoinedChats
 from training.dataset.message_store import MessageStore, RecordFile, StoredChat
 from training.dataset.one_sided import lacks_context
 from training.dataset.parallel_reader import open_reader
@@ -115,6 +116,7 @@ class _DatasetBuilder:
             self.scrubber = Scrubber(staging, config.data_dir, config.privacy.kinds, names, config.zone)
         self.intake = MessageIntake(config, self.accounts, self.scrubber)
         self.ledger, self.owner, self.repeats = self.intake.ledger, self.intake.owner, self.intake.repeats
+        self.joined = JoinedChats()
         self.own_kept = 0
         self.first: datetime | None = None
         self.last: datetime | None = None
@@ -126,8 +128,8 @@ class _DatasetBuilder:
         drafts = RecordFile(staging / "sessions.tmp")
         try:
             self._read_archives(store, uses_installed_readers=uses_installed_readers)
-            self.repeats.resolve(self.owner.is_mine)
-            self.intake.writers.resolve(self.owner.is_mine)
+            self.repeats.resolve(self.joined.stored_is_mine(self.owner.is_mine), self.joined.left_out)
+            self.intake.writers.resolve(self.owner.is_mine, self.joined)
             self.progress.stage(tr("Splitting chats into sessions"))
             chats = store.chats()
             if self.owner.foreign:
@@ -158,6 +160,8 @@ class _DatasetBuilder:
         )
         with closing(reader):
             self.intake.read(sources, reader, store, self.progress)
+        self.joined = self.intake.join_chats(sources, store)
+        self.contacts.use_other_accounts(self.joined.other_accounts)
         self.intake.require_owner(sources)
 
     def _sessions(self, chat: StoredChat, drafts: RecordFile) -> Iterator[SessionSummary]:
@@ -188,13 +192,17 @@ class _DatasetBuilder:
         for stretch in self._stretches(session):
             part = stretch
             if self.repeats.has_repeats:
-                part, dropped = trim_repeats(stretch, lambda item: self.repeats.reason_for(item.message))
+                part, dropped = trim_repeats(stretch, self._repeat_reason)
                 for item, reason in dropped:
                     self._drop([item], reason)
             if any(item.is_mine for item in part):
                 yield part
             else:
                 self._drop(part, DropReason.NO_OWN_MESSAGE)
+
+    def _repeat_reason(self, item: SessionMessage) -> DropReason | None:
+        stored_chat = self.joined.stored_chat(item.source, item.message.platform, item.message.chat)
+        return self.repeats.reason_for(item.message, stored_chat)
 
     def _stretches(self, session: list[SessionMessage]) -> Iterator[list[SessionMessage]]:
         """The session, or the stretches between messages of forgotten people."""
@@ -218,14 +226,20 @@ class _DatasetBuilder:
         """Whether this is a direct chat with a forgotten person, who may never have written in it."""
         if not chat.is_direct:
             return False
-        if self.blocklist.contains(chat.platform, chat.chat, "chat"):
+        names = [chat.chat, *self.joined.other_chats(chat.platform, chat.chat)]
+        if any(self.blocklist.contains(chat.platform, name, "chat") for name in names):
             return True
         if contact is not None:
-            return self.blocklist.contains(chat.platform, contact)
-        return len(chat.accounts) < 2 and self.blocklist.contains(chat.platform, chat.chat)
+            return self._is_forgotten(chat.platform, contact)
+        return len(chat.accounts) < 2 and self._is_forgotten(chat.platform, chat.chat)
 
     def _is_forgotten_sender(self, item: SessionMessage) -> bool:
-        return not item.is_mine and self.blocklist.contains(item.message.platform, item.message.sender)
+        return not item.is_mine and self._is_forgotten(item.message.platform, item.message.sender)
+
+    def _is_forgotten(self, platform: str, account: str) -> bool:
+        """Whether a person is on the list under any account that archives call them by."""
+        accounts = [(platform, account), *self.joined.other_accounts((platform, account))]
+        return any(self.blocklist.contains(*one) for one in accounts)
 
     def _drop(self, messages: Iterable[SessionMessage], reason: DropReason) -> None:
         self.ledger.drop(self._counts(messages), reason)
@@ -370,6 +384,7 @@ class _DatasetBuilder:
             archives_without_owner=self.owner.absent,
             sessions=sessions_by_split,
             gaps=self.gaps,
+            joined=self.joined.chats,
             scrubbed=dict(self.scrubber.counts) if self.scrubber is not None else {},
             owner=OwnerReport(
                 accounts=self.owner.names,

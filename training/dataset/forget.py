@@ -208,6 +208,7 @@ class _Removal:
             dropped=dict(dropped),
             sources=sources,
             sessions={split: self._splits[split] for split in report.sessions},
+            joined=[chat for chat in report.joined if (chat.platform, chat.chat) not in self._chats],
             gaps={key: gap for key, gap in report.gaps.items() if tuple(key.split(":", 1)) not in self._chats},
             owner=owner,
         )

@@ -14,6 +14,9 @@ from training.archives.message import Mark, Message
 from training.cleaning.repeats import RepeatDetector
 from training.cleaning.rules import DropReason, drop_reason
 from training.dataset.accounting import ChatCounts, Ledger, sum_counts
+from training.dataset.chat_joining import join_same_chats
+from training.dataset.joined_chats import JoinedChats
+from training.dataset.late_exclusion import LateExclusion
 from training.dataset.message_store import MessageStore, StoredChat
 from training.dataset.one_sided import ChatWriters
 from training.dataset.parallel_reader import CleanedMessage, MessageReader
@@ -81,6 +84,7 @@ class MessageIntake:
         self._other_owners = OtherOwners(accounts)
         self._exclusion = ExclusionFilter(config.exclude, config.zone)
         self._scrubber = scrubber
+        self._late_exclusion: LateExclusion | None = None
 
     def read(
         self, sources: Sequence[Source], reader: MessageReader, store: MessageStore, progress: BuildProgress
@@ -93,6 +97,8 @@ class MessageIntake:
             store: receives the messages that are kept.
             progress: is informed.
         """
+        # With several archives, somebody may have another name in the next one.
+        self._late_exclusion = LateExclusion() if len(sources) > 1 and not self._exclusion.is_empty else None
         for number, source in enumerate(sources):
             progress.stage(tr("Reading {name}", name=source.reader.name))
             source.tree.on_open, source.tree.on_read = progress.add_bytes_total, progress.add_bytes_read
@@ -118,7 +124,7 @@ class MessageIntake:
                 chat_author = chat_authors[key] = _ChatAuthor(counts, self.owner.author_of(source, message))
             chat_author.counts.read += 1
             chat_author.author.messages += 1
-            if (reason := self._drop_reason(message, text)) is not None:
+            if (reason := self._drop_reason(source, message, text)) is not None:
                 chat_author.counts.dropped[reason] += 1
                 continue
             if self._scrubber is not None and (secrets or self._scrubber.names is not None):
@@ -135,10 +141,36 @@ class MessageIntake:
         self._accounts.add(message)
         return self._other_owners.corrected(source, message)
 
-    def _drop_reason(self, message: Message, text: str) -> DropReason | None:
-        if not self._exclusion.is_empty and self._exclusion.excludes(message):
+    def _drop_reason(self, source: int, message: Message, text: str) -> DropReason | None:
+        if not self._exclusion.is_empty and self._is_excluded(source, message):
             return DropReason.EXCLUDED
         return drop_reason(message, text)
+
+    def _is_excluded(self, source: int, message: Message) -> bool:
+        """Whether the message is left out now; a conversation's writer and chat may also be left out later."""
+        exclusion, later = self._exclusion, self._late_exclusion
+        if later is None or message.kind not in ("dm", "group"):
+            return exclusion.excludes(message)
+        if exclusion.excludes_content(message):
+            return True
+        if exclusion.excludes_writer(message):
+            later.add_writer(source, message)
+        if exclusion.excludes_chat(message):
+            later.add_chat(source, message)
+        return False
+
+    def join_chats(self, sources: Sequence[Source], store: MessageStore) -> JoinedChats:
+        """Joins chats that several archives have, so that all that follows sees every message once.
+
+        People and chats that are excluded are so under all of their names.
+        """
+        labels = [source.tree.label for source in sources]
+        joined = join_same_chats(store, self.ledger, self.owner, labels, self._other_owners.sources)
+        for account, main in joined.renamed.items():
+            self._accounts.link(account, main)
+        if self._late_exclusion is not None:
+            self._late_exclusion.apply(store, self.ledger, joined)
+        return joined
 
     def require_owner(self, sources: Sequence[Source]) -> None:
         """Determines the owner's accounts. Raises UserError if there are no messages, or none of the owner's."""

@@ -5,12 +5,14 @@ Only the time and the file position of each message are in memory, 24 bytes a me
 
 import mmap
 from array import array
-from collections.abc import Callable, Collection, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from msgspec.structs import astuple
+from numpy.typing import NDArray
 
 from training.archives.message import Message
 from training.archives.parents import PARENTS, UNKNOWN
@@ -24,6 +26,9 @@ _READS_PER_RELEASE = 20_000
 class StoredMessage(Message, frozen=True, kw_only=True, gc=False, array_like=True):
     """A message encoded without field names, which halves its size."""
 
+
+Correction = Callable[[Message], Message]
+"""Returns a message with its chat and people as they are called after chats were joined."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(StoredMessage).decode
@@ -105,6 +110,12 @@ class StoredChat:
         """In conversations: ids of the first messages of threads."""
         self.answered: set[str] = set()
         """In public chats: ids of messages that others reply to or quote; may contain some more."""
+        self._corrections: dict[int, Correction] = {}
+        """What is different from what was stored, by archive."""
+        self._new_ids: dict[int, tuple[str, str | None]] = {}
+        """New ids of messages and of what they reply to, by number."""
+        self._has_own_times = False
+        """Whether the times differ from those that were stored."""
         self._adopted: Adopt | None = None
 
     def add(self, source: int, message: Message) -> None:
@@ -154,7 +165,71 @@ class StoredChat:
         message: Message = _decode(self._records.read(position, self._lengths[number]))
         if self._changed_times and position in self._changed_times:
             message = msgspec.structs.replace(message, sent_at=self._changed_times[position])
+        if self._corrections or self._has_own_times:
+            message = self._corrected(number, message)
         return message if self._adopted is None else self._adopted(self._sources[number], message)
+
+    def _corrected(self, number: int, message: Message) -> Message:
+        if (correct := self._corrections.get(self._sources[number])) is not None:
+            message = correct(message)
+        if self._has_own_times and self._times[number] != message.sent_at.timestamp():
+            message = msgspec.structs.replace(message, sent_at=datetime.fromtimestamp(self._times[number], UTC))
+        if number in self._new_ids:
+            new_id, reply_to = self._new_ids[number]
+            message = msgspec.structs.replace(message, id=new_id, reply_to=reply_to)
+        return message
+
+    def order(self) -> NDArray[np.int64]:
+        """The numbers of the messages in order of time, then of reading."""
+        return np.argsort(np.asarray(self._times), kind="stable")
+
+    def sources(self) -> NDArray[np.int64]:
+        """The archive of each message."""
+        return np.asarray(self._sources, dtype=np.int64)
+
+    def times_of(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """When messages were sent, seconds since 1970."""
+        return np.asarray(self._times, dtype=np.float64)[numbers]
+
+    def correct(self, corrections: "dict[int, Correction]", accounts: set[str]) -> None:
+        """Changes what the messages of some archives say.
+
+        Args:
+            corrections: by number of the archive.
+            accounts: everybody who wrote, under the new ids.
+        """
+        self._corrections, self.accounts = corrections, accounts
+
+    @classmethod
+    def joined(
+        cls,
+        parts: "Sequence[tuple[StoredChat, NDArray[np.int64]]]",
+        order: NDArray[np.int64],
+        times: NDArray[np.float64],
+        new_ids: dict[int, tuple[str, str | None]],
+    ) -> "StoredChat":
+        """Messages of several chats, or some of those of one, as one chat.
+
+        Args:
+            parts: chats, and the numbers of their messages to take.
+            order: in which to put these, as positions in the parts one after another.
+            times: when the messages were sent, in this order, ascending.
+            new_ids: new ids of messages and of what they reply to, by position in `order`.
+        """
+        first = parts[0][0]
+        chat = cls(first._records, first.message(int(parts[0][1][0])), is_public=first.is_public)
+        for name, code in (("_positions", "Q"), ("_lengths", "I"), ("_sources", first._sources.typecode)):
+            columns = [np.asarray(getattr(part, name))[numbers] for part, numbers in parts]
+            setattr(chat, name, array(code, np.concatenate(columns)[order].astype(code).tobytes()))
+        chat._times = array("d", np.asarray(times, dtype=np.float64).tobytes())
+        chat._has_own_times, chat._new_ids = True, new_ids
+        chat.has_one_sided = any(part.has_one_sided for part, _ in parts)
+        chat.threads = set().union(*(part.threads for part, _ in parts))
+        return chat
+
+    def rename(self, platform: str, chat: str, *, is_direct: bool) -> None:
+        """Gives the chat another id and kind; its messages are changed by `correct`."""
+        self.platform, self.chat, self.is_direct = platform, chat, is_direct
 
     def take_parents(self, parents: "StoredChat", available: dict[str, tuple[int, Message]]) -> set[int]:
         """Takes from `parents` the messages that messages here reply to, and their own parents in turn.
@@ -222,8 +297,11 @@ class StoredChat:
             part = parts.get(message.chat)
             if part is None:
                 part = parts[message.chat] = StoredChat(self._records, message, is_public=False)
-                part.has_one_sided = self.has_one_sided
-                part._adopted = adopted
+                part.has_one_sided, part.threads = self.has_one_sided, self.threads
+                part._adopted, part._corrections = adopted, self._corrections
+                part._has_own_times = self._has_own_times
+            if number in self._new_ids:
+                part._new_ids[len(part)] = self._new_ids[number]
             part._take(self, number, None)
             if len(part.accounts) < 3:
                 part.accounts.add(message.sender)
@@ -232,6 +310,9 @@ class StoredChat:
     def remove(self, numbers: set[int]) -> None:
         """Removes messages by their numbers; the others are renumbered."""
         kept = [number for number in range(len(self._times)) if number not in numbers]
+        if self._new_ids:
+            new_ids = self._new_ids
+            self._new_ids = {place: new_ids[number] for place, number in enumerate(kept) if number in new_ids}
         self._times = array("d", (self._times[number] for number in kept))
         self._positions = array("Q", (self._positions[number] for number in kept))
         self._lengths = array("I", (self._lengths[number] for number in kept))
@@ -261,6 +342,15 @@ class MessageStore:
             chat = self._chats[key] = StoredChat(self._records, message, is_public=is_public)
         chat.add(source, message)
         return chat
+
+    def conversations(self) -> list[StoredChat]:
+        """All chats that are no public posts, in order of first message."""
+        return [chat for chat in self._chats.values() if not chat.is_public]
+
+    def replace(self, replacements: dict[StoredChat, list[StoredChat]]) -> None:
+        """Puts other chats in the place of some; each has an id of its own on its platform."""
+        chats = [new for chat in self._chats.values() for new in replacements.get(chat, [chat])]
+        self._chats = {(chat.platform, chat.chat, chat.is_public): chat for chat in chats}
 
     def chats(self) -> list[StoredChat]:
         """All chats in order of first message, with fetched parents moved to the chats of their replies.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from training.archives.message import Mark, Message
+from training.dataset.joined_chats import JoinedChats
 from training.dataset.message_store import StoredChat
 from training.dataset.sessions import SessionMessage
 
@@ -23,6 +24,8 @@ _PUBLIC = ("post", "reply", "quote")
 
 IsMine = Callable[[str, str, bool | None, int], bool]
 """Whether a writer is the owner, given platform, account, what the export says, and the number of the archive."""
+
+_NOTHING_JOINED = JoinedChats()
 
 
 class ChatWriters:
@@ -41,16 +44,24 @@ class ChatWriters:
         if len(writers) < _MAX_WRITERS:
             writers.add((message.sender, message.is_owner))
 
-    def resolve(self, is_mine: IsMine) -> None:
-        """Finds the conversations, and the archives of several, in which nobody but the owner wrote."""
+    def resolve(self, is_mine: IsMine, joined: JoinedChats = _NOTHING_JOINED) -> None:
+        """Finds the conversations, and the archives of several, in which nobody but the owner wrote.
+
+        Args:
+            is_mine: whether a writer is the owner.
+            joined: what chats and accounts are called after chats were joined.
+        """
         two_sided_chats, chats_of_source = set[tuple[str, str]](), dict[int, int]()
         two_sided_sources = set[int]()
         for (source, platform, chat), writers in self._writers.items():
             chats_of_source[source] = chats_of_source.get(source, 0) + 1
-            if not all(is_mine(platform, account, is_owner, source) for account, is_owner in writers):
-                two_sided_chats.add((platform, chat))
+            if not all(
+                is_mine(*joined.account(source, account), joined.owner_flag(source, account, is_owner), source)
+                for account, is_owner in (((platform, name), flag) for name, flag in writers)
+            ):
+                two_sided_chats.add(joined.chat(source, platform, chat))
                 two_sided_sources.add(source)
-        self._monologues = {(platform, chat) for _, platform, chat in self._writers} - two_sided_chats
+        self._monologues = {joined.chat(*place) for place in self._writers} - two_sided_chats
         self._own_only_sources = {source for source, count in chats_of_source.items() if count > 1} - two_sided_sources
         self._writers.clear()
 

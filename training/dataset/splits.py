@@ -14,6 +14,8 @@ from training.dataset.files import Split
 
 TEST_PERCENT = 10
 VALIDATION_PERCENT = 5
+MAX_HELD_OUT_PERCENT = 20
+"""Of the owner's messages, in test and validation together."""
 
 _MIN_WORDS = 8
 """Equal sessions with fewer words are a matter of style, not copies. CJK characters count as words."""
@@ -41,23 +43,26 @@ class SessionSummary(msgspec.Struct, frozen=True, gc=False):
 
 
 def split_by_time(sessions: Iterable[SessionSummary]) -> list[tuple[Split, SessionSummary]]:
-    """Sessions in order of time with their splits: 85 %, 5 % and 10 % of the owner's messages.
+    """Sessions in order of time with their splits: about 85 %, 5 % and 10 % of the owner's messages.
 
-    The first session is always in training. If there are two or more, the last is always in the test split.
+    A session belongs where its middle falls, so that each split is as near to its share as whole sessions allow; a long
+    one at the end stays in training rather than take more than a fifth out of it. The first session is always in
+    training, and the other splits may be empty.
     """
     ordered = sorted(sessions, key=lambda session: (session.ended_at, session.id))
     total = sum(session.own_messages for session in ordered)
     later = 0  # own messages in the sessions after this one
     splits: list[tuple[Split, SessionSummary]] = []
     for session in reversed(ordered):
-        split: Split = "train"
-        is_first = session is ordered[0]  # training must not be empty
-        if not is_first and later * 100 < TEST_PERCENT * total:
-            split = "test"
-        elif not is_first and later * 100 < (TEST_PERCENT + VALIDATION_PERCENT) * total:
-            split = "validation"
-        splits.append((split, session))
+        middle = later + session.own_messages / 2
         later += session.own_messages
+        split: Split = "train"
+        if session is not ordered[0] and later * 100 <= MAX_HELD_OUT_PERCENT * total:
+            if middle * 100 <= TEST_PERCENT * total:
+                split = "test"
+            elif middle * 100 <= (TEST_PERCENT + VALIDATION_PERCENT) * total:
+                split = "validation"
+        splits.append((split, session))
     return splits[::-1]
 
 

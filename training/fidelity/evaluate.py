@@ -19,6 +19,7 @@ from training.fidelity.adapted_model import load_adapted_model
 from training.fidelity.examine import FULL, QUICK, examine
 from training.fidelity.goals import check_gate, check_goals
 from training.fidelity.report.page import STYLE, fidelity_sections
+from training.fidelity.served import serving_of
 from training.fidelity.stored import FidelityReport, StoredData, read_stored_data, replies_by_digest
 
 
@@ -46,7 +47,8 @@ def evaluate_version(config: Config, version: str | None, *, quick: bool) -> Fid
     sessions = list(read_sessions(config.data_dir))
     adapted = load_adapted_model(config.model, folder)
     sampling = read_persona(folder).sampling(config.reply, adapted.transcript)
-    result = examine(adapted, sessions, sampling, QUICK if quick else FULL)
+    serving = serving_of(config, adapted.manifest, adapted.context_length)
+    result = examine(adapted, sessions, serving, sampling, QUICK if quick else FULL)
     quiz_results = read_results(folder)
     metrics = [*result.metrics, *quiz_metrics(quiz_results)]
     report = FidelityReport(

@@ -21,25 +21,30 @@ from training.fidelity.generate import EvaluationReply, actual_replies, generate
 from training.fidelity.measures.authorship import authorship_metrics
 from training.fidelity.measures.choice import choice_metrics
 from training.fidelity.measures.habits import habit_metrics
-from training.fidelity.measures.likelihood import likelihood_metrics
+from training.fidelity.measures.likelihood import PROMPT_TOKENS, likelihood_metrics
 from training.fidelity.measures.memorisation import memorisation_metrics
 from training.fidelity.measures.relevance import relevance_metrics
-from training.fidelity.measures.two_sample import best_of_metric, two_sample_metrics
+from training.fidelity.measures.two_sample import (
+    best_of_metric,
+    curve_metrics,
+    informed_metric,
+    two_sample_metrics,
+)
+from training.fidelity.served import Exchange, Serving
 from training.fidelity.stages import StageProgress
 from training.fidelity.texts import (
     EvaluationData,
-    Exchange,
     few_shot_prompt,
     other_person_exchanges,
-    owner_examples,
+    other_texts,
     owner_exchanges,
+    owner_pieces,
     owner_texts,
-    sample_evenly,
     select_evaluation_data,
 )
+from training.lora.examples import sample_evenly
 from training.lora.threads import choose_threads, use_threads
 
-_PROMPT_TOKENS = 256
 _THREAD_TRIAL_TOKENS = 192
 _MAX_EXCHANGES_PER_SESSION = 6
 
@@ -48,10 +53,11 @@ class ExaminationSize(msgspec.Struct, frozen=True):
     """How much an examination reads and generates.
 
     Attributes:
-        tokens: of test text to read.
+        tokens: of the owner's unseen replies to read.
         questions: multiple-choice questions.
         replies: to generate, by the adapter and again by the base with a prompt.
         judged_replies: how many of them are judged for relevance.
+        detected_replies: how many of them the stronger detector sees.
         best_of: whether to also choose the best of several replies for the judged ones.
     """
 
@@ -59,11 +65,12 @@ class ExaminationSize(msgspec.Struct, frozen=True):
     questions: int
     replies: int
     judged_replies: int = 24
+    detected_replies: int = 28
     best_of: bool = False
 
 
-FULL = ExaminationSize(tokens=3_000, questions=504, replies=168, judged_replies=36, best_of=True)
-QUICK = ExaminationSize(tokens=1_300, questions=24, replies=28, judged_replies=20)
+FULL = ExaminationSize(tokens=10_500, questions=504, replies=168, judged_replies=36, detected_replies=72, best_of=True)
+QUICK = ExaminationSize(tokens=2_000, questions=24, replies=28, judged_replies=20)
 
 
 class ExaminationResult(msgspec.Struct, frozen=True):
@@ -89,8 +96,10 @@ class ExaminationResult(msgspec.Struct, frozen=True):
 def examine(
     adapted: AdaptedModel,
     sessions: list[Session],
+    serving: Serving,
     sampling: Sampling,
     size: ExaminationSize,
+    *,
     now: Callable[[], float] = time.monotonic,
 ) -> ExaminationResult:
     """Measures an adapter.
@@ -98,6 +107,7 @@ def examine(
     Args:
         adapted: the adapter on its base.
         sessions: the data set it was trained on; its test split is what the adapter has not seen.
+        serving: how the daemon would write prompts.
         sampling: the sampling settings the daemon would use.
         size: how much to read and generate.
         now: returns the time in seconds.
@@ -105,7 +115,7 @@ def examine(
     Raises:
         UserError: the test split has too few replies of the owner.
     """
-    data = select_evaluation_data(sessions, adapted.transcript)
+    data = select_evaluation_data(sessions, adapted.transcript, serving)
     with _fastest_threads(adapted, data):
         return _examine(adapted, data, sampling, size, StageProgress(now))
 
@@ -115,7 +125,8 @@ def _fastest_threads(adapted: AdaptedModel, data: EvaluationData) -> Iterator[No
     """A context that computes with the number of threads that is fastest now."""
     threads_before = torch.get_num_threads()
     if adapted.model.device.type == "cpu":
-        trial = owner_examples(data.test, adapted.transcript, _THREAD_TRIAL_TOKENS, _THREAD_TRIAL_TOKENS)
+        pieces = owner_pieces(data.test, adapted.transcript, _THREAD_TRIAL_TOKENS, _THREAD_TRIAL_TOKENS)
+        trial = [piece for _, piece in pieces]
         choose_threads(lambda: adapted.example_losses(trial))
     try:
         yield
@@ -136,12 +147,12 @@ def _examine(
         on_progress = start(2 * len(exchanges))
         completions = generate(adapted, exchanges, sampling, on_progress)
         with adapted.adapter_disabled():
-            prompt = few_shot_prompt(data.train, adapted.transcript, _PROMPT_TOKENS)
+            prompt = few_shot_prompt(data.train, adapted.transcript, PROMPT_TOKENS)
             prompted = generate_replies(adapted, exchanges, sampling, on_progress, prompt=prompt)
     adapter = [completion.reply for completion in completions]
     actual = actual_replies(exchanges)
-    earlier = actual_replies(_earlier_exchanges(data, adapted, len(exchanges)))
-    other = actual_replies(other_person_exchanges(data, adapted.transcript, len(exchanges)))
+    earlier = actual_replies(_earlier_exchanges(data, len(exchanges)))
+    other = actual_replies(other_person_exchanges(data, len(exchanges)))
     judged_adapter, judged_prompted, judged_actual, judged_earlier = (
         sample_evenly(replies, size.judged_replies) for replies in (adapter, prompted, actual, earlier)
     )
@@ -150,24 +161,38 @@ def _examine(
         with stages("candidates", tr("Choosing the best of several replies"), "") as start:
             best = choose_best_replies(adapted, sample_evenly(completions, size.judged_replies), sampling, start)
     with stages("compare", tr("Comparing replies"), tr("tokens")) as start:
-        metrics += relevance_metrics(adapted, judged_adapter, judged_prompted, judged_actual, best, start=start)
+        metrics += relevance_metrics(
+            adapted, data, judged_adapter, judged_prompted, judged_actual, best=best, start=start
+        )
         metrics += two_sample_metrics(adapter, prompted, actual, earlier, other)
+        metrics += curve_metrics(adapter, actual, earlier)
         if best:
             metrics.append(best_of_metric(best, judged_adapter, judged_actual, judged_earlier))
         metrics += habit_metrics(adapter, prompted, actual, earlier, other)
         metrics += authorship_metrics(adapter, prompted, data)
-        metrics += memorisation_metrics(adapter, actual, owner_texts(data.train))
+        all_actual = actual_replies(data.exchanges)
+        metrics += memorisation_metrics(adapter, all_actual, owner_texts(data.train), other_texts(data.train))
+    with stages("detect", tr("Testing with a stronger detector"), tr("tokens")) as start:
+        detected, real, trained = (
+            sample_evenly(replies, size.detected_replies) for replies in (adapter, actual, _trained(data))
+        )
+        metrics.append(informed_metric(adapted, detected, real, trained, start))
     return ExaminationResult(metrics, adapter, prompted, actual, other, stages.seconds)
 
 
-def _earlier_exchanges(data: EvaluationData, adapted: AdaptedModel, count: int) -> list[Exchange]:
+def _trained(data: EvaluationData) -> list[EvaluationReply]:
+    """The owner's replies of the training split with the daemon's prompts."""
+    return actual_replies(data.trained_exchanges)
+
+
+def _earlier_exchanges(data: EvaluationData, count: int) -> list[Exchange]:
     """As many exchanges of the training split, from many conversations, as those of the test split are."""
     rng = random.Random(0)
     sessions = list(data.train)
     rng.shuffle(sessions)
     earlier: list[Exchange] = []
     for session in sessions:
-        exchanges = owner_exchanges(session, adapted.transcript)
+        exchanges = owner_exchanges(session)
         earlier += rng.sample(exchanges, min(len(exchanges), _MAX_EXCHANGES_PER_SESSION))
         if len(earlier) >= count:
             break

@@ -12,11 +12,13 @@ from doppel.engine.local.kv_cache import CacheRow, Windows, attention_windows, c
 from doppel.engine.local.sampling import Sampler, TokenMask, sample
 from doppel.transcript import Transcript, TurnDecoder
 from training.fidelity.adapted_model import AdaptedModel
+from training.fidelity.served import Exchange, after_prompt
 from training.fidelity.stages import OnProgress
-from training.fidelity.texts import Exchange
 
 _BATCH_SIZE = 48
 """Replies generated together: a CPU step for many costs little more than one for a few, as both read all weights."""
+_BATCH_TOKENS = 16_384
+"""Tokens of the prompts of a batch: the memory that a batch takes grows with them."""
 _COMPACT_BELOW = 0.75  # share of a batch still running below which finished rows are removed, which copies the cache
 _MAX_NEW_TOKENS = 64
 
@@ -83,19 +85,19 @@ def generate(
         exchanges: to reply to.
         sampling: the sampling settings; `max_tokens` is capped at 64.
         on_progress: called with the number of replies generated.
-        prompt: token ids before every context.
+        prompt: token ids of a few-shot prompt before every context.
         seed: of the sampling.
     """
     transcript = adapted.transcript
     contexts = [transcript.prompt(exchange.header, exchange.context) for exchange in exchanges]
-    by_length = sorted(range(len(exchanges)), key=lambda index: len(contexts[index]))  # needs little padding
+    if prompt:
+        contexts = [after_prompt(prompt, context, transcript)[len(prompt) :] for context in contexts]
     max_new_tokens = min(sampling.max_tokens, _MAX_NEW_TOKENS)
     mask = TokenMask(transcript.forbidden_ids)
     windows = attention_windows(adapted.model)
-    batch_size = _BATCH_SIZE if windows else 1  # a model that carries a state along the row cannot be padded
     completions: dict[int, Completion] = {}
-    for start in range(0, len(by_length), batch_size):
-        indices = by_length[start : start + batch_size]
+    # A model that carries a state along the row cannot be padded.
+    for indices in _batches([len(context) + len(prompt) for context in contexts], _BATCH_SIZE if windows else 1):
         rows = [
             _Row(transcript, contexts[index], msgspec.structs.replace(sampling, seed=_row_seed(seed, index)), mask)
             for index in indices
@@ -108,6 +110,18 @@ def generate(
             completions[index] = row.completion(exchanges[index])
         on_progress(len(indices))
     return [completions[index] for index in range(len(exchanges))]
+
+
+def _batches(lengths: Sequence[int], max_rows: int) -> list[list[int]]:
+    """Indices of prompts of about the same length, which need little padding, in batches that fit into memory."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        last = batches[-1] if batches else []
+        # The longest of a batch comes first, and the others are padded to it.
+        if not last or len(last) == max_rows or lengths[last[0]] * (len(last) + 1) > _BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
 
 
 class _Row:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from transformers import AutoConfig
 
 from doppel.adapters.versions import read_manifest, version_folder
 from doppel.config import Config
@@ -19,13 +20,16 @@ from doppel.transcript import open_transcript
 from training.dataset.files import read_sessions
 from training.fidelity.adapted_model import load_adapted_model
 from training.fidelity.generate import EvaluationReply, actual_replies, generate_replies
+from training.fidelity.served import Exchange, serving_of
 from training.fidelity.stored import exchange_digest, find_stored_replies, read_stored_data
-from training.fidelity.texts import Exchange, sample_evenly, select_evaluation_data
+from training.fidelity.texts import select_evaluation_data
+from training.lora.examples import sample_evenly
 
 PAGE_SESSIONS = 3
 """Sessions on the web page for which replies are generated if none are stored; stored ones may allow more."""
 
 _MAX_PAGE_SESSIONS = 10
+_SHOWN_TURNS = 6  # of what was written before
 _BUBBLE_WEIGHT = 0.5  # of one bubble more or less, in terms of log length
 
 
@@ -77,8 +81,10 @@ def prepare_quiz(config: Config, version: str | None, count: int) -> QuizMateria
     """
     folder = version_folder(config.adapters_dir, None if version is None else version.zfill(4))
     manifest, stored = read_manifest(folder), read_stored_data(folder)
-    transcript = open_transcript(load_tokenizer(prepare_base(config.model, print_status)), manifest.transcript)
-    exchanges = select_evaluation_data(read_sessions(config.data_dir), transcript).exchanges
+    base = prepare_base(config.model, print_status)
+    transcript = open_transcript(load_tokenizer(base), manifest.transcript)
+    serving = serving_of(config, manifest, AutoConfig.from_pretrained(base).get_text_config().max_position_embeddings)
+    exchanges = select_evaluation_data(list(read_sessions(config.data_dir)), transcript, serving).exchanges
     generated = find_stored_replies(stored, exchanges)
     needed = math.ceil(count / 2)
     if len(generated) < min(needed, len(exchanges) // 2):
@@ -121,7 +127,7 @@ def _draw_session(
 
 
 def _question(reply: EvaluationReply, *, is_real: bool) -> QuizQuestion:
-    return QuizQuestion(reply.exchange.context, reply.bubbles, is_real)
+    return QuizQuestion(reply.exchange.context[-_SHOWN_TURNS:], reply.bubbles, is_real)
 
 
 def _generate(config: Config, folder: Path, exchanges: Sequence[Exchange]) -> list[EvaluationReply]:

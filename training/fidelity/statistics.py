@@ -28,8 +28,20 @@ def mean(values: Sequence[float], groups: Sequence[Hashable] | None = None, seed
     """Mean of values, resampled by group; without groups, each value is its own group."""
     if groups is None:
         return ratio(values, [1.0] * len(values), seed)
-    sums, counts = _sum_by_group(values, groups)
-    return ratio(sums, counts, seed)
+    return ratio(sums_by_group(values, groups), sums_by_group([1.0] * len(values), groups), seed)
+
+
+def share(outcomes: Sequence[bool | float], groups: Sequence[Hashable]) -> Interval:
+    """A share of outcomes, each from 0 to 1, resampled by group.
+
+    If all of n groups agree, resampling shows no spread: the interval then reaches 3 / n from the end (Hanley and
+    Lippman-Hand, If nothing goes wrong, is everything all right?, 1983).
+    """
+    interval = mean([float(outcome) for outcome in outcomes], groups)
+    margin = min(1.0, 3 / max(1, len(set(groups))))
+    if interval.value == 0:
+        return Interval(0.0, 0.0, margin)
+    return Interval(1.0, 1.0 - margin, 1.0) if interval.value == 1 else interval
 
 
 def relative_change(after: Sequence[float], before: Sequence[float], seed: int = 0) -> Interval:
@@ -72,29 +84,30 @@ def bootstrap(
     return _percentile_interval(value, np.array(values))
 
 
-def jackknife(groups: Sequence[Hashable], statistic: Callable[[RowIndices], float]) -> Interval:
+def jackknife(
+    groups: Sequence[Hashable], statistic: Callable[[RowIndices], float], blocks: int = _MAX_BLOCKS
+) -> Interval:
     """Like `bootstrap`, for statistics that repeated rows would distort, such as variety: rows are only left out.
 
-    Efron and Tibshirani, ch. 11, over at most `_MAX_BLOCKS` blocks of groups, with a normal interval.
+    Efron and Tibshirani, ch. 11, over at most `blocks` blocks of groups, with a normal interval.
     """
-    block_of = {group: index % _MAX_BLOCKS for index, group in enumerate(dict.fromkeys(groups))}
-    blocks = np.array([block_of[group] for group in groups])
+    block_of = {group: index % blocks for index, group in enumerate(dict.fromkeys(groups))}
+    block = np.array([block_of[group] for group in groups])
     value = statistic(np.arange(len(groups), dtype=np.intp))
-    count = min(_MAX_BLOCKS, len(block_of))
-    if count < 2:
+    count = min(blocks, len(block_of))
+    without_block = np.array([statistic(np.flatnonzero(block != number)) for number in range(count)])
+    if count < 2 or not np.isfinite(without_block).all():
         return Interval.unknown(value)
-    without_block = np.array([statistic(np.flatnonzero(blocks != block)) for block in range(count)])
     margin = _Z_95 * float(np.sqrt((count - 1) * without_block.var()))
     return Interval(value, value - margin, value + margin)
 
 
-def _sum_by_group(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[list[float], list[float]]:
-    totals: dict[Hashable, list[float]] = {}
+def sums_by_group(values: Sequence[float], groups: Sequence[Hashable]) -> list[float]:
+    """The sum of each group's values, in order of first appearance."""
+    totals: dict[Hashable, float] = {}
     for value, group in zip(values, groups, strict=True):
-        total = totals.setdefault(group, [0.0, 0.0])
-        total[0] += value
-        total[1] += 1
-    return [total for total, _ in totals.values()], [count for _, count in totals.values()]
+        totals[group] = totals.get(group, 0.0) + value
+    return list(totals.values())
 
 
 def _bootstrap_sums(rows: Array, statistic: Callable[[Array], Array], seed: int) -> Interval:

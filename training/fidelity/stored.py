@@ -14,7 +14,7 @@ from doppel.reports.metrics import FIDELITY_FILE, GoalResult, by_name, metrics_t
 from doppel.reports.quiz import QuizResult
 from training.fidelity.examine import ExaminationResult
 from training.fidelity.generate import EvaluationReply
-from training.fidelity.texts import Exchange
+from training.fidelity.served import Exchange
 
 
 class FidelityReport(msgspec.Struct, frozen=True):

@@ -8,12 +8,15 @@ none is learned twice.
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 import torch
 
 from doppel.transcript import NO_LOSS, Encoded, Transcript
 from training.dataset.files import Session
+
+Item = TypeVar("Item")
 
 CONTEXT_SHARE = 0.25
 """The largest part of a piece's length that repeated context may take."""
@@ -158,16 +161,28 @@ def first_tokens(examples: Sequence[Example], tokens: int) -> list[Example]:
 
 def spread_sample(examples: Sequence[Example], tokens: int) -> list[Example]:
     """A fixed sample of about `tokens` tokens, spread evenly over the sequence; everything if that is less."""
-    total = count_tokens(examples)
-    if total <= tokens:
-        return list(examples)
-    share, owed, chosen = tokens / total, 0.0, []
-    for example in examples:
+    return sample_by_size(examples, tokens, lambda example: len(example.ids))
+
+
+def sample_by_size(items: Sequence[Item], size: int, size_of: Callable[[Item], int]) -> list[Item]:
+    """A fixed sample of items of about `size` in all, spread evenly over the sequence; every one if that is less."""
+    total = sum(map(size_of, items))
+    if total <= size:
+        return list(items)
+    share, owed, chosen = size / total, 0.0, []
+    for item in items:
         owed += share
         if owed >= 1:
             owed -= 1
-            chosen.append(example)
-    return chosen or list(examples[:1])
+            chosen.append(item)
+    return chosen or list(items[:1])
+
+
+def sample_evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spaced."""
+    if len(items) <= count:
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def _spans(encoded: Encoded, room: int) -> list[tuple[int, int, int]]:

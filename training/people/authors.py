@@ -1,5 +1,7 @@
 """Who writes in an archive."""
 
+from collections.abc import Callable
+
 import msgspec
 
 Account = tuple[str, str]
@@ -7,6 +9,12 @@ Account = tuple[str, str]
 
 AuthorKey = tuple[int, str, str, bool | None]
 """Archive, platform, account, and what the export says about its owner."""
+
+MainAccount = Callable[[int, Account], Account]
+"""The account by which a person is known, given an archive and the account in it."""
+
+OwnerFlag = Callable[[int, Account, bool | None], bool | None]
+"""Whether an account in an archive is the owner's, given also what the archive says."""
 
 
 class Author(msgspec.Struct):
@@ -36,3 +44,25 @@ class Author(msgspec.Struct):
     def key(self) -> Account:
         """Platform and account."""
         return self.platform, self.account
+
+
+def renamed_authors(
+    authors: dict[AuthorKey, Author], main_account: MainAccount, owner_flag: OwnerFlag
+) -> dict[AuthorKey, Author]:
+    """Authors under the accounts and with the owner that copies of chats have shown."""
+    found: dict[AuthorKey, Author] = {}
+    for author in authors.values():
+        account = author.platform, author.account
+        main = main_account(author.source, account)
+        if main[0] != author.platform:  # other chats there keep the platform, and with it the account
+            found[author.source, *account, author.is_owner] = msgspec.structs.replace(author, messages=0)
+        is_owner = owner_flag(author.source, account, author.is_owner)
+        renamed = msgspec.structs.replace(
+            author, platform=main[0], account=main[1], is_owner=is_owner, names={*author.names, author.account}
+        )
+        known = found.setdefault((author.source, *main, is_owner), renamed)
+        if known is not renamed:
+            known.messages += renamed.messages
+            known.names |= {renamed.name, *renamed.names}
+            known.chats |= renamed.chats
+    return found

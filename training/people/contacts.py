@@ -4,7 +4,7 @@
 the sessions so that a person can be found by name; no real name in it reaches the model.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -43,6 +43,15 @@ class LinkedAccounts:
             if (person := self._person_of.get(name)) is not None:
                 self._pseudonyms[key[:2]] = person_pseudonym(person)
 
+    def link(self, account: tuple[str, str], main: tuple[str, str]) -> None:
+        """Gives an account, of which archives showed that it is the same person's as another one, that one's name.
+
+        If config.yaml names only one of them, its person has both.
+        """
+        if main not in self._pseudonyms and account in self._pseudonyms:
+            self._pseudonyms[main] = self._pseudonyms[account]
+        self._pseudonyms[account] = self.pseudonym(*main)
+
     def pseudonym(self, platform: str, account: str) -> str:
         """The made-up name by which the model knows the account's user."""
         return self._pseudonyms.get((platform, account)) or pseudonym(platform, account)
@@ -57,6 +66,7 @@ class Contact(msgspec.Struct, kw_only=True):
         name: its latest name.
         pseudonym: the name by which the model knows its user.
         chats: ids of the direct chats with this account.
+        other_accounts: what other archives call the same person, who has this account after they were joined.
     """
 
     platform: str
@@ -64,6 +74,7 @@ class Contact(msgspec.Struct, kw_only=True):
     name: str
     pseudonym: str
     chats: list[str] = []
+    other_accounts: list[str] = []
 
     @property
     def is_linked(self) -> bool:
@@ -76,14 +87,23 @@ class ContactList:
 
     def __init__(self, accounts: LinkedAccounts) -> None:
         self._accounts = accounts
+        self._other_accounts: Callable[[tuple[str, str]], list[tuple[str, str]]] = lambda account: []
         self._contacts: dict[tuple[str, str], Contact] = {}
+
+    def use_other_accounts(self, other_accounts: Callable[[tuple[str, str]], list[tuple[str, str]]]) -> None:
+        """Sets how to find what archives also call a person; to be called before `add`."""
+        self._other_accounts = other_accounts
 
     def add(self, platform: str, account: str, name: str, chat: str | None = None) -> None:
         """Records an account; `chat` is a direct chat with it."""
         contact = self._contacts.get((platform, account))
         if contact is None:
             contact = Contact(
-                platform=platform, account=account, name=name, pseudonym=self._accounts.pseudonym(platform, account)
+                platform=platform,
+                account=account,
+                name=name,
+                pseudonym=self._accounts.pseudonym(platform, account),
+                other_accounts=sorted(other for _, other in self._other_accounts((platform, account))),
             )
             self._contacts[platform, account] = contact
         contact.name = name or contact.name

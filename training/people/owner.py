@@ -11,7 +11,7 @@ import msgspec
 
 from doppel.i18n import tr
 from training.archives.message import EXPORTER_NAMES, Mark, Message
-from training.people.authors import Account, Author, AuthorKey
+from training.people.authors import Account, Author, AuthorKey, MainAccount, OwnerFlag, renamed_authors
 from training.people.names import OwnerNames
 from training.people.owner_question import unknown_owner
 
@@ -101,6 +101,29 @@ class OwnerAccounts:
             self._guess_by_contacts(platforms, sources)
         self._mark_mine(by_source, named)
         self._require_all(by_source, platforms, sources)
+
+    def is_named(self, platform: str, account: str, names: Iterable[str]) -> bool:
+        """Whether `persona.me` names an account, by its id or one of its names."""
+        return bool(self._me) and bool(self._me.match(platform, account, tuple(names)))
+
+    def rename(
+        self,
+        main_account: MainAccount,
+        owner_flag: OwnerFlag,
+    ) -> None:
+        """Applies what was learned from copies of chats; to be called before `resolve`.
+
+        Args:
+            main_account: the account by which a person is known, given an archive and the account in it.
+            owner_flag: whether that is the owner's, given also what the archive says.
+        """
+        self._authors = renamed_authors(self._authors, main_account, owner_flag)
+        self._notices = renamed_authors(self._notices, main_account, owner_flag)
+        for (source, platform, chat), people in self._direct_chats.items():
+            self._direct_chats[source, platform, chat] = {
+                (main_account(source, (platform, account))[1], owner_flag(source, (platform, account), is_owner))
+                for account, is_owner in people
+            }
 
     def is_author(self, author: Author) -> bool:
         """Whether this author is the owner."""

@@ -26,15 +26,25 @@ class ExclusionFilter:
 
     def excludes(self, message: Message) -> bool:
         """Whether the message is left out."""
+        return self.excludes_content(message) or self.excludes_writer(message) or self.excludes_chat(message)
+
+    def excludes_content(self, message: Message) -> bool:
+        """Whether the message is left out for its day or its words."""
         if self._start is not None and message.sent_at < self._start:
             return True
         if self._end is not None and message.sent_at > self._end:
             return True
-        if self._people and not self._people.isdisjoint((message.sender.casefold(), message.sender_name.casefold())):
-            return True
-        if self._chats and not self._chats.isdisjoint((message.chat.casefold(), message.chat_name.casefold())):
-            return True
         return self._words is not None and self._words.search(message.text) is not None
+
+    def excludes_writer(self, message: Message) -> bool:
+        """Whether everything of its writer is left out."""
+        return bool(self._people) and not self._people.isdisjoint(
+            (message.sender.casefold(), message.sender_name.casefold())
+        )
+
+    def excludes_chat(self, message: Message) -> bool:
+        """Whether its whole chat is left out."""
+        return bool(self._chats) and not self._chats.isdisjoint((message.chat.casefold(), message.chat_name.casefold()))
 
 
 def _any_word(words: tuple[str, ...]) -> re.Pattern[str] | None:

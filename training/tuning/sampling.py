@@ -6,7 +6,7 @@ better than it is, so it is compared once more with the current setting, with ot
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ from training.fidelity.generate import actual_replies, generate_replies
 from training.fidelity.measures.habits import habit_metrics
 from training.fidelity.measures.relevance import relevance
 from training.fidelity.measures.two_sample import classifier_auc
-from training.fidelity.texts import MIN_EXCHANGES, Exchange, owner_exchanges, sample_evenly
+from training.fidelity.served import Exchange, Serving, served_exchanges, serving_of
+from training.fidelity.texts import MIN_EXCHANGES
+from training.lora.examples import sample_evenly
 
 SETTINGS = ("temperature", "top_p", "min_p")
 _TEMPERATURES = (0.7, 0.9, 1.1)
@@ -106,7 +108,9 @@ def tune_sampling(config: Config, version: str | None, *, quick: bool) -> Sampli
     folder = version_folder(config.adapters_dir, None if version is None else version.zfill(4))
     sampling = read_persona(folder).sampling(config.reply)
     model = load_adapted_model(config.model, folder)
-    prompts = _validation_prompts(read_sessions(config.data_dir), model, _QUICK_REPLIES if quick else _REPLIES)
+    serving = serving_of(config, model.manifest, model.context_length)
+    sessions = list(read_sessions(config.data_dir))
+    prompts = _validation_prompts(sessions, model, serving, _QUICK_REPLIES if quick else _REPLIES)
     candidates = candidate_settings(sampling)
     total = (len(candidates) + 2) * len(prompts)
     with progress() as bar:
@@ -178,13 +182,11 @@ def choose(trials: Sequence[SamplingTrial]) -> SamplingTrial:
     return min([trials[0], *relevant], key=lambda trial: trial.score)
 
 
-def _validation_prompts(sessions: Iterable[Session], model: AdaptedModel, count: int) -> list[Exchange]:
-    replies = [
-        exchange
-        for session in sessions
-        if session.split == "validation"
-        for exchange in owner_exchanges(session, model.transcript)
-    ]
+def _validation_prompts(
+    sessions: Sequence[Session], model: AdaptedModel, serving: Serving, count: int
+) -> list[Exchange]:
+    validation = [session for session in sessions if session.split == "validation"]
+    replies = served_exchanges(sessions, validation, model.transcript, serving)
     if len(replies) < MIN_EXCHANGES:
         raise UserError(
             tr(

@@ -26,7 +26,28 @@ def test_shares_count_the_owners_messages_not_sessions() -> None:
 def test_few_sessions() -> None:
     assert [split for split, _ in split_by_time([])] == []
     assert [split for split, _ in split_by_time([summary(1)])] == ["train"]
-    assert [split for split, _ in split_by_time([summary(2), summary(1)])] == ["train", "test"]
+    assert [split for split, _ in split_by_time([summary(2), summary(1)])] == ["train", "train"]
+
+
+def test_a_long_session_at_the_end_stays_in_training() -> None:
+    """It would take most of what there is to learn from."""
+    sessions = [*(summary(number) for number in range(100)), summary(100, mine=1005)]
+    assert {split for split, _ in split_by_time(sessions)} == {"train"}
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=60))
+def test_each_split_is_as_near_to_its_share_as_whole_sessions_allow(sizes: list[int]) -> None:
+    splits = split_by_time(summary(number, mine) for number, mine in enumerate(sizes))
+    total = sum(sizes)
+    test = sum(session.own_messages for split, session in splits if split == "test")
+    held_out = sum(session.own_messages for split, session in splits if split != "train")
+    assert held_out <= 0.2 * total
+    before = [session.own_messages for split, session in splits if split != "test"]
+    if test and len(before) > 1:
+        nearest_test = next(session.own_messages for split, session in splits if split == "test")
+        assert abs(test - 0.1 * total) <= abs(test - nearest_test - 0.1 * total) + 1e-9
+        further = test + before[-1]
+        assert further > 0.2 * total or abs(test - 0.1 * total) <= abs(further - 0.1 * total) + 1e-9
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 30)), unique_by=lambda one: one[0], min_size=1))

@@ -13,7 +13,7 @@ from tests.families import random_lora, save_family
 from training.dataset.files import Session
 from training.fidelity.adapted_model import AdaptedModel, load_adapted_model
 from training.fidelity.generate import EvaluationReply
-from training.fidelity.texts import Exchange
+from training.fidelity.served import Exchange
 
 _SHORT = ("haha", "ok", "yes lol", "no way", "brb", "idk", "omg", "sure thing", "wanna go", "tbh same")
 _LONG = (

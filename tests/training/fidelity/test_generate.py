@@ -23,12 +23,14 @@ def test_replies_depend_on_the_seed_and_not_on_their_batch(adapted: AdaptedModel
     assert generate_replies(adapted, exchanges[:1], sampling)[0] == replies[0]
 
 
-def test_a_prompt_is_put_before_every_exchange(adapted: AdaptedModel) -> None:
+def test_an_exchange_goes_on_from_the_prompt_as_one_sequence(adapted: AdaptedModel) -> None:
     exchanges = [make_exchange(number) for number in range(4)]
     greedy = Sampling(temperature=0, max_tokens=12)
     prefix = adapted.transcript.encode(Header(), [Turn(ME, ("hello hello hello",))]).ids
     with_prefix = generate_replies(adapted, exchanges, greedy, prompt=prefix)
-    ids = prefix + adapted.transcript.prompt(exchanges[0].header, exchanges[0].context)
+    context = adapted.transcript.prompt(exchanges[0].header, exchanges[0].context)
+    assert context[: len(adapted.transcript.start)] == adapted.transcript.start
+    ids = prefix + context[len(adapted.transcript.start) :]
     begin = len(ids)
     with torch.no_grad():
         while len(ids) < begin + 12 and ids[-1] not in adapted.transcript.stop_ids:

@@ -24,8 +24,8 @@ from training.fidelity.evaluate import evaluate_version
 from training.fidelity.examine import ExaminationSize
 from training.fidelity.generate import EvaluationReply
 from training.fidelity.quiz import QuizMaterial, make_session
+from training.fidelity.served import Exchange
 from training.fidelity.stored import StoredData, find_stored_replies, read_stored_data, replies_by_digest
-from training.fidelity.texts import Exchange
 
 
 def exchange_with(number: int, reply: str) -> Exchange:

@@ -2,7 +2,6 @@
 
 from doppel.transcript import ME, Turn
 from tests.training.fidelity.cases import make_session
-from training.fidelity.adapted_model import AdaptedModel
 from training.fidelity.texts import MIN_EXCHANGES, EvaluationData, other_person_exchanges
 
 
@@ -13,8 +12,8 @@ def evaluation_data(train: int, test: int) -> EvaluationData:
     return EvaluationData(sessions[:train], sessions[train:], [])
 
 
-def test_the_other_person_is_who_replies_most_often(adapted: AdaptedModel) -> None:
-    exchanges = other_person_exchanges(evaluation_data(0, 40), adapted.transcript, 50)
+def test_the_other_person_is_who_replies_most_often() -> None:
+    exchanges = other_person_exchanges(evaluation_data(0, 40), 50)
     assert {exchange.reply.speaker for exchange in exchanges} == {"Ramito"}
     assert len(exchanges) == 50
     assert len({exchange.session_id for exchange in exchanges}) == 40
@@ -23,9 +22,9 @@ def test_the_other_person_is_who_replies_most_often(adapted: AdaptedModel) -> No
     assert byes
 
 
-def test_training_sessions_are_used_if_the_test_split_has_too_few(adapted: AdaptedModel) -> None:
-    assert len(other_person_exchanges(evaluation_data(40, 5), adapted.transcript, 60)) == 60
+def test_training_sessions_are_used_if_the_test_split_has_too_few() -> None:
+    assert len(other_person_exchanges(evaluation_data(40, 5), 60)) == 60
 
 
-def test_there_are_no_exchanges_if_nobody_replied_often_enough(adapted: AdaptedModel) -> None:
-    assert other_person_exchanges(evaluation_data(0, MIN_EXCHANGES // 2 - 1), adapted.transcript, 60) == []
+def test_there_are_no_exchanges_if_nobody_replied_often_enough() -> None:
+    assert other_person_exchanges(evaluation_data(0, MIN_EXCHANGES // 2 - 1), 60) == []

@@ -18,7 +18,7 @@ from tests.tiny import build_transcript
 from training.dataset.files import Session
 from training.fidelity.adapted_model import AdaptedModel
 from training.fidelity.generate import generate
-from training.fidelity.texts import Exchange
+from training.fidelity.served import Exchange
 from training.lora.replay import replay_examples
 from training.lora.samples import SampleReplies
 

@@ -23,7 +23,7 @@ from tests.training.fidelity.test_gate import publish_random, session
 from training.dataset.files import SESSIONS_FILE, write_sessions
 from training.fidelity.examine import ExaminationSize
 from training.fidelity.generate import EvaluationReply
-from training.fidelity.texts import Exchange
+from training.fidelity.served import Exchange
 from training.tuning import sampling as tuning
 from training.tuning.sampling import SamplingTrial, candidate_settings, choose, run_trial, search, tune_sampling
 

@@ -36,6 +36,7 @@ _ZONE = ZoneInfo("UTC")
 _MESSAGE_TYPES = frozenset(("Default", "Reply", "0", "19"))
 _PRIVATE_TYPES = frozenset(("DirectTextChat", "1"))
 _DIRECT = "Direct Messages"
+_DIRECT_GROUP = "Direct Messages - Group"
 
 # The exporter names files `Guild - Category - channel [id] (after 2020-01-01) [part 2].csv`.
 _FILE_NAME = re.compile(r"(?P<title>.*?)\s*\[(?P<id>\d{15,20})\]")
@@ -203,7 +204,8 @@ class _CSVConverter:
         self._title = named["title"] if named else stem
         self._chat = named["id"] if named else stem
         authors = _survey(tree.for_survey(), file)
-        self._kind: Kind = "dm" if self._title.startswith(_DIRECT) and authors <= 2 else "group"
+        is_direct = self._title.startswith(_DIRECT) and not self._title.startswith(_DIRECT_GROUP)
+        self._kind: Kind = "dm" if is_direct and authors <= 2 else "group"
         self._times = TimeColumn(
             tree.zone, lambda: (row.get("date", "") for _, row in csv_rows(tree.for_survey(), file)), tree.note
         )

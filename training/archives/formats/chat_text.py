@@ -7,6 +7,7 @@ from datetime import date, datetime
 
 import msgspec
 
+from training.archives.formats.group_notices import is_named_after
 from training.archives.formats.local_times import in_file_order
 from training.archives.formats.sender_names import file_name_key
 from training.archives.message import Kind, Mark, Message
@@ -40,7 +41,8 @@ class TextChat:
         platform: where it was written.
         title: the other person or the group; may be empty.
         names: everybody who writes in it.
-        kind: dm or group where the export says; otherwise a chat of up to two people is a dm.
+        kind: dm or group where the export says; otherwise a chat of more than two people is a group, and one of two
+            that is named after neither.
         owner: the name that the export uses for the owner, if it has one.
     """
 
@@ -48,9 +50,12 @@ class TextChat:
         self, platform: str, title: str, names: Collection[str], kind: Kind | None = None, owner: str = ""
     ) -> None:
         self.platform = platform
-        self.kind: Kind = kind or ("dm" if len(names) <= 2 else "group")
-        speakers = " & ".join(sorted(names))[:_MAX_CHAT_ID_LENGTH]
-        # The title of a private chat is no lasting id: the other person's phone has another one.
+        is_group = len(names) > 2 or (len(names) == 2 and bool(title) and not is_named_after(title, names))
+        self.kind: Kind = kind or ("group" if is_group else "dm")
+        # The title of a private chat is no lasting id: the other person's phone has another one. But it names somebody
+        # who did not write.
+        people = {*names, title} - {""} if self.kind == "dm" and len(names) == 1 else names
+        speakers = " & ".join(sorted(people))[:_MAX_CHAT_ID_LENGTH]
         self.chat = (speakers or title) if self.kind == "dm" else (title or speakers)
         self.title = title or self.chat
         self._partner = _partner(title, names) if self.kind == "dm" and len(names) <= 2 else None

@@ -150,7 +150,7 @@ class DateSurvey:
             self._directions[places].add(day)
 
     def places(self, preferred: DatePlaces = DAY_FIRST) -> DatePlaces:
-        """The order in which most dates are possible, then that which runs in one direction, at best forwards."""
+        """The order in which most dates are possible; of equals the one that runs in one direction, best forwards."""
 
         def cost(places: DatePlaces) -> tuple[int, int, bool, bool, int]:
             direction = self._directions[places]

@@ -22,6 +22,7 @@ from training.archives.source_tree import SourceTree
 _FILE = re.compile(r"(?:^|/)message(?:_(\d+))?\.json$")
 _HEAD = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"participants"\s*:\s*\[')
 _ENCRYPTED_HEAD = re.compile(rb'^(?:\xef\xbb\xbf)?\s*\{\s*"participants"\s*:\s*\[\s*"')
+_FIELDS = frozenset(("participants", "title", "thread_path", "threadName", "joinable_mode", "thread_type"))
 _MEDIA = frozenset(("photos", "videos", "audio_files", "gifs", "files", "share", "media"))
 _SYSTEM_TYPES = frozenset(("subscribe", "unsubscribe", "call", "placeholder"))
 
@@ -83,6 +84,7 @@ class _Conversation(msgspec.Struct):
     title: str = ""
     path: str = ""
     is_instagram: bool = False
+    is_group: bool = False
     system_messages: SystemMessages = SystemMessages(())
 
     def complete(self, label: str) -> None:
@@ -97,7 +99,7 @@ class _Conversation(msgspec.Struct):
 
     @property
     def kind(self) -> Kind:
-        return "dm" if len(self.participants) <= 2 else "group"
+        return "dm" if len(self.participants) <= 2 and not self.is_group else "group"
 
 
 def _files(tree: SourceTree) -> list[str]:
@@ -113,7 +115,7 @@ def _load(tree: SourceTree, name: str) -> tuple[_Conversation, list[tuple[int, d
         for key in stream.members():
             if key == "messages" and stream.peek() == "[":
                 records += array_records(tree, name, stream)
-            elif key in ("participants", "title", "thread_path", "threadName"):
+            elif key in _FIELDS:
                 _read_field(conversation, key, stream.value())
             else:
                 stream.skip()
@@ -126,6 +128,10 @@ def _read_field(conversation: _Conversation, key: str, value: Any) -> None:
         conversation.participants = [fix_mojibake(str(name)) for name in names if name]
     elif key == "thread_path":
         conversation.path = str(value)
+    elif key == "joinable_mode":  # only groups have a link for joining
+        conversation.is_group = True
+    elif key == "thread_type":
+        conversation.is_group = conversation.is_group or str(value) == "RegularGroup"
     elif isinstance(value, str):
         conversation.title = fix_mojibake(value)
 

@@ -13,11 +13,14 @@ from doppel.i18n import tr
 from training.archives.discovery import Source
 from training.archives.source_tree import BadRecord
 from training.dataset.accounting import ChatCounts, sum_counts
+from training.dataset.joined_chats import JoinedChat
 
 REPORT_FILE = "report.json"
 
 MAX_UNKNOWN_FILES = 20
 """Unknown files listed in the `--json` output."""
+MAX_JOINED_CHATS = 100
+"""Joined chats listed in the `--json` output."""
 
 
 class ChatReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +100,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         owner: the owner's messages.
         scrubbed: replaced secrets by kind.
         gaps: seconds of silence that end a session, by `platform:chat`.
+        joined: conversations that several archives have.
         lengths: None until they were measured.
         archive_digest: digest of the archives in the configuration.
         data: the data folder.
@@ -119,6 +123,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     owner: OwnerReport
     scrubbed: dict[str, int] = {}
     gaps: dict[str, float] = {}
+    joined: list[JoinedChat] = []
     lengths: LengthReport | None = None
     archive_digest: str = ""
     data: str = ""
@@ -129,6 +134,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         summary: dict[str, Any] = msgspec.to_builtins(self)
         del summary["gaps"]
         del summary["unknown"][MAX_UNKNOWN_FILES:]
+        del summary["joined"][MAX_JOINED_CHATS:]
         summary["absent"] = len(self.archives_without_owner)
         for source in summary["sources"].values():
             source["chats"] = len(source["chats"])

@@ -20,7 +20,7 @@ from doppel.i18n import tr
 from doppel.reports.charts import Bar, TableBar, bar_chart, bar_table, heat_map, line_chart
 from doppel.reports.html import REPORT_PAGE, Section, charts, figures, page, table
 from doppel.system.atomic_file import write_atomically
-from doppel.transcript import render
+from doppel.transcript import pseudonym, render
 from training.dataset.files import read_sessions
 from training.dataset.report.build_report import REPORT_FILE, LengthReport, Report
 from training.dataset.report.statistics import (
@@ -30,9 +30,10 @@ from training.dataset.report.statistics import (
     collect_statistics,
     estimate_tokens,
 )
-from training.dataset.report.tables import group_by_format, one_sided_note, reason_name
+from training.dataset.report.tables import format_shifts, group_by_format, joined_note, one_sided_note, reason_name
 
 MAX_CONTACTS = 12
+MAX_JOINED_CHATS = 20
 MAX_LANGUAGES = 8
 MAX_EXTENSIONS = 6
 
@@ -125,7 +126,10 @@ def build_page(persona: str, report: Report, statistics: DatasetStatistics, sett
     time_span = f"{owner.first:%Y-%m-%d} – {owner.last:%Y-%m-%d}" if owner.first and owner.last else ""
     sections = [
         Section(tr("Overview"), _overview(report, statistics)),
-        Section(tr("Messages read and kept"), _kept_and_dropped(report) + _sources(report) + _notes(report)),
+        Section(
+            tr("Messages read and kept"),
+            _kept_and_dropped(report) + _sources(report) + _joined(report) + _notes(report),
+        ),
         Section(tr("When you write"), _when(statistics)),
         Section(tr("How you write"), _how(statistics)),
         Section(tr("Who you write with"), _contacts(statistics)),
@@ -188,9 +192,28 @@ def _sources(report: Report) -> str:
     return table((tr("archive"), tr("read"), tr("kept"), tr("unreadable records")), rows)
 
 
+def _joined(report: Report) -> str:
+    """The chats that several archives have, by pseudonym, those with most copies first."""
+    if not report.joined:
+        return ""
+    chats = sorted(report.joined, key=lambda chat: (-chat.copies, chat.chat))[:MAX_JOINED_CHATS]
+    rows = [
+        (
+            pseudonym(chat.platform, chat.chat),
+            chat.platform,
+            f"{len(chat.archives):,}",
+            f"{chat.copies:,}",
+            format_shifts(chat),
+        )
+        for chat in chats
+    ]
+    titles = (tr("chat"), tr("platform"), tr("archives"), tr("copies left out"), tr("clocks apart"))
+    return table(titles, rows)
+
+
 def _notes(report: Report) -> str:
-    """One-sided messages, and unread files by extension: file names often contain people's names."""
-    notes = [note] if (note := one_sided_note(report)) else []
+    """Joined chats, one-sided messages, and unread files by extension: file names often contain people's names."""
+    notes = [note for note in (joined_note(report), one_sided_note(report)) if note]
     if report.unknown_count:
         extensions = Counter(Path(name).suffix.lower() or tr("no extension") for name in report.unknown_files)
         kinds = ", ".join(f"{extension} {count:,}" for extension, count in extensions.most_common(MAX_EXTENSIONS))

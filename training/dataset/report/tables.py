@@ -8,6 +8,7 @@ from rich.text import Text
 from doppel.i18n import tr
 from training.cleaning.rules import DropReason
 from training.dataset.accounting import ChatCounts, sum_counts
+from training.dataset.joined_chats import JoinedChat
 from training.dataset.report.build_report import ChatReport, Report, SourceReport
 
 MAX_CHATS = 10
@@ -83,6 +84,38 @@ def one_sided_note(report: Report) -> str:
         "begin a conversation.",
         count=f"{report.one_sided:,}",
     )
+
+
+def joined_note(report: Report) -> str:
+    """How many chats several archives have, and how many copies were left out; empty if there are none."""
+    if not report.joined:
+        return ""
+    return tr(
+        "Chats found in several archives and joined: {count}; copies left out: {copies}. All are listed in "
+        "report.json.",
+        count=f"{len(report.joined):,}",
+        copies=f"{sum(chat.copies for chat in report.joined):,}",
+    )
+
+
+def joined_table(report: Report) -> Table:
+    """The joined chats with most copies: what the archives call them, and how far their clocks are apart."""
+    table = Table(title=tr("The same chat in several archives"), title_justify="left")
+    table.add_column(tr("chat"), overflow="fold")
+    table.add_column(tr("platform"))
+    table.add_column(tr("archives"), justify="right")
+    table.add_column(tr("copies left out"), justify="right")
+    table.add_column(tr("clocks apart"), overflow="fold")
+    for chat in sorted(report.joined, key=lambda chat: (-chat.copies, chat.chat))[:MAX_CHATS]:
+        name = " = ".join(" ".join(name.split()) for name in chat.names)
+        counts = (f"{len(chat.archives):,}", f"{chat.copies:,}", format_shifts(chat))
+        table.add_row(*map(Text, (name, chat.platform, *counts)))
+    return table
+
+
+def format_shifts(chat: JoinedChat) -> str:
+    """Such as `+2 h`: by how much the times in some archives were ahead of those in others."""
+    return ", ".join(tr("{hours} h", hours=f"{hours:+g}") for hours in sorted(set(chat.shifts.values())))
 
 
 def format_reasons(dropped: dict[str, int]) -> str:

@@ -5,8 +5,10 @@ context matter. The adapter judges by its likelihood, by the gain over the base,
 context, and by a combination of these that is fitted on other conversations than the ones it is tested on.
 """
 
+import math
 import random
 from collections.abc import Sequence
+from itertools import groupby
 
 import msgspec
 import numpy as np
@@ -15,10 +17,12 @@ from scipy.optimize import minimize
 
 from doppel.reports.metrics import Interval, Metric
 from doppel.transcript import ME, Header, Transcript, Turn
-from training.fidelity.adapted_model import AdaptedModel, Continuations
+from training.fidelity.adapted_model import AdaptedModel, Continuations, reply_ids
+from training.fidelity.served import Exchange, served_windows
 from training.fidelity.stages import StartProgress, no_progress
-from training.fidelity.statistics import mean
-from training.fidelity.texts import EvaluationData, Exchange, other_texts, sample_evenly
+from training.fidelity.statistics import share
+from training.fidelity.texts import EvaluationData, other_texts
+from training.lora.examples import sample_evenly
 
 OTHER_DISTRACTORS = 2
 _MIN_LENGTH, _MAX_LENGTH = 12, 68
@@ -103,7 +107,7 @@ def make_questions(data: EvaluationData, count: int, seed: int = 0) -> list[Choi
     """Questions with distractors of about the reply's length, all different from it and from each other."""
     rng = random.Random(seed)
     usable = [exchange for exchange in data.exchanges if _MIN_LENGTH <= len(exchange.text) <= _MAX_LENGTH]
-    exchanges = sample_evenly(usable, count)
+    exchanges = _sample_together(usable, count)
     own = _by_length([(exchange.text, exchange.session_id, exchange.reply) for exchange in exchanges])
     others = _by_length(
         [
@@ -125,6 +129,16 @@ def make_questions(data: EvaluationData, count: int, seed: int = 0) -> list[Choi
             options = [exchange.reply, *(turn for turn in distractors if turn is not None)]
             questions.append(ChoiceQuestion(exchange, options))
     return questions
+
+
+def _sample_together(exchanges: Sequence[Exchange], count: int) -> list[Exchange]:
+    """At most `count` exchanges, evenly spaced; those whose prompts begin alike together, which costs little more."""
+    together = [
+        list(group) for _, group in groupby(exchanges, lambda exchange: (exchange.session_id, exchange.left_out))
+    ]
+    share = min(1.0, count / max(1, len(exchanges)))
+    chosen = sample_evenly(together, math.ceil(share * len(together)))
+    return [exchange for group in chosen for exchange in group][:count]
 
 
 def combine(features: Array, groups: Sequence[str]) -> Array:
@@ -168,20 +182,20 @@ def _fit(features: Array) -> Array:
 
 def _score(adapted: AdaptedModel, questions: Sequence[ChoiceQuestion], start: StartProgress) -> _Scores:
     transcript = adapted.transcript
-    in_context = [
-        _continuations(transcript, question.exchange.header, question.exchange.context, question.options)
-        for question in questions
-    ]
+    in_context = _questions_by_window(questions, transcript)
     distinct = {turn.bubbles: turn for question in questions for turn in question.options}
     turns = list(distinct.values())
     alone = [
-        _continuations(transcript, Header(), (), turns[index : index + _OPTIONS_PER_REQUEST])
+        Continuations(
+            transcript.prompt(Header(), ()),
+            [reply_ids(transcript, turn) for turn in turns[index : index + _OPTIONS_PER_REQUEST]],
+        )
         for index in range(0, len(turns), _OPTIONS_PER_REQUEST)
     ]
     on_progress = start(2 * sum(request.token_count for request in [*in_context, *alone]))
 
     def read() -> tuple[Array, Array]:
-        with_context = np.array(adapted.log_probabilities(in_context, on_progress))
+        with_context = np.concatenate(adapted.log_probabilities(in_context, on_progress)).reshape(len(questions), -1)
         scores = np.concatenate(adapted.log_probabilities(alone, on_progress)).tolist()
         score_of = dict(zip(distinct, scores, strict=True))
         without = np.array([[score_of[turn.bubbles] for turn in question.options] for question in questions])
@@ -196,11 +210,18 @@ def _score(adapted: AdaptedModel, questions: Sequence[ChoiceQuestion], start: St
     return _Scores(*adapter, *base, np.array(sizes, dtype=np.float64))
 
 
-def _continuations(
-    transcript: Transcript, header: Header, context: Sequence[Turn], options: Sequence[Turn]
-) -> Continuations:
-    prompt = transcript.prompt(header, context)
-    return Continuations(prompt, [transcript.encode(header, (*context, turn)).ids[len(prompt) :] for turn in options])
+def _questions_by_window(questions: Sequence[ChoiceQuestion], transcript: Transcript) -> list[Continuations]:
+    """One request for all questions whose prompts begin alike, with the options of each in order."""
+    rest = iter(questions)
+    requests = []
+    for window in served_windows([question.exchange for question in questions], transcript):
+        options, lengths = [], []
+        for length in window.prompt_lengths:
+            question = next(rest)
+            options += [reply_ids(transcript, turn) for turn in question.options]
+            lengths += [length] * len(question.options)
+        requests.append(Continuations(window.example.ids[: window.prompt_lengths[-1]], options, lengths))
+    return requests
 
 
 Pool = list[tuple[int, str, str, Turn]]
@@ -234,4 +255,4 @@ def _accuracy(scores: Array, groups: Sequence[str]) -> Interval:
     highest = scores.max(1, keepdims=True)
     tied = (scores == highest).sum(1)
     correct = np.where(scores[:, 0] == highest[:, 0], 1 / tied, 0.0)
-    return mean(correct.tolist(), groups)
+    return share(correct.tolist(), groups)

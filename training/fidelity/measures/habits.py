@@ -2,7 +2,8 @@
 
 Length, bubbles, emoji, punctuation, case and scripts by Wasserstein distance, in standard deviations of the owner's
 own; first and last words by Jensen-Shannon divergence, in bits. Spread and variety are measured apart from means: a
-doppelgänger that is right on average and always the same is a caricature.
+doppelgänger that is right on average and always the same is a caricature. For each feature it is also counted whether
+the mean is the owner's, neither below nor above it, as far as so many replies can tell. Saying nothing is a habit, too.
 """
 
 import math
@@ -15,9 +16,9 @@ from statistics import fmean, pstdev
 import numpy as np
 from scipy.stats import wasserstein_distance
 
-from doppel.reports.metrics import Interval, Metric
+from doppel.reports.metrics import Interval, Metric, wilson_interval
 from training.fidelity.generate import EvaluationReply
-from training.fidelity.statistics import RowIndices, bootstrap, jackknife
+from training.fidelity.statistics import RowIndices, bootstrap, jackknife, mean
 
 _WORD = re.compile(r"[\u3400-\u9fff\u3040-\u30ff\uac00-\ud7af]|[^\W_]+(?:['’][^\W_]+)*")
 _ROUNDS = 100
@@ -82,8 +83,51 @@ def habit_metrics(
             for name, estimate in estimates.items()
         ),
         Metric(name="habits_distance_prompted", estimate=prompted_distances["habits_distance"], lower_is_better=True),
+        Metric(
+            name="habits_within",
+            estimate=_share_within(from_adapter, owner),
+            floor=_share_within(floor_replies, owner),
+            ceiling=_share_within(from_earlier, owner),
+            unit="share",
+        ),
+        Metric(
+            name="silent",
+            estimate=_silent_share(adapter),
+            floor=_silent_share(prompted),
+            ceiling=_silent_share(actual),
+            lower_is_better=True,
+            unit="share",
+        ),
         *_variety_metrics(from_adapter, floor_replies, from_earlier, owner),
     ]
+
+
+def outside_habits(replies: Sequence[EvaluationReply], owner: Sequence[EvaluationReply]) -> list[str]:
+    """The features whose mean differs from the owner's by more than two samples of one person would (95 %)."""
+    sides = [_non_empty(side) for side in (replies, owner)]
+    if not all(sides):
+        return list(_FEATURES)
+    outside = []
+    for name, feature in _FEATURES.items():
+        mine, theirs = (_mean_interval(feature, side) for side in sides)
+        margin = math.hypot(*((interval.high - interval.low) / 2 for interval in (mine, theirs)))
+        if abs(mine.value - theirs.value) > margin:
+            outside.append(name)
+    return outside
+
+
+def _share_within(replies: Sequence[EvaluationReply], owner: Sequence[EvaluationReply]) -> Interval:
+    if not replies or not owner:
+        return Interval.unknown()
+    return Interval.exact(1 - len(outside_habits(replies, owner)) / len(_FEATURES))
+
+
+def _mean_interval(feature: Callable[[EvaluationReply], float], replies: Sequence[EvaluationReply]) -> Interval:
+    return mean([feature(reply) for reply in replies], [reply.exchange.session_id for reply in replies])
+
+
+def _silent_share(replies: Sequence[EvaluationReply]) -> Interval:
+    return wilson_interval(sum(not reply.bubbles for reply in replies), len(replies))
 
 
 def _non_empty(replies: Sequence[EvaluationReply]) -> list[EvaluationReply]:
@@ -92,29 +136,28 @@ def _non_empty(replies: Sequence[EvaluationReply]) -> list[EvaluationReply]:
 
 def _distances(replies: Sequence[EvaluationReply], owner: Sequence[EvaluationReply]) -> dict[str, Interval]:
     """Each distance by the name of its metric; the first is the mean of the others."""
-    distances = {f"habit_{name}": _wasserstein(feature, replies, owner) for name, feature in _FEATURES.items()}
+    measures = {f"habit_{name}": _wasserstein(feature, replies, owner) for name, feature in _FEATURES.items()}
     for name, index in (("opening_words", 0), ("closing_words", -1)):
-        distances[f"habit_{name}"] = _word_divergence(index, replies, owner)
-    mean = Interval(
-        fmean(distance.value for distance in distances.values()),
-        fmean(distance.low for distance in distances.values()),
-        fmean(distance.high for distance in distances.values()),
-    )
-    return {"habits_distance": mean, **distances}
+        measures[f"habit_{name}"] = _word_divergence(index, replies, owner)
+    distances = {name: _bootstrap(replies, measure) for name, measure in measures.items()}
+    together = _bootstrap(replies, lambda rows: fmean(measure(rows) for measure in measures.values()))
+    return {"habits_distance": together, **distances}
 
 
 def _wasserstein(
     feature: Callable[[EvaluationReply], float], replies: Sequence[EvaluationReply], owner: Sequence[EvaluationReply]
-) -> Interval:
+) -> Callable[[RowIndices], float]:
     values, owner_values = (np.array([feature(reply) for reply in side]) for side in (replies, owner))
     scale = pstdev(owner_values) if len(owner_values) > 1 else 0.0
-    return _bootstrap(replies, lambda rows: float(wasserstein_distance(values[rows], owner_values)) / (scale or 1.0))
+    return lambda rows: float(wasserstein_distance(values[rows], owner_values)) / (scale or 1.0)
 
 
-def _word_divergence(index: int, replies: Sequence[EvaluationReply], owner: Sequence[EvaluationReply]) -> Interval:
+def _word_divergence(
+    index: int, replies: Sequence[EvaluationReply], owner: Sequence[EvaluationReply]
+) -> Callable[[RowIndices], float]:
     owner_counts = Counter(_word_at(reply, index) for reply in owner)
     reply_words = [_word_at(reply, index) for reply in replies]
-    return _bootstrap(replies, lambda rows: jensen_shannon(Counter(reply_words[row] for row in rows), owner_counts))
+    return lambda rows: jensen_shannon(Counter(reply_words[row] for row in rows), owner_counts)
 
 
 def _word_at(reply: EvaluationReply, index: int) -> str:
@@ -139,7 +182,7 @@ def _variety_metrics(
     ceiling: Sequence[EvaluationReply],
     owner: Sequence[EvaluationReply],
 ) -> list[Metric]:
-    """Distinct word pairs, self-BLEU and spread of lengths, each relative to the owner's, which is 1."""
+    """Distinct word pairs, self-BLEU, spread of lengths and of style, each relative to the owner's, which is 1."""
     metrics = []
     for name, measure in (("distinct_2", distinct), ("self_bleu", self_bleu), ("length_spread", _length_spread)):
         owner_value = measure([reply.text for reply in owner]) or 1.0
@@ -147,7 +190,22 @@ def _variety_metrics(
             _jackknife(side, _relative(measure, side, owner_value)) for side in (adapter, floor, ceiling)
         )
         metrics.append(Metric(name=name, estimate=estimate, floor=floor_value, ceiling=ceiling_value))
-    return metrics
+    estimate, floor_value, ceiling_value = (
+        _jackknife(side, _style_spread(side, owner)) for side in (adapter, floor, ceiling)
+    )
+    return [*metrics, Metric(name="style_spread", estimate=estimate, floor=floor_value, ceiling=ceiling_value)]
+
+
+def _style_spread(
+    replies: Sequence[EvaluationReply], owner: Sequence[EvaluationReply]
+) -> Callable[[RowIndices], float]:
+    """How much the features vary from reply to reply: the mean over features of the ratio to the owner's deviation."""
+    ratios = []
+    for feature in _FEATURES.values():
+        owner_deviation = pstdev(feature(reply) for reply in owner) if owner else 0.0
+        if owner_deviation:
+            ratios.append((np.array([feature(reply) for reply in replies]), owner_deviation))
+    return lambda rows: fmean(float(values[rows].std()) / scale for values, scale in ratios) if ratios else math.nan
 
 
 def _relative(

@@ -1,7 +1,9 @@
-"""Memorisation: does the adapter recite the owner's training messages, more than the owner repeats themselves?
+"""Memorisation: does the adapter recite training messages, more than the owner repeats themselves and others?
 
-For each reply, the longest run of words that also occurs in the training messages; the owner's own later replies are
-the baseline. Runs are looked up by rolling hashes instead of comparing text.
+For each reply, the longest run of words that also occurs in the training messages, the owner's and apart from them
+other people's; the owner's own later replies are the baseline. Such replies are rare and independent of each other, so
+that the intervals of shares are Wilson's. Runs are looked up by rolling hashes instead of
+comparing text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +12,7 @@ from statistics import quantiles
 import numpy as np
 from numpy.typing import NDArray
 
-from doppel.reports.metrics import Interval, Metric
+from doppel.reports.metrics import Interval, Metric, wilson_interval
 from training.fidelity.generate import EvaluationReply
 from training.fidelity.measures.habits import words
 from training.fidelity.statistics import bootstrap, mean
@@ -19,6 +21,9 @@ MAX_RUN = 64
 """Words up to which a run is measured; anything longer is a recitation."""
 LONG_RUN = 8
 """Words from which a repeated run counts as learned by heart."""
+
+PARROTED_RUN = 5
+"""Words in a row of the message it answers from which a reply repeats it."""
 
 _HASH_BASE = np.uint64(1_000_003)
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -67,16 +72,20 @@ class WordRuns:
 
 
 def memorisation_metrics(
-    adapter: Sequence[EvaluationReply], actual: Sequence[EvaluationReply], training_texts: Iterable[str]
+    adapter: Sequence[EvaluationReply],
+    actual: Sequence[EvaluationReply],
+    training_texts: Iterable[str],
+    contact_texts: Iterable[str],
 ) -> list[Metric]:
     """Metric 7 of a report: mean and 99th percentile of the longest run, and the share of long ones.
 
     Args:
         adapter: the adapter's replies.
-        actual: the owner's to the same exchanges, the baseline.
+        actual: all of the owner's in the test split, the baseline.
         training_texts: what the owner wrote in the training split.
+        contact_texts: what other people wrote there, which nobody expects to be told again.
     """
-    runs = WordRuns(training_texts)
+    runs, contact_runs = WordRuns(training_texts), WordRuns(contact_texts)
     lengths, actual_lengths = (_run_lengths(runs, replies) for replies in (adapter, actual))
     groups, actual_groups = (
         [reply.exchange.session_id for reply in replies if reply.bubbles] for replies in (adapter, actual)
@@ -98,22 +107,53 @@ def memorisation_metrics(
         ),
         Metric(
             name="recited",
-            estimate=_long_share(lengths, groups),
-            ceiling=_long_share(actual_lengths, actual_groups),
+            estimate=_long_share(lengths),
+            ceiling=_long_share(actual_lengths),
+            lower_is_better=True,
+            unit="share",
+        ),
+        Metric(
+            name="recited_from_contacts",
+            estimate=_long_share(_run_lengths(contact_runs, adapter)),
+            ceiling=_long_share(_run_lengths(contact_runs, actual)),
+            lower_is_better=True,
+            unit="share",
+        ),
+        Metric(
+            name="parroted",
+            estimate=_parroted_share(adapter),
+            ceiling=_parroted_share(actual),
             lower_is_better=True,
             unit="share",
         ),
     ]
 
 
+def is_parroted(reply: EvaluationReply) -> bool:
+    """Whether a reply says again what it answers: a whole message, or `PARROTED_RUN` words of one in a row."""
+    answered = [words(bubble) for bubble in reply.exchange.context[-1].bubbles]
+    said = words(reply.text)
+    if said in answered:
+        return True
+    runs = {tuple(said[at : at + PARROTED_RUN]) for at in range(len(said) - PARROTED_RUN + 1)}
+    return any(
+        tuple(message[at : at + PARROTED_RUN]) in runs
+        for message in answered
+        for at in range(len(message) - PARROTED_RUN + 1)
+    )
+
+
+def _parroted_share(replies: Sequence[EvaluationReply]) -> Interval:
+    written = [reply for reply in replies if reply.bubbles]
+    return wilson_interval(sum(map(is_parroted, written)), len(written))
+
+
 def _run_lengths(runs: WordRuns, replies: Sequence[EvaluationReply]) -> list[float]:
     return [float(runs.longest(reply.text)) for reply in replies if reply.bubbles]
 
 
-def _long_share(lengths: Sequence[float], groups: Sequence[str]) -> Interval:
-    """With none among n, the interval ends at 3 / n (Hanley and Lippman-Hand, If nothing goes wrong, 1983)."""
-    share = mean([float(length >= LONG_RUN) for length in lengths], groups)
-    return Interval(0.0, 0.0, min(1.0, 3 / len(lengths))) if share.value == 0 else share
+def _long_share(lengths: Sequence[float]) -> Interval:
+    return wilson_interval(sum(length >= LONG_RUN for length in lengths), len(lengths))
 
 
 def _percentile_99(lengths: Sequence[float], groups: Sequence[str]) -> Interval:

@@ -1,20 +1,25 @@
 """Relevance: does a reply answer its own context, rather than any?
 
-The base model, which knows no person, judges whether a reply is likelier after its own context than after another
-exchange's (pointwise mutual information). The owner's replies give the ceiling, chance the floor. Also counts replies
-that fall out of character.
+Two judges say whether a reply fits its own context better than another exchange's: a matcher that learned from the
+archive's other conversations, and the base model (pointwise mutual information), which wrote the replies itself and
+favours them. The owner's replies give the ceiling, chance the floor. Also counts replies that fall out of character.
 """
 
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 from doppel.reports.metrics import Interval, Metric
 from doppel.transcript import ME, Transcript, Turn
-from training.fidelity.adapted_model import AdaptedModel, Continuations
+from training.fidelity.adapted_model import AdaptedModel, Continuations, reply_ids
 from training.fidelity.generate import EvaluationReply
+from training.fidelity.measures.matcher import MAX_PAIRS, MIN_PAIRS, ReplyMatcher, context_text
+from training.fidelity.served import Exchange
 from training.fidelity.stages import StartProgress, no_progress
-from training.fidelity.statistics import mean
-from training.fidelity.texts import Exchange
+from training.fidelity.statistics import share
+from training.fidelity.texts import EvaluationData, owner_exchanges
+from training.lora.examples import sample_evenly
 
 _OUT_OF_CHARACTER = re.compile(
     r"\bas an? (?:ai|artificial|language model|assistant)"
@@ -28,17 +33,19 @@ _OUT_OF_CHARACTER = re.compile(
 
 def relevance_metrics(
     adapted: AdaptedModel,
+    data: EvaluationData,
     adapter: Sequence[EvaluationReply],
     prompted: Sequence[EvaluationReply],
     actual: Sequence[EvaluationReply],
-    best: Sequence[EvaluationReply] = (),
     *,
+    best: Sequence[EvaluationReply] = (),
     start: StartProgress = no_progress,
 ) -> list[Metric]:
     """Metric 6 of a report: how often a reply fits its own context better than another, and is out of character.
 
     Args:
         adapted: the model whose base judges.
+        data: what the matcher learns from.
         adapter: the adapter's replies.
         prompted: the base's with a prompt, to the same exchanges.
         actual: the owner's.
@@ -46,28 +53,55 @@ def relevance_metrics(
         start: shows the progress, in tokens.
     """
     sides = [replies for replies in (adapter, prompted, actual, best) if replies]
-    estimate, base, ceiling, *best_of = relevance(adapted, sides, start)
-    return [
-        Metric(name="relevance", estimate=estimate, floor=Interval.exact(0.5), ceiling=ceiling, unit="share"),
-        Metric(name="relevance_prompted", estimate=base, unit="share"),
-        *(
-            Metric(name="candidates_relevance", estimate=share, floor=estimate, ceiling=ceiling, unit="share")
-            for share in best_of
-        ),
-        Metric(
-            name="out_of_character",
-            estimate=_out_of_character_share(adapter),
-            floor=_out_of_character_share(prompted),
-            lower_is_better=True,
-            unit="share",
-        ),
-    ]
+    matcher = train_matcher(data)
+    judged = [("relevance_self_judged", "candidates_relevance_self_judged", relevance(adapted, sides, start))]
+    if matcher is not None:
+        judged.insert(0, ("relevance", "candidates_relevance", [matched_share(matcher, replies) for replies in sides]))
+    metrics = []
+    for name, candidates_name, (estimate, base, ceiling, *best_of) in judged:
+        metrics += [
+            Metric(name=name, estimate=estimate, floor=Interval.exact(0.5), ceiling=ceiling, unit="share"),
+            Metric(name=f"{name}_prompted", estimate=base, unit="share"),
+            *(
+                Metric(name=candidates_name, estimate=best_share, floor=estimate, ceiling=ceiling, unit="share")
+                for best_share in best_of
+            ),
+        ]
+    out_of_character = Metric(
+        name="out_of_character",
+        estimate=_out_of_character_share(adapter),
+        floor=_out_of_character_share(prompted),
+        lower_is_better=True,
+        unit="share",
+    )
+    return [*metrics, out_of_character]
+
+
+def train_matcher(data: EvaluationData) -> ReplyMatcher | None:
+    """A matcher that learned from the training split; None if there is too little of it."""
+    exchanges = [exchange for session in data.train for exchange in owner_exchanges(session)]
+    if len(exchanges) < MIN_PAIRS:
+        return None
+    chosen = sample_evenly(exchanges, MAX_PAIRS)
+    return ReplyMatcher([context_text(exchange.context) for exchange in chosen], [exchange.text for exchange in chosen])
+
+
+def matched_share(matcher: ReplyMatcher, replies: Sequence[EvaluationReply]) -> Interval:
+    """The share of replies that fit their own context better than another conversation's, by a matcher."""
+    judged = [reply for reply in replies if reply.bubbles]
+    if len(judged) < 2:
+        return Interval.unknown()
+    contexts = [context_text(reply.exchange.context) for reply in judged]
+    texts, half = [reply.text for reply in judged], len(judged) // 2
+    own, foreign = matcher.scores(contexts, texts), matcher.scores([*contexts[half:], *contexts[:half]], texts)
+    outcomes = np.where(own == foreign, 0.5, own > foreign)
+    return share(outcomes.tolist(), [reply.exchange.session_id for reply in judged])
 
 
 def relevance(
     adapted: AdaptedModel, sides: Sequence[Sequence[EvaluationReply]], start: StartProgress = no_progress
 ) -> list[Interval]:
-    """For each side, all of them replies to the same exchanges: the share that fits its own context better."""
+    """For each side, all of them replies to the same exchanges: the share that the base finds in place."""
     indices = [index for index in range(len(sides[0])) if all(replies[index].bubbles for replies in sides)]
     if len(indices) < 2:
         return [Interval.unknown()] * len(sides)
@@ -88,22 +122,20 @@ def relevance(
         for index in indices:
             own, foreign = scores[index][2 * side], scores[swapped_into[index]][2 * side + 1]
             wins.append(float(own > foreign) + 0.5 * float(own == foreign))
-        shares.append(mean(wins, groups))
+        shares.append(share(wins, groups))
     return shares
 
 
 def _continuations(transcript: Transcript, exchange: Exchange, replies: Sequence[EvaluationReply]) -> Continuations:
-    prompt = transcript.prompt(exchange.header, exchange.context)
-    turns = [Turn(ME, reply.bubbles) for reply in replies]
     return Continuations(
-        prompt,
-        [transcript.encode(exchange.header, (*exchange.context, turn)).ids[len(prompt) :] for turn in turns],
+        transcript.prompt(exchange.header, exchange.context),
+        [reply_ids(transcript, Turn(ME, reply.bubbles)) for reply in replies],
     )
 
 
 def _out_of_character_share(replies: Sequence[EvaluationReply]) -> Interval:
     non_empty = [reply for reply in replies if reply.bubbles]
-    return mean(
-        [float(bool(_OUT_OF_CHARACTER.search(reply.text))) for reply in non_empty],
+    return share(
+        [bool(_OUT_OF_CHARACTER.search(reply.text)) for reply in non_empty],
         [reply.exchange.session_id for reply in non_empty],
     )

@@ -1,28 +1,25 @@
 """Classifier two-sample test: can a classifier tell generated replies from real ones?
 
-Character n-grams and logistic regression, cross-validated by conversation. An AUC of 0.5 means that it cannot
-(Lopez-Paz and Oquab, Revisiting classifier two-sample tests, 2017). The owner's earlier replies give the ceiling;
-another person's, or the base model's with a prompt, the floor.
+An AUC of 0.5 means that it cannot (Lopez-Paz and Oquab, Revisiting classifier two-sample tests, 2017). The owner's
+earlier replies give the ceiling; another person's, or the base model's with a prompt, the floor. A second, stronger
+detector also sees how likely the base model finds each reply after its conversation.
 """
 
-import random
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
 
 from doppel.reports.metrics import Interval, Metric
+from doppel.transcript import ME, Turn
+from training.fidelity.adapted_model import AdaptedModel, Continuations, reply_ids
 from training.fidelity.generate import EvaluationReply
-from training.fidelity.statistics import bootstrap
+from training.fidelity.measures.detector import cross_validated_auc
+from training.fidelity.stages import StartProgress, no_progress
+from training.lora.examples import sample_evenly
 
-_FOLDS = 5
-_ROUNDS = 200
-_NOT_SCORED = -1  # the fold of texts whose classifier would have been trained on one label only
+_CURVE = (0.25, 0.5)
+"""Shares of the replies for which the test is repeated: a detector that still improves would find more with more."""
 
 
 def two_sample_metrics(
@@ -53,6 +50,66 @@ def two_sample_metrics(
     return metrics
 
 
+def curve_metrics(
+    adapter: Sequence[EvaluationReply], actual: Sequence[EvaluationReply], earlier: Sequence[EvaluationReply]
+) -> list[Metric]:
+    """The test on fewer replies, in ascending order, to see how much of its outcome is due to their number."""
+    metrics = []
+    for part in _CURVE:
+        count = int(part * len(adapter))
+        sides = [sample_evenly(replies, count) for replies in (adapter, actual, earlier)]
+        metrics.append(
+            Metric(
+                name=f"two_sample_auc_{count}_replies",
+                estimate=classifier_auc(sides[0], sides[1]),
+                ceiling=classifier_auc(sides[2], sides[1]),
+                lower_is_better=True,
+            )
+        )
+    return metrics
+
+
+def informed_metric(
+    adapted: AdaptedModel,
+    adapter: Sequence[EvaluationReply],
+    actual: Sequence[EvaluationReply],
+    earlier: Sequence[EvaluationReply],
+    start: StartProgress = no_progress,
+) -> Metric:
+    """The test by a detector that also sees the base's log-probabilities of the replies, each after its context.
+
+    Args:
+        adapted: the model whose base is asked.
+        adapter: the adapter's replies.
+        actual: the owner's, to the same exchanges.
+        earlier: the owner's, to exchanges of the training split.
+        start: shows the progress, in tokens.
+    """
+    sides = [[reply for reply in replies if reply.bubbles] for replies in (adapter, actual, earlier)]
+    requests = [_request(adapted, reply) for replies in sides for reply in replies]
+    with adapted.adapter_disabled():
+        scored = adapted.token_log_probabilities(requests, start(sum(request.token_count for request in requests)))
+    numbers = np.array([_summary(options[0]) for options in scored]).reshape(len(requests), -1)
+    of_adapter, of_actual, of_earlier = np.split(numbers, np.cumsum([len(replies) for replies in sides])[:-1])
+    return Metric(
+        name="two_sample_auc_informed",
+        estimate=classifier_auc(sides[0], sides[1], numbers=np.concatenate([of_adapter, of_actual])),
+        ceiling=classifier_auc(sides[2], sides[1], numbers=np.concatenate([of_earlier, of_actual])),
+        lower_is_better=True,
+    )
+
+
+def _request(adapted: AdaptedModel, reply: EvaluationReply) -> Continuations:
+    exchange = reply.exchange
+    prompt = adapted.transcript.prompt(exchange.header, exchange.context)
+    return Continuations(prompt, [reply_ids(adapted.transcript, Turn(ME, reply.bubbles))])
+
+
+def _summary(log_probabilities: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean and least log p of a reply's tokens, and its total: sampling avoids what is very unlikely."""
+    return float(log_probabilities.mean()), float(log_probabilities.min()), float(log_probabilities.sum())
+
+
 def best_of_metric(
     best: Sequence[EvaluationReply],
     single: Sequence[EvaluationReply],
@@ -74,86 +131,22 @@ def best_of_metric(
 
 
 def classifier_auc(
-    first: Sequence[EvaluationReply], second: Sequence[EvaluationReply], *, match_lengths: bool = False
+    first: Sequence[EvaluationReply],
+    second: Sequence[EvaluationReply],
+    *,
+    numbers: NDArray[np.float64] | None = None,
+    match_lengths: bool = False,
 ) -> Interval:
-    """AUC of telling one set of replies from another; empty replies are left out. See `cross_validated_auc`."""
+    """AUC of telling one set of replies from another; see `cross_validated_auc`.
+
+    Args:
+        first, second: the replies; empty ones are left out.
+        numbers: (replies, features) of those that are not empty.
+        match_lengths: whether length may tell them apart.
+    """
     sides = [[reply for reply in replies if reply.bubbles] for replies in (first, second)]
     replies = [reply for side in sides for reply in side]
     texts = [f"\n{reply.text}\n" for reply in replies]  # n-grams see where a text begins and ends
     labels = [1] * len(sides[0]) + [0] * len(sides[1])
     groups = [reply.exchange.session_id for reply in replies]
-    return cross_validated_auc(texts, labels, groups, match_lengths=match_lengths)
-
-
-def cross_validated_auc(
-    texts: Sequence[str], labels: Sequence[int], groups: Sequence[str], *, match_lengths: bool = False
-) -> Interval:
-    """AUC of telling label 1 from label 0, from folds that share no group; 0.5 is chance.
-
-    Only texts of the same fold are compared. Scores of different classifiers are on different scales, and a fold with
-    more of a label leaves less of it to train on, so that comparing across folds would give less than chance.
-
-    Args:
-        texts: of both labels.
-        labels: 1 or 0 for each text.
-        groups: the group of each text; a group is never split between folds.
-        match_lengths: whether to keep equally many of each label in every length class, so that length tells nothing.
-    """
-    truth = np.array(labels)
-    positives = int(truth.sum())
-    fold_count = min(_FOLDS, len(set(groups)), positives, len(labels) - positives)
-    if fold_count < 2:
-        return Interval.unknown()
-    scores = np.zeros(len(texts))
-    fold_of = np.full(len(texts), _NOT_SCORED)
-    split = StratifiedGroupKFold(fold_count, shuffle=True, random_state=0).split(texts, truth, groups)
-    folds = [_match_lengths(texts, truth, rows) if match_lengths else rows for _, rows in split]
-    for number, test in enumerate(folds):
-        train = np.sort(np.concatenate(folds[:number] + folds[number + 1 :]))
-        if len(set(truth[train])) < 2 or not len(test):
-            continue
-        fold_of[test] = number
-        model = make_pipeline(
-            TfidfVectorizer(analyzer="char", ngram_range=(1, 4), lowercase=False, sublinear_tf=True, min_df=2),
-            LogisticRegression(C=10.0, max_iter=1000, class_weight="balanced"),
-        )
-        model.fit([texts[row] for row in train], truth[train])
-        scores[test] = model.decision_function([texts[row] for row in test])
-
-    def statistic(rows: NDArray[np.intp]) -> float:
-        return within_fold_auc(truth[rows], scores[rows], fold_of[rows])
-
-    return bootstrap(groups, statistic, _ROUNDS)
-
-
-def within_fold_auc(truth: NDArray[np.intp], scores: NDArray[np.float64], folds: NDArray[np.intp]) -> float:
-    """Area under the ROC curve over pairs of the same fold, by the Mann-Whitney statistic; NaN without any pair.
-
-    Args:
-        truth: (N,) 1 or 0.
-        scores: (N,) higher for what is classified as 1.
-        folds: (N,) the fold of each; `_NOT_SCORED` is left out.
-    """
-    wins, pairs = 0.0, 0
-    for fold in set(folds.tolist()) - {_NOT_SCORED}:
-        labels, values = truth[folds == fold], scores[folds == fold]
-        positives = int(labels.sum())
-        pairs += positives * (len(labels) - positives)
-        wins += float(rankdata(values)[labels == 1].sum()) - positives * (positives + 1) / 2
-    return wins / pairs if pairs else float("nan")
-
-
-def _match_lengths(texts: Sequence[str], truth: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """A fold's rows, reduced to equally many of each label in every length class (powers of two).
-
-    Within each fold: if lengths were matched over all folds, the others would lack what one has too much of, and the
-    classifier would learn the opposite of what holds in the fold it scores.
-    """
-    rng = random.Random(0)
-    classes: dict[int, tuple[list[int], list[int]]] = {}
-    for row in rows.tolist():
-        classes.setdefault(len(texts[row]).bit_length(), ([], []))[truth[row]].append(row)
-    return np.array(
-        [row for sides in classes.values() for side in sides for row in rng.sample(side, min(map(len, sides)))],
-        dtype=np.intp,
-    )
+    return cross_validated_auc(texts, labels, groups, numbers=numbers, match_lengths=match_lengths)

@@ -10,10 +10,11 @@ from training.fidelity.stored import FidelityReport
 from training.fidelity.texts import MIN_EXCHANGES
 
 _LISTED = (
-    *("bits_per_byte", "bits_per_byte_prompted", "bits_change", "specificity", "choice", "choice_others"),
-    *("two_sample_auc", "two_sample_auc_matched", "candidates_two_sample_auc", "habits_distance"),
-    *("habits_distance_prompted", "distinct_2", "length_spread", "authorship", "relevance", "candidates_relevance"),
-    *("out_of_character", "verbatim_run", "recited", "forgetting", "quiz"),
+    *("bits_per_byte", "bits_per_byte_prompted", "bits_change", "bits_change_far", "bits_change_short", "specificity"),
+    *("choice", "choice_others", "two_sample_auc", "two_sample_auc_matched", "two_sample_auc_informed"),
+    *("candidates_two_sample_auc", "habits_distance", "habits_distance_prompted", "habits_within", "distinct_2"),
+    *("style_spread", "authorship", "relevance", "candidates_relevance", "relevance_self_judged", "silent"),
+    *("out_of_character", "verbatim_run", "recited", "recited_from_contacts", "parroted", "forgetting", "quiz"),
 )
 _BAR_WIDTH = 12
 _WIDE_TERMINAL = 110

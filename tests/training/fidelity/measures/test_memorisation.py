@@ -3,7 +3,7 @@
 from doppel.reports.metrics import by_name
 from tests.training.fidelity.cases import casual, make_exchange
 from training.fidelity.generate import EvaluationReply
-from training.fidelity.measures.memorisation import LONG_RUN, WordRuns, memorisation_metrics
+from training.fidelity.measures.memorisation import LONG_RUN, WordRuns, is_parroted, memorisation_metrics
 
 
 def test_the_longest_run_is_found_within_one_message() -> None:
@@ -17,8 +17,23 @@ def test_the_longest_run_is_found_within_one_message() -> None:
 def test_replies_that_recite_a_training_message_are_counted() -> None:
     message = "the quick brown fox jumps over the lazy dog and runs far away"
     reciting = [EvaluationReply(make_exchange(number), (message,)) for number in range(40)]
-    metrics = by_name(memorisation_metrics(reciting, casual(40), [message]))
+    metrics = by_name(memorisation_metrics(reciting, casual(40), [message], ["somebody else said this"]))
     assert metrics["recited"].estimate.value == 1
+    assert metrics["recited_from_contacts"].estimate.value == 0
     assert metrics["verbatim_run"].estimate.value > LONG_RUN
     assert metrics["recited"].ceiling is not None
     assert metrics["recited"].ceiling.value == 0
+
+
+def test_what_a_contact_wrote_is_counted_apart() -> None:
+    message = "the quick brown fox jumps over the lazy dog and runs far away"
+    reciting = [EvaluationReply(make_exchange(number), (message,)) for number in range(40)]
+    metrics = by_name(memorisation_metrics(reciting, casual(40), ["my own words"], [message]))
+    assert metrics["recited"].estimate.value == 0
+    assert metrics["recited_from_contacts"].estimate.value == 1
+
+
+def test_a_reply_is_parroted_if_it_says_again_what_it_answers() -> None:
+    exchange = make_exchange(0, "shall we go to the lake on Sunday or not")
+    said = {"yes": False, "Shall we go to the lake on Sunday or not?": True, "you go to the lake on Sunday": True}
+    assert {text: is_parroted(EvaluationReply(exchange, (text,))) for text in said} == said

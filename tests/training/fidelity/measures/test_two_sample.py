@@ -5,12 +5,14 @@ import pytest
 
 from doppel.reports.metrics import by_name
 from tests.training.fidelity.cases import casual, formal
+from training.fidelity.adapted_model import AdaptedModel
 from training.fidelity.generate import EvaluationReply
+from training.fidelity.measures.detector import cross_validated_auc, within_fold_auc
 from training.fidelity.measures.two_sample import (
     best_of_metric,
-    cross_validated_auc,
+    curve_metrics,
+    informed_metric,
     two_sample_metrics,
-    within_fold_auc,
 )
 
 
@@ -67,3 +69,31 @@ def test_lengths_are_matched_within_each_fold() -> None:
             labels.append(int(is_mine))
     assert cross_validated_auc(texts, labels, groups).value != pytest.approx(0.5, abs=0.05)
     assert cross_validated_auc(texts, labels, groups, match_lengths=True).value == pytest.approx(0.5)
+
+
+def test_numbers_tell_apart_what_words_do_not() -> None:
+    texts, groups = ["the same words"] * 120, [str(number // 6) for number in range(120)]
+    labels = [number % 2 for number in range(120)]
+    numbers = np.array([[float(label), 1.0] for label in labels])
+    assert cross_validated_auc(texts, labels, groups).value == pytest.approx(0.5)
+    assert cross_validated_auc(texts, labels, groups, numbers=numbers).value == 1
+
+
+def test_the_interval_of_chance_holds_one_half() -> None:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["ab", "cd", "ef", "gh"], 4)) for _ in range(160)]
+    interval = cross_validated_auc(texts, [number % 2 for number in range(160)], [str(n // 4) for n in range(160)])
+    assert interval.low < 0.5 < interval.high
+    assert interval.high - interval.low > 0.1
+
+
+def test_fewer_replies_are_compared_for_the_curve() -> None:
+    names = [metric.name for metric in curve_metrics(casual(80, 1), casual(80, 2), casual(80, 3))]
+    assert names == ["two_sample_auc_20_replies", "two_sample_auc_40_replies"]
+
+
+def test_the_stronger_detector_asks_the_base(adapted: AdaptedModel) -> None:
+    metric = informed_metric(adapted, formal(40), casual(40, 2), casual(40, 3))
+    assert metric.ceiling is not None
+    assert metric.estimate.value > 0.9
+    assert metric.ceiling.value < 0.7
