@@ -101,9 +101,9 @@ def test_signal_while_the_model_loads(folder: Path, port: int) -> None:
     with daemon(folder) as process:
         read_until(process, "chat page: ")
         process.send_signal(signal.SIGTERM)
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert json.loads(output)["uptime_seconds"] < 10
+    assert json.loads(output)["uptime_seconds"] < 60
 
 
 def test_mistake_is_one_line_and_exit_2(folder: Path, port: int) -> None:

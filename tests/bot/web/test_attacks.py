@@ -58,7 +58,7 @@ async def daemon(config: Config, engine: FakeEngine) -> AsyncIterator[Daemon]:
 
 @pytest.fixture
 async def client(daemon: Daemon) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{daemon.port}", trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{daemon.port}", trust_env=False, timeout=60) as client:
         yield client
 
 

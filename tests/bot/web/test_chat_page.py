@@ -153,7 +153,7 @@ async def test_what_is_typed_while_the_daemon_is_away_stays_in_the_field(
 async def test_message_whose_confirmation_is_lost_is_stored_once(
     config: Config, engine: FakeEngine, browser: Browser
 ) -> None:
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=60_000)
     engine.gate.clear()  # no reply changes the page meanwhile
     lost: list[str] = []
 
