@@ -165,8 +165,8 @@ def _examine(
             adapted, data, judged_adapter, judged_prompted, judged_actual, best=best, start=start
         )
         metrics += two_sample_metrics(adapter, prompted, actual, earlier, other)
-        metrics += curve_metrics(adapter, actual, earlier)
         if best:
+            metrics += curve_metrics(adapter, actual, earlier)
             metrics.append(best_of_metric(best, judged_adapter, judged_actual, judged_earlier))
         metrics += habit_metrics(adapter, prompted, actual, earlier, other)
         metrics += authorship_metrics(adapter, prompted, data)

@@ -19,7 +19,7 @@ from doppel.transcript import Turn
 
 MIN_PAIRS = 200
 """Replies to learn from; fewer teach a matcher nothing."""
-MAX_PAIRS = 20_000
+MAX_PAIRS = 8_000
 _DIMENSIONS = 128
 _RIDGE = 1.0
 _CONTEXT_TURNS = 4
