@@ -3,7 +3,7 @@
 Both share one copy of the base in memory; the adapter is switched on and off.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from doppel.config import ModelSettings
 from doppel.engine.local.lora import LoraAdapters
 from doppel.models.base import choose_device, choose_dtype, identify, load_model, load_tokenizer, prepare_base
 from doppel.terminal import print_status
-from doppel.transcript import NO_LOSS, TEXT_LOSS, Header, Transcript, Turn, normalize, open_transcript
-from training.fidelity.served import ServedWindow, after_prompt
+from doppel.transcript import ME, NO_LOSS, TEXT_LOSS, Header, Transcript, Turn, normalize, open_transcript
+from training.fidelity.served import Exchange, ServedWindow, after_prompt
 from training.fidelity.stages import OnProgress
 from training.lora.cpu_kernels.install import accelerate
 from training.lora.examples import Example, collate, micro_batches
@@ -263,6 +263,14 @@ def reply_ids(transcript: Transcript, turn: Turn) -> list[int]:
     """The token ids of a turn of the persona's after a prompt. They do not depend on what is before them."""
     prompt = transcript.prompt(Header(), ())
     return transcript.encode(Header(), (turn,)).ids[len(prompt) :]
+
+
+def reply_continuations(transcript: Transcript, exchange: Exchange, replies: Iterable[Sequence[str]]) -> Continuations:
+    """The prompt of an exchange, continued by each of these replies, given as bubbles."""
+    return Continuations(
+        transcript.prompt(exchange.header, exchange.context),
+        [reply_ids(transcript, Turn(ME, tuple(bubbles))) for bubbles in replies],
+    )
 
 
 def load_adapted_model(settings: ModelSettings, folder: Path) -> AdaptedModel:

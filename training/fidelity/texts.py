@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
 import msgspec
 
@@ -16,7 +15,6 @@ from training.lora.examples import Example, cut, sample_by_size, sample_evenly
 MIN_EXCHANGES = 30
 """Replies of the owner in the test split below which no metric is reliable."""
 
-Item = TypeVar("Item")
 _MAX_SESSIONS = 2_000
 """Of the test split are examined: more would take memory and change no figure."""
 _TRAINED_SESSIONS = 200

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from doppel.reports.metrics import Interval, Metric
-from doppel.transcript import ME, Transcript, Turn
-from training.fidelity.adapted_model import AdaptedModel, Continuations, reply_ids
+from training.fidelity.adapted_model import AdaptedModel, reply_continuations
 from training.fidelity.generate import EvaluationReply
 from training.fidelity.measures.matcher import MAX_PAIRS, MIN_PAIRS, ReplyMatcher, context_text
-from training.fidelity.served import Exchange
 from training.fidelity.stages import StartProgress, no_progress
 from training.fidelity.statistics import share
 from training.fidelity.texts import EvaluationData, owner_exchanges
@@ -109,8 +107,8 @@ def relevance(
     swapped = dict(zip(indices, [*indices[half:], *indices[:half]], strict=True))
     requests = []
     for index in indices:  # each context is computed once, for the replies to it and for the swapped ones
-        replies = [side[position] for side in sides for position in (index, swapped[index])]
-        requests.append(_continuations(adapted.transcript, sides[0][index].exchange, replies))
+        replies = [side[position].bubbles for side in sides for position in (index, swapped[index])]
+        requests.append(reply_continuations(adapted.transcript, sides[0][index].exchange, replies))
     on_progress = start(sum(request.token_count for request in requests))
     with adapted.adapter_disabled():
         scores = dict(zip(indices, adapted.log_probabilities(requests, on_progress), strict=True))
@@ -124,13 +122,6 @@ def relevance(
             wins.append(float(own > foreign) + 0.5 * float(own == foreign))
         shares.append(share(wins, groups))
     return shares
-
-
-def _continuations(transcript: Transcript, exchange: Exchange, replies: Sequence[EvaluationReply]) -> Continuations:
-    return Continuations(
-        transcript.prompt(exchange.header, exchange.context),
-        [reply_ids(transcript, Turn(ME, reply.bubbles)) for reply in replies],
-    )
 
 
 def _out_of_character_share(replies: Sequence[EvaluationReply]) -> Interval:

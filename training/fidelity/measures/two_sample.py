@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doppel.reports.metrics import Interval, Metric
-from doppel.transcript import ME, Turn
-from training.fidelity.adapted_model import AdaptedModel, Continuations, reply_ids
+from training.fidelity.adapted_model import AdaptedModel, reply_continuations
 from training.fidelity.generate import EvaluationReply
 from training.fidelity.measures.detector import cross_validated_auc
 from training.fidelity.stages import StartProgress, no_progress
@@ -86,7 +85,11 @@ def informed_metric(
         start: shows the progress, in tokens.
     """
     sides = [[reply for reply in replies if reply.bubbles] for replies in (adapter, actual, earlier)]
-    requests = [_request(adapted, reply) for replies in sides for reply in replies]
+    requests = [
+        reply_continuations(adapted.transcript, reply.exchange, [reply.bubbles])
+        for replies in sides
+        for reply in replies
+    ]
     with adapted.adapter_disabled():
         scored = adapted.token_log_probabilities(requests, start(sum(request.token_count for request in requests)))
     numbers = np.array([_summary(options[0]) for options in scored]).reshape(len(requests), -1)
@@ -97,12 +100,6 @@ def informed_metric(
         ceiling=classifier_auc(sides[2], sides[1], numbers=np.concatenate([of_earlier, of_actual])),
         lower_is_better=True,
     )
-
-
-def _request(adapted: AdaptedModel, reply: EvaluationReply) -> Continuations:
-    exchange = reply.exchange
-    prompt = adapted.transcript.prompt(exchange.header, exchange.context)
-    return Continuations(prompt, [reply_ids(adapted.transcript, Turn(ME, reply.bubbles))])
 
 
 def _summary(log_probabilities: NDArray[np.float64]) -> tuple[float, float, float]:

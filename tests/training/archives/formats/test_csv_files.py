@@ -110,8 +110,9 @@ def test_discords_old_files_without_account_ids(tmp_path: Path) -> None:
 def test_odd_files_are_read_or_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "chat.csv").write_text(content)
     tree = SourceTree(open_folder(tmp_path), "chat.csv", "chat.csv", ZONE)
-    csv_columns(tree, "chat.csv")
-    list(csv_rows(tree, "chat.csv"))
+    columns, rows = csv_columns(tree, "chat.csv"), list(csv_rows(tree, "chat.csv"))
+    assert all(isinstance(name, str) for name in columns)
+    assert [number for number, _ in rows] == sorted({number for number, _ in rows})
 
 
 @settings(max_examples=100, deadline=None)
