@@ -19,14 +19,12 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ and benchmarks/ are not installed
 
 import torch
-from transformers import TrainerCallback
 
 from benchmarks.doppel_command import run_doppel, run_process, write_config
 from doppel.config import Config, load_config
@@ -35,7 +33,9 @@ from training.lora.distributed import join_processes
 from training.lora.examples import plan_steps
 from training.lora.packing import tokens_per_batch
 from training.lora.threads import use_threads
+from training.run.metrics import MetricsRow
 from training.run.plan import TrainingPlan
+from training.run.schedule import Schedule
 from training.run.setup import build_model, load_base, load_setup
 from training.run.timings import PhaseTimer
 from training.run.trainer import PersonaTrainer
@@ -107,22 +107,24 @@ def _worker(config: Config, steps: int) -> None:
         use_threads(int(os.environ["OMP_NUM_THREADS"]))
         model = build_model(setup, base, RANK, ALPHA)
         size = tokens_per_batch(model)
-        clock = _Clock()
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = PersonaTrainer(
-                model,
-                _plan(steps, size, model.dtype),
-                steps=plan_steps(setup.train, PER_STEP, size, seed=0)[:steps],
-                held_out=setup.validation,
-                folder=Path(folder),
-                callbacks=[clock],
-                timer=PhaseTimer(),
-                processes=processes,
-            )
-            clock.trainer = trainer
-            trainer.train()
+        rows: list[MetricsRow] = []
+        trainer = PersonaTrainer(
+            model,
+            _plan(steps, size, model.dtype),
+            Schedule(peak=5e-4, steps=steps),
+            steps=plan_steps(setup.train, PER_STEP, size),
+            held_out=[],
+            folder=None,
+            listeners=[rows.append],
+            timer=PhaseTimer(),
+            processes=processes,
+        )
+        trainer.train()
         if processes.is_main:
-            print(json.dumps({"tokens_per_second": clock.tokens / clock.seconds, "losses": clock.losses}))
+            timed = rows[WARM_UP:]
+            seconds = timed[-1].seconds - rows[WARM_UP - 1].seconds
+            tokens = timed[-1].tokens - rows[WARM_UP - 1].tokens
+            print(json.dumps({"tokens_per_second": tokens / seconds, "losses": [row.loss for row in rows]}))
 
 
 def _plan(steps: int, size: int, dtype: torch.dtype) -> TrainingPlan:
@@ -134,7 +136,6 @@ def _plan(steps: int, size: int, dtype: torch.dtype) -> TrainingPlan:
         tokens_per_batch=size,
         max_length=512,
         steps=steps,
-        warmup_steps=1,
         steps_between_checks=steps + 1,  # no check
         check_tokens=0,
         patience=1,
@@ -144,32 +145,6 @@ def _plan(steps: int, size: int, dtype: torch.dtype) -> TrainingPlan:
         tokens_per_second=0.0,
         epochs=0.0,
     )
-
-
-class _Clock(TrainerCallback):
-    """Times whole steps after the warm-up, and records the losses of all steps."""
-
-    def __init__(self) -> None:
-        self.trainer: PersonaTrainer | None = None
-        self.losses: list[float] = []
-        self.seconds, self.tokens, self._began, self._seen = 0.0, 0, 0.0, 0
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Starts the clock."""
-        assert self.trainer is not None
-        self._began, self._seen = time.perf_counter(), self.trainer.tokens_seen
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stops the clock."""
-        assert self.trainer is not None
-        if state.global_step > WARM_UP:
-            self.seconds += time.perf_counter() - self._began
-            self.tokens += self.trainer.tokens_seen - self._seen
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Records a step's loss."""
-        if logs and "loss" in logs:
-            self.losses.append(logs["loss"])
 
 
 if __name__ == "__main__":

@@ -263,7 +263,8 @@ def test_an_interrupted_training_goes_on(opened: Open) -> None:
     folder = Path(run_training(config)["adapter"])
     assert not run_folder(config.data_dir).exists()
     manifest = read_manifest(folder)
-    holds(manifest.training, expected["plan"])  # with the time it began: it is the same run
+    # with the time it began: it is the same run; the warm-up is a share of the run now, and no longer in the plan
+    holds(manifest.training, {key: value for key, value in expected["plan"].items() if key != "warmup_steps"})
     holds(manifest.fidelity["before"], expected["before"])
     metrics = list(read_metrics(folder / "metrics.jsonl"))
     holds(msgspec.to_builtins(metrics[: len(expected["metrics"])]), expected["metrics"])
@@ -336,7 +337,8 @@ def test_what_the_base_wrote_for_replay_is_used_again(opened: Open, tmp_path: Pa
     markup = SafeTokenizer(load_tokenizer(Path("tiny-base"))).markup
     cached = [text for path in files for text in json.loads(path.read_bytes()) if markup.isdisjoint(text[1:-1])]
     setup = load_setup(config, config.training.minutes)
-    assert msgspec.to_builtins(setup.sources) == EXPECTED["adapter"]["versions"]["0002"]["manifest"]["dataset"]["mix"]
+    (source,) = setup.sources
+    assert source.digest == EXPECTED["adapter"]["versions"]["0002"]["manifest"]["dataset"]["mix"][0]["digest"]
     with_more = with_replay(setup, load_base(setup))
     replayed = [example.ids for example in with_more.train if example not in setup.train]
     assert len(cached) > 3

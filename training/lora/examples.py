@@ -75,28 +75,37 @@ def make_examples(sessions: Iterable[Session], transcript: Transcript, max_lengt
 
 def cut(encoded: Encoded, max_length: int) -> list[Example]:
     """Cuts a session into pieces of at most `max_length` tokens, each supervised token in exactly one of them."""
-    opening = encoded.ids[: encoded.opening]
-    room = max_length - len(opening)
     if len(encoded.ids) <= max_length:
         return [Example(encoded.ids, encoded.loss_mask, encoded.text_bytes)]
-    pieces = []
-    for start, end, text_bytes in _spans(encoded, room - int(room * CONTEXT_SHARE)):
-        context = _context_start(encoded, start, room - (end - start))
-        pieces.append(
-            Example(
-                opening + encoded.ids[context:end],
-                [NO_LOSS] * (len(opening) + start - context) + encoded.loss_mask[start:end],
-                text_bytes,
-            )
-        )
-    return pieces
+    room = max_length - encoded.opening
+    spans = _spans(encoded, room - int(room * CONTEXT_SHARE))
+    return [_piece(encoded, span, _context_start(encoded, span[0], room - (span[1] - span[0]))) for span in spans]
 
 
-def plan_steps(examples: Sequence[Example], per_step: int, tokens_per_batch: int, seed: int) -> list[Step]:
-    """One epoch: shuffled examples, `per_step` to an optimizer step, in micro-batches of about equal length."""
-    order = list(examples)
-    random.Random(seed).shuffle(order)
-    return [micro_batches(order[at : at + per_step], tokens_per_batch) for at in range(0, len(order), per_step)]
+def cut_at_random(encoded: Encoded, max_length: int, draw: random.Random) -> list[Example]:
+    """Cuts a session as `cut` does, but at other turns each time, and without repeating any context.
+
+    What a reply has before it is then now little and now much, and no token is computed twice.
+    """
+    if len(encoded.ids) <= max_length:
+        return [Example(encoded.ids, encoded.loss_mask, encoded.text_bytes)]
+    room = max_length - encoded.opening
+    return [_piece(encoded, span, span[0]) for span in _spans(encoded, room, draw.randint(1, room))]
+
+
+def _piece(encoded: Encoded, span: tuple[int, int, int], context: int) -> Example:
+    """The header, the tokens from `context` on without loss, and a span (start, end, text bytes) with its own."""
+    start, end, text_bytes = span
+    return Example(
+        encoded.ids[: encoded.opening] + encoded.ids[context:end],
+        [NO_LOSS] * (encoded.opening + start - context) + encoded.loss_mask[start:end],
+        text_bytes,
+    )
+
+
+def plan_steps(examples: Sequence[Example], per_step: int, tokens_per_batch: int) -> list[Step]:
+    """The examples in their order, `per_step` to an optimizer step, in micro-batches of about equal length."""
+    return [micro_batches(examples[at : at + per_step], tokens_per_batch) for at in range(0, len(examples), per_step)]
 
 
 def micro_batches(examples: Sequence[Example], tokens_per_batch: int) -> list[list[Example]]:
@@ -185,12 +194,16 @@ def sample_evenly(items: Sequence[Item], count: int) -> list[Item]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _spans(encoded: Encoded, room: int) -> list[tuple[int, int, int]]:
-    """(start, end, text bytes) of pieces of at most `room` tokens: whole turns, or parts of one very long turn."""
+def _spans(encoded: Encoded, room: int, first_room: int | None = None) -> list[tuple[int, int, int]]:
+    """(start, end, text bytes) of pieces of at most `room` tokens: whole turns, or parts of one very long turn.
+
+    The first piece has at most `first_room` tokens, unless its first turn is longer.
+    """
     spans: list[tuple[int, int, int]] = []
     start = encoded.opening
     for end, text_bytes in zip(encoded.turn_ends, encoded.turn_bytes, strict=True):
-        if spans and end - spans[-1][0] <= room:
+        limit = first_room if first_room is not None and len(spans) == 1 else room
+        if spans and end - spans[-1][0] <= limit:
             spans[-1] = (spans[-1][0], end, spans[-1][2] + text_bytes)
         elif end - start <= room:
             spans.append((start, end, text_bytes))

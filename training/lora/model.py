@@ -1,6 +1,7 @@
 """The model being trained: a frozen base with a LoRA on its linear layers, and the losses of a micro-batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -12,6 +13,7 @@ from training.lora.examples import MicroBatch
 from training.lora.head import supervised_losses
 from training.lora.packing import hidden_states
 
+_HALF_PRECISION = (torch.bfloat16, torch.float16)
 _UNSUPPORTED_HEAD_OPTIONS = ("logit_scale", "logits_scaling")
 
 
@@ -45,6 +47,27 @@ def match_adapter_dtype(model: PeftModel, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(adapter_dtype)
+
+
+def save_adapter(model: PeftModel, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Writes the adapter in PEFT's format, in the smallest dtype that holds its weights exactly.
+
+    Args:
+        model: with the adapter.
+        folder: is created if it does not exist.
+        weights: the adapter's weights by parameter name, in place of the rounded ones that the model computes with.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    dtype = next((dtype for dtype in _HALF_PRECISION if _holds(dtype, weights)), torch.float32)
+    exact = {name: weight.to(dtype) for name, weight in weights.items()}
+    model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=exact)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def _holds(dtype: torch.dtype, weights: Mapping[str, torch.Tensor]) -> bool:
+    return all(torch.equal(weight.to(dtype).to(weight.dtype), weight) for weight in weights.values())
 
 
 def check_head(base: PreTrainedModel) -> None:

@@ -31,6 +31,11 @@ class MasterAdamW(torch.optim.AdamW):
         masters = [torch.nn.Parameter(parameter.detach().float().clone()) for parameter in self._working]
         super().__init__(masters, lr=lr, betas=betas, weight_decay=weight_decay)
 
+    @property
+    def masters(self) -> list[torch.Tensor]:
+        """The float32 copies, in the order of the parameters."""
+        return [master.detach() for master in self.param_groups[0]["params"]]
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One AdamW step on the masters from the working gradients."""
@@ -50,7 +55,7 @@ class MasterAdamW(torch.optim.AdamW):
 
     def state_dict(self) -> dict[str, Any]:
         """AdamW's state and the masters, so that a resumed run continues from the unrounded weights."""
-        return {**super().state_dict(), "masters": [master.detach() for master in self.param_groups[0]["params"]]}
+        return {**super().state_dict(), "masters": self.masters}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -18,10 +18,10 @@ _LEARNING_RATES = ((1e9, 5e-4), (5e9, 3e-4))  # (parameters up to, learning rate
 _SMALLEST_LEARNING_RATE = 2e-4
 _EPOCHS = ((20_000, 3.0), (200_000, 2.0))  # (messages fewer than, epochs)
 _ALPHA = 32.0
-_MANY_EXAMPLES = 20_000
-_MAX_LENGTHS = {"cpu": 512}  # attention over a long session is expensive on a CPU, and nearly free on a GPU
+_TOKENS_PER_STEP = {"cpu": 2_400}  # on a CPU steps are dear, and many small ones teach more than few large ones
+_DEFAULT_TOKENS_PER_STEP = 16_384
+_MAX_LENGTHS = {"cpu": 1024}  # what a prompt has when it is served; a GPU attends to more at little cost
 _DEFAULT_MAX_LENGTH = 2048
-_SHORT_RUN_MAX_LENGTH = 256  # with little time: sees more conversations, and attention is cheaper
 
 Number = TypeVar("Number", int, float)
 
@@ -39,12 +39,16 @@ class TrainingSize(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         messages: the persona's, in the training split.
         examples: sequences in the training split.
+        tokens: in all of them.
+        device: where the model computes.
         parameters: of the base model.
         minutes: time limit of the training, or None.
     """
 
     messages: int
     examples: int
+    tokens: int
+    device: str
     parameters: int
     minutes: float | None
 
@@ -90,15 +94,14 @@ def planned_length(training: TrainingSettings, device: str) -> ChosenValue[int]:
     from doppel.models.base import choose_device
 
     context = training.max_length or 2**31  # `doppel train` checks it against the base model
-    return choose_length(training, training.minutes, choose_device(device), context)
+    return choose_length(training, choose_device(device), context)
 
 
-def choose_length(training: TrainingSettings, minutes: float | None, device: str, context: int) -> ChosenValue[int]:
+def choose_length(training: TrainingSettings, device: str, context: int) -> ChosenValue[int]:
     """Tokens of the longest example.
 
     Args:
         training: the `training` section of config.yaml.
-        minutes: time limit of the training, or None.
         device: where the model computes.
         context: the context length of the base model.
 
@@ -115,12 +118,10 @@ def choose_length(training: TrainingSettings, minutes: float | None, device: str
                 )
             )
         return ChosenValue(training.max_length, None)
-    if minutes is not None:
-        return ChosenValue(min(_SHORT_RUN_MAX_LENGTH, context), tr("little time: more conversations in shorter pieces"))
     preferred = _MAX_LENGTHS.get(device, _DEFAULT_MAX_LENGTH)
     if context < preferred:
         return ChosenValue(context, tr("the base model's limit"))
-    return ChosenValue(preferred, tr("trained on {device}", device=device))
+    return ChosenValue(preferred, tr("about the length of a prompt, trained on {device}", device=device))
 
 
 def _configured(value: Number | None) -> ChosenValue[Number] | None:
@@ -147,8 +148,9 @@ def _epochs(size: TrainingSize) -> ChosenValue[float]:
 
 
 def _sessions_per_step(size: TrainingSize) -> ChosenValue[int]:
-    value = 32 if size.examples >= _MANY_EXAMPLES else 16
-    return ChosenValue(value, tr("{count} training examples", count=f"{size.examples:,}"))
+    tokens = _TOKENS_PER_STEP.get(size.device, _DEFAULT_TOKENS_PER_STEP)
+    value = max(1, round(tokens * size.examples / size.tokens))
+    return ChosenValue(value, tr("about {tokens} tokens a step", tokens=f"{tokens:,}"))
 
 
 def _by_messages(size: TrainingSize) -> str:

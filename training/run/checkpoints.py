@@ -1,142 +1,136 @@
-"""The folder of an unfinished training, from which the next `doppel train` resumes.
-
-`data/<persona>.training/` holds the plan, a digest of what the run depends on, and the checkpoints. It is removed once
-the adapter is published. A run for other data, another base or other settings is not resumed.
-"""
+"""What a checkpoint holds: the adapter, the optimizer's state and how far the run has come."""
 
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import torch
+from peft import PeftModel
 
-from doppel.errors import DoppelError
-from doppel.i18n import tr
-from doppel.system.atomic_file import write_atomically
-from doppel.system.file_lock import acquire_lock
-from doppel.system.private_folder import make_private_folder
-from doppel.system.write_errors import translate_write_errors
-from training.lora.bits_per_byte import HeldOutScore
-from training.run.completion_marker import is_complete
-from training.run.plan import TrainingPlan
+from training.lora.model import save_adapter
+from training.lora.optimizer import MasterAdamW
+from training.run.completion_marker import mark_complete
+from training.run.metrics import FILE as METRICS
+from training.run.metrics import read_metrics
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_TRAINER_STATE = "trainer_state.json"
-_PLAN = "plan.json"
+_STATE = "state.json"
+_OPTIMIZER = "optimizer.pt"
+_FORMER_STATE = "trainer_state.json"  # of checkpoints that transformers' Trainer wrote
+
+_SECONDS_BETWEEN = 120.0
+_MAX_SHARE_OF_TIME = 0.02  # spent on writing checkpoints
 
 
-class ParentAdapter(msgspec.Struct, frozen=True):
-    """The adapter that a run started from.
-
-    Attributes:
-        folder: absolute path.
-        name: its version, or the name of its folder.
-        weights: SHA-256 of its weights.
-    """
-
-    folder: str
-    name: str
-    weights: str
-
-
-class RunState(msgspec.Struct, frozen=True):
-    """A started run, as stored in plan.json.
+class TrainingState(msgspec.Struct, frozen=True):
+    """How far a run has come.
 
     Attributes:
-        digest: of everything the run depends on: data, base, settings.
-        plan: its settings.
-        base_score: of the untrained base on the test examples.
-        parent: the adapter it started from, or None.
-        parent_score: of that adapter on the test examples.
+        step: optimizer steps done.
+        tokens: trained on so far.
+        seconds: of training so far, without the time between an interruption and resuming.
+        best_step: of the validation with the best score; None before the first one.
+        best_bits: its bits per byte.
+        checks_since_best: validations since then.
     """
 
-    digest: str = msgspec.field(name="purpose")
-    plan: TrainingPlan
-    base_score: HeldOutScore = msgspec.field(name="before")
-    parent: ParentAdapter | None = None
-    parent_score: HeldOutScore | None = None
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_bits: float | None = None
+    checks_since_best: int = 0
 
 
-class _TrainerState(msgspec.Struct, frozen=True):
-    """The part of transformers' trainer_state.json that matters here."""
-
-    best_global_step: int | None = None
-
-
-class RunFolder:
-    """The folder of one persona's unfinished training.
+class CheckpointClock:
+    """Says when the next checkpoint is due: every two minutes, but more rarely if writing one takes long.
 
     Args:
-        folder: `data/<persona>.training/`.
-        digest: of everything the run depends on: data, base, settings.
+        clock: returns seconds.
     """
 
-    def __init__(self, folder: Path, digest: str) -> None:
-        self.folder = folder
-        self._digest = digest
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = clock()
+        self._pause = _SECONDS_BETWEEN
 
-    def read_state(self) -> RunState | None:
-        """The run to resume, or None if there is none with this digest."""
-        try:
-            state = msgspec.json.decode((self.folder / _PLAN).read_bytes(), type=RunState)
-        except (FileNotFoundError, msgspec.MsgspecError):
-            return None
-        return state if state.digest == self._digest else None
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is long enough ago."""
+        return self._clock() - self._last >= self._pause
 
-    def start(
-        self,
-        plan: TrainingPlan,
-        base_score: HeldOutScore,
-        parent: ParentAdapter | None = None,
-        parent_score: HeldOutScore | None = None,
-    ) -> RunState:
-        """Removes earlier runs and stores the state of this one. Raises DoppelError if the folder cannot be written."""
-        state = RunState(self._digest, plan, base_score, parent, parent_score)
-        with translate_write_errors(self.folder):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            make_private_folder(self.folder)
-        write_atomically(self.folder / _PLAN, msgspec.json.encode(state))
-        return state
-
-    def latest_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint whose best checkpoint still exists; removes those that cannot be used."""
-        by_step = list_checkpoints(self.folder)
-        for step, path in [*by_step.items()]:
-            if not is_complete(path):
-                shutil.rmtree(path, ignore_errors=True)
-                del by_step[step]
-        while by_step:
-            _, newest = by_step.popitem()
-            best = msgspec.json.decode((newest / _TRAINER_STATE).read_bytes(), type=_TrainerState).best_global_step
-            if best is None or (newest.parent / f"checkpoint-{best}").is_dir():
-                return newest
-            shutil.rmtree(newest, ignore_errors=True)
-        return None
-
-    def remove(self) -> None:
-        """Removes the folder, the plan first, so that a half-removed run is never resumed."""
-        (self.folder / _PLAN).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Times the writing of a checkpoint."""
+        began = self._clock()
+        yield
+        self._last = self._clock()
+        self._pause = max(_SECONDS_BETWEEN, (self._last - began) / _MAX_SHARE_OF_TIME)
 
 
-@contextmanager
-def lock_run_folder(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training in `folder` within the block.
+def read_state(checkpoint: Path) -> TrainingState:
+    """How far the run had come at a complete checkpoint, also at one of an earlier version."""
+    if (checkpoint / _STATE).exists():
+        return msgspec.json.decode((checkpoint / _STATE).read_bytes(), type=TrainingState)
+    former = msgspec.json.decode((checkpoint / _FORMER_STATE).read_bytes())
+    step = former.get("global_step", 0)
+    callbacks: dict[str, Any] = {}
+    for callback in former.get("stateful_callbacks", {}).values():
+        callbacks |= callback["attributes"]
+    rows = [row for row in read_metrics(checkpoint.parent / METRICS) if row.step <= step]
+    return TrainingState(
+        step=step,
+        tokens=rows[-1].tokens if rows else 0,
+        seconds=callbacks.get("seconds_before", 0.0),
+        best_step=former.get("best_global_step"),
+        best_bits=former.get("best_metric"),
+        checks_since_best=callbacks.get("early_stopping_patience_counter", 0),
+    )
+
+
+def save_checkpoint(
+    folder: Path, model: PeftModel, weights: Mapping[str, torch.Tensor], optimizer: MasterAdamW, state: TrainingState
+) -> None:
+    """Writes a checkpoint, marks it complete, and only then removes all but this one and the best.
+
+    Args:
+        folder: of the run.
+        model: with the adapter.
+        weights: the adapter's exact weights by parameter name.
+        optimizer: of the run.
+        state: of the run.
 
     Raises:
-        DoppelError: another process trains there, or the lock cannot be written.
+        DoppelError, OSError: it cannot be written; nothing is left of it.
     """
-    if not folder.parent.is_dir():  # no data set; reading it will say so
-        yield
-        return
-    with translate_write_errors(folder.parent):
-        lock = acquire_lock(folder.with_name(f".{folder.name}.lock"))
-    if lock is None:
-        raise DoppelError(tr("{path}: in use by another `doppel train`", path=folder))
-    with lock:
-        yield
+    target = checkpoint_folder(folder, state.step)
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        save_adapter(model, target, weights)
+        torch.save(optimizer.state_dict(), target / _OPTIMIZER)
+        (target / _STATE).write_bytes(msgspec.json.encode(state))
+        mark_complete(target)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    for step, path in list_checkpoints(folder).items():
+        if step not in (state.step, state.best_step):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def load_checkpoint(checkpoint: Path, optimizer: MasterAdamW) -> TrainingState:
+    """Gives the optimizer, and with it the model, what they were at a complete checkpoint; returns the run's state."""
+    optimizer.load_state_dict(torch.load(checkpoint / _OPTIMIZER, map_location="cpu", weights_only=True))
+    return read_state(checkpoint)
+
+
+def checkpoint_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is in the folder of its run."""
+    return folder / f"checkpoint-{step}"
 
 
 def list_checkpoints(folder: Path) -> dict[int, Path]:

@@ -5,6 +5,7 @@ Trains nothing and leaves no files.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import msgspec
 from peft import PeftModel
 from rich.table import Table
 
-import training.run.trainer  # noqa: F401  # counts towards memory: a training has it loaded, 0.1 GB
 from doppel.config import Config
 from doppel.i18n import tr
 from doppel.models.base import choose_device
@@ -29,6 +29,7 @@ from training.run.report import duration, setting_rows
 from training.run.setup import (
     PreparedRun,
     TrainingSetup,
+    add_examples,
     build_model,
     choose_hyperparameters,
     measure_and_plan,
@@ -202,7 +203,7 @@ def _seconds_by_phase(
 ) -> dict[str, float]:
     """Seconds of every phase but loading, after the first `steps_done` steps."""
     timer, cost, world_size = DeviceTimer(plan.device), compute_cost(model), setup.processes.world_size
-    epoch = plan_steps(setup.train, plan.sessions_per_step, plan.tokens_per_batch, plan.seed)
+    epoch = plan_steps(setup.train, plan.sessions_per_step, plan.tokens_per_batch)
     if prepared.state:
         train_mac = training_seconds_per_mac(model, epoch, timer)
     else:
@@ -211,7 +212,7 @@ def _seconds_by_phase(
     held_out = spread_sample(setup.validation, plan.check_tokens)
     scored = micro_batches([*held_out, *setup.test], plan.tokens_per_batch)
     score_mac = scoring_seconds_per_mac(model, scored, timer) / world_size
-    steps = optimizer_steps(plan, setup.train)[steps_done:]
+    steps = list(islice(optimizer_steps(plan, setup.epochs), steps_done, plan.steps))
     checks = _remaining_checks(plan, steps_done)
     scores_before = 0 if prepared.state else 2 if prepared.start else 1
     seconds = {
@@ -251,7 +252,7 @@ def _with_mock_replay(setup: TrainingSetup) -> TrainingSetup:
     tokens = round(count_tokens(setup.train) * share / (1 - share))
     sample = spread_sample(setup.train, tokens)
     replay = [Example(example.ids, [0] + [1] * (len(example.ids) - 1), 0) for example in sample]
-    return msgspec.structs.replace(setup, train=[*setup.train, *replay])
+    return add_examples(setup, replay)
 
 
 def _max_over_processes(processes: ProcessGroup, value: int | None) -> int | None:

@@ -5,21 +5,25 @@ whatever the machine measures then.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import count
 
 import msgspec
 import torch
 
 from doppel.config import TrainingSettings
 from doppel.i18n import tr
+from training.lora.epochs import EpochSource
 from training.lora.examples import Example, Step, count_tokens, plan_steps
 from training.lora.settings import Hyperparameters
+from training.run.schedule import Schedule
 from training.run.speed import compute_cost
 
-_MIN_STEPS = 45  # with fewer a cosine schedule has no room: smaller steps teach more
-_SHARE_FOR_STEPS = 0.8  # of the time limit; the rest goes to validation, samples and checkpoints
+_MIN_STEPS = 45  # with fewer the learning rate has no room to fall: smaller steps teach more
+_SHARE_FOR_STEPS = 0.95  # of the time limit; the rest goes to validation, samples and checkpoints
 _CHECK_TOKENS = 16_000
+_CHECKS, _CHECKS_WHEN_SHORT = 10, 2
 
 
 class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +34,8 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
         sessions_per_step: examples in one optimizer step.
         tokens_per_batch: tokens in one micro-batch.
         max_length: tokens of the longest example.
-        steps: optimizer steps of the whole run.
-        warmup_steps: steps of linear warm-up.
+        steps: optimizer steps of the whole run; under a time limit, as many as are expected to fit.
+        max_steps: where it ends if there is time for more; 0: after `steps`.
         steps_between_checks: steps between validations; each validation saves a checkpoint.
         check_tokens: tokens of held-out examples in one validation.
         patience: training stops after so many validations without improvement.
@@ -52,7 +56,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_batch: int
     max_length: int
     steps: int
-    warmup_steps: int
+    max_steps: int = 0
     steps_between_checks: int
     check_tokens: int
     patience: int
@@ -94,16 +98,19 @@ def make_plan(
         now: the time, UTC.
     """
     epoch_tokens = count_tokens(examples)
-    tokens = min(epoch_tokens * hyperparameters.epochs.value, max_tokens)
-    count = max(1, round(len(examples) * tokens / epoch_tokens))
+    wanted = epoch_tokens * hyperparameters.epochs.value
+    tokens = min(wanted, max_tokens)
     per_step, reasons = hyperparameters.sessions_per_step.value, hyperparameters.reasons()
-    if hyperparameters.sessions_per_step.reason is not None and count // per_step < _MIN_STEPS:
-        per_step = max(1, count // _MIN_STEPS)
-        reasons["sessions_per_step"] = tr("few conversations: smaller steps, so that there are enough of them")
-    if tokens < epoch_tokens * hyperparameters.epochs.value:
+    if hyperparameters.sessions_per_step.reason is not None:
+        fitting = max(1, int(len(examples) * tokens / epoch_tokens / _MIN_STEPS))
+        if fitting < per_step:
+            per_step = fitting
+            reasons["sessions_per_step"] = tr("few conversations: smaller steps, so that there are enough of them")
+    if tokens < wanted:
         reasons["epochs"] = tr("as many as fit into the time limit")
-    steps = max(1, math.ceil(count / per_step))
-    checks = 3 if steps < 200 else 10
+    steps, max_steps = (
+        max(1, math.ceil(round(len(examples) * some / epoch_tokens) / per_step)) for some in (tokens, wanted)
+    )
     return TrainingPlan(
         rank=hyperparameters.rank.value,
         alpha=hyperparameters.alpha.value,
@@ -112,15 +119,15 @@ def make_plan(
         tokens_per_batch=tokens_per_batch,
         max_length=hyperparameters.max_length.value,
         steps=steps,
-        warmup_steps=max(1, round(steps * 0.03)),
-        steps_between_checks=max(1, math.ceil(steps / checks)),
+        max_steps=max_steps,
+        steps_between_checks=max(1, math.ceil(steps / (_CHECKS_WHEN_SHORT if is_short else _CHECKS))),
         check_tokens=_CHECK_TOKENS // 4 if is_short else _CHECK_TOKENS,
         patience=training.patience,
         seed=training.seed,
         device=device,
         dtype=str(dtype).removeprefix("torch."),
         tokens_per_second=tokens_per_second,
-        epochs=count / len(examples),
+        epochs=tokens / epoch_tokens,
         threads=torch.get_num_threads(),
         quantize=training.quantize,
         began_at=now.isoformat(timespec="seconds"),
@@ -138,11 +145,15 @@ def token_budget(minutes: float | None, speed: float) -> float:
     return math.inf if minutes is None else minutes * 60 * _SHARE_FOR_STEPS * speed
 
 
-def optimizer_steps(plan: TrainingPlan, examples: Sequence[Example]) -> list[Step]:
-    """The optimizer steps of a plan; the same examples give the same steps."""
-    steps: list[Step] = []
-    epoch = 0
-    while len(steps) < plan.steps:
-        steps += plan_steps(examples, plan.sessions_per_step, plan.tokens_per_batch, plan.seed + epoch)
-        epoch += 1
-    return steps[: plan.steps]
+def schedule_of(plan: TrainingPlan, minutes: float | None, examples: Sequence[Example]) -> Schedule:
+    """The learning rate of a run of `minutes`, or without a time limit, on these examples."""
+    if minutes is None:
+        return Schedule(plan.learning_rate, plan.steps)
+    step_seconds = count_tokens(examples) * plan.epochs / plan.steps / plan.tokens_per_second
+    return Schedule(plan.learning_rate, plan.max_steps or plan.steps, minutes * 60, step_seconds)
+
+
+def optimizer_steps(plan: TrainingPlan, data: EpochSource) -> Iterator[Step]:
+    """The optimizer steps of a plan, epoch after epoch without end; the same data give the same steps."""
+    for epoch in count():
+        yield from plan_steps(data.examples(epoch), plan.sessions_per_step, plan.tokens_per_batch)

@@ -2,11 +2,12 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from peft import PeftModel
 
 from doppel.adapters.guard import build_guard
@@ -17,8 +18,9 @@ from doppel.reports.html import REPORT_PAGE, Section, page
 from doppel.transcript import Header
 from training.dataset.files import dataset_digest
 from training.lora.bits_per_byte import HeldOutScore
-from training.run.checkpoints import RunState
+from training.lora.model import save_adapter
 from training.run.metrics import FILE as METRICS
+from training.run.run_state import RunState
 from training.run.setup import TrainingSetup
 
 _MAX_HEADER_VALUES = 1000
@@ -48,17 +50,18 @@ def make_manifest(persona: str, archive_digest: str, setup: TrainingSetup, state
             **_other_data(setup),
         },
         training={**msgspec.to_builtins(state.plan), **_parent(state)},
-        fidelity={"before": msgspec.to_builtins(state.base_score)},
+        fidelity={} if state.base_score is None else {"before": msgspec.to_builtins(state.base_score)},
     )
 
 
 def publish_adapter(
     adapters_dir: Path,
     model: PeftModel,
+    weights: Mapping[str, torch.Tensor],
     manifest: Manifest,
     setup: TrainingSetup,
     *,
-    score: HeldOutScore,
+    score: HeldOutScore | None,
     report: Sequence[Section],
     in_use: bool,
 ) -> Path:
@@ -67,22 +70,23 @@ def publish_adapter(
     Args:
         adapters_dir: the persona's published versions.
         model: with the trained adapter.
+        weights: the adapter's exact weights by parameter name.
         manifest: from `make_manifest`.
         setup: what the adapter was trained on.
-        score: of the adapter on the test examples.
+        score: of the adapter on the test examples; None if there are none.
         report: sections of report.html.
         in_use: whether the new version comes into use at once.
 
     Raises:
         DoppelError: the folder cannot be written.
     """
-    fidelity = {**manifest.fidelity, "after": msgspec.to_builtins(score)}
-    manifest = msgspec.structs.replace(manifest, fidelity=fidelity)
+    if score is not None:
+        fidelity = {**manifest.fidelity, "after": msgspec.to_builtins(score)}
+        manifest = msgspec.structs.replace(manifest, fidelity=fidelity)
     # PEFT would store the base's folder on this machine, which may name the owner
     model.peft_config["default"].base_model_name_or_path = setup.base.id
     with publishing(adapters_dir, manifest, in_use=in_use) as staging:
-        model.save_pretrained(str(staging), save_embedding_layers=False)
-        (staging / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        save_adapter(model, staging, weights)
         write_habits(staging, read_habits(setup.data_dir))
         build_guard(session.turns for session in setup.sessions["train"]).write(staging)
         if (setup.run_folder / METRICS).exists():

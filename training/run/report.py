@@ -7,20 +7,20 @@ from doppel.i18n import tr
 from doppel.reports.charts import line_chart
 from doppel.reports.html import Section, charts, figures, table
 from training.lora.bits_per_byte import HeldOutScore
-from training.run.checkpoints import RunState
 from training.run.metrics import FILE, MetricsRow, read_metrics
 from training.run.plan import TrainingPlan
+from training.run.run_state import RunState
 from training.run.timings import PhaseTimer, phase_title
 
 SETTINGS = ("rank", "alpha", "learning_rate", "epochs", "sessions_per_step", "max_length")
 
 
-def report_sections(state: RunState, score: HeldOutScore, folder: Path, timer: PhaseTimer) -> list[Section]:
+def report_sections(state: RunState, score: HeldOutScore | None, folder: Path, timer: PhaseTimer) -> list[Section]:
     """The sections of one training.
 
     Args:
         state: its plan, and the score of the base model.
-        score: of the adapter.
+        score: of the adapter; None if it could not be measured.
         folder: of metrics.jsonl.
         timer: seconds by phase in this process.
     """
@@ -51,12 +51,17 @@ def duration(seconds: float) -> str:
     return tr("{hours:.1f} h", hours=seconds / 3600)
 
 
-def _outcome(base: HeldOutScore, adapter: HeldOutScore, rows: Sequence[MetricsRow]) -> list[tuple[str, str]]:
-    outcome = [
-        (tr("base model, bits per byte on test messages"), f"{base.bits_per_byte:.3f}"),
-        (tr("adapter, bits per byte on test messages"), f"{adapter.bits_per_byte:.3f}"),
-        (tr("change"), f"{adapter.bits_per_byte / base.bits_per_byte - 1:+.1%}"),
-    ]
+def _outcome(
+    base: HeldOutScore | None, adapter: HeldOutScore | None, rows: Sequence[MetricsRow]
+) -> list[tuple[str, str]]:
+    if base is None or adapter is None:
+        outcome = [(tr("bits per byte on test messages"), tr("not measured: no messages were held back"))]
+    else:
+        outcome = [
+            (tr("base model, bits per byte on test messages"), f"{base.bits_per_byte:.3f}"),
+            (tr("adapter, bits per byte on test messages"), f"{adapter.bits_per_byte:.3f}"),
+            (tr("change"), f"{adapter.bits_per_byte / base.bits_per_byte - 1:+.1%}"),
+        ]
     if rows:
         last = rows[-1]
         outcome.append((tr("tokens trained on"), f"{last.tokens:,}"))

@@ -28,13 +28,15 @@ from training.lora.examples import count_tokens, spread_sample
 from training.lora.fsdp import is_sharded
 from training.lora.packing import tokens_per_batch
 from training.lora.samples import SampleReplies
-from training.run.checkpoints import RunFolder, RunState, lock_run_folder
+from training.run.checkpoints import read_state
 from training.run.folders import run_folder, tracking_folder
-from training.run.metrics import MetricsRecorder
-from training.run.plan import TrainingPlan, optimizer_steps
-from training.run.progress import TrainingProgress, stop_on_signals
+from training.run.metrics import FILE as METRICS
+from training.run.metrics import MetricsRow, append_metrics, truncate_metrics
+from training.run.plan import TrainingPlan, optimizer_steps, schedule_of
+from training.run.progress import StopRequest, TrainingProgress, stop_on_signals
 from training.run.publish import make_manifest, publish_adapter
 from training.run.report import duration, report_sections
+from training.run.run_state import RunFolder, RunState, lock_run_folder
 from training.run.setup import (
     PreparedRun,
     TrainingSetup,
@@ -106,7 +108,7 @@ def _run(
     model, state = _start_or_resume(prepared, setup, timer)
     manifest = make_manifest(config.persona.name, config.archive_digest, setup, state)
     _print_plan(state.plan, setup)
-    shown = _train(model, state, setup, prepared.folder, manifest=manifest, timer=timer)
+    trainer = _train(model, state, setup, prepared.folder, manifest=manifest, timer=timer)
     with timer.phase("score_after"):
         score = _score(model, setup, tr("Scoring the adapter"))
     if not processes.is_main:
@@ -114,11 +116,18 @@ def _run(
     with timer.phase("publish"):
         report = report_sections(state, score, setup.run_folder, timer)
         adapter = publish_adapter(
-            config.adapters_dir, model, manifest, setup, score=score, report=report, in_use=in_use
+            config.adapters_dir,
+            model,
+            trainer.exact_weights(),
+            manifest,
+            setup,
+            score=score,
+            report=report,
+            in_use=in_use,
         )
         prepared.folder.remove()
     _print_result(state, score, adapter)
-    return _result(state, score, adapter, shown, timer)
+    return _result(state, score, adapter, trainer, timer)
 
 
 def _start_or_resume(prepared: PreparedRun, setup: TrainingSetup, timer: PhaseTimer) -> tuple[PeftModel, RunState]:
@@ -151,65 +160,58 @@ def _train(
     *,
     manifest: Manifest,
     timer: PhaseTimer,
-) -> TrainingProgress:
+) -> PersonaTrainer:
     """Trains from the latest checkpoint to the end of the plan. Raises TrainingInterrupted."""
     plan, processes = state.plan, setup.processes
     checkpoint = processes.broadcast(folder.latest_checkpoint() if processes.is_main else None)
-    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    max_seconds = None if setup.minutes is None else setup.minutes * 60
+    step = read_state(checkpoint).step if checkpoint else 0
     with (
         timer.phase("checkpoints"),
-        _recorders(setup, plan, step) as recorders,
-        progress() as bar,
-        stop_on_signals() as stop,
+        _listeners(model, setup, plan, step, timer) as (listeners, stop),
         translate_write_errors(folder.folder),
     ):
-        shown = TrainingProgress(
-            bar,
-            _sampler(model, setup, plan),
-            stop,
-            max_seconds,
-            timer,
-            agree=lambda decision: max(processes.all_gather(decision)),
-        )
         trainer = PersonaTrainer(
             model,
             plan,
-            steps=optimizer_steps(plan, setup.train),
+            schedule_of(plan, setup.minutes, setup.train),
+            steps=optimizer_steps(plan, setup.epochs),
             held_out=spread_sample(setup.validation, plan.check_tokens),
             folder=folder.folder,
-            callbacks=[*recorders, shown],
+            listeners=listeners,
             timer=timer,
             processes=processes,
+            should_stop=lambda: stop.requested,
         )
-        shown.trainer = trainer
-        for recorder in recorders:
-            recorder.trainer = trainer
         if processes.is_main:
             describe_checkpoints(folder.folder, manifest, read_habits(setup.data_dir))
         if checkpoint is not None:
             print_status(tr("Resuming from step {step}.", step=step))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if shown.stopped and trainer.state.global_step < plan.steps:
+        trainer.train(checkpoint)
+    if trainer.stopped:
         raise TrainingInterrupted(
             tr(
                 "stopped at step {step} of {steps}; run `doppel train` again to resume",
-                step=trainer.state.global_step,
+                step=trainer.state.step,
                 steps=plan.steps,
             )
         )
-    return shown
+    return trainer
 
 
 @contextmanager
-def _recorders(setup: TrainingSetup, plan: TrainingPlan, step: int) -> Iterator[list[MetricsRecorder]]:
-    """Writes metrics.jsonl and feeds the trackers of config.yaml; only in the main process."""
-    if not setup.processes.is_main:
-        yield []
-        return
-    run_name = plan.began_at.replace(":", "-").partition("+")[0]
-    with tracking(setup.settings.trackers, tracking_folder(setup.data_dir), run_name, plan, step) as trackers:
-        yield [MetricsRecorder(setup.run_folder, plan, [tracker.log for tracker in trackers])]
+def _listeners(
+    model: PeftModel, setup: TrainingSetup, plan: TrainingPlan, step: int, timer: PhaseTimer
+) -> Iterator[tuple[list[Callable[[MetricsRow], None]], StopRequest]]:
+    """Draws the progress; the main process also writes metrics.jsonl and feeds the trackers of config.yaml."""
+    with progress() as bar, stop_on_signals() as stop:
+        shown = TrainingProgress(bar, plan, step, samples=_sampler(model, setup, plan), stop=stop, timer=timer)
+        if not setup.processes.is_main:
+            yield [shown.log], stop
+            return
+        metrics, run_name = setup.run_folder / METRICS, plan.began_at.replace(":", "-").partition("+")[0]
+        truncate_metrics(metrics, step)
+        with tracking(setup.settings.trackers, tracking_folder(setup.data_dir), run_name, plan, step) as trackers:
+            yield [partial(append_metrics, metrics), *(tracker.log for tracker in trackers), shown.log], stop
 
 
 def _sampler(model: PeftModel, setup: TrainingSetup, plan: TrainingPlan) -> Callable[[], list[str]]:
@@ -220,8 +222,10 @@ def _sampler(model: PeftModel, setup: TrainingSetup, plan: TrainingPlan) -> Call
     return SampleReplies(base, setup.transcript, sessions, _SAMPLES, plan.seed)  # type: ignore[arg-type]
 
 
-def _score(model: torch.nn.Module, setup: TrainingSetup, title: str) -> HeldOutScore:
-    """The score on the test examples, with a progress bar."""
+def _score(model: torch.nn.Module, setup: TrainingSetup, title: str) -> HeldOutScore | None:
+    """The score on the test examples, with a progress bar; None if there are none."""
+    if not setup.test:
+        return None
     tokens = count_tokens(setup.test)
     own_tokens = tokens if is_sharded(model) else tokens // setup.processes.world_size
     with progress() as bar:
@@ -251,8 +255,16 @@ def _print_plan(plan: TrainingPlan, setup: TrainingSetup) -> None:
     )
 
 
-def _print_result(state: RunState, score: HeldOutScore, adapter: Path) -> None:
-    base_bits, bits = state.base_score.bits_per_byte, score.bits_per_byte
+def _print_result(state: RunState, score: HeldOutScore | None, adapter: Path) -> None:
+    if score is None or state.base_score is None:
+        print_status(tr("Not measured: the archive is too small to hold messages back for a test."))
+    else:
+        _print_scores(state.base_score, state.parent_score, score)
+    print_status(tr("Published {path}", path=adapter))
+
+
+def _print_scores(base: HeldOutScore, parent: HeldOutScore | None, score: HeldOutScore) -> None:
+    base_bits, bits = base.bits_per_byte, score.bits_per_byte
     print_status(
         tr(
             "Bits per byte on the test messages: {before:.3f} → {after:.3f} ({change:+.1%}). The checks above used the "
@@ -264,32 +276,41 @@ def _print_result(state: RunState, score: HeldOutScore, adapter: Path) -> None:
     )
     if bits >= base_bits:
         print_status(tr("This is no better than the base model: train longer, or build from a larger archive."))
-    if state.parent_score is not None:
-        parent_bits = state.parent_score.bits_per_byte
-        print_status(tr("The adapter it started from: {bits:.3f}.", bits=parent_bits))
-        if bits >= parent_bits:
+    if parent is not None:
+        print_status(tr("The adapter it started from: {bits:.3f}.", bits=parent.bits_per_byte))
+        if bits >= parent.bits_per_byte:
             print_status(tr("This is no better than the adapter it started from, which stays published."))
-    print_status(tr("Published {path}", path=adapter))
 
 
 def _result(
-    state: RunState, score: HeldOutScore, adapter: Path, shown: TrainingProgress, timer: PhaseTimer
+    state: RunState, score: HeldOutScore | None, adapter: Path, trainer: PersonaTrainer, timer: PhaseTimer
 ) -> dict[str, Any]:
-    base_bits, parent = state.base_score.bits_per_byte, state.parent_score
+    training_seconds = timer.seconds["steps"]
     return {
-        **({} if parent is None else {"bits_per_byte_start": parent.bits_per_byte}),
-        "bits_per_byte_before": base_bits,
-        "bits_per_byte_after": score.bits_per_byte,
-        "change": score.bits_per_byte / base_bits - 1,
-        "end_nats_before": state.base_score.end_nats,
-        "end_nats_after": score.end_nats,
-        "held_out_bytes": score.text_bytes,
-        "tokens_per_second": round(shown.tokens_per_second, 1),
+        **_scores(state, score),
+        "tokens": trainer.state.tokens,
+        "tokens_per_second": round(trainer.tokens_here / training_seconds, 1) if training_seconds else 0.0,
         "seconds": round(sum(timer.seconds.values()), 1),
-        "training_seconds": round(timer.seconds["steps"], 1),
+        "training_seconds": round(training_seconds, 1),
         "parts": {name: round(seconds, 2) for name, seconds in timer.seconds.items()},
         "peak_memory_bytes": peak_memory(state.plan.device),
         "adapter": str(adapter),
         "version": adapter.name,
         "plan": msgspec.to_builtins(state.plan),
+    }
+
+
+def _scores(state: RunState, score: HeldOutScore | None) -> dict[str, Any]:
+    """Before and after; nothing if no test messages were held out."""
+    base, parent = state.base_score, state.parent_score
+    if score is None or base is None:
+        return {"bits_per_byte_before": None, "bits_per_byte_after": None, "change": None}
+    return {
+        **({} if parent is None else {"bits_per_byte_start": parent.bits_per_byte}),
+        "bits_per_byte_before": base.bits_per_byte,
+        "bits_per_byte_after": score.bits_per_byte,
+        "change": score.bits_per_byte / base.bits_per_byte - 1,
+        "end_nats_before": base.end_nats,
+        "end_nats_after": score.end_nats,
+        "held_out_bytes": score.text_bytes,
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from training.dataset.files import Session, dataset_digest, read_sessions
 from training.lora.bits_per_byte import score_examples
 from training.lora.cpu_kernels.install import accelerate
 from training.lora.distributed import SINGLE_PROCESS, ProcessGroup
+from training.lora.epochs import EpochSource
 from training.lora.examples import Example, count_tokens, first_tokens, make_examples, plan_steps, spread_sample
 from training.lora.fsdp import is_sharded, make_device_mesh, shard_base, should_shard
 from training.lora.mixing import MixSource, load_mix
@@ -38,9 +40,9 @@ from training.lora.packing import packing_obstacle, tokens_per_batch
 from training.lora.replay import estimated_tokens, replay_examples
 from training.lora.settings import ChosenValue, Hyperparameters, TrainingSize, choose_length, recommend
 from training.lora.threads import choose_threads, use_threads
-from training.run.checkpoints import RunFolder, RunState
 from training.run.folders import run_folder
 from training.run.plan import TrainingPlan, make_plan, token_budget, tokens_per_second
+from training.run.run_state import RunFolder, RunState
 from training.run.speed import DeviceTimer, training_seconds_per_mac
 from training.run.starting_point import StartingAdapter, add_starting_lora, choose_starting_point
 
@@ -60,7 +62,10 @@ class TrainingSetup(msgspec.Struct, frozen=True, kw_only=True):
         transcript: for the base's tokenizer.
         base: the identity of the base model.
         base_folder: where the base is.
-        train, validation, test: the splits as examples; `train` also has mixed data and replay.
+        epochs: what is trained on, mixed data and replay included.
+        train: its first epoch.
+        validation, test: the held-out splits as examples; empty if the data set has none. A run is never judged by
+            what it was trained on, nor chosen by what it is judged on.
         minutes: time limit, or None.
         device: where the model computes.
         max_length: tokens of the longest example.
@@ -75,6 +80,7 @@ class TrainingSetup(msgspec.Struct, frozen=True, kw_only=True):
     transcript: Transcript
     base: BaseIdentity
     base_folder: Path
+    epochs: EpochSource
     train: list[Example]
     validation: list[Example]
     test: list[Example]
@@ -161,14 +167,24 @@ def load_setup(config: Config, minutes: float | None, processes: ProcessGroup = 
     transcript = open_transcript(load_tokenizer(folder), FORMATS[config.transcript])
     model_config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
     context = getattr(model_config, "max_position_embeddings", None) or _DEFAULT_CONTEXT
-    max_length = choose_length(training, minutes, device, context)
-    by_split = {split: make_examples(some, transcript, max_length.value) for split, some in sessions.items()}
-    if not by_split["train"]:
+    max_length = choose_length(training, device, context)
+    epochs = EpochSource(
+        sessions=sorted(sessions["train"], key=lambda session: session.started_at),
+        transcript=transcript,
+        max_length=max_length.value,
+        history=config.reply.history,
+        seed=training.seed,
+    )
+    own = epochs.examples(0)
+    if not own:
         raise UserError(
             tr("{path}: none of your messages to train on; give `doppel build` a larger archive", path=config.data_dir)
         )
-    validation = by_split["validation"] or by_split["test"] or by_split["train"]
-    mixed = load_mix(training, config.root, by_split["train"], transcript, max_length.value)
+    mixed = load_mix(training, config.root, own, transcript, max_length.value)
+    epochs = msgspec.structs.replace(epochs, others=mixed.examples)
+    validation, test = (
+        make_examples(sessions[split], transcript, max_length.value) for split in ("validation", "test")
+    )
     return TrainingSetup(
         settings=training,
         model=config.model,
@@ -177,9 +193,10 @@ def load_setup(config: Config, minutes: float | None, processes: ProcessGroup = 
         transcript=transcript,
         base=identify(folder, config.model.base),
         base_folder=folder,
-        train=[*by_split["train"], *mixed.examples],
+        epochs=epochs,
+        train=epochs.examples(0),
         validation=validation,
-        test=spread_sample(by_split["test"] or validation, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
+        test=spread_sample(test, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
         minutes=minutes,
         device=device,
         max_length=max_length,
@@ -242,7 +259,13 @@ def with_replay(setup: TrainingSetup, base: PreTrainedModel) -> TrainingSetup:
             length=setup.max_length.value,
             seed=setup.settings.seed,
         )
-    return msgspec.structs.replace(setup, train=[*setup.train, *examples])
+    return add_examples(setup, examples)
+
+
+def add_examples(setup: TrainingSetup, examples: Sequence[Example]) -> TrainingSetup:
+    """The setup with further examples in every epoch."""
+    epochs = msgspec.structs.replace(setup.epochs, others=[*setup.epochs.others, *examples])
+    return msgspec.structs.replace(setup, epochs=epochs, train=epochs.examples(0))
 
 
 def training_size(setup: TrainingSetup, base: PreTrainedModel) -> TrainingSize:
@@ -250,6 +273,8 @@ def training_size(setup: TrainingSetup, base: PreTrainedModel) -> TrainingSize:
     return TrainingSize(
         messages=setup.messages,
         examples=len(setup.train),
+        tokens=count_tokens(setup.train),
+        device=setup.device,
         parameters=base.num_parameters(),
         minutes=setup.minutes,
     )
@@ -282,7 +307,7 @@ def build_model(
 def measure_and_plan(setup: TrainingSetup, hyperparameters: Hyperparameters, model: PeftModel) -> TrainingPlan:
     """The plan of a new run, after measuring how fast this machine trains on these examples."""
     batch_tokens = tokens_per_batch(model)
-    steps = plan_steps(setup.train, hyperparameters.sessions_per_step.value, batch_tokens, setup.settings.seed)
+    steps = plan_steps(setup.train, hyperparameters.sessions_per_step.value, batch_tokens)
     processes = setup.processes
     # all processes use the latest of their clocks, so that they measure the same batches and the slowest one's time
     timer = DeviceTimer(setup.device, lambda: max(processes.all_gather(time.perf_counter())))

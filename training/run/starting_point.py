@@ -18,7 +18,7 @@ from doppel.i18n import tr
 from doppel.models.base import BaseIdentity
 from doppel.system.durable_files import file_digest
 from training.lora.model import add_lora
-from training.run.checkpoints import ParentAdapter, RunFolder, RunState
+from training.run.run_state import ParentAdapter, RunFolder, RunState
 
 
 class StartingAdapter(msgspec.Struct, frozen=True):

@@ -1,18 +1,21 @@
-"""transformers' Trainer with our training step: a list of micro-batches, the mean over all their supervised tokens.
+"""The training loop: steps by the clock, validations, checkpoints, and exact resuming.
 
-The learning rate schedule, early stopping and the choice of the best checkpoint are the library's.
+A run with the same plan and data ends with the same adapter, bit for bit, however often it was interrupted; only a time
+limit makes it depend on the machine's speed.
 """
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import torch
 from peft import PeftModel
-from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
 
+from doppel.errors import DoppelError
+from doppel.i18n import tr
 from training.lora.bits_per_byte import HeldOutScore, score_examples
 from training.lora.data_parallel import score_in_parallel, split_step
 from training.lora.distributed import ProcessGroup
@@ -20,146 +23,213 @@ from training.lora.examples import Example, Step, collate, count_tokens
 from training.lora.fsdp import is_sharded
 from training.lora.model import token_losses
 from training.lora.optimizer import MasterAdamW
-from training.run.exact_resume import ExactResumeTrainer
+from training.run.checkpoints import (
+    CheckpointClock,
+    TrainingState,
+    checkpoint_folder,
+    load_checkpoint,
+    save_checkpoint,
+)
+from training.run.metrics import MetricsRow
 from training.run.plan import TrainingPlan
+from training.run.schedule import Schedule
 from training.run.speed import compute_cost
 from training.run.timings import PhaseTimer
 
-METRIC = "eval_bits_per_byte"
+_MAX_GRADIENT_NORM = 1.0
 
 
-class PersonaTrainer(ExactResumeTrainer):
-    """Trains a LoRA on planned steps and validates bits per byte on held-out examples.
+class PersonaTrainer:
+    """Trains a LoRA on planned steps, and validates bits per byte on held-out examples.
 
     If several processes train together, each is given all the steps and computes its share of each.
 
     Args:
         model: the base with its LoRA.
         plan: the settings of this run.
-        steps: all optimizer steps of the run in order; the same ones for a resumed run.
-        held_out: examples to validate on.
-        folder: for checkpoints.
-        callbacks: progress, metrics.
-        timer: counts the time of validations.
+        schedule: its end and its learning rate.
+        steps: the optimizer steps of the run in order, at least as many as planned; the same ones for a resumed run.
+        held_out: examples to validate on; none: no validation, and the last adapter is the result.
+        folder: for checkpoints; None: the run cannot be resumed and does not return to its best adapter.
+        listeners: are given a row for each step and each validation.
+        timer: counts the time of steps, validations and checkpoints.
         processes: that train together.
-        save_checkpoints: without them the run cannot be resumed, and ends with its last adapter instead of its best.
+        should_stop: whether the run was asked to stop, looked at after each step.
+        clock: returns seconds.
+
+    Attributes:
+        state: how far the run has come.
+        stopped: whether it was asked to stop before its end.
+        tokens_here: trained on by this process, without those before an interruption.
     """
 
     def __init__(
         self,
         model: PeftModel,
         plan: TrainingPlan,
+        schedule: Schedule,
         *,
-        steps: Sequence[Step],
+        steps: Iterable[Step],
         held_out: Sequence[Example],
-        folder: Path,
-        callbacks: Sequence[TrainerCallback],
+        folder: Path | None,
+        listeners: Sequence[Callable[[MetricsRow], None]],
         timer: PhaseTimer,
         processes: ProcessGroup,
-        save_checkpoints: bool = True,
+        should_stop: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.model = model
         self.plan = plan
-        self.peft_model = model
         self.processes = processes
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.state = TrainingState()
+        self.stopped = False
+        self.tokens_here = 0
+        self._schedule = schedule
+        self._steps = steps
+        self._held_out = held_out
+        self._folder = folder
+        self._listeners = listeners
+        self._timer = timer
+        self._should_stop = should_stop
+        self._clock = clock
+        self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self._trained = list(self._parameters.values())
         processes.broadcast_parameters(self._trained)
+        self._optimizer = MasterAdamW(self._trained, lr=plan.learning_rate)
         self._cost = compute_cost(model)
         self._is_sharded = is_sharded(model)
-        self.timer = timer
-        super().__init__(
-            model=model,
-            args=_arguments(plan, folder, save_checkpoints),
-            train_dataset=list(steps),
-            eval_dataset=list(held_out),
-            data_collator=_single,  # type: ignore[arg-type]
-            callbacks=[EarlyStoppingCallback(plan.patience), *callbacks],
-        )
-        self.remove_callback(PrinterCallback)  # our callbacks print instead
-        self.tokens_seen = 0
 
-    def get_train_dataloader(self) -> "DataLoader[Step]":
-        """The steps in order; they were shuffled when planned."""
-        return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=_single)  # type: ignore[arg-type]
+    def train(self, checkpoint: Path | None = None) -> None:
+        """Trains to the end of the run, or until it is asked to stop.
 
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with float32 state, whatever the dtype of the adapter."""
-        if self.optimizer is None:
-            self.optimizer = MasterAdamW(self._trained, lr=self.args.learning_rate)
-        return self.optimizer
+        Args:
+            checkpoint: to resume from.
 
-    def training_step(  # type: ignore[override]
-        self, model: torch.nn.Module, inputs: Step, num_items_in_batch: Any = None
-    ) -> torch.Tensor:
+        Raises:
+            DoppelError: the loss is no longer a number. OSError: a checkpoint cannot be written.
+        """
+        if checkpoint is not None:
+            self.state = load_checkpoint(checkpoint, self._optimizer)
+        self._began = self._clock() - self.state.seconds
+        self._checkpoints = CheckpointClock(self._clock)
+        self.model.train()
+        with self._timer.phase("checkpoints"):
+            for step in islice(self._steps, self.state.step, None):
+                progress = self._agree(self._schedule.progress(self.state.step, self._seconds()))
+                if progress >= 1 or self._has_stopped_improving():
+                    break
+                self._take(step, self._schedule.rate(progress))
+                if self._agree(float(self._should_stop())):
+                    self.stopped = True
+                    self._save()
+                    return
+                if self._held_out and self.state.step % self.plan.steps_between_checks == 0:
+                    self._validate()
+                    self._save()
+                elif self._agree(float(self._checkpoints.is_due())):
+                    self._save()
+            self._finish()
+
+    def exact_weights(self) -> dict[str, torch.Tensor]:
+        """The adapter's float32 weights by parameter name, of which the model computes with rounded copies."""
+        return dict(zip(self._parameters, self._optimizer.masters, strict=True))
+
+    def _take(self, step: Step, rate: float) -> None:
+        """One optimizer step at a learning rate."""
+        began = self._clock()
+        with self._timer.phase("steps"):
+            self._optimizer.param_groups[0]["lr"] = rate
+            loss = float(self._accumulate(step))
+            norm = float(torch.nn.utils.clip_grad_norm_(self._trained, _MAX_GRADIENT_NORM))
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                raise DoppelError(
+                    tr(
+                        "step {step}: the loss is no longer a number; set a lower training.learning_rate than {rate:g}",
+                        step=self.state.step + 1,
+                        rate=self.plan.learning_rate,
+                    )
+                )
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+        tokens = sum(map(count_tokens, step))
+        self.tokens_here += tokens
+        self._advance(step=self.state.step + 1, tokens=self.state.tokens + tokens, seconds=self._seconds())
+        speed = tokens / max(1e-9, self._clock() - began)
+        self._report(loss=loss, learning_rate=rate, grad_norm=norm, tokens_per_second=speed)
+
+    def _accumulate(self, step: Step) -> torch.Tensor:
         """Forward and backward over a step's micro-batches; returns the mean loss per supervised token, in nats.
 
         Losses are summed, and the gradients divided at the end in float32: in half precision a single token's share
         of the mean could underflow.
         """
-        model.train()
-        shares = split_step(inputs, self.processes.world_size, self.plan.tokens_per_batch, self._cost_of)
+        shares = split_step(step, self.processes.world_size, self.plan.tokens_per_batch, self._cost_of)
         own = shares[self.processes.rank]
         total = torch.zeros((), device=self._trained[0].device)
         for group in own:
-            losses, _ = token_losses(self.peft_model, collate(group))
+            losses, _ = token_losses(self.model, collate(group))
             loss = losses.sum()
-            self.accelerator.backward(loss)
+            loss.backward()
             total += loss.detach()
         if self._is_sharded:  # gathering a layer needs every process, so those with fewer batches add zeros
             for _ in range(max(map(len, shares)) - len(own)):
-                losses, _ = token_losses(self.peft_model, collate(inputs[0][:1]))
-                self.accelerator.backward(losses.sum() * 0)
-        supervised = sum(example.supervised for group in inputs for example in group)
-        self.tokens_seen += sum(map(count_tokens, inputs))
-        return self.processes.average_gradients(self._trained, total, supervised).to(self.args.device)
+                losses, _ = token_losses(self.model, collate(step[0][:1]))
+                (losses.sum() * 0).backward()
+        supervised = sum(example.supervised for group in step for example in group)
+        return self.processes.average_gradients(self._trained, total, supervised)
+
+    def _validate(self) -> None:
+        """Scores the held-out examples, and remembers whether that is the best score so far."""
+        with self._timer.phase("validations"):
+            score = score_in_parallel(self.processes, self.model, self._held_out, self._score)
+        bits = score.bits_per_byte
+        if self.state.best_bits is None or bits < self.state.best_bits:
+            self._advance(best_step=self.state.step, best_bits=bits, checks_since_best=0)
+        else:
+            self._advance(checks_since_best=self.state.checks_since_best + 1)
+        self._report(bits_per_byte=bits, end_nats=score.end_nats)
+
+    def _finish(self) -> None:
+        """Validates the last adapter, and returns to the best one if training had stopped to improve."""
+        if self._has_stopped_improving():
+            if self._folder is not None and self.state.best_step is not None:
+                load_checkpoint(checkpoint_folder(self._folder, self.state.best_step), self._optimizer)
+        elif self._held_out and self.state.step % self.plan.steps_between_checks:
+            self._validate()
+
+    def _has_stopped_improving(self) -> bool:
+        return self.state.checks_since_best >= self.plan.patience
+
+    def _save(self) -> None:
+        """Writes a checkpoint and removes those no longer needed."""
+        if self._folder is None:
+            return
+        self._advance(seconds=self._seconds())
+        if self.processes.is_main:
+            with self._checkpoints.writing():
+                save_checkpoint(self._folder, self.model, self.exact_weights(), self._optimizer, self.state)
+        self.processes.barrier()
+
+    def _score(self, examples: Sequence[Example]) -> HeldOutScore:
+        return score_examples(self.model, examples, self.plan.tokens_per_batch)
 
     def _cost_of(self, example: Example) -> float:
         return self._cost.of([example])
 
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Scores the held-out examples, logs the result and passes it to the callbacks."""
-        assert isinstance(self.eval_dataset, list)
-        with self.timer.phase("validations"):
-            score = score_in_parallel(self.processes, self.peft_model, self.eval_dataset, self._score)
-        metrics = {METRIC: score.bits_per_byte, "eval_end_nats": score.end_nats}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+    def _seconds(self) -> float:
+        return self._clock() - self._began
 
-    def _score(self, examples: Sequence[Example]) -> HeldOutScore:
-        return score_examples(self.peft_model, examples, self.plan.tokens_per_batch)
+    def _agree(self, value: float) -> float:
+        """The largest of all processes' values, so that all decide alike."""
+        return max(self.processes.all_gather(value))
 
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Returns 0: the library's estimate assumes one padded batch and a full head."""
-        return 0
+    def _advance(self, **changes: float) -> None:
+        self.state = msgspec.structs.replace(self.state, **changes)
 
-
-def _arguments(plan: TrainingPlan, folder: Path, save_checkpoints: bool) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=1,
-        per_device_train_batch_size=1,
-        learning_rate=plan.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=plan.warmup_steps,
-        max_grad_norm=1.0,
-        eval_strategy="steps",
-        eval_steps=plan.steps_between_checks,
-        save_strategy="steps" if save_checkpoints else "no",
-        save_steps=plan.steps_between_checks,
-        load_best_model_at_end=save_checkpoints,
-        metric_for_best_model=METRIC,
-        greater_is_better=False,
-        logging_strategy="steps",
-        logging_steps=1,
-        disable_tqdm=True,
-        report_to=[],
-        seed=plan.seed,
-        use_cpu=plan.device == "cpu",
-        remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_pin_memory=False,
-    )
-
-
-def _single(batch: list[Step]) -> Step:
-    return batch[0]
+    def _report(self, **values: float) -> None:
+        """Gives the listeners a row."""
+        state = self.state
+        epoch = round(self.plan.epochs * state.step / self.plan.steps, 4)
+        row = MetricsRow(step=state.step, epoch=epoch, tokens=state.tokens, seconds=round(state.seconds, 3), **values)
+        for listener in self._listeners:
+            listener(row)

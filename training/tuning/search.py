@@ -8,13 +8,11 @@ import math
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import msgspec
 import torch
 from rich.progress import Progress
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel
 
 from doppel.config import Config, TrainingSettings
 from doppel.errors import DoppelError, UserError
@@ -28,8 +26,10 @@ from training.lora.examples import count_tokens, spread_sample
 from training.lora.packing import tokens_per_batch
 from training.lora.settings import ChosenValue, Hyperparameters, recommend
 from training.run.folders import tuning_folder
+from training.run.metrics import MetricsRow
 from training.run.plan import TrainingPlan, make_plan, optimizer_steps, token_budget
 from training.run.progress import StopRequest, stop_on_signals
+from training.run.schedule import Schedule
 from training.run.setup import (
     TrainingSetup,
     build_model,
@@ -42,7 +42,7 @@ from training.run.setup import (
     with_replay,
 )
 from training.run.timings import PhaseTimer
-from training.run.trainer import METRIC, PersonaTrainer
+from training.run.trainer import PersonaTrainer
 from training.tuning.study import Dimension, RunningTrial, Scale, Study, Trial, TrialStatus, Values
 
 _MINUTES_ON_CPU = 10.0
@@ -171,30 +171,31 @@ class _TrialRunner:
         print_status(tr("Trial {number} of {count}: {values}", number=number, count=count, values=plan_text(plan)))
         torch.manual_seed(plan.seed)
         model = build_model(self._setup, self._base, plan.rank, plan.alpha)
-        try:
-            with TemporaryDirectory() as scratch, progress() as bar:
-                callback = _TrialCallback(bar, tr("Trial {number}", number=number), trial, stop)
-                trainer = PersonaTrainer(
-                    model,
-                    plan,
-                    steps=optimizer_steps(plan, self._setup.train),
-                    held_out=self._held_out,
-                    folder=Path(scratch),
-                    callbacks=[callback],
-                    timer=PhaseTimer(),
-                    processes=SINGLE_PROCESS,
-                    save_checkpoints=False,
-                )
+        with progress() as bar:
+            progress_bar = _TrialProgress(bar, tr("Trial {number}", number=number), trial, plan)
+            trainer = PersonaTrainer(
+                model,
+                plan,
+                Schedule(plan.learning_rate, plan.steps),
+                steps=optimizer_steps(plan, self._setup.epochs),
+                held_out=self._held_out,
+                folder=None,
+                listeners=[progress_bar.log],
+                timer=PhaseTimer(),
+                processes=SINGLE_PROCESS,
+                should_stop=lambda: stop.requested or progress_bar.is_pruned,
+            )
+            try:
                 trainer.train()
-        except torch.OutOfMemoryError:
-            print_status(tr("Trial {number} ran out of memory and was stopped.", number=number))
-            callback.is_pruned = True
-        finally:
-            model.unload()
-        if callback.is_stopped:
+            except torch.OutOfMemoryError:
+                print_status(tr("Trial {number} ran out of memory and was stopped.", number=number))
+                progress_bar.is_pruned = True
+            finally:
+                model.unload()
+        if trainer.stopped and not progress_bar.is_pruned:
             self.study.requeue(trial)
         else:
-            trial.finish(pruned=callback.is_pruned)
+            trial.finish(pruned=progress_bar.is_pruned)
 
     def _measure_speed(self) -> float:
         """Training speed with the current settings, tokens per second."""
@@ -238,42 +239,21 @@ class _TrialRunner:
         return msgspec.structs.replace(plan, steps_between_checks=math.ceil(plan.steps / _CHECKS))
 
 
-class _TrialCallback(TrainerCallback):
-    """Shows a trial's progress, and ends it when the study prunes it or a stop is requested."""
+class _TrialProgress:
+    """Shows a trial's progress, reports its validations to the study, and knows whether the study gave it up."""
 
-    def __init__(self, bar: Progress, title: str, trial: RunningTrial, stop: StopRequest) -> None:
-        self._bar, self._trial, self._stop = bar, trial, stop
-        self._task = bar.add_task(title, total=None, rate="")
+    def __init__(self, bar: Progress, title: str, trial: RunningTrial, plan: TrainingPlan) -> None:
+        self._bar, self._trial, self._steps = bar, trial, plan.steps
+        self._task = bar.add_task(title, total=plan.steps, rate="")
         self._bits = ""
-        self.is_pruned = self.is_stopped = False
+        self.is_pruned = False
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        """Counts the step."""
-        self._bar.update(self._task, total=state.max_steps, completed=state.global_step, rate=self._bits)
-        if self._stop.requested:
-            self.is_stopped = True
-            control.should_training_stop = True
-            control.should_evaluate = False
-        return control
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **_: Any,
-    ) -> TrainerControl:
-        """Reports the score of a validation to the study."""
-        bits = (metrics or {}).get(METRIC, math.nan)
-        self._bits = tr("{bits:.3f} bits per byte", bits=bits)
-        self._bar.update(self._task, rate=self._bits)
-        if self._trial.report(bits, round(_CHECKS * state.global_step / state.max_steps)):
-            self.is_pruned = True
-            control.should_training_stop = True
-        return control
+    def log(self, row: MetricsRow) -> None:
+        """Draws a step, or reports a validation."""
+        if row.bits_per_byte is not None:
+            self._bits = tr("{bits:.3f} bits per byte", bits=row.bits_per_byte)
+            self.is_pruned = self._trial.report(row.bits_per_byte, round(_CHECKS * row.step / self._steps))
+        self._bar.update(self._task, completed=row.step, rate=self._bits)
 
 
 def plan_text(plan: TrainingPlan) -> str:

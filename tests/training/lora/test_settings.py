@@ -10,9 +10,11 @@ LENGTH = ChosenValue(512, "trained on cpu")
 
 
 def size(
-    messages: int = 1_000, parameters: float = 0.27e9, minutes: float | None = None, examples: int = 500
+    messages: int = 1_000, parameters: float = 0.27e9, minutes: float | None = None, device: str = "cpu"
 ) -> TrainingSize:
-    return TrainingSize(messages=messages, examples=examples, parameters=int(parameters), minutes=minutes)
+    return TrainingSize(
+        messages=messages, examples=500, tokens=300_000, device=device, parameters=int(parameters), minutes=minutes
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,14 +37,16 @@ def test_the_learning_rate_follows_the_base_whatever_the_time(parameters: float,
     assert short.rank.value == 16
 
 
-def test_a_step_grows_with_the_number_of_conversations() -> None:
-    assert recommend(TrainingSettings(), size(examples=19_999), LENGTH).sessions_per_step.value == 16
-    assert recommend(TrainingSettings(), size(examples=20_000), LENGTH).sessions_per_step.value == 32
+def test_a_step_has_few_tokens_on_a_cpu_and_many_on_a_gpu() -> None:
+    assert recommend(TrainingSettings(), size(), LENGTH).sessions_per_step.value == 4
+    on_gpu = recommend(TrainingSettings(), size(device="cuda"), LENGTH).sessions_per_step
+    assert on_gpu.value == 27
+    assert "16,384 tokens" in (on_gpu.reason or "")
 
 
 def test_config_yaml_overrides_everything_and_then_there_is_no_reason() -> None:
     training = TrainingSettings(rank=8, alpha=16, learning_rate=1e-3, epochs=0.5, sessions_per_step=3, max_length=100)
-    settings = recommend(training, size(10**6, 8e9, 4.0, 10**6), choose_length(training, 4.0, "cpu", 512))
+    settings = recommend(training, size(10**6, 8e9, 4.0), choose_length(training, "cpu", 512))
     assert {key: choice.value for key, choice in settings.choices().items()} == {
         "rank": 8,
         "alpha": 16,
@@ -54,11 +58,10 @@ def test_config_yaml_overrides_everything_and_then_there_is_no_reason() -> None:
     assert settings.reasons() == {}
 
 
-def test_the_length_follows_time_device_and_base() -> None:
+def test_the_length_follows_device_and_base() -> None:
     free = TrainingSettings()
-    assert choose_length(free, None, "cpu", 32768).value == 512
-    assert choose_length(free, 4, "cpu", 32768).value == 256
-    assert choose_length(free, None, "cuda", 32768).value == 2048
-    assert choose_length(free, None, "cuda", 1024).value == 1024
+    assert choose_length(free, "cpu", 32768).value == 1024
+    assert choose_length(free, "cuda", 32768).value == 2048
+    assert choose_length(free, "cuda", 1024).value == 1024
     with pytest.raises(UserError, match="513 is over the base model's limit of 512 tokens"):
-        choose_length(TrainingSettings(max_length=513), None, "cpu", 512)
+        choose_length(TrainingSettings(max_length=513), "cpu", 512)

@@ -15,12 +15,13 @@ from doppel.system import atomic_file
 from tests.processes import Child
 from tests.tiny import publish_adapter
 from tests.training.runs import small_config, small_run, weights_of
-from training.run import exact_resume, publish
+from training.run import checkpoints, publish
 from training.run import run as fitting
-from training.run.checkpoints import RunFolder, list_checkpoints
+from training.run.checkpoints import list_checkpoints
 from training.run.completion_marker import is_complete, mark_complete
 from training.run.folders import run_folder
 from training.run.run import run_training
+from training.run.run_state import RunFolder
 
 
 def _train(root: Path, base: Path, patch: pytest.MonkeyPatch) -> None:
@@ -41,7 +42,7 @@ def _train_until_full(root: Path, base: Path, largest: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact_resume, "mark_complete", fill)
+        patch.setattr(checkpoints, "mark_complete", fill)
         _train(root, base, patch)
 
 
@@ -51,8 +52,8 @@ def test_a_full_disk_keeps_the_last_complete_checkpoint(tmp_path: Path, tiny_bas
     with pytest.raises(DoppelError, match=r"sample\.training: cannot be written") as caught:
         Child(_train_until_full, (tmp_path / "full", tiny_base, largest)).result()
     assert "\n" not in str(caught.value)
-    assert [*list_checkpoints(run_folder(config.data_dir))] == [4]
-    assert is_complete(run_folder(config.data_dir) / "checkpoint-4")
+    assert [*list_checkpoints(run_folder(config.data_dir))] == [2]
+    assert is_complete(run_folder(config.data_dir) / "checkpoint-2")
     assert list_versions(config.adapters_dir) == []
     Child(_train_whole, (tmp_path / "full", tiny_base)).result()
     whole = small_run(tmp_path / "whole", tiny_base)

@@ -2,15 +2,17 @@
 
 import math
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import pytest
 import torch
 
 from doppel.config import TrainingSettings
-from training.lora.examples import Example
+from training.lora.epochs import EpochSource
+from training.lora.examples import Example, count_tokens
 from training.lora.settings import ChosenValue, TrainingSize, recommend
-from training.run.plan import TrainingPlan, make_plan, optimizer_steps, token_budget
+from training.run.plan import TrainingPlan, make_plan, optimizer_steps, schedule_of, token_budget
 
 
 def example(length: int) -> Example:
@@ -19,7 +21,14 @@ def example(length: int) -> Example:
 
 def plan(items: list[Example], max_tokens: float = math.inf, **training: Any) -> TrainingPlan:
     settings = TrainingSettings(**training)
-    size = TrainingSize(messages=100, examples=len(items), parameters=10**6, minutes=None)
+    size = TrainingSize(
+        messages=100,
+        examples=len(items),
+        tokens=count_tokens(items),
+        device="cpu",
+        parameters=10**6,
+        minutes=None,
+    )
     return make_plan(
         settings,
         recommend(settings, size, ChosenValue(64, None)),
@@ -35,12 +44,23 @@ def plan(items: list[Example], max_tokens: float = math.inf, **training: Any) ->
 
 
 def test_steps_cover_the_epochs() -> None:
-    made = plan([example(20)] * 1600, epochs=2)
-    assert (made.steps, made.sessions_per_step, made.epochs) == (200, 16, 2)
-    assert made.warmup_steps == 6
-    steps = optimizer_steps(made, [example(20)] * 1600)
-    assert len(steps) == 200
-    assert sum(len(group) for step in steps for group in step) == 3200
+    made = plan([example(20)] * 1600, epochs=2, sessions_per_step=16)
+    assert (made.steps, made.max_steps, made.epochs) == (200, 200, 2)
+    assert schedule_of(made, None, [example(20)] * 1600).steps == 200
+
+
+def test_epochs_follow_one_another_without_end() -> None:
+    class Source(EpochSource, frozen=True):
+        def examples(self, epoch: int) -> list[Example]:
+            return [example(10 + epoch)] * 5
+
+    made = plan([example(20)] * 5, epochs=3, sessions_per_step=2)
+    steps = list(islice(optimizer_steps(made, Source((), None, 64, 40, 0)), 8))  # type: ignore[arg-type]
+    assert [[len(one.ids) for group in step for one in group] for step in steps] == [
+        *([10, 10], [10, 10], [10]),
+        *([11, 11], [11, 11], [11]),
+        *([12, 12], [12, 12]),
+    ]
 
 
 def test_few_conversations_get_smaller_steps_with_a_reason() -> None:
@@ -58,7 +78,7 @@ def test_steps_that_config_yaml_sets_stay_as_they_are() -> None:
 def test_the_time_limit_ends_a_plan_and_is_its_reason() -> None:
     items = [example(20)] * 1000
     made = plan(items, max_tokens=token_budget(1, 100.0), epochs=3)
-    assert made.epochs * 20_000 == pytest.approx(60 * 100 * 0.8)
+    assert made.epochs * 20_000 == pytest.approx(60 * 100 * 0.95)
     assert made.reasons["epochs"] == "as many as fit into the time limit"
     assert token_budget(None, 100.0) == math.inf
     assert "epochs" not in plan(items, epochs=3).reasons

@@ -11,21 +11,23 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 from doppel.adapters import versions
-from doppel.adapters.versions import list_versions
+from doppel.adapters.versions import WEIGHTS, list_versions
 from doppel.errors import DoppelError
 from tests.processes import Child, Died
 from tests.training.runs import metrics_of, small_config, small_run, weights_of
 from training.lora.bits_per_byte import HeldOutScore
-from training.run import completion_marker, exact_resume, trainer
+from training.run import checkpoints, completion_marker, trainer
 from training.run import run as fitting
-from training.run.checkpoints import RunFolder, list_checkpoints, lock_run_folder
+from training.run.checkpoints import list_checkpoints
 from training.run.folders import run_folder
-from training.run.progress import TrainingProgress
+from training.run.publish import publish_adapter
 from training.run.run import run_training
+from training.run.run_state import RunFolder, lock_run_folder
 from training.run.trainer import PersonaTrainer
 
 
@@ -62,20 +64,18 @@ def _half_a_folder(path: Path, **_: Any) -> None:
 
 
 KILLS: dict[str, Callable[[int, pytest.MonkeyPatch], None]] = {
-    "at a step": lambda at, patch: patch.setattr(
-        PersonaTrainer, "training_step", _after(at, PersonaTrainer.training_step, _die)
-    ),
+    "at a step": lambda at, patch: patch.setattr(PersonaTrainer, "_take", _after(at, PersonaTrainer._take, _die)),
     "at half a file of a checkpoint": lambda at, patch: patch.setattr(
         torch, "save", _after(at, torch.save, _half_a_file)
     ),
     "before a checkpoint is sealed": lambda at, patch: patch.setattr(
-        exact_resume, "mark_complete", _after(at, exact_resume.mark_complete, _die)
+        checkpoints, "mark_complete", _after(at, checkpoints.mark_complete, _die)
     ),
     "while a checkpoint is sealed": lambda at, patch: patch.setattr(
         completion_marker, "fsync_path", _after(at, completion_marker.fsync_path, _die)
     ),
     "while an old checkpoint is removed": lambda at, patch: patch.setattr(
-        exact_resume.shutil, "rmtree", _after(at, shutil.rmtree, _half_a_folder)
+        checkpoints.shutil, "rmtree", _after(at, shutil.rmtree, _half_a_folder)
     ),
     "while it is published": lambda at, patch: patch.setattr(
         versions, "move_into_place", _after(at, versions.move_into_place, _move_and_die)
@@ -87,14 +87,14 @@ def _train(root: Path, base: Path, kill: str | None = None, at: int = 1, trainin
     """Trains in this process; returns how many steps it did."""
     steps = [0]
     with pytest.MonkeyPatch.context() as patch:
-        whole = PersonaTrainer.training_step
+        whole = PersonaTrainer._take
 
-        def step(*arguments: Any, **named: Any) -> torch.Tensor:
+        def step(*arguments: Any, **named: Any) -> None:
             steps[0] += 1
-            return whole(*arguments, **named)
+            whole(*arguments, **named)
 
         patch.setattr(fitting, "SampleReplies", lambda *_: list)  # they take the longest, and test_fit has them
-        patch.setattr(PersonaTrainer, "training_step", step)
+        patch.setattr(PersonaTrainer, "_take", step)
         if kill is not None:
             KILLS[kill](at, patch)
         run_training(small_config(root, base, **(training or {})))
@@ -119,8 +119,8 @@ def test_killed_again_and_again_it_ends_with_the_same_adapter(
 ) -> None:
     config = small_run(tmp_path, tiny_base)
     draw = random.Random(2)
-    _killed(tmp_path, tiny_base, "at a step", draw.randint(1, 4))
-    _killed(tmp_path, tiny_base, "at half a file of a checkpoint", draw.randint(1, 4))
+    _killed(tmp_path, tiny_base, "at a step", draw.randint(1, 2))
+    _killed(tmp_path, tiny_base, "at half a file of a checkpoint", 1)
     assert RunFolder(run_folder(config.data_dir), "").latest_checkpoint() is None
     _killed(tmp_path, tiny_base, "while a checkpoint is sealed", draw.randint(1, 7))
     _killed(tmp_path, tiny_base, "at a step", draw.randint(5, 8))
@@ -136,14 +136,14 @@ def test_killed_again_and_again_it_ends_with_the_same_adapter(
 
 def _train_aloud(root: Path, base: Path, progress: Connection) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        whole = PersonaTrainer.training_step
+        whole = PersonaTrainer._take
 
-        def step(*arguments: Any, **named: Any) -> torch.Tensor:
+        def step(*arguments: Any, **named: Any) -> None:
             progress.send_bytes(b"step")
-            return whole(*arguments, **named)
+            whole(*arguments, **named)
 
         patch.setattr(fitting, "SampleReplies", lambda *_: list)
-        patch.setattr(PersonaTrainer, "training_step", step)
+        patch.setattr(PersonaTrainer, "_take", step)
         run_training(small_config(root, base))
 
 
@@ -176,15 +176,61 @@ def test_a_training_that_stopped_early_is_not_continued(tmp_path: Path, tiny_bas
     config = small_run(tmp_path, tiny_base, patience=1)
     with pytest.raises(Died, match="-9"):
         Child(_train_in_vain, (tmp_path, tiny_base, "while it is published")).result()
-    assert [*list_checkpoints(run_folder(config.data_dir))] == [4, 8]
+    assert [*list_checkpoints(run_folder(config.data_dir))] == [2, 4]
     assert Child(_train_in_vain, (tmp_path, tiny_base)).result() == 0
     metrics = metrics_of(config)
-    assert max(row.step for row in metrics) == 8
+    assert max(row.step for row in metrics) == 4
+
+
+def _train_worse_and_worse(root: Path, base: Path) -> None:
+    """Each validation after the second is worse than the one before; the best adapter is copied to `best`."""
+    scores = iter((3.0, 1.0, 2.0, 2.5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "SampleReplies", lambda *_: list)
+        patch.setattr(trainer, "score_in_parallel", lambda *_: HeldOutScore(next(scores), 1.0, 10, 10))
+        config = small_config(root, base, patience=2)
+
+        def keep_best(*arguments: Any, **named: Any) -> Path:
+            shutil.copytree(run_folder(config.data_dir) / "checkpoint-4", root / "best")
+            return publish_adapter(*arguments, **named)
+
+        patch.setattr(fitting, "publish_adapter", keep_best)
+        run_training(config)
+
+
+def test_a_training_that_got_worse_ends_with_its_best_adapter(tmp_path: Path, tiny_base: Path) -> None:
+    config = small_run(tmp_path, tiny_base, patience=2)
+    _train_worse_and_worse(tmp_path, tiny_base)
+    assert max(row.step for row in metrics_of(config)) == 8
+    assert weights_of(config) == (tmp_path / "best" / WEIGHTS).read_bytes()
+
+
+def _train_with_checkpoints_at_every_step(root: Path, base: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints.CheckpointClock, "is_due", lambda _: True)
+        _train(root, base, "at a step", 6)
+
+
+def test_a_power_cut_between_two_validations_costs_the_time_since_the_last_checkpoint(
+    tmp_path: Path, tiny_base: Path, uninterrupted: bytes
+) -> None:
+    config = small_run(tmp_path, tiny_base)
+    with pytest.raises(Died, match="-9"):
+        Child(_train_with_checkpoints_at_every_step, (tmp_path, tiny_base)).result()
+    assert 5 in list_checkpoints(run_folder(config.data_dir))
+    assert Child(_train, (tmp_path, tiny_base)).result() == 7
+    assert weights_of(config) == uninterrupted
 
 
 def _train_slowly(root: Path, base: Path, kill: str, at: int, training: dict[str, Any]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingProgress, "state", lambda _: {"args": {}, "attributes": {"seconds_before": 3600.0}})
+        save = trainer.save_checkpoint
+
+        def save_late(*arguments: Any) -> None:
+            *others, state = arguments
+            save(*others, msgspec.structs.replace(state, seconds=3600.0))
+
+        patch.setattr(trainer, "save_checkpoint", save_late)
         _train(root, base, kill, at, training)
 
 
@@ -192,9 +238,9 @@ def test_the_time_used_before_counts(tmp_path: Path, tiny_base: Path) -> None:
     limited = {"minutes": 30}
     config = small_run(tmp_path, tiny_base, **limited)
     with pytest.raises(Died, match="-9"):
-        Child(_train_slowly, (tmp_path, tiny_base, "at a step", 6, limited)).result()
+        Child(_train_slowly, (tmp_path, tiny_base, "at a step", 8, limited)).result()
     assert Child(_train, (tmp_path, tiny_base, None, 1, limited)).result() == 0
-    assert metrics_of(config)[-1].step == 4
+    assert metrics_of(config)[-1].step == 6
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +271,7 @@ class TestCheckpoints:
     def test_damage_to_any_file_is_seen(self, work: RunFolder) -> None:
         newest = work.folder / "checkpoint-12"
         names = sorted(path.name for path in newest.iterdir())
-        assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} < set(names)
+        assert {"adapter_model.safetensors", "optimizer.pt", "state.json"} < set(names)
         for name in names:
             content = (newest / name).read_bytes()
             (newest / name).write_bytes(content[:-1])
@@ -240,8 +286,7 @@ class TestCheckpoints:
     def test_a_damaged_checkpoint_is_removed_and_the_one_before_it_used(self, work: RunFolder) -> None:
         newest, older = work.folder / "checkpoint-12", work.folder / "checkpoint-3"
         shutil.copytree(newest, older)
-        state = (older / "trainer_state.json").read_text()
-        (older / "trainer_state.json").write_text(state.replace('"best_global_step": 12', '"best_global_step": 3'))
+        (older / "state.json").write_text('{"step": 3, "best_step": 3}')
         completion_marker.mark_complete(older)
         (newest / "optimizer.pt").write_bytes(b"")
         assert work.latest_checkpoint() == older
@@ -249,8 +294,7 @@ class TestCheckpoints:
 
     def test_a_checkpoint_whose_best_is_missing_is_not_used(self, work: RunFolder) -> None:
         for path in work.folder.glob("checkpoint-*"):
-            state = (path / "trainer_state.json").read_text()
-            (path / "trainer_state.json").write_text(state.replace('"best_global_step": ', '"best_global_step": 9'))
+            (path / "state.json").write_text('{"step": 12, "best_step": 9}')
             completion_marker.mark_complete(path)
         assert work.latest_checkpoint() is None
         assert list_checkpoints(work.folder) == {}

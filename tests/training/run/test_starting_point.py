@@ -16,8 +16,8 @@ from doppel.errors import UserError
 from doppel.models.base import identify, load_model
 from tests.tiny import build_base, publish_adapter, save_lora
 from training.lora.bits_per_byte import HeldOutScore
-from training.run.checkpoints import RunFolder
 from training.run.plan import TrainingPlan
+from training.run.run_state import RunFolder
 from training.run.starting_point import add_starting_lora, choose_starting_point, read_starting_adapter
 
 IDS = torch.tensor([[2, 40, 41, 42, 43, 44]])

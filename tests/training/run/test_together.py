@@ -67,15 +67,15 @@ def _train_until_told(root: Path, base: Path) -> tuple[int, str]:
     """The second process alone hears a SIGTERM, at its sixth step; returns how many steps, and what was said."""
     steps = [0]
     with pytest.MonkeyPatch.context() as patch:
-        whole = PersonaTrainer.training_step
+        whole = PersonaTrainer._take
 
-        def step(trainer: PersonaTrainer, *arguments: Any, **named: Any) -> torch.Tensor:
+        def step(trainer: PersonaTrainer, *arguments: Any, **named: Any) -> None:
             steps[0] += 1
             if steps[0] == 6 and not trainer.processes.is_main:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return whole(trainer, *arguments, **named)
+            whole(trainer, *arguments, **named)
 
-        patch.setattr(PersonaTrainer, "training_step", step)
+        patch.setattr(PersonaTrainer, "_take", step)
         try:
             _train(root, base, {})
         except TrainingInterrupted as interrupted:

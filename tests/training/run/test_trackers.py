@@ -26,7 +26,6 @@ PLAN = TrainingPlan(
     tokens_per_batch=512,
     max_length=128,
     steps=10,
-    warmup_steps=1,
     steps_between_checks=5,
     check_tokens=100,
     patience=3,
