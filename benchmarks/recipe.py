@@ -9,7 +9,7 @@ it reads replies of the validation split, which is where settings are chosen, an
 the middle of the run as well, after so many tokens.
 
 Every row has the change of bits per byte against the base, with the bootstrap interval over conversations, and against
-the first setting on the same replies, which is the finer comparison. Rows are appended to FILE as they are measured, and
+the first setting on the same replies, which is the finer comparison. Rows are appended to FILE as they are measured;
 settings that are in it are not trained again. Prints one JSON object last.
 """
 
@@ -182,6 +182,11 @@ def _reading(model: torch.nn.Module, windows: Sequence[Any]) -> Reading:
         losses, loss_mask = token_losses(model, collate([window.example]))
         nats.append(float(losses[loss_mask == TEXT_LOSS].double().sum()))
     return Reading(nats, [window.session_id for window in windows])
+
+
+def _percent(change: Interval) -> list[float]:
+    """Value, lower and upper end."""
+    return [round(100 * part, 2) for part in (change.value, change.low, change.high)]
 
 
 def _plan(setup: TrainingSetup, base: Any, values: dict[str, Any], tokens: int) -> TrainingPlan:
