@@ -112,6 +112,7 @@ def _worker(config: Config, steps: int) -> None:
             model,
             _plan(steps, size, model.dtype),
             Schedule(peak=5e-4, steps=steps),
+            head=None,
             steps=plan_steps(setup.train, PER_STEP, size),
             held_out=[],
             folder=None,

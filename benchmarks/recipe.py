@@ -36,6 +36,7 @@ from training.lora.distributed import SINGLE_PROCESS
 from training.lora.examples import collate, count_tokens
 from training.lora.model import token_losses
 from training.lora.packing import tokens_per_batch
+from training.lora.reduced_head import reduce_head
 from training.lora.settings import ChosenValue
 from training.run.metrics import MetricsRow
 from training.run.plan import TrainingPlan, make_plan, optimizer_steps
@@ -144,6 +145,7 @@ class Bench:
             model,
             plan,
             Schedule(plan.learning_rate, plan.steps),
+            head=reduce_head(self._base, setup.train, plan.seed),
             steps=optimizer_steps(plan, setup.epochs),
             held_out=[],
             folder=None,

@@ -25,8 +25,13 @@ class SupervisedHead(torch.autograd.Function):
     """Cross-entropy of `hidden @ weight.T` against `targets`, differentiable in `hidden` only."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, softcap: float | None
+    def forward(  # noqa: PLR0917  # autograd passes arguments by position
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        softcap: float | None,
+        bias: torch.Tensor | None,
     ) -> torch.Tensor:
         """Computes the loss of each row.
 
@@ -36,6 +41,7 @@ class SupervisedHead(torch.autograd.Function):
             weight: (V, D) head weight in the same dtype, frozen.
             targets: (N,) int64 ids of the tokens to predict.
             softcap: c in `c · tanh(logits / c)`, for models that cap their logits.
+            bias: (V,) added to the capped logits, 0 at the targets; None for none.
 
         Returns:
             (N,) float32 negative log-likelihoods in nats.
@@ -58,6 +64,8 @@ class SupervisedHead(torch.autograd.Function):
             if slope is not None:
                 target_slope = slope.gather(1, column.where(is_inside, 0)[:, None])
                 target_weight = torch.where(is_inside[:, None], target_weight * target_slope, target_weight)
+            if bias is not None:
+                logits += bias[start : start + columns]
             rescale = _exponentiate(logits, largest, total)
             if expected is not None:
                 probabilities = logits if slope is None else logits.mul_(slope)
@@ -68,17 +76,21 @@ class SupervisedHead(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None, None]:
         """Scales each row's gradient by the gradient of its loss."""
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype)[:, None], None, None, None
+        return gradient * upstream.to(gradient.dtype)[:, None], None, None, None, None
 
 
 def supervised_losses(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, softcap: float | None = None
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    softcap: float | None = None,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Negative log-likelihood of each target in nats; see `SupervisedHead.forward` for shapes."""
-    losses: torch.Tensor = SupervisedHead.apply(hidden, weight, targets, softcap)  # type: ignore[no-untyped-call]
+    losses: torch.Tensor = SupervisedHead.apply(hidden, weight, targets, softcap, bias)  # type: ignore[no-untyped-call]
     return losses
 
 

@@ -12,6 +12,7 @@ from doppel.i18n import tr
 from training.lora.examples import MicroBatch
 from training.lora.head import supervised_losses
 from training.lora.packing import hidden_states
+from training.lora.reduced_head import ReducedHead
 
 _HALF_PRECISION = (torch.bfloat16, torch.float16)
 _UNSUPPORTED_HEAD_OPTIONS = ("logit_scale", "logits_scaling")
@@ -82,12 +83,15 @@ def check_head(base: PreTrainedModel) -> None:
             )
 
 
-def token_losses(model: torch.nn.Module, batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def token_losses(
+    model: torch.nn.Module, batch: MicroBatch, head: ReducedHead | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses of the supervised tokens of a micro-batch.
 
     Args:
         model: a causal language model, bare or with adapters.
         batch: a micro-batch; of one sequence if the model must not be packed.
+        head: to train with, unless a token is not in it; None: the model's own, to score with.
 
     Returns:
         (S,) float32 losses in nats, differentiable, and (S,) their values in the loss mask.
@@ -96,10 +100,11 @@ def token_losses(model: torch.nn.Module, batch: MicroBatch) -> tuple[torch.Tenso
     assert isinstance(causal, PreTrainedModel)
     hidden = hidden_states(causal, batch)
     targets = batch.targets.to(hidden.device)
-    losses = supervised_losses(
-        hidden[targets - 1],  # the state at a position predicts the token at the next
-        causal.get_output_embeddings().weight,
-        batch.ids.to(hidden.device)[targets],
-        getattr(causal.config.get_text_config(), "final_logit_softcapping", None),
-    )
+    states = hidden[targets - 1]  # the state at a position predicts the token at the next
+    tokens = batch.ids.to(hidden.device)[targets]
+    softcap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)
+    if head is None or not bool((head.rows[tokens] >= 0).all()):
+        losses = supervised_losses(states, causal.get_output_embeddings().weight, tokens, softcap)
+    else:
+        losses = supervised_losses(states, head.weight, head.rows[tokens], softcap, head.bias)
     return losses, batch.loss_mask.to(hidden.device)

@@ -40,20 +40,24 @@ class SampleReplies:
 
     def __call__(self) -> list[str]:
         """One line per prompt: the message, and the persona's reply."""
+        prompts = [self._transcript.prompt(header, turns) for header, turns in self._prompts]
         was_training = self._model.training
         self._model.eval()
         with torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(self._seed)
-            lines = [self._line(header, turns) for header, turns in self._prompts]
+            replies = self._generate(prompts)
         self._model.train(was_training)
-        return lines
+        return [self._line(turns, reply) for (_, turns), reply in zip(self._prompts, replies, strict=True)]
 
-    def _line(self, header: Header, turns: tuple[Turn, ...]) -> str:
-        prompt = self._transcript.prompt(header, turns)
-        ids = torch.tensor([prompt], device=self._model.device)
+    def _generate(self, prompts: list[list[int]]) -> list[list[int]]:
+        """The tokens of a reply to each prompt, sampled together: a token costs as much for all as for one."""
+        longest = max(map(len, prompts))
+        padding = self._transcript.tokenizer.pad_token_id or 0
+        ids = torch.tensor([[padding] * (longest - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         output = self._model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+            input_ids=ids.to(self._model.device),
+            attention_mask=mask.to(self._model.device),
             do_sample=True,
             temperature=0.9,
             top_k=64,
@@ -61,11 +65,15 @@ class SampleReplies:
             max_new_tokens=_NEW_TOKENS,
             logits_processor=[self._mask],
             eos_token_id=sorted(self._transcript.stop_ids),
-            pad_token_id=self._transcript.tokenizer.pad_token_id or 0,
+            pad_token_id=padding,
         )
-        reply = " / ".join(self._transcript.reply(output[0, len(prompt) :].tolist())) or "…"
+        rows: list[list[int]] = output[:, longest:].tolist()
+        return rows
+
+    def _line(self, turns: tuple[Turn, ...], reply: list[int]) -> str:
+        text = " / ".join(self._transcript.reply(reply)) or "…"
         message = f"{turns[-1].speaker}: {' / '.join(turns[-1].bubbles)}  →  " if turns else ""
-        return f"   {message}me: {reply}".replace("\n", " ")
+        return f"   {message}me: {text}".replace("\n", " ")
 
 
 class _MaskLogits(LogitsProcessor):

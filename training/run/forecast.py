@@ -21,6 +21,7 @@ from doppel.terminal import silence
 from training.lora.distributed import ProcessGroup, join_processes
 from training.lora.examples import Example, Step, count_tokens, micro_batches, plan_steps, spread_sample
 from training.lora.fsdp import is_sharded
+from training.lora.reduced_head import ReducedHead, reduce_head
 from training.lora.samples import SampleReplies
 from training.run.checkpoints import list_checkpoints
 from training.run.completion_marker import is_complete
@@ -104,9 +105,10 @@ def make_forecast(config: Config, *, first_run: bool, start_from: str | None, re
             prepared = msgspec.structs.replace(prepared, state=None)
         setup = _with_mock_replay(prepared.setup)
         with timer.phase("measure"):
-            model, plan = _model_and_plan(prepared, setup)
+            head = reduce_head(prepared.base, setup.train, setup.settings.seed)
+            model, plan = _model_and_plan(prepared, setup, head)
         steps_done = _steps_done(prepared.folder.folder) if prepared.state else 0
-        seconds = _seconds_by_phase(prepared, setup, model, plan, steps_done)
+        seconds = _seconds_by_phase(prepared, setup, model, plan, head=head, steps_done=steps_done)
         peak = _max_over_processes(processes, peak_memory(plan.device))
         if not processes.is_main:
             return None
@@ -188,27 +190,36 @@ def _steps_done(folder: Path) -> int:
     return max((step for step, path in list_checkpoints(folder).items() if is_complete(path)), default=0)
 
 
-def _model_and_plan(prepared: PreparedRun, setup: TrainingSetup) -> tuple[PeftModel, TrainingPlan]:
+def _model_and_plan(
+    prepared: PreparedRun, setup: TrainingSetup, head: ReducedHead | None
+) -> tuple[PeftModel, TrainingPlan]:
     base, start = prepared.base, prepared.start
     if prepared.state:
         plan = prepared.state.plan
         return build_model(setup, base, plan.rank, plan.alpha, start), plan
     hyperparameters = choose_hyperparameters(setup, base, start)
     model = build_model(setup, base, hyperparameters.rank.value, hyperparameters.alpha.value, start)
-    return model, setup.processes.broadcast(measure_and_plan(setup, hyperparameters, model))
+    return model, setup.processes.broadcast(measure_and_plan(setup, hyperparameters, model, head))
 
 
 def _seconds_by_phase(
-    prepared: PreparedRun, setup: TrainingSetup, model: PeftModel, plan: TrainingPlan, steps_done: int
+    prepared: PreparedRun,
+    setup: TrainingSetup,
+    model: PeftModel,
+    plan: TrainingPlan,
+    *,
+    head: ReducedHead | None,
+    steps_done: int,
 ) -> dict[str, float]:
     """Seconds of every phase but loading, after the first `steps_done` steps."""
-    timer, cost, world_size = DeviceTimer(plan.device), compute_cost(model), setup.processes.world_size
+    timer, world_size = DeviceTimer(plan.device), setup.processes.world_size
+    cost, training_cost = compute_cost(model), compute_cost(model, head)
     epoch = plan_steps(setup.train, plan.sessions_per_step, plan.tokens_per_batch)
     if prepared.state:
-        train_mac = training_seconds_per_mac(model, epoch, timer)
+        train_mac = training_seconds_per_mac(model, epoch, timer, head=head)
     else:
-        train_mac = count_tokens(setup.train) / plan.tokens_per_second / cost.of(setup.train) * world_size
-    step, checkpoint = time_step_and_checkpoint(model, epoch, timer)
+        train_mac = count_tokens(setup.train) / plan.tokens_per_second / training_cost.of(setup.train) * world_size
+    step, checkpoint = time_step_and_checkpoint(model, epoch, timer, head)
     held_out = spread_sample(setup.validation, plan.check_tokens)
     scored = micro_batches([*held_out, *setup.test], plan.tokens_per_batch)
     score_mac = scoring_seconds_per_mac(model, scored, timer) / world_size
@@ -217,7 +228,7 @@ def _seconds_by_phase(
     scores_before = 0 if prepared.state else 2 if prepared.start else 1
     seconds = {
         "score_before": scores_before * score_mac * cost.of(setup.test),
-        "steps": train_mac / world_size * _cost_of_steps(cost, steps) + len(steps) * step,
+        "steps": train_mac / world_size * _cost_of_steps(training_cost, steps) + len(steps) * step,
         "validations": checks * score_mac * cost.of(held_out),
         "samples": checks * _sample_seconds(setup, model, plan, timer),
         "checkpoints": checks * checkpoint,

@@ -18,11 +18,11 @@ from training.lora.epochs import EpochSource
 from training.lora.examples import Example, Step, count_tokens, plan_steps
 from training.lora.settings import Hyperparameters
 from training.run.schedule import Schedule
-from training.run.speed import compute_cost
+from training.run.speed import ComputeCost
 
 _MIN_STEPS = 45  # with fewer the learning rate has no room to fall: smaller steps teach more
 _SHARE_FOR_STEPS = 0.95  # of the time limit; the rest goes to validation, samples and checkpoints
-_CHECK_TOKENS = 16_000
+_CHECK_TOKENS, _CHECK_TOKENS_WHEN_SHORT = 16_000, 3_000
 _CHECKS, _CHECKS_WHEN_SHORT = 10, 2
 
 
@@ -121,7 +121,7 @@ def make_plan(
         steps=steps,
         max_steps=max_steps,
         steps_between_checks=max(1, math.ceil(steps / (_CHECKS_WHEN_SHORT if is_short else _CHECKS))),
-        check_tokens=_CHECK_TOKENS // 4 if is_short else _CHECK_TOKENS,
+        check_tokens=_CHECK_TOKENS_WHEN_SHORT if is_short else _CHECK_TOKENS,
         patience=training.patience,
         seed=training.seed,
         device=device,
@@ -135,9 +135,9 @@ def make_plan(
     )
 
 
-def tokens_per_second(model: torch.nn.Module, examples: Sequence[Example], seconds_per_mac: float) -> float:
+def tokens_per_second(cost: ComputeCost, examples: Sequence[Example], seconds_per_mac: float) -> float:
     """Training speed over all the examples, from the seconds per multiply-add (see `training.run.speed`)."""
-    return count_tokens(examples) / (compute_cost(model).of(examples) * seconds_per_mac)
+    return count_tokens(examples) / (cost.of(examples) * seconds_per_mac)
 
 
 def token_budget(minutes: float | None, speed: float) -> float:

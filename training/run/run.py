@@ -27,6 +27,7 @@ from training.lora.distributed import ProcessGroup, join_processes
 from training.lora.examples import count_tokens, spread_sample
 from training.lora.fsdp import is_sharded
 from training.lora.packing import tokens_per_batch
+from training.lora.reduced_head import ReducedHead, reduce_head
 from training.lora.samples import SampleReplies
 from training.run.checkpoints import read_state
 from training.run.folders import run_folder, tracking_folder
@@ -105,10 +106,11 @@ def _run(
     with timer.phase("load"):
         prepared = prepare_run(config, first_run=first_run, start_from=start_from, processes=processes)
         setup = with_replay(prepared.setup, prepared.base)
-    model, state = _start_or_resume(prepared, setup, timer)
+        head = reduce_head(prepared.base, setup.train, setup.settings.seed)
+    model, state = _start_or_resume(prepared, setup, head, timer)
     manifest = make_manifest(config.persona.name, config.archive_digest, setup, state)
     _print_plan(state.plan, setup)
-    trainer = _train(model, state, setup, prepared.folder, manifest=manifest, timer=timer)
+    trainer = _train(model, state, setup, prepared.folder, head=head, manifest=manifest, timer=timer)
     with timer.phase("score_after"):
         score = _score(model, setup, tr("Scoring the adapter"))
     if not processes.is_main:
@@ -130,7 +132,9 @@ def _run(
     return _result(state, score, adapter, trainer, timer)
 
 
-def _start_or_resume(prepared: PreparedRun, setup: TrainingSetup, timer: PhaseTimer) -> tuple[PeftModel, RunState]:
+def _start_or_resume(
+    prepared: PreparedRun, setup: TrainingSetup, head: ReducedHead | None, timer: PhaseTimer
+) -> tuple[PeftModel, RunState]:
     """The model to train and the state of its run, which a new run stores in its folder."""
     base, start, state = prepared.base, prepared.start, prepared.state
     if state is not None:
@@ -144,7 +148,7 @@ def _start_or_resume(prepared: PreparedRun, setup: TrainingSetup, timer: PhaseTi
     with timer.phase("score_before"):
         parent_score = _score(model, setup, tr("Scoring the adapter to start from")) if start else None
     with timer.phase("measure"):
-        plan = setup.processes.broadcast(measure_and_plan(setup, hyperparameters, model))
+        plan = setup.processes.broadcast(measure_and_plan(setup, hyperparameters, model, head))
         if setup.processes.is_main:
             state = prepared.folder.start(plan, base_score, start.parent if start else None, parent_score)
         state = setup.processes.broadcast(state)
@@ -158,6 +162,7 @@ def _train(
     setup: TrainingSetup,
     folder: RunFolder,
     *,
+    head: ReducedHead | None,
     manifest: Manifest,
     timer: PhaseTimer,
 ) -> PersonaTrainer:
@@ -174,6 +179,7 @@ def _train(
             model,
             plan,
             schedule_of(plan, setup.minutes, setup.train),
+            head=head,
             steps=optimizer_steps(plan, setup.epochs),
             held_out=spread_sample(setup.validation, plan.check_tokens),
             folder=folder.folder,

@@ -37,16 +37,19 @@ from training.lora.fsdp import is_sharded, make_device_mesh, shard_base, should_
 from training.lora.mixing import MixSource, load_mix
 from training.lora.model import add_lora, check_head, match_adapter_dtype
 from training.lora.packing import packing_obstacle, tokens_per_batch
+from training.lora.reduced_head import ReducedHead
 from training.lora.replay import estimated_tokens, replay_examples
 from training.lora.settings import ChosenValue, Hyperparameters, TrainingSize, choose_length, recommend
 from training.lora.threads import choose_threads, use_threads
 from training.run.folders import run_folder
 from training.run.plan import TrainingPlan, make_plan, token_budget, tokens_per_second
 from training.run.run_state import RunFolder, RunState
-from training.run.speed import DeviceTimer, training_seconds_per_mac
+from training.run.speed import DeviceTimer, compute_cost, training_seconds_per_mac
 from training.run.starting_point import StartingAdapter, add_starting_lora, choose_starting_point
 
+_SHORT_MINUTES = 15
 _TEST_TOKENS = 24_000
+_TEST_TOKENS_WHEN_SHORT = 4_000  # the report on fidelity measures it well
 _THREAD_TRIAL_TOKENS = 512
 _DEFAULT_CONTEXT = 32_768  # for the few models whose configuration does not state a limit
 
@@ -94,6 +97,11 @@ class TrainingSetup(msgspec.Struct, frozen=True, kw_only=True):
     def messages(self) -> int:
         """The number of the persona's messages in the training split."""
         return sum(len(turn.bubbles) for session in self.sessions["train"] for turn in session.turns if turn.is_mine)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the time limit leaves little time for anything but training."""
+        return _is_short(self.minutes)
 
     @property
     def run_folder(self) -> Path:
@@ -196,7 +204,7 @@ def load_setup(config: Config, minutes: float | None, processes: ProcessGroup = 
         epochs=epochs,
         train=epochs.examples(0),
         validation=validation,
-        test=spread_sample(test, _TEST_TOKENS if minutes is None else _TEST_TOKENS // 3),
+        test=spread_sample(test, _TEST_TOKENS_WHEN_SHORT if _is_short(minutes) else _TEST_TOKENS),
         minutes=minutes,
         device=device,
         max_length=max_length,
@@ -304,27 +312,33 @@ def build_model(
     return model
 
 
-def measure_and_plan(setup: TrainingSetup, hyperparameters: Hyperparameters, model: PeftModel) -> TrainingPlan:
+def measure_and_plan(
+    setup: TrainingSetup, hyperparameters: Hyperparameters, model: PeftModel, head: ReducedHead | None
+) -> TrainingPlan:
     """The plan of a new run, after measuring how fast this machine trains on these examples."""
     batch_tokens = tokens_per_batch(model)
     steps = plan_steps(setup.train, hyperparameters.sessions_per_step.value, batch_tokens)
     processes = setup.processes
     # all processes use the latest of their clocks, so that they measure the same batches and the slowest one's time
     timer = DeviceTimer(setup.device, lambda: max(processes.all_gather(time.perf_counter())))
-    seconds_per_mac = training_seconds_per_mac(model, steps, timer) / processes.world_size
-    speed = tokens_per_second(model, setup.train, seconds_per_mac)
+    seconds_per_mac = training_seconds_per_mac(model, steps, timer, head=head, is_short=setup.is_short)
+    speed = tokens_per_second(compute_cost(model, head), setup.train, seconds_per_mac) * processes.world_size
     return make_plan(
         setup.settings,
         hyperparameters,
         examples=setup.train,
         max_tokens=token_budget(setup.minutes, speed),
-        is_short=setup.minutes is not None,
+        is_short=setup.is_short,
         tokens_per_second=speed,
         tokens_per_batch=batch_tokens,
         device=setup.device,
         dtype=model.dtype,
         now=datetime.now(UTC),
     )
+
+
+def _is_short(minutes: float | None) -> bool:
+    return minutes is not None and minutes <= _SHORT_MINUTES
 
 
 def run_digest(setup: TrainingSetup, minutes: float | None, *, ignore: set[str]) -> str:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from training.lora.examples import Example, Step, collate
 from training.lora.model import token_losses
 from training.lora.optimizer import MasterAdamW
+from training.lora.reduced_head import ReducedHead
 
 _MAX_SECONDS = 12.0  # after which no further batch is measured
 _QUANTILES = (0.5, 0.85, 0.15)  # of all the work, in the order of measuring
@@ -43,8 +44,8 @@ class ComputeCost(msgspec.Struct, frozen=True):
         )
 
 
-def compute_cost(model: torch.nn.Module) -> ComputeCost:
-    """The cost of a causal language model, bare or with adapters."""
+def compute_cost(model: torch.nn.Module, reduced: ReducedHead | None = None) -> ComputeCost:
+    """The cost of a causal language model, bare or with adapters, and with a reduced head if it trains with one."""
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(causal, PreTrainedModel)
     head, embedding = causal.get_output_embeddings().weight, causal.get_input_embeddings().weight
@@ -52,24 +53,36 @@ def compute_cost(model: torch.nn.Module) -> ComputeCost:
     assert isinstance(embedding, torch.Tensor)
     sizes = {id(weight): weight.numel() for weight in (head, embedding)}  # often the same tensor
     body = causal.num_parameters() - sum(sizes.values())
-    return ComputeCost(float(max(1, body)), float(head.numel()))
+    return ComputeCost(float(max(1, body)), float((head if reduced is None else reduced.weight).numel()))
 
 
-def training_seconds_per_mac(model: torch.nn.Module, steps: Sequence[Step], timer: "DeviceTimer") -> float:
+def training_seconds_per_mac(
+    model: torch.nn.Module,
+    steps: Sequence[Step],
+    timer: "DeviceTimer",
+    *,
+    head: ReducedHead | None = None,
+    is_short: bool = False,
+) -> float:
     """Seconds of training, backward included, per multiply-add of the forward pass.
 
     Args:
         model: with its LoRA.
         steps: of one epoch; representative batches are chosen from them.
         timer: times the batches.
+        head: that it trains with.
+        is_short: measure one batch once, which is rough but takes a fraction of the time.
     """
 
     def train(group: Sequence[Example]) -> None:
-        losses, _ = token_losses(model, collate(group))
+        losses, _ = token_losses(model, collate(group), head)
         losses.mean().backward()
         model.zero_grad(set_to_none=True)
 
-    return _seconds_per_mac(compute_cost(model), [group for step in steps for group in step], train, timer)
+    groups, cost = [group for step in steps for group in step], compute_cost(model, head)
+    if is_short:
+        return _seconds_per_mac(cost, groups, train, timer, quantiles=_QUANTILES[:1], repeats=1)
+    return _seconds_per_mac(cost, groups, train, timer)
 
 
 @torch.no_grad()
@@ -82,7 +95,9 @@ def scoring_seconds_per_mac(model: torch.nn.Module, groups: Sequence[Sequence[Ex
     return _seconds_per_mac(compute_cost(model), groups, score, timer)
 
 
-def time_step_and_checkpoint(model: PeftModel, steps: Sequence[Step], timer: "DeviceTimer") -> tuple[float, float]:
+def time_step_and_checkpoint(
+    model: PeftModel, steps: Sequence[Step], timer: "DeviceTimer", head: ReducedHead | None = None
+) -> tuple[float, float]:
     """Seconds of one optimizer step, and of writing one checkpoint.
 
     Allocates everything that training holds in memory at the same time: gradients, AdamW's state, and the activations
@@ -92,7 +107,7 @@ def time_step_and_checkpoint(model: PeftModel, steps: Sequence[Step], timer: "De
     groups = sorted((group for step in steps for group in step), key=cost.of)
     optimizer = MasterAdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.0)
     for group in (groups[0], groups[-1]):  # the first one creates the optimizer's state
-        losses, _ = token_losses(model, collate(group))
+        losses, _ = token_losses(model, collate(group), head)
         losses.mean().backward()
         seconds = timer.time(optimizer.step)
         optimizer.zero_grad()
@@ -135,15 +150,18 @@ def _seconds_per_mac(
     groups: Sequence[Sequence[Example]],
     run: Callable[[Sequence[Example]], None],
     timer: DeviceTimer,
+    *,
+    quantiles: Sequence[float] = _QUANTILES,
+    repeats: int = 2,
 ) -> float:
     by_cost = sorted(groups, key=cost.of)
     run(by_cost[0])  # warm-up: chooses kernels and allocates memory
     totals = list(accumulate(cost.of(group) for group in by_cost))
     seconds = macs = 0.0
-    for quantile in _QUANTILES:
+    for quantile in quantiles:
         if seconds > _MAX_SECONDS:
             break
         group = next(group for group, total in zip(by_cost, totals, strict=True) if total >= quantile * totals[-1])
-        seconds += min(timer.time(partial(run, group)) for _ in range(2))  # other programs only make it slower
+        seconds += min(timer.time(partial(run, group)) for _ in range(repeats))  # other programs only make it slower
         macs += cost.of(group)
     return seconds / macs

@@ -23,6 +23,7 @@ from training.lora.examples import Example, Step, collate, count_tokens
 from training.lora.fsdp import is_sharded
 from training.lora.model import token_losses
 from training.lora.optimizer import MasterAdamW
+from training.lora.reduced_head import ReducedHead
 from training.run.checkpoints import (
     CheckpointClock,
     TrainingState,
@@ -48,6 +49,7 @@ class PersonaTrainer:
         model: the base with its LoRA.
         plan: the settings of this run.
         schedule: its end and its learning rate.
+        head: to train with, instead of the model's own.
         steps: the optimizer steps of the run in order, at least as many as planned; the same ones for a resumed run.
         held_out: examples to validate on; none: no validation, and the last adapter is the result.
         folder: for checkpoints; None: the run cannot be resumed and does not return to its best adapter.
@@ -69,6 +71,7 @@ class PersonaTrainer:
         plan: TrainingPlan,
         schedule: Schedule,
         *,
+        head: ReducedHead | None,
         steps: Iterable[Step],
         held_out: Sequence[Example],
         folder: Path | None,
@@ -96,7 +99,8 @@ class PersonaTrainer:
         self._trained = list(self._parameters.values())
         processes.broadcast_parameters(self._trained)
         self._optimizer = MasterAdamW(self._trained, lr=plan.learning_rate)
-        self._cost = compute_cost(model)
+        self._head = head
+        self._cost = compute_cost(model, head)
         self._is_sharded = is_sharded(model)
 
     def train(self, checkpoint: Path | None = None) -> None:
@@ -167,13 +171,13 @@ class PersonaTrainer:
         own = shares[self.processes.rank]
         total = torch.zeros((), device=self._trained[0].device)
         for group in own:
-            losses, _ = token_losses(self.model, collate(group))
+            losses, _ = token_losses(self.model, collate(group), self._head)
             loss = losses.sum()
             loss.backward()
             total += loss.detach()
         if self._is_sharded:  # gathering a layer needs every process, so those with fewer batches add zeros
             for _ in range(max(map(len, shares)) - len(own)):
-                losses, _ = token_losses(self.model, collate(step[0][:1]))
+                losses, _ = token_losses(self.model, collate(step[0][:1]), self._head)
                 (losses.sum() * 0).backward()
         supervised = sum(example.supervised for group in step for example in group)
         return self.processes.average_gradients(self._trained, total, supervised)
@@ -190,11 +194,14 @@ class PersonaTrainer:
         self._report(bits_per_byte=bits, end_nats=score.end_nats)
 
     def _finish(self) -> None:
-        """Validates the last adapter, and returns to the best one if training had stopped to improve."""
+        """Returns to the best adapter if training had stopped to improve, else validates the last one.
+
+        A run with a time limit is over: its adapter is scored on the test messages next.
+        """
         if self._has_stopped_improving():
             if self._folder is not None and self.state.best_step is not None:
                 load_checkpoint(checkpoint_folder(self._folder, self.state.best_step), self._optimizer)
-        elif self._held_out and self.state.step % self.plan.steps_between_checks:
+        elif self._held_out and self._schedule.seconds is None and self.state.step % self.plan.steps_between_checks:
             self._validate()
 
     def _has_stopped_improving(self) -> bool:

@@ -24,6 +24,7 @@ from training.lora.bits_per_byte import score_examples
 from training.lora.distributed import SINGLE_PROCESS
 from training.lora.examples import count_tokens, spread_sample
 from training.lora.packing import tokens_per_batch
+from training.lora.reduced_head import reduce_head
 from training.lora.settings import ChosenValue, Hyperparameters, recommend
 from training.run.folders import tuning_folder
 from training.run.metrics import MetricsRow
@@ -137,6 +138,7 @@ class _TrialRunner:
     def __init__(self, setup: TrainingSetup, base: PreTrainedModel, limits: SearchLimits, folder: Path) -> None:
         self._setup, self._base = setup, base
         self._hyperparameters = choose_hyperparameters(setup, base)
+        self._head = reduce_head(base, setup.train, setup.settings.seed)
         minutes = limits.trial_minutes
         if minutes is None and not setup.device.startswith("cuda"):
             minutes = _MINUTES_ON_CPU
@@ -177,6 +179,7 @@ class _TrialRunner:
                 model,
                 plan,
                 Schedule(plan.learning_rate, plan.steps),
+                head=self._head,
                 steps=optimizer_steps(plan, self._setup.epochs),
                 held_out=self._held_out,
                 folder=None,
@@ -202,7 +205,7 @@ class _TrialRunner:
         hyperparameters = self._hyperparameters
         model = build_model(self._setup, self._base, hyperparameters.rank.value, hyperparameters.alpha.value)
         try:
-            return measure_and_plan(self._setup, hyperparameters, model).tokens_per_second
+            return measure_and_plan(self._setup, hyperparameters, model, self._head).tokens_per_second
         finally:
             model.unload()
 
