@@ -32,6 +32,7 @@ from doppel.reports.metrics import Interval
 from doppel.transcript import TEXT_LOSS
 from training.fidelity.served import MAX_PROMPT_TOKENS, Serving, served_exchanges, served_windows
 from training.fidelity.statistics import relative_change, sums_by_group
+from training.lora.conditions import header_vocabulary
 from training.lora.distributed import SINGLE_PROCESS
 from training.lora.examples import collate, count_tokens
 from training.lora.model import token_losses
@@ -40,7 +41,6 @@ from training.lora.reduced_head import reduce_head
 from training.lora.settings import ChosenValue
 from training.run.metrics import MetricsRow
 from training.run.plan import TrainingPlan, make_plan, optimizer_steps
-from training.run.publish import header_vocabulary
 from training.run.schedule import Schedule
 from training.run.setup import TrainingSetup, build_model, choose_hyperparameters, load_base, load_setup
 from training.run.timings import PhaseTimer
@@ -98,7 +98,7 @@ class Bench:
         self._base = load_base(self._setup)
         sessions = [session for split in self._setup.sessions.values() for session in split]
         serving = Serving(
-            vocabulary=header_vocabulary([session.header for session in self._setup.sessions["train"]]),
+            vocabulary=header_vocabulary(session.header for session in self._setup.sessions["train"]),
             zone=config.zone,
             history=config.reply.history,
             max_tokens=MAX_PROMPT_TOKENS,
@@ -171,7 +171,7 @@ class Bench:
             return self._setup
         epochs = msgspec.structs.replace(self._setup.epochs, max_length=values["max_length"])
         length = ChosenValue(values["max_length"], None)
-        return msgspec.structs.replace(self._setup, epochs=epochs, train=epochs.examples(0), max_length=length)
+        return msgspec.structs.replace(self._setup, epochs=epochs, train=list(epochs.examples(0)), max_length=length)
 
     @torch.no_grad()
     def _read(self, model: torch.nn.Module) -> dict[str, Reading]:

@@ -157,7 +157,7 @@ class Responder:
         if engine is None or adapter is None:  # it failed while this waited for its turn
             raise EngineUnavailable(tr("the engine is restarting"))
         header = adapter.persona.header(
-            kind=kind, now=self._clock.now(), zone=self._zone, platform=platform, contact=contact
+            kind=kind, now=self._clock.now(), zone=self._zone, platform=platform, contact=contact, turns=turns
         )
         events = speak(
             engine,

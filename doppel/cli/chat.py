@@ -115,14 +115,20 @@ class TerminalChat:
         from doppel.transcript import ME, Turn
 
         settings = self._config.reply
+        turns = recent_turns(self.turns, settings.history)
         header = self.persona.header(
-            kind="dm", now=datetime.now(UTC), zone=self._config.zone, platform="terminal", contact=self._you
+            kind="dm",
+            now=datetime.now(UTC),
+            zone=self._config.zone,
+            platform="terminal",
+            contact=self._you,
+            turns=turns,
         )
         reply = speak(
             self._engine,
             self._name,
             header,
-            recent_turns(self.turns, settings.history),
+            turns,
             self.sampling,
             max_bubbles=settings.max_bubbles,
             candidates=settings.candidates,

@@ -65,7 +65,7 @@ class Persona(msgspec.Struct, frozen=True):
         zone: ZoneInfo,
         platform: str | None = None,
         contact: str | None = None,
-        language: str | None = None,
+        turns: Sequence[Turn] = (),
     ) -> Header:
         """The header for a turn generated now, as `serving_header` describes."""
         return serving_header(
@@ -75,7 +75,7 @@ class Persona(msgspec.Struct, frozen=True):
             zone=zone,
             platform=platform,
             contact=contact,
-            language=language,
+            turns=turns,
         )
 
     def sampling(self, reply: ReplySettings, transcript: Transcript | None = None) -> Sampling:

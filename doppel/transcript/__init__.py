@@ -24,7 +24,7 @@ from doppel.transcript.base import (
     weekday_name,
 )
 from doppel.transcript.chat import ChatTranscript
-from doppel.transcript.serving import messages_left_out, serving_header
+from doppel.transcript.serving import header_language, messages_left_out, serving_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,6 +44,7 @@ __all__ = [
     "Turn",
     "TurnDecoder",
     "escape_newlines",
+    "header_language",
     "hour_bucket",
     "messages_left_out",
     "normalize",

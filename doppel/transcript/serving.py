@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from doppel.transcript.base import Header, hour_bucket, weekday_name
+from doppel.transcript.base import Header, Turn, hour_bucket, weekday_name
+from doppel.transcript.language import language_of
 
 
 def messages_left_out(count: int, limit: int) -> int:
@@ -21,6 +22,24 @@ def messages_left_out(count: int, limit: int) -> int:
     return -(-max(0, count - limit) // step) * step
 
 
+def header_language(languages: Sequence[str], kind: str | None, turns: Sequence[Turn]) -> str | None:
+    """The language of a header: the persona's if it has only one, else that in which the others write.
+
+    Never that of the persona's own turns: before a reply is written, nobody knows its language.
+
+    Args:
+        languages: that the persona writes in.
+        kind: of the conversation; nobody else writes in a `post`.
+        turns: of the conversation so far.
+    """
+    if len(languages) <= 1:
+        return languages[0] if languages else None
+    if kind == "post":
+        return None
+    found = language_of("\n".join(bubble for turn in turns if not turn.is_mine for bubble in turn.bubbles))
+    return found if found in languages else None
+
+
 def serving_header(
     vocabulary: Mapping[str, Sequence[str]],
     *,
@@ -29,7 +48,7 @@ def serving_header(
     zone: ZoneInfo,
     platform: str | None = None,
     contact: str | None = None,
-    language: str | None = None,
+    turns: Sequence[Turn] = (),
 ) -> Header:
     """The header for a turn generated now. Values that the training did not see are left out.
 
@@ -40,17 +59,16 @@ def serving_header(
         zone: the owner's time zone (`config.zone`).
         platform: for example `telegram`.
         contact: pseudonym of the other person (`transcript.pseudonym`), in a conversation of two.
-        language: ISO 639-1; None: the persona's language, if it has only one.
+        turns: of the prompt.
     """
     local = now.astimezone(zone)
-    languages = vocabulary.get("language", [])
     fields = {
         "year": max(vocabulary.get("year", []), default=None),  # the owner's latest register
         "weekday": weekday_name(local.weekday()),
         "hour": hour_bucket(local.hour),
         "platform": platform,
         "kind": kind,
-        "language": languages[0] if language is None and len(languages) == 1 else language,
+        "language": header_language(vocabulary.get("language", ()), kind, turns),
         "contact": contact,
     }
     return Header(**{field: value for field, value in fields.items() if value in vocabulary.get(field, ())})

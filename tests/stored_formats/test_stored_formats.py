@@ -47,6 +47,7 @@ from training.dataset.files import check_archives, dataset_digest, read_sessions
 from training.dataset.report.build_report import read_report
 from training.fidelity.adapted_model import load_adapted_model
 from training.fidelity.stored import read_stored_data
+from training.lora.examples import make_examples, spread_sample
 from training.people.contacts import read_contacts
 from training.privacy.blocklist import Blocklist
 from training.run import run
@@ -196,12 +197,18 @@ def test_versions_can_be_chosen(opened: Open) -> None:
     assert version_folder(config.adapters_dir).is_dir()
 
 
+_SCORED_TOKENS = 8_000
+"""On which 0.1.0 scored an adapter after a training with a time limit."""
+
+
 @pytest.mark.parametrize(("version", "base"), [("0001", "tiny-base"), ("0002", "tiny-base"), ("0004", "tiny-chat")])
 def test_an_adapter_computes_what_it_did(opened: Open, version: str, base: str) -> None:
     model = {**EXPECTED["settings"]["model"], "base": base}
     config = opened("adapter", model=model, transcript="chat" if base == "tiny-chat" else "base")
     assert identify(Path(base), base).digest == EXPECTED["base"]["digest"]
-    items = load_setup(config, config.training.minutes).test
+    setup = load_setup(config, config.training.minutes)
+    length = EXPECTED["adapter"]["versions"][version]["manifest"]["training"]["max_length"]
+    items = spread_sample(make_examples(setup.sessions["test"], setup.transcript, length), _SCORED_TOKENS)
     scores = load_adapted_model(config.model, config.adapters_dir / version).example_losses(items)
     after = EXPECTED["adapter"]["versions"][version]["manifest"]["fidelity"]["after"]
     size = sum(score.text_bytes for score in scores)

@@ -39,7 +39,6 @@ from training.dataset.sessions import (
     ThreadSplitter,
     build_header,
     build_turns,
-    drop_header_fields,
     estimate_gap,
     join_threads,
     lead_message,
@@ -306,15 +305,12 @@ class _DatasetBuilder:
         if contact is not None and header.contact is not None:
             self.contacts.add(first.platform, contact, "", first.chat)
             self.contact_of_session[identifier] = header.contact
-        shown_header = drop_header_fields(header, identifier)
-        if is_one_sided:  # without the kind, words that lack their context would look like an opening
-            shown_header = msgspec.structs.replace(shown_header, kind=header.kind)
         session = Session(
             id=identifier,
             split="train",
             chat=_chat_pseudonym(first.platform, first.chat),
             started_at=first.sent_at,
-            header=shown_header,
+            header=header,
             turns=build_turns(messages, self.accounts.pseudonym),
             kind=header.kind,
         )

@@ -21,6 +21,8 @@ from doppel.transcript import Header, Turn
 
 SESSIONS_FILE = "sessions.jsonl"
 Split = Literal["train", "validation", "test"]
+CHAT_KINDS = ("dm", "group")
+"""Kinds whose sessions go on one after the other in a chat; posts and threads stand alone."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,9 +33,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         split: assigned by time, to whole sessions.
         chat: pseudonym of the chat.
         started_at: time of the first message, UTC.
-        header: as the model sees it; some sessions lack fields (`drop_header_fields`).
+        header: complete; training leaves out fields at random (`training.lora.conditions`). Earlier versions stored
+            some sessions without fields.
         turns: never empty; at least one is the persona's.
-        kind: the kind of conversation, also where the header lacks it; None in data sets of earlier versions.
+        kind: the kind of conversation, also where the header lacks it; None in data sets of the first version.
     """
 
     id: str
@@ -43,6 +46,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     header: Header
     turns: tuple[Turn, ...]
     kind: str | None = None
+
+
+def kind_of(session: Session) -> str | None:
+    """What kind of conversation it is; None in some data sets of earlier versions."""
+    return session.kind or session.header.kind
 
 
 def write_sessions(path: Path, sessions: Iterable[Session]) -> int:

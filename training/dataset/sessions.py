@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 from doppel.transcript import ME, Header, Turn, hour_bucket, pseudonym, weekday_name
+from doppel.transcript.language import language_of
 from training.archives.message import Mark, Message
-from training.cleaning.language import language_of
 
 DEFAULT_GAP = 3600.0
 """Seconds of silence that end a session in chats with too few messages to estimate it."""
@@ -233,25 +233,6 @@ def build_header(
         language=language_of(own_text),
         contact=(get_pseudonym or pseudonym)(lead.platform, contact) if contact and lead.kind == "dm" else None,
     )
-
-
-def drop_header_fields(header: Header, session_id: str) -> Header:
-    """Removes fields from the header of 15 % of sessions, so that every field is optional when serving.
-
-    Half of these lose the whole header, the others each field with probability 1/2. Determined by the id alone.
-    """
-    digest = hashlib.sha256(f"header {session_id}".encode()).digest()
-    chance = int.from_bytes(digest[:4]) / 2**32
-    if chance >= 0.15:
-        return header
-    if chance < 0.075:
-        return Header()
-    kept = {
-        name: getattr(header, name)
-        for position, name in enumerate(header.__struct_fields__)
-        if digest[4] >> (position % 8) & 1
-    }
-    return Header(**kept)
 
 
 def session_id(first: Message) -> str:

@@ -7,6 +7,7 @@ and no better than its base after a screen of them.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from zoneinfo import ZoneInfo
 
@@ -15,12 +16,8 @@ import msgspec
 from doppel.adapters.versions import Manifest
 from doppel.config import Config
 from doppel.transcript import ME, NO_LOSS, Header, Transcript, Turn, messages_left_out, serving_header
-from training.dataset.files import Session
+from training.dataset.files import CHAT_KINDS, Session, kind_of
 from training.lora.examples import Example, sample_by_size, sample_evenly
-
-_CONVERSATIONS = ("dm", "group")
-"""Kinds whose sessions go on one after the other in a chat; posts and threads stand alone."""
-
 
 _FEWEST_TOKENS = 4
 """Of a reply."""
@@ -154,16 +151,11 @@ def after_prompt(prompt: Sequence[int], ids: Sequence[int], transcript: Transcri
     return [*prompt, *ids[len(transcript.start) :]] if prompt else list(ids)
 
 
-def kind_of(session: Session) -> str | None:
-    """What kind of conversation it is; None in some data sets of earlier versions."""
-    return session.kind or session.header.kind
-
-
 def _chats(sessions: Sequence[Session]) -> Iterator[list[Session]]:
     """The sessions of each chat in order of time; a post or thread by itself."""
     chats: dict[str, list[Session]] = {}
     for session in sorted(sessions, key=lambda session: session.started_at):
-        if kind_of(session) in _CONVERSATIONS:
+        if kind_of(session) in CHAT_KINDS:
             chats.setdefault(session.chat, []).append(session)
         else:
             yield [session]
@@ -179,7 +171,8 @@ def _exchanges_of_chat(
     for session in chat:
         kind = kind_of(session)
         speaker = speakers.get(session.id)
-        header = serving_header(
+        header_of = partial(
+            serving_header,
             serving.vocabulary,
             kind=kind or "",
             now=session.started_at,
@@ -190,7 +183,8 @@ def _exchanges_of_chat(
         for index, turn in enumerate(session.turns):
             if index and turn.speaker == speaker != session.turns[index - 1].speaker:
                 left_out = messages_left_out(len(messages), serving.history)
-                yield session, Exchange(session.id, header, _turns(messages[left_out:]), turn, left_out)
+                turns = _turns(messages[left_out:])
+                yield session, Exchange(session.id, header_of(turns=turns), turns, turn, left_out)
             messages += [(turn.speaker, bubble) for bubble in turn.bubbles]
 
 

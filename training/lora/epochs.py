@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from doppel.transcript import Transcript, Turn
-from training.dataset.files import Session
+from training.dataset.files import CHAT_KINDS, Session, kind_of
+from training.lora.conditions import favour_recent, vary, without_unanswered
 from training.lora.examples import Example, cut_at_random
 
-_CHAT_KINDS = ("dm", "group")
-"""Kinds whose sessions go on one after the other in a chat; posts and threads stand alone."""
+_POOL = 64
+"""Sessions whose pieces are shuffled together, so that those of a long one are not in one step."""
 
 
 class EpochSource(msgspec.Struct, frozen=True):
@@ -26,6 +27,7 @@ class EpochSource(msgspec.Struct, frozen=True):
         transcript: for the base's tokenizer.
         max_length: tokens of the longest example.
         history: messages of a chat in a prompt, at most; `reply.history` in config.yaml.
+        languages: that the owner writes in.
         seed: of everything that is drawn.
         others: further examples, the same in each epoch.
     """
@@ -34,21 +36,36 @@ class EpochSource(msgspec.Struct, frozen=True):
     transcript: Transcript
     max_length: int
     history: int
+    languages: Sequence[str]
     seed: int
     others: Sequence[Example] = ()
 
-    def examples(self, epoch: int) -> list[Example]:
-        """The examples of an epoch in training order."""
-        draw = random.Random(f"{self.seed} {epoch}")  # not for secrets
-        joined = join_sessions(self.sessions, self.history, draw)
-        own = [example for session in joined for example in self._examples_of(session, draw)]
-        order = [*own, *self.others]
-        draw.shuffle(order)
-        return order
+    def examples(self, epoch: int, *, recent_first: bool = False) -> Iterator[Example]:
+        """The examples of an epoch in training order.
 
-    def _examples_of(self, session: Session, draw: random.Random) -> Iterator[Example]:
+        Args:
+            epoch: its number; any.
+            recent_first: newer sessions tend to come first, for a training that ends before the epoch does.
+        """
+        draw = random.Random(f"{self.seed} {epoch}")
+        joined = join_sessions(without_unanswered(self.sessions), self.history, draw)
+        if recent_first:
+            joined = favour_recent(joined, draw)
+        else:
+            draw.shuffle(joined)
+        others = list(self.others)
+        draw.shuffle(others)
+        for pool in _pools(joined, others):
+            examples = [example for item in pool for example in self._examples_of(item, draw)]
+            draw.shuffle(examples)
+            yield from examples
+
+    def _examples_of(self, item: Session | Example, draw: random.Random) -> list[Example]:
+        if isinstance(item, Example):
+            return [item]
+        session = vary(item, self.languages, draw)
         encoded = self.transcript.encode(session.header, session.turns)
-        return (example for example in cut_at_random(encoded, self.max_length, draw) if example.supervised)
+        return [example for example in cut_at_random(encoded, self.max_length, draw) if example.supervised]
 
 
 def join_sessions(sessions: Iterable[Session], history: int, draw: random.Random) -> list[Session]:
@@ -64,14 +81,12 @@ def join_sessions(sessions: Iterable[Session], history: int, draw: random.Random
         draw: decides.
 
     Returns:
-        Sessions with the identity and the header of the last one in them, in order of that.
+        Sessions with the identity and the header of the last one in them.
     """
     chats: dict[str, list[Session]] = {}
     for session in sessions:
-        is_in_chat = (session.kind or session.header.kind) in _CHAT_KINDS
-        chats.setdefault(session.chat if is_in_chat else session.id, []).append(session)
-    joined = (session for chat in chats.values() for session in _join_chat(chat, history, draw))
-    return sorted(joined, key=lambda session: session.started_at)
+        chats.setdefault(session.chat if kind_of(session) in CHAT_KINDS else session.id, []).append(session)
+    return [session for chat in chats.values() for session in _join_chat(chat, history, draw)]
 
 
 def _join_chat(chat: list[Session], history: int, draw: random.Random) -> Iterator[Session]:
@@ -96,3 +111,11 @@ def _joined(earlier: tuple[Turn, ...], later: tuple[Turn, ...]) -> tuple[Turn, .
     if last.speaker != first.speaker:
         return (*earlier, *later)
     return (*earlier[:-1], Turn(last.speaker, (*last.bubbles, *first.bubbles)), *later[1:])
+
+
+def _pools(sessions: Sequence[Session], others: Sequence[Example]) -> Iterator[list[Session | Example]]:
+    """The sessions in their order, some at a time, with an even share of the other examples."""
+    count = max(1, -(-len(sessions) // _POOL))
+    for number in range(count):
+        first, last = number * len(others) // count, (number + 1) * len(others) // count
+        yield [*sessions[number * _POOL : (number + 1) * _POOL], *others[first:last]]

@@ -7,7 +7,8 @@ none is learned twice.
 
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -103,9 +104,11 @@ def _piece(encoded: Encoded, span: tuple[int, int, int], context: int) -> Exampl
     )
 
 
-def plan_steps(examples: Sequence[Example], per_step: int, tokens_per_batch: int) -> list[Step]:
+def plan_steps(examples: Iterable[Example], per_step: int, tokens_per_batch: int) -> Iterator[Step]:
     """The examples in their order, `per_step` to an optimizer step, in micro-batches of about equal length."""
-    return [micro_batches(examples[at : at + per_step], tokens_per_batch) for at in range(0, len(examples), per_step)]
+    remaining = iter(examples)
+    while chosen := list(islice(remaining, per_step)):
+        yield micro_batches(chosen, tokens_per_batch)
 
 
 def micro_batches(examples: Sequence[Example], tokens_per_batch: int) -> list[list[Example]]:

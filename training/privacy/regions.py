@@ -4,7 +4,7 @@ from functools import lru_cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
-from training.cleaning.language import language_of
+from doppel.transcript.language import language_of
 
 _REGIONS_OF_LANGUAGE = {
     "ar": ("EG", "SA", "AE"),

@@ -214,7 +214,7 @@ def _seconds_by_phase(
     """Seconds of every phase but loading, after the first `steps_done` steps."""
     timer, world_size = DeviceTimer(plan.device), setup.processes.world_size
     cost, training_cost = compute_cost(model), compute_cost(model, head)
-    epoch = plan_steps(setup.train, plan.sessions_per_step, plan.tokens_per_batch)
+    epoch = list(plan_steps(setup.train, plan.sessions_per_step, plan.tokens_per_batch))
     if prepared.state:
         train_mac = training_seconds_per_mac(model, epoch, timer, head=head)
     else:

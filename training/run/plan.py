@@ -156,4 +156,5 @@ def schedule_of(plan: TrainingPlan, minutes: float | None, examples: Sequence[Ex
 def optimizer_steps(plan: TrainingPlan, data: EpochSource) -> Iterator[Step]:
     """The optimizer steps of a plan, epoch after epoch without end; the same data give the same steps."""
     for epoch in count():
-        yield from plan_steps(data.examples(epoch), plan.sessions_per_step, plan.tokens_per_batch)
+        examples = data.examples(epoch, recent_first=plan.epochs < 1)
+        yield from plan_steps(examples, plan.sessions_per_step, plan.tokens_per_batch)

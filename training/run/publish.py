@@ -1,7 +1,6 @@
 """Publishes a trained adapter: weights, manifest, habits, guard, metrics.jsonl and report.html."""
 
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,13 @@ from doppel.adapters.habits import read_habits, write_habits
 from doppel.adapters.versions import Manifest, list_versions, publishing
 from doppel.i18n import tr
 from doppel.reports.html import REPORT_PAGE, Section, page
-from doppel.transcript import Header
 from training.dataset.files import dataset_digest
 from training.lora.bits_per_byte import HeldOutScore
+from training.lora.conditions import header_vocabulary
 from training.lora.model import save_adapter
 from training.run.metrics import FILE as METRICS
 from training.run.run_state import RunState
 from training.run.setup import TrainingSetup
-
-_MAX_HEADER_VALUES = 1000
 
 
 def make_manifest(persona: str, archive_digest: str, setup: TrainingSetup, state: RunState) -> Manifest:
@@ -41,7 +38,7 @@ def make_manifest(persona: str, archive_digest: str, setup: TrainingSetup, state
         base=setup.base,
         transcript=setup.transcript.format,
         template=setup.transcript.template,
-        header_vocabulary=header_vocabulary([session.header for session in train]),
+        header_vocabulary=header_vocabulary(session.header for session in train),
         dataset={
             "digest": dataset_digest(setup.data_dir),
             "archive": archive_digest,
@@ -93,15 +90,6 @@ def publish_adapter(
             shutil.copyfile(setup.run_folder / METRICS, staging / METRICS)
         (staging / REPORT_PAGE).write_text(_report_page(manifest, report), encoding="utf-8")
     return adapters_dir / list_versions(adapters_dir)[-1]
-
-
-def header_vocabulary(headers: list[Header]) -> dict[str, list[str]]:
-    """The values of each header field in training, most frequent first; serving uses no others."""
-    vocabulary = {}
-    for field in Header.__struct_fields__:
-        counts = Counter(value for header in headers if (value := getattr(header, field)) is not None)
-        vocabulary[field] = [value for value, _ in counts.most_common(_MAX_HEADER_VALUES)]
-    return vocabulary
 
 
 def _report_page(manifest: Manifest, sections: Sequence[Section]) -> str:

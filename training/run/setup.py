@@ -29,6 +29,7 @@ from doppel.terminal import print_status
 from doppel.transcript import FORMATS, Transcript, open_transcript
 from training.dataset.files import Session, dataset_digest, read_sessions
 from training.lora.bits_per_byte import score_examples
+from training.lora.conditions import header_vocabulary
 from training.lora.cpu_kernels.install import accelerate
 from training.lora.distributed import SINGLE_PROCESS, ProcessGroup
 from training.lora.epochs import EpochSource
@@ -66,7 +67,7 @@ class TrainingSetup(msgspec.Struct, frozen=True, kw_only=True):
         base: the identity of the base model.
         base_folder: where the base is.
         epochs: what is trained on, mixed data and replay included.
-        train: its first epoch.
+        train: the examples of its first epoch, in no particular order.
         validation, test: the held-out splits as examples; empty if the data set has none. A run is never judged by
             what it was trained on, nor chosen by what it is judged on.
         minutes: time limit, or None.
@@ -181,9 +182,10 @@ def load_setup(config: Config, minutes: float | None, processes: ProcessGroup = 
         transcript=transcript,
         max_length=max_length.value,
         history=config.reply.history,
+        languages=header_vocabulary(session.header for session in sessions["train"])["language"],
         seed=training.seed,
     )
-    own = epochs.examples(0)
+    own = list(epochs.examples(0))
     if not own:
         raise UserError(
             tr("{path}: none of your messages to train on; give `doppel build` a larger archive", path=config.data_dir)
@@ -202,7 +204,7 @@ def load_setup(config: Config, minutes: float | None, processes: ProcessGroup = 
         base=identify(folder, config.model.base),
         base_folder=folder,
         epochs=epochs,
-        train=epochs.examples(0),
+        train=[*own, *mixed.examples],
         validation=validation,
         test=spread_sample(test, _TEST_TOKENS_WHEN_SHORT if _is_short(minutes) else _TEST_TOKENS),
         minutes=minutes,
@@ -273,7 +275,7 @@ def with_replay(setup: TrainingSetup, base: PreTrainedModel) -> TrainingSetup:
 def add_examples(setup: TrainingSetup, examples: Sequence[Example]) -> TrainingSetup:
     """The setup with further examples in every epoch."""
     epochs = msgspec.structs.replace(setup.epochs, others=[*setup.epochs.others, *examples])
-    return msgspec.structs.replace(setup, epochs=epochs, train=epochs.examples(0))
+    return msgspec.structs.replace(setup, epochs=epochs, train=[*setup.train, *examples])
 
 
 def training_size(setup: TrainingSetup, base: PreTrainedModel) -> TrainingSize:
@@ -317,7 +319,7 @@ def measure_and_plan(
 ) -> TrainingPlan:
     """The plan of a new run, after measuring how fast this machine trains on these examples."""
     batch_tokens = tokens_per_batch(model)
-    steps = plan_steps(setup.train, hyperparameters.sessions_per_step.value, batch_tokens)
+    steps = list(plan_steps(setup.train, hyperparameters.sessions_per_step.value, batch_tokens))
     processes = setup.processes
     # all processes use the latest of their clocks, so that they measure the same batches and the slowest one's time
     timer = DeviceTimer(setup.device, lambda: max(processes.all_gather(time.perf_counter())))

@@ -44,8 +44,12 @@ def test_the_header_has_only_values_from_the_training() -> None:
     known = persona({**VOCABULARY, "contact": ["Ramito"], "language": ["en", "zh"]})
     header = known.header(kind="tweet", now=NOW, zone=ZoneInfo("UTC"), platform="discord", contact="Ramito")
     assert header.render() == "[2018 Fri evening · with Ramito]"
-    header = known.header(kind="dm", now=NOW, zone=ZoneInfo("UTC"), language="zh")
+    turns = [Turn("Ramito", ("今天我们去哪里吃饭",)), Turn(ME, ("I do not know, what do you want to eat",))]
+    header = known.header(kind="dm", now=NOW, zone=ZoneInfo("UTC"), turns=turns)
     assert header.render() == "[2018 Fri evening · dm · zh]"
+    assert known.header(kind="post", now=NOW, zone=ZoneInfo("UTC"), turns=turns).language is None
+    german = [Turn("Ramito", ("ich weiß nicht, das ist mir auch zu viel",))]
+    assert known.header(kind="dm", now=NOW, zone=ZoneInfo("UTC"), turns=german).language is None
     assert persona({}).header(kind="dm", now=NOW, zone=ZoneInfo("UTC"), platform="telegram") == Header()
 
 

@@ -16,7 +16,6 @@ from training.dataset.sessions import (
     SessionMessage,
     build_header,
     build_turns,
-    drop_header_fields,
     estimate_gap,
     join_threads,
     mark_duplicates,
@@ -174,18 +173,6 @@ def test_the_header_tells_the_situation_in_the_owners_zone() -> None:
 def test_the_language_is_the_owners() -> None:
     lines = [line(1, "what are you up to, my friend", sender="ana"), line(2, "没什么，在家呢")]
     assert build_header(lines, BERLIN, None).language == "zh"
-
-
-def test_headers_lose_fields_for_fifteen_percent_and_always_the_same() -> None:
-    full = Header(year="2020", weekday="Mon", hour="night", platform="test", kind="dm", language="en", contact="Bo")
-    thinned = [drop_header_fields(full, str(number)) for number in range(20_000)]
-    assert thinned == [drop_header_fields(full, str(number)) for number in range(20_000)]
-    whole = sum(header == full for header in thinned) / len(thinned)
-    none = sum(header == Header() for header in thinned) / len(thinned)
-    assert whole == pytest.approx(0.85, abs=0.01)
-    assert none == pytest.approx(0.075, abs=0.01)
-    for name in full.__struct_fields__:
-        assert any(getattr(header, name) is None and header != Header() for header in thinned)
 
 
 def test_copies_of_a_message_are_found_by_time_and_id() -> None:

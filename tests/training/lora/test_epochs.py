@@ -1,8 +1,10 @@
 """What is trained on in an epoch: joined as in a prompt, cut anew, and the same for the same epoch."""
 
 import random
+import re
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from transformers import PreTrainedTokenizerBase
 
@@ -75,7 +77,9 @@ def test_without_history_nothing_is_joined() -> None:
 
 @pytest.fixture
 def source(tiny_tokenizer: PreTrainedTokenizerBase) -> EpochSource:
-    return EpochSource(sessions=chat(40), transcript=Transcript(tiny_tokenizer), max_length=64, history=10, seed=3)
+    return EpochSource(
+        sessions=chat(40), transcript=Transcript(tiny_tokenizer), max_length=64, history=10, languages=[], seed=3
+    )
 
 
 def own_text(examples: list[Example]) -> list[int]:
@@ -83,15 +87,24 @@ def own_text(examples: list[Example]) -> list[int]:
 
 
 def test_every_epoch_teaches_the_same_text_in_another_form(source: EpochSource) -> None:
-    first, second = source.examples(0), source.examples(1)
+    first, second = list(source.examples(0)), list(source.examples(1))
     assert own_text(first) == own_text(second)
     assert first != second
-    assert source.examples(0) == first
+    assert list(source.examples(0)) == first
 
 
 def test_other_examples_are_in_every_epoch(source: EpochSource) -> None:
     other = Example([1, 2, 3], [0, 1, 1], 2)
-    mixed = EpochSource(
-        sessions=source.sessions, transcript=source.transcript, max_length=64, history=10, seed=3, others=[other]
-    )
-    assert all(mixed.examples(epoch).count(other) == 1 for epoch in range(3))
+    mixed = msgspec.structs.replace(source, others=[other] * 7)
+    assert all(list(mixed.examples(epoch)).count(other) == 7 for epoch in range(3))
+
+
+def test_an_epoch_that_will_not_be_finished_begins_with_recent_sessions(source: EpochSource) -> None:
+    def mean_age(examples: list[Example]) -> float:
+        text = "".join(source.transcript.tokenizer.decode(one.ids) for one in examples[: len(examples) // 4])
+        numbers = [int(number) for number in re.findall(r"answer (\d+)", text)]
+        return sum(numbers) / len(numbers)
+
+    long = msgspec.structs.replace(source, sessions=chat(400), history=0)
+    assert mean_age(list(long.examples(0, recent_first=True))) > mean_age(list(long.examples(0))) + 50
+    assert own_text(list(long.examples(0, recent_first=True))) == own_text(list(long.examples(0)))

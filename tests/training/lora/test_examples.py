@@ -85,7 +85,7 @@ def test_micro_batches_hold_everything_within_the_limit(lengths: list[int], limi
 
 def test_steps_hold_every_example_in_order() -> None:
     items = [Example([number] * (number % 7 + 1), [1] * (number % 7 + 1), 1) for number in range(50)]
-    steps = plan_steps(items, 8, 16)
+    steps = list(plan_steps(items, 8, 16))
     numbers = [sorted(example.ids[0] for group in step for example in group) for step in steps]
     assert numbers == [list(range(at, min(at + 8, 50))) for at in range(0, 50, 8)]
 

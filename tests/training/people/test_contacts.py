@@ -100,7 +100,6 @@ def two_platforms() -> list[Any]:
 
 
 def test_one_person_has_one_name_in_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.dataset.build.drop_header_fields", lambda header, _: header)
     report = build_messages(tmp_path, two_platforms(), people=PEOPLE)
     assert_accounted(report)
     tom, ana = person_pseudonym("Tom"), pseudonym("two", "ana")

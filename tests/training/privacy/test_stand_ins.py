@@ -21,10 +21,10 @@ from phonenumbers import (
 )
 
 from doppel.config import PrivateKind
+from doppel.transcript.language import language_of
 from tests.training.messages import message
 from tests.training.privacy.lines import letters, planted
 from training.archives.message import Message
-from training.cleaning.language import language_of
 from training.dataset.parallel_reader import clean_messages
 from training.privacy.known_stand_ins import STAND_INS_FILE
 from training.privacy.regions import Regions

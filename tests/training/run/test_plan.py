@@ -1,6 +1,7 @@
 """The plan of a run: enough steps, within the time allowed, and the user's own settings kept."""
 
 import math
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -51,11 +52,11 @@ def test_steps_cover_the_epochs() -> None:
 
 def test_epochs_follow_one_another_without_end() -> None:
     class Source(EpochSource, frozen=True):
-        def examples(self, epoch: int) -> list[Example]:
-            return [example(10 + epoch)] * 5
+        def examples(self, epoch: int, *, recent_first: bool = False) -> Iterator[Example]:
+            yield from [example(10 + epoch)] * 5
 
     made = plan([example(20)] * 5, epochs=3, sessions_per_step=2)
-    steps = list(islice(optimizer_steps(made, Source((), None, 64, 40, 0)), 8))  # type: ignore[arg-type]
+    steps = list(islice(optimizer_steps(made, Source((), None, 64, 40, (), 0)), 8))  # type: ignore[arg-type]
     assert [[len(one.ids) for group in step for one in group] for step in steps] == [
         *([10, 10], [10, 10], [10]),
         *([11, 11], [11, 11], [11]),

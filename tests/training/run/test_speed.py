@@ -38,7 +38,7 @@ def model(base: PreTrainedModel) -> PeftModel:
 
 @pytest.fixture
 def steps() -> list[Step]:
-    return plan_steps([example(20 + size, size) for size in range(4, 24)], 4, 64)
+    return list(plan_steps([example(20 + size, size) for size in range(4, 24)], 4, 64))
 
 
 def timer() -> DeviceTimer:

@@ -14,7 +14,7 @@ from itertools import chain, count, zip_longest
 import msgspec
 
 from doppel.transcript import render
-from training.cleaning.language import language_of
+from doppel.transcript.language import language_of
 from training.dataset.files import Session
 
 EXAMPLE_COUNT = 10

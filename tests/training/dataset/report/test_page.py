@@ -301,7 +301,7 @@ def test_measured_by_bytes_without_a_base_and_with_its_tokenizer_where_there_is_
     guess = measured(config)
     assert guess.count_tokens is estimate_tokens
     assert guess.counted_by.startswith("estimated")
-    assert guess.max_length == 512
+    assert guess.max_length == 1024
 
     base = tmp_path / "base"
     base.mkdir()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.cleaning.language import language_of
+from doppel.transcript.language import language_of
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,8 @@ from training.cleaning.language import language_of
         ("", None),
         ("42!", None),
         ("haha", None),
+        ("no", None),
+        ("yes", None),
         ("https://example.com/the/and/you @theand", None),
     ],
 )

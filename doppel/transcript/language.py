@@ -19,6 +19,9 @@ _SCRIPT = re.compile("|".join(f"(?P<{name}>[{ranges}])" for name, ranges in _SCR
 _WORD = re.compile(r"[a-zà-öø-ÿœ']+")
 _URL = re.compile(r"https?://\S+|@\w+")
 
+_MIN_WORDS = 2
+"""Common words of a language that a text must have: "no" alone may be English, Spanish or Italian."""
+
 _MAX_CHARACTERS = 1500
 """Only the beginning of a longer text is examined."""
 
@@ -76,4 +79,4 @@ def language_of(text: str) -> str | None:
             likeliest, first, second = language, count, first
         elif count > second:
             second = count
-    return likeliest if first > second else None
+    return likeliest if first > second and first >= _MIN_WORDS else None
