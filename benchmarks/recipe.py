@@ -35,6 +35,7 @@ from training.fidelity.statistics import relative_change, sums_by_group
 from training.lora.conditions import header_vocabulary
 from training.lora.distributed import SINGLE_PROCESS
 from training.lora.examples import collate, count_tokens
+from training.lora.memory import BatchLimit
 from training.lora.model import token_losses
 from training.lora.packing import tokens_per_batch
 from training.lora.reduced_head import reduce_head
@@ -201,7 +202,7 @@ def _plan(setup: TrainingSetup, base: Any, values: dict[str, Any], tokens: int) 
         max_tokens=tokens,
         is_short=False,
         tokens_per_second=1.0,
-        tokens_per_batch=tokens_per_batch(base),
+        batch=BatchLimit(tokens_per_batch(base)),
         device=setup.device,
         dtype=base.dtype,
         now=datetime.now(UTC),

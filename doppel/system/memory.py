@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+_MEMORY_INFO = Path("/proc/meminfo")
 
 
 def total_memory(device: str = "cpu") -> int | None:
@@ -16,6 +17,21 @@ def total_memory(device: str = "cpu") -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
+        return None
+
+
+def available_memory(device: str = "cpu") -> int | None:
+    """Bytes that a process can still use on a device without others losing theirs; None if it is not known."""
+    if device.startswith("cuda"):
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(torch.device(device))
+        reserved = torch.cuda.memory_reserved(torch.device(device)) - torch.cuda.memory_allocated(torch.device(device))
+        return int(free + reserved)
+    try:
+        lines = _MEMORY_INFO.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
         return None
 
 

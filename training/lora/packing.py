@@ -67,7 +67,7 @@ def hidden_states(model: PreTrainedModel, batch: MicroBatch) -> torch.Tensor:
         return model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]  # type: ignore[no-any-return]
     boundaries = torch.tensor([0, *batch.lengths]).cumsum(0).to(torch.int32)
     longest = max(batch.lengths)
-    with _packed_attention(model):
+    with use_packed_attention(model):
         output = model.base_model(
             input_ids=ids,
             position_ids=positions,
@@ -81,7 +81,7 @@ def hidden_states(model: PreTrainedModel, batch: MicroBatch) -> torch.Tensor:
 
 
 @contextmanager
-def _packed_attention(model: PreTrainedModel) -> Iterator[None]:
+def use_packed_attention(model: PreTrainedModel) -> Iterator[None]:
     """Makes the model use our attention within the block."""
     config = model.config.get_text_config()
     original = config._attn_implementation

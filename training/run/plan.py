@@ -16,6 +16,7 @@ from doppel.config import TrainingSettings
 from doppel.i18n import tr
 from training.lora.epochs import EpochSource
 from training.lora.examples import Example, Step, count_tokens, plan_steps
+from training.lora.memory import BatchLimit
 from training.lora.settings import Hyperparameters
 from training.run.schedule import Schedule
 from training.run.speed import ComputeCost
@@ -43,6 +44,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
         device, dtype: where and in what the model computes.
         tokens_per_second: training speed measured before the first step.
         epochs: passes over the training examples in `steps`.
+        checkpointing: whether layers are computed twice, because what they compute does not fit into memory.
         threads: of the CPU.
         quantize: how the base is quantised; None if it is not.
         began_at: when the plan was made, UTC, ISO 8601; it names the run.
@@ -65,6 +67,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     tokens_per_second: float
     epochs: float
+    checkpointing: bool = False
     threads: int = 1
     quantize: str | None = None
     began_at: str = ""
@@ -79,7 +82,7 @@ def make_plan(
     max_tokens: float,
     is_short: bool,
     tokens_per_second: float,
-    tokens_per_batch: int,
+    batch: BatchLimit,
     device: str,
     dtype: torch.dtype,
     now: datetime,
@@ -93,7 +96,7 @@ def make_plan(
         max_tokens: where to stop; `math.inf` to train all epochs.
         is_short: validate on less, because time is short.
         tokens_per_second: training speed of this machine.
-        tokens_per_batch: tokens in one micro-batch.
+        batch: what fits into memory.
         device, dtype: where and in what the model computes.
         now: the time, UTC.
     """
@@ -116,7 +119,8 @@ def make_plan(
         alpha=hyperparameters.alpha.value,
         learning_rate=hyperparameters.learning_rate.value,
         sessions_per_step=per_step,
-        tokens_per_batch=tokens_per_batch,
+        tokens_per_batch=batch.tokens,
+        checkpointing=batch.checkpointing,
         max_length=hyperparameters.max_length.value,
         steps=steps,
         max_steps=max_steps,

@@ -35,6 +35,7 @@ from training.lora.distributed import SINGLE_PROCESS, ProcessGroup
 from training.lora.epochs import EpochSource
 from training.lora.examples import Example, count_tokens, first_tokens, make_examples, plan_steps, spread_sample
 from training.lora.fsdp import is_sharded, make_device_mesh, shard_base, should_shard
+from training.lora.memory import fit_batch
 from training.lora.mixing import MixSource, load_mix
 from training.lora.model import add_lora, check_head, match_adapter_dtype
 from training.lora.packing import packing_obstacle, tokens_per_batch
@@ -318,8 +319,8 @@ def measure_and_plan(
     setup: TrainingSetup, hyperparameters: Hyperparameters, model: PeftModel, head: ReducedHead | None
 ) -> TrainingPlan:
     """The plan of a new run, after measuring how fast this machine trains on these examples."""
-    batch_tokens = tokens_per_batch(model)
-    steps = list(plan_steps(setup.train, hyperparameters.sessions_per_step.value, batch_tokens))
+    batch = setup.processes.broadcast(fit_batch(model, setup.train, head))
+    steps = list(plan_steps(setup.train, hyperparameters.sessions_per_step.value, batch.tokens))
     processes = setup.processes
     # all processes use the latest of their clocks, so that they measure the same batches and the slowest one's time
     timer = DeviceTimer(setup.device, lambda: max(processes.all_gather(time.perf_counter())))
@@ -332,7 +333,7 @@ def measure_and_plan(
         max_tokens=token_budget(setup.minutes, speed),
         is_short=setup.is_short,
         tokens_per_second=speed,
-        tokens_per_batch=batch_tokens,
+        batch=batch,
         device=setup.device,
         dtype=model.dtype,
         now=datetime.now(UTC),

@@ -14,13 +14,15 @@ import msgspec
 import torch
 from peft import PeftModel
 
-from doppel.errors import DoppelError
+from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
+from doppel.terminal import print_status
 from training.lora.bits_per_byte import HeldOutScore, score_examples
 from training.lora.data_parallel import score_in_parallel, split_step
 from training.lora.distributed import ProcessGroup
-from training.lora.examples import Example, Step, collate, count_tokens
+from training.lora.examples import Example, Step, collate, count_tokens, micro_batches
 from training.lora.fsdp import is_sharded
+from training.lora.memory import use_checkpointing
 from training.lora.model import token_losses
 from training.lora.optimizer import MasterAdamW
 from training.lora.reduced_head import ReducedHead
@@ -100,6 +102,10 @@ class PersonaTrainer:
         processes.broadcast_parameters(self._trained)
         self._optimizer = MasterAdamW(self._trained, lr=plan.learning_rate)
         self._head = head
+        self._tokens_per_batch = plan.tokens_per_batch
+        self._is_checkpointing = plan.checkpointing
+        if plan.checkpointing:
+            use_checkpointing(model)
         self._cost = compute_cost(model, head)
         self._is_sharded = is_sharded(model)
 
@@ -167,20 +173,59 @@ class PersonaTrainer:
         Losses are summed, and the gradients divided at the end in float32: in half precision a single token's share
         of the mean could underflow.
         """
-        shares = split_step(step, self.processes.world_size, self.plan.tokens_per_batch, self._cost_of)
+        shares = split_step(step, self.processes.world_size, self._tokens_per_batch, self._cost_of)
         own = shares[self.processes.rank]
-        total = torch.zeros((), device=self._trained[0].device)
-        for group in own:
-            losses, _ = token_losses(self.model, collate(group), self._head)
-            loss = losses.sum()
-            loss.backward()
-            total += loss.detach()
+        total = self._sum_of_losses(own)
         if self._is_sharded:  # gathering a layer needs every process, so those with fewer batches add zeros
             for _ in range(max(map(len, shares)) - len(own)):
                 losses, _ = token_losses(self.model, collate(step[0][:1]), self._head)
                 (losses.sum() * 0).backward()
         supervised = sum(example.supervised for group in step for example in group)
         return self.processes.average_gradients(self._trained, total, supervised)
+
+    def _sum_of_losses(self, groups: Step) -> torch.Tensor:
+        """Forward and backward over micro-batches; with smaller ones, from now on, if these do not fit into memory."""
+        total = torch.zeros((), device=self._trained[0].device)
+        try:
+            for group in groups:
+                losses, _ = token_losses(self.model, collate(group), self._head)
+                loss = losses.sum()
+                loss.backward()
+                total += loss.detach()
+        except torch.OutOfMemoryError:
+            if self._is_sharded:  # the other processes are waiting for this one's next layer
+                raise
+        else:
+            return total
+        self._optimizer.zero_grad()
+        examples = [example for group in groups for example in group]
+        self._use_less_memory(max(map(count_tokens, groups)), max(len(example.ids) for example in examples))
+        return self._sum_of_losses(micro_batches(examples, self._tokens_per_batch))
+
+    def _use_less_memory(self, tokens: int, longest: int) -> None:
+        """Halves the micro-batches, or computes layers twice where one conversation is too much.
+
+        Args:
+            tokens: of the largest micro-batch, which did not fit.
+            longest: tokens of the longest example in it.
+        """
+        if tokens > longest:
+            self._tokens_per_batch = tokens // 2
+            print_status(tr("Not enough memory; going on with {tokens} tokens at a time.", tokens=tokens // 2))
+        elif not self._is_checkpointing:
+            self._is_checkpointing = True
+            use_checkpointing(self.model)
+            print_status(tr("Not enough memory; going on more slowly, computing each layer twice."))
+        else:
+            raise UserError(
+                tr(
+                    "not enough memory for a conversation of {tokens} tokens; set a lower training.max_length, "
+                    "training.quantize: nf4 on a GPU, or a smaller model.base",
+                    tokens=longest,
+                )
+            )
+        if self.plan.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def _validate(self) -> None:
         """Scores the held-out examples, and remembers whether that is the best score so far."""

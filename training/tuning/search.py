@@ -23,6 +23,7 @@ from doppel.terminal import print_status, progress
 from training.lora.bits_per_byte import score_examples
 from training.lora.distributed import SINGLE_PROCESS
 from training.lora.examples import count_tokens, spread_sample
+from training.lora.memory import BatchLimit
 from training.lora.packing import tokens_per_batch
 from training.lora.reduced_head import reduce_head
 from training.lora.settings import ChosenValue, Hyperparameters, recommend
@@ -139,6 +140,7 @@ class _TrialRunner:
         self._setup, self._base = setup, base
         self._hyperparameters = choose_hyperparameters(setup, base)
         self._head = reduce_head(base, setup.train, setup.settings.seed)
+        self._batch = BatchLimit(tokens_per_batch(base))
         minutes = limits.trial_minutes
         if minutes is None and not setup.device.startswith("cuda"):
             minutes = _MINUTES_ON_CPU
@@ -233,7 +235,7 @@ class _TrialRunner:
             max_tokens=self.trial_tokens,
             is_short=self._is_short,
             tokens_per_second=self._speed,
-            tokens_per_batch=tokens_per_batch(self._base),
+            batch=self._batch,
             device=self._setup.device,
             dtype=self._base.dtype,
             now=datetime.now(UTC),

@@ -12,6 +12,7 @@ import torch
 from doppel.config import TrainingSettings
 from training.lora.epochs import EpochSource
 from training.lora.examples import Example, count_tokens
+from training.lora.memory import BatchLimit
 from training.lora.settings import ChosenValue, TrainingSize, recommend
 from training.run.plan import TrainingPlan, make_plan, optimizer_steps, schedule_of, token_budget
 
@@ -37,7 +38,7 @@ def plan(items: list[Example], max_tokens: float = math.inf, **training: Any) ->
         max_tokens=max_tokens,
         is_short=max_tokens < math.inf,
         tokens_per_second=100.0,
-        tokens_per_batch=2048,
+        batch=BatchLimit(2048),
         device="cpu",
         dtype=torch.float32,
         now=datetime(2026, 1, 1, tzinfo=UTC),
