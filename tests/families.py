@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma3Config,
     Gemma3TextConfig,
+    Gemma4TextConfig,
     Glm4Config,
     GlmConfig,
     LlamaConfig,
@@ -17,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3_5TextConfig,
     Qwen3Config,
     SiglipVisionConfig,
 )
@@ -32,15 +34,41 @@ _FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
         Gemma3TextConfig,
         {"num_hidden_layers": 6, "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 32},
     ),
+    # keys and values of the last layers shared, an embedding for each layer, larger heads where attention is whole
+    "gemma4": (
+        Gemma4TextConfig,
+        {
+            "num_hidden_layers": 6,
+            "head_dim": 32,
+            "global_head_dim": 64,
+            "sliding_window": 32,
+            "layer_types": ["sliding_attention", "full_attention"] * 3,
+            "num_kv_shared_layers": 2,
+            "hidden_size_per_layer_input": 16,
+            "vocab_size_per_layer_input": 320,
+        },
+    ),
     "glm": (GlmConfig, {"num_hidden_layers": 2, "head_dim": 32}),
     "glm4": (Glm4Config, {"num_hidden_layers": 2, "head_dim": 32}),
     "llama": (LlamaConfig, {"num_hidden_layers": 2}),
     "mistral": (MistralConfig, {"num_hidden_layers": 2, "head_dim": 32}),
     "qwen2": (Qwen2Config, {"num_hidden_layers": 2}),
     "qwen3": (Qwen3Config, {"num_hidden_layers": 2, "head_dim": 32}),
+    # layers that carry a state from token to token, and every fourth with attention
+    "qwen3_5": (
+        Qwen3_5TextConfig,
+        {
+            "num_hidden_layers": 4,
+            "head_dim": 32,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+        },
+    ),
 }
-FAMILIES = tuple(family for family in _FAMILIES if family != "glm")
-"""Those that llama.cpp has too."""
+FAMILIES = tuple(family for family in _FAMILIES if family not in {"glm", "gemma4", "qwen3_5"})
+"""Those that are exported for llama.cpp."""
 
 
 def save_family(

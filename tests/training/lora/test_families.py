@@ -64,6 +64,16 @@ CASES = {
         "qwen2", _BYTES, ("</s>", "<|im_start|>", "<|im_end|>"), CHATML, {"vocab_size": 320, "eos_token_id": [256, 258]}
     ),
     "qwen-3": Family("qwen3", _BYTES, ("</s>", "<|im_start|>", "<|im_end|>"), CHATML, {"tie_word_embeddings": True}),
+    "qwen-3.5": Family(
+        "qwen3_5", _BYTES, ("</s>", "<|im_start|>", "<|im_end|>"), CHATML, {"tie_word_embeddings": True}
+    ),
+    "gemma-4": Family(
+        "gemma4",
+        _UNIGRAM,
+        ("<s>", "</s>", "<pad>", "<start_of_turn>", "<end_of_turn>"),
+        GEMMA3,
+        {"final_logit_softcapping": 5.0, "tie_word_embeddings": True, "eos_token_id": [2, 300]},
+    ),
     "llama-2": Family("llama", _BPE, ("<s>", "</s>"), LLAMA2, {"num_key_value_heads": 4}),
     "llama-3": Family(
         "llama",

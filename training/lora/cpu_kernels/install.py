@@ -104,7 +104,8 @@ def _replace_rotation(model_code: Any, generator: torch.Generator) -> None:
     def rotate(
         q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if unsqueeze_dim != 1 or q.device.type != "cpu" or q.dtype not in _DTYPES or cos.dtype != q.dtype:
+        is_plain = unsqueeze_dim == 1 and q.device.type == "cpu" and q.dtype in _DTYPES and cos.dtype == q.dtype
+        if not is_plain or cos.shape[-1] != q.shape[-1]:  # some families rotate a part of each head only
             result: tuple[torch.Tensor, torch.Tensor] = original(q, k, cos, sin, unsqueeze_dim=unsqueeze_dim)
             return result
         return Rotation.apply(q, cos, sin), Rotation.apply(k, cos, sin)  # type: ignore[no-untyped-call]
