@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ and benchmarks/ are
 
 import msgspec
 import torch
-import yaml
 
 from doppel.config import Config, load_config
 from doppel.reports.metrics import Interval
@@ -119,7 +118,7 @@ class Bench:
         values = (
             {}
             if setting == "-"
-            else {key: yaml.safe_load(value) for key, value in (pair.split("=") for pair in setting.split(","))}
+            else {key: json.loads(value) for key, value in (pair.split("=") for pair in setting.split(","))}
         )
         setup = self._setup_with(values)
         plan = _plan(setup, self._base, values, tokens)
