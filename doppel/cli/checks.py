@@ -40,6 +40,7 @@ from doppel.system.memory import gigabytes, total_memory
 from doppel.transcript import FORMATS, open_transcript
 
 _MIN_MEMORY = 3 * 10**9  # to train the bundled model
+_EXAMPLE_TOKENS, _NIGHT_TOKENS, _NIGHT_HOURS = 1_024, 500_000, 8
 _MIN_DISK = 2 * 10**9  # for the converted base, checkpoints and adapters
 _OLDEST_PYTHON = (3, 11)
 # A model's kind by its name. A chat template would say less: many pretrained models have one, too.
@@ -59,7 +60,7 @@ def examine(config_path: Path, environ: Environment) -> list[Check]:
     installed = installed_platforms()
     environ, problems = resolve_secrets(environ, secret_variables(installed.plugins.values()))
     checks += [Check(name="secrets", ok=False, hint=problem) for problem in problems]
-    before_engine = (check_time_zone, check_archive, check_data, check_device, check_base_model)
+    before_engine = (check_time_zone, check_archive, check_data, check_device, check_base_model, check_larger_base)
     checks += [check(config) for check in before_engine]
     checks.append(check_engine(config, environ))
     checks += [check_transcript(config), check_adapter(config)]
@@ -169,6 +170,33 @@ def check_base_model(config: Config) -> Check:
         return Check(name="base model", ok=False, hint=hint)
     hint = tr("the bundled model is converted at the first `doppel up`, in two minutes")
     return Check(name="base model", ok=False, hint=hint, level="optional")
+
+
+def check_larger_base(config: Config) -> Check:
+    """The largest of the recommended bases that this machine trains in a night."""
+    from doppel.models.known_bases import largest_base, matrix_rate
+
+    try:
+        device = choose_device(config.model.device)
+        dtype = choose_dtype(config.model.dtype, device)
+        rate = matrix_rate(device, dtype)
+    except (DoppelError, RuntimeError, AssertionError):  # `check_device` says why
+        return Check(name="larger base", ok=False, hint=tr("needs a device that works"), level="optional")
+    base = largest_base(
+        rate,
+        total_memory(device),
+        bytes_per_weight=dtype.itemsize,
+        length=_EXAMPLE_TOKENS,
+        tokens=_NIGHT_TOKENS,
+        hours=_NIGHT_HOURS,
+    )
+    found = tr("none of the recommended ones") if base is None else base.name
+    hint = tr(
+        "{base} is the largest that this machine trains on half a million tokens in a night; `doppel train --plan "
+        "--bases` compares them",
+        base=found,
+    )
+    return Check(name="larger base", ok=True, hint=hint, level="optional")
 
 
 def check_engine(config: Config, environ: Environment) -> Check:

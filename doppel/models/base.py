@@ -197,6 +197,8 @@ def choose_dtype(setting: str, device: str) -> "torch.dtype":
 
     if setting != "auto":
         return torch.float32 if setting == "float32" else torch.bfloat16
+    if device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16  # before Ampere bfloat16 is emulated, at a fraction of the speed
     if device != "cpu":
         return torch.bfloat16
     float32 = _gemm_seconds(torch.float32)

@@ -6,6 +6,7 @@ import typer
 
 from doppel.cli.app import Run
 from doppel.config import Config
+from doppel.errors import UserError
 from doppel.i18n import tr
 from doppel.terminal import console, print_status
 from training.dataset.files import check_archives
@@ -28,10 +29,17 @@ def train(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show the training's settings, time and memory, without training.")
     ] = False,
+    bases: Annotated[
+        bool, typer.Option("--bases", help="With --plan: compare base models on this machine instead.")
+    ] = False,
 ) -> dict[str, Any] | None:
     """Train a LoRA on the data set and publish it; Ctrl-C stops, run it again to resume."""
     config = run.config
     check_archives(config)
+    if bases and not plan:
+        raise UserError(tr("--bases shows a plan only; use it with --plan"))
+    if bases:
+        return _show_bases(config, as_json=run.as_json)
     if plan:
         return _show_plan(config, first_run=first_run, start_from=start_from, restart=restart, as_json=run.as_json)
     from training.run.run import run_training  # torch takes seconds to import
@@ -45,6 +53,20 @@ def train(
 
         result |= examine_and_use(config, result["version"], force=force)
     return result
+
+
+def _show_bases(config: Config, *, as_json: bool) -> dict[str, Any]:
+    from training.run.base_choice import base_table, choice_lines, choice_result, compare_bases
+
+    print_status(tr("Measuring this machine …"))
+    choice = compare_bases(config)
+    if not as_json:
+        console.print()
+        console.print(base_table(choice))
+        console.print()
+        for line in choice_lines(choice):
+            print_status(line)
+    return choice_result(choice)
 
 
 def _show_plan(

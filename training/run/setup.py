@@ -309,7 +309,7 @@ def build_model(
     """Adds a LoRA to the base: a copy of the adapter to start from, or a new one that depends on the seed only."""
     torch.manual_seed(setup.settings.seed)
     model = add_lora(base, rank, alpha) if start is None else add_starting_lora(start, base)
-    if setup.settings.quantize is not None:
+    if setup.settings.quantize is not None or base.dtype == torch.float16:
         match_adapter_dtype(model, base.dtype)
     accelerate(model)
     return model

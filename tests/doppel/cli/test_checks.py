@@ -15,7 +15,7 @@ from tests.conftest import PublishAdapter
 from tests.doppel.transcript.chat_templates import GEMMA
 
 ALL = [
-    *("python", "memory", "disk", "config", "time zone", "archive", "data", "device", "base model"),
+    *("python", "memory", "disk", "config", "time zone", "archive", "data", "device", "base model", "larger base"),
     *("engine", "transcript", "adapter", "page", "discord", "telegram", "posts"),
 ]
 
