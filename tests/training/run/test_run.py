@@ -7,13 +7,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from doppel.adapters.habits import read_habits
 from doppel.adapters.versions import WEIGHTS, current_version, list_versions, read_manifest
 from doppel.config import Config, parse_config
 from doppel.errors import UserError
-from tests.training.runs import small_run
+from tests.training.runs import FAST, small_run
 from training.dataset.files import SESSIONS_FILE
 from training.run import run as fitting
 from training.run.completion_marker import mark_complete
@@ -132,3 +133,44 @@ def test_a_run_for_other_data_is_not_resumed_and_an_incomplete_checkpoint_is_rem
     assert work.read_state() is None
     (folder / "plan.json").write_text('{"purpose": "other"}')
     assert work.read_state() is None
+
+
+def test_without_held_out_messages_nothing_is_measured_and_the_adapter_still_published(
+    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small_run(tmp_path, tiny_base)
+    path = config.data_dir / SESSIONS_FILE
+    path.write_bytes(
+        path.read_bytes().replace(b'"split":"validation"', b'"split":"train"').replace(b'"test"', b'"train"')
+    )
+    result = run_training(config)
+    assert (result["bits_per_byte_before"], result["bits_per_byte_after"], result["change"]) == (None, None, None)
+    folder = current_version(config.adapters_dir)
+    assert folder is not None
+    assert read_manifest(folder).fidelity == {}
+    assert all(row.bits_per_byte is None for row in read_metrics(folder / "metrics.jsonl"))
+    assert "not measured" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "Not measured: the archive is too small" in capsys.readouterr().err
+
+
+def test_the_test_messages_never_choose_between_checkpoints(tmp_path: Path, tiny_base: Path) -> None:
+    config = small_run(tmp_path, tiny_base)
+    path = config.data_dir / SESSIONS_FILE
+    path.write_bytes(path.read_bytes().replace(b'"split":"validation"', b'"split":"train"'))
+    result = run_training(config)
+    assert result["bits_per_byte_after"] < result["bits_per_byte_before"]
+    folder = current_version(config.adapters_dir)
+    assert folder is not None
+    assert all(row.bits_per_byte is None for row in read_metrics(folder / "metrics.jsonl"))
+
+
+def test_exact_weights_are_published_in_the_smallest_dtype_that_holds_them(tmp_path: Path, tiny_base: Path) -> None:
+    content = {"model": {"base": str(tiny_base), "dtype": "bfloat16"}, "training": FAST}
+    config = parse_config(content, tmp_path / "config.yaml")
+    small_run(tmp_path, tiny_base)
+    run_training(config)
+    folder = current_version(config.adapters_dir)
+    assert folder is not None
+    weights = load_file(folder / WEIGHTS)
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert any(not torch.equal(weight, weight.bfloat16().float()) for weight in weights.values())
