@@ -29,7 +29,8 @@ class MasterAdamW(torch.optim.AdamW):
     ) -> None:
         self._working = list(working)
         masters = [torch.nn.Parameter(parameter.detach().float().clone()) for parameter in self._working]
-        super().__init__(masters, lr=lr, betas=betas, weight_decay=weight_decay)
+        is_fused = all(master.is_cuda for master in masters)  # one kernel for all of them instead of several for each
+        super().__init__(masters, lr=lr, betas=betas, weight_decay=weight_decay, fused=is_fused or None)
 
     @property
     def masters(self) -> list[torch.Tensor]:

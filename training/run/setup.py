@@ -35,6 +35,7 @@ from training.lora.distributed import SINGLE_PROCESS, ProcessGroup
 from training.lora.epochs import EpochSource
 from training.lora.examples import Example, count_tokens, first_tokens, make_examples, plan_steps, spread_sample
 from training.lora.fsdp import is_sharded, make_device_mesh, shard_base, should_shard
+from training.lora.gpu_kernels import use_fused_kernels
 from training.lora.memory import fit_batch
 from training.lora.mixing import MixSource, load_mix
 from training.lora.model import add_lora, check_head, match_adapter_dtype
@@ -239,6 +240,7 @@ def load_base(setup: TrainingSetup, plan: TrainingPlan | None = None) -> PreTrai
     else:
         base = load_model(folder, dtype, device)
     check_head(base)
+    use_fused_kernels(base)
     accelerate(base)
     if processes.is_main and (reason := packing_obstacle(base)) is not None:
         print_status(tr("Training one conversation at a time, which is slower: {reason}.", reason=reason))

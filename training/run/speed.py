@@ -129,7 +129,7 @@ class DeviceTimer:
     """
 
     def __init__(self, device: str, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._is_cuda = device.startswith("cuda")
+        self._device = device
         self._clock = clock
 
     def time(self, function: Callable[[], object]) -> float:
@@ -141,8 +141,10 @@ class DeviceTimer:
         return self._clock() - began
 
     def _synchronize(self) -> None:
-        if self._is_cuda:
+        if self._device.startswith("cuda"):
             torch.cuda.synchronize()
+        elif self._device == "mps":
+            torch.mps.synchronize()
 
 
 def _seconds_per_mac(

@@ -22,22 +22,31 @@ _ROTATION, _INSTALLED = "apply_rotary_pos_emb", "is_accelerated"
 def accelerate(model: nn.Module) -> None:
     """Makes a model's norms, gated units, rotary embeddings and LoRA layers run in one pass each.
 
-    Does nothing for a model that is not on the CPU, or whose weights are neither float32 nor bfloat16. May be called
-    again after an adapter was added. The rotary embedding is a function of the model's module, so the replacement
-    applies to all models of that family in this process.
+    On a GPU that is done for LoRA layers only (`training.lora.gpu_kernels` has the others). Does nothing on a CPU for a
+    model whose weights are neither float32 nor bfloat16. May be called again after an adapter was added. The rotary
+    embedding is a function of the model's module, so the replacement applies to all models of that family in this
+    process.
     """
     parameter = next(model.parameters())
+    if parameter.device.type == "cuda":
+        _replace_forward(model, _fast_lora)
+        return
     if parameter.device.type != "cpu" or parameter.dtype not in _DTYPES:
         return
     use_threads(torch.get_num_threads())
     generator = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if "forward" not in vars(module):
-            forward = _fast_norm(module, generator) or _fast_gate(module, generator) or _fast_lora(module)
-            if forward is not None:
-                module.forward = forward
+    _replace_forward(
+        model, lambda module: _fast_norm(module, generator) or _fast_gate(module, generator) or _fast_lora(module)
+    )
     for name in {type(module).__module__ for module in model.modules()}:
         _replace_rotation(sys.modules[name], generator)
+
+
+def _replace_forward(model: nn.Module, fast: Callable[[nn.Module], Callable[..., torch.Tensor] | None]) -> None:
+    """Gives each module that has not got one yet the faster forward, if there is one for it."""
+    for module in model.modules():
+        if "forward" not in vars(module) and (forward := fast(module)) is not None:
+            module.forward = forward
 
 
 def _fast_norm(module: nn.Module, generator: torch.Generator) -> Callable[..., torch.Tensor] | None:
