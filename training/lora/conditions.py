@@ -77,7 +77,8 @@ def rename(session: Session, draw: random.Random) -> Session:
         candidate = pseudonym("", str(draw.getrandbits(64)))
         if candidate not in names and candidate not in new_names.values():
             new_names[names[len(new_names)]] = candidate
-    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b")
+    # ASCII: no blank stands between a name and Chinese or Japanese, whose characters are letters to \b otherwise
+    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b", re.ASCII)
 
     def renamed(text: str) -> str:
         return pattern.sub(lambda match: new_names[match[0]], text)

@@ -72,6 +72,11 @@ def test_the_same_draw_varies_alike_and_fields_are_only_taken_away(one: Session,
     assert (varied.id, varied.started_at, varied.kind) == (one.id, one.started_at, one.kind)
 
 
+def test_names_within_chinese_are_renamed_and_longer_words_are_not() -> None:
+    renamed = rename(session(Turn("Ramito", ("我跟Ramito说了", "Ramitoso"))), random.Random(0))
+    assert renamed.turns[0].bubbles == (f"我跟{renamed.header.contact}说了", "Ramitoso")
+
+
 def test_headers_lose_fields_for_fifteen_percent() -> None:
     one = session(Turn("Ramito", ("hi",)), Turn(ME, ("hello",)))
     draw = random.Random(0)
