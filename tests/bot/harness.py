@@ -254,9 +254,13 @@ def config_in(folder: Path, **content: Any) -> Config:
     return parse_config({"timezone": "UTC", "telegram": {"allow": [7, "-100"]}, **content}, folder / "config.yaml")
 
 
+VOCABULARY = {"kind": ["dm", "group", "post"]}
+"""Header values that the adapter of the tests saw in training."""
+
+
 def publish(config: Config, *, base: BaseIdentity = BASE, habits: Habits = TYPING) -> Path:
     """Publishes an adapter that is well-formed on disk; its weights only mean something to the fake engine."""
-    manifest = Manifest(persona=config.persona.name, base=base, header_vocabulary={"kind": ["dm", "group", "post"]})
+    manifest = Manifest(persona=config.persona.name, base=base, header_vocabulary=VOCABULARY)
     with publishing(config.adapters_dir, manifest) as staging:
         (staging / WEIGHTS).write_bytes(b"weights")
         (staging / PEFT_CONFIG).write_text('{"peft_type": "LORA", "r": 4}')

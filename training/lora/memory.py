@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from doppel.system.memory import available_memory
 from training.lora.examples import Example, collate
+from training.lora.fsdp import is_sharded
 from training.lora.model import token_losses
 from training.lora.packing import packing_obstacle, tokens_per_batch, use_packed_attention
 from training.lora.reduced_head import ReducedHead
@@ -57,6 +58,8 @@ def fit_batch(
         As many tokens as keep the device busy, and fewer where they do not fit.
     """
     preferred = tokens_per_batch(model)
+    if is_sharded(model):  # processes with different memory would not measure the same
+        return BatchLimit(preferred)
     free = available_memory(str(model.device)) if free is None else free
     if free is None:
         return BatchLimit(preferred)

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from doppel.transcript import ME, Header, Turn, pseudonym
+from tests.bot import harness as harness_module
 from tests.bot.conftest import MakeHarness
 from tests.bot.harness import START, incoming
 from training.dataset.files import Session
@@ -15,13 +16,19 @@ ANN = pseudonym("telegram", "7")
 PAUSE = 60.0
 
 
+@pytest.mark.parametrize("languages", [[], ["en", "zh"]], ids=["one language", "two languages"])
 @pytest.mark.parametrize("new_store_url", ["sqlite"], indirect=True)
-async def test_the_examination_and_the_daemon_write_the_same_prompts(make_harness: MakeHarness) -> None:
+async def test_the_examination_and_the_daemon_write_the_same_prompts(
+    make_harness: MakeHarness, languages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Twenty conversations with pauses of a day in one chat, of which the last ten are examined."""
+    vocabulary = {**harness_module.VOCABULARY, "language": languages}
+    monkeypatch.setattr(harness_module, "VOCABULARY", vocabulary)
     harness = await make_harness(reply={"history": 10, "stale_after": "36500d"})
     turns, sessions = list[Turn](), list[Session]()
     for number in range(20):
-        received = [f"question {number} part {part}" for part in range(1 + number % 3)]
+        words = "今天我们去哪里吃饭" if number > 12 else "what is it that you do"
+        received = [f"{words} {number} {part}" for part in range(1 + number % 3)]
         said = [f"answer {number} bubble {bubble}" for bubble in range(1 + number % 2)]
         harness.engine.turns = [said]
         await harness.on_message(*(incoming(10 * number + part, text) for part, text in enumerate(received)))
@@ -39,11 +46,12 @@ async def test_the_examination_and_the_daemon_write_the_same_prompts(make_harnes
             )
         )
     transcript = harness.engine.transcript
-    serving = Serving({"kind": ["dm", "group", "post"]}, harness.config.zone, history=10, max_tokens=4000)
+    serving = Serving(vocabulary, harness.config.zone, history=10, max_tokens=4000)
     exchanges = served_exchanges(sessions, sessions[10:], transcript, serving)
     prompts = [transcript.tokenizer.decode(transcript.prompt(each.header, each.context)) for each in exchanges]
     assert prompts == harness.engine.prompts[10:]
     assert len({len(each.context) for each in exchanges}) > 1
+    assert {each.header.language for each in exchanges} == ({"en", "zh"} if languages else {None})
     together = served_windows([*exchanges], transcript)
     assert sum(len(window.exchanges) for window in together) == 10
 
