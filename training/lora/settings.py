@@ -16,6 +16,8 @@ _RANKS = ((5_000, 16), (20_000, 32), (200_000, 64))  # (messages fewer than, ran
 _LARGEST_RANK = 128
 _LEARNING_RATES = ((1e9, 5e-4), (5e9, 3e-4))  # (parameters up to, learning rate)
 _SMALLEST_LEARNING_RATE = 2e-4
+_SHORT_LEARNING_RATE = 1e-3
+"""With a time limit, for the smallest bases: in a part of an epoch nothing is learned by heart (docs/LOG.md)."""
 _EPOCHS = ((20_000, 3.0), (200_000, 2.0))  # (messages fewer than, epochs)
 _ALPHA = 32.0
 _TOKENS_PER_STEP = {"cpu": 2_400}  # on a CPU steps are dear, and many small ones teach more than few large ones
@@ -136,6 +138,8 @@ def _rank(size: TrainingSize) -> ChosenValue[int]:
 
 
 def _learning_rate(size: TrainingSize) -> ChosenValue[float]:
+    if size.minutes is not None and size.parameters <= _LEARNING_RATES[0][0]:
+        return ChosenValue(_SHORT_LEARNING_RATE, tr("little time and a small base: large steps"))
     rate = next((rate for limit, rate in _LEARNING_RATES if size.parameters <= limit), _SMALLEST_LEARNING_RATE)
     billions = size.parameters / 1e9
     count = f"{billions:.2g}B" if billions >= 1 else f"{billions * 1000:.0f}M"
