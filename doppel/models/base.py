@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _MAX_SLOWDOWN = 20  # of bfloat16 in the first product, which includes kernel set-up; beyond it is not timed again
+_FLOAT16_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Whose activations stay within float16. Those of Gemma 3, Gemma 4 and Qwen3.5 overflow, and end as NaN."""
 _WITHOUT_WEIGHTS = ("*.json", "tokenizer*", "*.model", "*.jinja", "*.txt")
 _WITH_WEIGHTS = (*_WITHOUT_WEIGHTS, "*.safetensors")
 
@@ -187,23 +189,37 @@ def choose_device(setting: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def choose_dtype(setting: str, device: str) -> "torch.dtype":
-    """The dtype for frozen weights: as set; `auto` is bfloat16 unless float32 is faster on this machine.
+def choose_dtype(setting: str, device: str, folder: Path | None = None) -> "torch.dtype":
+    """The dtype for frozen weights: as set; `auto` is bfloat16 unless another is faster on this machine.
 
-    On a CPU both are timed on a matrix product (about 0.1 s). CPUs without bfloat16 units are up to a hundred times
-    slower in it; there a single product is enough.
+    On a CPU bfloat16 and float32 are timed on a matrix product (about 0.1 s). CPUs without bfloat16 units are up to a
+    hundred times slower in it; there a single product is enough. GPUs before Ampere emulate bfloat16 slowly, and get
+    float16 or float32.
+
+    Args:
+        setting: `model.dtype` in config.yaml.
+        device: where the model computes.
+        folder: the prepared base; float16 is chosen only for one that is known to stay within its range.
     """
     import torch
 
     if setting != "auto":
         return torch.float32 if setting == "float32" else torch.bfloat16
     if device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16  # before Ampere bfloat16 is emulated, at a fraction of the speed
+        return torch.float16 if folder is not None and _model_type(folder) in _FLOAT16_FAMILIES else torch.float32
     if device != "cpu":
         return torch.bfloat16
     float32 = _gemm_seconds(torch.float32)
     bfloat16 = _gemm_seconds(torch.bfloat16, give_up_after=_MAX_SLOWDOWN * float32)
     return torch.bfloat16 if bfloat16 < float32 else torch.float32
+
+
+def _model_type(folder: Path) -> str | None:
+    """The family of a prepared base; None if its config names none."""
+    try:
+        return str(json.loads((folder / "config.json").read_bytes())["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _gemm_seconds(dtype: "torch.dtype", give_up_after: float = math.inf) -> float:

@@ -1,7 +1,6 @@
 """The base models that we recommend, by shape: what each takes in memory and time, without downloading any.
 
-Shapes are those of the published configurations. A mixture of layer types (Qwen3.5) is counted as attention, which
-comes close.
+Shapes are those of the published configurations.
 """
 
 import time
@@ -17,6 +16,7 @@ _PROCESS_BYTES = 1.2e9
 _HISTORY_TOKENS = 2_048
 _EFFICIENCY = 0.5
 """Of the rate of a large matrix product that a whole training step reaches; 0.64 on two quiet cores (RESULTS.md)."""
+_CHECKPOINTING_SLOWDOWN = 4 / 3
 _TRIES = 4
 _USABLE_MEMORY = 0.9
 
@@ -30,7 +30,6 @@ class KnownBase(msgspec.Struct, frozen=True, kw_only=True):
         heads, key_value_heads, head_width: of its attention.
         vocabulary: number of tokens.
         is_tied: whether embedding and head are one matrix.
-        packs: whether several conversations can share a batch.
     """
 
     name: str
@@ -42,7 +41,6 @@ class KnownBase(msgspec.Struct, frozen=True, kw_only=True):
     head_width: int
     vocabulary: int
     is_tied: bool = True
-    packs: bool = True
 
     @property
     def body_parameters(self) -> int:
@@ -90,6 +88,12 @@ class KnownBase(msgspec.Struct, frozen=True, kw_only=True):
         if memory is None:
             return None
         return self.smallest_training_bytes(tokens, bytes_per_weight) <= memory * _USABLE_MEMORY
+
+    def slowdown(self, memory: int | None, tokens: int, bytes_per_weight: float = 2.0) -> float:
+        """How many times longer training takes where each layer has to be computed twice; else 1."""
+        if memory is None or self.training_bytes(tokens, bytes_per_weight) <= memory * _USABLE_MEMORY:
+            return 1.0
+        return _CHECKPOINTING_SLOWDOWN
 
     def training_operations(self) -> float:
         """Floating-point operations of training on a token: forward, and backward to the inputs of each layer."""
@@ -161,7 +165,11 @@ def largest_base(
         hours: that it may take.
     """
     fitting = [base for base in KNOWN_BASES if base.fits(memory, length, bytes_per_weight) is not False]
-    affordable = [base for base in fitting if tokens / training_speed(base, rate) <= hours * 3600]
+    affordable = [
+        base
+        for base in fitting
+        if tokens / training_speed(base, rate) * base.slowdown(memory, length, bytes_per_weight) <= hours * 3600
+    ]
     return affordable[-1] if affordable else None
 
 

@@ -28,6 +28,10 @@ def available_memory(device: str = "cpu") -> int | None:
         free, _ = torch.cuda.mem_get_info(torch.device(device))
         reserved = torch.cuda.memory_reserved(torch.device(device)) - torch.cuda.memory_allocated(torch.device(device))
         return int(free + reserved)
+    if device == "mps":
+        import torch
+
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     try:
         lines = _MEMORY_INFO.read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

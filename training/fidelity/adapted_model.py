@@ -282,7 +282,7 @@ def load_adapted_model(settings: ModelSettings, folder: Path) -> AdaptedModel:
     base_folder = prepare_base(settings, print_status)
     device = choose_device(settings.device)
     lora = read_lora(folder, identify(base_folder, settings.base))
-    model = load_model(base_folder, choose_dtype(settings.dtype, device), device)
+    model = load_model(base_folder, choose_dtype(settings.dtype, device, base_folder), device)
     accelerate(model)
     adapters = LoraAdapters(model)
     adapters.attach(lora)

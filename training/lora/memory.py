@@ -29,6 +29,8 @@ _USABLE = 0.8
 _FEWEST_TOKENS = 128
 _TRANSIENT = 1.25
 """Peak during backward over what was kept for it."""
+_OPTIMIZER_BYTES = 4 + 8
+"""Of each trained weight: its float32 master, and AdamW's two moments. The gradient comes on top."""
 
 
 class BatchLimit(msgspec.Struct, frozen=True):
@@ -63,15 +65,17 @@ def fit_batch(
     free = available_memory(str(model.device)) if free is None else free
     if free is None:
         return BatchLimit(preferred)
+    free -= _optimizer_bytes(model)
     longest = max(len(example.ids) for example in examples)
-    needed = max(preferred, longest)
-    fitting = _fitting(model, examples, head, free)
-    if fitting >= needed:
+    kept = saved_bytes_per_token(model, examples, head)
+    fitting = _fitting(kept, free)
+    if fitting >= max(preferred, longest):
         return BatchLimit(preferred)
     if fitting >= longest:
         return BatchLimit(1 if preferred == 1 else max(_FEWEST_TOKENS, fitting))
     use_checkpointing(model)
-    fitting = min(preferred, _fitting(model, examples, head, free))
+    one_layer = kept / _causal(model).config.get_text_config().num_hidden_layers  # while it is computed again
+    fitting = min(preferred, _fitting(saved_bytes_per_token(model, examples, head) + one_layer, free))
     return BatchLimit(1 if preferred == 1 else max(_FEWEST_TOKENS, fitting), checkpointing=True)
 
 
@@ -92,8 +96,14 @@ def saved_bytes_per_token(model: PeftModel, examples: Sequence[Example], head: R
     return (large - small) / (_MEASURED_TOKENS[1] - _MEASURED_TOKENS[0])
 
 
-def _fitting(model: PeftModel, examples: Sequence[Example], head: ReducedHead | None, free: int) -> int:
-    return int(free * _USABLE / (_TRANSIENT * max(1.0, saved_bytes_per_token(model, examples, head))))
+def _fitting(bytes_per_token: float, free: int) -> int:
+    return int(free * _USABLE / (_TRANSIENT * max(1.0, bytes_per_token)))
+
+
+def _optimizer_bytes(model: PeftModel) -> int:
+    """Of what the first optimizer step allocates."""
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    return sum(parameter.numel() * (_OPTIMIZER_BYTES + parameter.element_size()) for parameter in trained)
 
 
 def _saved_bytes(model: PeftModel, example: Example, head: ReducedHead | None) -> int:

@@ -106,7 +106,8 @@ def choice_lines(choice: BaseChoice) -> list[str]:
     lines = [
         tr(
             "Estimated from {rate:.0f} GFLOP/s on {device} in {dtype} and {tokens} tokens an epoch; nothing was "
-            "downloaded. With the smaller number of memory each layer is computed twice, which takes a third longer.",
+            "downloaded. With the smaller number of memory each layer is computed twice, which takes a third longer; "
+            "that is counted where it is needed.",
             rate=choice.matrix_rate / 1e9,
             device=choice.device,
             dtype=choice.dtype,
@@ -141,8 +142,8 @@ def _largest(machine: "_Machine", tokens: int, hours: int) -> str | None:
 
 
 def _forecast(base: KnownBase, machine: "_Machine", tokens: int) -> BaseForecast:
-    speed = training_speed(base, machine.rate)
     width, length = machine.bytes_per_weight, machine.length
+    speed = training_speed(base, machine.rate) / base.slowdown(machine.memory, length, width)
     return BaseForecast(
         base=base.name,
         parameters=base.parameters,

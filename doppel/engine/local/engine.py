@@ -28,7 +28,7 @@ from doppel.models.base import (
     load_tokenizer,
     prepare_base,
 )
-from doppel.models.quantize import check_quantization, choose_body_dtype, load_quantized
+from doppel.models.quantize import check_quantization, load_quantized
 from doppel.transcript import FORMAT, FORMATS, Header, Transcript, open_transcript
 
 if TYPE_CHECKING:
@@ -227,6 +227,7 @@ def check_device(settings: EngineSettings, device: str) -> None:
 
 def _load_base(folder: Path, dtype: str, settings: EngineSettings, device: str) -> "PreTrainedModel":
     """Loads the base as config.yaml says: its type, quantised or split over GPUs."""
+    chosen = choose_dtype(dtype, device, folder)
     if settings.quantize is None:
-        return load_model(folder, choose_dtype(dtype, device), device, split=settings.split)
-    return load_quantized(folder, settings.quantize, choose_body_dtype(dtype, device), device, "engine.quantize")
+        return load_model(folder, chosen, device, split=settings.split)
+    return load_quantized(folder, settings.quantize, chosen, device, "engine.quantize")

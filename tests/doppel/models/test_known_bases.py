@@ -50,6 +50,21 @@ def test_time_and_memory_decide_which_base_is_affordable() -> None:
     assert choose(4e11, 24 * 10**9, hours=0.1) is None
 
 
+def test_computing_layers_twice_takes_longer() -> None:
+    base = next(base for base in KNOWN_BASES if base.name == "Qwen/Qwen3-4B-Base")
+    enough, little = (int(size(1024) / 0.8) for size in (base.training_bytes, base.smallest_training_bytes))
+    assert base.slowdown(None, 1024) == base.slowdown(enough, 1024) == 1
+    assert base.slowdown(little, 1024) == pytest.approx(4 / 3)
+    hours = 1.1 * 500_000 / training_speed(base, 1e13) / 3600
+    chosen = [
+        largest_base(1e13, size, bytes_per_weight=2, length=1024, tokens=500_000, hours=hours)
+        for size in (enough, little)
+    ]
+    assert chosen[0] == base
+    assert chosen[1] is not None
+    assert chosen[1].parameters < base.parameters
+
+
 def test_the_matrix_rate_is_a_plausible_number() -> None:
     assert 1e8 < matrix_rate("cpu", torch.float32) < 1e15
 

@@ -57,6 +57,14 @@ def test_where_one_conversation_does_not_fit_the_layers_are_computed_twice(model
     assert torch.allclose(gradient(model), whole, rtol=1e-4, atol=1e-6)
 
 
+def test_what_the_first_optimizer_step_allocates_is_kept_free(tiny_base: Path) -> None:
+    model = add_lora(load_model(tiny_base, torch.float32), 512, 8).train()
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    per_token = saved_bytes_per_token(model, EXAMPLES, None)
+    limit = fit_batch(model, EXAMPLES, None, free=int(400 * per_token) + 16 * trained)
+    assert 200 < limit.tokens < 320
+
+
 def test_a_model_that_reads_one_conversation_at_a_time_stays_so(
     model: PeftModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
