@@ -13,7 +13,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
-from doppel.models.base import choose_dtype, load_model
+from doppel.models.base import load_model
 from doppel.terminal import print_status
 
 Method = Literal["nf4", "int8"]
@@ -40,13 +40,6 @@ def check_quantization(device: str, setting: str = "training.quantize") -> None:
                 device=device,
             )
         )
-
-
-def choose_body_dtype(setting: str, device: str) -> torch.dtype:
-    """The dtype to compute in: as set, else bfloat16, or float16 on GPUs that only emulate bfloat16 (before 2020)."""
-    if setting == "auto" and device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return choose_dtype(setting, device)
 
 
 def quantization(method: Method, dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -24,7 +24,7 @@ from doppel.models.base import (
     load_tokenizer,
     prepare_base,
 )
-from doppel.models.quantize import check_quantization, choose_body_dtype, load_quantized
+from doppel.models.quantize import check_quantization, load_quantized
 from doppel.terminal import print_status
 from doppel.transcript import FORMATS, Transcript, open_transcript
 from training.dataset.files import Session, dataset_digest, read_sessions
@@ -228,8 +228,7 @@ def load_base(setup: TrainingSetup, plan: TrainingPlan | None = None) -> PreTrai
         UserError: the base cannot be trained, or not in this way.
     """
     folder, device, processes, quantize = setup.base_folder, setup.device, setup.processes, setup.settings.quantize
-    choose = choose_dtype if quantize is None else choose_body_dtype
-    dtype = processes.broadcast(getattr(torch, plan.dtype) if plan else choose(setup.model.dtype, device))
+    dtype = processes.broadcast(getattr(torch, plan.dtype) if plan else choose_dtype(setup.model.dtype, device, folder))
     if quantize is not None:
         base = load_quantized(folder, quantize, dtype, device)
     elif should_shard(setup.settings, folder, processes):

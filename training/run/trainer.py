@@ -14,6 +14,7 @@ import msgspec
 import torch
 from peft import PeftModel
 
+from doppel.engine.local.out_of_memory import is_out_of_memory
 from doppel.errors import DoppelError, UserError
 from doppel.i18n import tr
 from doppel.terminal import print_status
@@ -175,6 +176,8 @@ class PersonaTrainer:
         """
         shares = split_step(step, self.processes.world_size, self._tokens_per_batch, self._cost_of)
         own = shares[self.processes.rank]
+        if own and self._tokens_per_batch < self.plan.tokens_per_batch:  # the steps are planned for the larger ones
+            own = micro_batches([example for group in own for example in group], self._tokens_per_batch)
         total = self._sum_of_losses(own)
         if self._is_sharded:  # gathering a layer needs every process, so those with fewer batches add zeros
             for _ in range(max(map(len, shares)) - len(own)):
@@ -188,12 +191,9 @@ class PersonaTrainer:
         total = torch.zeros((), device=self._trained[0].device)
         try:
             for group in groups:
-                losses, _ = token_losses(self.model, collate(group), self._head)
-                loss = losses.sum()
-                loss.backward()
-                total += loss.detach()
-        except torch.OutOfMemoryError:
-            if self._is_sharded:  # the other processes are waiting for this one's next layer
+                total += self._sum_of_group(group)
+        except (RuntimeError, MemoryError) as error:  # only CUDA has a type of its own for it
+            if self._is_sharded or not is_out_of_memory(error):  # others would wait for a sharded process's next layer
                 raise
         else:
             return total
@@ -201,6 +201,13 @@ class PersonaTrainer:
         examples = [example for group in groups for example in group]
         self._use_less_memory(max(map(count_tokens, groups)), max(len(example.ids) for example in examples))
         return self._sum_of_losses(micro_batches(examples, self._tokens_per_batch))
+
+    def _sum_of_group(self, group: Sequence[Example]) -> torch.Tensor:
+        """Forward and backward over one micro-batch. Its graph goes with this frame, also if memory runs out."""
+        losses, _ = token_losses(self.model, collate(group), self._head)
+        loss = losses.sum()
+        loss.backward()
+        return loss.detach()
 
     def _use_less_memory(self, tokens: int, longest: int) -> None:
         """Halves the micro-batches, or computes layers twice where one conversation is too much.

@@ -12,7 +12,7 @@ from doppel.config import parse_config
 from doppel.errors import UserError
 from doppel.models import quantize
 from doppel.models.base import identify, load_model
-from doppel.models.quantize import Method, check_quantization, choose_body_dtype, load_quantized, quantization
+from doppel.models.quantize import Method, check_quantization, load_quantized, quantization
 from tests.tiny import build_base
 from tests.training.runs import small_run
 from training.lora.examples import Example, collate
@@ -69,17 +69,6 @@ def test_nf4_is_quantised_doubly_and_computes_in_the_dtype_of_the_body() -> None
     assert config.bnb_4bit_use_double_quant
     assert config.bnb_4bit_compute_dtype == torch.bfloat16
     assert quantization("int8", torch.bfloat16).load_in_8bit
-
-
-@pytest.mark.parametrize(
-    ("setting", "real", "expected"),
-    [("auto", True, torch.bfloat16), ("auto", False, torch.float16), ("float32", False, torch.float32)],
-)
-def test_a_gpu_that_only_imitates_bfloat16_computes_in_float16(
-    setting: str, real: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: real or including_emulation)
-    assert choose_body_dtype(setting, "cuda") == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -140,7 +129,7 @@ def test_it_learns_and_the_manifest_says_how(
     method: Method, dtype: str, tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "SampleReplies", lambda *_: list)
-    monkeypatch.setattr("training.run.setup.choose_body_dtype", lambda *_: getattr(torch, dtype))
+    monkeypatch.setattr("training.run.setup.choose_dtype", lambda *_: getattr(torch, dtype))
     config = small_run(tmp_path, base, quantize=method)
     result = run_training(config)
     assert result["bits_per_byte_after"] < 0.8 * result["bits_per_byte_before"]
