@@ -125,9 +125,11 @@ STORED_FILES = (
         (
             "doppel.adapters.checkpoint",
             "doppel.adapters.peft_format",
+            "training.lora.model",
             "training.run.checkpoints",
             "training.run.completion_marker",
             "training.run.metrics",
+            "training.run.run_state",
             "training.run.speed",
         ),
         Handling.NAMED,

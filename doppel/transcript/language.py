@@ -50,8 +50,13 @@ def _script_of(character: str) -> str | None:
     return match.lastgroup if match else None
 
 
-def language_of(text: str) -> str | None:
-    """ISO 639-1 code of the main language of a text; None if it cannot be determined."""
+def language_of(text: str, min_words: int = _MIN_WORDS) -> str | None:
+    """ISO 639-1 code of the main language of a text; None if it cannot be determined.
+
+    Args:
+        text: of any length.
+        min_words: common words of the language that it must have, in Latin script.
+    """
     text = text[:_MAX_CHARACTERS]
     if "@" in text or "://" in text:
         text = _URL.sub("", text)
@@ -79,4 +84,4 @@ def language_of(text: str) -> str | None:
             likeliest, first, second = language, count, first
         elif count > second:
             second = count
-    return likeliest if first > second and first >= _MIN_WORDS else None
+    return likeliest if first > second and first >= min_words else None

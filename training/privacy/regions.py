@@ -44,7 +44,7 @@ class Regions:
         Args:
             texts: the message, and others of the same chat.
         """
-        languages = dict.fromkeys(map(language_of, texts))
+        languages = dict.fromkeys(language_of(text, min_words=1) for text in texts)  # a hint is enough
         spoken = (region for language in languages for region in _REGIONS_OF_LANGUAGE.get(language or "", ()))
         return tuple(dict.fromkeys((*self._home, *spoken)))
 

@@ -47,7 +47,7 @@ def test_tables_examples_and_what_comes_next(tmp_path: Path) -> None:
         assert part in result.stderr
     assert "Your messages: 4 of 5 kept" in result.stderr
     assert re.search(
-        r"median \d+, 95 % at most \d+, longest \d+\. max_length in training is \d+ \(.*\); [\d.]+% of the sessions",
+        r"median \d+, 95 % at most \d+, longest \d+\. max_length in training is [\d,]+ \(.*\); [\d.]+% of the sessions",
         result.stderr,
     )
     assert "me: good [bold]morning[/bold]" in result.stderr
