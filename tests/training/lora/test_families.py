@@ -191,9 +191,8 @@ async def test_what_was_trained_is_what_is_served(
     adapters.attach(lora)
     adapters.activate(lora.name)
     after = logits(reloaded, whole.ids)
-    torch.testing.assert_close(
-        after, logits(model, whole.ids), rtol=1e-4, atol=1e-4
-    )  # training may sum in another order
+    # Training may sum in another order; Qwen3.5's recurrent layers differ most, by 2e-4 on a processor without AMX.
+    torch.testing.assert_close(after, logits(model, whole.ids), rtol=1e-3, atol=1e-3)
     assert (after - before).abs().max() > 0.1
 
 
