@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
 from training.lora.cpu_kernels.functions import view
 from training.lora.cpu_kernels.kernels import online_exp
+from training.lora.cpu_kernels.shapes import missing_rows
 
 BLOCK_BYTES = 1 << 26
 """The largest block of logits in memory: 64 MiB, unless `MIN_COLUMNS` of the vocabulary take more."""
@@ -90,8 +92,11 @@ def supervised_losses(
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Negative log-likelihood of each target in nats; see `SupervisedHead.forward` for shapes."""
+    rows = len(targets)
+    missing = missing_rows(rows, hidden.dtype, hidden.device)
+    hidden, targets = pad(hidden, (0, 0, 0, missing)), pad(targets, (0, missing))
     losses: torch.Tensor = SupervisedHead.apply(hidden, weight, targets, softcap, bias)  # type: ignore[no-untyped-call]
-    return losses
+    return losses[:rows]
 
 
 def _cap(logits: torch.Tensor, softcap: float) -> torch.Tensor:

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from doppel.i18n import tr
 from training.lora.cpu_kernels.attention import PackedAttention
+from training.lora.cpu_kernels.shapes import missing_rows
 from training.lora.examples import MicroBatch
 
 _ATTENTION_NAME = "doppel_packed"
@@ -59,14 +60,19 @@ def hidden_states(model: PreTrainedModel, batch: MicroBatch) -> torch.Tensor:
     Raises:
         ValueError: more than one sequence for a model that must not be packed.
     """
-    device = next(model.parameters()).device
+    parameter = next(model.parameters())
+    device = parameter.device
     ids, positions = batch.ids[None].to(device), batch.positions[None].to(device)
     if packing_obstacle(model) is not None:
         if len(batch.lengths) > 1:
             raise ValueError("this model must not be packed")
         return model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]  # type: ignore[no-any-return]
-    boundaries = torch.tensor([0, *batch.lengths]).cumsum(0).to(torch.int32)
-    longest = max(batch.lengths)
+    lengths = batch.lengths
+    if missing := missing_rows(len(batch.ids), parameter.dtype, device):  # as a sequence of its own, of token 0
+        ids, positions = pad(ids, (0, missing)), pad(positions, (0, missing))
+        lengths = [*lengths, missing]
+    boundaries = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    longest = max(lengths)
     with use_packed_attention(model):
         output = model.base_model(
             input_ids=ids,
@@ -77,7 +83,7 @@ def hidden_states(model: PreTrainedModel, batch: MicroBatch) -> torch.Tensor:
             max_length_q=longest,
             max_length_k=longest,
         )
-    return output.last_hidden_state[0]  # type: ignore[no-any-return]
+    return output.last_hidden_state[0, : len(batch.ids)]  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from training.lora.cpu_kernels import kernels
 from training.lora.cpu_kernels.functions import view
+from training.lora.cpu_kernels.shapes import missing_rows
 
 _BLOCK = 256  # positions; keeps the scores of a block in the cache
 
@@ -42,28 +43,29 @@ class PackedAttention(torch.autograd.Function):
         Returns:
             (1, N, H, D).
         """
-        q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+        ctx.layout = layout = _Layout(lengths, query)
+        q, k, v = (layout.spread(tensor[0].transpose(0, 1)) for tensor in (query, key, value))
         out = torch.empty_like(q)
         ctx.window = window = window or max(lengths)
-        ctx.factor, ctx.lengths = factor, lengths
+        ctx.factor = factor
         saved = []
-        for rows, columns, keys, heads, first in _blocks(lengths, window, q, k):
+        for rows, columns, keys, heads, first in _blocks(layout.spread_lengths, window, q, k):
             scores = _flat(q[rows, heads]) @ k[columns, keys].T
             group = heads.stop - heads.start
             kernels.causal_softmax(view(scores), group, first, window, np.float32(factor))
             out[rows, heads] = (scores @ v[columns, keys]).view(-1, group, q.shape[-1])
             saved.append(scores)
         ctx.save_for_backward(q, k, v, *saved)
-        return out[None]
+        return layout.gather(out)[None]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The gradients of query, key and value."""
         q, k, v, *saved = ctx.saved_tensors
-        upstream = gradient[0].contiguous()
+        upstream = ctx.layout.spread(gradient[0])
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        blocks = _blocks(ctx.lengths, ctx.window, q, k)
+        blocks = _blocks(ctx.layout.spread_lengths, ctx.window, q, k)
         for (rows, columns, keys, heads, first), weights in zip(blocks, saved, strict=True):
             group = heads.stop - heads.start
             block = _flat(upstream[rows, heads])
@@ -74,7 +76,34 @@ class PackedAttention(torch.autograd.Function):
             grad_q[rows, heads] = (grad_scores @ k[columns, keys]).view(-1, group, q.shape[-1])
             grad_k[columns, keys] += grad_scores.T @ _flat(q[rows, heads])
             grad_v[columns, keys] += weights.T @ block
-        return *(grad.transpose(0, 1)[None] for grad in (grad_q, grad_k, grad_v)), None, None, None
+        gradients = (ctx.layout.gather(grad).transpose(0, 1)[None] for grad in (grad_q, grad_k, grad_v))
+        return *gradients, None, None, None
+
+
+class _Layout:
+    """Where the sequences lie while attention is computed: each begins at a multiple of the rows that kernels are for.
+
+    The rows added after a sequence are seen by none of its positions, and their gradients are zero.
+    """
+
+    def __init__(self, lengths: Sequence[int], like: torch.Tensor) -> None:
+        self._lengths = lengths
+        self._missing = [missing_rows(length, like.dtype, like.device) for length in lengths]
+        self.spread_lengths = [length + missing for length, missing in zip(lengths, self._missing, strict=True)]
+
+    def spread(self, packed: torch.Tensor) -> torch.Tensor:
+        """(N, ...) as (M, ...), contiguous, where M is the sum of `spread_lengths`."""
+        if not any(self._missing):
+            return packed.contiguous()
+        pieces = zip(packed.split(list(self._lengths)), self._missing, strict=True)
+        return torch.cat([part for piece, rows in pieces for part in (piece, piece.new_zeros(rows, *piece.shape[1:]))])
+
+    def gather(self, spread: torch.Tensor) -> torch.Tensor:
+        """The inverse of `spread`."""
+        if not any(self._missing):
+            return spread
+        pieces = zip(spread.split(self.spread_lengths), self._lengths, strict=True)
+        return torch.cat([piece[:length] for piece, length in pieces])
 
 
 def _blocks(
