@@ -1,13 +1,13 @@
 """Chooses among several candidate replies the one that is most like the owner and most relevant.
 
     score = sum over tokens of (log p base - log p base without the conversation)
-          + LIKENESS_WEIGHT · sum over tokens of (log p adapter - log p base)
-          + NOVELTY_WEIGHT · novelty
+          + likeness · sum over tokens of (log p adapter - log p base)
+          + novelty weight · novelty
 
 A reply that is as likely without the conversation answers nothing. What the base model expects as well, anybody could
 have written; what only the adapter expects is the owner's. Novelty is the share of a reply's character trigrams that
-none of its recent messages has. Sums, as means favour short replies. The weights were tuned on replies to the sample
-persona's unseen messages (docs/decisions/0014-fidelity.md).
+none of its recent messages has. Sums, as means favour short replies. The weights were chosen on validation messages
+(docs/decisions/0014-fidelity.md).
 """
 
 import unicodedata
@@ -15,12 +15,23 @@ from collections.abc import Sequence
 
 import msgspec
 
-LIKENESS_WEIGHT = 0.1
-"""Weight of the adapter's log-likelihood gain over the base; a higher one prefers caricatures."""
-NOVELTY_WEIGHT = 0.5
-"""Nats that a completely new reply is worth more than one made of recent messages."""
-
 _NGRAM = 3
+
+
+class CandidateWeights(msgspec.Struct, frozen=True):
+    """What counts in a choice, in nats.
+
+    Attributes:
+        likeness: of the adapter's log-likelihood gain over the base; a higher one prefers caricatures.
+        novelty: what a completely new reply is worth more than one made of recent messages.
+    """
+
+    likeness: float
+    novelty: float
+
+
+WEIGHTS = CandidateWeights(likeness=0.1, novelty=0.5)
+"""Chosen by benchmarks/candidates.py."""
 
 
 class ReplyCandidate(msgspec.Struct, frozen=True):
@@ -39,7 +50,9 @@ class ReplyCandidate(msgspec.Struct, frozen=True):
     unprompted: Sequence[float] = ()
 
 
-def best_candidate(candidates: Sequence[ReplyCandidate], recent: Sequence[str]) -> int:
+def best_candidate(
+    candidates: Sequence[ReplyCandidate], recent: Sequence[str], weights: CandidateWeights = WEIGHTS
+) -> int:
     """Index of the best candidate; the first of equal ones.
 
     An empty reply loses to any other, and one that only repeats recent messages to any that does not.
@@ -47,6 +60,7 @@ def best_candidate(candidates: Sequence[ReplyCandidate], recent: Sequence[str]) 
     Args:
         candidates: at least one.
         recent: the persona's recent bubbles in this chat.
+        weights: what counts.
     """
     recent_texts = {_normalized(bubble) for bubble in recent}
     recent_ngrams = {ngram for text in recent_texts for ngram in _ngrams(text)}
@@ -55,7 +69,7 @@ def best_candidate(candidates: Sequence[ReplyCandidate], recent: Sequence[str]) 
         candidate = candidates[index]
         is_new = any(_normalized(bubble) not in recent_texts for bubble in candidate.bubbles)
         likeness = log_likelihood_gain(candidate.adapter, candidate.base)
-        score = LIKENESS_WEIGHT * likeness + NOVELTY_WEIGHT * _novelty(candidate.bubbles, recent_ngrams)
+        score = weights.likeness * likeness + weights.novelty * _novelty(candidate.bubbles, recent_ngrams)
         if candidate.unprompted:
             score += log_likelihood_gain(candidate.base, candidate.unprompted)
         return bool(candidate.bubbles), is_new, score

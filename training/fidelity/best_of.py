@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from doppel.engine import Sampling
 from doppel.persona.ranking import ReplyCandidate, best_candidate
 from training.fidelity.adapted_model import AdaptedModel, Continuations
@@ -12,10 +14,28 @@ CANDIDATES = 4
 """Replies to choose from; `reply.candidates` allows twice as many."""
 
 
+class Candidates(msgspec.Struct, frozen=True):
+    """Replies to one exchange, what the daemon's ranking knows of each, and the owner's recent bubbles in this chat."""
+
+    replies: list[EvaluationReply]
+    ranked: list[ReplyCandidate]
+    recent: list[str]
+
+
 def choose_best_replies(
     adapted: AdaptedModel, first: Sequence[Completion], sampling: Sampling, start: StartProgress = no_progress
 ) -> list[EvaluationReply]:
-    """For each completion, the best of it and `CANDIDATES - 1` more to the same context.
+    """For each completion, the best of it and `CANDIDATES - 1` more to the same context; see `write_candidates`."""
+    return [
+        choice.replies[best_candidate(choice.ranked, choice.recent)]
+        for choice in write_candidates(adapted, first, sampling, start)
+    ]
+
+
+def write_candidates(
+    adapted: AdaptedModel, first: Sequence[Completion], sampling: Sampling, start: StartProgress = no_progress
+) -> list[Candidates]:
+    """For each completion, it and `CANDIDATES - 1` more to the same context.
 
     Args:
         adapted: the adapter.
@@ -41,12 +61,16 @@ def choose_best_replies(
     with adapted.adapter_disabled():
         scores = adapted.token_log_probabilities(requests, start(sum(request.token_count for request in requests)))
     base_scores, unprompted_scores = scores[: len(in_context)], scores[len(in_context) :]
-    chosen = []
-    for exchange, completions, base, alone in zip(exchanges, choices, base_scores, unprompted_scores, strict=True):
-        candidates = [
-            ReplyCandidate(completion.reply.bubbles, completion.log_probabilities, in_base.tolist(), without.tolist())
-            for completion, in_base, without in zip(completions, base, alone, strict=True)
-        ]
-        recent = [bubble for turn in exchange.context if turn.is_mine for bubble in turn.bubbles]
-        chosen.append(completions[best_candidate(candidates, recent)].reply)
-    return chosen
+    return [
+        Candidates(
+            [completion.reply for completion in completions],
+            [
+                ReplyCandidate(completion.reply.bubbles, completion.log_probabilities, given.tolist(), alone.tolist())
+                for completion, given, alone in zip(completions, base, unprompted, strict=True)
+            ],
+            [bubble for turn in exchange.context if turn.is_mine for bubble in turn.bubbles],
+        )
+        for exchange, completions, base, unprompted in zip(
+            exchanges, choices, base_scores, unprompted_scores, strict=True
+        )
+    ]

@@ -4,14 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel.persona.ranking import (
-    LIKENESS_WEIGHT,
-    NOVELTY_WEIGHT,
-    ReplyCandidate,
-    best_candidate,
-    log_likelihood_gain,
-    novelty,
-)
+from doppel.persona.ranking import WEIGHTS, ReplyCandidate, best_candidate, log_likelihood_gain, novelty
 
 
 def test_the_gain_is_summed_over_tokens() -> None:
@@ -57,7 +50,7 @@ def test_novelty_decides_between_equals_up_to_its_weight() -> None:
     )
     recent = ["see you soon"]
     assert best_candidate([stale, fresh], recent) == 1
-    liked = ReplyCandidate(stale.bubbles, [-1.0 + NOVELTY_WEIGHT / LIKENESS_WEIGHT], [-2.0])
+    liked = ReplyCandidate(stale.bubbles, [-1.0 + WEIGHTS.novelty / WEIGHTS.likeness], [-2.0])
     assert best_candidate([liked, fresh], recent) == 0
 
 
