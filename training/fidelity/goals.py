@@ -41,7 +41,7 @@ def check_gate(metrics: Iterable[Metric]) -> list[GoalResult]:
     """What a version must reach to come into use, by the ends of the intervals.
 
     It must be shown to be better than the base; and must not be shown to know other people better than the owner, to
-    recite or repeat more than the owner, or to say nothing.
+    recite, repeat or give a stock reply more than the owner, or to say nothing.
     """
     named = by_name(metrics)
     return [
@@ -57,6 +57,7 @@ def _check_copying(named: Mapping[str, Metric]) -> Iterable[GoalResult]:
         ("recited", "recited beyond the owner's own repeating"),
         ("recited_from_contacts", "recited from contacts beyond the owner's own repeating"),
         ("parroted", "repeated what it answers more than the owner does"),
+        ("commonest_reply", "gave its commonest reply more than the owner does"),
     ):
         metric = named[name]
         baseline = metric.ceiling.high if metric.ceiling is not None else 0.0

@@ -156,13 +156,18 @@ def test_the_gate_lets_an_honest_version_pass() -> None:
             "we are all going to the lake house on Sunday with Peter",
             "recited from contacts beyond the owner's own repeating",
         ),
+        (
+            "I told you on Monday that a boat leaves at seven",
+            "recited beyond the owner's own repeating",
+        ),
         ("what now?", "repeated what it answers more than the owner does"),
+        ("haha no idea", "gave its commonest reply more than the owner does"),
         ("", "silent"),
     ],
 )
-def test_the_gate_closes_on_a_version_that_recites_parrots_or_is_silent(bad: str, goal: str) -> None:
+def test_the_gate_closes_on_a_version_that_recites_parrots_says_one_thing_or_is_silent(bad: str, goal: str) -> None:
     texts = [bad if number % 3 == 0 else f"fresh words {number}" for number in range(QUICK_REPLIES)]
-    assert [name for name, ok in gate(texts).items() if not ok] == [goal]
+    assert goal in [name for name, ok in gate(texts).items() if not ok]
 
 
 def test_three_recited_replies_of_a_quick_examination_are_too_many() -> None:

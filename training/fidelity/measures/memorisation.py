@@ -1,11 +1,12 @@
 """Memorisation: does the adapter recite training messages, more than the owner repeats themselves and others?
 
 For each reply, the longest run of words that also occurs in the training messages, the owner's and apart from them
-other people's; the owner's own later replies are the baseline. Such replies are rare and independent of each other, so
-that the intervals of shares are Wilson's. Runs are looked up by rolling hashes instead of
-comparing text.
+other people's; the owner's own later replies are the baseline. A message told again with a few words exchanged is
+recited, too; and one stock reply to everything is counted. Such replies are rare and independent of each other, so that
+the intervals of shares are Wilson's. Runs are looked up by rolling hashes instead of comparing text.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import quantiles
 
@@ -21,6 +22,9 @@ MAX_RUN = 64
 """Words up to which a run is measured; anything longer is a recitation."""
 LONG_RUN = 8
 """Words from which a repeated run counts as learned by heart."""
+_SHORT_RUN = 4
+_RECITED_SHARE = 0.8
+"""Of a text of `LONG_RUN` words or more: in short runs of the corpus. Then a word here and there was exchanged."""
 
 PARROTED_RUN = 5
 """Words in a row of the message it answers from which a reply repeats it."""
@@ -47,16 +51,33 @@ class WordRuns:
 
     def longest(self, text: str) -> int:
         """Words of the longest run of `text` that occurs in the corpus, up to `MAX_RUN`."""
-        ids = np.array([self._word_ids.get(word, -1) for word in words(text)], dtype=np.int64)
-        ids_or_unknown = np.where(ids < 0, np.iinfo(np.int32).max, ids).astype(np.uint64)
-        low, high = 0, min(MAX_RUN, len(ids_or_unknown))
+        ids = self._ids(text)
+        low, high = 0, min(MAX_RUN, len(ids))
         while low < high:  # a text with a run of n words has one of n - 1
             middle = (low + high + 1) // 2
-            if _contains_any(self._corpus_hashes(middle), _hash_runs(ids_or_unknown, middle)):
+            if _are_in(self._corpus_hashes(middle), _hash_runs(ids, middle)).any():
                 low = middle
             else:
                 high = middle - 1
         return low
+
+    def is_recited(self, text: str) -> bool:
+        """Whether a text of `LONG_RUN` words or more has that many in a row from the corpus, or is made of its runs."""
+        ids = self._ids(text)
+        if len(ids) < LONG_RUN:
+            return False
+        if _are_in(self._corpus_hashes(LONG_RUN), _hash_runs(ids, LONG_RUN)).any():
+            return True
+        covered = np.zeros(len(ids), dtype=bool)
+        starts = np.flatnonzero(_are_in(self._corpus_hashes(_SHORT_RUN), _hash_runs(ids, _SHORT_RUN)))
+        for offset in range(_SHORT_RUN):
+            covered[starts + offset] = True
+        return bool(covered.mean() >= _RECITED_SHARE)
+
+    def _ids(self, text: str) -> NDArray[np.uint64]:
+        """(N,) the number of each word; one of no word in the corpus for those that are not in it."""
+        ids = np.array([self._word_ids.get(word, -1) for word in words(text)], dtype=np.int64)
+        return np.where(ids < 0, np.iinfo(np.int32).max, ids).astype(np.uint64)
 
     def _add_words(self, text_words: list[str]) -> NDArray[np.uint64]:
         word_ids = self._word_ids
@@ -65,9 +86,11 @@ class WordRuns:
     def _corpus_hashes(self, length: int) -> NDArray[np.uint64]:
         """Sorted hashes of all runs of this length."""
         if length not in self._hashes_by_length:
-            separators = np.convolve(self._corpus == _SEPARATOR, np.ones(length, dtype=np.int64), mode="valid")
             hashes = _hash_runs(self._corpus, length)
-            self._hashes_by_length[length] = np.unique(hashes[separators == 0]) if len(hashes) else hashes
+            if len(hashes):
+                separators = np.convolve(self._corpus == _SEPARATOR, np.ones(length, dtype=np.int64), mode="valid")
+                hashes = np.unique(hashes[separators == 0])
+            self._hashes_by_length[length] = hashes
         return self._hashes_by_length[length]
 
 
@@ -107,15 +130,15 @@ def memorisation_metrics(
         ),
         Metric(
             name="recited",
-            estimate=_long_share(lengths),
-            ceiling=_long_share(actual_lengths),
+            estimate=_recited_share(runs, adapter),
+            ceiling=_recited_share(runs, actual),
             lower_is_better=True,
             unit="share",
         ),
         Metric(
             name="recited_from_contacts",
-            estimate=_long_share(_run_lengths(contact_runs, adapter)),
-            ceiling=_long_share(_run_lengths(contact_runs, actual)),
+            estimate=_recited_share(contact_runs, adapter),
+            ceiling=_recited_share(contact_runs, actual),
             lower_is_better=True,
             unit="share",
         ),
@@ -123,6 +146,13 @@ def memorisation_metrics(
             name="parroted",
             estimate=_parroted_share(adapter),
             ceiling=_parroted_share(actual),
+            lower_is_better=True,
+            unit="share",
+        ),
+        Metric(
+            name="commonest_reply",
+            estimate=_commonest_share(adapter),
+            ceiling=_commonest_share(actual),
             lower_is_better=True,
             unit="share",
         ),
@@ -152,8 +182,15 @@ def _run_lengths(runs: WordRuns, replies: Sequence[EvaluationReply]) -> list[flo
     return [float(runs.longest(reply.text)) for reply in replies if reply.bubbles]
 
 
-def _long_share(lengths: Sequence[float]) -> Interval:
-    return wilson_interval(sum(length >= LONG_RUN for length in lengths), len(lengths))
+def _recited_share(runs: WordRuns, replies: Sequence[EvaluationReply]) -> Interval:
+    written = [reply.text for reply in replies if reply.bubbles]
+    return wilson_interval(sum(map(runs.is_recited, written)), len(written))
+
+
+def _commonest_share(replies: Sequence[EvaluationReply]) -> Interval:
+    """The share of replies that have the same words as the commonest."""
+    counts = Counter(tuple(words(reply.text)) or (reply.text,) for reply in replies if reply.bubbles)
+    return wilson_interval(max(counts.values(), default=0), counts.total())
 
 
 def _percentile_99(lengths: Sequence[float], groups: Sequence[str]) -> Interval:
@@ -162,11 +199,12 @@ def _percentile_99(lengths: Sequence[float], groups: Sequence[str]) -> Interval:
     return bootstrap(groups, lambda rows: quantiles([lengths[row] for row in rows] * 2, n=100)[98])
 
 
-def _contains_any(sorted_hashes: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> bool:
-    """Whether any of the hashes is among the sorted ones; `numpy.isin` would sort these again in each call."""
-    positions = np.searchsorted(sorted_hashes, hashes)
-    is_inside = positions < len(sorted_hashes)
-    return bool((sorted_hashes[positions[is_inside]] == hashes[is_inside]).any())
+def _are_in(sorted_hashes: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of the hashes are among the sorted ones; `numpy.isin` would sort these again in each call."""
+    if not len(sorted_hashes):
+        return np.zeros(len(hashes), dtype=bool)
+    positions = np.minimum(np.searchsorted(sorted_hashes, hashes), len(sorted_hashes) - 1)
+    return np.asarray(sorted_hashes[positions] == hashes)
 
 
 def _hash_runs(ids: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:

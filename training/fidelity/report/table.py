@@ -14,7 +14,8 @@ _LISTED = (
     *("choice", "choice_others", "two_sample_auc", "two_sample_auc_matched", "two_sample_auc_informed"),
     *("candidates_two_sample_auc", "habits_distance", "habits_distance_prompted", "habits_within", "distinct_2"),
     *("style_spread", "authorship", "relevance", "candidates_relevance", "relevance_self_judged", "silent"),
-    *("out_of_character", "verbatim_run", "recited", "recited_from_contacts", "parroted", "forgetting", "quiz"),
+    *("out_of_character", "verbatim_run", "recited", "recited_from_contacts", "parroted"),
+    *("commonest_reply", "forgetting", "quiz"),
 )
 _BAR_WIDTH = 12
 _WIDE_TERMINAL = 110

@@ -36,6 +36,7 @@ def title_of_goal(name: str) -> str:
             "recited replies from your contacts' messages beyond your own repetitions"
         ),
         "repeated what it answers more than the owner does": tr("repeats what it answers more than you do"),
+        "gave its commonest reply more than the owner does": tr("gives one stock reply more often than you do"),
         "silent": tr("no reply at all"),
         "habits within the owner's own range": tr("share of writing habits within your own range"),
         "stronger detector, above the owner's own": tr("a stronger classifier tells it from you, beyond chance"),
@@ -70,9 +71,10 @@ def _main_titles() -> dict[str, str]:
         "candidates_relevance": tr("… best of {count} replies (floor: a single reply)", count=CANDIDATES),
         "out_of_character": tr("replies that say they come from an AI"),
         "verbatim_run": tr("longest run of words copied from your messages"),
-        "recited": tr("replies that copy eight or more words in a row"),
+        "recited": tr("replies that copy your messages, eight words or more"),
         "recited_from_contacts": tr("… from your contacts' messages"),
         "parroted": tr("replies that repeat what they answer"),
+        "commonest_reply": tr("replies that are the commonest one"),
         "forgetting": tr("change in bits on neutral text (forgetting)"),
         "quiz": tr("people tell it from you (50 %: guessing)"),
     }

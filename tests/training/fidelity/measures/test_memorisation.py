@@ -25,6 +25,23 @@ def test_replies_that_recite_a_training_message_are_counted() -> None:
     assert metrics["recited"].ceiling.value == 0
 
 
+def test_a_message_told_again_with_a_word_exchanged_is_recited() -> None:
+    runs = WordRuns(["the quick brown fox jumps over the lazy dog and runs far away", "see you at the station"])
+    assert runs.longest("the quick brown fox jumps under the lazy dog and runs away") < LONG_RUN
+    assert runs.is_recited("the quick brown fox jumps under the lazy dog and runs away")
+    assert not runs.is_recited("the quick brown fox jumps under")  # short: anybody says that
+    assert not runs.is_recited("a quick dog and a brown fox are lazy and far from the station")
+
+
+def test_one_stock_reply_is_counted_as_often_as_it_is_given() -> None:
+    stock = [EvaluationReply(make_exchange(number), ("No idea!" if number % 2 else "no idea",)) for number in range(10)]
+    others = [EvaluationReply(make_exchange(number), (f"story {number}",)) for number in range(30)]
+    metrics = by_name(memorisation_metrics([*stock, *others], others, [], []))
+    assert metrics["commonest_reply"].estimate.value == 0.25
+    assert metrics["commonest_reply"].ceiling is not None
+    assert metrics["commonest_reply"].ceiling.value == 1 / 30
+
+
 def test_what_a_contact_wrote_is_counted_apart() -> None:
     message = "the quick brown fox jumps over the lazy dog and runs far away"
     reciting = [EvaluationReply(make_exchange(number), (message,)) for number in range(40)]
