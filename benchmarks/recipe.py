@@ -16,7 +16,7 @@ settings that are in it are not trained again. Prints one JSON object last.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ and benchmarks/ are
 
 import msgspec
 import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 from doppel.config import Config, load_config
 from doppel.reports.metrics import Interval
 from doppel.transcript import TEXT_LOSS
-from training.fidelity.served import MAX_PROMPT_TOKENS, Serving, served_exchanges, served_windows
+from training.fidelity.served import MAX_PROMPT_TOKENS, ServedWindow, Serving, served_exchanges, served_windows
 from training.fidelity.statistics import relative_change, sums_by_group
 from training.lora.conditions import header_vocabulary
 from training.lora.distributed import SINGLE_PROCESS
-from training.lora.examples import collate, count_tokens
+from training.lora.examples import MicroBatch, collate, count_tokens
 from training.lora.memory import BatchLimit
 from training.lora.model import token_losses
 from training.lora.packing import tokens_per_batch
@@ -46,6 +48,7 @@ from training.run.setup import TrainingSetup, build_model, choose_hyperparameter
 from training.run.timings import PhaseTimer
 from training.run.trainer import PersonaTrainer
 
+LossesOf = Callable[[PeftModel | PreTrainedModel, MicroBatch], tuple[torch.Tensor, torch.Tensor]]
 SPLITS = ("validation", "test")
 SCORED_TOKENS = 3_000
 """Of the owner's replies, in each split."""
@@ -111,10 +114,28 @@ class Bench:
             )
             for split in SPLITS
         }
-        self._before = self._read(self._base)
+        self._before = self.read(self._base)
 
-    def run(self, setting: str, tokens: int, at: Sequence[int]) -> list[dict[str, Any]]:
-        """Trains with a setting; returns a row for each point at which it is read."""
+    def run(
+        self,
+        setting: str,
+        tokens: int,
+        at: Sequence[int] = (),
+        *,
+        build: Callable[[TrainingSetup, PreTrainedModel, int, float], PeftModel] = build_model,
+        trainer_type: type[PersonaTrainer] = PersonaTrainer,
+        on_end: Callable[[PeftModel, PersonaTrainer], dict[str, dict[str, Reading]]] = lambda *_: {},
+    ) -> list[dict[str, Any]]:
+        """Trains with a setting; returns a row for each point at which it is read.
+
+        Args:
+            setting: `key=value` joined by commas, or `-`.
+            tokens: to train on.
+            at: tokens after which to read as well.
+            build: adds the LoRA to the base.
+            trainer_type: trains it.
+            on_end: reads the trained model in other ways, by name and split; each becomes a row.
+        """
         values = (
             {}
             if setting == "-"
@@ -123,13 +144,13 @@ class Bench:
         setup = self._setup_with(values)
         plan = _plan(setup, self._base, values, tokens)
         torch.manual_seed(plan.seed)
-        model = build_model(setup, self._base, plan.rank, plan.alpha)
+        model = build(setup, self._base, plan.rank, plan.alpha)
         rows: list[dict[str, Any]] = []
         losses: list[float] = []
         done = 0
 
         def row(step: MetricsRow) -> dict[str, Any]:
-            readings = {split: reading.nats for split, reading in self._read(model).items()}
+            readings = {split: reading.nats for split, reading in self.read(model).items()}
             plain = {"setting": setting, "tokens": step.tokens, "steps": step.step, "seconds": step.seconds}
             return {**plain, "loss": sum(losses[-10:]) / len(losses[-10:]), "readings": readings}
 
@@ -141,7 +162,7 @@ class Bench:
                 rows.append(row(step))
             done = step.tokens
 
-        PersonaTrainer(
+        trainer = trainer_type(
             model,
             plan,
             Schedule(plan.learning_rate, plan.steps),
@@ -152,7 +173,12 @@ class Bench:
             listeners=[on_step],
             timer=PhaseTimer(),
             processes=SINGLE_PROCESS,
-        ).train()
+        )
+        trainer.train()
+        end = rows[-1]
+        for name, readings in on_end(model, trainer).items():
+            nats = {split: reading.nats for split, reading in readings.items()}
+            rows.append({**end, "setting": f"{setting}, {name}", "readings": nats})
         model.unload()
         return rows
 
@@ -174,14 +200,15 @@ class Bench:
         return msgspec.structs.replace(self._setup, epochs=epochs, train=list(epochs.examples(0)), max_length=length)
 
     @torch.no_grad()
-    def _read(self, model: torch.nn.Module) -> dict[str, Reading]:
-        return {split: _reading(model, windows) for split, windows in self._windows.items()}
+    def read(self, model: PeftModel | PreTrainedModel, losses_of: LossesOf = token_losses) -> dict[str, Reading]:
+        """The losses on the replies of each split, by a function like `token_losses`."""
+        return {split: _reading(model, windows, losses_of) for split, windows in self._windows.items()}
 
 
-def _reading(model: torch.nn.Module, windows: Sequence[Any]) -> Reading:
+def _reading(model: PeftModel | PreTrainedModel, windows: Sequence[ServedWindow], losses_of: LossesOf) -> Reading:
     nats = []
     for window in windows:
-        losses, loss_mask = token_losses(model, collate([window.example]))
+        losses, loss_mask = losses_of(model, collate([window.example]))
         nats.append(float(losses[loss_mask == TEXT_LOSS].double().sum()))
     return Reading(nats, [window.session_id for window in windows])
 
