@@ -40,6 +40,11 @@ class EpochSource(msgspec.Struct, frozen=True):
     seed: int
     others: Sequence[Example] = ()
 
+    @property
+    def unanswered(self) -> int:
+        """How many sessions are left out because nobody answered the owner."""
+        return len(self.sessions) - len(without_unanswered(self.sessions))
+
     def examples(self, epoch: int, *, recent_first: bool = False) -> Iterator[Example]:
         """The examples of an epoch in training order.
 

@@ -244,6 +244,13 @@ def _score(model: torch.nn.Module, setup: TrainingSetup, title: str) -> HeldOutS
 
 
 def _print_plan(plan: TrainingPlan, setup: TrainingSetup) -> None:
+    if unanswered := setup.epochs.unanswered:
+        print_status(
+            tr(
+                "{count} conversations that nobody answered are left out: they would teach it to repeat itself.",
+                count=f"{unanswered:,}",
+            )
+        )
     tokens = count_tokens(setup.train)
     print_status(
         tr(

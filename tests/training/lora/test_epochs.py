@@ -93,6 +93,16 @@ def test_every_epoch_teaches_the_same_text_in_another_form(source: EpochSource) 
     assert list(source.examples(0)) == first
 
 
+def test_sessions_that_nobody_answered_are_left_out_and_counted(source: EpochSource) -> None:
+    alone = session(9, (ME, "hello? anybody?"))
+    with_alone = msgspec.structs.replace(source, sessions=[*source.sessions, alone])
+    assert with_alone.unanswered == 1
+    assert source.unanswered == 0
+    assert sum(example.supervised for example in with_alone.examples(0)) == sum(
+        example.supervised for example in source.examples(0)
+    )
+
+
 def test_other_examples_are_in_every_epoch(source: EpochSource) -> None:
     other = Example([1, 2, 3], [0, 1, 1], 2)
     mixed = msgspec.structs.replace(source, others=[other] * 7)
