@@ -69,7 +69,7 @@ class ExaminationSize(msgspec.Struct, frozen=True):
     best_of: bool = False
 
 
-FULL = ExaminationSize(tokens=10_500, questions=504, replies=168, judged_replies=36, detected_replies=72, best_of=True)
+FULL = ExaminationSize(tokens=10_500, questions=252, replies=112, judged_replies=36, detected_replies=56, best_of=True)
 QUICK = ExaminationSize(tokens=2_000, questions=24, replies=28, judged_replies=20)
 
 
