@@ -268,15 +268,16 @@ def _active_seconds(observations: Sequence[DelayObservation], activity: Activity
         rates.append(activity.by_hour[local.weekday() * 24 + local.hour])
     total = np.concatenate([[0.0], np.cumsum(rates)]) * 3600
     at_start, at_end = (np.interp(times / 3600, hours, total) for times in (starts, ends))
-    return np.maximum(at_hand + at_end - at_start, 1e-3)
+    return np.asarray(np.maximum(at_hand + at_end - at_start, 1e-3), dtype=np.float64)
 
 
 def _fit(features: Array, values: Array, is_known: NDArray[np.bool_]) -> Array:
     """(F,) weights of a normal regression of values that are known, or only known to be larger."""
     gram = features.T @ features + _RIDGE * np.diag([0.0] + [1.0] * (features.shape[1] - 1))
-    expected, variance, weights = values.copy(), float(values.var()) + 1e-6, np.zeros(features.shape[1])
+    expected, variance = values.copy(), float(values.var()) + 1e-6
+    weights: Array = np.zeros(features.shape[1])
     for _ in range(_ROUNDS):
-        weights = np.linalg.solve(gram, features.T @ expected)
+        weights = np.asarray(np.linalg.solve(gram, features.T @ expected), dtype=np.float64)
         means, deviation = features @ weights, math.sqrt(variance)
         limits = (values - means) / deviation
         # the mean of a normal distribution beyond a limit exceeds its mean by the inverse Mills ratio
@@ -284,7 +285,7 @@ def _fit(features: Array, values: Array, is_known: NDArray[np.bool_]) -> Array:
         expected = np.where(is_known, values, means + deviation * mills)
         spread = np.where(is_known, (values - means) ** 2, variance * (1 + limits * mills))
         variance = max(1e-6, float(spread.mean()))
-    return np.asarray(weights, dtype=np.float64)
+    return weights
 
 
 def _quantiles(residuals: Array, is_answered: NDArray[np.bool_]) -> Array:
