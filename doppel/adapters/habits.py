@@ -1,8 +1,10 @@
-"""How fast the owner types and how their bubbles follow one another, measured on their messages."""
+"""The owner's habits, measured on their messages: how fast they type, how bubbles follow, how long an answer takes."""
 
 from pathlib import Path
 
 import msgspec
+
+from doppel.adapters.timing import BubbleGap, ReplyDelay
 
 FILE = "habits.json"
 
@@ -14,11 +16,15 @@ class Habits(msgspec.Struct, frozen=True, kw_only=True):
         seconds_per_character: median of gap / length over the bubbles of a burst.
         bubble_gap_seconds: deciles (10 %, ..., 90 %) of the gap between the bubbles of a burst, in seconds.
         bubbles_per_turn: mean number of bubbles in a turn of the owner's.
+        reply_delay: how long an answer takes; None if the archive has too few, or no times.
+        bubble_gap: how bubbles follow one another; None as before.
     """
 
     seconds_per_character: float = 0.12
     bubble_gap_seconds: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 11.0, 17.0)
     bubbles_per_turn: float = 1.5
+    reply_delay: ReplyDelay | None = None
+    bubble_gap: BubbleGap | None = None
 
     def typing_seconds(self, text: str) -> float:
         """How long the owner takes to type this bubble, in seconds, between 0.4 and 8."""

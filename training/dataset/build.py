@@ -47,6 +47,7 @@ from training.dataset.sessions import (
     split_at_silences,
 )
 from training.dataset.splits import SessionSummary, content_digest, leaking_sessions, split_by_time
+from training.dataset.timing import TimingCollector
 from training.dataset.trimming import separate_reactions, split_around, trim_repeats
 from training.people.contacts import ContactList, LinkedAccounts
 from training.privacy.blocklist import Blocklist
@@ -104,6 +105,7 @@ class _DatasetBuilder:
         self.progress = progress
         self.staging = staging
         self.habits = HabitsCollector()
+        self.timing = TimingCollector()
         self.blocklist = Blocklist(config.data_dir)
         self.accounts = LinkedAccounts(config.people)
         self.contacts = ContactList(self.accounts)
@@ -141,7 +143,7 @@ class _DatasetBuilder:
             drafts.close()
             if self.scrubber is not None:
                 self.scrubber.close()
-        write_habits(staging, self.habits.habits())
+        write_habits(staging, self.timing.add_to(self.habits.habits(), self.config.zone))
         self.contacts.write(staging)
         return self._report(sessions_by_split)
 
@@ -177,6 +179,8 @@ class _DatasetBuilder:
             self.gaps[f"{chat.platform}:{chat.chat}"] = round(gap, 1)
             sessions = self._conversations(chat, gap)
             sessions = self.intake.writers.posts_instead(sessions, chat, self.owner.is_mine)
+            name = pseudonym(chat.platform, contact) if chat.is_direct and contact is not None else None
+            sessions = self.timing.watch(sessions, contact=name)
         for session in sessions:
             kept, needless = separate_reactions(session)
             if needless:
