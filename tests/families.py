@@ -1,15 +1,20 @@
 """Tiny random models of the families that people train, with the tiny tokenizer, and LoRAs for them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     Gemma3Config,
     Gemma3TextConfig,
+    Gemma4Config,
     Gemma4TextConfig,
+    Gemma4VisionConfig,
     Glm4Config,
     GlmConfig,
     LlamaConfig,
@@ -18,7 +23,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3_5Config,
     Qwen3_5TextConfig,
+    Qwen3_5VisionConfig,
     Qwen3Config,
     SiglipVisionConfig,
 )
@@ -68,6 +75,8 @@ _FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     ),
 }
 FAMILIES = tuple(family for family in _FAMILIES if family not in {"glm", "gemma4", "qwen3_5"})
+"""Those whose layers all have attention of their own, and projections of their own in it."""
+EXPORTED = (*FAMILIES, "gemma4", "qwen3_5")
 """Those that are exported for llama.cpp."""
 
 
@@ -108,21 +117,49 @@ def save_family(
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(0.1 * torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if name.endswith(".layer_scalar"):
+                buffer.add_(0.1 * torch.randn_like(buffer))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def save_seeing(folder: Path) -> Path:
-    """Saves a random Gemma 3 that also takes pictures, as the larger ones do, and its tokenizer."""
-    save_family("gemma3", folder, tied=True)
-    text = Gemma3TextConfig.from_pretrained(folder)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    eyes = SiglipVisionConfig(**sizes, image_size=28, patch_size=14)
+def save_seeing(folder: Path, family: str = "gemma3") -> Path:
+    """Saves a random model of a family that also takes pictures, as published ones do, and its tokenizer.
+
+    Args:
+        family: gemma3, gemma4 or qwen3_5.
+    """
+    save_family(family, folder, tied=True)
+    text = AutoConfig.from_pretrained(folder)
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16}
+    two_heads: dict[str, Any] = {"num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 14}
+    configs: dict[str, Callable[[], PreTrainedConfig]] = {
+        "gemma3": lambda: Gemma3Config(
+            text_config=text,
+            vision_config=SiglipVisionConfig(**sizes, **two_heads, image_size=28),
+            mm_tokens_per_image=4,
+            tie_word_embeddings=True,
+        ),
+        "gemma4": lambda: Gemma4Config(
+            text_config=text,
+            vision_config=Gemma4VisionConfig(
+                **sizes, **two_heads, num_key_value_heads=2, head_dim=8, position_embedding_size=16
+            ),
+            tie_word_embeddings=True,
+        ),
+        "qwen3_5": lambda: Qwen3_5Config(
+            text_config=text,
+            vision_config=Qwen3_5VisionConfig(
+                **sizes, depth=1, num_heads=2, patch_size=14, out_hidden_size=64, num_position_embeddings=16
+            ),
+            tie_word_embeddings=True,
+        ),
+    }
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        config = Gemma3Config(text_config=text, vision_config=eyes, mm_tokens_per_image=4, tie_word_embeddings=True)
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        AutoModelForImageTextToText.from_config(configs[family]()).save_pretrained(folder)
     return folder
 
 

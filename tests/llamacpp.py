@@ -15,7 +15,7 @@ from gguf.constants import MODEL_ARCH_NAMES
 from transformers import PreTrainedModel
 
 from doppel.adapters.export.base_gguf import add_sizes, add_vocabulary
-from doppel.adapters.export.gguf import FAMILIES, pair_rows, tensor_name
+from doppel.adapters.export.families import FAMILIES, base_tensors
 
 TYPES = {
     "f32": gguf.GGMLQuantizationType.F32,
@@ -35,21 +35,10 @@ def write_base(model: PreTrainedModel, file: Path, dtype: str, *, end: int) -> P
     writer = GGUFWriter(file, MODEL_ARCH_NAMES[family.architecture])
     add_sizes(writer, config)
     add_vocabulary(writer, config.vocab_size, end)
-    names = gguf.get_tensor_name_map(family.architecture, config.num_hidden_layers)
-    for full_name, tensor in model.state_dict().items():
-        layer, _, kind = full_name.rpartition(".")
-        if (layer == "lm_head" and config.tie_word_embeddings) or "vision" in layer or "projector" in layer:
-            continue
-        name = tensor_name(names, layer)
-        assert name is not None, full_name
-        values = tensor.float()
-        if family.paired:
-            values = pair_rows(values, layer, config)
-        if config.model_type == "gemma3_text" and layer.endswith("norm"):
-            values = values + 1  # transformers adds it when it runs
-        stored = TYPES["f32" if values.dim() == 1 else dtype]
+    for name, values, is_exact in base_tensors(model.state_dict().items(), config, family):
+        stored = TYPES["f32" if is_exact else dtype]
         data = gguf.quants.quantize(values.contiguous().numpy(), stored)
-        writer.add_tensor(f"{name.removesuffix('.weight')}.{kind}", data, raw_dtype=stored)
+        writer.add_tensor(name, data, raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 
-from doppel.adapters.export.gguf import FAMILIES, Family, pair_rows, tensor_name
+from doppel.adapters.export.families import FAMILIES, base_tensors, head_sizes
 from doppel.adapters.export.target import exporting
 from doppel.config import Config, cache_dir
 from doppel.errors import DoppelError, UserError
@@ -82,9 +82,9 @@ def write_base(folder: Path, target: Path) -> None:
         add_sizes(writer, text)
         add_vocabulary(writer, text.vocab_size, load_tokenizer(folder).eos_token_id or 0)
         writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
-        for name, values in _tensors(folder, text, family):
-            kind = _kind(values)
-            writer.add_tensor(name, gguf.quants.quantize(values.float().contiguous().numpy(), kind), raw_dtype=kind)
+        for name, values, is_exact in base_tensors(_weights(folder), text, family):
+            kind = gguf.GGMLQuantizationType.F32 if is_exact else _kind(values)
+            writer.add_tensor(name, gguf.quants.quantize(values.contiguous().numpy(), kind), raw_dtype=kind)
         try:
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
@@ -130,9 +130,20 @@ def _write_once(target: Path, write: Callable[[], None]) -> None:
 def _is_default_architecture(config: PretrainedConfig) -> bool:
     """Whether llama.cpp computes this model like transformers when the file gives only its sizes."""
     rope: dict[str, Any] = config.rope_parameters
+    if config.model_type == "gemma4_text":
+        return _is_default_gemma4(config)
     rope_by_layer_type = [value for value in rope.values() if isinstance(value, dict)] or [rope]
     if any(parameters.get("rope_type", "default") != "default" for parameters in rope_by_layer_type):
         return False
+    if config.model_type == "qwen3_5_text":
+        interval = _full_attention_interval(config)
+        pattern = ["linear_attention"] * (interval - 1) + ["full_attention"]
+        return (
+            config.layer_types == (pattern * config.num_hidden_layers)[: config.num_hidden_layers]
+            and config.linear_key_head_dim == config.linear_value_head_dim  # llama.cpp has one size for both
+            and config.hidden_act == "silu"
+            and not config.attention_bias
+        )
     if config.model_type != "gemma3_text":
         return True
     pattern = ["full_attention" if layer % 6 == 5 else "sliding_attention" for layer in range(config.num_hidden_layers)]
@@ -141,50 +152,102 @@ def _is_default_architecture(config: PretrainedConfig) -> bool:
     return has_usual_scale and config.layer_types == pattern and sliding == 10_000
 
 
-def _tensors(folder: Path, config: PretrainedConfig, family: Family) -> Iterator[tuple[str, Tensor]]:
-    """llama.cpp's name of each weight, and the weight with its rows in llama.cpp's order, one at a time."""
-    names = gguf.get_tensor_name_map(family.architecture, config.num_hidden_layers)
+def _is_default_gemma4(config: PretrainedConfig) -> bool:
+    full, sliding = (config.rope_parameters.get(f"{kind}_attention", {}) for kind in ("full", "sliding"))
+    own = config.num_hidden_layers - config.num_kv_shared_layers  # layers with keys and values of their own
+    return bool(
+        full.get("rope_type") == "proportional"
+        and full.get("factor", 1.0) == 1.0
+        and sliding.get("rope_type", "default") == "default"
+        and len(head_sizes(config, "full_attention")) == 1
+        and len(head_sizes(config, "sliding_attention")) <= 1
+        # llama.cpp takes the last two layers before those that share for the ones whose keys and values are shared
+        and (
+            own == config.num_hidden_layers
+            or config.layer_types[own - 2 : own] == ["sliding_attention", "full_attention"]
+        )
+        and not config.enable_moe_block
+        and not config.attention_bias
+        and config.use_bidirectional_attention != "all"
+        and config.hidden_activation == "gelu_pytorch_tanh"
+        and (not config.hidden_size_per_layer_input or config.vocab_size_per_layer_input >= config.vocab_size)
+    )
+
+
+def _full_attention_interval(config: PretrainedConfig) -> int:
+    """The n of a Qwen3.5 whose every nth layer has full attention; more than its layers if none has."""
+    types: list[str] = config.layer_types
+    return types.index("full_attention") + 1 if "full_attention" in types else len(types) + 1
+
+
+def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a prepared base by transformers' names, one at a time."""
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
-            for full_name in weights.keys():  # noqa: SIM118 not a dictionary
-                layer, _, kind = full_name.rpartition(".")
-                if (layer == "lm_head" and config.tie_word_embeddings) or "vision" in layer or "projector" in layer:
-                    continue
-                name = tensor_name(names, layer)
-                if name is None:
-                    raise UserError(tr("model.base: llama.cpp has no counterpart of {name}", name=full_name))
-                values = weights.get_tensor(full_name).float()
-                if family.paired:
-                    values = pair_rows(values, layer, config)
-                if config.model_type == "gemma3_text" and layer.endswith("norm"):
-                    values = values + 1  # transformers adds the 1 in the forward pass
-                yield f"{name.removesuffix('.weight')}.{kind}", values
+            for name in weights.keys():  # noqa: SIM118 not a dictionary
+                yield name, weights.get_tensor(name)
 
 
 def _kind(values: Tensor) -> gguf.GGMLQuantizationType:
-    if values.dim() == 1:
-        return gguf.GGMLQuantizationType.F32
     whole_blocks = values.shape[-1] % gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q8_0][0] == 0
     return gguf.GGMLQuantizationType.Q8_0 if whole_blocks else gguf.GGMLQuantizationType.F16
 
 
 def add_sizes(writer: GGUFWriter, config: PretrainedConfig) -> None:
     """Writes the sizes in the text configuration of a model of a supported family."""
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if config.model_type in {"gemma3_text", "gemma4_text"}:
+        writer.add_sliding_window(config.sliding_window)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping or 0.0)  # without it Gemma 4 is capped at 30
+    if config.model_type == "gemma4_text":
+        _add_gemma4_sizes(writer, config)
+        return
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rotated = int(head * rope.get("partial_rotary_factor", 1.0))
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_key_length(head)
     writer.add_value_length(head)
-    writer.add_rope_freq_base(rope["rope_theta"])
-    writer.add_rope_dimension_count(int(head * rope.get("partial_rotary_factor", 1.0)))
-    if config.model_type == "gemma3_text":
-        writer.add_sliding_window(config.sliding_window)
+    writer.add_rope_dimension_count(rotated)
+    if config.model_type == "qwen3_5_text":
+        # Rotary frequencies are shared out among time, height and width. A text has the same position in all three, so
+        # any shares will do that leave none for the fourth section, in which the position is 0.
+        third = -(-rotated // 6)
+        writer.add_rope_dimension_sections([third, third, third, 0])
+        writer.add_full_attention_interval(_full_attention_interval(config))
+        writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
+        writer.add_ssm_state_size(config.linear_key_head_dim)
+        writer.add_ssm_group_count(config.linear_num_key_heads)
+        writer.add_ssm_time_step_rank(config.linear_num_value_heads)
+        writer.add_ssm_inner_size(config.linear_value_head_dim * config.linear_num_value_heads)
+
+
+def _add_gemma4_sizes(writer: GGUFWriter, config: PretrainedConfig) -> None:
+    """Writes the sizes that differ between a Gemma 4's layers."""
+    (full,) = head_sizes(config, "full_attention")
+    (sliding,) = head_sizes(config, "sliding_attention") or {full}
+    layers = range(config.num_hidden_layers)
+    own = config.num_hidden_layers - config.num_kv_shared_layers
+    doubled = range(own, config.num_hidden_layers) if config.use_double_wide_mlp else ()
+    writer.add_feed_forward_length([config.intermediate_size * (2 if layer in doubled else 1) for layer in layers])
+    writer.add_head_count_kv([config.per_layer_config[layer].num_key_value_heads for layer in layers])
+    writer.add_key_length(full)
+    writer.add_value_length(full)
+    writer.add_key_length_swa(sliding)
+    writer.add_value_length_swa(sliding)
+    rope = config.rope_parameters["sliding_attention"]
+    writer.add_rope_freq_base_swa(rope["rope_theta"])
+    writer.add_rope_dimension_count(full)  # `rope_freqs` tells which frequencies rotate
+    writer.add_rope_dimension_count_swa(int(sliding * rope.get("partial_rotary_factor", 1.0)))
+    writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
+    writer.add_shared_kv_layers(config.num_kv_shared_layers)
+    writer.add_embedding_length_per_layer_input(config.hidden_size_per_layer_input or 0)
 
 
 def add_vocabulary(writer: GGUFWriter, size: int, end: int) -> None:

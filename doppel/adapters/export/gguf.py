@@ -1,46 +1,18 @@
-"""Writes an adapter as a GGUF LoRA, which llama.cpp and Ollama apply to a base in GGUF.
-
-Names and order of the weights follow llama.cpp's `convert_lora_to_gguf.py`.
-"""
+"""Writes an adapter as a GGUF LoRA, which llama.cpp and Ollama apply to a base in GGUF."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from gguf import GGUFReader, GGUFType, GGUFWriter, Keys, TensorNameMap, get_tensor_name_map
-from gguf.constants import MODEL_ARCH, MODEL_ARCH_NAMES
+from gguf import GGUFReader, GGUFType, GGUFWriter, Keys, get_tensor_name_map
+from gguf.constants import MODEL_ARCH_NAMES
 from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig
 
+from doppel.adapters.export.families import FAMILIES, Family, lora_tensor_name, order_inputs, order_outputs
 from doppel.adapters.export.target import exporting
 from doppel.adapters.lora_file import Lora, base_layers, check_fits
 from doppel.errors import UserError
 from doppel.i18n import tr
-
-
-class Family(NamedTuple):
-    """A model family in llama.cpp.
-
-    Attributes:
-        architecture: llama.cpp's name of it.
-        paired: whether rows of queries and keys that rotate together are adjacent in llama.cpp; in transformers they
-            are half a head apart.
-    """
-
-    architecture: MODEL_ARCH
-    paired: bool
-
-
-FAMILIES = {
-    "gemma3": Family(MODEL_ARCH.GEMMA3, paired=False),
-    "gemma3_text": Family(MODEL_ARCH.GEMMA3, paired=False),
-    "glm4": Family(MODEL_ARCH.GLM4, paired=False),
-    "llama": Family(MODEL_ARCH.LLAMA, paired=True),
-    "mistral": Family(MODEL_ARCH.LLAMA, paired=True),
-    "qwen2": Family(MODEL_ARCH.QWEN2, paired=False),
-    "qwen3": Family(MODEL_ARCH.QWEN3, paired=False),
-}
-"""By transformers' `model_type`."""
 
 
 def write_gguf(lora: Lora, base_folder: Path, target: Path) -> Path:
@@ -90,27 +62,6 @@ def write_gguf(lora: Lora, base_folder: Path, target: Path) -> Path:
     return target.expanduser().resolve()
 
 
-def tensor_name(names: TensorNameMap, layer: str) -> str | None:
-    """llama.cpp's name for the weight of a layer; None if it has none."""
-    layer = layer.replace("model.language_model.", "model.", 1)  # in vision models
-    name: str | None = names.get_name(f"{layer}.weight", try_suffixes=(".weight",))
-    return name
-
-
-def pair_rows(rows: Tensor, layer: str, config: PretrainedConfig) -> Tensor:
-    """Reorders the rows of a query or key projection for `paired` families; other layers are unchanged.
-
-    Args:
-        rows: shape (outputs, …), in transformers' order.
-        layer: name of the layer.
-        config: for the number of heads.
-    """
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(layer.rpartition(".")[2])
-    if heads is None:
-        return rows
-    return rows.reshape(heads, 2, -1, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
-
-
 def _reads_back(path: Path, tensors: dict[str, Tensor]) -> bool:
     try:
         written = {tensor.name: tensor.data for tensor in GGUFReader(path).tensors}
@@ -126,10 +77,10 @@ def _tensors(lora: Lora, config: PretrainedConfig, family: Family) -> Iterator[t
     names = get_tensor_name_map(family.architecture, text.num_hidden_layers)
     for layer in lora.layers:
         lora_a, lora_b = (lora.weights[f"base_model.model.{layer}.lora_{side}.weight"] for side in "AB")
-        name = tensor_name(names, layer)
+        name = lora_tensor_name(names, layer)
         if name is None and not lora_b.any():
             continue  # has no effect, like the vision layers of a model that was trained on text only
         if name is None or (layer == "lm_head" and config.tie_word_embeddings):
             raise UserError(tr("{path}: llama.cpp cannot adapt {layer}; use --merged", path=lora.folder, layer=layer))
-        yield f"{name}.lora_a", lora_a
-        yield f"{name}.lora_b", pair_rows(lora_b, layer, text) if family.paired else lora_b
+        yield f"{name}.lora_a", order_inputs(lora_a, layer, text)
+        yield f"{name}.lora_b", order_outputs(lora_b, layer, text, family)

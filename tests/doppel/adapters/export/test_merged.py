@@ -19,7 +19,7 @@ from doppel.adapters.export.target import check_free, exporting
 from doppel.adapters.lora_file import Lora
 from doppel.adapters.versions import AdapterRefused
 from doppel.errors import DoppelError, UserError
-from tests.families import FAMILIES, random_lora, save_family, save_seeing
+from tests.families import EXPORTED, random_lora, save_family, save_seeing
 
 IDS = torch.tensor([[7 * number % 250 + 3 for number in range(40)]])
 
@@ -47,7 +47,7 @@ def adapted(base: Path, lora: Lora) -> torch.Tensor:
     return logits(PeftModel.from_pretrained(model, str(lora.folder)))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EXPORTED)
 @pytest.mark.parametrize("tied", [False, True])
 def test_logits_are_those_of_base_and_adapter(family: str, tied: bool, tmp_path: Path) -> None:
     base = save_family(family, tmp_path / "base", tied=tied)

@@ -6,8 +6,10 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import gguf
+import msgspec
 import pytest
 import torch
 
@@ -204,7 +206,7 @@ async def test_closing_the_engine_ends_requests(open_it: Open) -> None:
         await ids(engine.generate(ask(engine)))
 
 
-@pytest.mark.parametrize("family", ["gemma3", "llama", "mistral", "qwen2", "glm4"])
+@pytest.mark.parametrize("family", ["gemma3", "gemma4", "llama", "mistral", "qwen2", "qwen3_5", "glm4"])
 async def test_every_family_is_converted(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_gguf, "_kind", lambda values: gguf.GGMLQuantizationType.F32)
     folder = save_family(family, tmp_path / "base", tied=family == "gemma3")
@@ -215,9 +217,13 @@ async def test_every_family_is_converted(family: str, tmp_path: Path, monkeypatc
     )
     try:
         request = ask(engine, "a prompt that is longer than the window of 32 tokens")
-        expected = greedy(load_model(folder, torch.float32), engine.transcript, request.prompt, 12)
-        actual = await ids(engine.generate(request))
-        assert agrees(actual[:12], expected, tokenizer.eos_token_id)
+        model = load_model(folder, torch.float32)
+        longer = [*request.prompt, 50, 51]
+        continued = [longer, [*longer[:-8], 52]] if family in {"gemma4", "qwen3_5"} else []  # with states to take up
+        for prompt in (request.prompt, *continued):
+            expected = greedy(model, engine.transcript, prompt, 12)
+            actual = await ids(engine.generate(msgspec.structs.replace(request, prompt=prompt)))
+            assert agrees(actual[:12], expected, tokenizer.eos_token_id)
     finally:
         engine.close()
 
@@ -226,8 +232,25 @@ def test_a_model_that_llama_cpp_computes_differently_is_not_converted(tmp_path: 
     folder = build_base(tmp_path / "base")  # its full attention is where llama.cpp's gemma has none
     with pytest.raises(UserError, match=r"engine\.gguf"):
         base_gguf.write_base(folder, tmp_path / "base.gguf")
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("glm", {}),
+        ("gemma4", {"num_kv_shared_layers": 1}),  # llama.cpp would share the values of other layers
+        ("gemma4", {"attention_bias": True}),
+        ("gemma4", {"vocab_size_per_layer_input": 100}),
+        ("qwen3_5", {"linear_value_head_dim": 32}),
+        ("qwen3_5", {"layer_types": ["full_attention", "linear_attention", "full_attention", "linear_attention"]}),
+    ],
+)
+def test_a_configuration_that_llama_cpp_does_not_have_is_refused(
+    family: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = save_family(family, tmp_path / "base", **changes)
     with pytest.raises(UserError, match=r"engine\.gguf"):
-        base_gguf.write_base(save_family("glm", tmp_path / "glm"), tmp_path / "glm.gguf")
+        base_gguf.write_base(folder, tmp_path / "base.gguf")
 
 
 async def test_open_reads_the_configuration(base: Path, tmp_path: Path) -> None:
