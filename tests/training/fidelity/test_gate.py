@@ -167,7 +167,8 @@ def test_the_gate_lets_an_honest_version_pass() -> None:
 )
 def test_the_gate_closes_on_a_version_that_recites_parrots_says_one_thing_or_is_silent(bad: str, goal: str) -> None:
     texts = [bad if number % 3 == 0 else f"fresh words {number}" for number in range(QUICK_REPLIES)]
-    assert goal in [name for name, ok in gate(texts).items() if not ok]
+    also_stock = {"gave its commonest reply more than the owner does"} if bad else set()  # the same one ten times
+    assert {name for name, ok in gate(texts).items() if not ok} == {goal, *also_stock}
 
 
 def test_three_recited_replies_of_a_quick_examination_are_too_many() -> None:

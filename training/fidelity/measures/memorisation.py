@@ -7,7 +7,7 @@ the intervals of shares are Wilson's. Runs are looked up by rolling hashes inste
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import quantiles
 
 import numpy as np
@@ -144,8 +144,8 @@ def memorisation_metrics(
         ),
         Metric(
             name="parroted",
-            estimate=_parroted_share(adapter),
-            ceiling=_parroted_share(actual),
+            estimate=_share_where(adapter, is_parroted),
+            ceiling=_share_where(actual, is_parroted),
             lower_is_better=True,
             unit="share",
         ),
@@ -173,18 +173,18 @@ def is_parroted(reply: EvaluationReply) -> bool:
     )
 
 
-def _parroted_share(replies: Sequence[EvaluationReply]) -> Interval:
-    written = [reply for reply in replies if reply.bubbles]
-    return wilson_interval(sum(map(is_parroted, written)), len(written))
-
-
 def _run_lengths(runs: WordRuns, replies: Sequence[EvaluationReply]) -> list[float]:
     return [float(runs.longest(reply.text)) for reply in replies if reply.bubbles]
 
 
+def _share_where(replies: Sequence[EvaluationReply], applies: Callable[[EvaluationReply], bool]) -> Interval:
+    """The share of the replies with text to which something applies."""
+    written = [reply for reply in replies if reply.bubbles]
+    return wilson_interval(sum(map(applies, written)), len(written))
+
+
 def _recited_share(runs: WordRuns, replies: Sequence[EvaluationReply]) -> Interval:
-    written = [reply.text for reply in replies if reply.bubbles]
-    return wilson_interval(sum(map(runs.is_recited, written)), len(written))
+    return _share_where(replies, lambda reply: runs.is_recited(reply.text))
 
 
 def _commonest_share(replies: Sequence[EvaluationReply]) -> Interval:
